@@ -1,0 +1,1 @@
+"""What may happen, what did happen, and where it is kept."""

@@ -1,0 +1,143 @@
+"""The port to the log: append a fact at an expected sequence, read what is there, follow what comes.
+
+Two implementations hold to one contract suite (``tests/contract``): `streams.memory.MemoryLog`,
+the reference, and `streams.jetstream.JetStreamLog`, the real one.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+
+from streams.plan.events import Event
+
+
+class LogUnavailable(Exception):
+    """The log does not answer; nothing was written, or the same append may safely be repeated."""
+
+
+class LogFull(Exception):
+    """The log refuses new facts because it has reached its configured size."""
+
+
+class TooLarge(Exception):
+    """One fact is larger than the log accepts; nothing was written."""
+
+
+class TopologyMismatch(Exception):
+    """A stream exists with a configuration that Holdfast cannot rely on; says which field and how."""
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Who wrote a fact and under which trace; kept in message headers, never folded."""
+
+    actor: str = ""
+    instance: str = ""
+    traceparent: str = ""
+
+
+NOBODY = Origin()
+
+
+class Fact(msgspec.Struct, frozen=True, gc=False):
+    """One message of the log: an event at a position and a time.
+
+    ``sequence`` is the stream sequence; ``at`` is the stream's own timestamp in seconds since the
+    epoch (the only clock that leases are judged by); ``task_id`` is None for plan facts.
+    """
+
+    sequence: int
+    at: float
+    plan_id: str
+    task_id: str | None
+    event: Event
+    event_id: str = ""
+    origin: Origin = NOBODY
+
+
+class BadFact(msgspec.Struct, frozen=True, gc=False):
+    """One message of the log that cannot be decoded: counted and stepped over, never fatal."""
+
+    sequence: int
+    at: float
+    subject: str
+    reason: str
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What `Log.append` is asked to write: one or a few events on one subject, all or nothing.
+
+    ``expected`` is the sequence of the last message on exactly this subject (0: none yet).
+    """
+
+    plan_id: str
+    task_id: str | None
+    expected: int
+    events: tuple[Event, ...]
+    origin: Origin = NOBODY
+
+
+class Appended(msgspec.Struct, frozen=True, gc=False):
+    """The draft is on disk; ``sequence`` is that of its last event, the others precede it directly."""
+
+    sequence: int
+
+
+class Conflict(msgspec.Struct, frozen=True, gc=False):
+    """The draft lost a race: the subject's last sequence is ``actual`` (None: the log could not say).
+
+    ``actual`` below ``expected`` means that a short-lived message (heartbeat, progress) has expired.
+    """
+
+    actual: int | None
+
+
+class LogState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The log's extent: first and last sequence, bytes, and an id that changes when it is made anew."""
+
+    stream: str
+    first: int
+    head: int
+    size_bytes: int
+    epoch: str
+
+
+class Log(Protocol):
+    """An append-only, totally ordered, durable sequence of facts."""
+
+    async def append(self, draft: Draft) -> Appended | Conflict:
+        """Write ``draft`` at its expected sequence; returns when it is on disk.
+
+        Concurrent calls are group-committed. An unknown outcome is resolved by event id: exactly
+        one copy lands. Raises LogUnavailable (after at most ``append_budget_s``), LogFull, TooLarge.
+        """
+        ...
+
+    def follow(self, after: int) -> AsyncIterator[list[Fact | BadFact]]:
+        """Yield every fact with a sequence above ``after``, in order, in batches, for ever.
+
+        Never skips or repeats; survives a lost connection by itself. Sequences may have holes
+        (expired heartbeats). Ends only by being closed.
+        """
+        ...
+
+    async def read(
+        self, plan_id: str, task_id: str | None = None, *, after: int = 0, up_to: int | None = None
+    ) -> list[Fact | BadFact]:
+        """The facts of one plan (its own and its tasks'; of one task if given), in order.
+
+        ``after`` and ``up_to`` bound the sequences. Raises LogUnavailable.
+        """
+        ...
+
+    async def first_of(self, plan_id: str) -> Fact | BadFact | None:
+        """The first message on the plan's own subject (its ``submitted``), or None."""
+        ...
+
+    async def state(self) -> LogState:
+        """The log's extent now. Raises LogUnavailable."""
+        ...
+
+    async def close(self) -> None:
+        """Stop following and let go of the connection."""
+        ...

@@ -1,0 +1,194 @@
+"""Every fact that can stand in the log, in the past tense, exactly as it is stored.
+
+Stored facts are for ever: names here are storage formats, changes are additive, and each stored
+shape has a golden file in ``tests/contract/golden``. Facts carry durations (``lease_s``,
+``retry_in_s``), never deadlines: a deadline is the message's own log time plus the duration, so
+every instance, and every rebuild, computes the same one (DESIGN §3).
+
+Deliberately absent: who sent a fact and under which trace. That is `streams.log.Origin`, which
+travels in message headers, because the fold must not depend on it.
+"""
+
+from typing import Literal
+
+import msgspec
+from msgspec import Raw
+
+NOTHING = Raw(b"null")
+EMPTY_OBJECT = Raw(b"{}")
+
+JoinRule = Literal["all", "any", "quorum"]
+FailureRule = Literal["fail_plan", "continue"]
+TaskType = Literal["worker", "critic"]
+Lane = Literal["ready", "refining"]
+
+
+class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What a submitter asked of one task; it never changes after `Submitted`.
+
+    ``input`` is JSON that Holdfast passes on unread. ``timeout_s`` and ``lease_s`` are seconds.
+    A critic's ``target`` is always among its ``depends_on`` (`streams.plan.dependencies.settle`).
+    """
+
+    id: str
+    kind: str
+    type: TaskType = "worker"
+    input: Raw = EMPTY_OBJECT
+    depends_on: tuple[str, ...] = ()
+    join: JoinRule = "all"
+    quorum: int | None = None
+    on_failure: FailureRule = "fail_plan"
+    priority: int = 0
+    max_retries: int = 3
+    max_lost_leases: int = 3
+    timeout_s: float = 120
+    lease_s: float = 15
+    target: str | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A critic's judgement of its target; ``feedback`` is any JSON, handed to the next attempt."""
+
+    pass_: bool = msgspec.field(name="pass")
+    feedback: Raw = NOTHING
+
+
+class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Language-model tokens that one attempt used, as its worker reported them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+
+
+class PlanEvent(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True, gc=False
+):
+    """A fact about a plan as a whole, on the subject ``plans.<plan>``."""
+
+
+class TaskEvent(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True, gc=False
+):
+    """A fact about one attempt at a task, on the subject ``plans.<plan>.<task>``.
+
+    ``owner`` and ``attempt`` fence it: any such fact whose pair no longer holds the lease is
+    ignored by the fold (DESIGN §4, *Guards hold twice*).
+    """
+
+    owner: str
+    attempt: int
+
+
+class Submitted(PlanEvent, kw_only=True, tag="submitted"):
+    """A plan was accepted; its tasks form a DAG."""
+
+    name: str = ""
+    context: Raw = EMPTY_OBJECT
+    labels: dict[str, str] = {}
+    priority: int = 0
+    tasks: tuple[TaskSpec, ...]
+
+
+class Paused(PlanEvent, kw_only=True, tag="paused"):
+    """An operator stopped claims; running tasks go on."""
+
+    reason: str = ""
+
+
+class Resumed(PlanEvent, kw_only=True, tag="resumed"):
+    """An operator let claims go on."""
+
+    reason: str = ""
+
+
+class Cancelled(PlanEvent, kw_only=True, tag="cancelled"):
+    """An operator ended every unfinished task of the plan at once."""
+
+    reason: str = ""
+
+
+class Retried(PlanEvent, kw_only=True, tag="retried"):
+    """An operator gave one failed task fresh budgets."""
+
+    task_id: str
+    reason: str = ""
+
+
+class Finished(PlanEvent, kw_only=True, tag="finished"):
+    """Nothing of the plan runs any more; the plan's last fact until an operator retries."""
+
+    status: Literal["COMPLETED", "FAILED", "CANCELLED"]
+
+
+class Claimed(TaskEvent, kw_only=True, tag="claimed"):
+    """An owner took the lease of a new attempt for ``lease_s`` seconds from the fact's log time.
+
+    ``previous_owner`` is set when an expired lease was taken over: a reclaim.
+    """
+
+    lease_s: float
+    lane: Lane = "ready"
+    previous_owner: str | None = None
+
+
+class Started(TaskEvent, kw_only=True, tag="started"):
+    """The owner began to execute."""
+
+
+class Heartbeat(TaskEvent, kw_only=True, tag="heartbeat"):
+    """The owner renewed its lease for ``lease_s`` seconds from the fact's log time."""
+
+    lease_s: float
+
+
+class Progress(TaskEvent, kw_only=True, tag="progress"):
+    """The owner showed partial work; for watchers only, it changes no state."""
+
+    data: Raw = NOTHING
+
+
+class Completed(TaskEvent, kw_only=True, tag="completed"):
+    """The attempt succeeded."""
+
+    output: Raw = NOTHING
+    verdict: Verdict | None = None
+    model_name: str | None = None
+    token_usage: TokenUsage | None = None
+
+
+class Failed(TaskEvent, kw_only=True, tag="failed"):
+    """The attempt failed; with ``retry_in_s`` the task is claimable again after that many seconds."""
+
+    error_type: str
+    error_message: str = ""
+    retry_in_s: float | None = None
+    model_name: str | None = None
+    token_usage: TokenUsage | None = None
+
+
+class Released(TaskEvent, kw_only=True, tag="released"):
+    """The owner gave the lease back unspent; it costs neither a retry nor a lost lease."""
+
+    reason: str = ""
+
+
+PlanFact = Submitted | Paused | Resumed | Cancelled | Retried | Finished
+TaskFact = Claimed | Started | Heartbeat | Progress | Completed | Failed | Released
+Event = PlanFact | TaskFact
+
+TYPE_NAMES: dict[type, str] = {
+    Submitted: "plan.submitted",
+    Paused: "plan.paused",
+    Resumed: "plan.resumed",
+    Cancelled: "plan.cancelled",
+    Retried: "plan.retried",
+    Finished: "plan.finished",
+    Claimed: "task.claimed",
+    Started: "task.started",
+    Heartbeat: "task.heartbeat",
+    Progress: "task.progress",
+    Completed: "task.completed",
+    Failed: "task.failed",
+    Released: "task.released",
+}
