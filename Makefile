@@ -1,0 +1,69 @@
+# Everything one does with a checkout. `make` alone prints what there is.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+# The checks must not depend on the network: pyright neither looks for a newer self nor for another node.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --require-hashes --no-deps
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench test-faults lock clean
+.DELETE_ON_ERROR:
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/runtime.stamp ## start Holdfast with its embedded nats-server; Ctrl-C ends it
+	@exec $(BIN)/python -m service serve
+
+test: $(VENV)/dev.stamp ## run the tests (fault tests in their short form)
+	@$(BIN)/python -m pytest -q
+
+check: $(VENV)/dev.stamp ## lint, formatting, types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/dev.stamp ## measure: JSON lines and a table
+	@$(BIN)/python -m tests.bench
+
+test-faults: $(VENV)/dev.stamp ## run the fault tests in their long form
+	@HOLDFAST_FAULTS=long $(BIN)/python -m pytest -q tests/faults
+
+lock: ## pin and hash the newest versions that pyproject.toml allows (needs `uv`)
+	@uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links --python-version 3.11 \
+		pyproject.toml --output-file requirements.txt
+	@uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links --python-version 3.11 --constraint requirements.txt \
+		--extra dev pyproject.toml --output-file requirements-dev.txt
+
+clean: ## remove the environment, the caches and build artefacts; ./data stays
+	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	@find service streams projections tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps are newer than the requirements they were installed from, so an unchanged checkout
+# installs nothing and works offline.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Holdfast needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
+		echo "Name another one: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+		rm -rf $(VENV); \
+		echo "'$(PYTHON) -m venv' failed: install your system's venv package (Debian: python3-venv)." >&2; \
+		exit 1; }
+
+$(VENV)/runtime.stamp: requirements.txt | $(VENV)/bin/python
+	@test -e $@ || echo "Installing Holdfast's packages into $(VENV) (once) ..." >&2
+	@$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.txt $(VENV)/runtime.stamp | $(VENV)/bin/python
+	@test -e $@ || echo "Installing the development packages into $(VENV) (once) ..." >&2
+	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
