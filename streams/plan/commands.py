@@ -1,0 +1,116 @@
+"""Every request that `streams.plan.decide` can judge, in the imperative.
+
+A command carries all it needs, ids included; time is handed to ``decide`` beside it. Each one is
+safe to repeat: saying it twice changes the world once.
+"""
+
+import msgspec
+from msgspec import Raw
+
+from streams.plan.events import Submitted, TokenUsage, Verdict
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A request about one plan."""
+
+    plan_id: str
+
+
+class Submit(Command):
+    """Accept a new plan."""
+
+    plan: Submitted
+
+
+class Pause(Command):
+    """Stop handing out the plan's tasks."""
+
+    reason: str = ""
+
+
+class Resume(Command):
+    """Hand out the plan's tasks again."""
+
+    reason: str = ""
+
+
+class Cancel(Command):
+    """End every unfinished task of the plan."""
+
+    reason: str = ""
+
+
+class Retry(Command):
+    """Give one failed task fresh budgets."""
+
+    task_id: str
+    reason: str = ""
+
+
+class Finish(Command):
+    """Close a plan of which nothing runs any more (said by whichever instance notices first)."""
+
+
+class Claim(Command):
+    """Take the lease of a claimable task; ``lease_s`` None means the task's own."""
+
+    task_id: str
+    owner: str
+    lease_s: float | None = None
+
+
+class Expire(Command):
+    """Close an expired lease that no claim may take over (said by the lease monitor)."""
+
+    task_id: str
+
+
+class OwnerCommand(Command):
+    """A request that only the current lease's owner may make; fenced by owner and attempt."""
+
+    task_id: str
+    owner: str
+    attempt: int
+
+
+class Start(OwnerCommand):
+    """The owner begins to execute."""
+
+
+class Heartbeat(OwnerCommand):
+    """Renew the lease; ``progress`` (any JSON) is shown to watchers."""
+
+    progress: Raw | None = None
+
+
+class Progress(OwnerCommand):
+    """Show partial work to watchers."""
+
+    data: Raw
+
+
+class Complete(OwnerCommand):
+    """Report success; critics must give a ``verdict``, workers must not."""
+
+    output: Raw = Raw(b"null")
+    verdict: Verdict | None = None
+    model_name: str | None = None
+    token_usage: TokenUsage | None = None
+
+
+class Fail(OwnerCommand):
+    """Report failure. ``retry_in_s`` overrides the backoff; ``timeout_retry_max`` bounds time-outs."""
+
+    error_type: str
+    error_message: str = ""
+    retryable: bool = True
+    retry_in_s: float | None = None
+    timeout_retry_max: int = 1
+    model_name: str | None = None
+    token_usage: TokenUsage | None = None
+
+
+class Release(OwnerCommand):
+    """Give the lease back unspent."""
+
+    reason: str = ""

@@ -1,0 +1,384 @@
+"""The rules: what a command leads to in a given state at a given time.
+
+``decide(command, plan, now) → Decision`` is pure. An accepted command names the events to append
+and the subject they belong to; everything else is a value that says why not. ``now`` is log time
+in seconds since the epoch.
+"""
+
+from typing import assert_never
+
+import msgspec
+
+from streams.plan import commands, dependencies
+from streams.plan.events import (
+    Cancelled,
+    Claimed,
+    Completed,
+    Event,
+    Failed,
+    Finished,
+    Heartbeat,
+    Lane,
+    Paused,
+    Progress,
+    Released,
+    Resumed,
+    Retried,
+    Started,
+    Submitted,
+)
+from streams.plan.retry import backoff_s
+from streams.plan.state import (
+    CLAIMABLE,
+    LEASE_EXPIRED,
+    TIMEOUT,
+    Plan,
+    PlanStatus,
+    Result,
+    Task,
+    TaskStatus,
+)
+
+
+class Accept(msgspec.Struct, frozen=True):
+    """Append ``events`` on the plan's subject, or the task's if given, at sequence ``expected``."""
+
+    task_id: str | None
+    expected: int
+    events: tuple[Event, ...]
+
+
+class Duplicate(msgspec.Struct, frozen=True):
+    """It has been said before and holds; ``sequence`` is where the log stood for it."""
+
+    sequence: int
+
+
+class Current(msgspec.Struct, frozen=True):
+    """Who holds a task now, for those who no longer do."""
+
+    status: TaskStatus
+    owner: str | None
+    attempt: int
+
+
+class GuardReject(msgspec.Struct, frozen=True):
+    """Owner or attempt no longer match: promise 1."""
+
+    current: Current
+
+
+class NotFound(msgspec.Struct, frozen=True):
+    """There is no such plan, or no such task in it."""
+
+    detail: str
+
+
+class NotAllowed(msgspec.Struct, frozen=True):
+    """The state forbids it; ``status`` is that of the plan or task that does."""
+
+    status: TaskStatus | PlanStatus
+    detail: str
+
+
+class Invalid(msgspec.Struct, frozen=True):
+    """The command contradicts itself or its plan; ``detail`` names the culprit."""
+
+    detail: str
+
+
+class PlanExists(msgspec.Struct, frozen=True):
+    """The id is taken by a different plan."""
+
+    detail: str
+
+
+Refusal = GuardReject | NotFound | NotAllowed | Invalid | PlanExists
+Decision = Accept | Duplicate | Refusal
+
+
+def decide(command: commands.Command, plan: Plan | None, now: float) -> Decision:
+    """Judge ``command`` against the folded ``plan`` (None: there is none) at log time ``now``."""
+    if isinstance(command, commands.Submit):
+        return _submit(command, plan)
+    if plan is None:
+        return NotFound(f"there is no plan '{command.plan_id}'")
+    match command:
+        case commands.Pause() | commands.Resume() | commands.Cancel() | commands.Finish():
+            return _unreadable(plan, None) or _about_plan(command, plan)
+        case commands.Retry():
+            return _unreadable(plan, None) or _retry(command, plan)
+        case commands.Claim() | commands.Expire() | commands.OwnerCommand():
+            task = plan.tasks.get(command.task_id)
+            if task is None:
+                return NotFound(f"plan '{plan.plan_id}' has no task '{command.task_id}'")
+            return _unreadable(plan, task) or _about_task(command, plan, task, now)
+        case _:
+            return Invalid(f"{type(command).__name__} is not a command about a plan")
+
+
+def _unreadable(plan: Plan, task: Task | None) -> NotAllowed | None:
+    """Nothing may be written on top of a fact that this version cannot read."""
+    if plan.unreadable_at is not None:
+        where = f"sequence {plan.unreadable_at} on the subject of plan '{plan.plan_id}'"
+        return NotAllowed(plan.status, f"an unreadable fact stands at {where}")
+    if task is not None and task.unreadable_at is not None:
+        where = f"sequence {task.unreadable_at} on the subject of task '{task.spec.id}'"
+        return NotAllowed(task.status, f"an unreadable fact stands at {where}")
+    return None
+
+
+# -- plans ------------------------------------------------------------------------------------
+
+
+def _submit(command: commands.Submit, plan: Plan | None) -> Decision:
+    wanted = dependencies.settle(command.plan)
+    if plan is not None:
+        if _same_content(plan.spec, wanted):
+            return Duplicate(plan.sequence)
+        return PlanExists(f"the id '{command.plan_id}' is taken by a different plan")
+    if complaint := dependencies.complaint(wanted.tasks):
+        return Invalid(complaint)
+    return Accept(None, 0, (wanted,))
+
+
+def _same_content(a: Submitted, b: Submitted) -> bool:
+    """Equal as JSON: spacing and key order inside inputs and context do not matter."""
+    if a == b:
+        return True
+    encode, decode = msgspec.json.encode, msgspec.json.decode
+    return bool(decode(encode(a)) == decode(encode(b)))
+
+
+def _about_plan(
+    command: commands.Pause | commands.Resume | commands.Cancel | commands.Finish, plan: Plan
+) -> Decision:
+    status = plan.status
+    match command:
+        case commands.Pause():
+            if status == "PAUSED":
+                return Duplicate(plan.sequence)
+            if status not in ("READY", "RUNNING"):
+                return NotAllowed(status, f"a plan that is {status} cannot be paused")
+            return _on_plan(plan, Paused(reason=command.reason))
+        case commands.Resume():
+            if status in ("READY", "RUNNING"):
+                return Duplicate(plan.sequence)
+            if status != "PAUSED":
+                return NotAllowed(status, f"a plan that is {status} cannot be resumed")
+            return _on_plan(plan, Resumed(reason=command.reason))
+        case commands.Cancel():
+            if status == "CANCELLED":
+                return Duplicate(plan.sequence)
+            if status == "COMPLETED" or plan.finished_at is not None:
+                return NotAllowed(status, f"a plan that is {status} cannot be cancelled")
+            return _on_plan(plan, Cancelled(reason=command.reason))
+        case commands.Finish():
+            return _finish(plan)
+        case _:
+            assert_never(command)
+
+
+def _on_plan(plan: Plan, event: Event) -> Accept:
+    return Accept(None, plan.subject_sequence, (event,))
+
+
+def _finish(plan: Plan) -> Decision:
+    if plan.finished_at is not None:
+        return Duplicate(plan.sequence)
+    status = plan.status
+    if not plan.can_finish or status not in ("COMPLETED", "FAILED", "CANCELLED"):
+        return NotAllowed(status, "something of the plan can still run")
+    return _on_plan(plan, Finished(status=status))
+
+
+def _retry(command: commands.Retry, plan: Plan) -> Decision:
+    task = plan.tasks.get(command.task_id)
+    if task is None:
+        return NotFound(f"plan '{plan.plan_id}' has no task '{command.task_id}'")
+    if task.status != "FAILED":
+        return NotAllowed(task.status, "only a FAILED task can be retried")
+    if plan.cancelled:
+        return NotAllowed(plan.status, "the plan is cancelled")
+    return _on_plan(plan, Retried(task_id=command.task_id, reason=command.reason))
+
+
+# -- tasks ------------------------------------------------------------------------------------
+
+
+def _about_task(command: commands.Command, plan: Plan, task: Task, now: float) -> Decision:
+    match command:
+        case commands.Claim():
+            return _claim(command, plan, task, now)
+        case commands.Expire():
+            return _expire(plan, task, now)
+        case commands.OwnerCommand():
+            return _owned(command, plan, task)
+        case _:
+            return Invalid(f"{type(command).__name__} is not a command about a task")
+
+
+def can_reclaim(task: Task, now: float) -> bool:
+    """Whether the lease has expired and another owner may take it over."""
+    return (
+        task.status == "RUNNING"
+        and task.lease_until is not None
+        and task.lease_until <= now
+        and task.lost < task.spec.max_lost_leases
+    )
+
+
+def _claim(command: commands.Claim, plan: Plan, task: Task, now: float) -> Decision:
+    if not plan.hands_out_tasks:
+        return NotAllowed(plan.status, f"a plan that is {plan.status} hands out no tasks")
+    due = task.status in CLAIMABLE and (task.claimable_at or 0) <= now
+    if not due and not can_reclaim(task, now):
+        return NotAllowed(task.status, "the task is not claimable now")
+    lane: Lane = "refining" if task.status == "REFINING" else "ready"
+    claimed = Claimed(
+        owner=command.owner,
+        attempt=task.attempt + 1,
+        lease_s=task.spec.lease_s if command.lease_s is None else command.lease_s,
+        lane=lane,
+        previous_owner=task.owner,
+    )
+    return _on_task(task, claimed)
+
+
+def _on_task(task: Task, *events: Event) -> Accept:
+    return Accept(task.spec.id, task.subject_sequence, events)
+
+
+def _expire(plan: Plan, task: Task, now: float) -> Decision:
+    expired = task.status == "RUNNING" and task.lease_until is not None and task.lease_until <= now
+    if not expired or task.owner is None:
+        return NotAllowed(task.status, "the task has no expired lease")
+    spent = task.lost >= task.spec.max_lost_leases
+    if plan.status == "PAUSED" and not spent:
+        released = Released(owner=task.owner, attempt=task.attempt, reason=LEASE_EXPIRED)
+        return _on_task(task, released)
+    if not spent and plan.hands_out_tasks:
+        return NotAllowed(task.status, "the next claim takes the lease over")
+    message = f"the lease of attempt {task.attempt} expired on its owner {task.owner}"
+    if spent:
+        message += f"; {task.lost} leases were lost before it, and no more may be"
+    return _on_task(
+        task,
+        Failed(
+            owner=task.owner,
+            attempt=task.attempt,
+            error_type=LEASE_EXPIRED,
+            error_message=message,
+        ),
+    )
+
+
+def _owned(command: commands.OwnerCommand, plan: Plan, task: Task) -> Decision:
+    if complaint := _verdict_complaint(command, task):
+        return Invalid(complaint)
+    holds = task.owner == command.owner and task.attempt == command.attempt
+    if task.status != "RUNNING" or not holds:
+        return _said_before(command, task) or GuardReject(
+            Current(task.status, task.owner, task.attempt)
+        )
+    owner, attempt = command.owner, command.attempt
+    match command:
+        case commands.Start():
+            if task.execution is not None and task.execution.started_at is not None:
+                return Duplicate(task.execution.sequence)
+            return _on_task(task, Started(owner=owner, attempt=attempt))
+        case commands.Heartbeat():
+            renewed = Heartbeat(owner=owner, attempt=attempt, lease_s=task.lease_s)
+            if command.progress is None:
+                return _on_task(task, renewed)
+            shown = Progress(owner=owner, attempt=attempt, data=command.progress)
+            return _on_task(task, shown, renewed)
+        case commands.Progress():
+            return _on_task(task, Progress(owner=owner, attempt=attempt, data=command.data))
+        case commands.Complete() | commands.Fail() | commands.Release():
+            return _on_task(task, _result(command, task))
+        case _:
+            return Invalid(f"{type(command).__name__} is not an owner's command")
+
+
+def _verdict_complaint(command: commands.OwnerCommand, task: Task) -> str | None:
+    if not isinstance(command, commands.Complete):
+        return None
+    if task.spec.type == "critic" and command.verdict is None:
+        return f"verdict: the critic '{task.spec.id}' must give one"
+    if task.spec.type == "worker" and command.verdict is not None:
+        return f"verdict: the task '{task.spec.id}' is a worker; only critics give verdicts"
+    return None
+
+
+def _result(command: commands.Complete | commands.Fail | commands.Release, task: Task) -> Result:
+    owner, attempt = command.owner, command.attempt
+    match command:
+        case commands.Complete():
+            return Completed(
+                owner=owner,
+                attempt=attempt,
+                output=command.output,
+                verdict=command.verdict,
+                model_name=command.model_name,
+                token_usage=command.token_usage,
+            )
+        case commands.Fail():
+            return Failed(
+                owner=owner,
+                attempt=attempt,
+                error_type=command.error_type,
+                error_message=command.error_message,
+                retry_in_s=_retry_in_s(command, task),
+                model_name=command.model_name,
+                token_usage=command.token_usage,
+            )
+        case commands.Release():
+            return Released(owner=owner, attempt=attempt, reason=command.reason)
+        case _:
+            assert_never(command)
+
+
+def _retry_in_s(command: commands.Fail, task: Task) -> float | None:
+    """Seconds until the next try; None when the failure is final (DESIGN §4, *Two budgets*)."""
+    if not command.retryable or task.retry >= task.spec.max_retries:
+        return None
+    if command.error_type == TIMEOUT and task.timeouts >= command.timeout_retry_max:
+        return None
+    if command.retry_in_s is not None:
+        return command.retry_in_s
+    return backoff_s(task.retry, task.claimed_sequence)
+
+
+def _said_before(command: commands.OwnerCommand, task: Task) -> Duplicate | None:
+    """A repeated result (same owner, attempt and content) is a duplicate, not an error."""
+    before = task.result
+    if before is None or (before.owner, before.attempt) != (command.owner, command.attempt):
+        return None
+    match command, before:
+        case commands.Complete(), Completed():
+            same = (
+                _same_json(command.output, before.output)
+                and _same_json(command.verdict, before.verdict)
+                and command.model_name == before.model_name
+                and command.token_usage == before.token_usage
+            )
+        case commands.Fail(), Failed():
+            same = (
+                command.error_type == before.error_type
+                and command.error_message == before.error_message
+                and command.model_name == before.model_name
+                and command.token_usage == before.token_usage
+            )
+        case commands.Release(), Released():
+            same = command.reason == before.reason
+        case _:
+            same = False
+    return Duplicate(task.sequence) if same else None
+
+
+def _same_json(a: object, b: object) -> bool:
+    if a == b:
+        return True
+    encode, decode = msgspec.json.encode, msgspec.json.decode
+    return bool(decode(encode(a)) == decode(encode(b)))
