@@ -103,6 +103,7 @@ class Execution(msgspec.Struct, kw_only=True, gc=False):
     attempt: int
     owner: str
     claimed_at: float
+    claimed_sequence: int
     sequence: int
     status: ExecutionStatus = "running"
     started_at: float | None = None
@@ -420,6 +421,7 @@ class _Fold:
             attempt=event.attempt,
             owner=event.owner,
             claimed_at=self.at,
+            claimed_sequence=self.sequence,
             sequence=self.sequence,
         )
         return None

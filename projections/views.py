@@ -1,0 +1,158 @@
+"""What Holdfast shows of plans, tasks and executions: the shapes of API.md, built from the fold.
+
+The same shapes come out of the board (for a write's answer, which must not wait for SQLite) and
+out of the read models, so they are defined once, here. Times are UTC; JSON inputs and outputs pass
+through unread.
+"""
+
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import Raw
+
+from streams.plan.events import TaskType, TokenUsage
+from streams.plan.state import (
+    Execution,
+    ExecutionStatus,
+    Plan,
+    PlanStatus,
+    Task,
+    TaskStatus,
+)
+
+
+class PlanView(msgspec.Struct, kw_only=True):
+    """A plan as API.md shows it; ``counts`` has an entry for every task status."""
+
+    plan_id: str
+    name: str
+    status: PlanStatus
+    priority: int
+    labels: dict[str, str]
+    context: Raw
+    created_at: datetime
+    finished_at: datetime | None
+    sequence: int
+    counts: dict[TaskStatus, int]
+
+
+class TaskView(msgspec.Struct, kw_only=True):
+    """A task as API.md shows it."""
+
+    plan_id: str
+    task_id: str
+    kind: str
+    type: TaskType
+    status: TaskStatus
+    attempt: int
+    retry: int
+    lost: int
+    owner: str | None
+    lease_until: datetime | None
+    claimable_at: datetime | None
+    priority: int
+    input: Raw
+    output: Raw
+    error_type: str | None
+    error_message: str | None
+    feedback: Raw
+    depends_on: tuple[str, ...]
+    sequence: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class ExecutionView(msgspec.Struct, kw_only=True):
+    """One attempt as API.md shows it; ``duration_s`` runs from its start (or claim) to its end."""
+
+    plan_id: str
+    task_id: str
+    attempt: int
+    owner: str
+    status: ExecutionStatus
+    claimed_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_s: float | None
+    model_name: str | None
+    token_usage: TokenUsage | None
+    error_type: str | None
+    error_message: str | None
+    sequence: int
+
+
+def moment(at: float) -> datetime:
+    """Seconds since the epoch as a UTC datetime."""
+    return datetime.fromtimestamp(at, UTC)
+
+
+def moment_or_none(at: float | None) -> datetime | None:
+    """`moment`, passing None through."""
+    return None if at is None else datetime.fromtimestamp(at, UTC)
+
+
+def plan_view(plan: Plan) -> PlanView:
+    """Show ``plan`` as it is folded now."""
+    return PlanView(
+        plan_id=plan.plan_id,
+        name=plan.spec.name,
+        status=plan.status,
+        priority=plan.spec.priority,
+        labels=plan.spec.labels,
+        context=plan.spec.context,
+        created_at=moment(plan.created_at),
+        finished_at=moment_or_none(plan.finished_at),
+        sequence=plan.sequence,
+        counts=dict(plan.counts),
+    )
+
+
+def task_view(plan_id: str, created_at: float, task: Task) -> TaskView:
+    """Show ``task`` as it is folded now; ``created_at`` is its plan's."""
+    error_type, error_message = task.error or (None, None)
+    spec = task.spec
+    return TaskView(
+        plan_id=plan_id,
+        task_id=spec.id,
+        kind=spec.kind,
+        type=spec.type,
+        status=task.status,
+        attempt=task.attempt,
+        retry=task.retry,
+        lost=task.lost,
+        owner=task.owner,
+        lease_until=moment_or_none(task.lease_until),
+        claimable_at=moment_or_none(task.claimable_at),
+        priority=spec.priority,
+        input=spec.input,
+        output=task.output,
+        error_type=error_type,
+        error_message=error_message,
+        feedback=task.feedback,
+        depends_on=spec.depends_on,
+        sequence=task.sequence,
+        created_at=moment(created_at),
+        updated_at=moment(task.updated_at),
+    )
+
+
+def execution_view(plan_id: str, task_id: str, execution: Execution) -> ExecutionView:
+    """Show one attempt as it is folded now."""
+    began = execution.claimed_at if execution.started_at is None else execution.started_at
+    ended = execution.finished_at
+    return ExecutionView(
+        plan_id=plan_id,
+        task_id=task_id,
+        attempt=execution.attempt,
+        owner=execution.owner,
+        status=execution.status,
+        claimed_at=moment(execution.claimed_at),
+        started_at=moment_or_none(execution.started_at),
+        finished_at=moment_or_none(ended),
+        duration_s=None if ended is None else round(max(ended - began, 0.0), 6),
+        model_name=execution.model_name,
+        token_usage=execution.token_usage,
+        error_type=execution.error_type,
+        error_message=execution.error_message,
+        sequence=execution.sequence,
+    )

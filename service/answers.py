@@ -1,0 +1,78 @@
+"""What the core answers to those who ask it for work or report on it: values, never exceptions."""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+from msgspec import Raw
+
+from projections.views import TaskView
+from streams.plan.decide import Refusal
+from streams.plan.events import TaskType
+
+
+class Contended(msgspec.Struct, frozen=True):
+    """The command kept losing its race for the log; it may be repeated."""
+
+    detail: str
+
+
+Refused = Refusal | Contended
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan is in the log; ``created`` is False when it already was."""
+
+    plan_id: str
+    sequence: int
+    created: bool
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A lease that was granted, with all its owner needs to work.
+
+    ``fencing_token`` is the claim's log sequence; ``lease_until - lease_s`` is its log time.
+    ``dependencies`` maps each dependency's id to its output (null if the plan goes on without it).
+    """
+
+    plan_id: str
+    task_id: str
+    attempt: int
+    fencing_token: int
+    kind: str
+    type: TaskType
+    input: Raw
+    context: Raw
+    dependencies: dict[str, Raw]
+    feedback: Raw
+    retry: int
+    lease_until: datetime
+    lease_s: float
+    timeout_s: float
+
+
+class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A wish for work: at most ``limit`` tasks of ``kinds`` (None: any), waiting up to ``wait_s``.
+
+    ``lease_s`` None means each task's own.
+    """
+
+    owner: str
+    limit: int = 1
+    kinds: tuple[str, ...] | None = None
+    lease_s: float | None = None
+    wait_s: float = 0
+
+
+class OwnerAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """An owner's word was accepted (now or before).
+
+    ``lease_until`` is set while the task runs; ``cancel_requested`` asks the owner to stop
+    because its plan has failed.
+    """
+
+    status: Literal["accepted", "duplicate"]
+    sequence: int
+    task: TaskView
+    lease_until: datetime | None
+    cancel_requested: bool
