@@ -257,10 +257,10 @@ def _from_file(config_file: Path | None, directory: Path) -> Iterator[Setting]:
 def _flattened(table: Mapping[str, object], prefix: str, origin: str) -> Iterator[Setting]:
     for name, value in table.items():
         key = prefix + name
-        if isinstance(value, dict) and key not in KEYS:
-            yield from _flattened(cast("dict[str, object]", value), f"{key}.", origin)
+        if key in KEYS or not isinstance(value, dict):
+            yield Setting(key, value, origin)  # pyright: ignore[reportUnknownArgumentType]
         else:
-            yield Setting(key, value, origin)
+            yield from _flattened(cast("dict[str, object]", value), f"{key}.", origin)
 
 
 def _from_environment(environment: Mapping[str, str]) -> Iterator[Setting]:

@@ -1,0 +1,139 @@
+"""The data folder belongs to one process at a time, and says to which.
+
+`<data_dir>/holdfast.lock` is locked (flock) for as long as the process lives, so a crash frees it;
+its first line is the holder as JSON. The file itself stays.
+"""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+LOCK_FILE = "holdfast.lock"
+PATIENCE_S = 0.3  # `read_holder` holds the lock for an instant; an owner holds it for good
+POLL_S = 0.01
+MAX_HOLDER_BYTES = 64 * 1024
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Who holds a data folder; an URL is empty until it is known."""
+
+    pid: int
+    instance_id: str
+    nats_url: str = ""
+    http_url: str = ""
+
+
+class DataFolderError(Exception):
+    """The data folder cannot be used; the message names the folder and the setting."""
+
+
+class DataFolderBusy(DataFolderError):  # noqa: N818 - it is a state, not a mistake
+    """Another process holds the data folder; `holder` says who, when it could be read."""
+
+    def __init__(self, data_dir: Path, holder: Holder | None) -> None:
+        self.holder = holder
+        who = "another process"
+        if holder is not None:
+            who = f"process {holder.pid} ({holder.instance_id}"
+            who += f", serving {holder.http_url})" if holder.http_url else ")"
+        super().__init__(
+            f"the data folder {data_dir} is in use by {who}: "
+            "stop it, or choose another folder with data_dir (HOLDFAST_DATA_DIR)"
+        )
+
+
+class DataFolder:
+    """A held data folder: `acquire` it, `announce` the addresses, `release` it.
+
+    A context manager that releases at its end.
+    """
+
+    def __init__(self, path: Path, descriptor: int, holder: Holder) -> None:
+        self.path = path
+        self.holder = holder
+        self._descriptor = descriptor
+
+    @classmethod
+    def acquire(cls, data_dir: Path, instance_id: str) -> Self:
+        """Make the folder where it is missing and lock it.
+
+        Raises `DataFolderBusy` when another process has it and `DataFolderError` when it cannot be
+        made or written.
+        """
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(data_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise DataFolderError(
+                f"the data folder {data_dir} cannot be used ({error.strerror}): "
+                "choose another one with data_dir (HOLDFAST_DATA_DIR)"
+            ) from error
+        if not _locked(descriptor, PATIENCE_S):
+            holder = _read(descriptor)
+            os.close(descriptor)
+            raise DataFolderBusy(data_dir, holder)
+        folder = cls(data_dir, descriptor, Holder(os.getpid(), instance_id))
+        folder.announce()
+        return folder
+
+    def announce(self, *, nats_url: str = "", http_url: str = "") -> None:
+        """Write down where this process can be reached; `read_holder` reads it."""
+        self.holder = Holder(self.holder.pid, self.holder.instance_id, nats_url, http_url)
+        line = msgspec.json.encode(self.holder) + b"\n"
+        # One write, then the cut: a reader takes the first line and never sees half of one.
+        os.pwrite(self._descriptor, line, 0)
+        os.ftruncate(self._descriptor, len(line))
+
+    def release(self) -> None:
+        """Give the folder back; saying it twice is saying it once."""
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def read_holder(data_dir: Path) -> Holder | None:
+    """Who holds the folder now, or None when nobody does; what a crash left behind is nobody."""
+    try:
+        descriptor = os.open(data_dir / LOCK_FILE, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        if _locked(descriptor, 0, shared=True):
+            return None
+        return _read(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int, patience_s: float, *, shared: bool = False) -> bool:
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_S)
+        else:
+            return True
+
+
+def _read(descriptor: int) -> Holder | None:
+    try:
+        return msgspec.json.decode(
+            os.pread(descriptor, MAX_HOLDER_BYTES, 0).partition(b"\n")[0], type=Holder
+        )
+    except msgspec.MsgspecError:
+        return None

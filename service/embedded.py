@@ -1,0 +1,169 @@
+"""Keeps the embedded nats-server running: ready before it is used, restarted when it dies.
+
+One thread owns the child from its first life to its last: it starts, waits and starts again. The
+child dies with that thread (nats_process.py), and the thread ends with the process.
+"""
+
+import asyncio
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVarTuple
+
+import structlog
+
+from service.nats_process import (
+    HOST,
+    READY_S,
+    STOP_S,
+    EmbeddedServerError,
+    ServerProcess,
+    in_words,
+    launch,
+)
+
+STORE_FOLDER = "nats"
+FIRST_BACKOFF_S = 0.1
+LONGEST_BACKOFF_S = 5.0
+SETTLED_S = 60.0  # a server that lived this long starts the back-off anew
+
+Arguments = TypeVarTuple("Arguments")
+
+_log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("holdfast.nats")
+
+
+class EmbeddedServer:
+    """The supervised nats-server of a data folder.
+
+    `on_down(reason)` and `on_up()` are called on the event loop that called `start`, at every
+    death and at every return; not for the first start and not for `stop`.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        port: int,
+        *,
+        on_down: Callable[[str], None] | None = None,
+        on_up: Callable[[], None] | None = None,
+        ready_s: float = READY_S,
+    ) -> None:
+        self.restarts = 0
+        self._folder = data_dir / STORE_FOLDER
+        self._port = port
+        self._on_down = on_down
+        self._on_up = on_up
+        self._ready_s = ready_s
+        self._server: ServerProcess | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients connect, the same for all lives of the server; known after `start`."""
+        return f"nats://{HOST}:{self._port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the running server, None while there is none."""
+        server = self._server
+        return server.pid if server else None
+
+    async def start(self) -> str:
+        """Start the server; its URL once JetStream answers. Raises `EmbeddedServerError`."""
+        self._loop = asyncio.get_running_loop()
+        first: asyncio.Future[None] = self._loop.create_future()
+        self._stopping.clear()
+        self._thread = threading.Thread(
+            target=self._supervise, args=(first,), name="nats-server", daemon=True
+        )
+        self._thread.start()
+        try:
+            await asyncio.shield(first)
+        except BaseException:
+            await self.stop()
+            raise
+        return self.url
+
+    async def stop(self) -> None:
+        """End the server gracefully, by force after `STOP_S`; saying it twice is saying it once."""
+        self._stopping.set()
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            # The thread has its own look at `_stopping` between a launch and its wait.
+            if server := self._server:
+                server.send(number)
+                server.send(signal.SIGCONT)  # a paused process hears nothing else
+            await asyncio.to_thread(thread.join, STOP_S)
+
+    def _supervise(self, first: asyncio.Future[None]) -> None:
+        """Start the server, wait for its end, start it again, until `stop`."""
+        try:
+            server = self._launch()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller of start() learns it
+            self._tell(_fail, first, error)
+            return
+        self._tell(_succeed, first)
+        backoff_s = FIRST_BACKOFF_S
+        while server and not self._stopping.is_set():
+            since = time.monotonic()
+            code = server.wait()
+            self._server = None
+            if self._stopping.is_set():
+                return
+            self._report_down(f"nats-server {server.pid} ended with {in_words(code)}")
+            if time.monotonic() - since > SETTLED_S:
+                backoff_s = FIRST_BACKOFF_S
+            server, backoff_s = self._relaunch(backoff_s)
+        if server:
+            server.stop()
+            self._server = None
+
+    def _launch(self) -> ServerProcess:
+        server = launch(self._folder, self._port, ready_s=self._ready_s, wait=self._stopping.wait)
+        self._port = server.port
+        self._server = server
+        return server
+
+    def _relaunch(self, backoff_s: float) -> tuple[ServerProcess | None, float]:
+        """The server's next life (None: we are stopping) and the next back-off in seconds."""
+        while not self._stopping.wait(backoff_s):
+            backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
+            try:
+                server = self._launch()
+            except (EmbeddedServerError, OSError) as error:
+                _log.warning("nats_server_not_back", error=str(error), next_try_s=backoff_s)
+                continue
+            self.restarts += 1
+            _log.warning("nats_server_restarted", url=self.url, restarts=self.restarts)
+            if self._on_up:
+                self._tell(self._on_up)
+            return server, backoff_s
+        return None, backoff_s
+
+    def _report_down(self, reason: str) -> None:
+        _log.error("nats_server_down", reason=reason)
+        if self._on_down:
+            self._tell(self._on_down, reason)
+
+    def _tell(self, callback: Callable[[*Arguments], None], *arguments: *Arguments) -> None:
+        """Call back on the loop of `start`; a loop that has closed needs to know nothing."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _succeed(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _fail(future: asyncio.Future[None], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,137 @@
+"""Structured logs: one JSON object per line on stderr, or readable lines for a person.
+
+A terminal and `HOLDFAST_LOG=console` get readable lines, everything else (or `HOLDFAST_LOG=json`)
+JSON without colours. Lines of the standard library's loggers (uvicorn, nats) take the same way.
+Writing happens on a thread of its own behind a bounded queue: a reader of stderr that has stopped
+costs lines, which are counted, and never stops a loop.
+"""
+
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from typing import TextIO
+
+import structlog
+
+QUEUE_LINES = 10_000
+FLUSH_S = 2.0
+FLUSH_POLL_S = 0.005
+
+_SHARED: list[structlog.typing.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+    structlog.processors.StackInfoRenderer(),
+]
+
+
+class QueuedHandler(logging.Handler):
+    """Formats where a line is born, writes on its own thread; a full queue drops and counts."""
+
+    def __init__(self, stream: TextIO, lines: int = QUEUE_LINES) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._stream = stream
+        self._lines: queue.Queue[str | None] = queue.Queue(lines)
+        self._writer = threading.Thread(target=self._write, name="logs", daemon=True)
+        self._writer.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the formatted line, or count it as dropped."""
+        try:
+            self._lines.put_nowait(self.format(record))
+        except queue.Full:
+            self.dropped += 1
+        except Exception:  # noqa: BLE001 - a line that cannot be formatted must not stop its writer
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait until the queued lines are written, at most `FLUSH_S`."""
+        deadline = time.monotonic() + FLUSH_S
+        while self._lines.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(FLUSH_POLL_S)
+
+    def close(self) -> None:
+        """Write what is queued, within `FLUSH_S`, and end the thread."""
+        self.flush()
+        try:
+            self._lines.put_nowait(None)
+        except queue.Full:
+            pass  # the stream has stopped; the daemon thread ends with the process
+        else:
+            self._writer.join(FLUSH_S)
+        super().close()
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            try:
+                self._stream.write(line + "\n")
+                self._stream.flush()
+            except (OSError, ValueError):
+                self.dropped += 1  # stderr is gone; the service is not
+            finally:
+                self._lines.task_done()
+
+
+def configure(
+    instance_id: str, *, level: int = logging.INFO, stream: TextIO | None = None
+) -> QueuedHandler:
+    """Set the whole process's logging up; the last call holds. Every line bears `instance_id`."""
+    target: TextIO = sys.stderr if stream is None else stream
+    handler = QueuedHandler(target)
+    handler.setFormatter(_formatter(instance_id, target))
+    root = logging.getLogger()
+    for old in [each for each in root.handlers if isinstance(each, QueuedHandler)]:
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    root.setLevel(level)
+    # One line per request is the metrics' business.
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    for chatty in ("httpx", "httpcore", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        # Loggers stand at module level; caching would freeze what the tests configure anew.
+        cache_logger_on_first_use=False,
+    )
+    return handler
+
+
+def _wants_console(stream: TextIO) -> bool:
+    wish = os.environ.get("HOLDFAST_LOG", "")
+    return wish == "console" or (wish != "json" and stream.isatty())
+
+
+def _formatter(instance_id: str, stream: TextIO) -> structlog.stdlib.ProcessorFormatter:
+    def bind_instance(
+        _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        event.setdefault("instance_id", instance_id)
+        return event
+
+    look: list[structlog.typing.Processor] = (
+        # The person at the terminal knows which process this is.
+        [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        if _wants_console(stream)
+        else [
+            bind_instance,
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(default=str),
+        ]
+    )
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_SHARED,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *look],
+    )

@@ -1,0 +1,96 @@
+"""Real servers for the tests: one nats-server per session, and private ones that a test may kill."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from service.nats_process import ServerProcess, launch
+
+
+class PrivateServer:
+    """A nats-server of one test, which may kill, pause and restart it; port and store stay."""
+
+    def __init__(self, folder: Path, configuration: Path | None = None) -> None:
+        self._folder = folder
+        self._configuration = configuration
+        self._process = self._launch(0)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect; the same after a restart."""
+        return self._process.url
+
+    @property
+    def port(self) -> int:
+        return self._process.port
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def kill(self) -> None:
+        """As a power cut: SIGKILL, and wait until it is gone."""
+        self._process.send(signal.SIGKILL)
+        self._process.wait()
+
+    def pause(self) -> None:
+        """As a stalled disk or machine: the port is open and nobody answers."""
+        self._process.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send(signal.SIGCONT)
+
+    def restart(self) -> None:
+        """The same store on the same port again; ready on return."""
+        self._process.stop()
+        self._process = self._launch(self._process.port)
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def _launch(self, port: int) -> ServerProcess:
+        return launch(self._folder, port, configuration=self._configuration)
+
+
+@pytest.fixture(scope="session")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The session's server: JetStream, `sync_interval: always`, a free port on loopback.
+
+    HOLDFAST_TEST_NATS_URL names another one, such as a container or a cluster; it is used as it is.
+    """
+    if url := os.environ.get("HOLDFAST_TEST_NATS_URL"):
+        yield url
+        return
+    server = PrivateServer(tmp_path_factory.mktemp("nats"))
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture
+def start_nats(tmp_path: Path) -> Iterator[Callable[[], PrivateServer]]:
+    """Starts private servers, each with an empty store (some 40 ms); they end with the test."""
+    servers: list[PrivateServer] = []
+
+    def start(configuration: Path | None = None) -> PrivateServer:
+        server = PrivateServer(tmp_path / f"nats-{len(servers)}", configuration)
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def private_nats(start_nats: Callable[[], PrivateServer]) -> PrivateServer:
+    """One private server with an empty log."""
+    return start_nats()
+
+
+@pytest.fixture(scope="session")
+def long_faults() -> bool:
+    """Whether the fault tests run in their long form (`make test-faults`)."""
+    return os.environ.get("HOLDFAST_FAULTS") == "long"
