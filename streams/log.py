@@ -28,6 +28,10 @@ class TopologyMismatch(Exception):
     """A stream exists with a configuration that Holdfast cannot rely on; says which field and how."""
 
 
+class LogReset(Exception):
+    """The log is not the one that was followed: made anew, emptied, or shorter than the position asked."""
+
+
 class Origin(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Who wrote a fact and under which trace; kept in message headers, never folded."""
 

@@ -1,0 +1,165 @@
+"""How a fact is written into a message and read back out of it, in every shape it was ever stored.
+
+A message is a JSON payload whose ``event`` field names the fact, and headers that say who wrote it
+and in which version of the shape. What cannot be read becomes a `BadFact` with the reason: reading
+never raises, because one bad message must not stop every view.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from streams.log import NOBODY, BadFact, Fact, Origin
+from streams.plan.events import TYPE_NAMES, Event, PlanEvent, Submitted
+from streams.subjects import is_id, split_subject
+
+type_of_name: dict[str, type] = {name: kind for kind, name in TYPE_NAMES.items()}
+
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+
+# Old shapes, by (event, version): each entry turns the stored object into that of the next version.
+# A shape that was ever stored stays here for ever, and its golden file proves it.
+UPCASTERS: Mapping[tuple[str, int], Upcaster] = {}
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Event).decode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+HEADER_LINE = b"NATS/1.0\r\n"
+MESSAGE_ID = b"Nats-Msg-Id"
+
+
+def versions(upcasters: Mapping[tuple[str, int], Upcaster]) -> dict[bytes, int]:
+    """The version in which each event is written today: one above its newest old shape."""
+    current = {name.encode(): 1 for name in TYPE_NAMES.values()}
+    for name, version in upcasters:
+        current[name.encode()] = max(current[name.encode()], version + 1)
+    return current
+
+
+_CURRENT = versions(UPCASTERS)
+_NAMING = {
+    kind: b"Holdfast-Event: %b\r\nHoldfast-Schema: %d\r\n" % (name.encode(), _CURRENT[name.encode()])
+    for kind, name in TYPE_NAMES.items()
+}
+
+
+def encode_payload(event: Event) -> bytes:
+    """The message body of ``event``."""
+    return _encode(event)
+
+
+def encode_headers(event: Event, event_id: str, origin: Origin = NOBODY) -> bytes:
+    """The header lines of ``event``, each ended by CRLF, without the status line and the blank one."""
+    lines = b"%bNats-Msg-Id: %b\r\n" % (_NAMING[type(event)], event_id.encode())
+    return lines if origin is NOBODY else lines + _origin_lines(origin)
+
+
+def _origin_lines(origin: Origin) -> bytes:
+    lines = b""
+    if origin.actor:
+        lines += b"Holdfast-Actor: %b\r\n" % _one_line(origin.actor)
+    if origin.instance:
+        lines += b"Holdfast-Instance: %b\r\n" % _one_line(origin.instance)
+    if origin.traceparent:
+        lines += b"traceparent: %b\r\n" % _one_line(origin.traceparent)
+    return lines
+
+
+def _one_line(value: str) -> bytes:
+    # A line break in a value would be a header of its own: who names himself cannot forge an id.
+    if not value.isprintable():
+        value = "".join(character if character.isprintable() else " " for character in value)
+    return value.strip().encode(errors="replace")
+
+
+def split_headers(block: bytes) -> dict[bytes, bytes]:
+    """A message's header block, status line included, as names and values; the last of a name wins."""
+    found: dict[bytes, bytes] = {}
+    for line in block.split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        if colon:
+            found[name] = value.strip()
+    return found
+
+
+def decode(sequence: int, at: float, subject: str, headers: bytes, payload: bytes) -> Fact | BadFact:
+    """The fact in one message; ``at`` is its stream time in seconds, ``headers`` its raw block."""
+    try:
+        return _fact(sequence, at, subject, split_headers(headers), payload)
+    except (msgspec.DecodeError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return BadFact(sequence, at, subject, f"{type(error).__name__}: {error}")
+
+
+def _fact(
+    sequence: int, at: float, subject: str, headers: dict[bytes, bytes], payload: bytes
+) -> Fact:
+    place = split_subject(subject)
+    if place is None:
+        raise ValueError("no plan or task can have this subject")
+    plan_id, task_id = place
+    event = _event(headers, payload)
+    _check_place(event, task_id)
+    event_id = headers.get(MESSAGE_ID)
+    return Fact(
+        sequence,
+        at,
+        plan_id,
+        task_id,
+        event,
+        event_id.decode("utf-8", "replace") if event_id is not None else "",
+        _origin(headers),
+    )
+
+
+def _check_place(event: Event, task_id: str | None) -> None:
+    if isinstance(event, PlanEvent) is not (task_id is None):
+        raise ValueError(f"{TYPE_NAMES[type(event)]} on the subject of a {_kind_of(task_id)}")
+    if type(event) is Submitted:
+        for task in event.tasks:
+            if not is_id(task.id):
+                raise ValueError(f"a task has no id that can be a subject: {task.id!r}")
+
+
+def _kind_of(task_id: str | None) -> str:
+    return "plan" if task_id is None else "task"
+
+
+def _event(headers: dict[bytes, bytes], payload: bytes) -> Event:
+    schema = headers.get(b"Holdfast-Schema")
+    if schema is None:
+        return _decode(payload)  # written by hand: it has to be today's shape
+    name = headers[b"Holdfast-Event"]
+    if int(schema) == _CURRENT.get(name):
+        return _decode(payload)
+    return upcast(name.decode(), int(schema), payload, UPCASTERS)
+
+
+def upcast(
+    name: str, version: int, payload: bytes, upcasters: Mapping[tuple[str, int], Upcaster]
+) -> Event:
+    """The event stored as version ``version`` of ``name``, brought to today's shape step by step.
+
+    Raises ValueError when the shape is unknown (written by a newer Holdfast, or by nobody).
+    """
+    shape = _decode_object(payload)
+    current = versions(upcasters).get(name.encode())
+    if current is None or not 1 <= version <= current:
+        raise ValueError(f"version {version} of {name} is unknown to this program")
+    for step in range(version, current):
+        shape = upcasters[name, step](shape)
+    return _decode(_encode(shape))
+
+
+def _origin(headers: dict[bytes, bytes]) -> Origin:
+    actor = headers.get(b"Holdfast-Actor")
+    instance = headers.get(b"Holdfast-Instance")
+    traceparent = headers.get(b"traceparent")
+    if actor is None and instance is None and traceparent is None:
+        return NOBODY
+    return Origin(
+        actor=(actor or b"").decode("utf-8", "replace"),
+        instance=(instance or b"").decode("utf-8", "replace"),
+        traceparent=(traceparent or b"").decode("utf-8", "replace"),
+    )

@@ -1,0 +1,62 @@
+"""Where each fact stands: the names of subjects, and the ids that may be part of them.
+
+``plans.<plan>`` holds a plan's own facts, ``plans.<plan>.<task>`` those of one task, and
+``audit.<event>.<plan>.<task>`` what happened around the log.
+"""
+
+import re
+
+PLANS = "plans"
+AUDIT = "audit"
+ALL_PLANS = f"{PLANS}.>"
+ALL_AUDIT = f"{AUDIT}.>"
+
+# Stands in an audit subject for "no plan" or "no task"; it cannot be an id.
+NOBODY = "~"
+
+_ID = "[A-Za-z0-9_-]{1,64}"
+_is_id = re.compile(_ID).fullmatch
+_is_event = re.compile("[a-z0-9_]{1,64}").fullmatch
+_split = re.compile(rf"plans\.({_ID})(?:\.({_ID}))?").fullmatch
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` may name a plan or a task."""
+    return _is_id(text) is not None
+
+
+def checked_id(text: str) -> str:
+    """``text`` itself; raises ValueError when it cannot name a plan or a task."""
+    if _is_id(text) is None:
+        raise ValueError(f"not an id ({_ID}): {text!r}")
+    return text
+
+
+def subject_of(plan_id: str, task_id: str | None = None) -> str:
+    """The subject of a plan's own facts, or of one task's; raises ValueError on a bad id."""
+    if task_id is None:
+        return f"{PLANS}.{checked_id(plan_id)}"
+    return f"{PLANS}.{checked_id(plan_id)}.{checked_id(task_id)}"
+
+
+def tasks_of(plan_id: str) -> str:
+    """The filter that matches every task of a plan, but not the plan's own subject."""
+    return f"{PLANS}.{checked_id(plan_id)}.>"
+
+
+def split_subject(subject: str) -> tuple[str, str | None] | None:
+    """(plan, task or None), or None when no fact of ours can stand on ``subject``."""
+    found = _split(subject)
+    if found is None:
+        return None
+    plan_id, task_id = found.groups()
+    return plan_id, task_id
+
+
+def audit_subject(event: str, plan_id: str | None, task_id: str | None) -> str:
+    """``audit.<event>.<plan>.<task>``; raises ValueError on a bad event name or id."""
+    if _is_event(event) is None:
+        raise ValueError(f"not an audit event name: {event!r}")
+    plan = NOBODY if plan_id is None else checked_id(plan_id)
+    task = NOBODY if task_id is None else checked_id(task_id)
+    return f"{AUDIT}.{event}.{plan}.{task}"
