@@ -220,9 +220,9 @@ class Plan(msgspec.Struct, kw_only=True):
             return False
         return bool(self.cancelled or self.fatal or not self.unfinished)
 
-    def drain(self) -> tuple[list[Task], list[tuple[str, Execution]]]:
+    def drain(self) -> tuple[dict[str, Task], list[tuple[str, Execution]]]:
         """Hand over, once, what changed since the last call."""
-        touched, self.touched = list(self.touched.values()), {}
+        touched, self.touched = self.touched, {}
         closed, self.closed = self.closed, []
         return touched, closed
 
@@ -288,6 +288,7 @@ def evolve(
     if task is None:
         return f"the plan has no task '{task_id}'"
     task.subject_sequence = sequence
+    plan.touched[task_id] = task  # even if ignored: the next expectation has changed
     return fold.task_fact(task, event)
 
 

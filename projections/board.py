@@ -1,0 +1,261 @@
+"""The in-memory projection that claims and guards are decided on: unfinished plans, lanes, leases.
+
+It is rebuilt at start and follows the log; nothing here is stored. A task sits in one place at a
+time: in a lane (claimable now), on a timer (a retry delay or a running lease), or nowhere. After
+each fact the touched tasks are placed anew, so the cost of a fact does not grow with its plan.
+
+Finished plans leave memory. The last few stay at hand in ``recent``, because stragglers of a plan
+that has just ended are the usual reason to look at one.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+from math import inf
+
+import msgspec
+
+from projections.lanes import Lanes, Peers, Pick, Seat, SharingRule
+from projections.timers import Timers
+from streams.log import BadFact, Fact
+from streams.plan.decide import can_reclaim
+from streams.plan.events import Claimed, Lane, Paused, Resumed, Retried, Submitted
+from streams.plan.state import (
+    CLAIMABLE,
+    Execution,
+    Plan,
+    Task,
+    begin,
+    evolve,
+    mark_unreadable,
+)
+from streams.subjects import split_subject
+
+RECENT_TASKS = 20_000  # how many tasks of finished plans stay at hand
+_REMEMBERED_IGNORED = 1_000
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What a batch of facts changed of one plan: the tasks as they are now, the lost executions."""
+
+    plan: Plan
+    is_new: bool
+    tasks: dict[str, Task] = {}
+    closed: list[tuple[str, Execution]] = []
+
+
+class Board:
+    """All unfinished plans as folded up to ``sequence``, and what can be claimed of them."""
+
+    def __init__(self, rule: SharingRule, instance_id: str) -> None:
+        self.sequence = 0
+        self.plans: dict[str, Plan] = {}
+        self.recent: OrderedDict[str, Plan] = OrderedDict()
+        self.finishable: set[str] = set()
+        self.bad_facts = 0
+        self.ignored: OrderedDict[int, str] = OrderedDict()
+        self.peers = Peers(instance_id)
+        self.lanes = Lanes(rule, self.peers)
+        self.timers: Timers[tuple[Plan, Task]] = Timers()
+        self._seats: dict[int, Seat] = {}
+        self._expired: dict[int, tuple[Plan, Task]] = {}
+        self._watched: dict[int, float] = {}
+        self._recent_tasks = 0
+        self._changed: dict[str, Change] = {}
+
+    # -- folding ----------------------------------------------------------------------------
+
+    def knows(self, plan_id: str) -> Plan | None:
+        """The plan if it is in memory (unfinished, or finished a moment ago)."""
+        return self.plans.get(plan_id) or self.recent.get(plan_id)
+
+    def restore(self, plans: Iterable[Plan], sequence: int, now: float) -> None:
+        """Take over unfinished plans as the read models kept them up to ``sequence``."""
+        self.sequence = sequence
+        for plan in plans:
+            self.plans[plan.plan_id] = plan
+            self._place_all(plan, now)
+            self._watch_end(plan)
+
+    def adopt(self, plan: Plan) -> None:
+        """Keep a finished plan, folded from the log on request, at hand."""
+        self.recent[plan.plan_id] = plan
+        self.recent.move_to_end(plan.plan_id)
+        self._recent_tasks += len(plan.tasks)
+        while self._recent_tasks > RECENT_TASKS and len(self.recent) > 1:
+            _, oldest = self.recent.popitem(last=False)
+            self._recent_tasks -= len(oldest.tasks)
+
+    def apply(self, fact: Fact | BadFact, now: float) -> str | None:
+        """Fold one fact; answers why it was ignored, or None.
+
+        A fact about a plan that is not in memory is ignored: recall the plan first (`adopt`).
+        """
+        self.sequence = fact.sequence
+        ignored = self._bad(fact) if isinstance(fact, BadFact) else self._fold(fact, now)
+        if ignored is not None:
+            self.ignored[fact.sequence] = ignored
+            if len(self.ignored) > _REMEMBERED_IGNORED:
+                self.ignored.popitem(last=False)
+        return ignored
+
+    def drain(self) -> list[Change]:
+        """What changed since the last call, for the read models; then it is forgotten."""
+        changed, self._changed = self._changed, {}
+        for change in changed.values():
+            self._leave_if_finished(change.plan)
+        return list(changed.values())
+
+    def _fold(self, fact: Fact, now: float) -> str | None:
+        event = fact.event
+        if isinstance(event, Submitted) and fact.task_id is None:
+            if self.knows(fact.plan_id) is None:
+                return self._begin(fact, event, now)
+        plan = self._wake(fact.plan_id)
+        if plan is None:
+            return f"there is no plan '{fact.plan_id}'"
+        ignored = evolve(plan, fact.task_id, event, sequence=fact.sequence, at=fact.at)
+        touched = self._note(plan)
+        if fact.task_id is None and isinstance(event, Paused | Resumed | Retried):
+            touched = plan.tasks
+        for task in touched.values():
+            self._place(plan, task, now)
+        if isinstance(event, Claimed) and ignored is None and fact.origin.instance:
+            self.peers.saw(fact.origin.instance, fact.at)
+        self._watch_end(plan)
+        return ignored
+
+    def _begin(self, fact: Fact, event: Submitted, now: float) -> None:
+        plan = begin(fact.plan_id, event, sequence=fact.sequence, at=fact.at)
+        self.plans[fact.plan_id] = plan
+        self._note(plan, is_new=True)
+        self._place_all(plan, now)
+        self._watch_end(plan)
+
+    def _note(self, plan: Plan, *, is_new: bool = False) -> dict[str, Task]:
+        """Remember, for `drain`, what the fold just changed; answers the touched tasks."""
+        touched, closed = plan.drain()
+        change = self._changed.get(plan.plan_id)
+        if change is None:
+            change = self._changed[plan.plan_id] = Change(plan, is_new)
+        change.tasks.update(touched)
+        change.closed.extend(closed)
+        return touched
+
+    def _bad(self, fact: BadFact) -> str:
+        self.bad_facts += 1
+        plan_id, task_id = split_subject(fact.subject) or ("", None)
+        if plan := self._wake(plan_id):
+            mark_unreadable(plan, task_id, sequence=fact.sequence)
+            self._note(plan)
+        return fact.reason
+
+    def _wake(self, plan_id: str) -> Plan | None:
+        """The plan, back among the unfinished if it had just left."""
+        plan = self.plans.get(plan_id)
+        if plan is None and (plan := self.recent.pop(plan_id, None)) is not None:
+            self._recent_tasks -= len(plan.tasks)
+            self.plans[plan_id] = plan
+        return plan
+
+    def _watch_end(self, plan: Plan) -> None:
+        if plan.can_finish:
+            self.finishable.add(plan.plan_id)
+        else:
+            self.finishable.discard(plan.plan_id)
+
+    def _leave_if_finished(self, plan: Plan) -> None:
+        if plan.finished_at is None or plan.plan_id not in self.plans:
+            return
+        for task in plan.tasks.values():
+            self._unseat(task)
+        del self.plans[plan.plan_id]
+        self.adopt(plan)
+
+    # -- placing ----------------------------------------------------------------------------
+
+    def _place_all(self, plan: Plan, now: float) -> None:
+        for task in plan.tasks.values():
+            self._place(plan, task, now)
+
+    def _place(self, plan: Plan, task: Task, now: float) -> None:
+        """Put a task where its state says it belongs: in a lane, on a timer, or nowhere."""
+        key = id(task)
+        if task.status == "RUNNING":
+            self._place_running(plan, task, now)
+            return
+        self._expired.pop(key, None)
+        self._watched.pop(key, None)
+        since = task.claimable_at
+        if task.status not in CLAIMABLE or since is None or not plan.hands_out_tasks:
+            self._unseat(task)
+        elif since > now:
+            self._unseat(task)
+            self.timers.set(since, (plan, task))
+        else:
+            self._seat(plan, task, "ready" if task.status == "READY" else "refining", since)
+
+    def _place_running(self, plan: Plan, task: Task, now: float) -> None:
+        key, due = id(task), task.lease_until
+        if due is None:
+            return
+        if due > now:
+            self._expired.pop(key, None)
+            self._unseat(task)
+            if self._watched.get(key, due + 1) > due:
+                self._watched[key] = due
+                self.timers.set(due, (plan, task))
+            return
+        self._expired[key] = (plan, task)
+        if plan.hands_out_tasks and can_reclaim(task, now):
+            self._seat(plan, task, "ready", due)
+        else:
+            self._unseat(task)
+
+    def _seat(self, plan: Plan, task: Task, lane: Lane, since: float) -> None:
+        seat = self._seats.get(id(task))
+        if seat is not None and seat.live and seat.lane == lane and seat.since == since:
+            return
+        self._unseat(task)
+        seat = Seat(plan, task, lane, since)
+        self._seats[id(task)] = seat
+        self.lanes.add(seat)
+
+    def _unseat(self, task: Task) -> None:
+        seat = self._seats.pop(id(task), None)
+        if seat is not None:
+            seat.live = False
+
+    def advance(self, now: float) -> None:
+        """Let retry delays and leases that are over at log time ``now`` take effect."""
+        for plan, task in self.timers.take(now):
+            self._watched.pop(id(task), None)
+            if self.plans.get(plan.plan_id) is plan:
+                self._place(plan, task, now)
+
+    # -- claiming ---------------------------------------------------------------------------
+
+    def pick(self, limit: int, kinds: Collection[str] | None, now: float) -> list[Pick]:
+        """Reserve up to ``limit`` claimable tasks; `give_back` each one that was not claimed."""
+        self.advance(now)
+        self.peers.forget_silent(now)
+        return self.lanes.pick(limit, kinds, now)
+
+    def give_back(self, seat: Seat, now: float) -> None:
+        """End a reservation whose claim did not come about."""
+        if self._seats.get(id(seat.task)) is seat:
+            self._unseat(seat.task)
+            self._place(seat.plan, seat.task, now)
+
+    @property
+    def claimable(self) -> int:
+        """How many tasks sit in the lanes, reserved ones included."""
+        return len(self._seats)
+
+    def expired(self) -> list[tuple[Plan, Task]]:
+        """RUNNING tasks whose lease is over, as far as `advance` was told."""
+        return list(self._expired.values())
+
+    def next_due(self) -> float | None:
+        """When a look at the board may find something new (log time), or None."""
+        soonest = min(self.timers.next_due(), self.lanes.look_again_at)
+        return None if soonest == inf else soonest

@@ -1,0 +1,172 @@
+"""The order in which claimable tasks are handed out, and how free slots are shared between lanes.
+
+Two lanes, ``ready`` and ``refining``, each ordered by priority (the plan's, then the task's, higher
+first) and then by the time a task became claimable. Several instances share one log but not one
+board; so that they do not fight over the same head of the queue, each prefers the tasks that hash
+to it and takes another's only after that has lain there for ``YIELD_S``.
+"""
+
+import heapq
+from collections.abc import Collection
+from itertools import count
+from math import inf
+from zlib import crc32
+
+import msgspec
+
+from streams.plan.events import Lane
+from streams.plan.state import Plan, Task
+
+YIELD_S = 0.1  # how long a task is left to the instance it hashes to
+_LOOK_PER_SLOT = 8  # how many of the others' tasks are looked at per wanted one
+
+
+class Seat(msgspec.Struct, eq=False):
+    """A task's place among the claimable; ``live`` turns false when the task leaves it.
+
+    ``since`` is the log time at which it became claimable; ``reserved`` while a claim is under way.
+    """
+
+    plan: Plan
+    task: Task
+    lane: Lane
+    since: float
+    live: bool = True
+    reserved: bool = False
+
+
+class Share(msgspec.Struct, frozen=True):
+    """How ``limit`` free slots are offered to the lanes in the first round."""
+
+    ready: int
+    refining: int
+
+
+class SharingRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings ``executor.claim.*`` that share slots between lanes (DESIGN §5)."""
+
+    refining_max_ratio: float = 0.3
+    refining_min_per_tick: int = 1
+    ready_first: bool = True
+
+    def share(self, limit: int) -> Share:
+        """Offer the refining lane its ratio, or its minimum if that is more; the ready lane the rest."""
+        if limit == 1 and self.ready_first:
+            return Share(1, 0)
+        refining = max(int(limit * self.refining_max_ratio), min(self.refining_min_per_tick, limit))
+        return Share(limit - refining, refining)
+
+
+class Pick(msgspec.Struct, frozen=True):
+    """A seat taken for a claim; ``fallback`` when the slot was one the other lane left unused."""
+
+    seat: Seat
+    fallback: bool
+
+
+class Peers:
+    """Which instances claim from this log at present, told from the facts themselves."""
+
+    WINDOW_S = 10.0
+
+    def __init__(self, instance_id: str) -> None:
+        self.instance_id = instance_id
+        self._last_claim: dict[str, float] = {}
+        self._ranks: tuple[int, int] = (0, 1)
+
+    def saw(self, instance: str, at: float) -> None:
+        """Note that ``instance`` claimed at log time ``at``."""
+        known = instance in self._last_claim
+        self._last_claim[instance] = at
+        if not known:
+            self._rank()
+
+    def forget_silent(self, now: float) -> None:
+        """Let go of instances that have not claimed for a while."""
+        silent = [who for who, at in self._last_claim.items() if at < now - self.WINDOW_S]
+        for who in silent:
+            del self._last_claim[who]
+        if silent:
+            self._rank()
+
+    def _rank(self) -> None:
+        everyone = sorted({*self._last_claim, self.instance_id})
+        self._ranks = everyone.index(self.instance_id), len(everyone)
+
+    def mine(self, plan_id: str, task_id: str) -> bool:
+        """Whether this instance is the one to which the task hashes."""
+        rank, total = self._ranks
+        return total == 1 or crc32(f"{plan_id}.{task_id}".encode()) % total == rank
+
+
+class Lanes:
+    """Claimable tasks by lane and kind, best first; dead entries are dropped when they surface."""
+
+    def __init__(self, rule: SharingRule, peers: Peers) -> None:
+        self.rule = rule
+        self.peers = peers
+        self.look_again_at = inf
+        self._order = count()
+        self._heaps: dict[Lane, dict[str, list[tuple[int, int, float, int, Seat]]]] = {
+            "ready": {},
+            "refining": {},
+        }
+
+    def add(self, seat: Seat) -> None:
+        """Put a seat in its lane."""
+        spec = seat.task.spec
+        heap = self._heaps[seat.lane].setdefault(spec.kind, [])
+        priority = -seat.plan.spec.priority
+        heapq.heappush(heap, (priority, -spec.priority, seat.since, next(self._order), seat))
+
+    def pick(self, limit: int, kinds: Collection[str] | None, now: float) -> list[Pick]:
+        """Reserve up to ``limit`` seats of ``kinds``, shared between the lanes; best first."""
+        self.look_again_at = inf
+        share = self.rule.share(limit)
+        ready = self._take("ready", share.ready, kinds, now)
+        refining = self._take("refining", share.refining, kinds, now)
+        picks = [Pick(seat, fallback=False) for seat in (*ready, *refining)]
+        order: tuple[Lane, Lane] = ("ready", "refining")
+        for lane in order if self.rule.ready_first else reversed(order):
+            left = limit - len(picks)
+            picks += [Pick(seat, fallback=True) for seat in self._take(lane, left, kinds, now)]
+        return picks
+
+    def _take(self, lane: Lane, n: int, kinds: Collection[str] | None, now: float) -> list[Seat]:
+        """Reserve up to ``n`` seats: this instance's own first, then those its peers left lying."""
+        taken: list[Seat] = []
+        others: list[Seat] = []
+        while len(taken) < n and len(others) < n * _LOOK_PER_SLOT:
+            seat = self._pop(lane, kinds)
+            if seat is None:
+                break
+            (taken if self._mine(seat) else others).append(seat)
+        for seat in others:
+            if len(taken) < n and seat.since + YIELD_S <= now:
+                taken.append(seat)
+                continue
+            self.add(seat)
+            if len(taken) < n:
+                self.look_again_at = min(self.look_again_at, seat.since + YIELD_S)
+        for seat in taken:
+            seat.reserved = True
+        return taken
+
+    def _mine(self, seat: Seat) -> bool:
+        return self.peers.mine(seat.plan.plan_id, seat.task.spec.id)
+
+    def _pop(self, lane: Lane, kinds: Collection[str] | None) -> Seat | None:
+        """Take out the best live seat of a lane among ``kinds``."""
+        heaps = self._heaps[lane]
+        best: list[tuple[int, int, float, int, Seat]] | None = None
+        for kind in list(heaps) if kinds is None else kinds:
+            heap = heaps.get(kind)
+            if heap is None:
+                continue
+            while heap and not heap[0][4].live:
+                heapq.heappop(heap)
+            if not heap:
+                del heaps[kind]
+            elif best is None or heap[0] < best[0]:
+                best = heap
+        return None if best is None else heapq.heappop(best)[4]
