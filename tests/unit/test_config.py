@@ -1,0 +1,257 @@
+"""Settings come from four sources, the later one wins, and a mistake is refused with advice."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.config import (
+    KEYS,
+    ConfigError,
+    Settings,
+    load_settings,
+    variable_name,
+)
+
+# The table of the HTTP contract.
+DEFAULTS = {
+    "http.host": "127.0.0.1",
+    "http.port": 8000,
+    "data_dir": Path("data"),
+    "nats.url": "",
+    "nats.port": 4222,
+    "nats.replicas": 1,
+    "auth.tokens_file": None,
+    "scheduling.task_executor.pool_size": 1,
+    "scheduling.daemon.pool_size": 2,
+    "sse.heartbeat_s": 15,
+    "sse.buffer_events": 1000,
+    "sse.replay_batch_size": 1000,
+    "observability.audit_log_enabled": True,
+    "observability.audit_success_log_enabled": False,
+    "sample.enabled": True,
+    "executor.claim.lease_s": 15,
+    "executor.claim.heartbeat_s": 5,
+    "executor.claim.batch_size": 100,
+    "executor.claim.max_per_tick": 100,
+    "executor.claim.ready_first": True,
+    "executor.claim.refining_max_ratio": 0.3,
+    "executor.claim.refining_min_per_tick": 1,
+    "executor.poll_interval_s": 1,
+    "executor.execution.timeout_s": 120,
+    "executor.execution.timeout_retry_max": 1,
+    "executor.worker.core_size": 8,
+    "executor.worker.queue_capacity": 0,
+    "executor.worker.rejection_policy": "release",
+    "executor.handlers": (),
+    "executor.command.allow": (),
+}
+
+
+def load(
+    toml: str = "",
+    directory: Path = Path("/nonexistent"),
+    flags: dict[str, object] | None = None,
+    **environment: str,
+) -> Settings:
+    if toml:
+        (directory / "holdfast.toml").write_text(toml, encoding="utf-8")
+    return load_settings(environment=environment, flags=flags, directory=directory)
+
+
+def refusal(
+    toml: str = "",
+    directory: Path = Path("/nonexistent"),
+    flags: dict[str, object] | None = None,
+    **environment: str,
+) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(toml, directory, flags, **environment)
+    return str(caught.value)
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    shown = {setting.key: setting.value for setting in Settings().describe()}
+    instance_id = shown.pop("executor.instance_id")
+    assert shown == DEFAULTS
+    assert str(instance_id).count(":") == 2
+    assert {setting.origin for setting in Settings().describe()} == {"default"}
+
+
+def test_no_two_processes_share_an_instance_id() -> None:
+    assert Settings().executor.instance_id != Settings().executor.instance_id
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(AttributeError):
+        Settings().http.port = 1  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_nothing_configured_is_the_defaults(tmp_path: Path) -> None:
+    loaded = load(directory=tmp_path)
+    assert loaded.http == Settings().http
+    assert loaded.origins == {}
+
+
+def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
+    toml = """
+        data_dir = "from-file"
+        [http]
+        port = 1001
+        [executor.claim]
+        lease_s = 31
+        heartbeat_s = 2.5
+        [executor.command]
+        allow = ["wc", "sort"]
+    """
+    loaded = load(
+        toml,
+        tmp_path,
+        {"executor.claim.lease_s": 33, "nats.port": None},
+        HOLDFAST_HTTP__PORT="1002",
+        HOLDFAST_EXECUTOR__CLAIM__LEASE_S="32",
+    )
+    assert loaded.data_dir == Path("from-file")
+    assert loaded.http.port == 1002
+    assert loaded.executor.claim.lease_s == 33
+    assert loaded.executor.claim.heartbeat_s == 2.5
+    assert loaded.executor.command.allow == ("wc", "sort")
+    origins = {setting.key: setting.origin for setting in loaded.describe()}
+    assert origins["data_dir"] == str(tmp_path / "holdfast.toml")
+    assert origins["http.port"] == "environment HOLDFAST_HTTP__PORT"
+    assert origins["executor.claim.lease_s"] == "flag"
+    assert origins["nats.port"] == "default"
+
+
+def test_nats_url_wins_over_its_longer_name() -> None:
+    loaded = load(HOLDFAST_NATS__URL="nats://a:1", NATS_URL="nats://b:2,nats://c:3")
+    assert loaded.nats.url == "nats://b:2,nats://c:3"
+
+
+def test_an_explicit_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no file .*missing\.toml"):
+        load_settings(config_file=tmp_path / "missing.toml", environment={})
+
+
+def test_an_explicit_file_is_read_instead_of_the_usual_one(tmp_path: Path) -> None:
+    (tmp_path / "holdfast.toml").write_text("http.port = 1", encoding="utf-8")
+    other = tmp_path / "other.toml"
+    other.write_text("http.port = 2", encoding="utf-8")
+    loaded = load_settings(config_file=other, environment={}, directory=tmp_path)
+    assert loaded.http.port == 2
+
+
+@pytest.mark.parametrize("content", [b"http = [", b"\xff\xfe"])
+def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "holdfast.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"holdfast\.toml"):
+        load_settings(environment={}, directory=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("toml", "expected"),
+    [
+        ("http.prot = 1", "http.prot = 1 (from {file}): did you mean 'http.port'?"),
+        ("http = 3", "it is a section with the keys http.host, http.port"),
+        ("http.port.x = 3", "http.port = {{'x': 3}} (from {file}): must be a whole number"),
+        ("zzz = 3", "`holdfast check-config` lists every setting"),
+        ("origins.a = 'b'", "unknown setting origins.a"),
+        ("http.port = 70000", "must be a whole number from 0 up to 65535"),
+        ("http.port = '8000x'", "http.port = '8000x'"),
+        ("http.port = true", "must be a whole number"),
+        ("http.port = 1.5", "must be a whole number"),
+        ("sample.enabled = 3", "must be true or false"),
+        ("executor.claim.lease_s = nan", "must be a number above 0 up to 43200"),
+        ("executor.claim.lease_s = inf", "must be a number above 0 up to 43200"),
+        ("executor.claim.refining_max_ratio = 1.1", "must be a number from 0 up to 1"),
+        ("executor.worker.rejection_policy = 'discard'", "must be one of: 'release'"),
+        ("executor.handlers = 'a', ", "not valid TOML"),
+        ("executor.handlers = ['']", "must be a list of texts, none empty"),
+        ("executor.instance_id = 'with space'", "1 to 128 letters"),
+        ("data_dir = 3", "data_dir = 3 (from {file}): must be a path"),
+        ("data_dir = '~nobody-of-that-name/x'", "must be a path"),
+        ("executor.claim.lease_s = 5", "must be above executor.claim.heartbeat_s (5)"),
+        ("executor.claim.heartbeat_s = 20", "must be above executor.claim.heartbeat_s (20)"),
+        ("nats.replicas = 3", "must be 1 for the embedded server"),
+        ("nats.url = 'localhost:4222'", "must be nats://host:port"),
+        ("auth.tokens_file = 'absent'", "must name a file that exists"),
+    ],
+)
+def test_a_mistake_is_refused_with_advice(tmp_path: Path, toml: str, expected: str) -> None:
+    assert expected.format(file=tmp_path / "holdfast.toml") in refusal(toml, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("HOLDFAST_HTTP__PROT", "1", "(from environment HOLDFAST_HTTP__PROT): did you mean"),
+        ("HOLDFAST_HTTP_PORT", "1", "did you mean 'http.port'?"),
+        ("HOLDFAST_HTTP__PORT", "", "http.port = ''"),
+        ("HOLDFAST_HTTP__PORT", "-1", "must be a whole number from 0 up to 65535"),
+        ("HOLDFAST_SAMPLE__ENABLED", "maybe", "must be true or false"),
+        ("HOLDFAST_EXECUTOR__HANDLERS", "[1]", "must be a list of texts"),
+        ("HOLDFAST_EXECUTOR__HANDLERS", "[", "must be a list of texts"),
+        ("HOLDFAST_EXECUTOR__CLAIM__LEASE_S", "nan", "must be a number above 0"),
+    ],
+)
+def test_the_environment_is_checked_like_the_file(variable: str, value: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(environment={variable: value})
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", ()), ("a.b", ("a.b",)), ("a, b,", ("a", "b")), ('["a","b,c"]', ("a", "b,c"))],
+)
+def test_lists_in_the_environment(text: str, expected: tuple[str, ...]) -> None:
+    assert load(HOLDFAST_EXECUTOR__HANDLERS=text).executor.handlers == expected
+
+
+def test_variables_that_are_no_settings_are_left_alone() -> None:
+    load(HOLDFAST_LOG="json", HOLDFAST_FAULTS="long", HOLDFAST_TEST_NATS_URL="x", OTHER="y")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])  # noqa: S104
+def test_other_machines_are_refused_without_tokens(host: str) -> None:
+    assert "http.host" in refusal(flags={"http.host": host})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_this_machine_needs_no_tokens(host: str) -> None:
+    assert load(flags={"http.host": host}).http.host == host
+
+
+def test_other_machines_may_call_with_tokens(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.touch()
+    loaded = load(flags={"http.host": "0.0.0.0", "auth.tokens_file": str(tokens)})  # noqa: S104
+    assert loaded.auth.tokens_file == tokens
+
+
+def test_passwords_are_not_shown() -> None:
+    loaded = load(NATS_URL="nats://me:secret@a:4222,nats://me:secret@b:4222")
+    shown = {setting.key: setting.value for setting in loaded.describe()}
+    assert shown["nats.url"] == "nats://***@a:4222,nats://***@b:4222"
+    assert "secret" not in refusal(NATS_URL="nats://me:secret@host:port")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_number_is_bounded(key: str) -> None:
+    kind = msgspec.inspect.type_info(KEYS[key]) if "path" not in str(KEYS[key]).lower() else None
+    if isinstance(kind, msgspec.inspect.IntType | msgspec.inspect.FloatType):
+        assert kind.le is not None
+        assert kind.ge is not None or kind.gt is not None
+
+
+@given(st.sampled_from(sorted(KEYS)), st.text(st.characters(blacklist_characters="\0")))
+def test_any_text_is_taken_or_refused_by_name(key: str, text: str) -> None:
+    try:
+        load_settings(environment={variable_name(key): text})
+    except ConfigError as error:
+        message = str(error)
+    else:
+        message = key
+    assert key in message

@@ -1,0 +1,139 @@
+"""Log lines are JSON for machines, readable for people, and never stop their writer."""
+
+import io
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from service.logs import QueuedHandler, configure
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Stuck(io.StringIO):
+    """A pipe that nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+
+    def write(self, text: str, /) -> int:
+        self.released.wait(10)
+        return super().write(text)
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    for handler in set(root.handlers) - set(handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def lines(stream: io.StringIO, handler: QueuedHandler) -> list[dict[str, Any]]:
+    handler.flush()
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_line_is_one_json_object_with_the_instance() -> None:
+    stream = io.StringIO()
+    handler = configure("me:1:ab", stream=stream)
+    structlog.get_logger("holdfast.test").info("claimed", attempt=2, text="two\nlines")
+    (line,) = lines(stream, handler)
+    assert line.pop("at").endswith("Z")
+    assert line == {
+        "event": "claimed",
+        "attempt": 2,
+        "text": "two\nlines",
+        "level": "info",
+        "logger": "holdfast.test",
+        "instance_id": "me:1:ab",
+    }
+
+
+def test_the_standard_librarys_loggers_take_the_same_way() -> None:
+    stream = io.StringIO()
+    handler = configure("me", stream=stream)
+    logging.getLogger("uvicorn.error").info("started on %s", "port 1")
+    (line,) = lines(stream, handler)
+    assert (line["event"], line["logger"]) == ("started on port 1", "uvicorn.error")
+
+
+def test_an_exception_stays_on_its_line() -> None:
+    stream = io.StringIO()
+    handler = configure("me", stream=stream)
+    try:
+        raise ValueError("broken")  # noqa: TRY301
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    (line,) = lines(stream, handler)
+    assert line["exception"][0]["exc_value"] == "broken"
+
+
+def test_what_json_cannot_hold_is_spelt() -> None:
+    stream = io.StringIO()
+    handler = configure("me", stream=stream)
+    structlog.get_logger().info("odd", value=object)
+    assert lines(stream, handler)[0]["value"] == "<class 'object'>"
+
+
+def test_debug_lines_are_left_out() -> None:
+    stream = io.StringIO()
+    handler = configure("me", stream=stream)
+    structlog.get_logger().debug("chatter")
+    assert lines(stream, handler) == []
+
+
+def test_a_terminal_gets_readable_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOLDFAST_LOG", raising=False)
+    stream = Terminal()
+    handler = configure("me", stream=stream)
+    structlog.get_logger().info("claimed", attempt=2)
+    handler.flush()
+    assert "claimed" in stream.getvalue()
+    assert not stream.getvalue().startswith("{")
+
+
+@pytest.mark.parametrize(("wish", "is_json"), [("console", False), ("json", True)])
+def test_the_environment_decides(
+    monkeypatch: pytest.MonkeyPatch, wish: str, *, is_json: bool
+) -> None:
+    monkeypatch.setenv("HOLDFAST_LOG", wish)
+    stream = Terminal() if is_json else io.StringIO()
+    handler = configure("me", stream=stream)
+    structlog.get_logger().info("claimed")
+    handler.flush()
+    assert stream.getvalue().startswith("{") is is_json
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_a_stuck_reader_costs_lines_and_not_time() -> None:
+    stream = Stuck()
+    handler = QueuedHandler(stream, lines=10)
+    for number in range(100):
+        handler.emit(logging.makeLogRecord({"msg": str(number)}))
+    assert 89 <= handler.dropped <= 90
+    stream.released.set()
+    handler.close()
+    assert stream.getvalue().startswith("0\n1\n2\n")
+
+
+def test_configured_twice_writes_once() -> None:
+    first, second = io.StringIO(), io.StringIO()
+    configure("me", stream=first)
+    handler = configure("me", stream=second)
+    structlog.get_logger().info("once")
+    assert len(lines(second, handler)) == 1
+    assert first.getvalue() == ""
