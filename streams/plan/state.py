@@ -56,6 +56,8 @@ LEASE_EXPIRED = "lease_expired"
 REJECTED = "rejected"
 TIMEOUT = "timeout"
 
+ORDINALS_PER_PLAN = 2**20  # far more than a plan may have tasks, so ordinals never overlap
+
 
 class Transition(msgspec.Struct, frozen=True):
     """One row of a task's life cycle: in ``source``, ``trigger`` leads to ``target``.
@@ -121,10 +123,12 @@ class Task(msgspec.Struct, kw_only=True):
     next append); ``sequence`` and ``updated_at`` belong to the last fact that changed it, be it
     its own or another's. ``settled_sequence`` says when it last ended or was reopened.
     ``result`` is the last accepted end of an attempt: repeating it is a duplicate.
-    ``completed``, ``done`` and ``ended`` count its dependencies by outcome.
+    ``completed``, ``done`` and ``ended`` count its dependencies by outcome. ``ordinal`` is its
+    place among all tasks ever submitted: by plan, then by position in it.
     """
 
     spec: TaskSpec
+    ordinal: int = 0
     status: TaskStatus = "PENDING"
     attempt: int = 0
     retry: int = 0
@@ -169,13 +173,15 @@ class Task(msgspec.Struct, kw_only=True):
 class Plan(msgspec.Struct, kw_only=True):
     """A plan as folded so far; change it through `evolve` only.
 
-    ``touched`` and ``closed`` collect the tasks that changed and the executions that ended on
-    another's account since somebody last drained them with `drain`.
+    ``first_sequence`` is that of its ``submitted``. ``touched`` and ``closed`` collect the tasks
+    that changed and the executions that ended on another's account since somebody last drained
+    them with `drain`.
     """
 
     plan_id: str
     spec: Submitted
     created_at: float
+    first_sequence: int
     sequence: int
     subject_sequence: int
     tasks: dict[str, Task]
@@ -229,11 +235,15 @@ class Plan(msgspec.Struct, kw_only=True):
 
 def begin(plan_id: str, event: Submitted, *, sequence: int, at: float) -> Plan:
     """The plan that a ``submitted`` fact starts."""
-    tasks = {spec.id: Task(spec=spec) for spec in event.tasks}
+    tasks = {
+        spec.id: Task(spec=spec, ordinal=sequence * ORDINALS_PER_PLAN + position)
+        for position, spec in enumerate(event.tasks)
+    }
     plan = Plan(
         plan_id=plan_id,
         spec=event,
         created_at=at,
+        first_sequence=sequence,
         sequence=sequence,
         subject_sequence=sequence,
         tasks=tasks,
