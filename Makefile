@@ -27,7 +27,7 @@ check: $(VENV)/dev.stamp ## lint, formatting, types, import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright --pythonpath $(BIN)/python
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/dev.stamp ## measure: JSON lines and a table
 	@$(BIN)/python -m tests.bench
