@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import reprlib
 import secrets
 import socket
 import tomllib
@@ -28,6 +29,9 @@ ENVIRONMENT_PREFIX = "HOLDFAST_"
 RESERVED_VARIABLES = re.compile(r"HOLDFAST_(LOG|FAULTS|TEST_\w+)")
 
 MAX_LEASE_S = 12 * 3600  # heartbeats stay in the log for 24 h, which must outlive any lease
+
+_QUOTE = reprlib.Repr()
+_QUOTE.maxstring = _QUOTE.maxother = 200  # a refusal stays readable, whatever it quotes
 
 Section = TypeVar("Section", bound=Struct)
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -188,7 +192,7 @@ class Settings(Struct, frozen=True):
     def describe(self) -> list[Setting]:
         """Every key with its effective value and origin, in the order declared, without secrets."""
         return [
-            Setting(key, _shown(key, _value_at(self, key)), self.origins.get(key, "default"))
+            Setting(key, _shown(_value_at(self, key)), self.origins.get(key, "default"))
             for key in KEYS
         ]
 
@@ -298,12 +302,16 @@ def _unknown(setting: Setting) -> str:
         advice = f"did you mean {near[0]!r}?"
     else:
         advice = "`holdfast check-config` lists every setting"
-    return f"unknown setting {setting.key} = {setting.value!r} (from {setting.origin}): {advice}"
+    return f"unknown setting {_quoted(setting)}: {advice}"
 
 
 def _refused(setting: Setting, reason: str) -> ConfigError:
-    value = _shown(setting.key, setting.value)
-    return ConfigError(f"{setting.key} = {value!r} (from {setting.origin}): {reason}")
+    return ConfigError(f"{_quoted(setting)}: {reason}")
+
+
+def _quoted(setting: Setting) -> str:
+    value = _QUOTE.repr(_shown(setting.value))
+    return f"{setting.key} = {value} (from {setting.origin})"
 
 
 def _converted(value: object, declared: Any, *, from_text: bool) -> object:  # noqa: ANN401
@@ -373,11 +381,9 @@ def _value_at(settings: Settings, key: str) -> object:
     return value
 
 
-def _shown(key: str, value: object) -> object:
-    """The value without a password: a server's URL may carry one."""
-    if key == "nats.url" and isinstance(value, str):
-        return re.sub(r"//[^/@,]*@", "//***@", value)
-    return value
+def _shown(value: object) -> object:
+    """The value as it may be printed: a server's URL may carry a password."""
+    return re.sub(r"//[^,]*@", "//***@", value) if isinstance(value, str) else value
 
 
 def _check_together(settings: Settings) -> None:
@@ -393,7 +399,8 @@ def _check_together(settings: Settings) -> None:
             "executor.claim.lease_s",
             f"must be above executor.claim.heartbeat_s ({claim.heartbeat_s:g})",
         )
-    if not all(map(_is_server_url, _split(settings.nats.url))):
+    servers = _split(settings.nats.url)
+    if settings.nats.url and not (servers and all(map(_is_server_url, servers))):
         raise refuse("nats.url", "must be nats://host:port (or tls, ws, wss), several by commas")
     if settings.nats.replicas > 1 and not settings.nats.url:
         raise refuse("nats.replicas", "must be 1 for the embedded server; a cluster needs nats.url")

@@ -5,9 +5,14 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from service.nats_process import ServerProcess, launch
+
+# A busy machine is no bug: tests that must be quick measure it themselves.
+hypothesis.settings.register_profile("holdfast", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("holdfast")
 
 
 class PrivateServer:

@@ -176,6 +176,7 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
         ("executor.claim.heartbeat_s = 20", "must be above executor.claim.heartbeat_s (20)"),
         ("nats.replicas = 3", "must be 1 for the embedded server"),
         ("nats.url = 'localhost:4222'", "must be nats://host:port"),
+        ("nats.url = ','", "must be nats://host:port"),
         ("auth.tokens_file = 'absent'", "must name a file that exists"),
     ],
 )
@@ -236,6 +237,11 @@ def test_passwords_are_not_shown() -> None:
     shown = {setting.key: setting.value for setting in loaded.describe()}
     assert shown["nats.url"] == "nats://***@a:4222,nats://***@b:4222"
     assert "secret" not in refusal(NATS_URL="nats://me:secret@host:port")
+    assert "secret" not in refusal(HOLDFAST_NATS__URLS="nats://me:secret/@x@host:1")
+
+
+def test_a_refusal_quotes_no_more_than_a_few_lines() -> None:
+    assert len(refusal(HOLDFAST_HTTP__PORT="9" * 5000)) < 400
 
 
 @pytest.mark.parametrize("key", KEYS)
