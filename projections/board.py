@@ -255,6 +255,12 @@ class Board:
         """RUNNING tasks whose lease is over, as far as `advance` was told."""
         return list(self._expired.values())
 
+    def lost_in(self, plan: Plan, task_id: str) -> Execution | None:
+        """The attempt that the last reclaim of this task ended, until the batch is drained."""
+        change = self._changed.get(plan.plan_id)
+        lost = [execution for lost_id, execution in change.closed if lost_id == task_id] if change else []
+        return lost[-1] if lost else None
+
     def next_due(self) -> float | None:
         """When a look at the board may find something new (log time), or None."""
         soonest = min(self.timers.next_due(), self.lanes.look_again_at)

@@ -76,3 +76,19 @@ class OwnerAnswer(msgspec.Struct, frozen=True, kw_only=True):
     task: TaskView
     lease_until: datetime | None
     cancel_requested: bool
+
+
+class Behind(Exception):  # noqa: N818 - a state of the read models, named like the log's exceptions
+    """The read models did not reach the wanted sequence in time; ``sequence`` is where they are."""
+
+    def __init__(self, sequence: int) -> None:
+        super().__init__(f"the read models have reached sequence {sequence}")
+        self.sequence = sequence
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One line of readiness: what was looked at, whether it is well, and what was seen."""
+
+    name: str
+    ok: bool
+    detail: str

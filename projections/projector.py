@@ -1,0 +1,229 @@
+"""Follows the log: folds each fact into the board, and keeps the read models up behind it.
+
+One fold per process. The board is always ahead; the rows that a batch changed are merged into a
+pending set, which one transaction writes together with the checkpoint. While SQLite is slow or
+locked the pending set merely coalesces, so no write of a worker ever waits for SQLite, and the
+same flush is tried again until it succeeds.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+import structlog
+import tenacity
+
+from projections.board import Board
+from projections.database import Database, DatabaseUnavailable, Pending
+from streams.log import BadFact, Fact, Log, LogUnavailable
+from streams.plan.events import Submitted
+from streams.plan.state import Plan, begin, evolve, mark_unreadable
+from streams.subjects import split_subject
+
+SLICE = 200  # facts folded before the loop is given back
+FOLD_WAIT_S = 10.0
+FLUSH_RETRY_S = 0.25
+RECALL_RETRY_S = 0.5
+MAX_PENDING_ROWS = 500_000  # beyond it new plans are refused: the read models are too far behind
+
+log = structlog.get_logger("holdfast.projector")
+
+T = TypeVar("T")
+OnFact = Callable[[Fact | BadFact, str | None], None]
+OnBatch = Callable[[Sequence[Fact | BadFact], int], None]
+
+
+class Projector:
+    """Drives the board and the read models; see `run` and `flush_forever` for its two loops.
+
+    ``on_fact(fact, ignored)`` is told of each fact once it is folded, ``on_batch(facts, position)``
+    of each batch once its changes are pending; both run on the loop and must be quick.
+    """
+
+    def __init__(
+        self,
+        source: Log,
+        board: Board,
+        database: Database,
+        now: Callable[[], float],
+        observe_time: Callable[[float], None],
+    ) -> None:
+        self.source = source
+        self.board = board
+        self.database = database
+        self.on_fact: list[OnFact] = []
+        self.on_batch: list[OnBatch] = []
+        self.flush_error: str | None = None
+        self.flushed_sequence = board.sequence
+        self._now = now
+        self._observe_time = observe_time
+        self._pending = Pending()
+        self._drained_sequence = board.sequence
+        self._dirty = asyncio.Event()
+        self._waiting_fold: dict[int, list[asyncio.Future[str | None]]] = {}
+        self._waiting_flush: list[tuple[int, asyncio.Future[None]]] = []
+
+    # -- following --------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Follow the log from the board's sequence, for ever. Raises LogReset."""
+        async for batch in self.source.follow(self.board.sequence):
+            await self.step(batch)
+
+    async def step(self, batch: Sequence[Fact | BadFact]) -> None:
+        """Fold one batch, in slices short enough that nothing else on the loop waits long."""
+        for start in range(0, len(batch), SLICE):
+            await self._fold(batch[start : start + SLICE])
+            if len(batch) > SLICE:
+                await asyncio.sleep(0)
+
+    async def _fold(self, facts: Sequence[Fact | BadFact]) -> None:
+        board, waiting = self.board, self._waiting_fold
+        for fact in facts:
+            self._observe_time(fact.at)
+            await self._recall_if_needed(fact)
+            ignored = board.apply(fact, max(self._now(), fact.at))
+            for on_fact in self.on_fact:
+                on_fact(fact, ignored)
+            if fact.sequence in waiting:
+                _resolve(waiting.pop(fact.sequence), ignored)
+        for change in board.drain():
+            self._pending.add(change)
+        self._drained_sequence = board.sequence
+        self._dirty.set()
+        for passed in [sequence for sequence in waiting if sequence <= board.sequence]:
+            _resolve(waiting.pop(passed), board.ignored.get(passed))
+        for on_batch in self.on_batch:
+            on_batch(facts, board.sequence)
+
+    async def folded(self, sequence: int) -> str | None:
+        """Wait until the board has reached ``sequence``; answers why that fact was ignored, or None.
+
+        Raises LogUnavailable after FOLD_WAIT_S: the log stopped delivering.
+        """
+        if self.board.sequence >= sequence:
+            return self.board.ignored.get(sequence)
+        future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._waiting_fold.setdefault(sequence, []).append(future)
+        try:
+            async with asyncio.timeout(FOLD_WAIT_S):
+                return await future
+        except TimeoutError:
+            message = f"the log does not deliver: waiting for sequence {sequence}"
+            raise LogUnavailable(message) from None
+
+    # -- plans that are not in memory -------------------------------------------------------
+
+    async def _recall_if_needed(self, fact: Fact | BadFact) -> None:
+        """Bring a finished plan back before something new happens to it."""
+        if isinstance(fact, BadFact):
+            plan_id, _ = split_subject(fact.subject) or (None, None)
+        elif isinstance(fact.event, Submitted):
+            return
+        else:
+            plan_id = fact.plan_id
+        if plan_id is None or self.board.knows(plan_id) is not None:
+            return
+        async for attempt in tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(LogUnavailable),
+            wait=tenacity.wait_fixed(RECALL_RETRY_S),
+        ):
+            with attempt:
+                plan = await self._refold(plan_id, up_to=fact.sequence - 1)
+                if plan is not None:
+                    self.board.adopt(plan)
+
+    async def load(self, plan_id: str) -> Plan | None:
+        """The plan, from memory or folded from the log; None when the log has none.
+
+        Raises LogUnavailable.
+        """
+        plan = self.board.knows(plan_id)
+        if plan is not None:
+            return plan
+        first = await self.source.first_of(plan_id)
+        if first is None:
+            return None
+        # Every plan that the board has seen begin and does not hold is finished; one that it has
+        # not seen yet will be there as soon as the fold reaches it.
+        await self.folded(first.sequence)
+        if self.board.knows(plan_id) is None:
+            plan = await self._refold(plan_id, up_to=self.board.sequence)
+            if plan is not None and self.board.knows(plan_id) is None:
+                self.board.adopt(plan)
+        return self.board.knows(plan_id)
+
+    async def _refold(self, plan_id: str, up_to: int) -> Plan | None:
+        first = await self.source.first_of(plan_id)
+        if not isinstance(first, Fact) or not isinstance(first.event, Submitted):
+            return None
+        if first.sequence > up_to:
+            return None
+        plan = begin(plan_id, first.event, sequence=first.sequence, at=first.at)
+        for fact in await self.source.read(plan_id, after=first.sequence, up_to=up_to):
+            if isinstance(fact, Fact):
+                evolve(plan, fact.task_id, fact.event, sequence=fact.sequence, at=fact.at)
+            elif subject := split_subject(fact.subject):
+                mark_unreadable(plan, subject[1], sequence=fact.sequence)
+        plan.drain()
+        return plan
+
+    # -- read models ------------------------------------------------------------------------
+
+    @property
+    def pending_rows(self) -> int:
+        """How many rows wait to be written."""
+        return len(self._pending)
+
+    async def flush_forever(self) -> None:
+        """Write what is pending whenever something is, as one transaction after the other."""
+        while True:
+            await self._dirty.wait()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write everything that is pending now; tries again until the database takes it."""
+        self._dirty.clear()
+        sequence, rows = self._drained_sequence, self._pending
+        self._pending = Pending()
+        async for attempt in tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(DatabaseUnavailable),
+            wait=tenacity.wait_fixed(FLUSH_RETRY_S),
+            before_sleep=self._flush_failed,
+        ):
+            with attempt:
+                await self.database.flush(rows, sequence)
+        if self.flush_error is not None:
+            log.info("database_recovered", sequence=sequence)
+        self.flush_error = None
+        self.flushed_sequence = sequence
+        arrived = [waiter for waiter in self._waiting_flush if waiter[0] <= sequence]
+        self._waiting_flush = [waiter for waiter in self._waiting_flush if waiter[0] > sequence]
+        _resolve([future for _, future in arrived], None)
+
+    def _flush_failed(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if self.flush_error is None:
+            log.error("database_error", error=str(error), pending_rows=len(self._pending))
+        self.flush_error = str(error)
+
+    async def flushed(self, sequence: int, wait_s: float) -> bool:
+        """Wait until the read models have reached ``sequence``; False when ``wait_s`` was too short."""
+        if self.flushed_sequence >= sequence:
+            return True
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting_flush.append((sequence, future))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await future
+        if not future.done():
+            future.cancel()
+        self._waiting_flush = [waiter for waiter in self._waiting_flush if waiter[1] is not future]
+        return self.flushed_sequence >= sequence
+
+
+def _resolve(futures: Sequence[asyncio.Future[T]], value: T) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(value)

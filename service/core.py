@@ -1,0 +1,257 @@
+"""The core: what can be asked of Holdfast, whoever asks (HTTP, the executor, a daemon).
+
+It lives on the API loop; other threads reach it through `service.door`. Each write is one
+`streams.decider.transact` against the board; expected refusals come back as values. A write answers
+when the board has folded it and never waits for SQLite; a read first waits, within a bound, until
+the read models have reached where the board was when it arrived (DESIGN §2).
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from projections.board import Board
+from projections.database import Database
+from projections.feed import Feed
+from projections.projector import MAX_PENDING_ROWS, Projector
+from projections.views import PlanView, TaskView, moment_or_none, plan_view, task_view
+from service.answers import (
+    Behind,
+    Claim,
+    ClaimRequest,
+    Contended,
+    OwnerAnswer,
+    Refused,
+    Submission,
+)
+from service.claims import ClaimDesk
+from service.clock import LogClock
+from service.config import Settings
+from service.metrics import Metrics
+from service.tally import Tally
+from streams import decider
+from streams.decider import Accepted, Contention, Outcome
+from streams.log import BadFact, Fact, Log, LogFull, LogUnavailable, Origin, TooLarge
+from streams.plan import commands
+from streams.plan.commands import OwnerCommand
+from streams.plan.decide import Duplicate, GuardReject
+from streams.plan.events import Submitted
+from streams.plan.state import Plan
+
+READ_WAIT_S = 5.0  # how long an explicit min_sequence is waited for (API.md)
+READ_OWN_WRITES_S = 2.0  # how long any other read waits before it answers with what there is
+MAX_LAG_EVENTS = 10_000
+
+log = structlog.get_logger("holdfast.core")
+
+
+class Core:
+    """Commands in, values out; also the `View` that `transact` decides on."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        log: Log,
+        board: Board,
+        projector: Projector,
+        database: Database,
+        feed: Feed,
+        metrics: Metrics,
+        clock: LogClock,
+    ) -> None:
+        self.settings = settings
+        self.log = log
+        self.board = board
+        self.projector = projector
+        self.database = database
+        self.feed = feed
+        self.metrics = metrics
+        self.clock = clock
+        self.instance_id = settings.executor.instance_id
+        self.desk = ClaimDesk(self, self, settings.executor.poll_interval_s)
+        self._tally = Tally(metrics, board, self.instance_id)
+        self._closing: dict[str, asyncio.Task[None]] = {}
+        projector.on_fact.append(self._tally.saw)
+        projector.on_batch.append(self._after_batch)
+
+    # -- the view that commands are decided on ----------------------------------------------
+
+    def now(self) -> float:
+        """Log time, in seconds since the epoch."""
+        return self.clock.now()
+
+    def knows(self, plan_id: str) -> Plan | None:
+        """The plan if it is in memory."""
+        return self.board.knows(plan_id)
+
+    async def load(self, plan_id: str) -> Plan | None:
+        """The plan, from memory or folded from the log. Raises LogUnavailable."""
+        return await self.projector.load(plan_id)
+
+    async def folded(self, sequence: int) -> str | None:
+        """Wait for the board; answers why the fact was ignored, or None. Raises LogUnavailable."""
+        return await self.projector.folded(sequence)
+
+    # -- plans ------------------------------------------------------------------------------
+
+    async def submit(self, plan_id: str, plan: Submitted, origin: Origin) -> Submission | Refused:
+        """Accept a plan, or say that it is there already. Raises LogUnavailable, LogFull, TooLarge."""
+        if self.projector.pending_rows > MAX_PENDING_ROWS:
+            raise LogUnavailable(
+                "the read models are too far behind to take new plans; the database refuses "
+                f"writes: {self.projector.flush_error}"
+            )
+        outcome = await self._transact(commands.Submit(plan_id=plan_id, plan=plan), origin)
+        match outcome:
+            case Accepted(sequence):
+                return Submission(plan_id=plan_id, sequence=sequence, created=True)
+            case Duplicate(sequence):
+                return Submission(plan_id=plan_id, sequence=sequence, created=False)
+            case _:
+                return _refused(outcome)
+
+    async def operate(
+        self, command: commands.Pause | commands.Resume | commands.Cancel, origin: Origin
+    ) -> PlanView | Refused:
+        """Pause, resume or cancel a plan; repeating it is not an error."""
+        outcome = await self._transact(command, origin)
+        if not isinstance(outcome, Accepted | Duplicate):
+            return _refused(outcome)
+        return plan_view(await self._still_there(command.plan_id))
+
+    async def retry(self, command: commands.Retry, origin: Origin) -> TaskView | Refused:
+        """Give a FAILED task fresh budgets."""
+        outcome = await self._transact(command, origin)
+        if not isinstance(outcome, Accepted | Duplicate):
+            return _refused(outcome)
+        plan = await self._still_there(command.plan_id)
+        return task_view(plan.plan_id, plan.created_at, plan.tasks[command.task_id])
+
+    async def finish(self, plan_id: str) -> None:
+        """Append a plan's last fact if it is due; losing that race is fine."""
+        await self._transact(commands.Finish(plan_id=plan_id), self._self_origin)
+
+    async def expire(self, plan_id: str, task_id: str) -> Outcome:
+        """Close an expired lease that no claim may take over."""
+        command = commands.Expire(plan_id=plan_id, task_id=task_id)
+        return await self._transact(command, self._self_origin)
+
+    # -- leases -----------------------------------------------------------------------------
+
+    async def claim(self, request: ClaimRequest, origin: Origin) -> list[Claim]:
+        """Up to ``request.limit`` leases, waiting up to ``wait_s`` while there is nothing."""
+        return await self.desk.claim(request, self._from(origin))
+
+    async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
+        """Carry out an owner's word on its attempt. Raises LogUnavailable, LogFull, TooLarge."""
+        plan = self.board.knows(command.plan_id)
+        task = plan.tasks.get(command.task_id) if plan is not None else None
+        lease_until = task.lease_until if task is not None else None
+        try:
+            outcome = await self._transact(command, origin)
+        except (LogUnavailable, LogFull, TooLarge) as error:
+            self._tally.owner_write_failed(command, error)
+            raise
+        if not isinstance(outcome, Accepted | Duplicate):
+            refused = _refused(outcome)
+            if isinstance(refused, GuardReject):
+                self._tally.owner_write_refused(command)
+            elif isinstance(refused, Contended):
+                self._tally.owner_write_failed(command, refused)
+            return refused
+        left_s = None if lease_until is None else lease_until - self.now()
+        self._tally.owner_write_accepted(command, left_s)
+        return await self._owner_answer(command, outcome)
+
+    async def own_many(
+        self, words: Sequence[OwnerCommand], origin: Origin
+    ) -> list[OwnerAnswer | Refused]:
+        """`own` for each, concurrently, answered in order."""
+        return list(await asyncio.gather(*(self.own(command, origin) for command in words)))
+
+    async def _owner_answer(
+        self, command: OwnerCommand, outcome: Accepted | Duplicate
+    ) -> OwnerAnswer:
+        plan = await self._still_there(command.plan_id)
+        task = plan.tasks[command.task_id]
+        return OwnerAnswer(
+            status="accepted" if isinstance(outcome, Accepted) else "duplicate",
+            sequence=outcome.sequence,
+            task=task_view(plan.plan_id, plan.created_at, task),
+            lease_until=moment_or_none(task.lease_until),
+            cancel_requested=plan.status in ("FAILED", "CANCELLED"),
+        )
+
+    # -- reading ----------------------------------------------------------------------------
+
+    async def visible(self, min_sequence: int | None) -> None:
+        """Wait until a read sees what was written before it, and at least ``min_sequence``.
+
+        Raises Behind when ``min_sequence`` is not reached in READ_WAIT_S. Without one, a database
+        that stutters delays a read for a moment but never blanks it.
+        """
+        if min_sequence is None:
+            await self.projector.flushed(self.board.sequence, READ_OWN_WRITES_S)
+        elif not await self.projector.flushed(
+            max(self.board.sequence, min_sequence), READ_WAIT_S
+        ) and self.projector.flushed_sequence < min_sequence:
+            raise Behind(self.projector.flushed_sequence)
+
+    # -- inside -----------------------------------------------------------------------------
+
+    async def _transact(self, command: commands.Command, origin: Origin) -> Outcome:
+        return await decider.transact(command, self, self.log, self._from(origin))
+
+    def _from(self, origin: Origin) -> Origin:
+        if origin.instance == self.instance_id:
+            return origin
+        return Origin(
+            actor=origin.actor, instance=self.instance_id, traceparent=origin.traceparent
+        )
+
+    @property
+    def _self_origin(self) -> Origin:
+        return Origin(actor=self.instance_id, instance=self.instance_id)
+
+    async def _still_there(self, plan_id: str) -> Plan:
+        plan = self.board.knows(plan_id) or await self.load(plan_id)
+        if plan is None:
+            raise LogUnavailable(f"plan '{plan_id}' is no longer in the log")
+        return plan
+
+    def _after_batch(self, facts: Sequence[Fact | BadFact], position: int) -> None:
+        self.feed.publish(list(facts), position)
+        self.desk.serve_waiting()
+        if self.board.finishable:
+            mine = {fact.plan_id for fact in facts if self._wrote(fact)}
+            for plan_id in self.board.finishable & mine:
+                self.close_plan(plan_id)
+
+    def _wrote(self, fact: Fact | BadFact) -> bool:
+        return isinstance(fact, Fact) and fact.origin.instance == self.instance_id
+
+    def close_plan(self, plan_id: str) -> None:
+        """Append a plan's last fact in the background, unless that is under way."""
+        if plan_id not in self._closing:
+            self._closing[plan_id] = asyncio.create_task(self._close_plan(plan_id))
+
+    async def _close_plan(self, plan_id: str) -> None:
+        try:
+            await self.finish(plan_id)
+        except (LogUnavailable, LogFull) as error:
+            # The plan closer sweeps what is left over.
+            log.warning("plan_not_closed", plan_id=plan_id, error=str(error))
+        finally:
+            del self._closing[plan_id]
+
+
+def _refused(outcome: Outcome) -> Refused:
+    match outcome:
+        case Contention(tries):
+            return Contended(f"lost the race for this subject {tries} times in a row")
+        case Accepted() | Duplicate():
+            raise AssertionError(outcome)
+        case _:
+            return outcome

@@ -1,0 +1,149 @@
+"""Counts what happens around leases: what owners wrote, and how the attempts written here ended.
+
+Attempts are counted when the fact that ends them is folded, and only if this instance wrote that
+fact: each end is counted once however many instances follow the log, and a log that is read again
+after a restart counts nothing a second time, for the new process has another id.
+"""
+
+from projections.board import Board
+from service.answers import Contended
+from service.metrics import Metrics
+from streams.log import BadFact, Fact, LogFull, LogUnavailable, TooLarge
+from streams.plan.commands import (
+    Complete,
+    Fail,
+    Heartbeat,
+    OwnerCommand,
+    Progress,
+    Release,
+    Start,
+)
+from streams.plan.events import (
+    Cancelled,
+    Claimed,
+    Completed,
+    Failed,
+    Finished,
+    Released,
+    TokenUsage,
+)
+from streams.plan.state import TIMEOUT, Execution, Plan, Task
+
+OPERATIONS: dict[type[OwnerCommand], str] = {
+    Start: "start",
+    Progress: "progress",
+    Complete: "complete",
+    Fail: "fail",
+    Release: "release",
+}
+"""The ``op`` label of each owner's command but the heartbeat, which has metrics of its own."""
+
+Trouble = LogUnavailable | LogFull | TooLarge | Contended
+_KINDS: dict[type, str] = {
+    LogUnavailable: "log_unavailable",
+    LogFull: "log_full",
+    TooLarge: "too_large",
+    Contended: "contended",
+}
+
+
+class Tally:
+    """Turns facts and owners' answers into metrics."""
+
+    def __init__(self, metrics: Metrics, board: Board, instance_id: str) -> None:
+        self._metrics = metrics
+        self._board = board
+        self._instance_id = instance_id
+
+    # -- what owners wrote ------------------------------------------------------------------
+
+    def owner_write_accepted(self, command: OwnerCommand, lease_left_s: float | None) -> None:
+        """An owner's word was accepted; ``lease_left_s`` is what its lease had left before it."""
+        if isinstance(command, Heartbeat):
+            self._metrics.count("agent.task.heartbeat.success.total")
+            if lease_left_s is not None:
+                self._metrics.observe("agent.task.lease.remaining_at_renew", max(lease_left_s, 0))
+        else:
+            self._metrics.count(
+                "agent.task.claimed_update.success.total", op=OPERATIONS[type(command)]
+            )
+
+    def owner_write_refused(self, command: OwnerCommand) -> None:
+        """A stale owner was turned away."""
+        if isinstance(command, Heartbeat):
+            self._metrics.count("agent.task.heartbeat.guard_reject.total")
+        else:
+            self._metrics.count(
+                "agent.task.claimed_update.guard_reject.total", op=OPERATIONS[type(command)]
+            )
+
+    def owner_write_failed(self, command: OwnerCommand, trouble: Trouble) -> None:
+        """An owner's word could not be written."""
+        if isinstance(command, Heartbeat):
+            self._metrics.count("agent.task.heartbeat.error.total", kind=_KINDS[type(trouble)])
+        else:
+            self._metrics.count(
+                "agent.task.claimed_update.error.total", op=OPERATIONS[type(command)]
+            )
+
+    # -- how attempts ended -----------------------------------------------------------------
+
+    def saw(self, fact: Fact | BadFact, ignored: str | None) -> None:
+        """Count the attempts and plans that a fact of this instance has ended."""
+        if isinstance(fact, BadFact) or ignored is not None:
+            return
+        if fact.origin.instance != self._instance_id:
+            return
+        plan = self._board.knows(fact.plan_id)
+        if plan is None:
+            return
+        event = fact.event
+        match event:
+            case Completed() | Failed() | Released():
+                task = plan.tasks[fact.task_id or ""]
+                self._ended(task, task.execution)
+                self._tokens(None if isinstance(event, Released) else event.token_usage)
+                if isinstance(event, Failed):
+                    self._failure(task, event)
+            case Claimed(previous_owner=str()):
+                self._lost(plan, fact.task_id or "")
+            case Cancelled():
+                self._cancelled(plan, fact.sequence)
+            case Finished(status=status):
+                self._metrics.count("agent.plan.finished.total", status=status)
+            case _:
+                pass
+
+    def _ended(self, task: Task, execution: Execution | None) -> None:
+        if execution is None or execution.finished_at is None:
+            return
+        labels = {"result": execution.status, "task_type": task.spec.type}
+        self._metrics.count("agent.task.execution.total", **labels)
+        began = execution.started_at or execution.claimed_at
+        self._metrics.observe(
+            "agent.task.execution.duration", max(execution.finished_at - began, 0), **labels
+        )
+
+    def _tokens(self, usage: TokenUsage | None) -> None:
+        if usage is not None:
+            name = "agent.task.execution.tokens"
+            self._metrics.count(name, usage.input_tokens, direction="input")
+            self._metrics.count(name, usage.output_tokens, direction="output")
+
+    def _failure(self, task: Task, event: Failed) -> None:
+        task_type = task.spec.type
+        self._metrics.count(
+            "agent.task.execution.failure.total", error_type=event.error_type, task_type=task_type
+        )
+        if event.error_type == TIMEOUT:
+            self._metrics.count("agent.task.execution.timeout.total", task_type=task_type)
+            end = "final_fail" if event.retry_in_s is None else "retry"
+            self._metrics.count(f"agent.task.execution.timeout.{end}.total", task_type=task_type)
+
+    def _lost(self, plan: Plan, task_id: str) -> None:
+        self._ended(plan.tasks[task_id], self._board.lost_in(plan, task_id))
+
+    def _cancelled(self, plan: Plan, sequence: int) -> None:
+        for task in plan.tasks.values():
+            if task.execution is not None and task.execution.sequence == sequence:
+                self._ended(task, task.execution)
