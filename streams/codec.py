@@ -40,7 +40,8 @@ def versions(upcasters: Mapping[tuple[str, int], Upcaster]) -> dict[bytes, int]:
 
 _CURRENT = versions(UPCASTERS)
 _NAMING = {
-    kind: b"Holdfast-Event: %b\r\nHoldfast-Schema: %d\r\n" % (name.encode(), _CURRENT[name.encode()])
+    kind: b"Holdfast-Event: %b\r\nHoldfast-Schema: %d\r\n"
+    % (name.encode(), _CURRENT[name.encode()])
     for kind, name in TYPE_NAMES.items()
 }
 
@@ -51,7 +52,7 @@ def encode_payload(event: Event) -> bytes:
 
 
 def encode_headers(event: Event, event_id: str, origin: Origin = NOBODY) -> bytes:
-    """The header lines of ``event``, each ended by CRLF, without the status line and the blank one."""
+    """The header lines of ``event``, each ended by CRLF, without status line and blank line."""
     lines = b"%bNats-Msg-Id: %b\r\n" % (_NAMING[type(event)], event_id.encode())
     return lines if origin is NOBODY else lines + _origin_lines(origin)
 
@@ -75,7 +76,7 @@ def _one_line(value: str) -> bytes:
 
 
 def split_headers(block: bytes) -> dict[bytes, bytes]:
-    """A message's header block, status line included, as names and values; the last of a name wins."""
+    """A header block, status line included, as names and values; the last of a name wins."""
     found: dict[bytes, bytes] = {}
     for line in block.split(b"\r\n"):
         name, colon, value = line.partition(b":")
@@ -84,7 +85,9 @@ def split_headers(block: bytes) -> dict[bytes, bytes]:
     return found
 
 
-def decode(sequence: int, at: float, subject: str, headers: bytes, payload: bytes) -> Fact | BadFact:
+def decode(
+    sequence: int, at: float, subject: str, headers: bytes, payload: bytes
+) -> Fact | BadFact:
     """The fact in one message; ``at`` is its stream time in seconds, ``headers`` its raw block."""
     try:
         return _fact(sequence, at, subject, split_headers(headers), payload)

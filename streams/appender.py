@@ -1,0 +1,578 @@
+"""Group commit: many callers each write one fact, and the log is asked to sync as seldom as it can.
+
+Drafts that wait are gathered. A few are sent singly and pipelined, since a batch costs some 2.5 ms
+whatever its size; many go as one atomic batch, and while it is on its way the next one gathers. So
+one caller alone sees the latency of one publish, and hundreds share one sync.
+
+What makes it safe:
+
+- Every draft carries the expected sequence of its own literal subject, and ids for its events.
+- At most one draft per subject is on its way. Others of the same subject stand behind it, and are
+  answered from its outcome when that alone decides them.
+- A refused batch says that one message lost its race, not which: the losers are looked up and
+  answered, the others go again.
+- Where nobody knows what became of a message, it is sent again with the same id until the log has
+  said *duplicate*, or has refused it and shown whose message stands there instead.
+
+Deliberately absent: anything that speaks NATS. `Transport` is all that is asked of the log.
+"""
+
+import asyncio
+import itertools
+import re
+import secrets
+import time
+from collections import deque
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Protocol, assert_never
+
+import msgspec
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from streams.codec import encode_headers, encode_payload
+from streams.log import Appended, Conflict, Draft, LogFull, LogUnavailable, TooLarge
+from streams.plan.events import Heartbeat, Progress
+from streams.subjects import subject_of
+
+SINGLES = 15  # up to here singles are quicker than a batch
+BATCHES = 1  # on their way at a time; two were measured and are no quicker
+BATCH_MESSAGES = 1_000  # the server's limit
+BATCH_BYTES = 4 * 1024 * 1024
+SIFTINGS = 3  # refusals of its batch after which a draft goes alone
+SETTLING = 64  # drafts of unknown outcome asked about at a time
+ENVELOPE_BYTES = 256  # more than the headers that are added when a message is sent
+
+WRONG_SEQUENCE = 10071
+WRONG_SEQUENCE_IN_FLIGHT = 10164
+DUPLICATE_IN_BATCH = 10201
+STORE_FAILED = 10077
+TOO_LARGE = 10054
+
+Outcome = Appended | Conflict
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One fact as it is sent: ``expected`` None when it directly follows another in its batch."""
+
+    subject: str
+    expected: int | None
+    lines: bytes
+    payload: bytes
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """All messages are on disk, the last one at ``sequence``, the others directly before it."""
+
+    sequence: int
+
+
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """The log answered no: nothing of this was written by this attempt."""
+
+    code: int
+    reason: str
+
+
+class Unknown(msgspec.Struct, frozen=True, gc=False):
+    """Nobody knows: it may be on disk, or may get there later."""
+
+    reason: str
+
+
+Answer = Stored | Refused | Unknown
+
+
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """A stored message's sequence and event id."""
+
+    sequence: int
+    event_id: str
+
+
+class Transport(Protocol):
+    """What group commit needs of a log."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the log can be asked now."""
+        ...
+
+    @property
+    def down_s(self) -> float:
+        """For how many seconds it could not be asked; 0 while it can."""
+        ...
+
+    @property
+    def max_payload(self) -> int:
+        """The largest message with its headers, in bytes."""
+        ...
+
+    async def until_connected(self, timeout_s: float) -> bool:
+        """Wait until it can be asked; False when ``timeout_s`` went by first."""
+        ...
+
+    def publish(self, messages: Sequence[Message], timeout_s: float) -> "asyncio.Future[Answer]":
+        """Send one message, or several as one atomic batch."""
+        ...
+
+    async def first_after(self, subject: str, sequence: int) -> Found | None:
+        """The first message on ``subject`` above ``sequence``, from the leader; LogUnavailable."""
+        ...
+
+    async def last_of(self, subjects: Sequence[str]) -> Mapping[str, int]:
+        """The last sequence of each subject that has one, perhaps stale; LogUnavailable."""
+        ...
+
+
+class Observer(Protocol):
+    """What happens to appends, in verbs."""
+
+    def appended(self, count: int, batch_size: int, duration_s: float) -> None:
+        """``count`` facts were written in ``duration_s``, sent ``batch_size`` at a time."""
+        ...
+
+    def append_failed(self, kind: str) -> None:
+        """A draft failed: ``unavailable``, ``full``, ``too_large`` or ``crowded``."""
+        ...
+
+    def conflicted(self) -> None:
+        """A draft lost its race."""
+        ...
+
+
+class Unobserved:
+    """The observer that looks away."""
+
+    def appended(self, count: int, batch_size: int, duration_s: float) -> None:
+        """See `Observer`."""
+
+    def append_failed(self, kind: str) -> None:
+        """See `Observer`."""
+
+    def conflicted(self) -> None:
+        """See `Observer`."""
+
+
+class AppenderLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long and how much: budgets in seconds, ``max_waiting`` in drafts.
+
+    ``try_s`` bounds one attempt, ``budget_s`` a draft whose outcome is unknown, ``grace_s`` one
+    that was never sent because the log is not there.
+    """
+
+    budget_s: float = 10.0
+    try_s: float = 2.0
+    grace_s: float = 2.0
+    max_waiting: int = 20_000
+    chatter_ttl_s: int = 86_400
+
+
+DEFAULT_LIMITS = AppenderLimits()
+
+
+class _Ticket:
+    """One draft on its way through the appender."""
+
+    __slots__ = (
+        "came_at",
+        "doubtful",
+        "draft",
+        "event_id",
+        "messages",
+        "outcome",
+        "sifted",
+        "size",
+        "subject",
+    )
+
+    def __init__(
+        self, draft: Draft, subject: str, event_id: str, messages: tuple[Message, ...]
+    ) -> None:
+        self.draft = draft
+        self.subject = subject
+        self.event_id = event_id
+        self.messages = messages
+        self.size = sum(len(message.payload) + len(message.lines) for message in messages)
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.came_at = time.monotonic()
+        self.doubtful = False  # whether an earlier attempt may have been stored, or may yet be
+        self.sifted = 0
+
+
+class _UnsettledError(Exception):
+    """The outcome is still unknown: ask again."""
+
+
+class EventIds:
+    """Ids no other process makes: a random start and a counter."""
+
+    def __init__(self) -> None:
+        self._start = secrets.token_hex(6)
+        self._count = itertools.count(1)
+
+    def next(self) -> str:
+        """An id that was never given before."""
+        return f"{self._start}-{next(self._count):x}"
+
+
+class Appender:
+    """Gathers drafts, sends them through ``transport``, and finds out what became of each."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        limits: AppenderLimits = DEFAULT_LIMITS,
+        observer: Observer | None = None,
+    ) -> None:
+        self._transport = transport
+        self._limits = limits
+        self._observer = observer or Unobserved()
+        self._loop = asyncio.get_running_loop()
+        self._ids = EventIds()
+        self._chatter_line = b"Nats-TTL: %ds\r\n" % self._limits.chatter_ttl_s
+        self._waiting: deque[_Ticket] = deque()
+        # Subjects with a draft in `_waiting` or on its way, and the drafts that stand behind it.
+        self._behind: dict[str, deque[_Ticket]] = {}
+        self._live: set[_Ticket] = set()
+        self._singles = 0
+        self._batches = 0
+        self._pump_due = False
+        self._settling = asyncio.Semaphore(SETTLING)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def append(self, draft: Draft) -> Outcome:
+        """Write one draft; see `streams.log.Log.append`."""
+        return await self._admit(draft).outcome
+
+    async def close(self) -> None:
+        """Stop; whoever still waits is told LogUnavailable."""
+        self._closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for ticket in self._live:
+            if not ticket.outcome.done():
+                ticket.outcome.set_exception(LogUnavailable("the log was closed"))
+
+    # Coming in.
+
+    def _admit(self, draft: Draft) -> _Ticket:
+        if self._closed:
+            raise LogUnavailable("the log was closed")
+        if len(self._live) >= self._limits.max_waiting:
+            self._observer.append_failed("crowded")
+            raise LogUnavailable(f"{len(self._live)} writes are waiting for the log already")
+        ticket = self._ticket(draft)
+        self._live.add(ticket)
+        behind = self._behind.get(ticket.subject)
+        if behind is None:
+            self._behind[ticket.subject] = deque()
+            self._wait(ticket)
+        else:
+            behind.append(ticket)
+        return ticket
+
+    def _ticket(self, draft: Draft) -> _Ticket:
+        if not 1 <= len(draft.events) <= BATCH_MESSAGES:
+            raise ValueError(f"a draft has 1 to {BATCH_MESSAGES} events, not {len(draft.events)}")
+        subject = subject_of(draft.plan_id, draft.task_id)
+        event_id = self._ids.next()
+        messages = tuple(self._messages(draft, subject, event_id))
+        for message in messages:
+            size = len(message.payload) + len(message.lines) + ENVELOPE_BYTES
+            if size > self._transport.max_payload:
+                self._observer.append_failed("too_large")
+                raise TooLarge(
+                    f"one event of {size} bytes; the log takes {self._transport.max_payload}"
+                )
+        return _Ticket(draft, subject, event_id, messages)
+
+    def _messages(self, draft: Draft, subject: str, event_id: str) -> list[Message]:
+        messages: list[Message] = []
+        for place, event in enumerate(draft.events):
+            own_id = event_id if place == 0 else f"{event_id}.{place}"
+            lines = encode_headers(event, own_id, draft.origin)
+            if type(event) is Heartbeat or type(event) is Progress:
+                lines += self._chatter_line
+            expected = draft.expected if place == 0 else None
+            messages.append(Message(subject, expected, lines, encode_payload(event)))
+        return messages
+
+    def _wait(self, ticket: _Ticket) -> None:
+        self._waiting.append(ticket)
+        self._schedule()
+
+    # Going out.
+
+    def _schedule(self) -> None:
+        # One turn of the loop later, so that everybody who is about to write can be gathered.
+        if not self._pump_due:
+            self._pump_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_due = False
+        if self._closed:
+            return
+        if not self._transport.connected:
+            self._settle_all(self._take(len(self._waiting)))
+            return
+        while self._waiting and self._batches < BATCHES:
+            if len(self._waiting) + self._singles <= SINGLES:
+                self._send_few()
+            elif len(self._waiting) < SINGLES and self._singles:
+                return  # too few for a batch, too many for singles: gather until something returns
+            else:
+                self._send_batch(self._gather())
+
+    def _take(self, count: int) -> list[_Ticket]:
+        # Whoever has stopped waiting (a cancelled caller) is not sent at all.
+        taken: list[_Ticket] = []
+        for _ in range(count):
+            ticket = self._waiting.popleft()
+            if ticket.outcome.cancelled():
+                self._leave(ticket, None)
+            else:
+                taken.append(ticket)
+        return taken
+
+    def _gather(self) -> list[_Ticket]:
+        messages = size = count = 0
+        for ticket in self._waiting:
+            messages += len(ticket.messages)
+            size += ticket.size
+            if count and (messages > BATCH_MESSAGES or size > BATCH_BYTES):
+                break
+            count += 1
+        return self._take(count)
+
+    def _send_few(self) -> None:
+        for ticket in self._take(len(self._waiting)):
+            if len(ticket.messages) > 1:
+                self._send_batch([ticket])
+            else:
+                self._send_single(ticket)
+
+    def _send_single(self, ticket: _Ticket) -> None:
+        self._singles += 1
+        started = time.monotonic()
+        answer = self._transport.publish(ticket.messages, self._limits.try_s)
+
+        def done(answered: asyncio.Future[Answer]) -> None:
+            self._singles -= 1
+            self._on_single(ticket, answered.result(), started)
+            self._schedule()
+
+        answer.add_done_callback(done)
+
+    def _on_single(self, ticket: _Ticket, answer: Answer, started: float) -> None:
+        match answer:
+            case Stored(sequence):
+                self._observer.appended(len(ticket.messages), 1, time.monotonic() - started)
+                self._win(ticket, sequence)
+            case Refused(code, reason) if code in {WRONG_SEQUENCE, WRONG_SEQUENCE_IN_FLIGHT}:
+                self._lose(ticket, _actual(reason))
+            case Refused():
+                self._settle_all([ticket])
+            case Unknown():
+                ticket.doubtful = True
+                self._settle_all([ticket])
+            case _:
+                assert_never(answer)
+
+    def _send_batch(self, lot: list[_Ticket]) -> None:
+        if not lot:
+            return
+        self._batches += 1
+        started = time.monotonic()
+        messages = [message for ticket in lot for message in ticket.messages]
+        answer = self._transport.publish(messages, self._limits.try_s)
+
+        def done(answered: asyncio.Future[Answer]) -> None:
+            self._batches -= 1
+            self._on_batch(lot, len(messages), answered.result(), started)
+            self._schedule()
+
+        answer.add_done_callback(done)
+
+    def _on_batch(self, lot: list[_Ticket], size: int, answer: Answer, started: float) -> None:
+        match answer:
+            case Stored(last):
+                self._observer.appended(size, size, time.monotonic() - started)
+                sequence = last - size
+                for ticket in lot:
+                    sequence += len(ticket.messages)
+                    self._win(ticket, sequence)
+            case Refused(code, reason) if code in {WRONG_SEQUENCE, WRONG_SEQUENCE_IN_FLIGHT}:
+                if len(lot) == 1:
+                    self._lose(lot[0], _actual(reason))
+                else:
+                    self._start(self._sift(lot))
+            case Refused():
+                self._settle_all(lot)
+            case Unknown():
+                for ticket in lot:
+                    ticket.doubtful = True
+                self._settle_all(lot)
+            case _:
+                assert_never(answer)
+
+    async def _sift(self, lot: list[_Ticket]) -> None:
+        """Answer those of a refused batch that lost their race, and send the others again."""
+        try:
+            last = await self._transport.last_of([ticket.subject for ticket in lot])
+        except LogUnavailable:
+            self._settle_all(lot)
+            return
+        again: list[_Ticket] = []
+        for ticket in lot:
+            actual = last.get(ticket.subject, 0)
+            # Only a higher sequence is proof: a lower one may come from a replica that lags.
+            if actual > ticket.draft.expected:
+                self._lose(ticket, actual)
+            else:
+                again.append(ticket)
+        self._send_again(again, progress=len(again) < len(lot))
+
+    def _send_again(self, lot: list[_Ticket], *, progress: bool) -> None:
+        for ticket in lot:
+            ticket.sifted += 1
+        if progress and lot and lot[0].sifted < SIFTINGS:
+            self._waiting.extendleft(reversed(lot))
+            self._schedule()
+        else:
+            self._settle_all(lot)
+
+    # Finding out, one by one.
+
+    def _settle_all(self, lot: Sequence[_Ticket]) -> None:
+        if not self._closed:
+            for ticket in lot:
+                self._start(self._settle(ticket))
+
+    async def _settle(self, ticket: _Ticket) -> None:
+        """Send one draft, alone and with its old ids, until its outcome is known or time is up."""
+        try:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(_UnsettledError),
+                wait=wait_random_exponential(multiplier=0.02, max=0.5),
+                stop=lambda _: self._left_s(ticket) <= 0,
+                reraise=True,
+            ):
+                with attempt:
+                    await self._try_alone(ticket)
+        except _UnsettledError as error:
+            self._fail(ticket, LogUnavailable(f"the log gave no answer: {error}"))
+        except (LogUnavailable, LogFull, TooLarge) as error:
+            self._fail(ticket, error)
+
+    def _left_s(self, ticket: _Ticket) -> float:
+        return ticket.came_at + self._limits.budget_s - time.monotonic()
+
+    async def _try_alone(self, ticket: _Ticket) -> None:
+        await self._until_sendable(ticket)
+        async with self._settling:
+            started = time.monotonic()
+            try_s = max(0.1, min(self._limits.try_s, self._left_s(ticket)))
+            answer = await self._transport.publish(ticket.messages, try_s)
+        match answer:
+            case Stored(sequence):
+                size = len(ticket.messages)
+                self._observer.appended(size, size, time.monotonic() - started)
+                self._win(ticket, sequence)
+            case Refused(code, reason):
+                await self._on_refusal(ticket, code, reason)
+            case Unknown(reason):
+                ticket.doubtful = True
+                raise _UnsettledError(reason)
+            case _:
+                assert_never(answer)
+
+    async def _until_sendable(self, ticket: _Ticket) -> None:
+        if self._transport.connected:
+            return
+        # What was never sent is known not to be written, so its caller need not wait long.
+        grace_s = self._limits.grace_s - self._transport.down_s
+        patience = self._left_s(ticket) if ticket.doubtful else grace_s
+        if not await self._transport.until_connected(max(0.0, patience)):
+            raise LogUnavailable("NATS is not connected")
+
+    async def _on_refusal(self, ticket: _Ticket, code: int, reason: str) -> None:
+        if code == WRONG_SEQUENCE_IN_FLIGHT and ticket.doubtful:
+            raise _UnsettledError(reason)  # the write in flight may be our own
+        if code in {WRONG_SEQUENCE, WRONG_SEQUENCE_IN_FLIGHT, DUPLICATE_IN_BATCH}:
+            await self._claim_or_lose(ticket, _actual(reason))
+            return
+        if code == TOO_LARGE:
+            raise TooLarge(reason)
+        if code == STORE_FAILED and ("maximum" in reason or "no space" in reason):
+            raise LogFull(f"the log is full: {reason}")
+        raise _UnsettledError(f"{reason} ({code})")
+
+    async def _claim_or_lose(self, ticket: _Ticket, actual: int | None) -> None:
+        """Say whether it was refused because somebody else was first, or because we were."""
+        if not ticket.doubtful:
+            self._lose(ticket, actual)
+            return
+        # If ours was stored it is the first one above the expected sequence, whatever came later.
+        try:
+            found = await self._transport.first_after(ticket.subject, ticket.draft.expected)
+        except LogUnavailable as error:
+            raise _UnsettledError(str(error)) from error
+        if found is not None and found.event_id == ticket.event_id:
+            self._win(ticket, found.sequence + len(ticket.messages) - 1)
+        else:
+            self._lose(ticket, actual)
+
+    def _start(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Coming out.
+
+    def _win(self, ticket: _Ticket, sequence: int) -> None:
+        if not ticket.outcome.done():
+            ticket.outcome.set_result(Appended(sequence))
+        self._leave(ticket, sequence)
+
+    def _lose(self, ticket: _Ticket, actual: int | None) -> None:
+        self._observer.conflicted()
+        if not ticket.outcome.done():
+            ticket.outcome.set_result(Conflict(actual))
+        self._leave(ticket, actual)
+
+    def _fail(self, ticket: _Ticket, error: LogUnavailable | LogFull | TooLarge) -> None:
+        kinds: dict[type[Any], str] = {LogFull: "full", TooLarge: "too_large"}
+        self._observer.append_failed(kinds.get(type(error), "unavailable"))
+        if not ticket.outcome.done():
+            ticket.outcome.set_exception(error)
+        self._leave(ticket, None)
+
+    def _leave(self, ticket: _Ticket, last: int | None) -> None:
+        """Let the next draft of the subject go; ``last`` is its last sequence, if that is known."""
+        self._live.discard(ticket)
+        behind = self._behind[ticket.subject]
+        while behind:
+            following = behind.popleft()
+            if last is not None and following.draft.expected < last:
+                # It cannot win any more; the log need not be asked.
+                self._live.discard(following)
+                self._observer.conflicted()
+                if not following.outcome.done():
+                    following.outcome.set_result(Conflict(last))
+                continue
+            self._wait(following)
+            return
+        del self._behind[ticket.subject]
+
+
+_says_sequence = re.compile(r"(\d+)\s*$").search
+
+
+def _actual(reason: str) -> int | None:
+    """The sequence in ``wrong last sequence: 7``; None when the log does not say."""
+    found = _says_sequence(reason)
+    return None if found is None else int(found[1])

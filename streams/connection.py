@@ -1,0 +1,319 @@
+"""The line to NATS: bytes out, raw deliveries in, questions with a time limit, and its health.
+
+nats-py keeps the connection (handshake, TLS, pings, reconnecting, resubscribing). Our own traffic
+takes a short way past it: messages are rendered here and handed to the socket, deliveries reach us
+as raw bytes before any header is parsed or any queue is filled. That is what 60,000 facts per
+second need, and it removes nats-py's pending limits, at which it would drop messages silently.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+from nats import errors
+from nats.aio.client import Client
+
+from streams.log import LogUnavailable
+
+T = TypeVar("T")
+
+# Subject, reply, headers (status line included, b"" when there are none), payload.
+Deliver = Callable[[bytes, bytes, bytes, bytes], None]
+
+RECONNECT_WAIT_S = 0.1
+PING_INTERVAL_S = 10
+STATUS_AT = len(b"NATS/1.0 ")
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """One answer: its header block (b"" for none) and its payload."""
+
+    headers: bytes
+    payload: bytes
+
+    @property
+    def status(self) -> bytes:
+        """The three digits of a status message, or b"" for an ordinary one."""
+        return status_of(self.headers)
+
+
+class Lost(msgspec.Struct, frozen=True, gc=False):
+    """No answer came; what was asked may or may not have been done."""
+
+    reason: str
+
+
+def status_of(headers: bytes) -> bytes:
+    """The three digits of a status message (``NATS/1.0 404 ...``), or b"" for an ordinary one."""
+    if headers[STATUS_AT - 1 : STATUS_AT] != b" ":
+        return b""
+    return headers[STATUS_AT : STATUS_AT + 3]
+
+
+def render(subject: bytes, reply: bytes, lines: bytes, payload: bytes) -> bytes:
+    """One publish command; ``lines`` are header lines, each ended by CRLF, or b"" for none."""
+    if not lines:
+        return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(payload), payload)
+    size = len(lines) + len(b"NATS/1.0\r\n\r\n")
+    return b"HPUB %b %b %d %d\r\nNATS/1.0\r\n%b\r\n%b\r\n" % (
+        subject,
+        reply,
+        size,
+        size + len(payload),
+        lines,
+        payload,
+    )
+
+
+class RawClient(Client):
+    """nats-py's client with a way past its message objects, and without its habit of giving up.
+
+    Relies on some of its internals: ``_process_msg``, ``_process_err``, ``_process_op_err``,
+    ``_pending`` and ``_transport``. The contract suite fails when a new nats-py moves them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._raw: dict[int, Deliver] = {}
+
+    async def listen(self, subject: str, deliver: Deliver) -> int:
+        """Subscribe ``deliver``, called on the read loop (so it must be quick); returns a handle."""
+        handle = self._sid + 1
+        self._raw[handle] = deliver
+        await self.subscribe(subject)  # pyright: ignore[reportUnknownMemberType]
+        return handle
+
+    async def unlisten(self, handle: int) -> None:
+        """Undo `listen`; a connection that is closed has forgotten it already."""
+        self._raw.pop(handle, None)
+        self._remove_sub(handle)
+        if self.is_connected:
+            await self._send_unsubscribe(handle)
+
+    def write(self, commands: bytes) -> None:
+        """Hand rendered commands to the socket; raises ConnectionError when there is none."""
+        if not self.is_connected or self._transport is None:
+            raise ConnectionError("not connected")
+        if self._pending:
+            # nats-py writes its own commands a turn of the loop later. A subscription among them
+            # has to reach the server before the question whose answer it is to receive.
+            commands = b"".join([*self._pending, commands])
+            self._pending = []
+            self._pending_data_size = 0
+        self._transport.write(commands)
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        deliver = self._raw.get(sid)
+        if deliver is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        deliver(subject, reply, headers or b"", data)
+
+    async def _process_err(self, err_msg: str) -> None:
+        # nats-py closes for ever on most errors ("maximum payload violation", "authentication
+        # expired"). A service has to outlive them: say it, and connect anew.
+        error = errors.Error(f"nats: {err_msg}")
+        await self._error_cb(error)
+        if "permissions violation" not in err_msg:
+            await self._process_op_err(error)
+
+
+class Connection:
+    """A `RawClient` with an inbox of our own for answers, and a memory of how it is doing."""
+
+    def __init__(self, client: RawClient) -> None:
+        self._client = client
+        self._loop = asyncio.get_running_loop()
+        self._prefix = client.new_inbox().encode() + b"."
+        self._asked = 0
+        self._single: dict[bytes, asyncio.Future[Reply | Lost]] = {}
+        self._many: dict[bytes, Callable[[Reply | Lost], None]] = {}
+        self._up = asyncio.Event()
+        self._down_since: float | None = time.monotonic()
+        self._watchers: set[Callable[[], None]] = set()
+        self.last_error: str | None = None
+        self.reconnects = 0
+
+    @classmethod
+    async def open(cls, url: str, *, name: str, timeout_s: float) -> "Connection":
+        """Connect; raises LogUnavailable when there is no server within ``timeout_s``.
+
+        ``url`` may name several servers, separated by commas. Once open it never gives up.
+        """
+        client = RawClient()
+        connection = cls(client)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await client.connect(
+                    url.split(","),
+                    name=name,
+                    error_cb=connection._on_error,
+                    disconnected_cb=connection._on_disconnected,
+                    reconnected_cb=connection._on_reconnected,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]
+                    connect_timeout=2,
+                    ping_interval=PING_INTERVAL_S,
+                )
+                await client.listen(f"{connection._prefix.decode()}*", connection._on_answer)
+        except (TimeoutError, OSError, errors.Error) as error:
+            await client.close()
+            reason = connection.last_error or str(error) or type(error).__name__
+            raise LogUnavailable(
+                f"no NATS server at {url} within {timeout_s:g} s: {reason}"
+            ) from error
+        connection._rise()
+        return connection
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server is there as far as this end knows."""
+        return self._client.is_connected
+
+    @property
+    def down_s(self) -> float:
+        """For how many seconds the server has been gone; 0 while it is there."""
+        return 0.0 if self._down_since is None else time.monotonic() - self._down_since
+
+    @property
+    def max_payload(self) -> int:
+        """The largest message the server takes, headers included, in bytes."""
+        return self._client.max_payload
+
+    async def until_connected(self, timeout_s: float) -> bool:
+        """Wait for the server to be there; False when ``timeout_s`` went by first."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._up.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def watch(self, on_change: Callable[[], None]) -> Callable[[], None]:
+        """Call ``on_change`` at every loss and return of the server; returns how to stop it."""
+        self._watchers.add(on_change)
+        return lambda: self._watchers.discard(on_change)
+
+    def send(self, commands: bytes) -> None:
+        """Hand rendered commands to the socket; raises ConnectionError when there is none."""
+        self._client.write(commands)
+
+    def expect(self, timeout_s: float) -> tuple[bytes, asyncio.Future[Reply | Lost]]:
+        """A reply subject of its own, and the answer to come there; Lost after ``timeout_s``."""
+        token = self._token()
+        answer: asyncio.Future[Reply | Lost] = self._loop.create_future()
+        self._single[token] = answer
+        timer = self._loop.call_later(timeout_s, self._give_up, token, timeout_s)
+        answer.add_done_callback(lambda _: self._forget(token, timer))
+        return self._prefix + token, answer
+
+    def collect(self, on_reply: Callable[[Reply | Lost], None]) -> tuple[bytes, Callable[[], None]]:
+        """A reply subject for many answers, and how to stop listening to it."""
+        token = self._token()
+        self._many[token] = on_reply
+
+        def forget() -> None:
+            self._many.pop(token, None)
+
+        return self._prefix + token, forget
+
+    async def request(self, subject: str, payload: bytes = b"", *, timeout_s: float) -> Reply:
+        """Ask once; raises LogUnavailable when nobody listens or nothing came in time."""
+        reply, answer = self.expect(timeout_s)
+        try:
+            self.send(render(subject.encode(), reply, b"", payload))
+        except ConnectionError as error:
+            answer.cancel()
+            raise LogUnavailable(f"NATS is not connected: {self.last_error}") from error
+        match await answer:
+            case Lost(reason):
+                raise LogUnavailable(f"no answer to {subject}: {reason}")
+            case Reply() as found if found.status == b"503":
+                raise LogUnavailable(f"nobody answers {subject}: JetStream is not ready")
+            case Reply() as found:
+                return found
+
+    async def listen(self, subject: str, deliver: Deliver) -> int:
+        """See `RawClient.listen`; survives reconnects. Raises LogUnavailable."""
+        return await _or_unavailable(self._client.listen(subject, deliver))
+
+    async def unlisten(self, handle: int) -> None:
+        """Undo `listen`."""
+        await _or_unavailable(self._client.unlisten(handle))
+
+    def new_inbox(self) -> str:
+        """A subject that nobody else uses."""
+        return self._client.new_inbox()
+
+    async def close(self) -> None:
+        """Close the socket; whoever still waits for an answer is told that it is lost."""
+        await self._client.close()
+        self._abandon("the connection was closed")
+
+    def _token(self) -> bytes:
+        self._asked += 1
+        return b"%x" % self._asked
+
+    def _on_answer(self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes) -> None:
+        token = subject[len(self._prefix) :]
+        waiting = self._single.get(token)
+        if waiting is not None:
+            if not waiting.done():
+                waiting.set_result(Reply(headers, payload))
+            return
+        collector = self._many.get(token)
+        if collector is not None:
+            collector(Reply(headers, payload))
+
+    def _give_up(self, token: bytes, timeout_s: float) -> None:
+        waiting = self._single.get(token)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(Lost(f"no answer within {timeout_s:g} s"))
+
+    def _forget(self, token: bytes, timer: asyncio.TimerHandle) -> None:
+        timer.cancel()
+        self._single.pop(token, None)
+
+    def _abandon(self, reason: str) -> None:
+        # Answers to what was asked on the old socket can never come: do not wait for time-outs.
+        for waiting in list(self._single.values()):
+            if not waiting.done():
+                waiting.set_result(Lost(reason))
+        for collector in list(self._many.values()):
+            collector(Lost(reason))
+
+    def _rise(self) -> None:
+        self._down_since = None
+        self._up.set()
+
+    async def _on_error(self, error: Exception) -> None:
+        self.last_error = str(error) or type(error).__name__
+
+    async def _on_disconnected(self) -> None:
+        self._up.clear()
+        if self._down_since is None:
+            self._down_since = time.monotonic()
+        self.last_error = self.last_error or "the connection was lost"
+        self._abandon("the connection was lost")
+        self._tell()
+
+    async def _on_reconnected(self) -> None:
+        self.reconnects += 1
+        self.last_error = None
+        self._rise()
+        self._tell()
+
+    def _tell(self) -> None:
+        for on_change in list(self._watchers):
+            on_change()
+
+
+async def _or_unavailable(wanted: Awaitable[T]) -> T:
+    try:
+        return await wanted
+    except errors.Error as error:
+        raise LogUnavailable(f"NATS is not connected: {error}") from error

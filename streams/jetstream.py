@@ -1,0 +1,339 @@
+"""The real log: Holdfast's facts in NATS JetStream.
+
+This file says how a write becomes JetStream messages and what JetStream's answers mean. The line
+itself is `streams.connection`, tails are `streams.follower`, reading is `streams.reader`, group
+commit is `streams.appender`.
+"""
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import msgspec
+
+from streams.appender import (
+    DEFAULT_LIMITS,
+    Answer,
+    Appender,
+    AppenderLimits,
+    Found,
+    Message,
+    Observer,
+    Refused,
+    Stored,
+    Unknown,
+)
+from streams.connection import Connection, Lost, Reply, render
+from streams.follower import Follower, StreamPosition
+from streams.log import (
+    Appended,
+    BadFact,
+    Conflict,
+    Draft,
+    Fact,
+    LogReset,
+    LogState,
+    LogUnavailable,
+)
+from streams.reader import Reader
+from streams.subjects import audit_subject, subject_of, tasks_of
+from streams.topology import (
+    NOT_FOUND,
+    PLANS_STREAM,
+    ApiError,
+    audit_stream,
+    ensure_stream,
+    plans_stream,
+)
+
+API_TIMEOUT_S = 2.0
+SETUP_TIMEOUT_S = 10.0
+AUDIT_TIMEOUT_S = 5.0
+
+
+class PublishAnswer(msgspec.Struct, frozen=True):
+    """JetStream's answer to a publish."""
+
+    seq: int = 0
+    duplicate: bool = False
+    error: ApiError | None = None
+
+
+class StreamExtent(msgspec.Struct, frozen=True):
+    """The numbers of a stream."""
+
+    first_seq: int = 0
+    last_seq: int = 0
+    bytes: int = 0
+
+
+class InfoAnswer(msgspec.Struct, frozen=True):
+    """What STREAM.INFO says, as far as we ask."""
+
+    created: str = ""
+    state: StreamExtent = StreamExtent()
+    error: ApiError | None = None
+
+
+_publish_answer = msgspec.json.Decoder(PublishAnswer).decode
+_info_answer = msgspec.json.Decoder(InfoAnswer).decode
+
+
+class JetStreamTransport:
+    """Group commit's view of the stream: publish, and look up what became of it."""
+
+    def __init__(self, connection: Connection, reader: Reader) -> None:
+        self._connection = connection
+        self._reader = reader
+        self._batch_start = secrets.token_hex(6)
+        self._batch_count = itertools.count(1)
+
+    @property
+    def connected(self) -> bool:
+        """See `streams.appender.Transport`."""
+        return self._connection.connected
+
+    @property
+    def down_s(self) -> float:
+        """See `streams.appender.Transport`."""
+        return self._connection.down_s
+
+    @property
+    def max_payload(self) -> int:
+        """See `streams.appender.Transport`."""
+        return self._connection.max_payload
+
+    async def until_connected(self, timeout_s: float) -> bool:
+        """See `streams.appender.Transport`."""
+        return await self._connection.until_connected(timeout_s)
+
+    def publish(self, messages: Sequence[Message], timeout_s: float) -> asyncio.Future[Answer]:
+        """Send one message, or several as one atomic batch (ADR-50), in one write."""
+        reply, replied = self._connection.expect(timeout_s)
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def done(replied: asyncio.Future[Reply | Lost]) -> None:
+            if not answer.done():
+                answer.set_result(_answer(replied.result()))
+
+        replied.add_done_callback(done)
+        if len(messages) == 1:
+            commands = _render_single(messages[0], reply)
+        else:
+            batch_id = b"%b-%x" % (self._batch_start.encode(), next(self._batch_count))
+            commands = _render_batch(messages, batch_id, reply)
+        try:
+            self._connection.send(commands)
+        except ConnectionError as error:
+            replied.set_result(Lost(str(error)))
+        return answer
+
+    async def first_after(self, subject: str, sequence: int) -> Found | None:
+        """See `streams.appender.Transport`."""
+        found = await self._reader.leader_first_after(subject, sequence)
+        return None if found is None else Found(*found)
+
+    async def last_of(self, subjects: Sequence[str]) -> Mapping[str, int]:
+        """See `streams.appender.Transport`."""
+        return await self._reader.last_of(subjects)
+
+
+def _expectation(message: Message) -> bytes:
+    if message.expected is None:
+        return message.lines
+    return b"%bNats-Expected-Last-Subject-Sequence: %d\r\n" % (message.lines, message.expected)
+
+
+def _render_single(message: Message, reply: bytes) -> bytes:
+    return render(message.subject.encode(), reply, _expectation(message), message.payload)
+
+
+def _render_batch(messages: Sequence[Message], batch_id: bytes, reply: bytes) -> bytes:
+    # Only the last message, which commits, is answered; a refusal of an earlier one shows there.
+    commands: list[bytes] = []
+    for place, message in enumerate(messages, 1):
+        last = place == len(messages)
+        lines = b"%bNats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n%b" % (
+            _expectation(message),
+            batch_id,
+            place,
+            b"Nats-Batch-Commit: 1\r\n" if last else b"",
+        )
+        subject = message.subject.encode()
+        commands.append(render(subject, reply if last else b"", lines, message.payload))
+    return b"".join(commands)
+
+
+def _answer(replied: Reply | Lost) -> Answer:
+    match replied:
+        case Lost(reason):
+            return Unknown(reason)
+        case Reply() if replied.status:
+            return Refused(503, "JetStream is not ready: nobody answers for the stream")
+        case Reply():
+            answer = _publish_answer(replied.payload)
+            if answer.error is not None:
+                return Refused(answer.error.err_code, answer.error.description)
+            return Stored(answer.seq)
+
+
+class JetStreamLog:
+    """`streams.log.Log` on the stream ``PLANS``, with ``AUDIT`` beside it. Made by `connect`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        limits: AppenderLimits,
+        observer: Observer | None,
+    ) -> None:
+        self._connection = connection
+        self._reader = Reader(connection, PLANS_STREAM)
+        transport = JetStreamTransport(connection, self._reader)
+        self._appender = Appender(transport, limits=limits, observer=observer)
+        self._follow_error: str | None = None
+        self.new_consumers = 0  # how often a tail had to start anew
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        replicas: int = 1,
+        max_bytes: int | None = None,
+        limits: AppenderLimits = DEFAULT_LIMITS,
+        connect_timeout_s: float = 10.0,
+        name: str = "holdfast",
+        observer: Observer | None = None,
+    ) -> "JetStreamLog":
+        """Connect, and make or check the streams.
+
+        Raises LogUnavailable when there is no server within ``connect_timeout_s``, and
+        TopologyMismatch when a stream exists that Holdfast cannot rely on. ``url`` may name
+        several servers of a cluster, separated by commas.
+        """
+        connection = await Connection.open(url, name=name, timeout_s=connect_timeout_s)
+        try:
+            log = cls(connection, limits=limits, observer=observer)
+            await ensure_stream(log._ask, plans_stream(replicas=replicas, max_bytes=max_bytes))
+            await ensure_stream(log._ask, audit_stream(replicas=replicas))
+        except BaseException:
+            await connection.close()
+            raise
+        return log
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server is there as far as this end knows."""
+        return self._connection.connected
+
+    @property
+    def last_error(self) -> str | None:
+        """What was last wrong with the line or a tail; None when nothing is."""
+        return self._connection.last_error or self._follow_error
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was lost and came back."""
+        return self._connection.reconnects
+
+    async def append(self, draft: Draft) -> Appended | Conflict:
+        """See `streams.log.Log.append`."""
+        return await self._appender.append(draft)
+
+    async def follow(self, after: int) -> AsyncIterator[list[Fact | BadFact]]:
+        """See `streams.log.Log.follow`."""
+        follower = Follower(
+            self._connection,
+            PLANS_STREAM,
+            after,
+            position_of=self._position,
+            on_restart=self._on_restart,
+        )
+        tail = follower.batches()
+        try:
+            async for facts in tail:
+                self._follow_error = None
+                yield facts
+        finally:
+            await tail.aclose()
+
+    async def read(
+        self, plan_id: str, task_id: str | None = None, *, after: int = 0, up_to: int | None = None
+    ) -> list[Fact | BadFact]:
+        """See `streams.log.Log.read`."""
+        subject = subject_of(plan_id, task_id)
+        own = await self._reader.facts(subject, after + 1, up_to)
+        if task_id is not None:
+            return own
+        start = await self._first_sequence(plan_id, own, after)
+        if start is None:
+            return []
+        tasks = await self._reader.facts(tasks_of(plan_id), start, up_to)
+        return sorted([*own, *tasks], key=lambda fact: fact.sequence)
+
+    async def _first_sequence(
+        self, plan_id: str, own: list[Fact | BadFact], after: int
+    ) -> int | None:
+        # A wildcard walks the log from where it starts, so it starts at the plan's first message.
+        if after == 0 and own:
+            return own[0].sequence
+        first = await self.first_of(plan_id)
+        return None if first is None else max(first.sequence, after + 1)
+
+    async def first_of(self, plan_id: str) -> Fact | BadFact | None:
+        """See `streams.log.Log.first_of`."""
+        return await self._reader.first(subject_of(plan_id))
+
+    async def state(self) -> LogState:
+        """See `streams.log.Log.state`."""
+        info = await self._info()
+        return LogState(
+            stream=PLANS_STREAM,
+            first=info.state.first_seq,
+            head=info.state.last_seq,
+            size_bytes=info.state.bytes,
+            epoch=_epoch(info),
+        )
+
+    async def publish_audit(
+        self, event: str, plan_id: str | None, task_id: str | None, payload: bytes
+    ) -> None:
+        """Add one message to the audit trail; returns when it is stored. Raises LogUnavailable."""
+        subject = audit_subject(event, plan_id, task_id)
+        reply = await self._connection.request(subject, payload, timeout_s=AUDIT_TIMEOUT_S)
+        answer = _publish_answer(reply.payload)
+        if answer.error is not None:
+            raise LogUnavailable(f"the audit trail refused: {answer.error.description}")
+
+    async def close(self) -> None:
+        """See `streams.log.Log.close`."""
+        await self._appender.close()
+        await self._connection.close()
+
+    def _on_restart(self, reason: str) -> None:
+        self.new_consumers += 1
+        self._follow_error = reason
+
+    async def _position(self) -> StreamPosition:
+        info = await self._info()
+        return StreamPosition(_epoch(info), info.state.last_seq)
+
+    async def _info(self) -> InfoAnswer:
+        info = _info_answer(await self._ask(f"STREAM.INFO.{PLANS_STREAM}", b"", API_TIMEOUT_S))
+        if info.error is None:
+            return info
+        if info.error.err_code == NOT_FOUND:
+            raise LogReset(f"stream {PLANS_STREAM} is gone")
+        raise LogUnavailable(f"the log does not say how it is: {info.error.description}")
+
+    async def _ask(self, subject: str, body: bytes, timeout_s: float = SETUP_TIMEOUT_S) -> bytes:
+        reply = await self._connection.request(f"$JS.API.{subject}", body, timeout_s=timeout_s)
+        return reply.payload
+
+
+def _epoch(info: InfoAnswer) -> str:
+    # A stream keeps the time of its making, to the nanosecond, on every replica and through every
+    # restart and restore; one that is made anew has another.
+    return f"{PLANS_STREAM}@{info.created}"

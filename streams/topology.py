@@ -1,0 +1,154 @@
+"""The two streams Holdfast stands on, as data, and the refusal to stand on anything else.
+
+``PLANS`` is the log: it is never trimmed, and a full one refuses. ``AUDIT`` holds what happened
+around the log for 30 days.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from streams.log import LogUnavailable, TopologyMismatch
+from streams.subjects import ALL_AUDIT, ALL_PLANS
+
+PLANS_STREAM = "PLANS"
+AUDIT_STREAM = "AUDIT"
+
+NANOSECONDS = 1_000_000_000
+DUPLICATE_WINDOW_S = 120
+AUDIT_KEPT_S = 30 * 24 * 3600
+NOT_FOUND = 10059
+IN_USE = 10058
+
+# Asks the JetStream API (subject below ``$JS.API.``, JSON body) and gives back its JSON answer.
+Ask = Callable[[str, bytes], Awaitable[bytes]]
+Config = dict[str, Any]
+
+
+class StreamInfo(msgspec.Struct, frozen=True):
+    """The part of a stream's description that is read here."""
+
+    config: Config
+    created: str = ""
+
+
+class ApiError(msgspec.Struct, frozen=True):
+    """JetStream's refusal."""
+
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class StreamAnswer(msgspec.Struct, frozen=True):
+    """A description, or a refusal."""
+
+    config: Config | None = None
+    created: str = ""
+    error: ApiError | None = None
+
+
+def plans_stream(*, replicas: int = 1, max_bytes: int | None = None) -> Config:
+    """The log's configuration; ``max_bytes`` None means as much as the disk holds."""
+    return {
+        "name": PLANS_STREAM,
+        "subjects": [ALL_PLANS],
+        "storage": "file",
+        "retention": "limits",
+        "discard": "new",
+        "max_age": 0,
+        "max_msgs": -1,
+        "max_bytes": -1 if max_bytes is None else max_bytes,
+        "max_msgs_per_subject": -1,
+        "num_replicas": replicas,
+        "duplicate_window": DUPLICATE_WINDOW_S * NANOSECONDS,
+        "allow_direct": True,
+        "allow_atomic": True,
+        "allow_msg_ttl": True,
+        "deny_delete": True,
+    }
+
+
+def audit_stream(*, replicas: int = 1) -> Config:
+    """The audit trail's configuration: 30 days, then forgotten."""
+    return {
+        "name": AUDIT_STREAM,
+        "subjects": [ALL_AUDIT],
+        "storage": "file",
+        "retention": "limits",
+        "discard": "old",
+        "max_age": AUDIT_KEPT_S * NANOSECONDS,
+        "num_replicas": replicas,
+        "allow_direct": True,
+    }
+
+
+# What a stream that somebody else made could carry, and what would break a promise.
+_MUST_BE_ABSENT: Config = {
+    "sealed": False,
+    "no_ack": False,
+    "mirror": None,
+    "sources": None,
+    "subject_transform": None,
+    "subject_delete_marker_ttl": 0,
+    "persist_mode": "default",
+    "max_msg_size": -1,
+}
+# At least this much: more does no harm.
+_AT_LEAST = {"duplicate_window"}
+
+
+async def ensure_stream(ask: Ask, wanted: Config) -> None:
+    """Make the stream unless it exists; either way read it back and compare.
+
+    Raises TopologyMismatch when it differs in anything Holdfast relies on, LogUnavailable when
+    JetStream refuses.
+    """
+    name = wanted["name"]
+    found = await _ask(ask, f"STREAM.INFO.{name}", b"")
+    if found.error is not None and found.error.err_code == NOT_FOUND:
+        # Pedantic: refuse instead of silently changing what does not go together.
+        body = msgspec.json.encode({**wanted, "pedantic": True})
+        created = await _ask(ask, f"STREAM.CREATE.{name}", body)
+        if created.error is not None and created.error.err_code != IN_USE:
+            raise LogUnavailable(f"stream {name} cannot be made: {created.error.description}")
+        found = await _ask(ask, f"STREAM.INFO.{name}", b"")
+    if found.config is None:
+        reason = found.error.description if found.error else "no configuration in the answer"
+        raise LogUnavailable(f"stream {name} cannot be read: {reason}")
+    compare(wanted, found.config)
+
+
+async def _ask(ask: Ask, subject: str, body: bytes) -> StreamAnswer:
+    return msgspec.json.decode(await ask(subject, body), type=StreamAnswer)
+
+
+def compare(wanted: Config, found: Config) -> None:
+    """Raise TopologyMismatch with every field of ``found`` that breaks what Holdfast relies on."""
+    name = wanted["name"]
+    faults = [
+        f"{field} is {_show(found.get(field))}, wanted {_show(value)}"
+        for field, value in {**_MUST_BE_ABSENT, **wanted}.items()
+        if not _fits(field, value, found.get(field))
+    ]
+    if faults:
+        raise TopologyMismatch(
+            f"stream {name} exists with another configuration: {'; '.join(faults)}. "
+            f"Change it (`nats stream edit {name}`), change Holdfast's settings to match, "
+            "or give Holdfast a NATS account of its own."
+        )
+
+
+def _fits(field: str, wanted: object, found: object) -> bool:
+    if found is None:  # servers leave out what is unset
+        return wanted in (False, 0, None, "default", -1)
+    if field in _AT_LEAST and isinstance(found, int) and isinstance(wanted, int):
+        return found >= wanted
+    if wanted == -1:
+        return found in (-1, 0)  # no limit
+    return found == wanted
+
+
+def _show(value: object) -> str:
+    return "unset" if value is None else msgspec.json.encode(value).decode()
