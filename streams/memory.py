@@ -1,0 +1,241 @@
+"""The reference log: the same promises in one process, kept in lists, with faults on demand.
+
+Every fact goes through the codec, so what a unit test reads back is what the real log would give.
+"""
+
+import asyncio
+import enum
+import itertools
+import time
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from streams.codec import HEADER_LINE, decode, encode_headers, encode_payload
+from streams.log import (
+    Appended,
+    BadFact,
+    Conflict,
+    Draft,
+    Fact,
+    LogFull,
+    LogReset,
+    LogState,
+    LogUnavailable,
+    TooLarge,
+)
+from streams.plan.events import Heartbeat, Progress
+from streams.subjects import PLANS, subject_of
+
+BATCH = 500
+
+
+class Fault(enum.Enum):
+    """What may happen to the next append."""
+
+    CONFLICT = "somebody else was quicker"
+    LOST_BEFORE = "unavailable, and nothing was written"
+    LOST_AFTER = "unavailable, although it was written"
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """One message; ``expires_at`` None means never."""
+
+    sequence: int
+    at: float
+    subject: str
+    headers: bytes
+    payload: bytes
+    expires_at: float | None
+
+
+class MemoryLog:
+    """`streams.log.Log` without a server.
+
+    ``clock`` gives the log's time in seconds since the epoch. ``max_bytes`` counts payloads.
+    Tests use `fail_next`, `publish` (a message by hand), `expire` and `reset` besides.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        *,
+        max_bytes: int | None = None,
+        max_payload: int = 1024 * 1024,
+        chatter_ttl_s: float = 86_400,
+    ) -> None:
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._max_payload = max_payload
+        self._chatter_ttl_s = chatter_ttl_s
+        self._faults: deque[Fault] = deque()
+        self._ids = itertools.count(1)
+        self._epochs = itertools.count(1)
+        self._closed = False
+        self._empty()
+
+    def _empty(self) -> None:
+        self._epoch = f"memory-{next(self._epochs)}"
+        self._messages: list[Stored] = []
+        self._head = 0
+        self._size_bytes = 0
+        self._last: dict[str, list[int]] = {}
+        self._grown = asyncio.Event()
+
+    @property
+    def connected(self) -> bool:
+        """Always, until it is closed."""
+        return not self._closed
+
+    @property
+    def last_error(self) -> str | None:
+        """Nothing is ever wrong with it."""
+        return None
+
+    async def append(self, draft: Draft) -> Appended | Conflict:
+        """See `streams.log.Log.append`."""
+        subject = subject_of(draft.plan_id, draft.task_id)
+        if not draft.events:
+            raise ValueError("a draft has at least one event")
+        # Others get their turn before it is stored, and before it is answered.
+        await asyncio.sleep(0)
+        fault = self._faults.popleft() if self._faults else None
+        if self._closed or fault is Fault.LOST_BEFORE:
+            raise LogUnavailable("the log does not answer")
+        outcome = self._store_all(draft, subject, fault)
+        await asyncio.sleep(0)
+        if fault is Fault.LOST_AFTER:
+            raise LogUnavailable("the log does not answer")
+        return outcome
+
+    async def follow(self, after: int) -> AsyncIterator[list[Fact | BadFact]]:
+        """See `streams.log.Log.follow`."""
+        epoch = self._epoch
+        while not self._closed:
+            if epoch != self._epoch or self._head < after:
+                raise LogReset(f"the log ends at {self._head}, before {after}, or was made anew")
+            grown = self._grown
+            start = bisect_right(self._messages, after, key=_sequence)
+            facts = [_fact(message) for message in self._messages[start : start + BATCH]]
+            if facts:
+                after = facts[-1].sequence
+                yield facts
+            else:
+                await grown.wait()
+
+    async def read(
+        self, plan_id: str, task_id: str | None = None, *, after: int = 0, up_to: int | None = None
+    ) -> list[Fact | BadFact]:
+        """See `streams.log.Log.read`."""
+        subject = subject_of(plan_id, task_id)
+        below = f"{subject}." if task_id is None else None
+        await asyncio.sleep(0)
+        start = bisect_right(self._messages, after, key=_sequence)
+        end = None if up_to is None else bisect_right(self._messages, up_to, key=_sequence)
+        return [
+            _fact(message)
+            for message in self._messages[start:end]
+            if message.subject == subject or (below and message.subject.startswith(below))
+        ]
+
+    async def first_of(self, plan_id: str) -> Fact | BadFact | None:
+        """See `streams.log.Log.first_of`."""
+        await asyncio.sleep(0)
+        sequences = self._last.get(subject_of(plan_id))
+        if not sequences:
+            return None
+        return _fact(self._messages[bisect_left(self._messages, sequences[0], key=_sequence)])
+
+    async def state(self) -> LogState:
+        """See `streams.log.Log.state`."""
+        await asyncio.sleep(0)
+        return LogState(
+            stream="MEMORY",
+            first=self._messages[0].sequence if self._messages else self._head + 1,
+            head=self._head,
+            size_bytes=self._size_bytes,
+            epoch=self._epoch,
+        )
+
+    async def close(self) -> None:
+        """See `streams.log.Log.close`."""
+        self._closed = True
+        self._announce()
+
+    # What only tests do.
+
+    def fail_next(self, *faults: Fault) -> None:
+        """Let the next appends meet these faults, one each."""
+        self._faults.extend(faults)
+
+    def publish(self, subject: str, payload: bytes, headers: bytes = b"") -> int:
+        """Store a message as it is, like somebody with the NATS command line; its sequence."""
+        if not subject.startswith(f"{PLANS}."):
+            raise ValueError(f"the log does not hold {subject}")
+        self._store(subject, headers, payload, None)
+        self._announce()
+        return self._head
+
+    def expire(self) -> None:
+        """Forget every heartbeat and progress whose time has come by the clock."""
+        now = self._clock()
+        gone = [
+            message
+            for message in self._messages
+            if message.expires_at is not None and message.expires_at <= now
+        ]
+        for message in gone:
+            self._messages.remove(message)
+            self._size_bytes -= len(message.payload)
+            self._last[message.subject].remove(message.sequence)
+
+    def reset(self) -> None:
+        """Throw everything away, as a stream that was deleted and made anew."""
+        grown = self._grown
+        self._empty()
+        grown.set()
+
+    # Storing.
+
+    def _store_all(self, draft: Draft, subject: str, fault: Fault | None) -> Appended | Conflict:
+        payloads = [encode_payload(event) for event in draft.events]
+        if any(len(payload) > self._max_payload for payload in payloads):
+            raise TooLarge(f"one event is larger than {self._max_payload} bytes")
+        sequences = self._last.get(subject)
+        actual = sequences[-1] if sequences else 0
+        if fault is Fault.CONFLICT or actual != draft.expected:
+            return Conflict(actual)
+        size = sum(map(len, payloads))
+        if self._max_bytes is not None and self._size_bytes + size > self._max_bytes:
+            raise LogFull(f"the log is full: it holds at most {self._max_bytes} bytes")
+        for event, payload in zip(draft.events, payloads, strict=True):
+            lines = encode_headers(event, f"memory-{next(self._ids)}", draft.origin)
+            short = isinstance(event, Heartbeat | Progress)
+            expires_at = self._clock() + self._chatter_ttl_s if short else None
+            self._store(subject, HEADER_LINE + lines + b"\r\n", payload, expires_at)
+        self._announce()
+        return Appended(self._head)
+
+    def _store(
+        self, subject: str, headers: bytes, payload: bytes, expires_at: float | None
+    ) -> None:
+        self._head += 1
+        self._size_bytes += len(payload)
+        self._last.setdefault(subject, []).append(self._head)
+        self._messages.append(
+            Stored(self._head, self._clock(), subject, headers, payload, expires_at)
+        )
+
+    def _announce(self) -> None:
+        grown, self._grown = self._grown, asyncio.Event()
+        grown.set()
+
+
+def _sequence(message: Stored) -> int:
+    return message.sequence
+
+
+def _fact(message: Stored) -> Fact | BadFact:
+    return decode(message.sequence, message.at, message.subject, message.headers, message.payload)
