@@ -251,6 +251,14 @@ class Board:
         """How many tasks sit in the lanes, reserved ones included."""
         return len(self._seats)
 
+    def backlog(self) -> dict[Lane, tuple[int, float | None]]:
+        """Per lane: how many tasks are claimable, and since when (log time) the oldest is."""
+        counts: dict[Lane, tuple[int, float | None]] = {"ready": (0, None), "refining": (0, None)}
+        for seat in self._seats.values():
+            tasks, oldest = counts[seat.lane]
+            counts[seat.lane] = tasks + 1, min(seat.since, seat.since if oldest is None else oldest)
+        return counts
+
     def expired(self) -> list[tuple[Plan, Task]]:
         """RUNNING tasks whose lease is over, as far as `advance` was told."""
         return list(self._expired.values())

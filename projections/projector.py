@@ -60,6 +60,7 @@ class Projector:
         self._observe_time = observe_time
         self._pending = Pending()
         self._drained_sequence = board.sequence
+        self._behind_since: float | None = None
         self._dirty = asyncio.Event()
         self._waiting_fold: dict[int, list[asyncio.Future[str | None]]] = {}
         self._waiting_flush: list[tuple[int, asyncio.Future[None]]] = []
@@ -91,6 +92,8 @@ class Projector:
         for change in board.drain():
             self._pending.add(change)
         self._drained_sequence = board.sequence
+        if self._behind_since is None:
+            self._behind_since = self._now()
         self._dirty.set()
         for passed in [sequence for sequence in waiting if sequence <= board.sequence]:
             _resolve(waiting.pop(passed), board.ignored.get(passed))
@@ -172,6 +175,11 @@ class Projector:
     # -- read models ------------------------------------------------------------------------
 
     @property
+    def lag_s(self) -> float:
+        """How long ago the oldest fact that SQLite has not got was folded."""
+        return 0.0 if self._behind_since is None else self._now() - self._behind_since
+
+    @property
     def pending_rows(self) -> int:
         """How many rows wait to be written."""
         return len(self._pending)
@@ -198,6 +206,7 @@ class Projector:
             log.info("database_recovered", sequence=sequence)
         self.flush_error = None
         self.flushed_sequence = sequence
+        self._behind_since = self._now() if self._dirty.is_set() else None
         arrived = [waiter for waiter in self._waiting_flush if waiter[0] <= sequence]
         self._waiting_flush = [waiter for waiter in self._waiting_flush if waiter[0] > sequence]
         _resolve([future for _, future in arrived], None)

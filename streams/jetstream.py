@@ -36,7 +36,7 @@ from streams.log import (
     LogState,
     LogUnavailable,
 )
-from streams.reader import Reader
+from streams.reader import Reader, seconds_of
 from streams.subjects import audit_subject, subject_of, tasks_of
 from streams.topology import (
     NOT_FOUND,
@@ -72,6 +72,7 @@ class InfoAnswer(msgspec.Struct, frozen=True):
     """What STREAM.INFO says, as far as we ask."""
 
     created: str = ""
+    ts: str = ""
     state: StreamExtent = StreamExtent()
     error: ApiError | None = None
 
@@ -295,6 +296,7 @@ class JetStreamLog:
             head=info.state.last_seq,
             size_bytes=info.state.bytes,
             epoch=_epoch(info),
+            at=seconds_of(info.ts.encode()),
         )
 
     async def publish_audit(

@@ -97,13 +97,17 @@ class Conflict(msgspec.Struct, frozen=True, gc=False):
 
 
 class LogState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The log's extent: first and last sequence, bytes, and an id that changes when it is made anew."""
+    """The log's extent: first and last sequence, bytes, and an id that changes when it is made anew.
+
+    ``at`` is what the log's clock showed when it answered, in seconds since the epoch.
+    """
 
     stream: str
     first: int
     head: int
     size_bytes: int
     epoch: str
+    at: float
 
 
 class Log(Protocol):

@@ -157,6 +157,7 @@ class MemoryLog:
             head=self._head,
             size_bytes=self._size_bytes,
             epoch=self._epoch,
+            at=self._clock(),
         )
 
     async def close(self) -> None:

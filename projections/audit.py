@@ -1,0 +1,149 @@
+"""The audit trail as rows: what happened around the log, one row per message of the AUDIT stream."""
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Raw
+
+from projections import bulk
+from projections.database import Checkpoint, Database
+from projections.pages import Page, Selection, checked_limit, key_of, page_of
+from projections.views import moment
+from streams.plan.events import NOTHING
+
+STREAM = "AUDIT"
+
+# The entry is kept as it was said; beside it only what it can be found by.
+DDL = """
+CREATE TABLE audit (
+    sequence INTEGER PRIMARY KEY,
+    event TEXT NOT NULL,
+    plan_id TEXT,
+    task_id TEXT,
+    owner TEXT,
+    entry BLOB NOT NULL
+);
+CREATE INDEX audit_by_event ON audit(event);
+CREATE INDEX audit_by_plan ON audit(plan_id, task_id) WHERE plan_id IS NOT NULL;
+CREATE INDEX audit_by_owner ON audit(owner) WHERE owner IS NOT NULL;
+"""
+
+INSERT = bulk.insert_new("audit", ("sequence", "event", "plan_id", "task_id", "owner", "entry"))
+
+AuditClass = Literal["success", "always"]
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message of the AUDIT stream (SIGNALS.md); ``at`` in seconds since the epoch.
+
+    ``expected`` and ``actual`` are any JSON: what the writer assumed and what was there.
+    """
+
+    at: float
+    event: str
+    class_: AuditClass = msgspec.field(name="class")
+    plan_id: str | None = None
+    task_id: str | None = None
+    owner: str | None = None
+    attempt: int | None = None
+    expected: Raw = NOTHING
+    actual: Raw = NOTHING
+    trace_id: str | None = None
+    instance: str | None = None
+    detail: str | None = None
+
+
+class AuditView(msgspec.Struct, kw_only=True):
+    """One entry as ``GET /v1/audit`` shows it; ``sequence`` is its place in the AUDIT stream."""
+
+    sequence: int
+    at: datetime
+    event: str
+    class_: AuditClass = msgspec.field(name="class")
+    plan_id: str | None
+    task_id: str | None
+    owner: str | None
+    attempt: int | None
+    expected: Raw
+    actual: Raw
+    trace_id: str | None
+    instance: str | None
+    detail: str | None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Entry).decode
+
+
+# -- rows -------------------------------------------------------------------------------------
+
+
+def row(sequence: int, entry: Entry) -> bulk.Row:
+    """The row of the entry that stands at ``sequence`` of the AUDIT stream."""
+    return (sequence, entry.event, entry.plan_id, entry.task_id, entry.owner, _encode(entry))
+
+
+async def apply(
+    database: Database, entries: Sequence[tuple[int, Entry]], sequence: int, epoch: str
+) -> None:
+    """Write entries with their sequences, and that AUDIT has been read up to ``sequence``.
+
+    Saying it twice is saying it once. Raises DatabaseUnavailable.
+    """
+    calls = INSERT.calls([row(at, entry) for at, entry in entries])
+    await database.write(calls, Checkpoint(STREAM, sequence, epoch))
+
+
+async def forget(database: Database, before: int) -> None:
+    """Remove entries below sequence ``before``: the stream itself no longer has them."""
+    await database.write([("DELETE FROM audit WHERE sequence < ?", [(before,)])])
+
+
+# -- queries ----------------------------------------------------------------------------------
+
+
+def _shown(_: sqlite3.Cursor, found: tuple[Any, ...]) -> tuple[int, AuditView]:
+    sequence, encoded = found
+    entry = _decode(encoded)
+    view = AuditView(
+        sequence=sequence,
+        at=moment(entry.at),
+        event=entry.event,
+        class_=entry.class_,
+        plan_id=entry.plan_id,
+        task_id=entry.task_id,
+        owner=entry.owner,
+        attempt=entry.attempt,
+        expected=entry.expected,
+        actual=entry.actual,
+        trace_id=entry.trace_id,
+        instance=entry.instance,
+        detail=entry.detail,
+    )
+    return sequence, view
+
+
+async def page(
+    database: Database,
+    *,
+    event: str | None = None,
+    plan_id: str | None = None,
+    task_id: str | None = None,
+    owner: str | None = None,
+    after: str | None = None,
+    limit: int = 50,
+) -> Page[AuditView]:
+    """Audit entries, the newest first."""
+    chosen = Selection()
+    filters = {"event": event, "plan_id": plan_id, "task_id": task_id, "owner": owner}
+    for column, wanted in filters.items():
+        if wanted is not None:
+            chosen.add(f"{column} = ?", wanted)
+    if after is not None:
+        chosen.add("sequence < ?", key_of("audit", after))
+    sql = f"SELECT sequence, entry FROM audit {chosen.where} ORDER BY sequence DESC LIMIT ?"
+    rows = await database.read(sql, (*chosen.parameters, checked_limit(limit) + 1), _shown)
+    return page_of("audit", rows, limit)

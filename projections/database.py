@@ -1,0 +1,239 @@
+"""The SQLite file behind the read models: one writer, a few readers, and a checkpoint in every write.
+
+Rows and checkpoint change in one transaction, so a crash neither loses nor repeats a fact. The
+file can always be rebuilt from the log, which is why a commit need not be synced to disk
+(``synchronous=NORMAL``): after a power cut the newest commits may be gone, never half of one.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import aiosqlite
+import msgspec
+
+from projections.bulk import Bulk, Call
+
+APPLICATION_ID = 0x486F6C64  # "Hold", in the file's header: whose file this is
+OLDEST_SQLITE = (3, 33)  # the first with UPDATE … FROM
+
+BUSY_TIMEOUT_S = 2.0
+READERS = 3
+READER_WAIT_S = 5.0
+QUERY_TIME_S = 5.0
+
+CHECKPOINT_DDL = """
+CREATE TABLE checkpoint (
+    stream TEXT PRIMARY KEY, sequence INTEGER NOT NULL, epoch TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+_CHECKPOINT = Bulk(
+    ("stream", "sequence", "epoch"),
+    "INSERT OR REPLACE INTO checkpoint SELECT * FROM v WHERE stream IS NOT NULL",
+)
+
+T = TypeVar("T")
+ReadRow = Callable[[sqlite3.Cursor, tuple[Any, ...]], T]
+
+
+class DatabaseUnavailable(Exception):
+    """SQLite did not do what was asked (locked, full, slow, closed, damaged); nothing was changed."""
+
+
+class MustRebuild(Exception):
+    """The file has another schema or is damaged: `discard` it and fold the log again."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True, gc=False):
+    """Up to where a stream has been folded into the rows; ``epoch`` is `LogState.epoch`."""
+
+    stream: str
+    sequence: int
+    epoch: str
+
+
+class Schema(msgspec.Struct, frozen=True):
+    """The statements that make an empty file usable, and the number of this shape."""
+
+    version: int
+    ddl: str
+
+
+class Database:
+    """An open file. Everything may be called from one event loop only; calls may overlap."""
+
+    def __init__(
+        self, writer: aiosqlite.Connection, readers: Sequence[aiosqlite.Connection]
+    ) -> None:
+        self._writer = writer
+        self._readers = tuple(readers)
+        self._writing = asyncio.Lock()
+        self._idle: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
+        for reader in readers:
+            self._idle.put_nowait(reader)
+
+    @classmethod
+    async def open(
+        cls, path: Path, schema: Schema, *, busy_timeout_s: float = BUSY_TIMEOUT_S
+    ) -> Self:
+        """Open ``path``, made new if it is missing or empty.
+
+        Raises MustRebuild for a file of another schema version, DatabaseUnavailable for a file
+        that is not Holdfast's or cannot be opened.
+        """
+        connections: list[aiosqlite.Connection] = []
+        try:
+            for _ in range(1 + READERS):
+                connections.append(await _connect(path, busy_timeout_s))
+                if len(connections) == 1:
+                    await _prepare(connections[0], path, schema)
+            for reader in connections[1:]:
+                await reader.execute_fetchall("PRAGMA query_only=1")
+        except BaseException:
+            for connection in connections:
+                await connection.close()
+            raise
+        return cls(connections[0], connections[1:])
+
+    async def close(self) -> None:
+        """Let go of the file. What runs ends first; what comes later is DatabaseUnavailable."""
+        for connection in (*self._readers, self._writer):
+            with suppress(sqlite3.Error, ValueError):
+                await connection.close()
+
+    async def write(self, calls: Iterable[Call], checkpoint: Checkpoint | None = None) -> None:
+        """Execute ``calls`` and move ``checkpoint`` in one transaction: all of it or nothing.
+
+        Raises DatabaseUnavailable; the same write may then be tried again.
+        """
+        async with self._writing:
+            with _sqlite_errors("the write"):
+                await self._write(calls, checkpoint)
+
+    async def _write(self, calls: Iterable[Call], checkpoint: Checkpoint | None) -> None:
+        writer = self._writer
+        try:
+            for statement, parameters in calls:
+                await writer.executemany(statement, parameters)  # begins the transaction
+            if checkpoint is not None:
+                row = (checkpoint.stream, checkpoint.sequence, checkpoint.epoch)
+                for statement, parameters in _CHECKPOINT.calls([row]):
+                    await writer.executemany(statement, parameters)
+            await writer.commit()
+        except BaseException:
+            with suppress(sqlite3.Error, ValueError):
+                await asyncio.shield(writer.rollback())
+            raise
+
+    async def read(
+        self,
+        sql: str,
+        parameters: Sequence[Any],
+        row: ReadRow[T],
+        *,
+        within_s: float = QUERY_TIME_S,
+    ) -> list[T]:
+        """The answer of ``sql``, each row turned into a T by ``row`` in the reader's thread.
+
+        Raises DatabaseUnavailable, also when all readers stay busy or the query takes too long.
+        """
+        with _sqlite_errors("the query"):
+            async with self._reader() as reader:
+                reader.row_factory = row  # pyright: ignore[reportAttributeAccessIssue]
+                try:
+                    async with asyncio.timeout(within_s):
+                        return list(await reader.execute_fetchall(sql, parameters))  # pyright: ignore[reportReturnType]
+                except BaseException:
+                    await reader.interrupt()
+                    raise
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[aiosqlite.Connection]:
+        async with asyncio.timeout(READER_WAIT_S):
+            reader = await self._idle.get()
+        try:
+            yield reader
+        finally:
+            self._idle.put_nowait(reader)
+
+    async def checkpoint(self, stream: str = "PLANS") -> Checkpoint | None:
+        """Up to where ``stream`` is in the rows; None: nothing was ever written."""
+        found = await self.read(
+            "SELECT stream, sequence, epoch FROM checkpoint WHERE stream = ?",
+            (stream,),
+            lambda _, row: Checkpoint(*row),
+        )
+        return found[0] if found else None
+
+
+def discard(path: Path) -> None:
+    """Remove the file and what SQLite keeps beside it; it must not be open."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+# -- opening ----------------------------------------------------------------------------------
+
+
+async def _connect(path: Path, busy_timeout_s: float) -> aiosqlite.Connection:
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise DatabaseUnavailable(
+            f"SQLite {sqlite3.sqlite_version} is too old; Holdfast needs 3.33 or newer"
+        )
+    with _sqlite_errors(f"opening {path}"):
+        return await aiosqlite.connect(path, timeout=busy_timeout_s, isolation_level="IMMEDIATE")
+
+
+async def _prepare(connection: aiosqlite.Connection, path: Path, schema: Schema) -> None:
+    """Make a new file usable, or make sure that an old one is."""
+    with _sqlite_errors(f"opening {path}"):
+        try:
+            version = await _pragma(connection, "user_version")
+            owner = await _pragma(connection, "application_id")
+            tables = await _pragma(connection, "schema_version")
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise MustRebuild(f"{path} is damaged: {error}") from error
+        if owner == APPLICATION_ID and version != schema.version:
+            raise MustRebuild(f"{path} has schema {version}, this version needs {schema.version}")
+        if owner != APPLICATION_ID and (owner or version or tables):
+            raise DatabaseUnavailable(f"{path} is not a database of Holdfast: move it away")
+        await connection.execute_fetchall("PRAGMA journal_mode=WAL")
+        await connection.execute_fetchall("PRAGMA synchronous=NORMAL")
+        if owner == 0:
+            await _create(connection, schema)
+
+
+async def _create(connection: aiosqlite.Connection, schema: Schema) -> None:
+    await connection.executescript(
+        f"BEGIN IMMEDIATE; {CHECKPOINT_DDL} {schema.ddl} PRAGMA user_version={schema.version};"
+        f"PRAGMA application_id={APPLICATION_ID}; COMMIT"
+    )
+
+
+async def _pragma(connection: aiosqlite.Connection, name: str) -> int:
+    rows = list(await connection.execute_fetchall(f"PRAGMA {name}"))
+    return int(rows[0][0])
+
+
+class _sqlite_errors:  # noqa: N801  (reads as a phrase: with _sqlite_errors("the write"))
+    """Turn what SQLite, its thread and its rows can raise into DatabaseUnavailable."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        if isinstance(error, TimeoutError):
+            raise DatabaseUnavailable(f"{self._doing} took too long") from error
+        # aiosqlite says ValueError when its connection is closed, msgspec when a row is damaged.
+        if isinstance(error, sqlite3.Error | ValueError | OverflowError):
+            raise DatabaseUnavailable(f"{self._doing} failed: {error}") from error

@@ -1,0 +1,174 @@
+"""Plans as rows: one per plan, what was submitted beside it, and its labels for looking it up."""
+
+import sqlite3
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from projections import bulk
+from projections.database import Database
+from projections.pages import Page, Selection, checked_limit, key_of, page_of
+from projections.views import PlanView, moment, moment_or_none
+from streams.plan.events import Submitted
+from streams.plan.state import TASK_STATUSES, Plan, PlanStatus, TaskStatus
+
+# What never changes stands apart: SQLite rewrites whole rows, and a context may be large. Most
+# plans of an old log are COMPLETED, so an index of the others is small and finds the rest.
+DDL = """
+CREATE TABLE plans (
+    first_sequence INTEGER PRIMARY KEY,
+    plan_id TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    status TEXT NOT NULL,
+    finished_at REAL,
+    sequence INTEGER NOT NULL,
+    subject_sequence INTEGER NOT NULL,
+    paused INTEGER NOT NULL,
+    cancelled INTEGER NOT NULL,
+    ever_claimed INTEGER NOT NULL,
+    unreadable_at INTEGER,
+    counts BLOB NOT NULL
+);
+CREATE UNIQUE INDEX plans_by_id ON plans(plan_id);
+CREATE INDEX plans_by_status ON plans(status) WHERE status <> 'COMPLETED';
+CREATE TABLE plan_specs (first_sequence INTEGER PRIMARY KEY, spec BLOB NOT NULL);
+CREATE TABLE plan_labels (
+    label TEXT NOT NULL, first_sequence INTEGER NOT NULL, PRIMARY KEY (label, first_sequence)
+) WITHOUT ROWID;
+"""
+
+FIXED = ("first_sequence", "plan_id", "created_at")
+CHANGING = (
+    "status", "finished_at", "sequence", "subject_sequence", "paused", "cancelled",
+    "ever_claimed", "unreadable_at", "counts",
+)  # fmt: skip
+
+INSERT = bulk.insert("plans", (*FIXED, *CHANGING))
+UPDATE = bulk.update("plans", ("first_sequence", *CHANGING))
+INSERT_SPEC = bulk.insert_new("plan_specs", ("first_sequence", "spec"))
+INSERT_LABEL = bulk.insert_new("plan_labels", ("label", "first_sequence"))
+
+_encode = msgspec.json.Encoder().encode
+_decode_spec = msgspec.json.Decoder(Submitted).decode
+_decode_counts = msgspec.json.Decoder(dict[TaskStatus, int]).decode
+
+
+# -- rows -------------------------------------------------------------------------------------
+
+
+def fixed_row(plan: Plan) -> bulk.Row:
+    """The part that never changes, in the order of FIXED."""
+    return (plan.first_sequence, plan.plan_id, plan.created_at)
+
+
+def spec_row(plan: Plan) -> bulk.Row:
+    """What was submitted; the tasks' own part stands with the tasks."""
+    return (plan.first_sequence, _encode(replace(plan.spec, tasks=())))
+
+
+def label_rows(plan: Plan) -> list[bulk.Row]:
+    """Each label twice: as ``key`` and as ``key=value``, the two ways to ask for it."""
+    labels: dict[str, None] = {}
+    for key, value in plan.spec.labels.items():
+        labels[key] = labels[f"{key}={value}"] = None
+    return [(label, plan.first_sequence) for label in labels]
+
+
+def changing_row(plan: Plan) -> bulk.Row:
+    """The key and the part that changes, in the order of CHANGING."""
+    return (
+        plan.first_sequence,
+        plan.status,
+        plan.finished_at,
+        plan.sequence,
+        plan.subject_sequence,
+        plan.paused,
+        plan.cancelled,
+        plan.ever_claimed,
+        plan.unreadable_at,
+        _encode(plan.counts),
+    )
+
+
+def restored(_: sqlite3.Cursor, row: tuple[Any, ...]) -> Plan:
+    """The plan in a row of RESTORE, without its tasks."""
+    return Plan(
+        first_sequence=row[0],
+        plan_id=row[1],
+        created_at=row[2],
+        finished_at=row[3],
+        sequence=row[4],
+        subject_sequence=row[5],
+        paused=bool(row[6]),
+        cancelled=bool(row[7]),
+        ever_claimed=bool(row[8]),
+        unreadable_at=row[9],
+        spec=_decode_spec(row[10]),
+        tasks={},
+        counts=dict.fromkeys(TASK_STATUSES, 0),
+    )
+
+
+RESTORE = """
+SELECT p.first_sequence, plan_id, created_at, finished_at, sequence, subject_sequence, paused,
+       cancelled, ever_claimed, unreadable_at, spec
+FROM plans p JOIN plan_specs s ON s.first_sequence = p.first_sequence
+"""
+
+
+# -- queries ----------------------------------------------------------------------------------
+
+_SHOW = """
+SELECT p.first_sequence, plan_id, status, created_at, finished_at, sequence, counts, spec
+FROM plans p JOIN plan_specs s ON s.first_sequence = p.first_sequence
+"""
+
+
+def _shown(_: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[int, PlanView]:
+    first_sequence, plan_id, status, created_at, finished_at, sequence, counts, spec = row
+    submitted = _decode_spec(spec)
+    view = PlanView(
+        plan_id=plan_id,
+        name=submitted.name,
+        status=status,
+        priority=submitted.priority,
+        labels=submitted.labels,
+        context=submitted.context,
+        created_at=moment(created_at),
+        finished_at=moment_or_none(finished_at),
+        sequence=sequence,
+        counts=_decode_counts(counts),
+    )
+    return first_sequence, view
+
+
+async def find(database: Database, plan_id: str) -> PlanView | None:
+    """The plan with this id."""
+    found = await database.read(f"{_SHOW} WHERE plan_id = ?", (plan_id,), _shown)
+    return found[0][1] if found else None
+
+
+async def page(
+    database: Database,
+    *,
+    status: PlanStatus | None = None,
+    label: str | None = None,
+    after: str | None = None,
+    limit: int = 50,
+) -> Page[PlanView]:
+    """Plans, the newest first. ``label`` is ``key`` (any value) or ``key=value``."""
+    chosen = Selection()
+    if status is not None:
+        chosen.add("status = ?", status)
+        if status != "COMPLETED":
+            chosen.add("status <> 'COMPLETED'")  # or SQLite does not see that its index fits
+    if label is not None:
+        chosen.add("l.label = ?", label)
+    key = "p.first_sequence" if label is None else "l.first_sequence"
+    if after is not None:
+        chosen.add(f"{key} < ?", key_of("plans", after))
+    labels = "" if label is None else "JOIN plan_labels l ON l.first_sequence = p.first_sequence"
+    sql = f"{_SHOW} {labels} {chosen.where} ORDER BY {key} DESC LIMIT ?"
+    rows = await database.read(sql, (*chosen.parameters, checked_limit(limit) + 1), _shown)
+    return page_of("plans", rows, limit)

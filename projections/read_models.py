@@ -1,0 +1,163 @@
+"""The read models together: their schema, what the fold has changed in them, and the way back.
+
+The projector folds a batch of facts, shows each changed plan to `Pending.add`, says with
+`Pending.advance` how far it is, and now and then calls `Pending.flush`. Rows are built at once,
+while they are true; a newer row replaces an older one, so a slow SQLite costs memory for the rows
+that differ, not for the facts. `restore` is the inverse: rows become the plans that were folded.
+"""
+
+import asyncio
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from projections import audit, executions, plans, tasks
+from projections.bulk import Call, Changes
+from projections.database import Checkpoint, Database, Schema
+from streams.plan.state import Plan, connect, recount
+
+STREAM = "PLANS"
+SCHEMA = Schema(version=1, ddl=plans.DDL + tasks.DDL + executions.DDL + audit.DDL)
+RESTORE_TIME_S = 600.0  # at start nobody waits, and a million unfinished tasks take a minute
+
+
+async def open_read_models(path: Path) -> Database:
+    """Open the read models' file (`Database.open`), made new if it is missing."""
+    return await Database.open(path, SCHEMA)
+
+
+class Pending:
+    """Rows that differ from those in SQLite, with the sequence up to which facts are in them."""
+
+    def __init__(self, sequence: int, epoch: str) -> None:
+        """Go on from a checkpoint (sequence 0: from nothing)."""
+        self._sequence = sequence
+        self._epoch = epoch
+        self._flushed = sequence
+        self._plans = Changes(plans.UPDATE, plans.INSERT)
+        self._plan_specs = Changes(plans.INSERT_SPEC)
+        self._labels = Changes(plans.INSERT_LABEL)
+        self._tasks = Changes(tasks.UPDATE, tasks.INSERT)
+        self._task_specs = Changes(tasks.INSERT_SPEC)
+        self._executions = Changes(executions.UPSERT)
+        self._tables = (
+            self._plan_specs, self._plans, self._labels,
+            self._task_specs, self._tasks, self._executions,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        """How many rows wait: who follows the log stops for a while when they are too many."""
+        return len(self._plans) + len(self._tasks) + len(self._executions)
+
+    @property
+    def sequence(self) -> int:
+        """Up to where facts have been taken in."""
+        return self._sequence
+
+    @property
+    def flushed(self) -> int:
+        """Up to where facts are in SQLite."""
+        return self._flushed
+
+    def add(self, plan: Plan) -> None:
+        """Take in what changed in ``plan`` since the last `advance`, and drain it."""
+        touched, closed = plan.drain()
+        since, first_sequence = self._sequence, plan.first_sequence
+        is_new = first_sequence > since
+        self._plans.changing[first_sequence] = plans.changing_row(plan)
+        if is_new:
+            self._add_new(plan)
+        rows, ended = self._tasks.changing, self._executions.changing
+        for task in touched:
+            ordinal = task.ordinal
+            rows[ordinal] = tasks.changing_row(task)
+            execution = task.execution
+            # Heartbeats touch the task and not its execution, whose row is then still good.
+            if execution is not None and execution.sequence > since:
+                row = executions.changing_row(ordinal, execution)
+                ended[execution.claimed_sequence] = row
+        for task_id, execution in closed:
+            row = executions.changing_row(plan.tasks[task_id].ordinal, execution)
+            ended[execution.claimed_sequence] = row
+
+    def _add_new(self, plan: Plan) -> None:
+        first_sequence = plan.first_sequence
+        self._plans.fixed[first_sequence] = plans.fixed_row(plan)
+        self._plan_specs.changing[first_sequence] = plans.spec_row(plan)
+        for row in plans.label_rows(plan):
+            self._labels.changing[row] = row
+        fixed, specs = self._tasks.fixed, self._task_specs.changing
+        for task in plan.tasks.values():
+            fixed[task.ordinal] = tasks.fixed_row(first_sequence, task)
+            specs[task.ordinal] = tasks.spec_row(task)
+
+    def advance(self, sequence: int) -> None:
+        """Every plan that changed by facts up to ``sequence`` has been added."""
+        self._sequence = sequence
+
+    async def flush(self, database: Database) -> int:
+        """Write all rows and the checkpoint in one transaction; answers the sequence reached.
+
+        Rows may be added meanwhile; they belong to the next flush. Raises DatabaseUnavailable:
+        then nothing was written and nothing is lost, and the flush may be tried again. One flush
+        at a time. Only call between `advance` and the next `add`.
+        """
+        sequence = self._sequence
+        taken = [table.cut() for table in self._tables]
+        try:
+            await database.write(_calls(taken), Checkpoint(STREAM, sequence, self._epoch))
+        except BaseException:
+            for table, rows in zip(self._tables, taken, strict=True):
+                table.put_back(rows)
+            raise
+        self._flushed = sequence
+        return sequence
+
+
+def _calls(tables: list[Changes]) -> list[Call]:
+    return [call for table in tables for call in table.calls()]
+
+
+async def restore(database: Database) -> list[Plan]:
+    """Every unfinished plan as it was folded up to the checkpoint, in the order of submission.
+
+    The executions of running tasks come with them; those of others do not. Raises
+    DatabaseUnavailable.
+    """
+    return await _restore(database, "p.finished_at IS NULL", ())
+
+
+async def restore_plan(database: Database, plan_id: str) -> Plan | None:
+    """One plan as it was folded up to the checkpoint, finished or not."""
+    found = await _restore(database, "p.plan_id = ?", (plan_id,))
+    return found[0] if found else None
+
+
+async def _restore(database: Database, chosen: str, parameters: tuple[str, ...]) -> list[Plan]:
+    found = await database.read(
+        f"{plans.RESTORE} WHERE {chosen} ORDER BY p.first_sequence",
+        parameters,
+        plans.restored,
+        within_s=RESTORE_TIME_S,
+    )
+    folded = {plan.first_sequence: plan for plan in found}
+    rows = await database.read(
+        f"{tasks.RESTORE} JOIN plans p ON p.first_sequence = t.first_sequence "
+        f"WHERE {chosen} ORDER BY t.ordinal",
+        parameters,
+        tasks.restored,
+        within_s=RESTORE_TIME_S,
+    )
+    for first_sequence, task in rows:
+        folded[first_sequence].tasks[task.spec.id] = task
+    for plan in found:
+        _complete(plan)
+        await asyncio.sleep(0)  # thousands of plans must not hold the loop
+    return found
+
+
+def _complete(plan: Plan) -> None:
+    specs = tuple(task.spec for task in plan.tasks.values())
+    plan.spec = replace(plan.spec, tasks=specs)
+    connect(plan)
+    recount(plan)

@@ -1,0 +1,28 @@
+"""Shows how much waits to be claimed, how old it is, and how far the read models are behind."""
+
+from service.core import Core
+from service.daemons.schedulers import Daemon
+from service.door import Door
+
+PERIOD_S = 1.0
+
+
+async def _step(core: Core) -> None:
+    metrics, now = core.metrics, core.now()
+    for lane, (tasks, oldest) in core.board.backlog().items():
+        metrics.set("agent.task.backlog.current", tasks, lane=lane)
+        age_s = 0.0 if oldest is None else max(now - oldest, 0.0)
+        metrics.set("agent.task.backlog.oldest_age", age_s, lane=lane)
+    projector = core.projector
+    metrics.set("agent.projection.sequence", projector.flushed_sequence)
+    metrics.set("agent.projection.lag.events", core.board.sequence - projector.flushed_sequence)
+    metrics.set("agent.projection.lag.seconds", projector.lag_s)
+
+
+async def _step_through(door: Door) -> None:
+    await door.call(_step)
+
+
+def backlog_sampler() -> Daemon:
+    """Samples once a second."""
+    return Daemon(name="backlog_sampler", period_s=PERIOD_S, step=_step_through)

@@ -1,0 +1,45 @@
+"""Watches expired leases, and closes those that no claim may take over, so nothing runs for ever."""
+
+from service.core import Core
+from service.daemons.schedulers import Daemon
+from service.door import Door
+from streams.plan.decide import can_reclaim
+
+PERIOD_S = 1.0
+MAX_PER_TICK = 500
+
+
+async def _step(core: Core) -> None:
+    metrics, now = core.metrics, core.now()
+    core.board.advance(now)
+    expired = core.board.expired()
+    ages = [now - task.lease_until for _, task in expired if task.lease_until is not None]
+    metrics.set("agent.task.expired_running.current", len(ages))
+    metrics.set("agent.task.expired_running.oldest", max(ages, default=0.0))
+    if ages:
+        metrics.count("agent.task.expired_running.detected.total")
+    nobody_may_claim = [
+        (plan.plan_id, task.spec.id)
+        for plan, task in expired
+        if not (plan.hands_out_tasks and can_reclaim(task, now))
+    ]
+    for plan_id, task_id in nobody_may_claim[:MAX_PER_TICK]:
+        await core.expire(plan_id, task_id)
+    metrics.set("agent.task.expired_running.last_check_timestamp", core.now())
+
+
+async def _step_through(door: Door) -> None:
+    try:
+        await door.call(_step)
+    except Exception:
+        await door.call(_count_error)
+        raise
+
+
+async def _count_error(core: Core) -> None:
+    core.metrics.count("agent.task.expired_running.check_error.total")
+
+
+def lease_monitor() -> Daemon:
+    """Looks at expired leases once a second."""
+    return Daemon(name="lease_monitor", period_s=PERIOD_S, step=_step_through)

@@ -1,0 +1,22 @@
+"""Appends the last fact of plans whose own closer died, or that another instance left unclosed."""
+
+from service.core import Core
+from service.daemons.schedulers import Daemon
+from service.door import Door
+
+PERIOD_S = 1.0
+MAX_PER_TICK = 200
+
+
+async def _step(core: Core) -> None:
+    for plan_id in list(core.board.finishable)[:MAX_PER_TICK]:
+        core.close_plan(plan_id)
+
+
+async def _step_through(door: Door) -> None:
+    await door.call(_step)
+
+
+def plan_closer() -> Daemon:
+    """Sweeps once a second."""
+    return Daemon(name="plan_closer", period_s=PERIOD_S, step=_step_through)
