@@ -1,0 +1,244 @@
+"""One claimed task from its dispatch to its result: wait for a thread, start, run, report."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+from typing import Protocol
+
+import structlog
+from msgspec import Raw
+
+from service.answers import OwnerAnswer
+from service.executor.execution import Ending, Failure, Success, execute
+from service.executor.handlers.contract import Handler, StopReason
+from service.executor.heartbeats import Heartbeats
+from service.executor.leases import Lease
+from service.executor.pool import Place
+from service.executor.processes import ProcessWorkers
+from service.executor.reports import Answer, Reporter
+from service.metrics import Metrics
+from streams.log import TooLarge
+from streams.plan import commands
+from streams.plan.decide import Invalid
+
+GRACE_S = 3.0  # how long a cancelled handler is waited for before its attempt goes on without it
+
+log = structlog.get_logger("holdfast.executor")
+
+
+class Workshop(Protocol):
+    """What every attempt works with."""
+
+    reporter: Reporter
+    heartbeats: Heartbeats
+    metrics: Metrics
+    processes: ProcessWorkers
+    timeout_s: float
+    timeout_retry_max: int
+
+
+class Attempt:
+    """Carries one lease through; `run` never raises."""
+
+    def __init__(self, lease: Lease, handler: Handler, place: Place, workshop: Workshop) -> None:
+        self.lease = lease
+        self._handler = handler
+        self._place = place
+        self._shop = workshop
+        self._traceparent = ""
+        self._timeout_s = min(lease.claim.timeout_s, workshop.timeout_s)
+
+    async def run(self) -> None:
+        """Do the task and report it; whatever goes wrong here is left to the lease's expiry."""
+        self._shop.heartbeats.watch(self.lease)
+        try:
+            await self._run()
+        except Exception:
+            log.exception("attempt_abandoned", **self._named())
+        finally:
+            self._shop.heartbeats.forget(self.lease)
+            self.lease.retire()
+            self._place.close()
+
+    async def _run(self) -> None:
+        await self._thread_or_stop()
+        ending: Ending | None = None
+        if not self.lease.cancellation.is_set() and not await self._started():
+            return
+        if not self.lease.cancellation.is_set():
+            ending = await self._executed()
+        self._place.leave()
+        if (under_way := self.lease.retire()) is not None:
+            await asyncio.wrap_future(under_way)
+        await self._report(ending)
+
+    async def _thread_or_stop(self) -> None:
+        """Wait for a thread, unless the attempt is stopped before there is one."""
+        if self._place.has_thread():
+            await self._place.thread()
+            return
+        waiting = asyncio.ensure_future(self._place.thread())
+        self._on_cancel(waiting.cancel)
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            if not self.lease.cancellation.is_set():
+                raise
+
+    async def _started(self) -> bool:
+        """Say that the work begins; the handler may run only if that was accepted."""
+        plan_id, task_id, attempt = self.lease.key
+        command = commands.Start(
+            plan_id=plan_id, task_id=task_id, owner=self.lease.owner, attempt=attempt
+        )
+        answer = await self._say(command, self.lease.fence_at)
+        if isinstance(answer, OwnerAnswer):
+            return True
+        log.warning("start_refused", **self._named(), answer=repr(answer))
+        return False
+
+    # -- the handler ------------------------------------------------------------------------
+
+    async def _executed(self) -> Ending | None:
+        """Run the handler; None when it ignores its cancellation and is no longer waited for."""
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        work = self._place.run(self._work)
+        work.add_done_callback(lambda _: _settle(over))
+        deadline = loop.call_later(self._timeout_s, self.lease.stop, "timeout")
+        self._on_cancel(lambda: loop.call_later(GRACE_S, _settle, over))
+        try:
+            await over
+        finally:
+            deadline.cancel()
+        if not work.done():
+            log.warning("handler_ignores_cancellation", **self._named(), reason=self._reason)
+            work.add_done_callback(self._ended_late)
+            return None
+        return work.result()
+
+    def _work(self) -> Ending:
+        """In the worker thread."""
+        waited_s = max(monotonic() - self.lease.claimed_at, 0.0)
+        self._shop.metrics.observe("agent.task.claim_to_start.latency", waited_s)
+        work = self.lease.assignment(self._timeout_s, self._traceparent)
+        cancelled = self.lease.cancellation
+        if self._handler.pool == "process":
+            return self._shop.processes.execute(self._handler, work, cancelled, self._show)
+        return execute(self._handler, work, cancelled, self._show)
+
+    def _show(self, data: Raw) -> None:
+        if self.lease.show(data):
+            self._shop.heartbeats.show(self.lease)
+
+    def _ended_late(self, _: asyncio.Future[Ending]) -> None:
+        log.warning("handler_ended_late", **self._named(), reason=self._reason)
+
+    # -- the result -------------------------------------------------------------------------
+
+    async def _report(self, ending: Ending | None) -> None:
+        """Say how it ended, if it is still ours to say."""
+        match self._reason:
+            case "lease_lost" | "fenced":
+                return
+            case "timeout":
+                message = f"the attempt ran longer than {self._timeout_s:g} s"
+                await self._fail(Failure(error_type="timeout", error_message=message))
+            case "plan_failed" | "draining" if not isinstance(ending, Success):
+                await self._release(self._reason or "")
+            case _:
+                await self._end(ending)
+
+    async def _end(self, ending: Ending | None) -> None:
+        if isinstance(ending, Success):
+            await self._complete(ending)
+        elif ending is not None:
+            await self._fail(ending)
+
+    async def _complete(self, success: Success) -> None:
+        plan_id, task_id, attempt = self.lease.key
+        command = commands.Complete(
+            plan_id=plan_id,
+            task_id=task_id,
+            owner=self.lease.owner,
+            attempt=attempt,
+            output=success.output,
+            verdict=success.verdict,
+            model_name=success.model_name,
+            token_usage=success.token_usage,
+        )
+        try:
+            answer = await self._say(command, self.lease.can_end())
+        except TooLarge as error:
+            await self._fail(
+                Failure(error_type="too_large", error_message=str(error), retryable=False)
+            )
+            return
+        if isinstance(answer, Invalid):
+            await self._fail(
+                Failure(error_type="bad_output", error_message=answer.detail, retryable=False)
+            )
+
+    async def _fail(self, failure: Failure) -> None:
+        plan_id, task_id, attempt = self.lease.key
+        command = commands.Fail(
+            plan_id=plan_id,
+            task_id=task_id,
+            owner=self.lease.owner,
+            attempt=attempt,
+            error_type=failure.error_type,
+            error_message=failure.error_message,
+            retryable=failure.retryable,
+            retry_in_s=failure.retry_in_s,
+            timeout_retry_max=self._shop.timeout_retry_max,
+            model_name=failure.model_name,
+            token_usage=failure.token_usage,
+        )
+        await self._say(command, self.lease.can_end())
+
+    async def _release(self, reason: str) -> None:
+        await release(self._shop.reporter, self.lease, reason)
+
+    async def _say(self, command: commands.OwnerCommand, until: float) -> Answer:
+        answer = await self._shop.reporter.say(command, until, self._traceparent)
+        if not isinstance(answer, OwnerAnswer):
+            log.warning("word_refused", **self._named(), answer=repr(answer))
+        return answer
+
+    @property
+    def _reason(self) -> StopReason | None:
+        return self.lease.cancellation.reason
+
+    def _on_cancel(self, callback: Callable[[], object]) -> None:
+        """Call back on this loop when the attempt is stopped, whoever stops it."""
+        loop = asyncio.get_running_loop()
+
+        def stopped() -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(callback)
+
+        self.lease.cancellation.on_cancel(stopped)
+
+    def _named(self) -> dict[str, str | int]:
+        plan_id, task_id, attempt = self.lease.key
+        return {
+            "plan_id": plan_id,
+            "task_id": task_id,
+            "attempt": attempt,
+            "kind": self.lease.claim.kind,
+        }
+
+
+def _settle(over: asyncio.Future[None]) -> None:
+    if not over.done():
+        over.set_result(None)
+
+
+async def release(reporter: Reporter, lease: Lease, reason: str) -> Answer:
+    """Give a lease back unspent."""
+    plan_id, task_id, attempt = lease.key
+    command = commands.Release(
+        plan_id=plan_id, task_id=task_id, owner=lease.owner, attempt=attempt, reason=reason
+    )
+    return await reporter.say(command, lease.can_end())

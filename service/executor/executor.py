@@ -1,0 +1,145 @@
+"""Puts the executor together: dispatchers, heartbeats and handlers, each on threads of their own."""
+
+import asyncio
+from contextlib import suppress
+from time import monotonic
+
+import msgspec
+import structlog
+
+from service.config import Settings
+from service.door import Door
+from service.executor.attempt import GRACE_S
+from service.executor.handlers.registry import load_handlers
+from service.executor.heartbeats import Heartbeats
+from service.executor.loops import LoopThread
+from service.executor.pool import WorkerPool
+from service.executor.processes import ProcessWorkers
+from service.executor.reports import Reporter
+from service.executor.tick import Dispatcher
+from service.metrics import Metrics
+
+LAST_WORDS_S = 2.0  # after a drain's time-out and the handlers' grace: to write the releases
+GAUGES_S = 0.5
+
+log = structlog.get_logger("holdfast.executor")
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``/v1/ops/status`` says of the executor; ``capacity`` is threads and waiting places."""
+
+    alive: bool
+    draining: bool
+    in_flight: int
+    queued: int
+    capacity: int
+    kinds: tuple[str, ...]
+
+
+class Executor:
+    """Runs the tasks whose kinds it has handlers for. Lives on any loop; its work does not.
+
+    Raises `service.config.ConfigError` when a handler module cannot be used.
+    """
+
+    def __init__(self, settings: Settings, door: Door, metrics: Metrics, instance_id: str) -> None:
+        executor = settings.executor
+        self.handlers = load_handlers(executor.handlers)
+        self.metrics = metrics
+        self.reporter = Reporter(door, executor.instance_id, instance_id)
+        self.heartbeats = Heartbeats(door, self.reporter, metrics, executor.claim.heartbeat_s)
+        self.processes = ProcessWorkers()
+        self.timeout_s = executor.execution.timeout_s
+        self.timeout_retry_max = executor.execution.timeout_retry_max
+        self._settings = settings
+        self._door = door
+        self._threads: list[LoopThread] = []
+        self._dispatchers: list[Dispatcher] = []
+        self._gauges: asyncio.Task[None] | None = None
+        self._draining = False
+
+    async def start(self) -> None:
+        """Start every thread and begin to claim."""
+        self.heartbeats.start()
+        worker = self._settings.executor.worker
+        # A loop without a worker thread of its own would have nothing to dispatch to.
+        loops = min(self._settings.scheduling.task_executor.pool_size, worker.core_size)
+        for index in range(loops):
+            thread = LoopThread(f"executor-{index}", "executor", self.metrics)
+            thread.start()
+            self._threads.append(thread)
+            dispatcher = await thread.ask(self._dispatcher(index, loops))
+            self._dispatchers.append(dispatcher)
+        self._gauges = asyncio.create_task(self._show_gauges())
+        log.info("executor_started", kinds=sorted(self.handlers), workers=worker.core_size)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Claim no more, let running tasks end within ``timeout_s``, release the others, stop.
+
+        Takes at most ``timeout_s`` and a few seconds more: cancelled handlers have a grace, and
+        releases have to be written. May be called more than once.
+        """
+        self._draining = True
+        until = monotonic() + timeout_s
+        give_up_at = until + GRACE_S + LAST_WORDS_S
+        pairs = list(zip(self._threads, self._dispatchers, strict=True))
+        drains = (thread.ask(dispatcher.drain(until, give_up_at)) for thread, dispatcher in pairs)
+        await asyncio.gather(*drains)
+        await self.heartbeats.stop()
+        for thread in self._threads:
+            await thread.stop()
+        self._threads, self._dispatchers = [], []
+        self.processes.close()
+        await self._stop_gauges()
+
+    def snapshot(self) -> Snapshot:
+        """How busy it is; from any thread."""
+        pools = [dispatcher.pool for dispatcher in self._dispatchers]
+        alive = bool(pools) and all(each.alive for each in self._dispatchers)
+        return Snapshot(
+            alive=alive,
+            draining=self._draining,
+            in_flight=sum(pool.running for pool in pools),
+            queued=sum(pool.queued for pool in pools),
+            capacity=sum(pool.capacity for pool in pools),
+            kinds=tuple(sorted(self.handlers)),
+        )
+
+    async def _dispatcher(self, index: int, loops: int) -> Dispatcher:
+        """On its own loop: one dispatcher with its share of the workers and waiting places."""
+        settings = self._settings.executor
+        worker = settings.worker
+        pool = WorkerPool(
+            f"worker-{index}",
+            _share(worker.core_size, index, loops),
+            _share(worker.queue_capacity, index, loops),
+        )
+        dispatcher = Dispatcher(
+            self._door, self, self.handlers, pool, settings.claim, settings.poll_interval_s
+        )
+        dispatcher.start()
+        return dispatcher
+
+    async def _show_gauges(self) -> None:
+        while True:
+            self._set_gauges()
+            await asyncio.sleep(GAUGES_S)
+
+    def _set_gauges(self) -> None:
+        now = self.snapshot()
+        self.metrics.set("agent.task.worker.inflight.current", now.in_flight)
+        self.metrics.set("agent.task.worker.queue.current", now.queued)
+        self.metrics.set("agent.task.worker.capacity", now.capacity)
+
+    async def _stop_gauges(self) -> None:
+        if self._gauges is not None:
+            self._gauges.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._gauges
+            self._set_gauges()
+            self._gauges = None
+
+
+def _share(total: int, index: int, parts: int) -> int:
+    """The ``index``-th of ``parts`` nearly equal shares of ``total``."""
+    return total // parts + (index < total % parts)

@@ -1,0 +1,14 @@
+"""Handlers do the work of tasks: the contract that users write against, and the built-in kinds."""
+
+from service.executor.failures import TaskCancelled, TaskFailed
+from service.executor.handlers.contract import Cancellation, Handler, Result, TaskRun, handler
+
+__all__ = [
+    "Cancellation",
+    "Handler",
+    "Result",
+    "TaskCancelled",
+    "TaskFailed",
+    "TaskRun",
+    "handler",
+]

@@ -1,0 +1,195 @@
+"""What a handler is, what it is given, and what it may return: the part that users write against.
+
+    from service.executor.handlers import TaskRun, handler
+
+    @handler("summarise")
+    def summarise(task: TaskRun) -> dict:
+        return {"words": len(task.input["text"].split())}
+
+A handler runs in a worker thread, an ``async def`` one on a private loop there, and with
+``pool="process"`` in a process of its own that can be killed. What it returns is the output.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Coroutine
+from threading import Event, Lock
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Raw
+
+from service.executor.failures import TaskCancelled
+from streams.plan.events import TaskType, TokenUsage, Verdict
+
+PoolKind = Literal["thread", "process"]
+StopReason = Literal["timeout", "lease_lost", "fenced", "plan_failed", "draining"]
+PROGRESS_BYTES = 64 * 1024
+
+
+class Cancellation:
+    """Says to a handler, from any thread, that its attempt is to stop; the first reason holds."""
+
+    def __init__(self) -> None:
+        self._event = Event()
+        self._lock = Lock()
+        self._callbacks: list[Callable[[], None]] = []
+        self.reason: StopReason | None = None
+
+    def cancel(self, reason: StopReason) -> bool:
+        """Ask to stop; False if it had been asked before."""
+        with self._lock:
+            if self._event.is_set():
+                return False
+            self.reason = reason
+            self._event.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+        return True
+
+    def is_set(self) -> bool:
+        """Whether the attempt is to stop."""
+        return self._event.is_set()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Block until the attempt is to stop, or ``timeout_s`` seconds; says whether it is."""
+        return self._event.wait(timeout_s)
+
+    def raise_if_cancelled(self) -> None:
+        """Raise `TaskCancelled` when the attempt is to stop."""
+        if self._event.is_set():
+            raise TaskCancelled(f"the attempt was stopped: {self.reason}")
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once when the attempt is to stop, on whatever thread says so."""
+        with self._lock:
+            if not self._event.is_set():
+                self._callbacks.append(callback)
+                return
+        callback()
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt's work as it can cross into another process; JSON values are still encoded."""
+
+    plan_id: str
+    task_id: str
+    kind: str
+    type: TaskType
+    attempt: int
+    fencing_token: int
+    retry: int
+    timeout_s: float
+    input: Raw
+    context: Raw
+    dependencies: dict[str, Raw]
+    feedback: Raw
+    traceparent: str = ""
+
+
+class TaskRun:
+    """One attempt at a task, as its handler sees it.
+
+    ``input``, ``context``, ``feedback`` and the values of ``dependencies`` are decoded JSON;
+    ``fencing_token`` grows with every claim in the whole system, so that an outside system can
+    refuse an older one; ``timeout_s`` is the time this attempt has in all.
+    """
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        cancelled: Cancellation,
+        show: Callable[[Raw], None],
+    ) -> None:
+        self.plan_id = assignment.plan_id
+        self.task_id = assignment.task_id
+        self.kind = assignment.kind
+        self.type = assignment.type
+        self.attempt = assignment.attempt
+        self.fencing_token = assignment.fencing_token
+        self.retry = assignment.retry
+        self.timeout_s = assignment.timeout_s
+        self.traceparent = assignment.traceparent
+        self.input: Any = msgspec.json.decode(assignment.input)
+        self.context: Any = msgspec.json.decode(assignment.context)
+        self.dependencies: dict[str, Any] = {
+            name: msgspec.json.decode(output) for name, output in assignment.dependencies.items()
+        }
+        self.feedback: Any = msgspec.json.decode(assignment.feedback)
+        self.cancelled = cancelled
+        self._show = show
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt at the same work, so that a receiver does it once.
+
+        It changes when a critic sent the task back: the next round is meant to differ.
+        """
+        key = f"{self.plan_id}/{self.task_id}"
+        if self.feedback is None:
+            return key
+        said = msgspec.json.encode(self.feedback, order="deterministic")
+        return f"{key}/{hashlib.sha256(said).hexdigest()[:12]}"
+
+    @property
+    def attempt_key(self) -> str:
+        """Different for every attempt."""
+        return f"{self.plan_id}/{self.task_id}/{self.attempt}"
+
+    def raise_if_cancelled(self) -> None:
+        """Raise `TaskCancelled` when the attempt is to stop."""
+        self.cancelled.raise_if_cancelled()
+
+    def progress(self, data: object) -> None:
+        """Show partial work (any JSON up to 64 KiB) to watchers, without waiting.
+
+        Only the newest is sent when several come faster than a few per second. Raises ValueError
+        when it is larger, TypeError when it is not JSON.
+        """
+        encoded = msgspec.json.encode(data)
+        if len(encoded) > PROGRESS_BYTES:
+            raise ValueError(
+                f"progress of {len(encoded)} bytes; at most {PROGRESS_BYTES} are shown"
+            )
+        self._show(Raw(encoded))
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What a handler returns when it has more to say than its output.
+
+    ``verdict`` is a critic's: ``{"pass": bool, "feedback": any JSON}``.
+    """
+
+    output: Any = None
+    verdict: Verdict | None = None
+    model_name: str | None = None
+    token_usage: TokenUsage | None = None
+
+
+Run = Callable[[TaskRun], Any]
+
+
+class Handler:
+    """A kind of task and the function that does it."""
+
+    def __init__(self, kind: str, pool: PoolKind, run: Run) -> None:
+        self.kind = kind
+        self.pool: PoolKind = pool
+        self.run = run
+        self.is_async = inspect.iscoroutinefunction(run)
+        self.module = run.__module__
+        self.name = f"{run.__module__}.{run.__qualname__}"
+
+    def __call__(self, task: TaskRun) -> Any | Coroutine[Any, Any, Any]:  # noqa: ANN401
+        """What the function itself answers, for tests and for handlers that call others."""
+        return self.run(task)
+
+
+def handler(kind: str, *, pool: PoolKind = "thread") -> Callable[[Run], Handler]:
+    """Declare that the decorated function does tasks of ``kind``."""
+    if not kind:
+        raise ValueError("a handler needs a kind")
+    if pool not in ("thread", "process"):
+        raise ValueError(f"pool={pool!r}: a handler runs in a 'thread' or a 'process'")
+    return lambda run: Handler(kind, pool, run)

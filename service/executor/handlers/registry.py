@@ -1,0 +1,49 @@
+"""Which handler does which kind of task: the built-in ones and those of the configured modules."""
+
+import importlib
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+
+from service.config import ConfigError
+from service.executor.handlers.contract import Handler
+
+BUILT_IN = (
+    "service.executor.handlers.echo",
+    "service.executor.handlers.sleep",
+)
+
+
+def load_handlers(modules: Iterable[str]) -> dict[str, Handler]:
+    """Import the built-in and the named modules; every kind with its handler.
+
+    Raises `ConfigError` naming the module that cannot be imported and why, one without handlers,
+    or a kind that two functions claim.
+    """
+    handlers: dict[str, Handler] = {}
+    for module_name in (*BUILT_IN, *modules):
+        for found in _handlers_in(_imported(module_name)):
+            known = handlers.setdefault(found.kind, found)
+            if known is not found:
+                raise ConfigError(
+                    f"executor.handlers: the kind {found.kind!r} has two handlers, "
+                    f"{known.name} and {found.name}"
+                )
+    return handlers
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise ConfigError(
+            f"executor.handlers: the module {name!r} cannot be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _handlers_in(module: ModuleType) -> list[Handler]:
+    contents: Mapping[str, object] = vars(module)
+    found = [value for value in contents.values() if isinstance(value, Handler)]
+    if not found:
+        raise ConfigError(f"executor.handlers: the module {module.__name__!r} has no @handler")
+    return found

@@ -1,0 +1,205 @@
+"""Keeps every lease of this process alive, on a thread and loop that nothing else may hold up.
+
+Each lease is renewed every ``heartbeat_s`` (less for a short lease), jittered, many in one call.
+A refused renewal means that the lease is somebody else's: the handler is told to stop. When
+renewals cannot get through for two thirds of the lease the worker fences itself: the handler is
+stopped and nothing more is said, because by then another worker may soon hold the lease.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from threading import Lock
+from time import monotonic
+
+import structlog
+
+from service.answers import Contended, OwnerAnswer, Refused
+from service.door import Door, DoorClosed
+from service.executor.leases import Lease
+from service.executor.loops import LoopThread
+from service.executor.reports import Reporter
+from service.metrics import Metrics
+from streams.log import LogFull, LogUnavailable, TooLarge
+from streams.plan.commands import Heartbeat, OwnerCommand, Progress
+
+BATCH = 100
+BEATS_PER_LEASE = 3  # a task with a short lease is renewed at least this often
+JITTER = 0.2
+COALESCE_S = 0.02  # what falls due within this time is sent together
+PROGRESS_INTERVAL_S = 0.2
+AGAIN_SHARE = 0.25  # of the period: how soon a renewal that failed is tried again
+LONGEST_SLEEP_S = 60.0
+
+log = structlog.get_logger("holdfast.executor")
+
+Word = Heartbeat | Progress
+
+
+class Heartbeats:
+    """Renews leases and shows progress."""
+
+    def __init__(
+        self,
+        door: Door,
+        reporter: Reporter,
+        metrics: Metrics,
+        heartbeat_s: float,
+    ) -> None:
+        self._door = door
+        self._reporter = reporter
+        self._metrics = metrics
+        self._heartbeat_s = heartbeat_s
+        self._thread = LoopThread("heartbeats", "heartbeat", metrics)
+        self._lock = Lock()
+        self._schedules: dict[Lease, _Schedule] = {}
+        self._wake = asyncio.Event()
+        self._wakes_at = 0.0
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to renew."""
+        self._thread.start()
+        self._thread.spawn(self._run())
+
+    async def stop(self) -> None:
+        """Renew nothing more."""
+        await self._thread.stop()
+
+    def watch(self, lease: Lease) -> None:
+        """Keep ``lease`` alive until it is retired or lost. Any thread may ask."""
+        schedule = _Schedule(lease, self._heartbeat_s)
+        with self._lock:
+            self._schedules[lease] = schedule
+        self._hurry(schedule.due_at())
+
+    def forget(self, lease: Lease) -> None:
+        """Renew ``lease`` no more."""
+        with self._lock:
+            self._schedules.pop(lease, None)
+
+    def show(self, lease: Lease) -> None:
+        """The lease has progress to show."""
+        with self._lock:
+            schedule = self._schedules.get(lease)
+        if schedule is not None:
+            self._hurry(schedule.shows_at)
+
+    def _hurry(self, due_at: float) -> None:
+        if due_at < self._wakes_at:
+            self._wakes_at = due_at
+            self._thread.loop.call_soon_threadsafe(self._wake.set)
+
+    async def _run(self) -> None:
+        while True:
+            wait_s = self.step(monotonic())
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    def step(self, now: float) -> float:
+        """Fence what is too old and send what is due at ``now``; seconds until the next step."""
+        self._wakes_at = float("inf")  # whoever comes while this runs must wake the loop again
+        with self._lock:
+            schedules = list(self._schedules.values())
+        words: list[tuple[_Schedule, Word]] = []
+        for schedule in schedules:
+            if schedule.lease.fence_at <= now:
+                self._fence(schedule.lease)
+            elif word := schedule.word(now + COALESCE_S):
+                words.append((schedule, word))
+        for first in range(0, len(words), BATCH):
+            sending = asyncio.get_running_loop().create_task(
+                self._send(words[first : first + BATCH], now)
+            )
+            self._sending.add(sending)
+            sending.add_done_callback(self._sending.discard)
+        due_at = min((each.due_at() for each in schedules), default=now + LONGEST_SLEEP_S)
+        self._wakes_at = max(due_at, now + COALESCE_S)
+        return self._wakes_at - now
+
+    async def _send(self, batch: Sequence[tuple["_Schedule", Word]], asked_at: float) -> None:
+        words: list[OwnerCommand] = [word for _, word in batch]
+        origin = self._reporter.origin()
+        answers: Sequence[OwnerAnswer | Refused | None] = [None] * len(words)
+        try:
+            answers = await self._door.call(lambda core: core.own_many(words, origin))
+        except (LogUnavailable, LogFull, TooLarge, DoorClosed) as error:
+            log.warning("heartbeats_failed", leases=len(words), error=str(error))
+        finally:
+            for (schedule, word), answer in zip(batch, answers, strict=True):
+                self._answered(schedule, word, answer, asked_at)
+
+    def _answered(
+        self,
+        schedule: "_Schedule",
+        word: Word,
+        answer: OwnerAnswer | Refused | None,
+        asked_at: float,
+    ) -> None:
+        lease = schedule.lease
+        match answer:
+            case OwnerAnswer():
+                if isinstance(word, Heartbeat):
+                    lease.renewed(asked_at)
+                if answer.cancel_requested and lease.stop("plan_failed"):
+                    log.info("plan_failed_cancelled", **_named(lease))
+            case None | Contended():
+                schedule.again_soon(word)
+            case _:
+                self._lost(lease, answer)
+        lease.word_ended()
+
+    def _lost(self, lease: Lease, refused: Refused) -> None:
+        if not lease.retired and lease.stop("lease_lost"):
+            log.warning("lease_lost_cancelled", **_named(lease), refused=repr(refused))
+        self.forget(lease)
+
+    def _fence(self, lease: Lease) -> None:
+        self.forget(lease)
+        if not lease.retired and lease.stop("fenced"):
+            self._metrics.count("agent.task.heartbeat.error.total", kind="fenced")
+            log.error("worker_fenced", **_named(lease), silent_s=monotonic() - lease.renewed_at)
+
+
+class _Schedule:
+    """When one lease is to be renewed, and when its progress may be shown next."""
+
+    def __init__(self, lease: Lease, heartbeat_s: float) -> None:
+        self.lease = lease
+        self._period_s = min(heartbeat_s, lease.claim.lease_s / BEATS_PER_LEASE)
+        self.beats_at = lease.claimed_at + self._jittered()
+        self.shows_at = 0.0
+
+    def due_at(self) -> float:
+        """The next moment at which something may have to be done."""
+        due_at = min(self.beats_at, self.lease.fence_at)
+        return min(due_at, self.shows_at) if self.lease.has_progress else due_at
+
+    def word(self, now: float) -> Word | None:
+        """What to send now, if anything."""
+        renew = self.beats_at <= now
+        if not renew and not (self.lease.has_progress and self.shows_at <= now):
+            return None
+        word = self.lease.next_word(renew=renew)
+        if renew:  # no word: the last one is still on its way
+            wait_s = self._period_s * AGAIN_SHARE if word is None else self._jittered()
+            self.beats_at = now + wait_s
+        self.shows_at = now + PROGRESS_INTERVAL_S
+        return word
+
+    def again_soon(self, word: Word) -> None:
+        """The word did not get through; progress may be lost, a renewal may not."""
+        if isinstance(word, Heartbeat):
+            self.beats_at = monotonic() + self._period_s * AGAIN_SHARE
+
+    def _jittered(self) -> float:
+        return self._period_s * (1 - JITTER * random.random())  # noqa: S311 - no secret
+
+
+def _named(lease: Lease) -> dict[str, str | int]:
+    plan_id, task_id, attempt = lease.key
+    return {"plan_id": plan_id, "task_id": task_id, "attempt": attempt}

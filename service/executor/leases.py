@@ -1,0 +1,145 @@
+"""One granted lease in this process: its clock, its cancellation, and what it has to show."""
+
+from concurrent.futures import Future
+from threading import Lock
+from time import monotonic
+
+from msgspec import Raw
+
+from service.answers import Claim
+from service.executor.handlers.contract import Assignment, Cancellation, StopReason
+from streams.plan import commands
+
+FENCE_SHARE = 2 / 3  # of the lease: without a renewal for so long, the worker stops by itself
+
+
+class Lease:
+    """A claim and how fresh it is; shared by the dispatching, heartbeat and worker threads.
+
+    ``claimed_at`` and ``renewed_at`` are on this process's monotonic clock and never later than
+    the log time they stand for, so the lease is judged shorter than it is, never longer.
+    """
+
+    def __init__(self, claim: Claim, owner: str, claimed_at: float) -> None:
+        self.claim = claim
+        self.owner = owner
+        self.claimed_at = claimed_at
+        self.renewed_at = claimed_at
+        self.cancellation = Cancellation()
+        self._lock = Lock()
+        self._progress: Raw | None = None
+        self._in_flight = False
+        self._retired: Future[None] | None = None
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Plan, task and attempt: no two leases share it."""
+        return self.claim.plan_id, self.claim.task_id, self.claim.attempt
+
+    @property
+    def ends_at(self) -> float:
+        """When the lease runs out (monotonic)."""
+        return self.renewed_at + self.claim.lease_s
+
+    @property
+    def fence_at(self) -> float:
+        """When the worker must stop by itself unless the lease is renewed (monotonic)."""
+        return self.renewed_at + self.claim.lease_s * FENCE_SHARE
+
+    @property
+    def retired(self) -> bool:
+        """Whether its attempt is over, so that nothing more is said for it."""
+        return self._retired is not None
+
+    def assignment(self, timeout_s: float, traceparent: str = "") -> Assignment:
+        """The work as the handler is to see it."""
+        claim = self.claim
+        return Assignment(
+            plan_id=claim.plan_id,
+            task_id=claim.task_id,
+            kind=claim.kind,
+            type=claim.type,
+            attempt=claim.attempt,
+            fencing_token=claim.fencing_token,
+            retry=claim.retry,
+            timeout_s=timeout_s,
+            input=claim.input,
+            context=claim.context,
+            dependencies=claim.dependencies,
+            feedback=claim.feedback,
+            traceparent=traceparent,
+        )
+
+    def stop(self, reason: StopReason) -> bool:
+        """Ask the handler to stop; False if it had been asked before."""
+        return self.cancellation.cancel(reason)
+
+    def show(self, data: Raw) -> bool:
+        """Keep ``data`` as the progress to send next; False when there is nobody to send it."""
+        with self._lock:
+            if self._retired is not None:
+                return False
+            self._progress = data
+            return True
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether something waits to be shown."""
+        return self._progress is not None
+
+    def next_word(self, *, renew: bool) -> commands.Heartbeat | commands.Progress | None:
+        """The command to send now, marking the lease as being spoken for; None: nothing to say."""
+        with self._lock:
+            if self._retired is not None or self._in_flight:
+                return None
+            data, self._progress = self._progress, None
+            if renew:
+                self._in_flight = True
+                return self._heartbeat(data)
+            if data is None:
+                return None
+            self._in_flight = True
+            return self._shown(data)
+
+    def word_ended(self) -> None:
+        """The command from `next_word` has been answered, or never will be."""
+        with self._lock:
+            self._in_flight = False
+            retired = self._retired
+        if retired is not None and not retired.done():
+            retired.set_result(None)
+
+    def retire(self) -> "Future[None] | None":
+        """Say nothing more; a future to wait for if a heartbeat or progress is on its way.
+
+        Waiting keeps a late heartbeat from being refused after the result, which would look like
+        a stale worker.
+        """
+        with self._lock:
+            if self._retired is None:
+                self._retired = Future()
+            return self._retired if self._in_flight else None
+
+    def renewed(self, asked_at: float) -> None:
+        """A renewal that was asked for at ``asked_at`` (monotonic) has been accepted."""
+        self.renewed_at = max(self.renewed_at, asked_at)
+
+    def can_end(self) -> float:
+        """How long a result may be tried (monotonic): one lease beyond its end.
+
+        An expired lease that nobody took over may still be completed, and trying is safe: the
+        core refuses whoever lost it.
+        """
+        return max(self.ends_at, monotonic()) + self.claim.lease_s
+
+    def _heartbeat(self, data: Raw | None) -> commands.Heartbeat:
+        plan_id, task_id, attempt = self.key
+        return commands.Heartbeat(
+            plan_id=plan_id, task_id=task_id, owner=self.owner, attempt=attempt, progress=data
+        )
+
+    def _shown(self, data: Raw) -> commands.Progress:
+        plan_id, task_id, attempt = self.key
+        return commands.Progress(
+            plan_id=plan_id, task_id=task_id, owner=self.owner, attempt=attempt, data=data
+        )

@@ -1,0 +1,75 @@
+"""The child's side of a process handler: takes jobs from its parent until the parent is gone."""
+
+import ctypes
+import importlib
+import os
+import queue
+import signal
+import socket
+import sys
+from threading import Lock, Thread
+
+from service.executor.execution import Ending, Failure, execute
+from service.executor.handlers.contract import Cancellation, Handler
+from service.executor.processes import Ended, Job, Shown, Stop, Wire
+from service.tether import PR_SET_PDEATHSIG
+
+
+class _Listener:
+    """Hears jobs and stops while a handler runs; ends the process when the parent is gone."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._lock = Lock()
+        self._cancelled = Cancellation()
+        self.jobs: queue.SimpleQueue[tuple[Job, Cancellation]] = queue.SimpleQueue()
+
+    def listen(self) -> None:
+        while (message := self._wire.receive()) is not None:
+            match message:
+                case Job():
+                    self._cancelled = Cancellation()
+                    self.jobs.put((message, self._cancelled))
+                case Stop():
+                    self._cancelled.cancel(message.reason)
+                case _:
+                    break
+        # Not sys.exit: only this thread would end, and the handler may never look up.
+        os._exit(0)
+
+
+def _find(job: Job) -> Handler | None:
+    for value in vars(importlib.import_module(job.module)).values():
+        if isinstance(value, Handler) and value.kind == job.kind:
+            return value
+    return None
+
+
+def _do(job: Job, cancelled: Cancellation, wire: Wire) -> Ending:
+    try:
+        handler = _find(job)
+    except Exception as error:  # noqa: BLE001 - importing user code
+        message = f"the module {job.module!r} cannot be imported: {error}"
+        return Failure(error_type="handler_error", error_message=message)
+    if handler is None:
+        message = f"the module {job.module!r} has no handler for {job.kind!r} at its top level"
+        return Failure(error_type="handler_error", error_message=message, retryable=False)
+    return execute(handler, job.work, cancelled, lambda data: wire.send(Shown(data)))
+
+
+def main(descriptor: int) -> None:
+    """Serve jobs from the socket ``descriptor``; returns only by the process's end."""
+    if sys.platform == "linux":
+        # A handler that holds the interpreter for long would not let the listener see the end.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's business
+    wire = Wire(socket.socket(fileno=descriptor), Job | Stop)
+    listener = _Listener(wire)
+    Thread(target=listener.listen, name="listener", daemon=True).start()
+    while True:
+        job, cancelled = listener.jobs.get()
+        wire.send(Ended(_do(job, cancelled, wire)))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

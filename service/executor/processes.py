@@ -1,0 +1,218 @@
+"""Runs handlers that ask for ``pool="process"`` in child processes, one per busy worker thread.
+
+A child is kept for the next task. One that is killed (by the kernel, for memory) costs only the
+task it ran: its thread sees the end of the connection, reports it, and starts a new child next
+time. Unlike a thread, a child that ignores its cancellation is killed.
+"""
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from threading import Lock, Timer
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from service.executor.execution import Ending, Failure, Show
+from service.executor.handlers.contract import Assignment, Cancellation, Handler, StopReason
+
+KILL_AFTER_S = 2.0  # after a child was asked to stop
+END_S = 1.0
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+_LENGTH = struct.Struct("!I")
+
+
+class Job(msgspec.Struct, frozen=True, tag=True):
+    """To the child: do this with the handler of ``kind`` in ``module``."""
+
+    module: str
+    kind: str
+    work: Assignment
+
+
+class Stop(msgspec.Struct, frozen=True, tag=True):
+    """To the child: the attempt is to stop."""
+
+    reason: StopReason
+
+
+class Shown(msgspec.Struct, frozen=True, tag=True):
+    """From the child: progress."""
+
+    data: Raw
+
+
+class Ended(msgspec.Struct, frozen=True, tag=True):
+    """From the child: how the handler ended."""
+
+    ending: Ending
+
+
+class Wire:
+    """Frames of JSON over a socket: four bytes of length, then the message."""
+
+    def __init__(self, connection: socket.socket, expected: Any) -> None:  # noqa: ANN401
+        self._connection = connection
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(expected)
+        self._lock = Lock()
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Write one message; any thread may. Raises OSError when the other side is gone."""
+        payload = msgspec.json.encode(message)
+        with self._lock:
+            self._connection.sendall(_LENGTH.pack(len(payload)) + payload)
+
+    def receive(self) -> Any:  # noqa: ANN401
+        """Block for the next message; None when the other side is gone."""
+        try:
+            header = self._exactly(_LENGTH.size)
+            payload = self._exactly(_LENGTH.unpack(header)[0]) if header else b""
+        except OSError:
+            return None
+        return self._decoder.decode(payload) if payload else None
+
+    def close(self) -> None:
+        """Let the other side see the end."""
+        self._connection.close()
+
+    def _exactly(self, count: int) -> bytes:
+        if count > MAX_FRAME_BYTES:
+            raise OSError(f"a frame of {count} bytes")
+        received = bytearray()
+        while len(received) < count:
+            if not (part := self._connection.recv(count - len(received))):
+                return b""
+            received += part
+        return bytes(received)
+
+
+class ProcessWorkers:
+    """Children that wait for work; a busy one belongs to the worker thread that took it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._idle: list[_Child] = []
+        self._all: set[_Child] = set()
+        self._closed = False
+
+    def execute(
+        self, handler: Handler, work: Assignment, cancelled: Cancellation, show: Show
+    ) -> Ending:
+        """Run ``handler`` in a child on behalf of this thread, to its end; never raises."""
+        try:
+            child = self._take()
+        except OSError as error:
+            return Failure(error_type="process_died", error_message=f"no process: {error}")
+        ending = child.run(Job(handler.module, handler.kind, work), cancelled, show)
+        if ending is None:
+            child.close()
+            with self._lock:
+                self._all.discard(child)
+            return child.post_mortem(cancelled)
+        self._put_back(child)
+        return ending
+
+    def close(self) -> None:
+        """End every child, busy ones too."""
+        with self._lock:
+            self._closed = True
+            children, self._all, self._idle = list(self._all), set(), []
+        for child in children:
+            child.close()
+
+    def _take(self) -> "_Child":
+        with self._lock:
+            while self._idle:
+                if (child := self._idle.pop()).alive:
+                    return child
+                self._all.discard(child)
+        child = _Child()
+        with self._lock:
+            self._all.add(child)
+        return child
+
+    def _put_back(self, child: "_Child") -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(child)
+                return
+        child.close()
+
+
+class _Child:
+    """One child process and the wire to it."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "service.executor.process_child", str(theirs.fileno())]
+        search_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
+        with theirs:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=os.environ | {"PYTHONPATH": search_path},
+            )
+        self._wire = Wire(ours, Shown | Ended)
+        self._current: Cancellation | None = None
+        self._stopping = Lock()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def run(self, job: Job, cancelled: Cancellation, show: Show) -> Ending | None:
+        """The job's ending; None when the child died or had to be killed."""
+        killer = Timer(KILL_AFTER_S, self._process.kill)
+        killer.daemon = True
+        try:
+            with self._stopping:
+                self._current = cancelled
+                self._wire.send(job)
+            cancelled.on_cancel(lambda: self._stop(cancelled, killer))
+            while isinstance(message := self._wire.receive(), Shown):
+                show(message.data)
+        except OSError:
+            return None
+        finally:
+            with self._stopping:
+                self._current = None
+            killer.cancel()
+        # A child that was told to stop may hear it after its end, while it does another task.
+        if cancelled.is_set():
+            return None
+        return message.ending if isinstance(message, Ended) else None
+
+    def post_mortem(self, cancelled: Cancellation) -> Failure:
+        """What its death is reported as."""
+        code = self._process.returncode
+        if cancelled.is_set():
+            return Failure(error_type="cancelled", error_message=f"stopped: {cancelled.reason}")
+        if code == -signal.SIGKILL:
+            message = "the handler's process was killed (SIGKILL), most likely for its memory"
+            return Failure(error_type="out_of_memory", error_message=message)
+        message = f"the handler's process ended with code {code}"
+        return Failure(error_type="process_died", error_message=message)
+
+    def close(self) -> None:
+        """End the process: the end of the wire tells it to; one that does not hear is killed."""
+        self._wire.close()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _stop(self, cancelled: Cancellation, killer: Timer) -> None:
+        with self._stopping:
+            if self._current is not cancelled or cancelled.reason is None:
+                return  # the child has long been doing something else
+            killer.start()
+            try:
+                self._wire.send(Stop(cancelled.reason))
+            except OSError:
+                self._process.kill()

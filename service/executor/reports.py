@@ -1,0 +1,96 @@
+"""Writes an owner's words to the log, again and again until they stand or the lease is gone."""
+
+from time import monotonic
+
+import msgspec
+import structlog
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    retry_if_result,
+    wait_random_exponential,
+)
+
+from service.answers import Contended, OwnerAnswer, Refused
+from service.door import Door, DoorClosed
+from streams.log import LogFull, LogUnavailable, Origin
+from streams.plan.commands import OwnerCommand
+
+FIRST_WAIT_S = 0.1
+LONGEST_WAIT_S = 2.0
+
+log = structlog.get_logger("holdfast.executor")
+
+
+class Unwritten(msgspec.Struct, frozen=True):
+    """The word is not in the log as far as is known, and will not be tried again."""
+
+    reason: str
+
+
+Answer = OwnerAnswer | Refused | Unwritten
+
+
+class Reporter:
+    """Says things in the name of one owner; repeating a word is safe, so trouble means again."""
+
+    def __init__(self, door: Door, owner: str, instance_id: str) -> None:
+        self._door = door
+        self.owner = owner
+        self._instance_id = instance_id
+
+    def origin(self, traceparent: str = "") -> Origin:
+        """Who is written down as the author."""
+        return Origin(actor=self.owner, instance=self._instance_id, traceparent=traceparent)
+
+    async def say(self, command: OwnerCommand, until: float, traceparent: str = "") -> Answer:
+        """Write ``command``; tries until ``until`` (monotonic). Raises TooLarge."""
+        origin = self.origin(traceparent)
+
+        async def write() -> OwnerAnswer | Refused:
+            return await self._door.call(lambda core: core.own(command, origin))
+
+        try:
+            answer = await write()
+        except (LogUnavailable, LogFull) as error:
+            log.warning("word_delayed", **_named(command), error=str(error))
+        except DoorClosed as error:
+            return Unwritten(str(error))
+        else:
+            if not isinstance(answer, Contended):
+                return answer
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((LogUnavailable, LogFull)) | retry_if_result(_contended),
+            wait=wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
+            stop=lambda state: _is_late(state, until),
+            retry_error_callback=lambda state: _given_up(state, command),
+        )
+        try:
+            return await retrying(write)
+        except DoorClosed as error:
+            return Unwritten(str(error))
+
+
+def _contended(answer: object) -> bool:
+    return isinstance(answer, Contended)
+
+
+def _is_late(state: RetryCallState, until: float) -> bool:
+    return monotonic() + state.upcoming_sleep >= until
+
+
+def _given_up(state: RetryCallState, command: OwnerCommand) -> Unwritten:
+    outcome = state.outcome
+    reason = str(outcome.exception() or outcome.result()) if outcome is not None else "no try"
+    log.error("word_given_up", **_named(command), tries=state.attempt_number, error=reason)
+    return Unwritten(reason)
+
+
+def _named(command: OwnerCommand) -> dict[str, str | int]:
+    return {
+        "word": type(command).__name__.lower(),
+        "plan_id": command.plan_id,
+        "task_id": command.task_id,
+        "attempt": command.attempt,
+    }

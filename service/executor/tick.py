@@ -1,0 +1,173 @@
+"""Claims what there is room for and sends it into the pool: one dispatcher per thread and loop."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from time import monotonic
+
+import msgspec
+import structlog
+
+from service.answers import Claim, ClaimRequest
+from service.config import ClaimSettings
+from service.door import Door, DoorClosed
+from service.executor.attempt import Attempt, Workshop, release
+from service.executor.handlers.contract import Handler
+from service.executor.leases import Lease
+from service.executor.pool import WorkerPool
+from streams.log import LogFull, LogUnavailable
+
+LONGEST_WAIT_S = 30.0  # what the core allows a claim to wait
+
+log = structlog.get_logger("holdfast.executor")
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """A claim's answer, and log time when it was given."""
+
+    claims: list[Claim]
+    now: float
+
+
+class Dispatcher:
+    """Ticks: free slots → claim → dispatch. Lives on one loop with its own pool of threads."""
+
+    def __init__(
+        self,
+        door: Door,
+        workshop: Workshop,
+        handlers: Mapping[str, Handler],
+        pool: WorkerPool,
+        claim: ClaimSettings,
+        poll_interval_s: float,
+    ) -> None:
+        self.pool = pool
+        self._door = door
+        self._shop = workshop
+        self._handlers = handlers
+        self._kinds = tuple(sorted(handlers))
+        self._settings = claim
+        self._poll_interval_s = poll_interval_s
+        self._attempts: dict[Lease, asyncio.Task[None]] = {}
+        self._releases: set[asyncio.Task[object]] = set()
+        self._ticking: asyncio.Task[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still ticks; a dispatcher that died says so in readiness."""
+        return self._ticking is not None and not self._ticking.done()
+
+    def start(self) -> None:
+        """Begin to tick on the running loop."""
+        self._ticking = asyncio.get_running_loop().create_task(self._run())
+        self._ticking.add_done_callback(_died)
+
+    async def drain(self, until: float, give_up_at: float) -> None:
+        """Claim no more; at ``until`` stop what still runs, at ``give_up_at`` wait no longer.
+
+        Both are monotonic.
+        """
+        self.pool.close()
+        if self._ticking is not None:
+            await asyncio.wait({self._ticking}, timeout=max(give_up_at - monotonic(), 0))
+        if await self._ended(until):
+            return
+        for lease in list(self._attempts):
+            lease.stop("draining")
+        if not await self._ended(give_up_at):
+            log.warning("drain_incomplete", left=len(self._attempts))
+
+    async def _ended(self, until: float) -> bool:
+        waiting = {*self._attempts.values(), *self._releases}
+        if waiting:
+            await asyncio.wait(waiting, timeout=max(until - monotonic(), 0))
+        return not self._attempts and not self._releases
+
+    async def _run(self) -> None:
+        while True:
+            await self.pool.room()
+            if self.pool.closed:
+                return
+            try:
+                await self.tick()
+            except DoorClosed:
+                return
+            except (LogUnavailable, LogFull) as error:
+                log.warning("claim_failed", error=str(error))
+                await asyncio.sleep(self._poll_interval_s * (0.5 + random.random()))  # noqa: S311
+
+    async def tick(self) -> int:
+        """Claim and dispatch until slots, work or ``max_per_tick`` run out; answers how many."""
+        taken = 0
+        while taken < self._settings.max_per_tick and self.pool.free:
+            most = min(self._settings.batch_size, self._settings.max_per_tick - taken)
+            # Only the first claim of a tick may wait: with work in hand there is no time for it.
+            wait_s = min(self._poll_interval_s, LONGEST_WAIT_S) if not taken else 0
+            asked = self.pool.reserve(most)
+            granted = await self._claim(asked, wait_s)
+            for claim in granted.claims:
+                self._dispatch(claim, granted.now)
+            taken += len(granted.claims)
+            if len(granted.claims) < asked:
+                break
+        return taken
+
+    async def _claim(self, limit: int, wait_s: float) -> Granted:
+        """Ask for work. Slots that nothing came for are given back; the others are the claims'."""
+        request = ClaimRequest(
+            owner=self._shop.reporter.owner,
+            limit=limit,
+            kinds=self._kinds,
+            lease_s=self._settings.lease_s,
+            wait_s=wait_s,
+        )
+        origin = self._shop.reporter.origin()
+        used = 0
+        try:
+            granted = await self._door.call(
+                lambda core: _granted(core.claim(request, origin), core.now)
+            )
+            used = len(granted.claims)
+        finally:
+            self.pool.give_back(limit - used)
+        return granted
+
+    def _dispatch(self, claim: Claim, now: float) -> None:
+        """Send a claim into the pool, or release it at once when the pool refuses it."""
+        age_s = max(now - (claim.lease_until.timestamp() - claim.lease_s), 0.0)
+        lease = Lease(claim, self._shop.reporter.owner, monotonic() - age_s)
+        handler = self._handlers.get(claim.kind)
+        if self.pool.closed:
+            self._reject(lease, "draining")
+        elif handler is None:
+            self._reject(lease, "no_handler")
+        elif self.pool.overdrawn:
+            self._reject(lease, "full")
+        else:
+            self._accept(lease, handler)
+
+    def _accept(self, lease: Lease, handler: Handler) -> None:
+        self._shop.metrics.count("agent.task.dispatch.success.total")
+        attempt = Attempt(lease, handler, self.pool.admit(), self._shop)
+        task = asyncio.get_running_loop().create_task(attempt.run())
+        self._attempts[lease] = task
+        task.add_done_callback(lambda _: self._attempts.pop(lease))
+
+    def _reject(self, lease: Lease, reason: str) -> None:
+        self.pool.give_back(1)
+        self._shop.metrics.count("agent.task.dispatch.reject.total", reason=reason)
+        log.warning("dispatch_rejected", task=lease.key, reason=reason)
+        task = asyncio.get_running_loop().create_task(
+            release(self._shop.reporter, lease, f"dispatch rejected: {reason}")
+        )
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+
+
+async def _granted(claiming: Awaitable[list[Claim]], now: Callable[[], float]) -> Granted:
+    return Granted(await claiming, now())
+
+
+def _died(ticking: asyncio.Task[None]) -> None:
+    if not ticking.cancelled() and (error := ticking.exception()) is not None:
+        log.critical("dispatcher_died", exc_info=error)

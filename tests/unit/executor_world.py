@@ -1,0 +1,254 @@
+"""A world for the executor in memory: a core that decides and folds like the real one, and metrics.
+
+The rules are the real ones (`streams.plan.decide`, `streams.plan.state`); only the log is a counter
+and a list. Faults on demand: `FakeCore.trouble` makes writes fail.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from threading import Lock
+from typing import Any, cast
+
+import msgspec
+from msgspec import Raw
+
+from projections.views import moment, moment_or_none, task_view
+from service.answers import Claim, ClaimRequest, OwnerAnswer, Refused
+from service.config import load_settings
+from service.door import Door
+from service.executor import Executor
+from streams.log import LogUnavailable, Origin
+from streams.plan import commands, events
+from streams.plan.commands import OwnerCommand
+from streams.plan.decide import Accept, Duplicate, GuardReject, decide
+from streams.plan.state import Plan, Task, begin, evolve
+
+PATIENCE_S = 10.0
+
+
+class FakeMetrics:
+    """Counts by name; observations by name."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self.counts: Counter[str] = Counter()
+        self.labels: Counter[tuple[str, str]] = Counter()
+        self.observed: dict[str, list[float]] = {}
+        self.gauges: dict[str, float] = {}
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        with self._lock:
+            self.counts[name] += int(amount)
+            for value in labels.values():
+                self.labels[name, value] += int(amount)
+
+    def observe(self, name: str, value: float, **_: str) -> None:
+        with self._lock:
+            self.observed.setdefault(name, []).append(value)
+
+    def set(self, name: str, value: float, **_: str) -> None:
+        with self._lock:
+            self.gauges[name] = value
+
+
+class FakeCore:
+    """What the executor asks of the core, on plans in memory."""
+
+    def __init__(self) -> None:
+        self.plans: dict[str, Plan] = {}
+        self.sequence = 0
+        self.said: list[OwnerCommand] = []
+        self.origins: list[Origin] = []
+        self.requests: list[ClaimRequest] = []
+        self.trouble: Callable[[OwnerCommand], Exception | None] = lambda _: None
+        self.hold: Callable[[OwnerCommand], asyncio.Event | None] = lambda _: None
+        self.claim_trouble: Exception | None = None
+        self.grant_more = 0
+        self.refused: list[OwnerCommand] = []
+        self._changed = asyncio.Event()
+
+    def now(self) -> float:
+        return time.time()
+
+    def submit(self, plan_id: str, *tasks: events.TaskSpec, **fields: Any) -> Plan:
+        plan = events.Submitted(tasks=tasks, **fields)
+        self.sequence += 1
+        self.plans[plan_id] = begin(plan_id, plan, sequence=self.sequence, at=self.now())
+        self._announce()
+        return self.plans[plan_id]
+
+    async def claim(self, request: ClaimRequest, origin: Origin) -> list[Claim]:
+        self.requests.append(request)
+        if self.claim_trouble is not None:
+            raise self.claim_trouble
+        deadline = self.now() + request.wait_s
+        while not (claims := self._take(request)) and (left_s := deadline - self.now()) > 0:
+            changed = self._changed
+            try:
+                async with asyncio.timeout(min(left_s, 0.05)):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+        return claims
+
+    def _take(self, request: ClaimRequest) -> list[Claim]:
+        claims: list[Claim] = []
+        for plan in self.plans.values():
+            for task in plan.tasks.values():
+                wanted = request.kinds is None or task.spec.kind in request.kinds
+                if wanted and len(claims) < request.limit + self.grant_more:
+                    command = commands.Claim(
+                        plan_id=plan.plan_id,
+                        task_id=task.spec.id,
+                        owner=request.owner,
+                        lease_s=request.lease_s,
+                    )
+                    decision = decide(command, plan, self.now())
+                    if isinstance(decision, Accept):
+                        self._append(plan, decision)
+                        claims.append(self._granted(plan, task))
+        return claims
+
+    def _granted(self, plan: Plan, task: Task) -> Claim:
+        assert task.execution is not None
+        return Claim(
+            plan_id=plan.plan_id,
+            task_id=task.spec.id,
+            attempt=task.attempt,
+            fencing_token=self.sequence,
+            kind=task.spec.kind,
+            type=task.spec.type,
+            input=task.spec.input,
+            context=plan.spec.context,
+            dependencies={name: plan.tasks[name].output for name in task.spec.depends_on},
+            feedback=task.feedback,
+            retry=task.retry,
+            lease_until=moment(task.execution.claimed_at + task.lease_s),
+            lease_s=task.lease_s,
+            timeout_s=task.spec.timeout_s,
+        )
+
+    async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
+        self.said.append(command)
+        self.origins.append(origin)
+        if (held := self.hold(command)) is not None:
+            await held.wait()
+        if (error := self.trouble(command)) is not None:
+            raise error
+        plan = self.plans[command.plan_id]
+        decision = decide(command, plan, self.now())
+        if isinstance(decision, Accept):
+            self._append(plan, decision)
+        elif not isinstance(decision, Duplicate):
+            self.refused.append(command)
+            return decision
+        task = plan.tasks[command.task_id]
+        return OwnerAnswer(
+            status="accepted" if isinstance(decision, Accept) else "duplicate",
+            sequence=self.sequence,
+            task=task_view(plan.plan_id, plan.created_at, task),
+            lease_until=moment_or_none(task.lease_until),
+            cancel_requested=plan.status in ("FAILED", "CANCELLED"),
+        )
+
+    async def own_many(
+        self, words: Sequence[OwnerCommand], origin: Origin
+    ) -> list[OwnerAnswer | Refused]:
+        return list(await asyncio.gather(*(self.own(word, origin) for word in words)))
+
+    # -- what tests do ----------------------------------------------------------------------
+
+    def do(self, command: commands.Command) -> None:
+        """Carry out anybody's command."""
+        plan = self.plans[command.plan_id]
+        decision = decide(command, plan, self.now())
+        assert isinstance(decision, Accept), decision
+        self._append(plan, decision)
+
+    def take_over(self, plan_id: str, task_id: str, owner: str = "thief") -> None:
+        """Let somebody else reclaim the task, as if its lease had run out."""
+        task = self.plans[plan_id].tasks[task_id]
+        task.lease_until = self.now() - 1
+        self.do(commands.Claim(plan_id=plan_id, task_id=task_id, owner=owner))
+
+    def task(self, plan_id: str, task_id: str) -> Task:
+        return self.plans[plan_id].tasks[task_id]
+
+    def words(self, kind: type[OwnerCommand], task_id: str | None = None) -> list[Any]:
+        return [
+            word for word in self.said if isinstance(word, kind) and task_id in (None, word.task_id)
+        ]
+
+    async def until(self, condition: Callable[[], object], why: str = "") -> None:
+        """Wait until ``condition`` holds."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while not condition():
+                    await asyncio.sleep(0.002)
+        except TimeoutError:
+            states = {
+                (plan.plan_id, task.spec.id): (task.status, task.result)
+                for plan in self.plans.values()
+                for task in plan.tasks.values()
+            }
+            raise AssertionError(f"never came true: {why}; {states}") from None
+
+    def _append(self, plan: Plan, accept: Accept) -> None:
+        for event in accept.events:
+            self.sequence += 1
+            ignored = evolve(plan, accept.task_id, event, sequence=self.sequence, at=self.now())
+            assert ignored is None
+        self._announce()
+
+    def _announce(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class World:
+    """A fake core, metrics, and the real executor on top."""
+
+    def __init__(self, core: FakeCore, metrics: FakeMetrics, executor: Executor) -> None:
+        self.core = core
+        self.metrics = metrics
+        self.executor = executor
+
+    async def finished(self, plan_id: str, task_id: str, status: str = "COMPLETED") -> Task:
+        task = self.core.task(plan_id, task_id)
+        await self.core.until(lambda: task.status == status, f"{task_id} is {status}")
+        return task
+
+
+@asynccontextmanager
+async def executing(
+    core: FakeCore | None = None, *, drain_s: float = 0.0, **flags: object
+) -> AsyncIterator[World]:
+    """An executor with ``flags`` as settings (dots as double underscores), drained at the end."""
+    core = core or FakeCore()
+    metrics = FakeMetrics()
+    given = {key.replace("__", "."): value for key, value in flags.items()}
+    settings = load_settings(
+        environment={},
+        flags={"executor.poll_interval_s": 0.05, "executor.instance_id": "w1"} | given,
+    )
+    door = Door(cast("Any", core), asyncio.get_running_loop())
+    executor = Executor(settings, door, cast("Any", metrics), "instance-1")
+    await executor.start()
+    try:
+        yield World(core, metrics, executor)
+    finally:
+        await executor.drain(drain_s)
+
+
+def spec(task_id: str, kind: str, input: object = None, **fields: Any) -> events.TaskSpec:
+    return events.TaskSpec(id=task_id, kind=kind, input=Raw(msgspec.json.encode(input)), **fields)
+
+
+def json_of(raw: Raw) -> Any:
+    return msgspec.json.decode(raw)
+
+
+__all__ = ["FakeCore", "FakeMetrics", "GuardReject", "LogUnavailable", "World", "executing", "spec"]
