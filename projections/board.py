@@ -12,8 +12,6 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from math import inf
 
-import msgspec
-
 from projections.lanes import Lanes, Peers, Pick, Seat, SharingRule
 from projections.timers import Timers
 from streams.log import BadFact, Fact
@@ -21,7 +19,6 @@ from streams.plan.decide import can_reclaim
 from streams.plan.events import Claimed, Lane, Paused, Resumed, Retried, Submitted
 from streams.plan.state import (
     CLAIMABLE,
-    Execution,
     Plan,
     Task,
     begin,
@@ -32,15 +29,6 @@ from streams.subjects import split_subject
 
 RECENT_TASKS = 20_000  # how many tasks of finished plans stay at hand
 _REMEMBERED_IGNORED = 1_000
-
-
-class Change(msgspec.Struct, frozen=True):
-    """What a batch of facts changed of one plan: the tasks as they are now, the lost executions."""
-
-    plan: Plan
-    is_new: bool
-    tasks: dict[str, Task] = {}
-    closed: list[tuple[str, Execution]] = []
 
 
 class Board:
@@ -60,7 +48,7 @@ class Board:
         self._expired: dict[int, tuple[Plan, Task]] = {}
         self._watched: dict[int, float] = {}
         self._recent_tasks = 0
-        self._changed: dict[str, Change] = {}
+        self._changed: dict[str, Plan] = {}
 
     # -- folding ----------------------------------------------------------------------------
 
@@ -98,11 +86,11 @@ class Board:
                 self.ignored.popitem(last=False)
         return ignored
 
-    def drain(self) -> list[Change]:
-        """What changed since the last call, for the read models; then it is forgotten."""
+    def drain(self) -> list[Plan]:
+        """The plans that changed since the last call; whoever asks drains each of them in turn."""
         changed, self._changed = self._changed, {}
-        for change in changed.values():
-            self._leave_if_finished(change.plan)
+        for plan in changed.values():
+            self._leave_if_finished(plan)
         return list(changed.values())
 
     def _fold(self, fact: Fact, now: float) -> str | None:
@@ -114,10 +102,10 @@ class Board:
         if plan is None:
             return f"there is no plan '{fact.plan_id}'"
         ignored = evolve(plan, fact.task_id, event, sequence=fact.sequence, at=fact.at)
-        touched = self._note(plan)
+        self._changed[plan.plan_id] = plan
         if fact.task_id is None and isinstance(event, Paused | Resumed | Retried):
-            touched = plan.tasks
-        for task in touched.values():
+            self._place_all(plan, now)
+        for task in plan.latest:
             self._place(plan, task, now)
         if isinstance(event, Claimed) and ignored is None and fact.origin.instance:
             self.peers.saw(fact.origin.instance, fact.at)
@@ -127,26 +115,16 @@ class Board:
     def _begin(self, fact: Fact, event: Submitted, now: float) -> None:
         plan = begin(fact.plan_id, event, sequence=fact.sequence, at=fact.at)
         self.plans[fact.plan_id] = plan
-        self._note(plan, is_new=True)
+        self._changed[plan.plan_id] = plan
         self._place_all(plan, now)
         self._watch_end(plan)
-
-    def _note(self, plan: Plan, *, is_new: bool = False) -> dict[str, Task]:
-        """Remember, for `drain`, what the fold just changed; answers the touched tasks."""
-        touched, closed = plan.drain()
-        change = self._changed.get(plan.plan_id)
-        if change is None:
-            change = self._changed[plan.plan_id] = Change(plan, is_new)
-        change.tasks.update(touched)
-        change.closed.extend(closed)
-        return touched
 
     def _bad(self, fact: BadFact) -> str:
         self.bad_facts += 1
         plan_id, task_id = split_subject(fact.subject) or ("", None)
         if plan := self._wake(plan_id):
             mark_unreadable(plan, task_id, sequence=fact.sequence)
-            self._note(plan)
+            self._changed[plan_id] = plan
         return fact.reason
 
     def _wake(self, plan_id: str) -> Plan | None:
@@ -262,12 +240,6 @@ class Board:
     def expired(self) -> list[tuple[Plan, Task]]:
         """RUNNING tasks whose lease is over, as far as `advance` was told."""
         return list(self._expired.values())
-
-    def lost_in(self, plan: Plan, task_id: str) -> Execution | None:
-        """The attempt that the last reclaim of this task ended, until the batch is drained."""
-        change = self._changed.get(plan.plan_id)
-        lost = [execution for lost_id, execution in change.closed if lost_id == task_id] if change else []
-        return lost[-1] if lost else None
 
     def next_due(self) -> float | None:
         """When a look at the board may find something new (log time), or None."""

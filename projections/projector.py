@@ -15,7 +15,8 @@ import structlog
 import tenacity
 
 from projections.board import Board
-from projections.database import Database, DatabaseUnavailable, Pending
+from projections.database import Database, DatabaseUnavailable
+from projections.read_models import Pending
 from streams.log import BadFact, Fact, Log, LogUnavailable
 from streams.plan.events import Submitted
 from streams.plan.state import Plan, begin, evolve, mark_unreadable
@@ -46,6 +47,8 @@ class Projector:
         source: Log,
         board: Board,
         database: Database,
+        *,
+        epoch: str,
         now: Callable[[], float],
         observe_time: Callable[[float], None],
     ) -> None:
@@ -55,11 +58,9 @@ class Projector:
         self.on_fact: list[OnFact] = []
         self.on_batch: list[OnBatch] = []
         self.flush_error: str | None = None
-        self.flushed_sequence = board.sequence
         self._now = now
         self._observe_time = observe_time
-        self._pending = Pending()
-        self._drained_sequence = board.sequence
+        self._pending = Pending(board.sequence, epoch)
         self._behind_since: float | None = None
         self._dirty = asyncio.Event()
         self._waiting_fold: dict[int, list[asyncio.Future[str | None]]] = {}
@@ -89,9 +90,9 @@ class Projector:
                 on_fact(fact, ignored)
             if fact.sequence in waiting:
                 _resolve(waiting.pop(fact.sequence), ignored)
-        for change in board.drain():
-            self._pending.add(change)
-        self._drained_sequence = board.sequence
+        for plan in board.drain():
+            self._pending.add(plan)
+        self._pending.advance(board.sequence)
         if self._behind_since is None:
             self._behind_since = self._now()
         self._dirty.set()
@@ -175,6 +176,11 @@ class Projector:
     # -- read models ------------------------------------------------------------------------
 
     @property
+    def flushed_sequence(self) -> int:
+        """Up to where facts are in the read models."""
+        return self._pending.flushed
+
+    @property
     def lag_s(self) -> float:
         """How long ago the oldest fact that SQLite has not got was folded."""
         return 0.0 if self._behind_since is None else self._now() - self._behind_since
@@ -193,19 +199,17 @@ class Projector:
     async def flush(self) -> None:
         """Write everything that is pending now; tries again until the database takes it."""
         self._dirty.clear()
-        sequence, rows = self._drained_sequence, self._pending
-        self._pending = Pending()
+        sequence = self.flushed_sequence
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(DatabaseUnavailable),
             wait=tenacity.wait_fixed(FLUSH_RETRY_S),
             before_sleep=self._flush_failed,
         ):
             with attempt:
-                await self.database.flush(rows, sequence)
+                sequence = await self._pending.flush(self.database)
         if self.flush_error is not None:
             log.info("database_recovered", sequence=sequence)
         self.flush_error = None
-        self.flushed_sequence = sequence
         self._behind_since = self._now() if self._dirty.is_set() else None
         arrived = [waiter for waiter in self._waiting_flush if waiter[0] <= sequence]
         self._waiting_flush = [waiter for waiter in self._waiting_flush if waiter[0] > sequence]

@@ -141,7 +141,7 @@ class Tally:
             self._metrics.count(f"agent.task.execution.timeout.{end}.total", task_type=task_type)
 
     def _lost(self, plan: Plan, task_id: str) -> None:
-        self._ended(plan.tasks[task_id], self._board.lost_in(plan, task_id))
+        self._ended(plan.tasks[task_id], plan.closed[-1][1])
 
     def _cancelled(self, plan: Plan, sequence: int) -> None:
         for task in plan.tasks.values():

@@ -175,7 +175,7 @@ class Plan(msgspec.Struct, kw_only=True):
 
     ``first_sequence`` is that of its ``submitted``. ``touched`` and ``closed`` collect the tasks
     that changed and the executions that ended on another's account since somebody last drained
-    them with `drain`.
+    them with `drain`; ``latest`` holds the tasks that the last fact touched.
     """
 
     plan_id: str
@@ -192,6 +192,7 @@ class Plan(msgspec.Struct, kw_only=True):
     ever_claimed: bool = False
     finished_at: float | None = None
     unreadable_at: int | None = None
+    latest: list[Task] = []
     touched: dict[str, Task] = {}
     closed: list[tuple[str, Execution]] = []
 
@@ -290,6 +291,7 @@ def evolve(
 
     ``sequence`` is the fact's log sequence, ``at`` its log time (seconds since the epoch).
     """
+    plan.latest = []
     fold = _Fold(plan, sequence, at)
     if task_id is None:
         plan.subject_sequence = sequence
@@ -531,6 +533,7 @@ class _Fold:
         task.sequence = self.sequence
         task.updated_at = self.at
         self.plan.touched[task.spec.id] = task
+        self.plan.latest.append(task)
 
     def move(self, task: Task, trigger: str) -> None:
         """The one door: change a status by a row of TRANSITIONS (KeyError: there is none)."""
