@@ -7,7 +7,7 @@ the read models have reached where the board was when it arrived (DESIGN §2).
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -18,6 +18,7 @@ from projections.projector import MAX_PENDING_ROWS, Projector
 from projections.views import PlanView, TaskView, moment_or_none, plan_view, task_view
 from service.answers import (
     Behind,
+    Check,
     Claim,
     ClaimRequest,
     Contended,
@@ -72,6 +73,7 @@ class Core:
         self.instance_id = settings.executor.instance_id
         self.desk = ClaimDesk(self, self, settings.executor.poll_interval_s)
         self._tally = Tally(metrics, board, self.instance_id)
+        self.checks: list[Callable[[], Check]] = []
         self._closing: dict[str, asyncio.Task[None]] = {}
         projector.on_fact.append(self._tally.saw)
         projector.on_batch.append(self._after_batch)
@@ -183,6 +185,10 @@ class Core:
             lease_until=moment_or_none(task.lease_until),
             cancel_requested=plan.status in ("FAILED", "CANCELLED"),
         )
+
+    def readiness(self) -> list[Check]:
+        """Every check of this instance; it is ready when all are ok."""
+        return [check() for check in self.checks]
 
     # -- reading ----------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from service.core import Core
 from service.daemons.schedulers import Daemon
 from service.door import Door
 
-PERIOD_S = 5.0
+PERIOD_S = 1.0
 
 
 async def _step(core: Core) -> None:
@@ -16,5 +16,5 @@ async def _step_through(door: Door) -> None:
 
 
 def log_probe() -> Daemon:
-    """Probes every five seconds."""
+    """Probes once a second."""
     return Daemon(name="log_probe", period_s=PERIOD_S, step=_step_through)

@@ -71,6 +71,10 @@ class Schedulers:
         """End every thread; ticks under way are cancelled."""
         await asyncio.gather(*(thread.stop() for thread in self._threads))
 
+    def state_of(self, name: str) -> DaemonState:
+        """One daemon's state; KeyError if there is no such daemon."""
+        return {state.name: state for state in self.states}[name]
+
     def late(self) -> list[DaemonState]:
         """The daemons that have not succeeded for too long."""
         now = time.time()

@@ -1,0 +1,298 @@
+"""The composition root: puts one instance together, starts it, watches it, takes it down in order.
+
+Start: data folder → log (embedded or by URL) → read models → board, caught up → HTTP → executor →
+daemons. Stop is the same backwards: let tasks end, say goodbye to streams, stop serving, write what
+is pending, let go of the log. A loop that dies takes the process with it, visibly: a half-dead
+instance is worse than a restarted one.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import structlog
+import uvloop
+
+from projections.board import Board
+from projections.database import Database, DatabaseUnavailable, MustRebuild, discard
+from projections.feed import Feed
+from projections.lanes import SharingRule
+from projections.projector import Projector
+from projections.read_models import open_read_models, restore
+from service import health
+from service.clock import LogClock
+from service.config import Settings
+from service.core import Core
+from service.daemons.backlog_sampler import backlog_sampler
+from service.daemons.lease_monitor import lease_monitor
+from service.daemons.log_probe import log_probe
+from service.daemons.plan_closer import plan_closer
+from service.daemons.schedulers import Schedulers
+from service.data_folder import DataFolder
+from service.door import Door
+from service.embedded import EmbeddedServer
+from service.executor import Executor
+from service.http.server import HttpServer
+from service.metrics import Metrics
+from service.observer import LogObserver
+from streams.jetstream import JetStreamLog
+from streams.log import LogState, LogUnavailable
+
+Role = Literal["api", "executor", "daemons"]
+ALL_ROLES: frozenset[Role] = frozenset({"api", "executor", "daemons"})
+
+READ_MODELS = "readmodels.sqlite"
+DRAIN_S = 10.0
+LAST_FLUSH_S = 5.0
+CONNECT_TIMEOUT_S = 30.0
+
+log = structlog.get_logger("holdfast.app")
+
+
+class Instance(msgspec.Struct, kw_only=True):
+    """One running instance; ``http_url`` is empty without the role ``api``."""
+
+    settings: Settings
+    roles: frozenset[Role]
+    core: Core
+    door: Door
+    nats_url: str
+    http_url: str = ""
+    embedded: EmbeddedServer | None = None
+    executor: Executor | None = None
+    schedulers: Schedulers | None = None
+    died: asyncio.Future[str]
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, roles: frozenset[Role] = ALL_ROLES
+) -> AsyncIterator[Instance]:
+    """One instance from start to orderly end; ``Instance.died`` resolves if a vital loop ends.
+
+    Raises DataFolderBusy, EmbeddedServerError, LogUnavailable, TopologyMismatch, PortBusy.
+    """
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(
+            DataFolder.acquire(settings.data_dir, settings.executor.instance_id)
+        )
+        embedded = await _embedded(settings, stack)
+        nats_url = embedded.url if embedded else settings.nats.url
+        folder.announce(nats_url=nats_url)
+        source = await _connect(settings, nats_url, metrics, stack)
+        core = await _core(settings, source, metrics, stack)
+        died = asyncio.get_running_loop().create_future()
+        _guard(stack, died, projector=core.projector.run())
+        await _catch_up(core, died)
+        _guard(
+            stack,
+            died,
+            flush=core.projector.flush_forever(),
+            claim_poll=core.desk.poll_forever(),
+        )
+        instance = Instance(
+            settings=settings,
+            roles=roles,
+            core=core,
+            door=Door(core, asyncio.get_running_loop()),
+            nats_url=nats_url,
+            embedded=embedded,
+            died=died,
+        )
+        await _start_roles(instance, stack)
+        core.checks += _checks(instance, source)
+        folder.announce(nats_url=nats_url, http_url=instance.http_url)
+        yield instance
+
+
+def _checks(instance: Instance, source: JetStreamLog) -> Iterable[health.CheckNow]:
+    core = instance.core
+    yield health.log_check(source, instance.schedulers)
+    yield health.projector_check(core)
+    yield health.database_check(core)
+    if instance.schedulers:
+        yield health.daemons_check(instance.schedulers)
+    if instance.executor:
+        yield health.executor_check(instance.executor)
+
+
+async def _embedded(settings: Settings, stack: AsyncExitStack) -> EmbeddedServer | None:
+    if settings.nats.url:
+        return None
+    server = EmbeddedServer(
+        settings.data_dir,
+        settings.nats.port,
+        on_down=lambda reason: log.error("nats_down", reason=reason),
+        on_up=lambda: log.info("nats_up"),
+    )
+    await server.start()
+    stack.push_async_callback(server.stop)
+    return server
+
+
+async def _connect(
+    settings: Settings, nats_url: str, metrics: Metrics, stack: AsyncExitStack
+) -> JetStreamLog:
+    source = await JetStreamLog.connect(
+        nats_url,
+        replicas=settings.nats.replicas,
+        connect_timeout_s=CONNECT_TIMEOUT_S,
+        name=f"holdfast {settings.executor.instance_id}",
+        observer=LogObserver(metrics),
+    )
+    stack.push_async_callback(source.close)
+    return source
+
+
+async def _core(
+    settings: Settings, source: JetStreamLog, metrics: Metrics, stack: AsyncExitStack
+) -> Core:
+    state = await source.state()
+    clock = LogClock()
+    clock.observe(state.at)
+    database, sequence = await _read_models(settings.data_dir / READ_MODELS, state)
+    stack.push_async_callback(database.close)
+    board = new_board(settings)
+    board.restore(await restore(database), sequence, clock.now())
+    projector = Projector(
+        source, board, database, epoch=state.epoch, now=clock.now, observe_time=clock.observe
+    )
+    stack.push_async_callback(_last_flush, projector)
+    return Core(
+        settings=settings,
+        log=source,
+        board=board,
+        projector=projector,
+        database=database,
+        feed=Feed(settings.sse),
+        metrics=metrics,
+        clock=clock,
+    )
+
+
+def new_board(settings: Settings) -> Board:
+    """An empty board that shares slots as the settings say."""
+    claim = settings.executor.claim
+    rule = SharingRule(
+        refining_max_ratio=claim.refining_max_ratio,
+        refining_min_per_tick=claim.refining_min_per_tick,
+        ready_first=claim.ready_first,
+    )
+    return Board(rule, settings.executor.instance_id)
+
+
+async def _read_models(path: Path, state: LogState) -> tuple[Database, int]:
+    """The read models and the sequence they have reached; made anew if they are another log's."""
+    try:
+        database = await open_read_models(path)
+    except MustRebuild as reason:
+        log.warning("rebuilding_read_models", reason=str(reason))
+        discard(path)
+        return await open_read_models(path), 0
+    checkpoint = await database.checkpoint()
+    if checkpoint is None:
+        return database, 0
+    if checkpoint.epoch == state.epoch and checkpoint.sequence <= state.head:
+        return database, checkpoint.sequence
+    log.warning("rebuilding_read_models", reason="they were folded from another log")
+    await database.close()
+    discard(path)
+    return await open_read_models(path), 0
+
+
+async def _last_flush(projector: Projector) -> None:
+    try:
+        async with asyncio.timeout(LAST_FLUSH_S):
+            await projector.flush()
+    except (TimeoutError, DatabaseUnavailable) as error:
+        # Nothing is lost: the next start follows the log from the checkpoint.
+        log.warning("last_flush_failed", error=repr(error))
+
+
+async def _catch_up(core: Core, died: asyncio.Future[str]) -> None:
+    """Wait until the board has folded what is in the log now, saying how far it is."""
+    head = (await core.log.state()).head
+    start, shown = core.board.sequence, asyncio.get_running_loop().time()
+    while core.board.sequence < head:
+        if died.done():
+            raise LogUnavailable(died.result())
+        try:
+            async with asyncio.timeout(1):
+                await core.projector.folded(head)
+        except (TimeoutError, LogUnavailable):
+            now = asyncio.get_running_loop().time()
+            if now - shown >= 1:
+                log.info("catching_up", start=start, sequence=core.board.sequence, head=head)
+                shown = now
+
+
+def _guard(stack: AsyncExitStack, died: asyncio.Future[str], **loops: Coroutine[Any, Any, None]) -> None:
+    """Run vital loops; the first that ends says so in ``died``."""
+    for name, loop in loops.items():
+        task = asyncio.create_task(loop, name=name)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if task.cancelled():
+                return
+            reason = f"the loop '{task.get_name()}' has ended: {task.exception()!r}"
+            if not died.done():
+                died.set_result(reason)
+
+        task.add_done_callback(ended)
+        stack.push_async_callback(_cancelled, task)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def _start_roles(instance: Instance, stack: AsyncExitStack) -> None:
+    core, settings = instance.core, instance.settings
+    if "api" in instance.roles:
+        server = HttpServer(core)
+        instance.http_url = await server.start()
+        _guard(stack, instance.died, http=server.serve())
+        stack.push_async_callback(server.stop)
+        stack.callback(core.feed.close)
+    stack.callback(core.desk.close)
+    if "daemons" in instance.roles:
+        daemons = [lease_monitor(), plan_closer(), backlog_sampler(), log_probe()]
+        instance.schedulers = Schedulers(
+            daemons, settings.scheduling.daemon.pool_size, core.metrics
+        )
+        instance.schedulers.start(instance.door)
+        stack.push_async_callback(instance.schedulers.stop)
+    if "executor" in instance.roles:
+        instance.executor = Executor(settings, instance.door, core.metrics, core.instance_id)
+        await instance.executor.start()
+        stack.push_async_callback(instance.executor.drain, DRAIN_S)
+
+
+def serve(settings: Settings, roles: Iterable[Role] = ALL_ROLES) -> int:
+    """Run an instance until SIGINT or SIGTERM; answers the process's exit code."""
+    return uvloop.run(_serve(settings, frozenset(roles)))
+
+
+async def _serve(settings: Settings, roles: frozenset[Role]) -> int:
+    stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def on_signal(number: signal.Signals) -> None:
+        if not stop.done():
+            stop.set_result(number.name)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    async with running(settings, roles) as instance:
+        log.info("serving", url=instance.http_url, nats=instance.nats_url, roles=sorted(roles))
+        await asyncio.wait([stop, instance.died], return_when=asyncio.FIRST_COMPLETED)
+        if instance.died.done():
+            log.critical("died", reason=instance.died.result())
+            return 1
+        log.info("stopping", signal=stop.result())
+    return 0

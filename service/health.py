@@ -1,0 +1,72 @@
+"""Whether this instance can do its work now, line by line, and what it would say of itself.
+
+Each check is cheap and looks only at what its owner already knows, so that asking never makes a
+sick instance sicker.
+"""
+
+from collections.abc import Callable
+
+from service.answers import Check
+from service.core import Core
+from service.daemons.schedulers import Schedulers
+from service.executor import Executor
+from streams.jetstream import JetStreamLog
+
+MAX_LAG_S = 5.0
+
+CheckNow = Callable[[], Check]
+
+
+def log_check(source: JetStreamLog, schedulers: Schedulers | None) -> CheckNow:
+    """The line to the log is up and the log answered the last probe."""
+
+    def check() -> Check:
+        probe = schedulers.state_of("log_probe").error if schedulers else None
+        if source.connected and probe is None:
+            return Check("log", ok=True, detail="connected")
+        return Check("log", ok=False, detail=source.last_error or probe or "not connected")
+
+    return check
+
+
+def projector_check(core: Core) -> CheckNow:
+    """The read models are close behind the board."""
+
+    def check() -> Check:
+        projector = core.projector
+        events = core.board.sequence - projector.flushed_sequence
+        detail = f"{events} events, {projector.lag_s:.1f} s behind sequence {core.board.sequence}"
+        return Check("projector", ok=projector.lag_s < MAX_LAG_S, detail=detail)
+
+    return check
+
+
+def database_check(core: Core) -> CheckNow:
+    """SQLite took the last flush."""
+
+    def check() -> Check:
+        error = core.projector.flush_error
+        return Check("database", ok=error is None, detail=error or "writable")
+
+    return check
+
+
+def daemons_check(schedulers: Schedulers) -> CheckNow:
+    """Every daemon has succeeded lately."""
+
+    def check() -> Check:
+        late = schedulers.late()
+        detail = "; ".join(f"{state.name}: {state.error or 'stuck'}" for state in late)
+        return Check("daemons", ok=not late, detail=detail or "all on time")
+
+    return check
+
+
+def executor_check(executor: Executor) -> CheckNow:
+    """The executor's threads are alive."""
+
+    def check() -> Check:
+        alive = executor.snapshot().alive
+        return Check("executor", ok=alive, detail="alive" if alive else "its loop has ended")
+
+    return check

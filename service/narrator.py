@@ -1,0 +1,62 @@
+"""Tells one plan's story on the terminal, a line per fact, for whoever starts Holdfast to see."""
+
+import sys
+from datetime import datetime
+from typing import TextIO
+
+from streams.log import BadFact, Fact
+from streams.plan.events import (
+    TYPE_NAMES,
+    Claimed,
+    Completed,
+    Event,
+    Failed,
+    Finished,
+    Heartbeat,
+    Released,
+    Submitted,
+)
+
+
+class Narrator:
+    """Prints the facts of one plan as they are folded."""
+
+    def __init__(self, plan_id: str, out: TextIO = sys.stdout) -> None:
+        self._plan_id = plan_id
+        self._out = out
+
+    def saw(self, fact: Fact | BadFact, ignored: str | None) -> None:
+        """One line per fact of the plan; heartbeats are left out."""
+        if isinstance(fact, BadFact) or ignored is not None or fact.plan_id != self._plan_id:
+            return
+        if isinstance(fact.event, Heartbeat):
+            return
+        when = datetime.fromtimestamp(fact.at).astimezone().strftime("%H:%M:%S.%f")[:-3]
+        what = TYPE_NAMES[type(fact.event)]
+        line = f"  {when}  {fact.sequence:>5}  {what:<15} {fact.task_id or '':<10} "
+        print(line + _details(fact.event), file=self._out, flush=True)
+
+
+def _details(event: Event) -> str:
+    match event:
+        case Submitted():
+            return f"{len(event.tasks)} tasks: {event.name}"
+        case Claimed():
+            return f"attempt {event.attempt} by {event.owner}"
+        case Completed(verdict=None):
+            return _shortened(bytes(event.output).decode())
+        case Completed(verdict=verdict) if verdict is not None:
+            word = "accepts" if verdict.pass_ else "rejects"
+            return f"{word}: {_shortened(bytes(verdict.feedback).decode())}"
+        case Failed():
+            return f"{event.error_type}: {_shortened(event.error_message)}"
+        case Released():
+            return event.reason
+        case Finished():
+            return event.status
+        case _:
+            return ""
+
+
+def _shortened(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
