@@ -1,4 +1,4 @@
-"""The executor claims tasks that it has handlers for, runs them, and reports what became of them."""
+"""The executor claims tasks that it has handlers for, runs them and reports how they ended."""
 
 from service.executor.executor import Executor, Snapshot
 

@@ -1,8 +1,8 @@
 """Runs one handler in the worker thread and turns whatever it does into a value."""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any, assert_never, cast
+from collections.abc import Callable
+from typing import Any, assert_never
 
 import msgspec
 import structlog
@@ -15,6 +15,7 @@ from service.executor.handlers.contract import (
     Handler,
     Result,
     TaskRun,
+    verdict_of,
 )
 from streams.plan.events import NOTHING, TaskType, TokenUsage, Verdict
 
@@ -77,7 +78,7 @@ def conclude(returned: object, task_type: TaskType) -> Ending:
     """Encode what a handler returned; a critic's mapping with ``pass`` is its verdict."""
     result = returned if isinstance(returned, Result) else Result(returned)
     try:
-        verdict = result.verdict or (_verdict(result.output) if task_type == "critic" else None)
+        verdict = result.verdict or (verdict_of(result.output) if task_type == "critic" else None)
         output = Raw(msgspec.json.encode(result.output))
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         return _bad_output(f"what the handler returned is no JSON: {error}")
@@ -96,16 +97,6 @@ def conclude(returned: object, task_type: TaskType) -> Ending:
         model_name=result.model_name,
         token_usage=result.token_usage,
     )
-
-
-def _verdict(output: object) -> Verdict | None:
-    if not isinstance(output, Mapping):
-        return None
-    said = cast("Mapping[str, object]", output)
-    passed = said.get("pass")
-    if not isinstance(passed, bool):
-        return None
-    return Verdict(pass_=passed, feedback=Raw(msgspec.json.encode(said.get("feedback"))))
 
 
 def _bad_output(message: str) -> Failure:

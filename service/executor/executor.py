@@ -1,4 +1,4 @@
-"""Puts the executor together: dispatchers, heartbeats and handlers, each on threads of their own."""
+"""The executor put together: dispatchers, heartbeats and handlers, each on threads of their own."""
 
 import asyncio
 from contextlib import suppress
@@ -44,7 +44,7 @@ class Executor:
 
     def __init__(self, settings: Settings, door: Door, metrics: Metrics, instance_id: str) -> None:
         executor = settings.executor
-        self.handlers = load_handlers(executor.handlers)
+        self.handlers = load_handlers(executor.handlers, executor.command.allow)
         self.metrics = metrics
         self.reporter = Reporter(door, executor.instance_id, instance_id)
         self.heartbeats = Heartbeats(door, self.reporter, metrics, executor.claim.heartbeat_s)

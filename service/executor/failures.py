@@ -4,7 +4,7 @@ The set is closed because it becomes a metric's label (SIGNALS.md: at most 20 va
 outside may report any type over HTTP; the executor's own attempts end in one of these.
 """
 
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import httpx
 import msgspec
@@ -69,7 +69,7 @@ class TaskCancelled(Exception):  # noqa: N818 - as above
 
 def known(error_type: str) -> ErrorType:
     """``error_type`` if it is in the closed set, else ``other``."""
-    return cast("ErrorType", error_type) if error_type in ERROR_TYPES else "other"
+    return error_type if error_type in ERROR_TYPES else "other"
 
 
 def classify(error: BaseException) -> tuple[ErrorType, bool]:

@@ -91,14 +91,17 @@ class WorkerPool:
     # -- for Place --------------------------------------------------------------------------
 
     def has_thread(self) -> bool:
+        """Whether a thread is free now."""
         return not self._places.locked()
 
     async def acquire(self) -> None:
+        """Wait for a thread."""
         await self._places.acquire()
         self._queued -= 1
         self._running += 1
 
     def release(self, *, held_thread: bool) -> None:
+        """Give a slot back, and its thread if it had one."""
         if held_thread:
             self._running -= 1
             self._places.release()
@@ -107,10 +110,12 @@ class WorkerPool:
         self.give_back(1)
 
     def forget(self) -> None:
+        """An attempt is over in every respect."""
         self._attempts -= 1
         self._room.set()
 
     def start(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """Run ``work`` on a thread that was acquired."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if len(self._threads) < min(self._running, self._size):
             self._add_thread()

@@ -12,9 +12,9 @@ A handler runs in a worker thread, an ``async def`` one on a private loop there,
 
 import hashlib
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from threading import Event, Lock
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 from msgspec import Raw
@@ -165,6 +165,17 @@ class Result(msgspec.Struct, frozen=True):
     verdict: Verdict | None = None
     model_name: str | None = None
     token_usage: TokenUsage | None = None
+
+
+def verdict_of(said: object) -> Verdict | None:
+    """The verdict in ``{"pass": bool, "feedback": any JSON}``; None when it is no such thing."""
+    if not isinstance(said, Mapping):
+        return None
+    words = cast("Mapping[str, object]", said)
+    passed = words.get("pass")
+    if not isinstance(passed, bool):
+        return None
+    return Verdict(pass_=passed, feedback=Raw(msgspec.json.encode(words.get("feedback"))))
 
 
 Run = Callable[[TaskRun], Any]

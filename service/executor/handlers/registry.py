@@ -5,21 +5,26 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 
 from service.config import ConfigError
+from service.executor.handlers.command import command_handler
 from service.executor.handlers.contract import Handler
 
 BUILT_IN = (
     "service.executor.handlers.echo",
     "service.executor.handlers.sleep",
+    "service.executor.handlers.http",
+    "service.executor.handlers.chat",
 )
 
 
-def load_handlers(modules: Iterable[str]) -> dict[str, Handler]:
+def load_handlers(modules: Iterable[str], programs: Iterable[str] = ()) -> dict[str, Handler]:
     """Import the built-in and the named modules; every kind with its handler.
 
-    Raises `ConfigError` naming the module that cannot be imported and why, one without handlers,
-    or a kind that two functions claim.
+    ``programs`` are those that ``command`` may start. Raises `ConfigError` naming a program that
+    does not exist, the module that cannot be imported and why, one without handlers, or a kind
+    that two functions claim.
     """
-    handlers: dict[str, Handler] = {}
+    command = command_handler(programs)
+    handlers: dict[str, Handler] = {command.kind: command}
     for module_name in (*BUILT_IN, *modules):
         for found in _handlers_in(_imported(module_name)):
             known = handlers.setdefault(found.kind, found)

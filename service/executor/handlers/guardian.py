@@ -1,0 +1,170 @@
+"""Runs one program and leaves nothing of it behind: not its children, not theirs, whoever dies.
+
+Run as a script by the ``command`` handler: ``guardian.py CONTROL PROGRAM NAME ARGUMENT…``. CONTROL
+is the reading end of a pipe whose other end the service holds. When that end closes, because the
+handler wants the program gone or because the service was killed, everything below is ended:
+SIGTERM first, SIGKILL after a grace. On Linux orphans of the program are inherited by the guardian
+(PR_SET_CHILD_SUBREAPER), so that even those that left its process group are found.
+
+It is a script and not a ``preexec_fn``, because forking Python code in a process with threads may
+deadlock, and it imports little, because it is started for every command.
+"""
+
+import os
+import select
+import signal
+import sys
+import time
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+PR_SET_CHILD_SUBREAPER = 36
+CANNOT_RUN = 127  # what a shell answers for a program that it cannot start
+GRACE_S = 1.0
+SWEEP_S = 0.01
+MAX_SWEEPS = 200
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415 - only where it is of use
+
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _start(program: str, arguments: list[str]) -> int:
+    """Fork and become ``program``, in a process group of its own; the child's id."""
+    guardian = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    try:
+        os.setpgid(0, 0)
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != guardian:
+            os._exit(CANNOT_RUN)
+        for number in (signal.SIGPIPE, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        os.execv(program, arguments)  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        os.write(2, f"{program}: {error.strerror}\n".encode())
+    os._exit(CANNOT_RUN)
+
+
+def _parents() -> dict[int, int]:
+    """Every process with its parent, as far as can be seen."""
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib is slow to import
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as stat:  # noqa: PTH123 - as above
+                    parents[int(name)] = int(stat.read().rpartition(b")")[2].split()[1])
+            except (OSError, IndexError, ValueError):
+                continue
+    return parents
+
+
+def _descendants() -> list[int]:
+    """Everything below the guardian."""
+    if sys.platform != "linux":
+        return []
+    parents, found = _parents(), [os.getpid()]
+    for ancestor in found:
+        found += [process for process, parent in parents.items() if parent == ancestor]
+    return found[1:]
+
+
+def _kill(process: int, number: int) -> None:
+    """Send a signal to a process, or a group (negative) that may have ended or not begun."""
+    try:
+        os.kill(process, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _signal_all(child: int, number: int) -> None:
+    """Send a signal to the program's group and to every descendant outside it."""
+    _kill(-child, number)
+    for process in _descendants():
+        _kill(process, number)
+
+
+def _reaped(child: int) -> tuple[int | None, bool]:
+    """Bury whoever has died: the child's wait status if it was among them, and if any are left."""
+    status: int | None = None
+    while True:
+        try:
+            process, its_status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return status, False
+        if process == 0:
+            return status, True
+        if process == child:
+            status = its_status
+
+
+def _watch(child: int, control: int, deaths: int) -> int:
+    """Wait for the program's end, or bring it about when the control pipe closes; its status."""
+    kill_at: float | None = None
+    while True:
+        status, _ = _reaped(child)
+        if status is not None:
+            return status
+        if kill_at is not None and time.monotonic() >= kill_at:
+            _signal_all(child, signal.SIGKILL)
+            kill_at = time.monotonic() + GRACE_S
+        wait_s = None if kill_at is None else max(kill_at - time.monotonic(), 0)
+        watched = [deaths] if kill_at is not None else [control, deaths]
+        ready, _, _ = select.select(watched, [], [], wait_s)
+        if deaths in ready:
+            os.read(deaths, 512)
+        if control in ready:
+            _signal_all(child, signal.SIGTERM)
+            kill_at = time.monotonic() + GRACE_S
+
+
+def _sweep(child: int) -> None:
+    """End whatever the program left running."""
+    for _ in range(MAX_SWEEPS):
+        _signal_all(child, signal.SIGKILL)
+        if not _reaped(child)[1]:
+            return
+        time.sleep(SWEEP_S)
+
+
+def _end_as(status: int) -> None:
+    """End like the program did, by the same code or the same signal."""
+    if os.WIFSIGNALED(status):
+        import resource  # noqa: PLC0415 - rarely needed
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        number = os.WTERMSIG(status)
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    os._exit(os.waitstatus_to_exitcode(status))
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    """A handler and not SIG_IGN, which the program would inherit."""
+
+
+def main(control: int, program: str, arguments: list[str]) -> None:
+    """Run ``program`` to its end, or to the end of whoever holds the control pipe."""
+    os.set_inheritable(control, False)  # noqa: FBT003 - its signature
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    deaths, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, _ignore)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _ignore)  # the control pipe decides
+    child = _start(program, arguments)
+    with open(os.devnull) as nothing:  # noqa: PTH123 - see above
+        os.dup2(nothing.fileno(), 0)  # the program's end of its input is the only one
+    status = _watch(child, control, deaths)
+    _sweep(child)
+    _end_as(status)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3:])
