@@ -1,0 +1,39 @@
+"""Draws a task's life cycle, as a Mermaid state diagram, from the table that the fold obeys.
+
+ARCHITECTURE.md holds the drawing between BEGIN and END; a test compares it with the table, and
+``python -m streams.plan.diagram`` prints it anew.
+"""
+
+from collections.abc import Iterable
+from itertools import groupby
+
+from streams.plan.state import ENDED, TRANSITIONS, Transition
+
+BEGIN = "<!-- lifecycle:begin -->"
+END = "<!-- lifecycle:end -->"
+
+
+def diagram(transitions: Iterable[Transition] = TRANSITIONS) -> str:
+    """The drawing's source: one arrow per pair of statuses, derived changes in parentheses."""
+    rows = sorted(transitions, key=_arrow)
+    arrows = [_line(source, target, rows) for (source, target), rows in groupby(rows, key=_arrow)]
+    ends = [f"    {status} --> [*]" for status in sorted(ENDED)]
+    return "\n".join(["stateDiagram-v2", "    [*] --> PENDING: submitted", *arrows, *ends])
+
+
+def block(transitions: Iterable[Transition] = TRANSITIONS) -> str:
+    """The drawing as it stands in ARCHITECTURE.md, markers included."""
+    return f"{BEGIN}\n```mermaid\n{diagram(transitions)}\n```\n{END}"
+
+
+def _arrow(row: Transition) -> tuple[str, str]:
+    return row.source, row.target
+
+
+def _line(source: str, target: str, rows: Iterable[Transition]) -> str:
+    triggers = [f"({row.trigger})" if row.derived else row.trigger for row in rows]
+    return f"    {source} --> {target}: {' / '.join(triggers)}"
+
+
+if __name__ == "__main__":
+    print(block())  # noqa: T201 - the one line that regenerates the drawing
