@@ -50,7 +50,7 @@ class SharingRule(msgspec.Struct, frozen=True, kw_only=True):
     ready_first: bool = True
 
     def share(self, limit: int) -> Share:
-        """Offer the refining lane its ratio, or its minimum if that is more; the ready lane the rest."""
+        """Offer the refining lane its ratio, or its minimum if more; the ready lane the rest."""
         if limit == 1 and self.ready_first:
             return Share(1, 0)
         refining = max(int(limit * self.refining_max_ratio), min(self.refining_min_per_tick, limit))

@@ -102,7 +102,7 @@ class Projector:
             on_batch(facts, board.sequence)
 
     async def folded(self, sequence: int) -> str | None:
-        """Wait until the board has reached ``sequence``; answers why that fact was ignored, or None.
+        """Wait until ``sequence`` is folded; answers why that fact was ignored, or None.
 
         Raises LogUnavailable after FOLD_WAIT_S: the log stopped delivering.
         """
@@ -222,7 +222,7 @@ class Projector:
         self.flush_error = str(error)
 
     async def flushed(self, sequence: int, wait_s: float) -> bool:
-        """Wait until the read models have reached ``sequence``; False when ``wait_s`` was too short."""
+        """Wait for the read models to reach ``sequence``; False when ``wait_s`` was too short."""
         if self.flushed_sequence >= sequence:
             return True
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -8,7 +8,7 @@ instance is worse than a restarted one.
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -71,7 +71,7 @@ class Instance(msgspec.Struct, kw_only=True):
 @asynccontextmanager
 async def running(
     settings: Settings, roles: frozenset[Role] = ALL_ROLES
-) -> AsyncIterator[Instance]:
+) -> AsyncGenerator[Instance]:
     """One instance from start to orderly end; ``Instance.died`` resolves if a vital loop ends.
 
     Raises DataFolderBusy, EmbeddedServerError, LogUnavailable, TopologyMismatch, PortBusy.
@@ -94,6 +94,7 @@ async def running(
             died,
             flush=core.projector.flush_forever(),
             claim_poll=core.desk.poll_forever(),
+            feed=core.feed.run(),
         )
         instance = Instance(
             settings=settings,
@@ -169,7 +170,7 @@ async def _core(
         board=board,
         projector=projector,
         database=database,
-        feed=Feed(settings.sse),
+        feed=Feed(settings.sse, source, metrics, clock.now, sequence),
         metrics=metrics,
         clock=clock,
     )
@@ -231,7 +232,9 @@ async def _catch_up(core: Core, died: asyncio.Future[str]) -> None:
                 shown = now
 
 
-def _guard(stack: AsyncExitStack, died: asyncio.Future[str], **loops: Coroutine[Any, Any, None]) -> None:
+def _guard(
+    stack: AsyncExitStack, died: asyncio.Future[str], **loops: Coroutine[Any, Any, None]
+) -> None:
     """Run vital loops; the first that ends says so in ``died``."""
     for name, loop in loops.items():
         task = asyncio.create_task(loop, name=name)

@@ -1,4 +1,4 @@
-"""The claim desk: who asks for work gets it at once, or is served the moment something is claimable.
+"""The claim desk: who asks for work gets it at once, or as soon as something is claimable.
 
 Waiting requests are served in the order they came, by whoever makes a task claimable (a folded
 batch, a timer that fires), so nobody polls in a loop and a single task never wakes a crowd. A slow

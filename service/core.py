@@ -99,7 +99,7 @@ class Core:
     # -- plans ------------------------------------------------------------------------------
 
     async def submit(self, plan_id: str, plan: Submitted, origin: Origin) -> Submission | Refused:
-        """Accept a plan, or say that it is there already. Raises LogUnavailable, LogFull, TooLarge."""
+        """Accept a plan, or say that it is there. Raises LogUnavailable, LogFull, TooLarge."""
         if self.projector.pending_rows > MAX_PENDING_ROWS:
             raise LogUnavailable(
                 "the read models are too far behind to take new plans; the database refuses "
@@ -200,9 +200,10 @@ class Core:
         """
         if min_sequence is None:
             await self.projector.flushed(self.board.sequence, READ_OWN_WRITES_S)
-        elif not await self.projector.flushed(
-            max(self.board.sequence, min_sequence), READ_WAIT_S
-        ) and self.projector.flushed_sequence < min_sequence:
+        elif (
+            not await self.projector.flushed(max(self.board.sequence, min_sequence), READ_WAIT_S)
+            and self.projector.flushed_sequence < min_sequence
+        ):
             raise Behind(self.projector.flushed_sequence)
 
     # -- inside -----------------------------------------------------------------------------
@@ -213,9 +214,7 @@ class Core:
     def _from(self, origin: Origin) -> Origin:
         if origin.instance == self.instance_id:
             return origin
-        return Origin(
-            actor=origin.actor, instance=self.instance_id, traceparent=origin.traceparent
-        )
+        return Origin(actor=origin.actor, instance=self.instance_id, traceparent=origin.traceparent)
 
     @property
     def _self_origin(self) -> Origin:
@@ -231,12 +230,13 @@ class Core:
         self.feed.publish(list(facts), position)
         self.desk.serve_waiting()
         if self.board.finishable:
-            mine = {fact.plan_id for fact in facts if self._wrote(fact)}
+            mine = {
+                fact.plan_id
+                for fact in facts
+                if isinstance(fact, Fact) and fact.origin.instance == self.instance_id
+            }
             for plan_id in self.board.finishable & mine:
                 self.close_plan(plan_id)
-
-    def _wrote(self, fact: Fact | BadFact) -> bool:
-        return isinstance(fact, Fact) and fact.origin.instance == self.instance_id
 
     def close_plan(self, plan_id: str) -> None:
         """Append a plan's last fact in the background, unless that is under way."""

@@ -117,11 +117,12 @@ class Tally:
     def _ended(self, task: Task, execution: Execution | None) -> None:
         if execution is None or execution.finished_at is None:
             return
-        labels = {"result": execution.status, "task_type": task.spec.type}
-        self._metrics.count("agent.task.execution.total", **labels)
+        result, task_type = execution.status, task.spec.type
+        self._metrics.count("agent.task.execution.total", result=result, task_type=task_type)
         began = execution.started_at or execution.claimed_at
+        duration_s = max(execution.finished_at - began, 0)
         self._metrics.observe(
-            "agent.task.execution.duration", max(execution.finished_at - began, 0), **labels
+            "agent.task.execution.duration", duration_s, result=result, task_type=task_type
         )
 
     def _tokens(self, usage: TokenUsage | None) -> None:

@@ -1,4 +1,4 @@
-"""The one way a fact gets into the log: load, decide, append at the expected sequence, see it folded.
+"""The one way a fact gets into the log: load, decide, append as expected, see it folded.
 
 A lost race is not an error: wait until the fold has reached the winner, judge the command anew, and
 give up as contended after a bound.

@@ -1,4 +1,4 @@
-"""Watches expired leases, and closes those that no claim may take over, so nothing runs for ever."""
+"""Watches expired leases, and closes those that no claim may take over: nothing runs for ever."""
 
 from service.core import Core
 from service.daemons.schedulers import Daemon

@@ -12,11 +12,11 @@ from service.door import Door
 from service.executor.attempt import GRACE_S
 from service.executor.handlers.registry import load_handlers
 from service.executor.heartbeats import Heartbeats
-from service.executor.loops import LoopThread
 from service.executor.pool import WorkerPool
 from service.executor.processes import ProcessWorkers
 from service.executor.reports import Reporter
 from service.executor.tick import Dispatcher
+from service.loops import LoopThread
 from service.metrics import Metrics
 
 LAST_WORDS_S = 2.0  # after a drain's time-out and the handlers' grace: to write the releases

@@ -17,8 +17,8 @@ import structlog
 from service.answers import Contended, OwnerAnswer, Refused
 from service.door import Door, DoorClosed
 from service.executor.leases import Lease
-from service.executor.loops import LoopThread
 from service.executor.reports import Reporter
+from service.loops import LoopThread
 from service.metrics import Metrics
 from streams.log import LogFull, LogUnavailable, TooLarge
 from streams.plan.commands import Heartbeat, OwnerCommand, Progress

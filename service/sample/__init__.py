@@ -25,7 +25,7 @@ def markdown_files(checkout: Path) -> list[Path]:
     found = (
         path
         for path in sorted(checkout.rglob("*.md"))
-        if not _NOT_OURS & {part for part in path.relative_to(checkout).parts}
+        if not _NOT_OURS.intersection(path.relative_to(checkout).parts)
         and not any(part.startswith(".") for part in path.relative_to(checkout).parts)
     )
     return list(found)[:MAX_FILES]

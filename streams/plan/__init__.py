@@ -1,1 +1,1 @@
-"""The plan aggregate: a pure model of tasks, leases, critics and failure, with no I/O and no clock."""
+"""The plan aggregate: a pure model of tasks, leases, critics and failure; no I/O, no clock."""

@@ -16,42 +16,42 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     plan_id: str
 
 
-class Submit(Command):
+class Submit(Command, frozen=True, kw_only=True):
     """Accept a new plan."""
 
     plan: Submitted
 
 
-class Pause(Command):
+class Pause(Command, frozen=True, kw_only=True):
     """Stop handing out the plan's tasks."""
 
     reason: str = ""
 
 
-class Resume(Command):
+class Resume(Command, frozen=True, kw_only=True):
     """Hand out the plan's tasks again."""
 
     reason: str = ""
 
 
-class Cancel(Command):
+class Cancel(Command, frozen=True, kw_only=True):
     """End every unfinished task of the plan."""
 
     reason: str = ""
 
 
-class Retry(Command):
+class Retry(Command, frozen=True, kw_only=True):
     """Give one failed task fresh budgets."""
 
     task_id: str
     reason: str = ""
 
 
-class Finish(Command):
+class Finish(Command, frozen=True, kw_only=True):
     """Close a plan of which nothing runs any more (said by whichever instance notices first)."""
 
 
-class Claim(Command):
+class Claim(Command, frozen=True, kw_only=True):
     """Take the lease of a claimable task; ``lease_s`` None means the task's own."""
 
     task_id: str
@@ -59,13 +59,13 @@ class Claim(Command):
     lease_s: float | None = None
 
 
-class Expire(Command):
+class Expire(Command, frozen=True, kw_only=True):
     """Close an expired lease that no claim may take over (said by the lease monitor)."""
 
     task_id: str
 
 
-class OwnerCommand(Command):
+class OwnerCommand(Command, frozen=True, kw_only=True):
     """A request that only the current lease's owner may make; fenced by owner and attempt."""
 
     task_id: str
@@ -73,23 +73,23 @@ class OwnerCommand(Command):
     attempt: int
 
 
-class Start(OwnerCommand):
+class Start(OwnerCommand, frozen=True, kw_only=True):
     """The owner begins to execute."""
 
 
-class Heartbeat(OwnerCommand):
+class Heartbeat(OwnerCommand, frozen=True, kw_only=True):
     """Renew the lease; ``progress`` (any JSON) is shown to watchers."""
 
     progress: Raw | None = None
 
 
-class Progress(OwnerCommand):
+class Progress(OwnerCommand, frozen=True, kw_only=True):
     """Show partial work to watchers."""
 
     data: Raw
 
 
-class Complete(OwnerCommand):
+class Complete(OwnerCommand, frozen=True, kw_only=True):
     """Report success; critics must give a ``verdict``, workers must not."""
 
     output: Raw = Raw(b"null")
@@ -98,8 +98,8 @@ class Complete(OwnerCommand):
     token_usage: TokenUsage | None = None
 
 
-class Fail(OwnerCommand):
-    """Report failure. ``retry_in_s`` overrides the backoff; ``timeout_retry_max`` bounds time-outs."""
+class Fail(OwnerCommand, frozen=True, kw_only=True):
+    """Report failure; ``retry_in_s`` overrides the backoff, ``timeout_retry_max`` bounds time-outs."""
 
     error_type: str
     error_message: str = ""
@@ -110,7 +110,7 @@ class Fail(OwnerCommand):
     token_usage: TokenUsage | None = None
 
 
-class Release(OwnerCommand):
+class Release(OwnerCommand, frozen=True, kw_only=True):
     """Give the lease back unspent."""
 
     reason: str = ""

@@ -79,7 +79,7 @@ def _settle_critic(task: TaskSpec) -> TaskSpec:
 
 
 def complaint(tasks: tuple[TaskSpec, ...]) -> str | None:
-    """The first thing that is wrong with a settled plan's graph, naming the culprit; None if sound."""
+    """The first thing wrong with a settled plan's graph, naming the culprit; None if sound."""
     if not tasks:
         return "tasks: a plan needs at least one task"
     repeated = [task_id for task_id, n in Counter(task.id for task in tasks).items() if n > 1]

@@ -80,7 +80,7 @@ class TaskEvent(
     attempt: int
 
 
-class Submitted(PlanEvent, kw_only=True, tag="submitted"):
+class Submitted(PlanEvent, frozen=True, kw_only=True, tag="submitted"):
     """A plan was accepted; its tasks form a DAG."""
 
     name: str = ""
@@ -90,38 +90,38 @@ class Submitted(PlanEvent, kw_only=True, tag="submitted"):
     tasks: tuple[TaskSpec, ...]
 
 
-class Paused(PlanEvent, kw_only=True, tag="paused"):
+class Paused(PlanEvent, frozen=True, kw_only=True, tag="paused"):
     """An operator stopped claims; running tasks go on."""
 
     reason: str = ""
 
 
-class Resumed(PlanEvent, kw_only=True, tag="resumed"):
+class Resumed(PlanEvent, frozen=True, kw_only=True, tag="resumed"):
     """An operator let claims go on."""
 
     reason: str = ""
 
 
-class Cancelled(PlanEvent, kw_only=True, tag="cancelled"):
+class Cancelled(PlanEvent, frozen=True, kw_only=True, tag="cancelled"):
     """An operator ended every unfinished task of the plan at once."""
 
     reason: str = ""
 
 
-class Retried(PlanEvent, kw_only=True, tag="retried"):
+class Retried(PlanEvent, frozen=True, kw_only=True, tag="retried"):
     """An operator gave one failed task fresh budgets."""
 
     task_id: str
     reason: str = ""
 
 
-class Finished(PlanEvent, kw_only=True, tag="finished"):
+class Finished(PlanEvent, frozen=True, kw_only=True, tag="finished"):
     """Nothing of the plan runs any more; the plan's last fact until an operator retries."""
 
     status: Literal["COMPLETED", "FAILED", "CANCELLED"]
 
 
-class Claimed(TaskEvent, kw_only=True, tag="claimed"):
+class Claimed(TaskEvent, frozen=True, kw_only=True, tag="claimed"):
     """An owner took the lease of a new attempt for ``lease_s`` seconds from the fact's log time.
 
     ``previous_owner`` is set when an expired lease was taken over: a reclaim.
@@ -132,23 +132,23 @@ class Claimed(TaskEvent, kw_only=True, tag="claimed"):
     previous_owner: str | None = None
 
 
-class Started(TaskEvent, kw_only=True, tag="started"):
+class Started(TaskEvent, frozen=True, kw_only=True, tag="started"):
     """The owner began to execute."""
 
 
-class Heartbeat(TaskEvent, kw_only=True, tag="heartbeat"):
+class Heartbeat(TaskEvent, frozen=True, kw_only=True, tag="heartbeat"):
     """The owner renewed its lease for ``lease_s`` seconds from the fact's log time."""
 
     lease_s: float
 
 
-class Progress(TaskEvent, kw_only=True, tag="progress"):
+class Progress(TaskEvent, frozen=True, kw_only=True, tag="progress"):
     """The owner showed partial work; for watchers only, it changes no state."""
 
     data: Raw = NOTHING
 
 
-class Completed(TaskEvent, kw_only=True, tag="completed"):
+class Completed(TaskEvent, frozen=True, kw_only=True, tag="completed"):
     """The attempt succeeded."""
 
     output: Raw = NOTHING
@@ -157,8 +157,8 @@ class Completed(TaskEvent, kw_only=True, tag="completed"):
     token_usage: TokenUsage | None = None
 
 
-class Failed(TaskEvent, kw_only=True, tag="failed"):
-    """The attempt failed; with ``retry_in_s`` the task is claimable again after that many seconds."""
+class Failed(TaskEvent, frozen=True, kw_only=True, tag="failed"):
+    """The attempt failed; with ``retry_in_s`` the task is claimable again in so many seconds."""
 
     error_type: str
     error_message: str = ""
@@ -167,7 +167,7 @@ class Failed(TaskEvent, kw_only=True, tag="failed"):
     token_usage: TokenUsage | None = None
 
 
-class Released(TaskEvent, kw_only=True, tag="released"):
+class Released(TaskEvent, frozen=True, kw_only=True, tag="released"):
     """The owner gave the lease back unspent; it costs neither a retry nor a lost lease."""
 
     reason: str = ""

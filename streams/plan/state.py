@@ -96,7 +96,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition("FAILED", "retried", "READY"),
     *_derived(["SKIPPED"], "plan retried", "PENDING"),
 )
-_ROWS = {(row.source, row.trigger): row.target for row in TRANSITIONS}
+_ROWS: dict[tuple[TaskStatus, str], TaskStatus] = {(row.source, row.trigger): row.target for row in TRANSITIONS}
 
 
 class Execution(msgspec.Struct, kw_only=True, gc=False):
@@ -578,7 +578,7 @@ class _Fold:
         return target is not None and self.plan.tasks[target].status not in ENDED
 
     def spread(self) -> list[Task]:
-        """Carry ended and reopened tasks into their dependents' tallies; answers those dependents."""
+        """Carry ended and reopened tasks into their dependents' tallies; answers these."""
         reached: list[Task] = []
         for task, before, after in self.wave:
             rule = task.spec.on_failure
