@@ -1,4 +1,4 @@
-"""The audit trail as rows: what happened around the log, one row per message of the AUDIT stream."""
+"""The audit trail as rows: what happened around the log, one row per AUDIT message."""
 
 import sqlite3
 from collections.abc import Sequence

@@ -5,10 +5,11 @@ computes, gets it back only after that thread's switch interval (5 ms): one row 
 few hundred rows per second in a busy process. A thousand rows per step means a hundred thousand.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
+K = TypeVar("K")
 Row = tuple[Any, ...]
 Call = tuple[str, Iterable[Sequence[Any]]]
 """A statement and the parameter lists to execute it with, one after the other."""
@@ -38,18 +39,25 @@ class Bulk:
         return f"WITH v({','.join(self._columns)}) AS (VALUES {values}) {self._action}"
 
     def calls(self, rows: Sequence[Row]) -> Iterator[Call]:
-        """The statements that write ``rows``; parameters are laid out as they are consumed."""
-        whole = len(rows) - len(rows) % self._largest
-        if whole:
-            yield self._statements[self._largest], self._chunks(rows, whole)
-        if rest := len(rows) - whole:
-            size = next(size for size in self._statements if size >= rest)
-            padding = (None,) * ((size - rest) * len(self._columns))
-            yield self._statements[size], [(*chain.from_iterable(rows[whole:]), *padding)]
+        """The statements that write ``rows``."""
+        return self.calls_for(rows, tuple)
 
-    def _chunks(self, rows: Sequence[Row], whole: int) -> Iterator[list[Any]]:
-        for start in range(0, whole, self._largest):
-            yield list(chain.from_iterable(rows[start : start + self._largest]))
+    def calls_for(self, keys: Sequence[K], row_of: Callable[[K], Row]) -> Iterator[Call]:
+        """The statements that write the row of each key; rows are made as they are consumed."""
+        whole = len(keys) - len(keys) % self._largest
+        if whole:
+            yield self._statements[self._largest], self._chunks(keys[:whole], row_of, self._largest)
+        if rest := len(keys) - whole:
+            size = next(size for size in self._statements if size >= rest)
+            yield self._statements[size], self._chunks(keys[whole:], row_of, size)
+
+    def _chunks(
+        self, keys: Sequence[K], row_of: Callable[[K], Row], size: int
+    ) -> Iterator[list[Any]]:
+        width = len(self._columns) * size
+        for start in range(0, len(keys), size):
+            chunk = list(chain.from_iterable(map(row_of, keys[start : start + size])))
+            yield chunk + [None] * (width - len(chunk))
 
 
 def insert(table: str, columns: Sequence[str]) -> Bulk:
@@ -113,10 +121,9 @@ class Changes:
     def calls(self) -> Iterator[Call]:
         """The statements that write the content."""
         fixed, changing = self.fixed, self.changing
-        if self._insert is not None and fixed:
-            yield from self._insert.calls([row + changing[key][1:] for key, row in fixed.items()])
-            yield from self._update.calls(
-                [row for key, row in changing.items() if key not in fixed]
-            )
-        else:
-            yield from self._update.calls(list(changing.values()))
+        if self._insert is None or not fixed:
+            yield from self._update.calls_for(list(changing), changing.__getitem__)
+            return
+        yield from self._insert.calls_for(list(fixed), lambda key: fixed[key] + changing[key][1:])
+        known = [key for key in changing if key not in fixed]
+        yield from self._update.calls_for(known, changing.__getitem__)

@@ -1,4 +1,4 @@
-"""The SQLite file behind the read models: one writer, a few readers, and a checkpoint in every write.
+"""The SQLite file behind the read models: one writer, a few readers, checkpoint with the rows.
 
 Rows and checkpoint change in one transaction, so a crash neither loses nor repeats a fact. The
 file can always be rebuilt from the log, which is why a commit need not be synced to disk
@@ -7,7 +7,7 @@ file can always be rebuilt from the log, which is why a commit need not be synce
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -40,7 +40,7 @@ ReadRow = Callable[[sqlite3.Cursor, tuple[Any, ...]], T]
 
 
 class DatabaseUnavailable(Exception):
-    """SQLite did not do what was asked (locked, full, slow, closed, damaged); nothing was changed."""
+    """SQLite did not do it (locked, full, slow, closed, damaged); nothing was changed."""
 
 
 class MustRebuild(Exception):
@@ -151,7 +151,7 @@ class Database:
                     raise
 
     @asynccontextmanager
-    async def _reader(self) -> AsyncIterator[aiosqlite.Connection]:
+    async def _reader(self) -> AsyncGenerator[aiosqlite.Connection, None]:
         async with asyncio.timeout(READER_WAIT_S):
             reader = await self._idle.get()
         try:
@@ -184,7 +184,10 @@ async def _connect(path: Path, busy_timeout_s: float) -> aiosqlite.Connection:
             f"SQLite {sqlite3.sqlite_version} is too old; Holdfast needs 3.33 or newer"
         )
     with _sqlite_errors(f"opening {path}"):
-        return await aiosqlite.connect(path, timeout=busy_timeout_s, isolation_level="IMMEDIATE")
+        opening = aiosqlite.connect(path, timeout=busy_timeout_s, isolation_level="IMMEDIATE")
+        # A process that fails must end, also when nobody came to close the database.
+        opening._thread.daemon = True  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        return await opening
 
 
 async def _prepare(connection: aiosqlite.Connection, path: Path, schema: Schema) -> None:

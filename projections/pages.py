@@ -78,7 +78,7 @@ def key_of(kind: Kind, cursor: str) -> int:
 
 
 def page_of(kind: Kind, rows: Sequence[tuple[int, T]], limit: int) -> Page[T]:
-    """The page made of up to ``limit + 1`` rows (key, item): the last only shows that more follow."""
+    """The page of up to ``limit + 1`` rows (key, item): one more than shown if more follow."""
     shown = rows[:limit]
     following = cursor_after(kind, shown[-1][0]) if len(rows) > limit else None
     return Page([item for _, item in shown], following)
