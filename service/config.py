@@ -106,11 +106,12 @@ class SchedulingSettings(Struct, frozen=True):
 
 
 class SseSettings(Struct, frozen=True):
-    """Server-sent events: the ping period, each client's queue, and a replay's read size."""
+    """Server-sent events: the ping period, the newest events kept, a replay's read, the limit."""
 
     heartbeat_s: Annotated[float, Meta(gt=0, le=300)] = 15
     buffer_events: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     replay_batch_size: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+    max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
 
 
 class ObservabilitySettings(Struct, frozen=True):

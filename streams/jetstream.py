@@ -37,7 +37,7 @@ from streams.log import (
     LogUnavailable,
 )
 from streams.reader import Reader, seconds_of
-from streams.subjects import audit_subject, subject_of, tasks_of
+from streams.subjects import ALL_PLANS, audit_subject, subject_of, tasks_of
 from streams.topology import (
     NOT_FOUND,
     PLANS_STREAM,
@@ -286,6 +286,18 @@ class JetStreamLog:
     async def first_of(self, plan_id: str) -> Fact | BadFact | None:
         """See `streams.log.Log.first_of`."""
         return await self._reader.first(subject_of(plan_id))
+
+    async def last_of(self, plan_id: str) -> Fact | BadFact | None:
+        """See `streams.log.Log.last_of`."""
+        return await self._reader.leader_last(subject_of(plan_id))
+
+    async def scan(
+        self, after: int, limit: int, plan_id: str | None = None
+    ) -> list[Fact | BadFact]:
+        """See `streams.log.Log.scan`."""
+        if plan_id is None:
+            return await self._reader.scan([ALL_PLANS], after, limit)
+        return await self._reader.scan([subject_of(plan_id), tasks_of(plan_id)], after, limit)
 
     async def state(self) -> LogState:
         """See `streams.log.Log.state`."""

@@ -142,6 +142,20 @@ class Log(Protocol):
         """The first message on the plan's own subject (its ``submitted``), or None."""
         ...
 
+    async def last_of(self, plan_id: str) -> Fact | BadFact | None:
+        """The last message on the plan's own subject, by the leader's word, or None."""
+        ...
+
+    async def scan(
+        self, after: int, limit: int, plan_id: str | None = None
+    ) -> list[Fact | BadFact]:
+        """The next facts with a sequence above ``after``, in order: of the log, or of one plan.
+
+        One request bounded in size: at most ``limit``, fewer when they are large. Only an empty
+        answer means that nothing more was there when this was asked. Raises LogUnavailable.
+        """
+        ...
+
     async def state(self) -> LogState:
         """The log's extent now. Raises LogUnavailable."""
         ...

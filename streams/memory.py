@@ -148,6 +148,24 @@ class MemoryLog:
             return None
         return _fact(self._messages[bisect_left(self._messages, sequences[0], key=_sequence)])
 
+    async def last_of(self, plan_id: str) -> Fact | BadFact | None:
+        """See `streams.log.Log.last_of`."""
+        await asyncio.sleep(0)
+        sequences = self._last.get(subject_of(plan_id))
+        if not sequences:
+            return None
+        return _fact(self._messages[bisect_left(self._messages, sequences[-1], key=_sequence)])
+
+    async def scan(
+        self, after: int, limit: int, plan_id: str | None = None
+    ) -> list[Fact | BadFact]:
+        """See `streams.log.Log.scan`."""
+        if plan_id is not None:
+            return (await self.read(plan_id, after=after))[:limit]
+        await asyncio.sleep(0)
+        start = bisect_right(self._messages, after, key=_sequence)
+        return [_fact(message) for message in self._messages[start : start + limit]]
+
     async def state(self) -> LogState:
         """See `streams.log.Log.state`."""
         await asyncio.sleep(0)

@@ -8,6 +8,7 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
+from math import inf
 
 import msgspec
 
@@ -21,6 +22,7 @@ PAGE_BYTES = 8 * 1024 * 1024
 READ_TIMEOUT_S = 5.0
 LAST_SUBJECTS = 1_000  # the server answers at most 1,024 at a time
 NO_MESSAGE = 10037
+SCAN_WAITS_S = (0.02, 0.1, 0.5)  # for a replica that lags
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -32,11 +34,31 @@ class Page(msgspec.Struct, frozen=True):
     more: bool
 
 
+class Part(msgspec.Struct, frozen=True):
+    """The facts of one filter's page, and whether it matches further messages."""
+
+    facts: list[Fact | BadFact]
+    more: bool
+
+
 class StoredMessage(msgspec.Struct, frozen=True):
     """A message as the leader shows it; headers are base64."""
 
     seq: int
     hdrs: str = ""
+    subject: str = ""
+    data: str = ""
+    time: str = ""
+
+    def fact(self) -> Fact | BadFact:
+        """The fact in it."""
+        return decode(
+            self.seq,
+            seconds_of(self.time.encode()),
+            self.subject,
+            base64.b64decode(self.hdrs),
+            base64.b64decode(self.data),
+        )
 
 
 class StoredAnswer(msgspec.Struct, frozen=True):
@@ -99,6 +121,63 @@ class Reader:
             return None
         raise LogUnavailable(f"the log cannot be read: {answer.error}")
 
+    async def leader_last(self, subject: str) -> Fact | BadFact | None:
+        """The last fact on ``subject``, or None."""
+        body = msgspec.json.encode({"last_by_subj": subject})
+        reply = await self._connection.request(self._leader, body, timeout_s=READ_TIMEOUT_S)
+        answer = msgspec.json.decode(reply.payload, type=StoredAnswer)
+        if answer.message is not None:
+            return answer.message.fact()
+        if answer.error is not None and answer.error.err_code == NO_MESSAGE:
+            return None
+        raise LogUnavailable(f"the log cannot be read: {answer.error}")
+
+    async def scan(self, subjects: Sequence[str], after: int, limit: int) -> list[Fact | BadFact]:
+        """The next facts above ``after`` that any of ``subjects`` (filters) matches.
+
+        Empty only if the leader has none: a replica that lags must not end a reader's way.
+        """
+        for wait_s in SCAN_WAITS_S:
+            facts = await self._scan(subjects, after, limit)
+            if facts or not await self._leader_has(subjects, after):
+                return facts
+            await asyncio.sleep(wait_s)
+        raise LogUnavailable(f"the replicas that answer do not get beyond sequence {after}")
+
+    async def _scan(self, subjects: Sequence[str], after: int, limit: int) -> list[Fact | BadFact]:
+        found = [await self._scan_one(subject, after, limit) for subject in subjects]
+        if len(found) == 1:
+            return found[0].facts
+        facts = sorted((fact for part in found for fact in part.facts), key=_sequence)
+        whole_up_to: float = inf
+        for subject, part in zip(subjects, found, strict=True):
+            last = part.facts[-1].sequence if part.facts else after
+            if part.more:
+                whole_up_to = min(whole_up_to, last)
+            elif facts and last < facts[-1].sequence:
+                # Two replicas may have answered, and this one may lag behind the other.
+                missing = await self.leader_first_after(subject, last)
+                if missing is not None:
+                    whole_up_to = min(whole_up_to, missing[0] - 1)
+        return [fact for fact in facts if fact.sequence <= whole_up_to][:limit]
+
+    async def _scan_one(self, subject: str, after: int, limit: int) -> Part:
+        page = await self._page(
+            {"seq": after + 1, "next_by_subj": subject, "batch": limit, "max_bytes": PAGE_BYTES}
+        )
+        facts: list[Fact | BadFact] = []
+        for count, reply in enumerate(page.replies, 1):
+            facts.append(fact_of(reply))
+            if count % 500 == 0:  # some 5 ms of decoding
+                await asyncio.sleep(0)
+        return Part(facts, page.more and bool(facts))
+
+    async def _leader_has(self, subjects: Sequence[str], after: int) -> bool:
+        for subject in subjects:
+            if await self.leader_first_after(subject, after) is not None:
+                return True
+        return False
+
     async def _pages(self, subject: str, start: int, messages: int) -> AsyncGenerator[Page, None]:
         more = True
         while more:
@@ -145,6 +224,10 @@ def _more(end: Reply | Lost) -> bool:
             raise LogUnavailable(f"the log cannot be read: {line}")
         case Lost(reason):
             raise LogUnavailable(f"the log cannot be read: {reason}")
+
+
+def _sequence(fact: Fact | BadFact) -> int:
+    return fact.sequence
 
 
 def fact_of(reply: Reply) -> Fact | BadFact:

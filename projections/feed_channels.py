@@ -1,0 +1,147 @@
+"""Clients that are up to date, by what they follow: an event costs only those who want it.
+
+All clients with the same interest share a channel, and with it the same bytes: what is left per
+client is one write to its socket.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+
+from projections.feed_client import Client, Gone
+from projections.feed_entry import FINISHED, Entry, Interest
+
+FAN_OUT_SLICE = 64  # clients written to before the loop is given back: about a millisecond
+RUN_BYTES = 64 * 1024  # written to a client before its socket is looked at
+MAX_PENDING = 20_000  # events of a channel; its clients fetch more than that themselves
+
+LagsBehind = Callable[[Client], None]
+Failed = Callable[[Client, str], None]
+Sent = Callable[[Sequence[Entry], int], None]
+
+
+class Channel:
+    """The up-to-date clients of one interest, and what is on its way to them."""
+
+    def __init__(self, interest: Interest) -> None:
+        self.interest = interest
+        self.clients: dict[Client, None] = {}
+        self.pending: list[Entry] = []
+        self.over = False  # the plan that it follows has ended
+
+
+class Channels:
+    """All channels of a feed.
+
+    ``lags`` is told of a client that left its channel because it does not keep up, ``failed`` of
+    one that cannot be written to any more, ``sent`` of events and to how many clients they went.
+    """
+
+    def __init__(self, lags: LagsBehind, failed: Failed, sent: Sent) -> None:
+        self.dirty = asyncio.Event()
+        self._lags = lags
+        self._failed = failed
+        self._sent = sent
+        self._by_plan: dict[str | None, dict[Interest, Channel]] = {}
+        self._waiting: dict[Channel, None] = {}
+
+    def join(self, client: Client) -> None:
+        """Let ``client`` have everything that is offered from now on."""
+        of_plan = self._by_plan.setdefault(client.interest.plan_id, {})
+        channel = of_plan.get(client.interest)
+        if channel is None:
+            channel = of_plan[client.interest] = Channel(client.interest)
+        channel.clients[client] = None
+
+    def part(self, client: Client) -> None:
+        """Take ``client`` out of its channel, if it is in one."""
+        of_plan = self._by_plan.get(client.interest.plan_id)
+        channel = of_plan.get(client.interest) if of_plan else None
+        if of_plan is None or channel is None:
+            return
+        channel.clients.pop(client, None)
+        if not channel.clients:
+            del of_plan[client.interest]
+            if not of_plan:
+                del self._by_plan[client.interest.plan_id]
+
+    def offer(self, entries: Sequence[Entry]) -> None:
+        """Put events, in order, on their way to whoever wants them."""
+        if not self._by_plan:
+            return
+        for entry in entries:
+            for plan_id in (entry.plan_id, None):
+                if of_plan := self._by_plan.get(plan_id):
+                    for channel in list(of_plan.values()):
+                        self._put(channel, entry)
+        if self._waiting:
+            self.dirty.set()
+
+    def _put(self, channel: Channel, entry: Entry) -> None:
+        interest = channel.interest
+        if interest.ends and entry.task_id is None:
+            channel.over = entry.type == FINISHED
+            self._waiting[channel] = None
+        if interest.wants(entry):
+            channel.pending.append(entry)
+            self._waiting[channel] = None
+            if len(channel.pending) > MAX_PENDING:
+                channel.pending.clear()
+                for client in list(channel.clients):
+                    self._fall_behind(client)
+
+    async def fan_out(self) -> None:
+        """Write what is on its way; new events meanwhile wait for the next call."""
+        self.dirty.clear()
+        waiting, self._waiting = self._waiting, {}
+        for channel in waiting:
+            entries, channel.pending = channel.pending, []
+            for run in runs(entries):
+                await self._write(channel, run)
+            # A plan that is retried meanwhile goes on; what came meanwhile has its own round.
+            if channel.over and not channel.pending:
+                self._end(channel)
+
+    async def _write(self, channel: Channel, run: Sequence[Entry]) -> None:
+        data = b"".join([entry.text() for entry in run])
+        first, last = run[0].sequence, run[-1].sequence
+        reached = 0
+        for place, client in enumerate(list(channel.clients), 1):
+            if client in channel.clients and client.cursor < last:
+                reached += 1
+                self._write_one(client, run, data if client.cursor < first else None)
+            if place % FAN_OUT_SLICE == 0:
+                await asyncio.sleep(0)
+        self._sent(run, reached)
+
+    def _write_one(self, client: Client, run: Sequence[Entry], data: bytes | None) -> None:
+        last = run[-1].sequence
+        try:
+            if data is not None:
+                keeps_up = client.write_shared(data, last)
+            else:  # it joined between two of these events
+                rest = [entry.text() for entry in run if entry.sequence > client.cursor]
+                keeps_up = client.write(rest, last)
+        except Gone:
+            self._failed(client, "disconnected")
+        else:
+            if not keeps_up:
+                self._fall_behind(client)
+
+    def _fall_behind(self, client: Client) -> None:
+        self.part(client)
+        self._lags(client)
+
+    def _end(self, channel: Channel) -> None:
+        for client in list(channel.clients):
+            client.end("plan_finished")
+            self.part(client)
+
+
+def runs(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """The same events in parts of about ``RUN_BYTES``."""
+    start = size = 0
+    for place, entry in enumerate(entries, 1):
+        size += len(entry.text())
+        if size >= RUN_BYTES or place == len(entries):
+            yield entries[start:place]
+            start, size = place, 0

@@ -1,0 +1,144 @@
+"""One open event stream: what it follows, how far it has got, and where its bytes go."""
+
+from typing import Literal, Protocol
+
+import msgspec
+
+from projections.feed_entry import FINISHED, Entry, Interest, signal
+
+
+class Gone(Exception):  # noqa: N818 - a state of the client, named like the log's exceptions
+    """The client is no longer there."""
+
+
+class Sink(Protocol):
+    """The way to one client; the HTTP side implements it."""
+
+    @property
+    def name(self) -> str:
+        """Who it is, for the log: an address."""
+        ...
+
+    def write(self, data: bytes) -> bool:
+        """Send ``data``; False when more waits to be sent than should. Raises Gone."""
+        ...
+
+    async def drained(self) -> None:
+        """Wait until there is room again. Raises Gone."""
+        ...
+
+    def end(self, last: bytes) -> None:
+        """Send ``last`` if that is still possible, and end the answer within a bounded time."""
+        ...
+
+
+Outcome = Literal["fresh", "complete", "gap"]
+Gap = Literal["expired", "ahead_of_log"]
+Goodbye = Literal["plan_finished", "slow_consumer", "shutting_down"]
+
+
+class PlanWord(msgspec.Struct, frozen=True, gc=False):
+    """The last fact about a plan that is known: its sequence, and whether it ended the plan."""
+
+    sequence: int
+    finished: bool
+
+
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream that may begin: after ``cursor``, in a log that reaches from ``first`` to ``head``.
+
+    ``asked`` is the client's own cursor, 0 for none; ``gap`` says why it could not be honoured.
+    """
+
+    interest: Interest
+    cursor: int
+    asked: int
+    first: int
+    head: int
+    epoch: str
+    outcome: Outcome
+    gap: Gap | None = None
+    word: PlanWord | None = None
+
+
+class Client:
+    """One open stream. ``cursor``: everything it wants up to there has been written to it."""
+
+    def __init__(self, opening: Opening, sink: Sink) -> None:
+        self.interest = opening.interest
+        self.sink = sink
+        self.cursor = opening.cursor
+        self.head = opening.head
+        self.caught_up = False
+        self.open = True
+        self._word = opening.word
+        self._last_id = opening.asked
+
+    def greet(self, opening: Opening, heartbeat_s: float, retry_ms: int) -> None:
+        """Say hello, and what cannot be honoured. Raises Gone."""
+        self.sink.write(
+            b"retry: %d\n" % retry_ms
+            + self._signal(
+                "hello",
+                {
+                    "epoch": opening.epoch,
+                    "head": opening.head,
+                    "first": opening.first,
+                    "heartbeat_s": heartbeat_s,
+                },
+            )
+        )
+        if opening.gap is not None:
+            self.sink.write(
+                self._signal(
+                    "gap",
+                    {
+                        "requested": opening.asked,
+                        "first": opening.first,
+                        "head": opening.head,
+                        "reason": opening.gap,
+                    },
+                )
+            )
+
+    def write(self, texts: list[bytes], reached: int) -> bool:
+        """Send events that lead up to ``reached``; False when the client lags. Raises Gone."""
+        self.cursor = reached
+        if not texts:
+            return True
+        return self.write_shared(b"".join(texts), reached)
+
+    def write_shared(self, data: bytes, reached: int) -> bool:
+        """`write` for bytes that are the same for many clients."""
+        self.cursor = self._last_id = reached
+        return self.sink.write(data)
+
+    def tell_caught_up(self) -> None:
+        """Say once that all that was in the log at the start has been sent. Raises Gone."""
+        if not self.caught_up and self.cursor >= self.head:
+            self.caught_up = True
+            self.sink.write(self._signal("caught_up", {"sequence": self.cursor}))
+
+    def end(self, reason: Goodbye) -> None:
+        """Say goodbye and end the answer; saying it twice is saying it once."""
+        if self.open:
+            self.open = False
+            self.sink.end(self._signal("closed", {"reason": reason}))
+
+    def skim(self, entry: Entry) -> None:
+        """See an event go by on the way of a plan's own stream."""
+        if entry.task_id is None and entry.plan_id == self.interest.plan_id:
+            self._word = PlanWord(entry.sequence, entry.type == FINISHED)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the plan has ended and the client has all of it."""
+        word = self._word
+        return word is not None and word.finished and word.sequence <= self.cursor
+
+    def _signal(self, name: str, content: dict[str, object]) -> bytes:
+        # What a filter left out is passed too: a client that comes back need not begin before it.
+        if self.cursor <= self._last_id:
+            return signal(name, content)
+        self._last_id = self.cursor
+        return signal(name, content, self.cursor)

@@ -1,0 +1,187 @@
+"""One event as server-sent text: who wants it, and its bytes, rendered once for all clients.
+
+The text is API.md's *Events — server-sent*. ``data`` shows every field of the event, defaults
+included; a submitted plan's tasks appear as they were submitted, without defaults.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from streams.log import Fact
+from streams.plan.events import (
+    TYPE_NAMES,
+    Completed,
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    Submitted,
+)
+
+ALL_TYPES: tuple[str, ...] = tuple(TYPE_NAMES.values())
+HEARTBEAT = "task.heartbeat"
+UNASKED_TYPES = frozenset(ALL_TYPES) - {HEARTBEAT}
+"""What a client gets that names no types: heartbeats are for those who ask."""
+
+FINISHED = TYPE_NAMES[Finished]
+PING = b": ping\n"  # no blank line: some clients (httpx-sse) would show it as an empty event
+
+_FIXED_WEIGHT = 400  # bytes that an entry costs besides its JSON, roughly
+
+_encode = msgspec.json.Encoder().encode
+_FIELDS: dict[type, tuple[str, ...]] = {
+    kind: tuple(field.name for field in msgspec.structs.fields(kind)) for kind in TYPE_NAMES
+}
+
+
+class Shown(msgspec.Struct, frozen=True, gc=False):
+    """The ``data`` of an event on the stream."""
+
+    sequence: int
+    at: datetime
+    plan_id: str
+    task_id: str | None
+    type: str
+    data: dict[str, object]
+
+
+class Entry(msgspec.Struct, gc=False):
+    """One event on its way to clients: where it belongs, and its bytes once somebody wants them."""
+
+    sequence: int
+    plan_id: str
+    task_id: str | None
+    type: str
+    weight: int
+    at: float
+    fact: Fact | None
+    rendered: bytes = b""
+
+    def text(self) -> bytes:
+        """The complete block, id and closing blank line included; rendered at the first call."""
+        if self.fact is not None:
+            self.rendered = render(self.fact)
+            self.fact = None
+        return self.rendered
+
+
+class Interest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client follows; ``ends`` marks a plan's own stream, which is over when the plan is."""
+
+    plan_id: str | None = None
+    task_id: str | None = None
+    types: frozenset[str] = UNASKED_TYPES
+    ends: bool = False
+
+    def wants(self, entry: Entry) -> bool:
+        """Whether the event is to be sent."""
+        return (
+            entry.type in self.types
+            and (self.plan_id is None or entry.plan_id == self.plan_id)
+            and (self.task_id is None or entry.task_id == self.task_id)
+        )
+
+
+class Cut(msgspec.Struct, frozen=True, gc=False):
+    """A part of a run of entries, as one client wants it: texts, and the sequence it reaches."""
+
+    texts: list[bytes]
+    reached: int
+
+
+def entry_of(fact: Fact) -> Entry:
+    """The entry of ``fact``, not rendered yet."""
+    kind = type(fact.event)
+    return Entry(
+        fact.sequence,
+        fact.plan_id,
+        fact.task_id,
+        TYPE_NAMES[kind],
+        _FIXED_WEIGHT + _weight(fact.event),
+        fact.at,
+        fact,
+    )
+
+
+def _weight(event: Event) -> int:
+    """The bytes of the parts that can be large."""
+    match event:
+        case Completed(output=output):
+            return len(output)
+        case Progress(data=data):
+            return len(data)
+        case Failed(error_message=message):
+            return len(message)
+        case Submitted(context=context, tasks=tasks):
+            return len(context) + sum(_FIXED_WEIGHT + len(task.input) for task in tasks)
+        case _:
+            return 0
+
+
+def render(fact: Fact) -> bytes:
+    """The complete block of one event."""
+    event = fact.event
+    name = TYPE_NAMES[type(event)]
+    shown = Shown(
+        fact.sequence,
+        datetime.fromtimestamp(fact.at, UTC),
+        fact.plan_id,
+        fact.task_id,
+        name,
+        {field: getattr(event, field) for field in _FIELDS[type(event)]},
+    )
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (
+        fact.sequence,
+        name.encode(),
+        one_line(_encode(shown)),
+    )
+
+
+def one_line(json: bytes) -> bytes:
+    """The same JSON without line breaks; what users sent passes through unread, so it has some."""
+    if b"\n" in json or b"\r" in json:
+        return json.translate(_BREAKS_TO_BLANKS)
+    return json
+
+
+_BREAKS_TO_BLANKS = bytes(0x20 if byte in b"\r\n" else byte for byte in range(256))
+
+
+def signal(name: str, content: dict[str, object], sequence: int | None = None) -> bytes:
+    """A block that is about the stream; with ``sequence`` it moves the client's cursor there."""
+    block = b"event: %b\ndata: %b\n\n" % (name.encode(), one_line(_encode(content)))
+    return block if sequence is None else b"id: %d\n%b" % (sequence, block)
+
+
+def cut(
+    entries: Sequence[Entry],
+    start: int,
+    interest: Interest,
+    end: int,
+    max_bytes: int,
+    on_skim: Callable[[Entry], None] | None = None,
+) -> Cut:
+    """What ``interest`` wants of ``entries[start:]``, up to ``max_bytes`` or `MAX_SCANNED` entries.
+
+    ``end`` is the sequence that the whole run covers; ``on_skim`` sees every entry passed.
+    """
+    texts: list[bytes] = []
+    size = 0
+    wants = interest.wants
+    stop = min(len(entries), start + MAX_SCANNED)
+    for place in range(start, stop):
+        entry = entries[place]
+        if on_skim is not None:
+            on_skim(entry)
+        if wants(entry):
+            text = entry.text()
+            texts.append(text)
+            size += len(text)
+            if size >= max_bytes:
+                return Cut(texts, entry.sequence)
+    return Cut(texts, end if stop == len(entries) else entries[stop - 1].sequence)
+
+
+MAX_SCANNED = 1_000

@@ -1,0 +1,149 @@
+"""Brings clients that are behind forward, out of the ring or the log, until nothing is left.
+
+The last look into the ring and the joining of the channel are one step without an await, so no
+event can fall between what was replayed and what is pushed, and none can come twice.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from projections.feed_channels import RUN_BYTES, Channels
+from projections.feed_client import Client, Gone
+from projections.feed_meter import Meter
+from projections.feed_pages import Pages
+from projections.feed_ring import Ring
+from streams.log import LogUnavailable
+
+SLOW_S = 10.0
+LOG_RETRY_S = 0.5
+
+
+class Forwarder:
+    """Serves the clients of one feed that are not in a channel, each by a task of its own.
+
+    ``failed(client, reason)`` is told of a client that is gone or takes nothing for ``SLOW_S``.
+    """
+
+    def __init__(
+        self,
+        ring: Ring,
+        pages: Pages,
+        channels: Channels,
+        meter: Meter,
+        failed: Callable[[Client, str], None],
+    ) -> None:
+        self._ring = ring
+        self._pages = pages
+        self._channels = channels
+        self._meter = meter
+        self._failed = failed
+        self._tasks: dict[Client, asyncio.Task[None]] = {}
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+
+    def start(self, client: Client) -> None:
+        """Bring ``client`` forward until it is in its channel or has ended."""
+        task = asyncio.create_task(self._bring(client), name="sse forward")
+        self._tasks[client] = task
+        task.add_done_callback(lambda task: self._ended(client, task))
+
+    def stop(self, client: Client) -> None:
+        """Let go of ``client``, wherever it has got to."""
+        task = self._tasks.pop(client, None)
+        if task is not None:
+            task.cancel()
+
+    def published(self) -> None:
+        """The ring has moved: wake those that are ahead of it."""
+        if not self._waiting:
+            return
+        position = self._ring.position
+        for sequence, reached in self._waiting:
+            if sequence <= position and not reached.done():
+                reached.set_result(None)
+        self._waiting = [waiter for waiter in self._waiting if not waiter[1].done()]
+
+    def _ended(self, client: Client, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(client) is task:
+            del self._tasks[client]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(client, "error")
+            raise error  # to the loop's handler, which logs it with its stack
+
+    async def _bring(self, client: Client) -> None:
+        try:
+            while client.open:
+                try:
+                    async with asyncio.timeout(SLOW_S):
+                        await client.sink.drained()
+                except TimeoutError:
+                    self._failed(client, "slow_consumer")
+                    return
+                if await self._step(client):
+                    return
+        except Gone:
+            self._failed(client, "disconnected")
+
+    async def _step(self, client: Client) -> bool:
+        """One piece of the way; True when ``client`` has arrived."""
+        ring = self._ring
+        if ring.position >= client.head and ring.covers(client.cursor):
+            joins = self._from_ring(client)
+        else:
+            joins = False
+            if client.cursor < max(client.head, ring.position):
+                await self._from_log(client)
+            elif not client.is_over:
+                client.tell_caught_up()
+                await self._ring_reaches(client.cursor)
+        client.tell_caught_up()
+        if client.caught_up and client.is_over:
+            client.end("plan_finished")
+            return True
+        if joins:
+            self._channels.join(client)
+        return joins
+
+    def _from_ring(self, client: Client) -> bool:
+        """Write a piece of the ring; True when that was all and the client took it."""
+        skim = client.skim if client.interest.ends else None
+        part = self._ring.after(client.cursor, client.interest, RUN_BYTES, skim)
+        self._meter.count("agent.sse.push.attempt.total", len(part.texts))
+        keeps_up = client.write(part.texts, part.reached)
+        return keeps_up and client.cursor == self._ring.position
+
+    async def _from_log(self, client: Client) -> None:
+        """Write a piece of the log; while the log does not answer, wait for it."""
+        started = asyncio.get_running_loop().time()
+        reach = max(client.head, self._ring.position)
+        try:
+            page = await self._pages.after(client.cursor, client.interest.plan_id, reach)
+        except LogUnavailable:
+            await asyncio.sleep(LOG_RETRY_S)  # pings go on; the projector reports the trouble
+            return
+        self._meter.observe(
+            "agent.sse.replay.duration", asyncio.get_running_loop().time() - started
+        )
+        if page.last <= client.cursor:
+            return  # somebody else's question, asked before this client needed to know more
+        skim = client.skim if client.interest.ends else None
+        part = page.after(client.cursor, client.interest, RUN_BYTES, skim)
+        self._count_replayed(len(part.texts))
+        client.write(part.texts, part.reached)
+
+    def _count_replayed(self, events: int) -> None:
+        self._meter.count("agent.sse.replay.batch.total")
+        if not events:
+            self._meter.count("agent.sse.replay.empty.total")
+            return
+        self._meter.count("agent.sse.replay.hit.total")
+        self._meter.count("agent.sse.replay.events.total", events)
+        self._meter.count("agent.sse.push.attempt.total", events)
+
+    async def _ring_reaches(self, sequence: int) -> None:
+        """Wait for the first news that bring the ring up to ``sequence``."""
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((sequence, reached))
+        try:
+            await reached
+        finally:
+            self._waiting = [waiter for waiter in self._waiting if waiter[1] is not reached]

@@ -1,0 +1,147 @@
+"""Parts of the log read for clients that are behind: shared, bounded in number and in memory.
+
+Clients that resume from about the same place, as they do after a restart, are served from one
+read: whoever asks for a page that is being read waits for that one, and the last pages are kept
+for a while. At most ``MAX_READS`` reads are under way at once, whatever clients ask for.
+"""
+
+import asyncio
+from bisect import bisect_right, insort
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from projections.feed_entry import Cut, Entry, Interest, cut, entry_of
+from streams.log import Fact, Log
+
+MAX_READS = 4
+MAX_KEPT_BYTES = 64 * 1024 * 1024
+KEPT_S = 20.0  # also bounds how long an expired heartbeat may still be shown
+
+
+class Page(msgspec.Struct, frozen=True, gc=False):
+    """Every event above ``start`` up to ``last`` (log sequences) of the log or of one plan."""
+
+    start: int
+    last: int
+    entries: Sequence[Entry]
+    weight: int
+    read_at: float
+
+    def after(
+        self,
+        cursor: int,
+        interest: Interest,
+        max_bytes: int,
+        on_skim: Callable[[Entry], None] | None = None,
+    ) -> Cut:
+        """What ``interest`` wants next after ``cursor``, which lies in the page."""
+        place = bisect_right(self.entries, cursor, key=_sequence)
+        return cut(self.entries, place, interest, self.last, max_bytes, on_skim)
+
+
+Key = tuple[str | None, int]
+
+
+class Pages:
+    """Reads ``log`` in pages of ``size`` events."""
+
+    def __init__(self, log: Log, size: int) -> None:
+        self._log = log
+        self._size = size
+        self._slots = asyncio.Semaphore(MAX_READS)
+        self._kept: OrderedDict[Key, Page] = OrderedDict()
+        self._starts: dict[str | None, list[int]] = {}
+        self._kept_bytes = 0
+        self._reading: dict[Key, asyncio.Task[Page]] = {}
+
+    async def after(self, cursor: int, plan_id: str | None, reach: int) -> Page:
+        """A page that ``cursor`` lies in; without events after it, it reaches ``reach`` at most.
+
+        ``reach`` is a sequence that the log is known to have reached. Raises LogUnavailable.
+        """
+        page = self._find(cursor, plan_id)
+        if page is not None:
+            return page
+        start = self._aligned(cursor) if plan_id is None else cursor
+        key = (plan_id, start)
+        reading = self._reading.get(key)
+        if reading is None:
+            reading = self._reading[key] = asyncio.create_task(self._read(key, reach))
+            reading.add_done_callback(lambda task: self._read_ended(key, task))
+        # One client that leaves must not take the page from the others.
+        return await asyncio.shield(reading)
+
+    def forget_old(self) -> None:
+        """Let go of pages that were read more than ``KEPT_S`` ago."""
+        oldest = asyncio.get_running_loop().time() - KEPT_S
+        for key in [key for key, page in self._kept.items() if page.read_at < oldest]:
+            self._drop(key)
+
+    def forget_all(self) -> None:
+        """Let go of everything, because the log is another one."""
+        for key in list(self._kept):
+            self._drop(key)
+
+    async def close(self) -> None:
+        """Stop what is being read."""
+        reading = list(self._reading.values())
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+
+    def _find(self, cursor: int, plan_id: str | None) -> Page | None:
+        starts = self._starts.get(plan_id)
+        place = bisect_right(starts, cursor) if starts else 0
+        if not starts or not place:
+            return None
+        page = self._kept[plan_id, starts[place - 1]]
+        return page if page.last > cursor else None
+
+    def _aligned(self, cursor: int) -> int:
+        # Cursors differ by a little; pages that begin at round sequences are the same for all.
+        start = cursor - cursor % self._size
+        return cursor if (None, start) in self._kept else start
+
+    async def _read(self, key: Key, reach: int) -> Page:
+        plan_id, start = key
+        async with self._slots:
+            facts = await self._log.scan(start, self._size, plan_id)
+        entries = [entry_of(fact) for fact in facts if isinstance(fact, Fact)]
+        page = Page(
+            start,
+            facts[-1].sequence if facts else reach,
+            entries,
+            sum(entry.weight for entry in entries),
+            asyncio.get_running_loop().time(),
+        )
+        if facts:
+            self._keep(key, page)
+        return page
+
+    def _read_ended(self, key: Key, task: asyncio.Task[Page]) -> None:
+        del self._reading[key]
+        if not task.cancelled():
+            task.exception()  # whoever waits has it; if nobody does any more, nobody needs it
+
+    def _keep(self, key: Key, page: Page) -> None:
+        if key in self._kept:
+            self._drop(key)
+        self._kept[key] = page
+        insort(self._starts.setdefault(key[0], []), page.start)
+        self._kept_bytes += page.weight
+        while self._kept_bytes > MAX_KEPT_BYTES and len(self._kept) > 1:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: Key) -> None:
+        page = self._kept.pop(key)
+        self._kept_bytes -= page.weight
+        starts = self._starts[key[0]]
+        starts.remove(page.start)
+        if not starts:
+            del self._starts[key[0]]
+
+
+def _sequence(entry: Entry) -> int:
+    return entry.sequence

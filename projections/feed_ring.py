@@ -1,0 +1,72 @@
+"""The newest events of the log, in memory: what live clients are served from."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+
+from projections.feed_entry import Cut, Entry, Interest, cut
+
+_COMPACT_AT = 1_024
+
+
+class Ring:
+    """Every event above ``floor`` up to ``position``; bounded in events and in bytes.
+
+    Both are log sequences; messages that are no events (unreadable ones) count as passed.
+    Until the first `extend` nothing is known, unless ``position`` says where the tail begins.
+    """
+
+    def __init__(self, max_events: int, max_bytes: int, position: int | None = None) -> None:
+        self.position = position or 0
+        self._floor = position
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._entries: list[Entry] = []
+        self._start = 0  # entries before it have left
+        self._size_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries) - self._start
+
+    def covers(self, cursor: int) -> bool:
+        """Whether everything from ``cursor`` to ``position`` is here."""
+        return self._floor is not None and self._floor <= cursor <= self.position
+
+    def extend(self, before: int, entries: Sequence[Entry], position: int) -> None:
+        """Take in all that stands above ``before``, which follows ``position``, up to the new one."""
+        if self._floor is None:
+            self._floor = before
+        for entry in entries:
+            self._entries.append(entry)
+            self._size_bytes += entry.weight
+        self.position = position
+        while len(self) > self._max_events or self._size_bytes > self._max_bytes:
+            self._drop_oldest()
+        if self._start > _COMPACT_AT and self._start * 2 > len(self._entries):
+            del self._entries[: self._start]
+            self._start = 0
+
+    def _drop_oldest(self) -> None:
+        oldest = self._entries[self._start]
+        self._floor = oldest.sequence
+        self._size_bytes -= oldest.weight
+        # The slot stays until the list is compacted; what it held must not.
+        self._entries[self._start] = _GONE
+        self._start += 1
+
+    def after(
+        self,
+        cursor: int,
+        interest: Interest,
+        max_bytes: int,
+        on_skim: Callable[[Entry], None] | None = None,
+    ) -> Cut:
+        """What ``interest`` wants next after ``cursor``; only where the ring `covers` it."""
+        place = bisect_right(self._entries, cursor, lo=self._start, key=_sequence)
+        return cut(self._entries, place, interest, self.position, max_bytes, on_skim)
+
+
+def _sequence(entry: Entry) -> int:
+    return entry.sequence
+
+
+_GONE = Entry(0, "", None, "", 0, 0.0, None)

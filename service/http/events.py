@@ -1,0 +1,168 @@
+"""The routes of the event streams: `GET /v1/events` and `GET /v1/plans/{plan_id}/events`."""
+
+from typing import Annotated, Any
+
+from litestar import MediaType, Response, get
+from litestar.datastructures import State
+from litestar.exceptions import (
+    NotFoundException,
+    ServiceUnavailableException,
+    ValidationException,
+)
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import Parameter
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from projections.feed import Feed, NoStream
+from projections.feed_client import Gone, Opening
+from projections.feed_entry import ALL_TYPES, UNASKED_TYPES, Interest
+from service.http.sse_wire import Wire
+
+EVENT_STREAM = "text/event-stream"
+RETRY_AFTER_S = 5
+LARGEST_SEQUENCE = 2**63 - 1
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+Id = Annotated[str, Parameter(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+OptionalId = Annotated[str | None, Parameter(pattern=r"^[A-Za-z0-9_-]{1,64}$", required=False)]
+After = Annotated[
+    int | None,
+    Parameter(
+        ge=0,
+        le=LARGEST_SEQUENCE,
+        required=False,
+        description="the sequence of the last event seen; 0 is the beginning of the log",
+    ),
+]
+Types = Annotated[
+    str | None,
+    Parameter(required=False, description="event types, separated by commas"),
+]
+LastEventId = Annotated[
+    str | None,
+    Parameter(header="Last-Event-ID", required=False, description="wins over `after`"),
+]
+
+
+class EventStream(Response[str]):
+    """An answer that lasts: it is written by the feed until the client goes or the stream ends."""
+
+    def __init__(self, feed: Feed, interest: Interest, cursor: int | None) -> None:
+        super().__init__(content="", media_type=EVENT_STREAM)
+        self._feed = feed
+        self._interest = interest
+        self._cursor = cursor
+
+    def to_asgi_response(  # pyright: ignore[reportIncompatibleMethodOverride]  # any app will do
+        self,
+        *_: Any,  # noqa: ANN401
+        **__: Any,  # noqa: ANN401
+    ) -> ASGIApp:
+        """The ASGI application that is the answer."""
+        return self.answer
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the stream to its end. Raises Litestar's exceptions before it has begun."""
+        refused = self._feed.admit()
+        if refused is not None:
+            raise _problem(refused, self._interest)
+        try:
+            opening = await self._feed.prepare(self._interest, self._cursor)
+            if isinstance(opening, Opening):
+                await _serve(self._feed, opening, Wire(scope, receive, send), receive)
+            elif opening is NoStream.OVER:
+                await send({"type": "http.response.start", "status": 204, "headers": []})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            else:
+                raise _problem(opening, self._interest)
+        finally:
+            self._feed.discharge()
+
+
+async def _serve(feed: Feed, opening: Opening, wire: Wire, receive: Receive) -> None:
+    try:
+        await wire.begin(_HEADERS)
+        client = feed.attach(opening, wire)
+    except Gone:
+        return
+    try:
+        # Also what wakes us when the feed has ended the answer: there is nothing to receive then.
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await wire.ended()
+    finally:
+        feed.leave(client)
+
+
+def _problem(refusal: NoStream, interest: Interest) -> Exception:
+    if refusal is NoStream.UNKNOWN_PLAN:
+        return NotFoundException(f"there is no plan '{interest.plan_id}'")
+    return ServiceUnavailableException(refusal.value, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+_RESPONSES = {
+    200: ResponseSpec(
+        str, media_type=EVENT_STREAM, description="server-sent events", generate_examples=False
+    ),
+    204: ResponseSpec(
+        None,
+        media_type=MediaType.TEXT,
+        description="the plan has ended and the client has seen all of it",
+        generate_examples=False,
+    ),
+}
+
+
+@get("/v1/events", responses=_RESPONSES, media_type=EVENT_STREAM)
+async def all_events(
+    state: State,
+    plan_id: OptionalId = None,
+    task_id: OptionalId = None,
+    types: Types = None,
+    after: After = None,
+    last_event_id: LastEventId = None,
+) -> EventStream:
+    """Every event of the log, or of one plan or task, from the head or after a cursor."""
+    interest = Interest(plan_id=plan_id, task_id=task_id, types=_types(types))
+    return EventStream(state.core.feed, interest, _cursor(last_event_id, after))
+
+
+@get("/v1/plans/{plan_id:str}/events", responses=_RESPONSES, media_type=EVENT_STREAM)
+async def plan_events(
+    state: State,
+    plan_id: Id,
+    task_id: OptionalId = None,
+    types: Types = None,
+    after: After = None,
+    last_event_id: LastEventId = None,
+) -> EventStream:
+    """A plan's events from its beginning or after a cursor, until it has ended."""
+    interest = Interest(plan_id=plan_id, task_id=task_id, types=_types(types), ends=True)
+    return EventStream(state.core.feed, interest, _cursor(last_event_id, after))
+
+
+def _types(asked: str | None) -> frozenset[str]:
+    if asked is None:
+        return UNASKED_TYPES
+    names = frozenset(asked.split(","))
+    unknown = sorted(names.difference(ALL_TYPES))
+    if unknown:
+        allowed = ", ".join(ALL_TYPES)
+        raise ValidationException(f"types: {unknown[0]!r} is none; allowed are {allowed}")
+    return names
+
+
+def _cursor(last_event_id: str | None, after: int | None) -> int | None:
+    """The cursor asked for; an empty header is what some clients send for none."""
+    if not last_event_id:
+        return after
+    if not (last_event_id.isascii() and last_event_id.isdecimal()) or (
+        int(last_event_id[:32]) > LARGEST_SEQUENCE
+    ):
+        raise ValidationException(f"Last-Event-ID: {last_event_id[:40]!r} is no sequence")
+    return int(last_event_id)
