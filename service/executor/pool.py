@@ -77,9 +77,12 @@ class WorkerPool:
         return Place(self)
 
     def close(self) -> None:
-        """Take no more work; threads end when their handlers do."""
+        """Take no more tasks; those that were admitted may still run."""
         self.closed = True
         self._room.set()
+
+    def dismiss(self) -> None:
+        """Let the threads go; each ends when its handler does."""
         for _ in self._threads:
             self._work.put(None)
 

@@ -70,12 +70,12 @@ class Dispatcher:
         self.pool.close()
         if self._ticking is not None:
             await asyncio.wait({self._ticking}, timeout=max(give_up_at - monotonic(), 0))
-        if await self._ended(until):
-            return
-        for lease in list(self._attempts):
-            lease.stop("draining")
-        if not await self._ended(give_up_at):
-            log.warning("drain_incomplete", left=len(self._attempts))
+        if not await self._ended(until):
+            for lease in list(self._attempts):
+                lease.stop("draining")
+            if not await self._ended(give_up_at):
+                log.warning("drain_incomplete", left=len(self._attempts))
+        self.pool.dismiss()
 
     async def _ended(self, until: float) -> bool:
         waiting = {*self._attempts.values(), *self._releases}

@@ -1,7 +1,41 @@
 """The executor from claim to result, on a core in memory."""
 
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from service.config import ConfigError
+from service.executor.failures import ERROR_TYPES
+from service.executor.handlers.registry import load_handlers
+from service.metrics import ERROR_TYPES as METRIC_ERROR_TYPES
+from streams.log import LogUnavailable, TooLarge
 from streams.plan import commands
-from tests.unit.executor_world import executing, json_of, spec
+from streams.plan.events import Completed, Failed, Released
+from tests.unit import executor_handlers
+from tests.unit.executor_world import FakeCore, executing, json_of, spec
+
+USER_HANDLERS = ("tests.unit.executor_handlers",)
+DISPATCHED = "agent.task.dispatch.success.total"
+REJECTED = "agent.task.dispatch.reject.total"
+UNAVAILABLE = LogUnavailable("the log does not answer")
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_held() -> Iterator[None]:
+    executor_handlers.let_go.clear()
+    executor_handlers.seen.clear()
+    yield
+    executor_handlers.let_go.set()
+
+
+def error_of(task: object) -> tuple[str, str]:
+    result = getattr(task, "result", None)
+    assert isinstance(result, Failed), result
+    return result.error_type, result.error_message
+
+
+# -- from claim to result ---------------------------------------------------------------------
 
 
 async def test_a_task_is_claimed_started_and_completed() -> None:
@@ -12,7 +46,7 @@ async def test_a_task_is_claimed_started_and_completed() -> None:
     assert [type(word) for word in world.core.said] == [commands.Start, commands.Complete]
     assert world.core.origins[0].actor == "w1"
     assert world.core.origins[0].instance == "instance-1"
-    assert world.metrics.counts["agent.task.dispatch.success.total"] == 1
+    assert world.metrics.counts[DISPATCHED] == 1
     (latency_s,) = world.metrics.observed["agent.task.claim_to_start.latency"]
     assert 0 <= latency_s < 2
 
@@ -23,3 +57,499 @@ async def test_only_kinds_with_a_handler_are_claimed() -> None:
         await world.finished("p", "ours")
         assert world.core.task("p", "theirs").attempt == 0
         assert "unheard-of" not in (world.core.requests[0].kinds or ())
+
+
+async def test_many_tasks_are_done_and_a_claim_never_exceeds_the_free_slots() -> None:
+    async with executing(executor__worker__core_size=4) as world:
+        world.core.submit("p", *(spec(f"t{n}", "echo", n) for n in range(200)))
+        for n in range(200):
+            assert json_of((await world.finished("p", f"t{n}")).output) == n
+    assert max(request.limit for request in world.core.requests) == 4
+    assert world.metrics.counts[DISPATCHED] == 200
+    assert not world.metrics.counts[REJECTED]
+
+
+async def test_max_per_tick_and_batch_size_bound_what_is_asked() -> None:
+    flags = {"executor.claim.max_per_tick": 3, "executor.claim.batch_size": 2}
+    async with executing(**flags) as world:
+        world.core.submit("p", *(spec(f"t{n}", "echo", n) for n in range(10)))
+        for n in range(10):
+            await world.finished("p", f"t{n}")
+    assert {request.limit for request in world.core.requests} <= {1, 2}
+
+
+@pytest.mark.parametrize("loops", [1, 2, 8, 64])
+async def test_several_executor_loops_share_the_workers(loops: int) -> None:
+    flags = {"scheduling.task_executor.pool_size": loops, "executor.worker.queue_capacity": 5}
+    async with executing(**flags) as world:
+        world.core.submit("p", *(spec(f"t{n}", "echo", n) for n in range(50)))
+        for n in range(50):
+            await world.finished("p", f"t{n}")
+        assert world.executor.snapshot().capacity == 8 + 5
+        assert world.executor.snapshot().alive
+    assert world.metrics.counts[DISPATCHED] == 50
+
+
+async def test_what_the_pool_refuses_is_released_at_once() -> None:
+    core = FakeCore()
+    core.grant_more = 2
+    async with executing(core, executor__worker__core_size=1, executor__handlers=USER_HANDLERS) as world:
+        core.submit("p", *(spec(f"t{n}", "polite") for n in range(3)))
+        await core.until(lambda: len(core.words(commands.Release)) == 2, "two releases")
+        core.grant_more = 0
+        assert {word.reason for word in core.words(commands.Release)} == {"dispatch rejected: full"}
+        assert world.metrics.labels[REJECTED, "full"] == 2
+        released = [core.task("p", word.task_id) for word in core.words(commands.Release)]
+        assert all(task.retry == 0 and task.lost == 0 for task in released)
+
+
+async def test_waiting_tasks_count_as_queued_and_start_only_when_a_thread_is_free() -> None:
+    flags = {"executor.worker.core_size": 1, "executor.worker.queue_capacity": 1}
+    async with executing(executor__handlers=USER_HANDLERS, **flags) as world:
+        world.core.submit("p", spec("first", "stubborn"), spec("second", "stubborn"))
+        await world.core.until(lambda: world.executor.snapshot().queued == 1, "one waits")
+        assert world.executor.snapshot().in_flight == 1
+        assert len(world.core.words(commands.Start)) == 1
+        executor_handlers.let_go.set()
+        await world.finished("p", "first")
+        await world.finished("p", "second")
+
+
+async def test_a_refused_start_keeps_the_handler_from_running() -> None:
+    core = FakeCore()
+
+    def steal(command: object) -> None:
+        if isinstance(command, commands.Start):
+            core.take_over("p", "t")
+
+    core.trouble = steal
+    async with executing(core, executor__handlers=USER_HANDLERS):
+        core.submit("p", spec("t", "polite"))
+        await core.until(lambda: core.refused, "the start is refused")
+    assert "p" not in executor_handlers.seen
+    assert core.task("p", "t").owner == "thief"
+
+
+# -- what handlers may do ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "error_type", "words"),
+    [
+        ("boom", "handler_error", "KeyError"),
+        ("system_exit", "handler_error", "SystemExit"),
+        ("no_json", "bad_output", "no JSON"),
+        ("endless_json", "bad_output", "no JSON"),
+    ],
+)
+async def test_a_handler_that_misbehaves_is_a_failure(
+    kind: str, error_type: str, words: str
+) -> None:
+    async with executing(executor__handlers=USER_HANDLERS) as world:
+        world.core.submit("p", spec("t", kind, max_retries=0))
+        task = await world.finished("p", "t", "FAILED")
+    assert error_of(task)[0] == error_type
+    assert words in error_of(task)[1]
+
+
+async def test_a_handler_says_why_and_when_to_try_again() -> None:
+    wish = {"error_type": "rate_limited", "message": "later", "retry_in_s": 42}
+    async with executing(executor__handlers=USER_HANDLERS) as world:
+        world.core.submit("p", spec("t", "fails", wish))
+        task = await world.finished("p", "t", "REFINING")
+    assert error_of(task) == ("rate_limited", "later")
+    assert isinstance(task.result, Failed)
+    assert task.result.retry_in_s == 42
+
+
+async def test_an_unheard_of_error_type_is_other() -> None:
+    wish = {"error_type": "id-4711", "message": "?", "retryable": False}
+    async with executing(executor__handlers=USER_HANDLERS) as world:
+        world.core.submit("p", spec("t", "fails", wish))
+        assert error_of(await world.finished("p", "t", "FAILED"))[0] == "other"
+
+
+async def test_model_and_tokens_are_recorded() -> None:
+    async with executing(executor__handlers=USER_HANDLERS) as world:
+        world.core.submit("p", spec("t", "result"))
+        task = await world.finished("p", "t")
+    assert isinstance(task.result, Completed)
+    assert task.result.model_name == "m1"
+    assert task.result.token_usage is not None
+    assert task.result.token_usage.total_tokens == 3
+
+
+async def test_a_critics_mapping_is_its_verdict() -> None:
+    critic = spec(
+        "c", "judges", {"pass": True, "feedback": "fine"}, type="critic", depends_on=("t",),
+        target="t",
+    )  # fmt: skip
+    async with executing(executor__handlers=USER_HANDLERS) as world:
+        world.core.submit("p", spec("t", "echo"), critic)
+        task = await world.finished("p", "c")
+    assert isinstance(task.result, Completed)
+    assert task.result.verdict is not None
+    assert json_of(task.result.verdict.feedback) == "fine"
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        spec("c", "judges", "no verdict", type="critic", depends_on=("t",), target="t"),
+        spec("c", "result", "verdict"),
+    ],
+)
+async def test_verdicts_are_for_critics_and_critics_for_verdicts(task: object) -> None:
+    async with executing(executor__handlers=USER_HANDLERS) as world:
+        world.core.submit("p", spec("t", "echo"), task)  # pyright: ignore[reportArgumentType]
+        assert error_of(await world.finished("p", "c", "FAILED"))[0] == "bad_output"
+
+
+async def test_the_idempotency_key_outlives_an_attempt_but_not_a_critics_round() -> None:
+    about = spec("t", "about", depends_on=("before",))
+    critic = spec("c", "judges", {"pass": False, "feedback": "again"}, type="critic", depends_on=("t",), target="t")  # fmt: skip # noqa: E501
+    core = FakeCore()
+    async with executing(core, executor__handlers=USER_HANDLERS) as world:
+        core.submit("p", spec("before", "echo", 7), about, critic)
+        await core.until(lambda: len(core.words(commands.Complete, "t")) == 2, "two rounds")
+        await world.core.until(lambda: core.task("p", "t").attempt >= 2)
+    first, second = (json_of(word.output) for word in core.words(commands.Complete, "t")[:2])
+    assert first["key"] == "p/t"
+    assert first["attempt_key"] == "p/t/1"
+    assert first["dependencies"] == {"before": 7}
+    assert second["feedback"] == "again"
+    assert second["key"].startswith("p/t/")
+    assert second["token"] > first["token"]
+
+
+# -- time-outs --------------------------------------------------------------------------------
+
+
+async def test_a_time_out_is_retried_once_and_then_final() -> None:
+    core = FakeCore()
+    async with executing(core, executor__handlers=USER_HANDLERS) as world:
+        core.submit("p", spec("t", "polite", timeout_s=0.05))
+        task = await world.finished("p", "t", "REFINING")
+        assert error_of(task)[0] == "timeout"
+        task.claimable_at = 0
+        await world.finished("p", "t", "FAILED")
+    assert executor_handlers.seen["p"].count("stopped: timeout") == 2
+    assert core.task("p", "t").attempt == 2
+
+
+async def test_the_executors_own_time_out_is_an_upper_bound() -> None:
+    async with executing(
+        executor__handlers=USER_HANDLERS, executor__execution__timeout_s=0.05
+    ) as world:
+        world.core.submit("p", spec("t", "polite", timeout_s=1000))
+        assert error_of(await world.finished("p", "t", "REFINING"))[0] == "timeout"
+
+
+async def test_an_async_handler_is_cancelled_where_it_awaits() -> None:
+    async with executing(executor__handlers=USER_HANDLERS) as world:
+        world.core.submit("p", spec("t", "async_polite", timeout_s=0.05))
+        assert error_of(await world.finished("p", "t", "REFINING"))[0] == "timeout"
+    assert executor_handlers.seen["p"][:2] == ["began", "stopped"]
+
+
+async def test_a_deaf_handler_keeps_its_slot_and_its_result_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.executor.attempt.GRACE_S", 0.05)
+    core = FakeCore()
+    async with executing(
+        core, executor__handlers=USER_HANDLERS, executor__worker__core_size=1
+    ) as world:
+        core.submit("p", spec("t", "stubborn", timeout_s=0.05, max_retries=0))
+        await world.finished("p", "t", "FAILED")
+        asked = len(core.requests)
+        core.submit("q", spec("t", "echo"))
+        assert world.executor.snapshot().in_flight == 1
+        assert core.task("q", "t").attempt == 0
+        assert len(core.requests) == asked
+        executor_handlers.let_go.set()
+        await world.finished("q", "t")
+    assert not core.words(commands.Complete, "p")
+    assert error_of(core.task("p", "t"))[0] == "timeout"
+
+
+# -- leases -----------------------------------------------------------------------------------
+
+QUICK = {"executor.claim.lease_s": 0.6, "executor.claim.heartbeat_s": 0.1}
+
+
+async def test_heartbeats_keep_a_long_task_alive_beyond_its_lease() -> None:
+    async with executing(executor__handlers=USER_HANDLERS, **QUICK) as world:
+        world.core.submit("p", spec("t", "sleep", {"seconds": 1.5}))
+        task = await world.finished("p", "t")
+    assert task.attempt == 1
+    assert len(world.core.words(commands.Heartbeat)) >= 8
+    assert not world.core.refused
+
+
+async def test_blocking_and_busy_handlers_do_not_delay_heartbeats() -> None:
+    async with executing(
+        executor__handlers=USER_HANDLERS, executor__worker__core_size=4,
+        **{"executor.claim.lease_s": 3, "executor.claim.heartbeat_s": 0.3},
+    ) as world:  # fmt: skip
+        world.core.submit("p", *(spec(f"t{n}", "busy", {"seconds": 1.5}) for n in range(4)))
+        for n in range(4):
+            assert (await world.finished("p", f"t{n}")).attempt == 1
+            assert len(world.core.words(commands.Heartbeat, f"t{n}")) >= 3
+    assert not world.core.refused
+
+
+async def test_a_refused_heartbeat_stops_the_handler_and_nothing_is_reported() -> None:
+    core = FakeCore()
+    async with executing(core, executor__handlers=USER_HANDLERS, **QUICK) as world:
+        core.submit("p", spec("t", "polite"))
+        await core.until(lambda: executor_handlers.seen.get("p"), "it began")
+        core.take_over("p", "t")
+        await core.until(lambda: len(executor_handlers.seen["p"]) == 2, "it stopped")
+        await core.until(lambda: not world.executor.snapshot().in_flight, "the slot is free")
+    assert executor_handlers.seen["p"][1] == "stopped: lease_lost"
+    assert [type(word) for word in core.refused] == [commands.Heartbeat]
+    assert core.task("p", "t").owner == "thief"
+
+
+async def test_a_worker_cut_off_from_the_log_fences_itself() -> None:
+    core = FakeCore()
+    core.trouble = lambda word: UNAVAILABLE if isinstance(word, commands.Heartbeat) else None
+    async with executing(core, executor__handlers=USER_HANDLERS, **QUICK) as world:
+        core.submit("p", spec("t", "polite"))
+        await core.until(lambda: len(executor_handlers.seen.get("p", [])) == 2, "it stopped")
+        await core.until(lambda: not world.executor.snapshot().in_flight, "the slot is free")
+        assert core.task("p", "t").owner == "w1"
+    assert executor_handlers.seen["p"][1] == "stopped: fenced"
+    assert world.metrics.labels["agent.task.heartbeat.error.total", "fenced"] == 1
+    assert {type(word) for word in core.said} == {commands.Start, commands.Heartbeat}
+
+
+async def test_heartbeats_that_hang_do_not_keep_the_worker_from_fencing_itself() -> None:
+    core = FakeCore()
+    never = asyncio.Event()
+    core.hold = lambda word: never if isinstance(word, commands.Heartbeat) else None
+    async with executing(core, executor__handlers=USER_HANDLERS, **QUICK):
+        core.submit("p", spec("t", "polite"))
+        await core.until(lambda: len(executor_handlers.seen.get("p", [])) == 2, "it stopped")
+        never.set()
+    assert executor_handlers.seen["p"][1] == "stopped: fenced"
+
+
+async def test_one_lost_heartbeat_is_made_good() -> None:
+    core = FakeCore()
+    failures = iter([UNAVAILABLE, UNAVAILABLE])
+    core.trouble = (
+        lambda word: next(failures, None) if isinstance(word, commands.Heartbeat) else None
+    )
+    async with executing(core, executor__handlers=USER_HANDLERS, **QUICK) as world:
+        core.submit("p", spec("t", "sleep", {"seconds": 1}))
+        await world.finished("p", "t")
+
+
+async def test_a_failed_plan_asks_its_running_tasks_to_stop_and_they_are_released() -> None:
+    core = FakeCore()
+    async with executing(core, executor__handlers=USER_HANDLERS, **QUICK) as world:
+        core.submit("p", spec("t", "polite"), spec("bad", "boom", max_retries=0))
+        await world.finished("p", "t", "SKIPPED")
+    assert executor_handlers.seen["p"] == ["began", "stopped: plan_failed"]
+    assert isinstance(core.task("p", "t").result, Released)
+
+
+async def test_work_that_is_done_although_its_plan_failed_counts() -> None:
+    async with executing(executor__handlers=USER_HANDLERS, **QUICK) as world:
+        world.core.submit("p", spec("t", "late"), spec("bad", "boom", max_retries=0))
+        await world.finished("p", "t")
+
+
+async def test_a_cancelled_plan_reaches_a_running_handler() -> None:
+    core = FakeCore()
+    async with executing(core, executor__handlers=USER_HANDLERS, **QUICK):
+        core.submit("p", spec("t", "polite"))
+        await core.until(lambda: executor_handlers.seen.get("p"), "it began")
+        core.do(commands.Cancel(plan_id="p"))
+        await core.until(lambda: len(executor_handlers.seen["p"]) == 2, "it stopped")
+    assert executor_handlers.seen["p"][1] == "stopped: lease_lost"
+
+
+# -- progress ---------------------------------------------------------------------------------
+
+
+async def test_progress_is_shown_coalesced_and_never_after_the_result() -> None:
+    async with executing(executor__handlers=USER_HANDLERS) as world:
+        world.core.submit("p", spec("t", "shows", {"seconds": 0.5}))
+        await world.finished("p", "t")
+    shown = [json_of(word.data)["number"] for word in world.core.words(commands.Progress)]
+    assert 1 <= len(shown) <= 4
+    assert shown[-1] == 499
+    assert isinstance(world.core.said[-1], commands.Complete)
+
+
+# -- when the log is in trouble ---------------------------------------------------------------
+
+
+async def test_a_result_is_said_again_until_it_stands() -> None:
+    core = FakeCore()
+    failures = iter([UNAVAILABLE, UNAVAILABLE])
+    core.trouble = (
+        lambda word: next(failures, None) if isinstance(word, commands.Complete) else None
+    )
+    async with executing(core) as world:
+        core.submit("p", spec("t", "echo", 1))
+        await world.finished("p", "t")
+    assert len(core.words(commands.Complete)) == 3
+
+
+async def test_a_result_is_given_up_when_the_lease_is_surely_lost() -> None:
+    core = FakeCore()
+    core.trouble = lambda word: UNAVAILABLE if isinstance(word, commands.Complete) else None
+    async with executing(core, **QUICK) as world:
+        core.submit("p", spec("t", "echo", 1))
+        await core.until(lambda: core.words(commands.Complete), "it is tried")
+        await world.executor.drain(5)
+    assert len(core.words(commands.Complete)) >= 2
+    assert core.task("p", "t").status == "RUNNING"
+
+
+async def test_an_output_that_the_log_cannot_take_is_a_failure() -> None:
+    core = FakeCore()
+    core.trouble = (
+        lambda word: TooLarge("2 MiB") if isinstance(word, commands.Complete) else None
+    )
+    async with executing(core) as world:
+        core.submit("p", spec("t", "echo", 1))
+        task = await world.finished("p", "t", "FAILED")
+    assert error_of(task) == ("too_large", "2 MiB")
+
+
+async def test_claiming_goes_on_after_the_log_was_away() -> None:
+    core = FakeCore()
+    core.claim_trouble = UNAVAILABLE
+    async with executing(core) as world:
+        core.submit("p", spec("t", "echo", 1))
+        await core.until(lambda: len(core.requests) >= 2, "it is tried again")
+        core.claim_trouble = None
+        await world.finished("p", "t")
+
+
+async def test_a_dispatcher_that_dies_says_so() -> None:
+    core = FakeCore()
+    core.claim_trouble = AssertionError("a bug")
+    async with executing(core) as world:
+        await core.until(lambda: not world.executor.snapshot().alive, "it is seen")
+
+
+# -- draining ---------------------------------------------------------------------------------
+
+
+async def test_draining_lets_tasks_end_and_claims_no_more() -> None:
+    core = FakeCore()
+    async with executing(core, drain_s=5) as world:
+        core.submit("p", spec("t", "sleep", {"seconds": 0.2}))
+        await core.until(lambda: core.words(commands.Start), "it began")
+        draining = asyncio.create_task(world.executor.drain(5))
+        await core.until(lambda: world.executor.snapshot().draining)
+        core.submit("q", spec("t", "echo"))
+        await draining
+    assert core.task("p", "t").status == "COMPLETED"
+    assert core.task("q", "t").status == "READY"
+    assert core.task("q", "t").retry == 0
+
+
+async def test_draining_lets_waiting_tasks_run_too() -> None:
+    core = FakeCore()
+    flags = {"executor.worker.core_size": 1, "executor.worker.queue_capacity": 1}
+    async with executing(core, executor__handlers=USER_HANDLERS, **flags) as world:
+        core.submit("p", spec("first", "sleep", {"seconds": 0.2}), spec("second", "echo"))
+        await core.until(lambda: world.executor.snapshot().queued == 1, "one waits")
+        await world.executor.drain(5)
+    assert core.task("p", "second").status == "COMPLETED"
+
+
+async def test_draining_stops_and_releases_what_cannot_end() -> None:
+    core = FakeCore()
+    async with executing(core, executor__handlers=USER_HANDLERS) as world:
+        core.submit("p", spec("t", "polite"))
+        await core.until(lambda: executor_handlers.seen.get("p"), "it began")
+        await world.executor.drain(0)
+    task = core.task("p", "t")
+    assert (task.status, task.retry, task.lost) == ("READY", 0, 0)
+    assert core.words(commands.Release)[0].reason == "draining"
+
+
+async def test_draining_does_not_wait_for_the_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.executor.attempt.GRACE_S", 0.05)
+    core = FakeCore()
+    async with executing(core, executor__handlers=USER_HANDLERS) as world:
+        core.submit("p", spec("t", "stubborn"))
+        await core.until(lambda: executor_handlers.seen.get("p"), "it began")
+        async with asyncio.timeout(5):
+            await world.executor.drain(0)
+    assert core.task("p", "t").status == "READY"
+
+
+# -- processes --------------------------------------------------------------------------------
+
+
+async def test_a_process_handler_runs_elsewhere_and_its_process_is_used_again() -> None:
+    async with executing(
+        executor__handlers=USER_HANDLERS, executor__worker__core_size=1
+    ) as world:
+        world.core.submit("p", spec("a", "process_pid"), spec("b", "process_pid"))
+        first = json_of((await world.finished("p", "a")).output)
+        second = json_of((await world.finished("p", "b")).output)
+    assert first == second
+    assert first != __import__("os").getpid()
+
+
+async def test_a_killed_process_is_a_failure_and_the_pool_heals() -> None:
+    async with executing(
+        executor__handlers=USER_HANDLERS, executor__worker__core_size=1
+    ) as world:
+        world.core.submit("p", spec("t", "process_killed", max_retries=0))
+        task = await world.finished("p", "t", "FAILED")
+        assert error_of(task)[0] == "out_of_memory"
+        world.core.submit("q", spec("t", "process_pid"))
+        await world.finished("q", "t")
+
+
+@pytest.mark.parametrize("kind", ["process_polite", "process_deaf"])
+async def test_a_process_that_is_timed_out_ends_even_when_it_is_deaf(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.executor.processes.KILL_AFTER_S", 0.2)
+    core = FakeCore()
+    async with executing(
+        core, executor__handlers=USER_HANDLERS, executor__worker__core_size=1
+    ) as world:
+        core.submit("p", spec("t", kind, timeout_s=1.5, max_retries=0))
+        await world.finished("p", "t", "FAILED")
+        assert error_of(core.task("p", "t"))[0] == "timeout"
+        core.submit("q", spec("t", "echo"))
+        await world.finished("q", "t")
+
+
+# -- handlers that are configured -------------------------------------------------------------
+
+
+def test_a_module_that_cannot_be_imported_stops_the_start() -> None:
+    with pytest.raises(ConfigError, match=r"no\.such\.module.*ModuleNotFoundError"):
+        load_handlers(["no.such.module"])
+
+
+def test_a_module_without_handlers_stops_the_start() -> None:
+    with pytest.raises(ConfigError, match=r"'json' has no @handler"):
+        load_handlers(["json"])
+
+
+def test_a_kind_with_two_handlers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_handlers, "mine", executor_handlers.handler("echo")(print), False)
+    with pytest.raises(ConfigError, match="'echo' has two handlers"):
+        load_handlers(USER_HANDLERS)
+
+
+def test_the_error_types_are_the_metrics_label() -> None:
+    assert len(ERROR_TYPES) <= 20
+    assert set(ERROR_TYPES) == set(METRIC_ERROR_TYPES)
+
+

@@ -72,6 +72,7 @@ def _located(name: str) -> str:
 def run_command(task: TaskRun, programs: Mapping[str, str]) -> Result:
     """Run the program to its end; raises `TaskFailed` when it is not allowed or ends badly."""
     wish = msgspec.convert(task.input, CommandInput)
+    task.raise_if_cancelled()
     path = programs.get(wish.program)
     if path is None:
         allowed = ", ".join(sorted(programs)) or "none"
