@@ -133,7 +133,7 @@ def _event(headers: dict[bytes, bytes], payload: bytes) -> Event:
     schema = headers.get(b"Holdfast-Schema")
     if schema is None:
         return _decode(payload)  # written by hand: it has to be today's shape
-    name = headers[b"Holdfast-Event"]
+    name = headers.get(b"Holdfast-Event", b"an unnamed event")
     if int(schema) == _CURRENT.get(name):
         return _decode(payload)
     return upcast(name.decode(), int(schema), payload, UPCASTERS)

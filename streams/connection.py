@@ -251,8 +251,15 @@ class Connection:
 
     async def close(self) -> None:
         """Close the socket; whoever still waits for an answer is told that it is lost."""
-        await self._client.close()
-        self._abandon("the connection was closed")
+        try:
+            await self._client.close()
+        except asyncio.CancelledError:
+            # In the midst of a reconnect nats-py cancels a future that it then awaits itself.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+        finally:
+            self._abandon("the connection was closed")
 
     def _token(self) -> bytes:
         self._asked += 1

@@ -269,19 +269,13 @@ class JetStreamLog:
         if task_id is not None:
             return own
         start = await self._first_sequence(plan_id, own, after)
-        if start is None:
-            return []
         tasks = await self._reader.facts(tasks_of(plan_id), start, up_to)
         return sorted([*own, *tasks], key=lambda fact: fact.sequence)
 
-    async def _first_sequence(
-        self, plan_id: str, own: list[Fact | BadFact], after: int
-    ) -> int | None:
+    async def _first_sequence(self, plan_id: str, own: list[Fact | BadFact], after: int) -> int:
         # A wildcard walks the log from where it starts, so it starts at the plan's first message.
-        if after == 0 and own:
-            return own[0].sequence
-        first = await self.first_of(plan_id)
-        return None if first is None else max(first.sequence, after + 1)
+        first = own[0] if own and after == 0 else await self.first_of(plan_id)
+        return after + 1 if first is None else max(first.sequence, after + 1)
 
     async def first_of(self, plan_id: str) -> Fact | BadFact | None:
         """See `streams.log.Log.first_of`."""
