@@ -461,10 +461,12 @@ class _Fold:
             case Failed():
                 self.end_attempt(task, "failed", event)
                 self.failed(task, event)
+                self.wait_again(task)
             case Released():
                 self.end_attempt(task, "released", event)
                 task.claimable_at = self.at
                 self.move(task, "released after a retry" if task.retry else "released")
+                self.wait_again(task)
             case _:
                 assert_never(event)
 
@@ -572,6 +574,13 @@ class _Fold:
                 self.move(task, "dependency reopened")
             case "SKIPPED":
                 self.move(task, "dependencies unsatisfiable")
+
+    def wait_again(self, task: Task) -> None:
+        """What was reopened while an attempt ran is waited for by the next one."""
+        if task.status in CLAIMABLE and self.waits_for_target(task):
+            self.move(task, "target reopened")
+        else:
+            self.judge(task)
 
     def waits_for_target(self, task: Task) -> bool:
         target = task.spec.target
