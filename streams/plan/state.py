@@ -413,6 +413,10 @@ class _Fold:
         reclaim = task.status == "RUNNING"
         if task.status not in CLAIMABLE and not reclaim:
             return f"claimed while {task.status}"
+        if not self.plan.hands_out_tasks:
+            return f"claimed while the plan is {self.plan.status}"
+        if reclaim and task.lost >= task.spec.max_lost_leases:
+            return "reclaimed although no more leases may be lost"
         if event.attempt != task.attempt + 1:
             return f"claimed as attempt {event.attempt} after attempt {task.attempt}"
         if reclaim and task.lease_until is not None and self.at < task.lease_until:
