@@ -342,7 +342,7 @@ class _Fold:
                     return f"resumed while {plan.status}"
                 plan.paused = False
             case Cancelled():
-                if plan.cancelled or plan.finished_at is not None:
+                if plan.status in ("CANCELLED", "COMPLETED") or plan.finished_at is not None:
                     return f"cancelled while {plan.status}"
                 self.cancel()
             case Retried():
