@@ -385,8 +385,7 @@ class _Fold:
         # would see it as ended and be skipped for ever.
         self.spread()
         for other in plan.tasks.values():
-            if other.status == "PENDING":
-                self.judge(other)
+            self.judge(other)
         return None
 
     # -- facts about one attempt ------------------------------------------------------------
