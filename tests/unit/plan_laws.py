@@ -1,0 +1,120 @@
+"""What must hold of any folded plan, computed the slow and obvious way; tests compare.
+
+The fold keeps tallies so that a fact costs the same in a small and a large plan; these laws look
+at every task and every dependency instead.
+"""
+
+from collections import Counter
+from typing import Any
+
+from streams.plan.state import ENDED, TASK_STATUSES, Plan, Task
+
+
+def check_plan(plan: Plan) -> None:
+    """Every law at once."""
+    counts = Counter(task.status for task in plan.tasks.values())
+    assert plan.counts == {status: counts[status] for status in TASK_STATUSES}
+    assert plan.fatal == sum(map(is_fatal, plan.tasks.values()))
+    fatal = any(map(is_fatal, plan.tasks.values()))
+    for task in plan.tasks.values():
+        _check_tallies(plan, task)
+        _check_lease(task)
+        _check_waiting(plan, task, fatal=fatal)
+        assert task.retry <= task.spec.max_retries
+        assert task.lost <= task.spec.max_lost_leases
+    if plan.finished_at is not None:
+        assert counts["RUNNING"] == 0
+        assert plan.status in ("COMPLETED", "FAILED", "CANCELLED")
+
+
+def is_fatal(task: Task) -> bool:
+    return task.status == "FAILED" and task.spec.on_failure == "fail_plan"
+
+
+def _done(task: Task) -> bool:
+    without = task.status in ("FAILED", "SKIPPED") and task.spec.on_failure == "continue"
+    return task.status == "COMPLETED" or without
+
+
+def _dependencies(plan: Plan, task: Task) -> list[Task]:
+    return [plan.tasks[dependency] for dependency in task.spec.depends_on]
+
+
+def _check_tallies(plan: Plan, task: Task) -> None:
+    waits_for = _dependencies(plan, task)
+    assert task.completed == sum(other.status == "COMPLETED" for other in waits_for)
+    assert task.done == sum(map(_done, waits_for))
+    assert task.ended == sum(other.status in ENDED for other in waits_for)
+
+
+def _check_lease(task: Task) -> None:
+    running = task.status == "RUNNING"
+    assert (task.owner is not None) is running
+    assert (task.lease_until is not None) is running
+    assert (task.claimable_at is not None) is (task.status in ("READY", "REFINING"))
+    if running:
+        assert task.execution is not None
+        assert (task.execution.attempt, task.execution.owner) == (task.attempt, task.owner)
+        assert task.execution.status == "running"
+
+
+def satisfied(plan: Plan, task: Task) -> bool:
+    """Whether a task may run, by DESIGN §4 *Dependencies* word for word."""
+    waits_for = _dependencies(plan, task)
+    if not waits_for:
+        return True
+    completed = sum(other.status == "COMPLETED" for other in waits_for)
+    if task.spec.join == "all":
+        may = all(map(_done, waits_for))
+    else:
+        may = completed >= (1 if task.spec.join == "any" else task.spec.quorum or 0)
+    target = task.spec.target
+    return may and (target is None or plan.tasks[target].status in ENDED)
+
+
+def hopeless(plan: Plan, task: Task) -> bool:
+    """Whether a task can never run as things stand."""
+    waits_for = _dependencies(plan, task)
+    ended = [other for other in waits_for if other.status in ENDED]
+    open_ = len(waits_for) - len(ended)
+    completed = sum(other.status == "COMPLETED" for other in waits_for)
+    match task.spec.join:
+        case "all":
+            return any(not _done(other) for other in ended)
+        case "any":
+            return bool(waits_for) and not open_ and not completed
+        case "quorum":
+            return completed + open_ < (task.spec.quorum or 0)
+
+
+def _check_waiting(plan: Plan, task: Task, *, fatal: bool) -> None:
+    name = task.spec.id
+    match task.status:
+        case "PENDING":
+            assert not satisfied(plan, task), f"{name} waits for nothing"
+            assert not hopeless(plan, task), f"{name} waits in vain"
+        case "READY":
+            assert satisfied(plan, task), f"{name} is handed out before its dependencies are done"
+        case "SKIPPED":
+            assert fatal or hopeless(plan, task), f"{name} was skipped for no reason"
+        case _:
+            pass
+    if task.status in ("PENDING", "READY", "REFINING"):
+        assert not fatal, f"{name} goes on in a failed plan"
+        assert not plan.cancelled, f"{name} goes on in a cancelled plan"
+
+
+def portrait(plan: Plan) -> dict[str, Any]:
+    """Everything folded about a plan, field by field, in a shape that can be compared."""
+    skipped = {"tasks", "touched", "closed", "latest", "spec"}
+    shown = {name: getattr(plan, name) for name in plan.__struct_fields__ if name not in skipped}
+    shown["tasks"] = {task_id: _task_portrait(task) for task_id, task in plan.tasks.items()}
+    return shown
+
+
+def _task_portrait(task: Task) -> dict[str, Any]:
+    links = {"dependents", "critics"}
+    shown = {name: getattr(task, name) for name in task.__struct_fields__ if name not in links}
+    shown["dependents"] = [other.spec.id for other in task.dependents]
+    shown["critics"] = [other.spec.id for other in task.critics or ()]
+    return shown
