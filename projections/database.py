@@ -22,6 +22,7 @@ OLDEST_SQLITE = (3, 33)  # the first with UPDATE … FROM
 
 BUSY_TIMEOUT_S = 2.0
 READERS = 3
+CLOSING_S = 1.0
 READER_WAIT_S = 5.0
 QUERY_TIME_S = 5.0
 
@@ -39,11 +40,11 @@ T = TypeVar("T")
 ReadRow = Callable[[sqlite3.Cursor, tuple[Any, ...]], T]
 
 
-class DatabaseUnavailable(Exception):
+class DatabaseUnavailable(Exception):  # noqa: N818 - a state, named like the log's exceptions
     """SQLite did not do it (locked, full, slow, closed, damaged); nothing was changed."""
 
 
-class MustRebuild(Exception):
+class MustRebuild(Exception):  # noqa: N818 - what to do about it
     """The file has another schema or is damaged: `discard` it and fold the log again."""
 
 
@@ -116,8 +117,11 @@ class Database:
     async def _write(self, calls: Iterable[Call], checkpoint: Checkpoint | None) -> None:
         writer = self._writer
         try:
+            # Said aloud: Python begins by itself only for statements that start with INSERT and
+            # the like, and these start with WITH.
+            await writer.execute_fetchall("BEGIN IMMEDIATE")
             for statement, parameters in calls:
-                await writer.executemany(statement, parameters)  # begins the transaction
+                await writer.executemany(statement, parameters)
             if checkpoint is not None:
                 row = (checkpoint.stream, checkpoint.sequence, checkpoint.epoch)
                 for statement, parameters in _CHECKPOINT.calls([row]):
@@ -184,10 +188,15 @@ async def _connect(path: Path, busy_timeout_s: float) -> aiosqlite.Connection:
             f"SQLite {sqlite3.sqlite_version} is too old; Holdfast needs 3.33 or newer"
         )
     with _sqlite_errors(f"opening {path}"):
-        opening = aiosqlite.connect(path, timeout=busy_timeout_s, isolation_level="IMMEDIATE")
-        # A process that fails must end, also when nobody came to close the database.
-        opening._thread.daemon = True  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        return await opening
+        opening = aiosqlite.connect(path, timeout=busy_timeout_s, isolation_level=None)
+        thread = opening._thread  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        thread.daemon = True  # a process that fails must end, also when nobody closed this
+        try:
+            return await opening
+        except BaseException:
+            # The thread still says goodbye to this loop, which may be closed next.
+            await asyncio.to_thread(thread.join, CLOSING_S)
+            raise
 
 
 async def _prepare(connection: aiosqlite.Connection, path: Path, schema: Schema) -> None:

@@ -68,7 +68,7 @@ class Pending:
         if is_new:
             self._add_new(plan)
         rows, ended = self._tasks.changing, self._executions.changing
-        for task in touched:
+        for task in touched.values():
             ordinal = task.ordinal
             rows[ordinal] = tasks.changing_row(task)
             execution = task.execution
@@ -77,8 +77,9 @@ class Pending:
                 row = executions.changing_row(ordinal, execution)
                 ended[execution.claimed_sequence] = row
         for task_id, execution in closed:
-            row = executions.changing_row(plan.tasks[task_id].ordinal, execution)
-            ended[execution.claimed_sequence] = row
+            if execution.sequence > since:
+                row = executions.changing_row(plan.tasks[task_id].ordinal, execution)
+                ended[execution.claimed_sequence] = row
 
     def _add_new(self, plan: Plan) -> None:
         first_sequence = plan.first_sequence

@@ -28,7 +28,10 @@ Row = tuple[Any, ...]
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One column that differs, or (``column`` None) a row that only one file has."""
+    """One column of one row that differs; ``str`` of it is a readable line.
+
+    ``column`` is None for a row that only one file has; the other file's value is then None.
+    """
 
     table: str
     key: tuple[Any, ...]
@@ -37,7 +40,7 @@ class Difference(msgspec.Struct, frozen=True):
     rebuilt: str | None
 
     def __str__(self) -> str:
-        """One readable line."""
+        """One line for an operator."""
         row = f"{self.table} {'/'.join(map(str, self.key))}"
         if self.column is None:
             return f"{row}: only in the {'live' if self.rebuilt is None else 'rebuilt'} file"
@@ -120,7 +123,15 @@ def _differences(
         return []
     key = (live or rebuilt or ())[:width]
     if live is None or rebuilt is None:
-        return [Difference(table, key, None, live and str(key), rebuilt and str(key))]
+        return [
+            Difference(
+                table,
+                key,
+                None,
+                None if live is None else "there",
+                None if rebuilt is None else "there",
+            )
+        ]
     pairs = zip(columns, live, rebuilt, strict=True)
     return [Difference(table, key, name, _shown(a), _shown(b)) for name, a, b in pairs if a != b]
 

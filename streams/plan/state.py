@@ -174,7 +174,7 @@ class Plan(msgspec.Struct, kw_only=True):
     """A plan as folded so far; change it through `evolve` only.
 
     ``first_sequence`` is that of its ``submitted``. ``touched`` and ``closed`` collect the tasks
-    that changed and the executions that ended on another's account since somebody last drained
+    that changed and the executions that a newer one replaced since somebody last drained
     them with `drain`; ``latest`` holds the tasks that the last fact touched.
     """
 
@@ -424,7 +424,8 @@ class _Fold:
             task.lost += 1
             if task.execution is not None:
                 self.end_attempt(task, "lost")
-                self.plan.closed.append((task.spec.id, task.execution))
+        if task.execution is not None:  # of an earlier attempt, about to be forgotten here
+            self.plan.closed.append((task.spec.id, task.execution))
         self.move(task, "reclaimed" if reclaim else "claimed")
         self.plan.ever_claimed = True
         task.attempt = event.attempt

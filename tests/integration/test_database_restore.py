@@ -1,0 +1,130 @@
+"""Rows become the plans they were made of, whenever the projector crashed and began again."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from projections.read_models import Pending, open_read_models, restore, restore_plan
+from projections.verify import compare
+from streams.plan.state import Plan, Task
+from tests.integration.read_models_world import CrashingProjector, History, folded_into
+
+NOT_KEPT = {"touched", "closed", "latest", "tasks", "dependents", "critics", "execution"}
+
+
+def fields(value: Plan | Task) -> dict[str, Any]:
+    kept = {name: getattr(value, name) for name in value.__struct_fields__ if name not in NOT_KEPT}
+    return {name: bytes(v) if isinstance(v, Raw) else v for name, v in kept.items()}
+
+
+def picture(plan: Plan) -> dict[str, Any]:
+    """Everything that is folded, with related tasks by name and the executions that still run."""
+    tasks = {
+        task_id: {
+            **fields(task),
+            "dependents": [other.spec.id for other in task.dependents],
+            "critics": [other.spec.id for other in task.critics or ()],
+            "execution": task.execution if task.status == "RUNNING" else None,
+        }
+        for task_id, task in plan.tasks.items()
+    }
+    return {**fields(plan), "tasks": tasks}
+
+
+def pictures(plans: dict[str, Plan]) -> dict[str, Any]:
+    return {plan_id: picture(p) for plan_id, p in plans.items() if p.finished_at is None}
+
+
+numbers = st.lists(st.integers(0, 16 * 3 * 4 * 2 * 3 - 1), min_size=1, max_size=120)
+# How many facts a batch has, and what follows it: nothing, a flush, a crash.
+steps = st.lists(
+    st.tuples(st.integers(1, 12), st.sampled_from(["", "flush", "flush", "crash"])), max_size=40
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(numbers=numbers, steps=steps)
+def test_a_fold_that_crashes_and_goes_on_equals_one_that_never_did(
+    numbers: list[int], steps: list[tuple[int, str]]
+) -> None:
+    history = History()
+    for number in numbers:
+        history.choose(number)
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(crash_and_compare(history, steps, Path(folder)))
+
+
+async def crash_and_compare(history: History, steps: list[tuple[int, str]], folder: Path) -> None:
+    facts = history.facts
+    database = await open_read_models(folder / "live.sqlite")
+    projector = CrashingProjector(database)
+    done = 0
+    for size, then in steps:
+        if batch := facts[done : done + size]:
+            projector.fold(batch, facts)
+            done += len(batch)
+        if then == "flush":
+            await projector.flush()
+        elif then == "crash":
+            done = await projector.crash()
+    if facts[done:]:
+        projector.fold(facts[done:], facts)
+    await projector.flush()
+    whole = await folded_into(folder / "whole.sqlite", facts)
+    restored = {plan.plan_id: plan for plan in await restore(database)}
+    one_by_one = {plan_id: await restore_plan(database, plan_id) for plan_id in history.plans}
+    await whole.close()
+    await database.close()
+    assert pictures(restored) == pictures(history.plans)
+    assert {key: picture(plan) for key, plan in one_by_one.items() if plan} == {
+        key: picture(plan) for key, plan in history.plans.items()
+    }
+    compared = compare(folder / "live.sqlite", folder / "whole.sqlite")
+    assert [str(difference) for difference in compared.differences] == []
+    assert compared.rows >= len(history.plans)
+
+
+@pytest.mark.parametrize("statement", [
+    "UPDATE tasks SET retry = retry + 1 WHERE task_id = 'a'",
+    "DELETE FROM executions WHERE fencing_token = (SELECT max(fencing_token) FROM executions)",
+    "INSERT INTO plan_labels VALUES ('x', 77)",
+    "UPDATE plan_specs SET spec = CAST('{}' AS BLOB)",
+])  # fmt: skip
+async def test_a_planted_difference_is_found_and_readable(tmp_path: Path, statement: str) -> None:
+    history = History()
+    for number in range(0, 2000, 7):
+        history.choose(number)
+    live = await folded_into(tmp_path / "live.sqlite", history.facts)
+    whole = await folded_into(tmp_path / "whole.sqlite", history.facts)
+    assert compare(tmp_path / "live.sqlite", tmp_path / "whole.sqlite").differences == []
+    await live.write([(statement, [()])])
+    found = compare(tmp_path / "live.sqlite", tmp_path / "whole.sqlite", limit=3).differences
+    await live.close()
+    await whole.close()
+    assert 1 <= len(found) <= 3
+    assert all(difference.table in statement for difference in found)
+    assert all(("live" in line or "rebuilt" in line) for line in map(str, found))
+
+
+async def test_rows_that_were_not_flushed_are_gone_and_the_checkpoint_says_so(
+    tmp_path: Path,
+) -> None:
+    history = History()
+    for number in range(0, 900, 5):
+        history.choose(number)
+    database = await open_read_models(tmp_path / "live.sqlite")
+    assert await database.checkpoint() is None
+    projector = CrashingProjector(database)
+    half = len(history.facts) // 2
+    projector.fold(history.facts[:half], history.facts)
+    await projector.flush()
+    projector.fold(history.facts[half:], history.facts)
+    assert await projector.crash() == half
+    assert len(Pending(half, "e")) == 0
+    await database.close()

@@ -1,0 +1,73 @@
+"""Cursors are opaque, bounded and checked; bulk statements write every row exactly once."""
+
+import base64
+import sqlite3
+from contextlib import closing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from projections import bulk
+from projections.pages import BadCursor, cursor_after, key_of, page_of
+
+
+@given(key=st.integers(0, 2**63 - 1))
+def test_a_cursor_gives_back_its_key(key: int) -> None:
+    assert key_of("tasks", cursor_after("tasks", key)) == key
+
+
+@given(cursor=st.text(max_size=100))
+def test_any_text_is_a_cursor_or_refused(cursor: str) -> None:
+    try:
+        assert key_of("plans", cursor) >= 0
+    except BadCursor:
+        pass
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"1:tasks:", b"1:tasks:-1", b"2:tasks:1", b"1:plans:1", b"1:tasks:1x",
+                b"1:tasks:9223372036854775808", b"1:tasks:\xd9\xa1"],
+)  # fmt: skip
+def test_contents_that_were_never_given_out_are_refused(content: bytes) -> None:
+    with pytest.raises(BadCursor):
+        key_of("tasks", base64.urlsafe_b64encode(content).decode().rstrip("="))
+
+
+def test_cursors_are_short_and_fit_a_url() -> None:
+    cursor = cursor_after("executions", 2**63 - 1)
+    assert len(cursor) <= 64
+    assert cursor.replace("-", "").replace("_", "").isalnum()
+
+
+def test_a_page_knows_whether_more_follows() -> None:
+    rows = [(n, str(n)) for n in (9, 8, 7)]
+    assert page_of("plans", rows, 3).next is None
+    page = page_of("plans", rows, 2)
+    assert page.items == ["9", "8"]
+    assert page.next == cursor_after("plans", 8)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 8, 9, 64, 65, 257, 1_023, 1_024, 1_025, 2_500])
+def test_every_row_is_written_once_whatever_their_number(count: int) -> None:
+    rows = [(n, f"v{n}") for n in range(count)]
+    changed = [(n, "new") for n in range(0, count, 2)]
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)")
+        for statement, parameters in bulk.insert("t", ("k", "v")).calls(rows):
+            connection.executemany(statement, parameters)
+        for statement, parameters in bulk.update("t", ("k", "v")).calls([*changed, (-1, "no")]):
+            connection.executemany(statement, parameters)
+        found = connection.execute("SELECT k, v FROM t ORDER BY k").fetchall()
+    assert found == [(n, "v" + str(n) if n % 2 else "new") for n in range(count)]
+
+
+def test_rows_put_back_lie_under_newer_ones() -> None:
+    table = bulk.Changes(bulk.update("t", ("k", "v")), bulk.insert("t", ("k", "f", "v")))
+    table.fixed[1] = (1, "fixed")
+    table.changing.update({1: (1, "old"), 2: (2, "old")})
+    taken = table.cut()
+    table.changing.update({1: (1, "new"), 3: (3, "new")})
+    table.put_back(taken)
+    assert table.changing == {1: (1, "new"), 2: (2, "old"), 3: (3, "new")}
+    assert table.fixed == {1: (1, "fixed")}
