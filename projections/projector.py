@@ -26,6 +26,7 @@ SLICE = 200  # facts folded before the loop is given back
 FOLD_WAIT_S = 10.0
 FLUSH_RETRY_S = 0.25
 RECALL_RETRY_S = 0.5
+PENDING_POLL_S = 0.01
 MAX_PENDING_ROWS = 500_000  # beyond it new plans are refused: the read models are too far behind
 
 log = structlog.get_logger("holdfast.projector")
@@ -117,6 +118,11 @@ class Projector:
             message = f"the log does not deliver: waiting for sequence {sequence}"
             raise LogUnavailable(message) from None
 
+    def reach(self, sequence: int) -> None:
+        """Count what lies between the last fact and ``sequence`` as folded: expired messages."""
+        self.board.sequence = max(self.board.sequence, sequence)
+        self._pending.advance(self.board.sequence)
+
     # -- plans that are not in memory -------------------------------------------------------
 
     async def _recall_if_needed(self, fact: Fact | BadFact) -> None:
@@ -189,6 +195,11 @@ class Projector:
     def pending_rows(self) -> int:
         """How many rows wait to be written."""
         return len(self._pending)
+
+    async def until_pending_below_bound(self) -> None:
+        """Wait while too many rows are pending: whoever folds faster than SQLite writes must."""
+        while len(self._pending) > MAX_PENDING_ROWS // 10:
+            await asyncio.sleep(PENDING_POLL_S)
 
     async def flush_forever(self) -> None:
         """Write what is pending whenever something is, as one transaction after the other."""

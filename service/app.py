@@ -39,16 +39,17 @@ from service.executor import Executor
 from service.http.server import HttpServer
 from service.metrics import Metrics
 from service.observer import LogObserver
+from service.rebuild import READ_MODELS
 from streams.jetstream import JetStreamLog
 from streams.log import LogState, LogUnavailable
 
 Role = Literal["api", "executor", "daemons"]
 ALL_ROLES: frozenset[Role] = frozenset({"api", "executor", "daemons"})
 
-READ_MODELS = "readmodels.sqlite"
 DRAIN_S = 10.0
 LAST_FLUSH_S = 5.0
 CONNECT_TIMEOUT_S = 30.0
+CATCH_UP_SHOW_S = 1.0
 
 log = structlog.get_logger("holdfast.app")
 
@@ -218,18 +219,17 @@ async def _last_flush(projector: Projector) -> None:
 async def _catch_up(core: Core, died: asyncio.Future[str]) -> None:
     """Wait until the board has folded what is in the log now, saying how far it is."""
     head = (await core.log.state()).head
-    start, shown = core.board.sequence, asyncio.get_running_loop().time()
+    start = core.board.sequence
     while core.board.sequence < head:
         if died.done():
             raise LogUnavailable(died.result())
         try:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(CATCH_UP_SHOW_S):
                 await core.projector.folded(head)
-        except (TimeoutError, LogUnavailable):
-            now = asyncio.get_running_loop().time()
-            if now - shown >= 1:
-                log.info("catching_up", start=start, sequence=core.board.sequence, head=head)
-                shown = now
+        except TimeoutError:
+            log.info("catching_up", start=start, sequence=core.board.sequence, head=head)
+            if not await core.log.scan(core.board.sequence, 1):
+                return  # the last messages of the log were short-lived and have expired
 
 
 def _guard(

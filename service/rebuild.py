@@ -1,0 +1,184 @@
+"""Folds the log into fresh read models: to replace the live ones, or to check them row by row."""
+
+import asyncio
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+
+from projections.board import Board
+from projections.database import Database, DatabaseUnavailable, discard
+from projections.lanes import SharingRule
+from projections.projector import Projector
+from projections.read_models import open_read_models
+from projections.verify import Comparison, compare
+from service.clock import LogClock
+from service.config import Settings
+from service.data_folder import DataFolder, DataFolderBusy, read_holder
+from service.embedded import EmbeddedServer
+from streams.jetstream import JetStreamLog
+from streams.log import BadFact, Fact, Log, LogUnavailable
+
+READ_MODELS = "readmodels.sqlite"
+SHOW_EVERY_S = 1.0
+SILENCE_S = 5.0
+
+
+class Rebuilt(msgspec.Struct, frozen=True):
+    """What a rebuild folded: up to which sequence, and how many seconds it took."""
+
+    sequence: int
+    took_s: float
+
+
+async def refold(source: Log, database: Database, up_to: int, out: TextIO | None = None) -> Rebuilt:
+    """Fold the log from sequence 1 to ``up_to`` into an empty database, saying how far it is.
+
+    Raises DatabaseUnavailable, LogUnavailable.
+    """
+    began = shown = time.monotonic()
+    state = await source.state()
+    clock = LogClock()
+    clock.observe(state.at)
+    board = Board(SharingRule(), "rebuild")
+    projector = Projector(
+        source, board, database, epoch=state.epoch, now=clock.now, observe_time=clock.observe
+    )
+    flushing = asyncio.create_task(projector.flush_forever())
+    try:
+        async for batch in _batches_up_to(source, up_to):
+            await projector.step(batch)
+            await projector.until_pending_below_bound()
+            if out and time.monotonic() - shown >= SHOW_EVERY_S:
+                shown = time.monotonic()
+                _show(out, board.sequence, up_to, shown - began)
+    finally:
+        flushing.cancel()
+        await asyncio.wait([flushing])
+    projector.reach(up_to)
+    await projector.flush()
+    return Rebuilt(up_to, time.monotonic() - began)
+
+
+async def _batches_up_to(source: Log, up_to: int) -> AsyncGenerator[list[Fact | BadFact]]:
+    """Everything from sequence 1 to ``up_to``, whose own message may have expired long ago."""
+    reached, tail = 0, aiter(source.follow(0))
+    while reached < up_to:
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                batch = await anext(tail)
+        except TimeoutError:
+            rest = await source.scan(reached, 1)
+            if rest and rest[0].sequence <= up_to:
+                raise LogUnavailable(f"the log does not deliver sequence {reached + 1}") from None
+            return
+        reached = batch[-1].sequence
+        yield [fact for fact in batch if fact.sequence <= up_to]
+
+
+def _show(out: TextIO, sequence: int, up_to: int, seconds: float) -> None:
+    left_s = (up_to - sequence) * seconds / max(sequence, 1)
+    share = 100 * sequence / max(up_to, 1)
+    print(
+        f"  {sequence:,} of {up_to:,} ({share:.0f} %), {sequence / seconds:,.0f} a second, "
+        f"{left_s:.0f} s left",
+        file=out,
+        flush=True,
+    )
+
+
+async def replace_read_models(settings: Settings, out: TextIO = sys.stdout) -> Rebuilt:
+    """Rebuild the read models of a data folder that no process holds. Raises DataFolderBusy."""
+    path = settings.data_dir / READ_MODELS
+    fresh = path.with_suffix(".fresh")
+    async with AsyncExitStack() as stack:
+        stack.enter_context(DataFolder.acquire(settings.data_dir, settings.executor.instance_id))
+        source = await _own_log(settings, stack)
+        head = (await source.state()).head
+        print(f"folding {head:,} facts into {path}", file=out, flush=True)
+        discard(fresh)
+        database = await open_read_models(fresh)
+        try:
+            rebuilt = await refold(source, database, head, out)
+        finally:
+            await database.close()
+        discard(path)
+        fresh.replace(path)
+        return rebuilt
+
+
+async def verify_read_models(
+    settings: Settings, out: TextIO = sys.stdout
+) -> tuple[Rebuilt, Comparison]:
+    """Fold the log anew, up to where the live read models are, and compare row by row.
+
+    Works beside a running instance: it is asked nothing, its file is copied as of one moment.
+    """
+    path = settings.data_dir / READ_MODELS
+    if not path.exists():
+        raise DatabaseUnavailable(f"there are no read models at {path}")
+    async with AsyncExitStack() as stack:
+        source = await _any_log(settings, stack)
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=settings.data_dir)))
+        copy, fresh = work / "live.sqlite", work / "rebuilt.sqlite"
+        sequence = await asyncio.to_thread(_copy, path, copy)
+        print(f"folding {sequence:,} facts anew, to compare with {path}", file=out, flush=True)
+        database = await open_read_models(fresh)
+        try:
+            rebuilt = await refold(source, database, sequence, out)
+        finally:
+            await database.close()
+        return rebuilt, await asyncio.to_thread(compare, copy, fresh)
+
+
+def _copy(live: Path, to: Path) -> int:
+    """Copy the file as of one moment; answers the sequence it has reached."""
+    try:
+        with closing(sqlite3.connect(f"file:{live}?mode=ro", uri=True)) as connection:
+            connection.execute("VACUUM INTO ?", (str(to),))
+        with closing(sqlite3.connect(to)) as connection:
+            found = connection.execute(
+                "SELECT sequence FROM checkpoint WHERE stream = 'PLANS'"
+            ).fetchone()
+    except sqlite3.Error as error:
+        raise DatabaseUnavailable(f"{live} cannot be read: {error}") from error
+    return int(found[0]) if found else 0
+
+
+@asynccontextmanager
+async def _connected(url: str, settings: Settings) -> AsyncGenerator[JetStreamLog]:
+    source = await JetStreamLog.connect(url, replicas=settings.nats.replicas)
+    try:
+        yield source
+    finally:
+        await source.close()
+
+
+async def _own_log(settings: Settings, stack: AsyncExitStack) -> JetStreamLog:
+    """The log of a folder that we hold: by URL, or an embedded server of our own."""
+    url = settings.nats.url
+    if not url:
+        server = EmbeddedServer(settings.data_dir, port=0)
+        stack.push_async_callback(server.stop)
+        url = await server.start()
+    return await stack.enter_async_context(_connected(url, settings))
+
+
+async def _any_log(settings: Settings, stack: AsyncExitStack) -> JetStreamLog:
+    """The log of a folder, be it held by a running instance or by nobody."""
+    try:
+        stack.enter_context(DataFolder.acquire(settings.data_dir, settings.executor.instance_id))
+    except DataFolderBusy:
+        holder = read_holder(settings.data_dir)
+        if holder is None or not holder.nats_url:
+            raise LogUnavailable(
+                "the instance that holds the data folder is still starting"
+            ) from None
+        return await stack.enter_async_context(_connected(holder.nats_url, settings))
+    return await _own_log(settings, stack)
