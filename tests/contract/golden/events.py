@@ -1,0 +1,84 @@
+"""What each golden file holds: the event that its bytes mean, for ever."""
+
+from streams.plan.events import (
+    Cancelled,
+    Claimed,
+    Completed,
+    Event,
+    Failed,
+    Finished,
+    Heartbeat,
+    Paused,
+    Progress,
+    Raw,
+    Released,
+    Resumed,
+    Retried,
+    Started,
+    Submitted,
+    TaskSpec,
+    TokenUsage,
+    Verdict,
+)
+
+_USAGE = TokenUsage(input_tokens=10, output_tokens=5, total_tokens=15)
+
+GOLDEN: dict[str, Event] = {
+    "plan.submitted.v1.least": Submitted(tasks=(TaskSpec(id="t", kind="echo"),)),
+    "plan.submitted.v1.full": Submitted(
+        name="demo",
+        context=Raw(b'{"a": 1}'),
+        labels={"team": "x"},
+        priority=3,
+        tasks=(
+            TaskSpec(
+                id="fetch", kind="http", input=Raw(b'{"url":"u"}'), timeout_s=1.5, lease_s=2.5
+            ),
+            TaskSpec(
+                id="join",
+                kind="echo",
+                depends_on=("fetch", "check"),
+                join="quorum",
+                quorum=1,
+                on_failure="continue",
+                priority=-2,
+                max_retries=0,
+                max_lost_leases=1,
+            ),
+            TaskSpec(id="check", kind="chat", type="critic", depends_on=("fetch",), target="fetch"),
+        ),
+    ),
+    "plan.paused.v1.least": Paused(),
+    "plan.paused.v1.full": Paused(reason="lunch"),
+    "plan.resumed.v1.full": Resumed(reason="fed"),
+    "plan.cancelled.v1.full": Cancelled(reason="no need"),
+    "plan.retried.v1.full": Retried(task_id="t", reason="fixed"),
+    "plan.finished.v1.full": Finished(status="COMPLETED"),
+    "task.claimed.v1.least": Claimed(owner="w1", attempt=1, lease_s=15),
+    "task.claimed.v1.full": Claimed(
+        owner="w2", attempt=2, lease_s=7.5, lane="refining", previous_owner="w1"
+    ),
+    "task.started.v1.full": Started(owner="w1", attempt=1),
+    "task.heartbeat.v1.full": Heartbeat(owner="w1", attempt=1, lease_s=15),
+    "task.progress.v1.full": Progress(owner="w1", attempt=1, data=Raw(b'{"done": 0.5}')),
+    "task.completed.v1.least": Completed(owner="w1", attempt=1),
+    "task.completed.v1.full": Completed(
+        owner="w1",
+        attempt=1,
+        output=Raw(b'["x", null]'),
+        verdict=Verdict(pass_=False, feedback=Raw(b'"shorter"')),
+        model_name="m",
+        token_usage=_USAGE,
+    ),
+    "task.failed.v1.least": Failed(owner="w1", attempt=1, error_type="timeout"),
+    "task.failed.v1.full": Failed(
+        owner="w1",
+        attempt=1,
+        error_type="http_500",
+        error_message="broken",
+        retry_in_s=2.5,
+        model_name="m",
+        token_usage=_USAGE,
+    ),
+    "task.released.v1.full": Released(owner="w1", attempt=1, reason="draining"),
+}

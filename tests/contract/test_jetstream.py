@@ -1,0 +1,374 @@
+"""What only the real log can get wrong: servers that stall, die, vanish, or were changed."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+
+import msgspec
+import nats
+import pytest
+
+from streams.appender import AppenderLimits
+from streams.connection import render
+from streams.follower import parse_reply
+from streams.jetstream import JetStreamLog
+from streams.log import Appended, Conflict, Fact, LogReset, LogUnavailable, TopologyMismatch
+from streams.plan.events import Completed, Heartbeat, Progress, Raw
+from tests.conftest import PrivateServer
+from tests.contract.drafts import STARTED, all_of, on_plan, on_task, tail, won
+
+LIMITS = AppenderLimits(budget_s=15, try_s=0.3, grace_s=0.5)
+
+Open = Callable[..., Awaitable[JetStreamLog]]
+
+
+@pytest.fixture
+async def connect(start_nats: Callable[..., PrivateServer]) -> AsyncIterator[Open]:
+    del start_nats  # its servers must outlive our connections
+    opened: list[JetStreamLog] = []
+
+    async def connect(server: PrivateServer, **options: object) -> JetStreamLog:
+        log = await JetStreamLog.connect(server.url, **{"limits": LIMITS, **options})  # type: ignore[arg-type]
+        opened.append(log)
+        return log
+
+    yield connect
+    for log in opened:
+        await log.close()
+
+
+@pytest.fixture
+async def log(connect: Open, private_nats: PrivateServer) -> JetStreamLog:
+    return await connect(private_nats)
+
+
+async def until(condition: Callable[[], bool], within_s: float = 20) -> None:
+    """Wait for something that the log shows but does not announce."""
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110  # there is no event to wait for
+            await asyncio.sleep(0.01)
+
+
+# Unknown outcomes.
+
+
+@pytest.mark.parametrize("count", [1, 5, 100])
+async def test_a_server_that_stalls_past_the_time_out_stores_every_draft_once(
+    log: JetStreamLog, private_nats: PrivateServer, count: int
+) -> None:
+    await won(log, on_plan("p"))
+    private_nats.pause()
+    started = time.monotonic()
+    drafts = [on_task(f"t{i}", 0, *([STARTED] * (1 + i % 2))) for i in range(count)]
+    appends = [asyncio.ensure_future(log.append(draft)) for draft in drafts]
+    await until(lambda: time.monotonic() > started + 3 * LIMITS.try_s)
+    assert not any(append.done() for append in appends)
+    private_nats.resume()
+    for draft, outcome in zip(drafts, await asyncio.gather(*appends), strict=True):
+        assert isinstance(outcome, Appended)
+        facts = await log.read("p", draft.task_id)
+        assert len(facts) == len(draft.events)
+        assert facts[-1].sequence == outcome.sequence
+
+
+async def test_an_append_that_landed_is_ours_although_others_wrote_after_it(
+    log: JetStreamLog, private_nats: PrivateServer, connect: Open
+) -> None:
+    other = await connect(private_nats)
+    private_nats.pause()
+    ours = asyncio.ensure_future(log.append(on_task("t")))
+    started = time.monotonic()
+    await until(lambda: time.monotonic() > started + 2 * LIMITS.try_s)
+
+    async def rival() -> Appended:
+        # Knows the sequence that ours will have, and writes on top of it as soon as it can.
+        while True:
+            outcome = await other.append(on_task("t", 1, STARTED))
+            if isinstance(outcome, Appended):
+                return outcome
+
+    following = asyncio.ensure_future(rival())
+    private_nats.resume()
+    assert await ours == Appended(1)
+    assert await following == Appended(2)
+    assert len(await log.read("p", "t")) == 2
+
+
+async def test_a_race_lost_during_a_stall_is_a_conflict(
+    log: JetStreamLog, private_nats: PrivateServer, connect: Open
+) -> None:
+    other = await connect(private_nats)
+    private_nats.pause()
+    outcomes = asyncio.gather(*(each.append(on_task("t")) for each in (log, other)))
+    started = time.monotonic()
+    await until(lambda: time.monotonic() > started + 2 * LIMITS.try_s)
+    private_nats.resume()
+    assert Counter(map(type, await outcomes)) == {Appended: 1, Conflict: 1}
+    assert len(await log.read("p", "t")) == 1
+
+
+@pytest.mark.parametrize("writers", [4, 64])
+async def test_killing_the_server_under_load_loses_nothing_and_doubles_nothing(
+    log: JetStreamLog, private_nats: PrivateServer, writers: int
+) -> None:
+    acknowledged: dict[str, int] = {}
+    done = False
+
+    async def writer(name: int) -> None:
+        count = 0
+        while not done:
+            count += 1
+            outcome = await log.append(on_task(f"t{name}-{count}"))
+            assert isinstance(outcome, Appended)  # nobody else writes here
+            acknowledged[f"t{name}-{count}"] = outcome.sequence
+
+    load = [asyncio.ensure_future(writer(name)) for name in range(writers)]
+    for _ in range(3):
+        enough = len(acknowledged) + 10 * writers
+        await until(lambda enough=enough: len(acknowledged) >= enough)
+        private_nats.kill()
+        await asyncio.to_thread(private_nats.restart)
+    enough = len(acknowledged) + writers
+    await until(lambda: len(acknowledged) >= enough)
+    done = True
+    await asyncio.gather(*load)
+    stored = {fact.task_id: fact.sequence for fact in await log.read("p") if isinstance(fact, Fact)}
+    assert stored == acknowledged
+    assert (await log.state()).head == len(acknowledged)
+
+
+async def test_a_server_that_is_gone_is_reported_within_the_grace_and_heals_by_itself(
+    log: JetStreamLog, private_nats: PrivateServer
+) -> None:
+    await won(log, on_plan("p"))
+    private_nats.kill()
+    await until(lambda: not log.connected)
+    started = time.monotonic()
+    with pytest.raises(LogUnavailable):
+        await log.append(on_task("t"))
+    assert time.monotonic() - started < LIMITS.grace_s + 1
+    with pytest.raises(LogUnavailable):
+        await log.read("p")
+    with pytest.raises(LogUnavailable):
+        await log.state()
+    assert log.last_error
+    await asyncio.to_thread(private_nats.restart)
+    await until(lambda: log.connected)
+    assert await log.append(on_task("t")) == Appended(2)
+    assert log.last_error is None
+    assert log.reconnects == 1
+
+
+async def test_too_many_waiting_writes_are_turned_away(
+    connect: Open, private_nats: PrivateServer
+) -> None:
+    log = await connect(private_nats, limits=AppenderLimits(max_waiting=10))
+    drafts = [on_task(f"t{i}") for i in range(30)]
+    outcomes = await asyncio.gather(*map(log.append, drafts), return_exceptions=True)
+    assert Counter(map(type, outcomes)) == {Appended: 10, LogUnavailable: 20}
+
+
+async def test_a_connection_that_the_server_ends_in_anger_is_made_again(log: JetStreamLog) -> None:
+    # nats-py alone would close for ever at "Maximum Payload Violation".
+    log._connection.send(render(b"plans.p", b"", b"", b"x" * 3_000_000))
+    await until(lambda: log.reconnects == 1)
+    assert isinstance(await log.append(on_plan("q")), Appended)
+
+
+async def test_no_server_at_the_start_is_a_clear_bounded_failure() -> None:
+    started = time.monotonic()
+    with pytest.raises(
+        LogUnavailable, match=r"no NATS server at nats://127\.0\.0\.1:9 within 0\.5 s"
+    ):
+        await JetStreamLog.connect("nats://127.0.0.1:9", connect_timeout_s=0.5)
+    assert time.monotonic() - started < 2
+
+
+# Following.
+
+
+async def test_a_tail_goes_on_across_restarts_of_the_server(
+    log: JetStreamLog, private_nats: PrivateServer
+) -> None:
+    following = asyncio.ensure_future(tail(log, 0, 400, within_s=40))
+    for start in range(0, 400, 100):
+        outcomes = await all_of(log, *(on_task(f"t{i}") for i in range(start, start + 100)))
+        assert all(isinstance(outcome, Appended) for outcome in outcomes)
+        if start < 300:
+            private_nats.kill()
+            await asyncio.to_thread(private_nats.restart)
+    assert [fact.sequence for fact in await following] == list(range(1, 401))
+    assert log.reconnects == 3
+
+
+async def test_a_tail_whose_consumer_is_deleted_makes_another(log: JetStreamLog) -> None:
+    await all_of(log, *(on_task(f"t{i}") for i in range(10)))
+    async with aclosing(log.follow(0)) as batches:  # type: ignore[type-var]
+        seen = [fact.sequence for fact in await anext(batches)]
+        names = msgspec.json.decode(await log._ask("CONSUMER.NAMES.PLANS", b""))["consumers"]
+        assert len(names) == 1
+        coming = asyncio.ensure_future(anext(batches))
+        await log._ask(f"CONSUMER.DELETE.PLANS.{names[0]}", b"")
+        await until(lambda: log.new_consumers == 1)
+        await won(log, on_task("late"))
+        seen += [fact.sequence for fact in await asyncio.wait_for(coming, 20)]
+    assert seen == list(range(1, 12))
+
+
+async def test_a_tail_that_is_read_slowly_loses_nothing(log: JetStreamLog) -> None:
+    await all_of(log, *(on_task(f"t{i}", 0, *[STARTED] * 100) for i in range(120)))
+    seen: list[int] = []
+    async with aclosing(log.follow(0)) as batches:  # type: ignore[type-var]
+        async for batch in batches:
+            seen += [fact.sequence for fact in batch]
+            await log.state()  # long enough for everything outstanding to arrive
+            if seen[-1] == 12_000:
+                break
+    assert seen == list(range(1, 12_001))
+
+
+async def test_large_facts_pass_through_the_tail(log: JetStreamLog) -> None:
+    large = Completed(owner="w", attempt=1, output=Raw(b'"' + b"x" * 1_500_000 + b'"'))
+    for i in range(24):
+        await won(log, on_task(f"t{i}", 0, large))
+    assert len(await tail(log, 0, 24)) == 24
+    assert len(await log.read("p")) == 24
+
+
+async def test_closing_a_tail_leaves_no_consumer_behind(log: JetStreamLog) -> None:
+    await won(log, on_plan("p"))
+    await tail(log, 0, 1)
+    names = msgspec.json.decode(await log._ask("CONSUMER.NAMES.PLANS", b""))["consumers"]
+    assert not names
+
+
+async def test_a_stream_that_is_gone_ends_the_tail(log: JetStreamLog) -> None:
+    await won(log, on_plan("p"))
+    async with aclosing(log.follow(0)) as batches:  # type: ignore[type-var]
+        await anext(batches)
+        coming = asyncio.ensure_future(anext(batches))
+        await log._ask("STREAM.DELETE.PLANS", b"")
+        with pytest.raises(LogReset):
+            await asyncio.wait_for(coming, 20)
+
+
+async def test_the_tail_works_with_the_coming_form_of_reply_subjects(
+    start_nats: Callable[..., PrivateServer], connect: Open, tmp_path: Path
+) -> None:
+    configuration = tmp_path / "flagged.conf"
+    configuration.write_text(
+        "host: 127.0.0.1\nfeature_flags { js_ack_fc_v2: true }\njetstream { sync_interval: 1s }\n"
+    )
+    log = await connect(start_nats(configuration))
+    await all_of(log, *(on_task(f"t{i}") for i in range(50)))
+    assert [fact.sequence for fact in await tail(log, 0, 50)] == list(range(1, 51))
+    assert await log.read("p") == await tail(log, 0, 50)
+
+
+def test_positions_are_found_in_every_form_of_reply_subject() -> None:
+    for reply in (
+        b"$JS.ACK.PLANS.tail-1.1.42.7.1700000000123456789.3",
+        b"$JS.ACK._.hash.PLANS.tail-1.1.42.7.1700000000123456789.3",
+        b"$JS.ACK.hub.hash.PLANS.tail-1.1.42.7.1700000000123456789.3.random",
+    ):
+        assert parse_reply(reply) == (42, 7, 1700000000123456789)
+
+
+# How facts are stored.
+
+
+async def test_only_chatter_carries_a_time_to_live(log: JetStreamLog) -> None:
+    beat = Heartbeat(owner="w1", attempt=1, lease_s=15)
+    await won(log, on_task("t", 0, STARTED, beat, Progress(owner="w1", attempt=1)))
+    pages = [page async for page in log._reader._pages("plans.p.t", 1, 10)]
+    limited = [b"Nats-TTL: 86400s" in reply.headers for reply in pages[0].replies]
+    assert limited == [False, True, True]
+
+
+async def test_a_heartbeat_that_expired_shows_as_a_lower_sequence(
+    connect: Open, private_nats: PrivateServer
+) -> None:
+    log = await connect(private_nats, limits=AppenderLimits(chatter_ttl_s=1))
+    first = await won(log, on_task("t"))
+    beat = await won(log, on_task("t", first, Heartbeat(owner="w1", attempt=1, lease_s=15)))
+    async with asyncio.timeout(20):
+        while len(await log.read("p", "t")) == 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert await log.append(on_task("t", beat, STARTED)) == Conflict(first)
+    after = await won(log, on_task("t", first, STARTED))
+    assert [fact.sequence for fact in await tail(log, 0, after)] == [first, after]
+
+
+async def test_nothing_ever_asks_for_the_last_message_id(log: JetStreamLog) -> None:
+    await all_of(log, *(on_task(f"t{i}") for i in range(50)))
+    pages = [page async for page in log._reader._pages("plans.>", 1, 100)]
+    assert all(b"Last-Msg-Id" not in reply.headers for reply in pages[0].replies)
+    assert all(
+        b"Nats-Expected-Last-Subject-Sequence: 0\r\n" in reply.headers for reply in pages[0].replies
+    )
+
+
+async def test_the_audit_trail_takes_what_happened_around_the_log(
+    log: JetStreamLog, private_nats: PrivateServer
+) -> None:
+    client = await nats.connect(private_nats.url)
+    heard = await client.subscribe("audit.claimed_update_guard_reject.>")
+    await client.flush()
+    await log.publish_audit("claimed_update_guard_reject", "p", None, b"{}")
+    assert (await heard.next_msg(5)).subject == "audit.claimed_update_guard_reject.p.~"
+    await client.close()
+    with pytest.raises(ValueError, match="audit event"):
+        await log.publish_audit("no.such", None, None, b"")
+
+
+# The streams.
+
+
+async def test_a_second_instance_finds_the_same_streams(
+    connect: Open, private_nats: PrivateServer
+) -> None:
+    first = await connect(private_nats)
+    second = await connect(private_nats)
+    await won(first, on_plan("p"))
+    mine, theirs = await first.state(), await second.state()
+    assert (mine.epoch, mine.head) == (theirs.epoch, theirs.head)
+    assert await second.append(on_plan("p")) == Conflict(1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "shown"),
+    [
+        ("deny_delete", False, "deny_delete is false, wanted true"),
+        ("allow_atomic", False, "allow_atomic is unset"),
+        ("allow_direct", False, "allow_direct is false"),
+        ("discard", "old", 'discard is "old", wanted "new"'),
+        ("storage", "memory", 'storage is "memory", wanted "file"'),
+        ("max_age", 3_600_000_000_000, "max_age is 3600000000000, wanted 0"),
+        ("max_msgs_per_subject", 5, "max_msgs_per_subject is 5"),
+        ("duplicate_window", 1_000_000_000, "duplicate_window is 1000000000"),
+        ("subjects", ["plans.*"], 'subjects is ["plans.*"], wanted ["plans.>"]'),
+    ],
+)
+async def test_a_stream_that_cannot_be_relied_on_is_refused(
+    log: JetStreamLog, private_nats: PrivateServer, field: str, value: object, shown: str
+) -> None:
+    found = msgspec.json.decode(await log._ask("STREAM.INFO.PLANS", b""))["config"]
+    await log._ask("STREAM.DELETE.PLANS", b"")
+    made = await log._ask("STREAM.CREATE.PLANS", msgspec.json.encode({**found, field: value}))
+    assert b'"error"' not in made
+    with pytest.raises(TopologyMismatch, match="stream PLANS") as refused:
+        await JetStreamLog.connect(private_nats.url)
+    assert shown in str(refused.value)
+    assert "nats stream edit PLANS" in str(refused.value)
+
+
+async def test_a_stream_with_more_than_is_needed_is_accepted(
+    log: JetStreamLog, connect: Open, private_nats: PrivateServer
+) -> None:
+    found = msgspec.json.decode(await log._ask("STREAM.INFO.PLANS", b""))["config"]
+    more = {**found, "duplicate_window": 600_000_000_000, "description": "ours"}
+    assert b'"error"' not in await log._ask("STREAM.UPDATE.PLANS", msgspec.json.encode(more))
+    assert (await connect(private_nats)).connected
