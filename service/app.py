@@ -10,6 +10,7 @@ import asyncio
 import signal
 from collections.abc import AsyncGenerator, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from projections.lanes import SharingRule
 from projections.projector import Projector
 from projections.read_models import open_read_models, restore
 from service import health
+from service.answers import Status
 from service.clock import LogClock
 from service.config import Settings
 from service.core import Core
@@ -37,6 +39,7 @@ from service.door import Door
 from service.embedded import EmbeddedServer
 from service.executor import Executor
 from service.http.server import HttpServer
+from service.loops import Lag
 from service.metrics import Metrics
 from service.observer import LogObserver
 from service.rebuild import READ_MODELS
@@ -46,6 +49,7 @@ from streams.log import LogState, LogUnavailable
 Role = Literal["api", "executor", "daemons"]
 ALL_ROLES: frozenset[Role] = frozenset({"api", "executor", "daemons"})
 
+VERSION = "0.1.0"
 DRAIN_S = 10.0
 LAST_FLUSH_S = 5.0
 CONNECT_TIMEOUT_S = 30.0
@@ -88,7 +92,8 @@ async def running(
         source = await _connect(settings, nats_url, metrics, stack)
         core = await _core(settings, source, metrics, stack)
         died = asyncio.get_running_loop().create_future()
-        _guard(stack, died, projector=core.projector.run())
+        lag = Lag("api", metrics)
+        _guard(stack, died, projector=core.projector.run(), lag=lag.sample_forever())
         await _catch_up(core, died)
         _guard(
             stack,
@@ -108,8 +113,25 @@ async def running(
         )
         await _start_roles(instance, stack)
         core.checks += _checks(instance, source)
+        core.describe = partial(_status, instance, lag)
         folder.announce(nats_url=nats_url, http_url=instance.http_url)
         yield instance
+
+
+def _status(instance: Instance, lag: Lag) -> Status:
+    schedulers, executor = instance.schedulers, instance.executor
+    return health.status_of(
+        instance.core,
+        version=VERSION,
+        roles=instance.roles,
+        lags=[
+            lag,
+            *(thread.lag for thread in (schedulers.threads if schedulers else ())),
+            *(executor.lags() if executor else ()),
+        ],
+        schedulers=schedulers,
+        executor=executor,
+    )
 
 
 def _checks(instance: Instance, source: JetStreamLog) -> Iterable[health.CheckNow]:

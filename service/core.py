@@ -24,6 +24,7 @@ from service.answers import (
     Contended,
     OwnerAnswer,
     Refused,
+    Status,
     Submission,
 )
 from service.claims import ClaimDesk
@@ -33,7 +34,7 @@ from service.metrics import Metrics
 from service.tally import Tally
 from streams import decider
 from streams.decider import Accepted, Contention, Outcome
-from streams.log import BadFact, Fact, Log, LogFull, LogUnavailable, Origin, TooLarge
+from streams.log import BadFact, Fact, Log, LogFull, LogState, LogUnavailable, Origin, TooLarge
 from streams.plan import commands
 from streams.plan.commands import OwnerCommand
 from streams.plan.decide import Duplicate, GuardReject
@@ -74,6 +75,8 @@ class Core:
         self.desk = ClaimDesk(self, self, settings.executor.poll_interval_s)
         self._tally = Tally(metrics, board, self.instance_id)
         self.checks: list[Callable[[], Check]] = []
+        self.describe: Callable[[], Status] | None = None
+        self.log_state: LogState | None = None
         self._closing: dict[str, asyncio.Task[None]] = {}
         projector.on_fact.append(self._tally.saw)
         projector.on_batch.append(self._after_batch)
@@ -189,6 +192,12 @@ class Core:
     def readiness(self) -> list[Check]:
         """Every check of this instance; it is ready when all are ok."""
         return [check() for check in self.checks]
+
+    async def status(self) -> Status:
+        """How this instance is doing, part by part. Raises LogUnavailable while it is starting."""
+        if self.describe is None:
+            raise LogUnavailable("the instance is still starting")
+        return self.describe()
 
     # -- reading ----------------------------------------------------------------------------
 

@@ -4,12 +4,23 @@ Each check is cheap and looks only at what its owner already knows, so that aski
 sick instance sicker.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from service.answers import Check
+from projections.views import moment_or_none
+from service.answers import (
+    Check,
+    DaemonStatus,
+    ExecutorStatus,
+    LogStatus,
+    LoopStatus,
+    ProjectorStatus,
+    SseStatus,
+    Status,
+)
 from service.core import Core
 from service.daemons.schedulers import Schedulers
 from service.executor import Executor
+from service.loops import Lag
 from streams.jetstream import JetStreamLog
 
 MAX_LAG_S = 5.0
@@ -70,3 +81,47 @@ def executor_check(executor: Executor) -> CheckNow:
         return Check("executor", ok=alive, detail="alive" if alive else "its loop has ended")
 
     return check
+
+
+def status_of(
+    core: Core,
+    *,
+    version: str,
+    roles: Iterable[str],
+    lags: Iterable[Lag],
+    schedulers: Schedulers | None,
+    executor: Executor | None,
+) -> Status:
+    """How the instance is doing; of the log, what the last probe saw."""
+    seen, projector = core.log_state, core.projector
+    behind = core.board.sequence - projector.flushed_sequence
+    return Status(
+        instance=core.instance_id,
+        version=version,
+        roles=tuple(sorted(roles)),
+        log=LogStatus(
+            stream=seen.stream if seen else "",
+            first=seen.first if seen else 0,
+            head=max(seen.head if seen else 0, core.board.sequence),
+            bytes=seen.size_bytes if seen else 0,
+        ),
+        projector=ProjectorStatus(sequence=projector.flushed_sequence, lag=behind),
+        loops=[LoopStatus(name=lag.label, lag_s=lag.last_s) for lag in lags],
+        daemons=[
+            DaemonStatus(
+                name=state.name,
+                period_s=state.period_s,
+                last_success=moment_or_none(state.last_success_at),
+                lateness_s=state.lateness_s,
+                overruns=state.overruns,
+            )
+            for state in (schedulers.states if schedulers else ())
+        ],
+        executor=_executor_status(executor) if executor else None,
+        sse=SseStatus(connections=core.feed.connections),
+    )
+
+
+def _executor_status(executor: Executor) -> ExecutorStatus:
+    now = executor.snapshot()
+    return ExecutorStatus(in_flight=now.in_flight, queued=now.queued, capacity=now.capacity)

@@ -17,19 +17,37 @@ LAG_SAMPLE_S = 0.25
 JOIN_S = 5.0
 
 
+class Lag:
+    """How late one loop runs what is due: sampled into ``agent.loop.lag``, the last kept here."""
+
+    def __init__(self, label: str, metrics: Metrics) -> None:
+        self.label = label
+        self.last_s = 0.0
+        self._metrics = metrics
+
+    async def sample_forever(self) -> None:
+        """Measure the loop that this runs on."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            expected = clock() + LAG_SAMPLE_S
+            await asyncio.sleep(LAG_SAMPLE_S)
+            self.last_s = max(clock() - expected, 0.0)
+            self._metrics.observe("agent.loop.lag", self.last_s, loop=self.label)
+
+
 class LoopThread:
     """Runs coroutines on a daemon thread; ``label`` names the loop in ``agent.loop.lag``."""
 
     def __init__(self, name: str, label: str, metrics: Metrics) -> None:
-        self._label = label
-        self._metrics = metrics
+        self.name = name
+        self.lag = Lag(label, metrics)
         self.loop = uvloop.new_event_loop()
         self._thread = Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Start the thread and its lag sampler."""
         self._thread.start()
-        self.spawn(self._sample_lag())
+        self.spawn(self.lag.sample_forever())
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Begin ``coroutine`` on this loop, from any thread."""
@@ -63,10 +81,3 @@ class LoopThread:
         for task in tasks:
             with suppress(asyncio.CancelledError, asyncio.InvalidStateError):
                 task.exception()
-
-    async def _sample_lag(self) -> None:
-        while True:
-            expected = self.loop.time() + LAG_SAMPLE_S
-            await asyncio.sleep(LAG_SAMPLE_S)
-            lag_s = max(self.loop.time() - expected, 0.0)
-            self._metrics.observe("agent.loop.lag", lag_s, loop=self._label)

@@ -8,7 +8,8 @@ PERIOD_S = 1.0
 
 
 async def _step(core: Core) -> None:
-    core.clock.observe((await core.log.state()).at)
+    core.log_state = await core.log.state()
+    core.clock.observe(core.log_state.at)
 
 
 async def _step_through(door: Door) -> None:

@@ -53,7 +53,7 @@ class Schedulers:
 
     def __init__(self, daemons: Sequence[Daemon], pool_size: int, metrics: Metrics) -> None:
         threads = min(pool_size, len(daemons))
-        self._threads = [LoopThread(f"daemons-{n}", "daemon", metrics) for n in range(threads)]
+        self.threads = [LoopThread(f"daemons-{n}", "daemon", metrics) for n in range(threads)]
         self._daemons = daemons
         self._metrics = metrics
         self._started_at = time.time()
@@ -62,14 +62,14 @@ class Schedulers:
     def start(self, door: Door) -> None:
         """Begin to tick."""
         self._started_at = time.time()
-        for thread in self._threads:
+        for thread in self.threads:
             thread.start()
         for n, (daemon, state) in enumerate(zip(self._daemons, self.states, strict=True)):
-            self._threads[n % len(self._threads)].spawn(self._repeat(daemon, state, door))
+            self.threads[n % len(self.threads)].spawn(self._repeat(daemon, state, door))
 
     async def stop(self) -> None:
         """End every thread; ticks under way are cancelled."""
-        await asyncio.gather(*(thread.stop() for thread in self._threads))
+        await asyncio.gather(*(thread.stop() for thread in self.threads))
 
     def state_of(self, name: str) -> DaemonState:
         """One daemon's state; KeyError if there is no such daemon."""

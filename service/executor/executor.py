@@ -16,7 +16,7 @@ from service.executor.pool import WorkerPool
 from service.executor.processes import ProcessWorkers
 from service.executor.reports import Reporter
 from service.executor.tick import Dispatcher
-from service.loops import LoopThread
+from service.loops import Lag, LoopThread
 from service.metrics import Metrics
 
 LAST_WORDS_S = 2.0  # after a drain's time-out and the handlers' grace: to write the releases
@@ -104,6 +104,10 @@ class Executor:
             capacity=sum(pool.capacity for pool in pools),
             kinds=tuple(sorted(self.handlers)),
         )
+
+    def lags(self) -> list[Lag]:
+        """How late each of its loops is."""
+        return [self.heartbeats.lag, *(thread.lag for thread in self._threads)]
 
     async def _dispatcher(self, index: int, loops: int) -> Dispatcher:
         """On its own loop: one dispatcher with its share of the workers and waiting places."""

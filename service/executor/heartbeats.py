@@ -51,6 +51,7 @@ class Heartbeats:
         self._metrics = metrics
         self._heartbeat_s = heartbeat_s
         self._thread = LoopThread("heartbeats", "heartbeat", metrics)
+        self.lag = self._thread.lag
         self._lock = Lock()
         self._schedules: dict[Lease, _Schedule] = {}
         self._wake = asyncio.Event()
