@@ -19,24 +19,22 @@ MAX_PARAMETERS = 32_000  # SQLite's own limit is 32,766
 
 
 class Bulk:
-    """A statement over the rows ``v(columns)``, given as parameters in that order.
+    """A statement over many rows; ``{rows}`` in it stands for VALUES of the given columns.
 
-    ``action`` is what follows the common table expression ``v``. Rows are padded with rows of
-    NULL to one of a few sizes, so few statements are ever prepared: ``action`` must skip rows
-    whose first column is NULL.
+    Rows are padded to one of a few sizes by repeating the last one, so few statements are ever
+    prepared: writing a row twice must be writing it once.
     """
 
-    def __init__(self, columns: Sequence[str], action: str) -> None:
+    def __init__(self, columns: Sequence[str], statement: str) -> None:
         self._columns = tuple(columns)
-        self._action = action
+        self._statement = statement
         largest = min(MAX_ROWS, MAX_PARAMETERS // len(self._columns))
-        self._statements = {size: self._statement(size) for size in (1, 8, 64, 256, largest)}
+        self._statements = {size: self._sized(size) for size in (1, 8, 64, 256, largest)}
         self._largest = largest
 
-    def _statement(self, size: int) -> str:
+    def _sized(self, size: int) -> str:
         row = f"({','.join('?' * len(self._columns))})"
-        values = ",".join([row] * size)
-        return f"WITH v({','.join(self._columns)}) AS (VALUES {values}) {self._action}"
+        return self._statement.replace("{rows}", f"VALUES {','.join([row] * size)}")
 
     def calls(self, rows: Sequence[Row]) -> Iterator[Call]:
         """The statements that write ``rows``."""
@@ -54,10 +52,10 @@ class Bulk:
     def _chunks(
         self, keys: Sequence[K], row_of: Callable[[K], Row], size: int
     ) -> Iterator[list[Any]]:
-        width = len(self._columns) * size
+        width = len(self._columns)
         for start in range(0, len(keys), size):
             chunk = list(chain.from_iterable(map(row_of, keys[start : start + size])))
-            yield chunk + [None] * (width - len(chunk))
+            yield chunk + chunk[-width:] * (size - len(chunk) // width)
 
 
 def insert(table: str, columns: Sequence[str]) -> Bulk:
@@ -66,25 +64,25 @@ def insert(table: str, columns: Sequence[str]) -> Bulk:
     changes = ",".join(f"{column}=excluded.{column}" for column in rest)
     return Bulk(
         columns,
-        f"INSERT INTO {table}({','.join(columns)}) SELECT * FROM v WHERE {key} IS NOT NULL "
+        f"INSERT INTO {table}({','.join(columns)}) {{rows}} "
         f"ON CONFLICT ({key}) DO UPDATE SET {changes}",
     )
 
 
 def insert_new(table: str, columns: Sequence[str]) -> Bulk:
     """Insert rows; those that are there already stay as they are."""
-    return Bulk(
-        columns,
-        f"INSERT OR IGNORE INTO {table}({','.join(columns)}) "
-        f"SELECT * FROM v WHERE {columns[0]} IS NOT NULL",
-    )
+    return Bulk(columns, f"INSERT OR IGNORE INTO {table}({','.join(columns)}) {{rows}}")
 
 
 def update(table: str, columns: Sequence[str]) -> Bulk:
     """Change rows, found by their first column; those that are not there are left out."""
     key, *rest = columns
     changes = ",".join(f"{column}=v.{column}" for column in rest)
-    return Bulk(columns, f"UPDATE {table} SET {changes} FROM v WHERE {table}.{key} = v.{key}")
+    return Bulk(
+        columns,
+        f"WITH v({','.join(columns)}) AS ({{rows}}) "
+        f"UPDATE {table} SET {changes} FROM v WHERE {table}.{key} = v.{key}",
+    )
 
 
 class Changes:

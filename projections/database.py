@@ -23,6 +23,9 @@ OLDEST_SQLITE = (3, 33)  # the first with UPDATE … FROM
 BUSY_TIMEOUT_S = 2.0
 READERS = 3
 CLOSING_S = 1.0
+# A flush that outgrows the cache is spilled to disk and read back; one of 100,000 rows fits.
+WRITER_CACHE_KIB = 64 * 1024
+WAL_PAGES = 8_000  # 32 MB written ahead before they are copied into the file
 READER_WAIT_S = 5.0
 QUERY_TIME_S = 5.0
 
@@ -33,7 +36,7 @@ CREATE TABLE checkpoint (
 """
 _CHECKPOINT = Bulk(
     ("stream", "sequence", "epoch"),
-    "INSERT OR REPLACE INTO checkpoint SELECT * FROM v WHERE stream IS NOT NULL",
+    "INSERT OR REPLACE INTO checkpoint(stream, sequence, epoch) {rows}",
 )
 
 T = TypeVar("T")
@@ -118,7 +121,7 @@ class Database:
         writer = self._writer
         try:
             # Said aloud: Python begins by itself only for statements that start with INSERT and
-            # the like, and these start with WITH.
+            # the like, and some of these start with WITH.
             await writer.execute_fetchall("BEGIN IMMEDIATE")
             for statement, parameters in calls:
                 await writer.executemany(statement, parameters)
@@ -216,6 +219,8 @@ async def _prepare(connection: aiosqlite.Connection, path: Path, schema: Schema)
             raise DatabaseUnavailable(f"{path} is not a database of Holdfast: move it away")
         await connection.execute_fetchall("PRAGMA journal_mode=WAL")
         await connection.execute_fetchall("PRAGMA synchronous=NORMAL")
+        await connection.execute_fetchall(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
+        await connection.execute_fetchall(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
         if owner == 0:
             await _create(connection, schema)
 

@@ -1,0 +1,96 @@
+"""The web server: uvicorn on the core's loop, its port taken before it says that it serves."""
+
+import asyncio
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import uvicorn
+
+from service.config import HttpSettings, variable_name
+from service.core import Core
+from service.http.app import create_app
+
+BACKLOG = 1024
+GOODBYE_S = 5
+KEEP_ALIVE_S = 75
+
+
+class PortBusy(Exception):  # noqa: N818 - a state of the port, not a mistake
+    """The address cannot be listened on; the message names it and the setting that moves it."""
+
+
+class _Quiet(uvicorn.Server):
+    """Signals are the process's business."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Capture none."""
+        yield
+
+
+class HttpServer:
+    """`start` takes the port, `serve` runs until `stop`."""
+
+    def __init__(self, core: Core) -> None:
+        self._settings = core.settings.http
+        config = uvicorn.Config(
+            create_app(core),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            date_header=False,
+            http="httptools",
+            ws="none",
+            loop="none",
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=GOODBYE_S,
+        )
+        self._server = _Quiet(config)
+        self._socket: socket.socket | None = None
+        self._stopped = asyncio.Event()
+
+    async def start(self) -> str:
+        """Listen; answers the URL. Raises PortBusy."""
+        self._socket = _listen(self._settings)
+        host, port = self._socket.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        return f"http://{shown}:{port}"
+
+    async def serve(self) -> None:
+        """Serve until `stop` is called."""
+        if self._socket is None:
+            raise RuntimeError("start comes before serve")
+        try:
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            self._stopped.set()
+
+    async def stop(self) -> None:
+        """Take no more requests, let those under way end (`GOODBYE_S` at most), and let go."""
+        self._server.should_exit = True
+        if self._socket is not None and self._server.started:
+            await self._stopped.wait()
+        if self._socket is not None:
+            self._socket.close()
+
+
+def _listen(settings: HttpSettings) -> socket.socket:
+    """The listening socket; uvicorn would end the process where it cannot have one."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((settings.host, settings.port))
+        listening.listen(BACKLOG)
+        listening.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    except OSError as error:
+        listening.close()
+        variables = f"{variable_name('http.port')}, {variable_name('http.host')}"
+        raise PortBusy(
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another "
+            f"address with http.port or http.host ({variables})"
+        ) from None
+    return listening

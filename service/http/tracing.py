@@ -1,0 +1,64 @@
+"""Which request and trace an answer belongs to: taken from the request if they fit, else made."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from litestar.types import Message, Scope
+
+_fits_request_id = re.compile(rb"[A-Za-z0-9_.:/+=@-]{1,128}").fullmatch
+_fits_trace_id = re.compile(rb"(?!0{32})[0-9a-f]{32}").fullmatch
+_fits_traceparent = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+).fullmatch
+
+_KEY = "holdfast.trace"
+
+
+class Trace(msgspec.Struct, frozen=True, gc=False):
+    """A request's names; ``traceparent`` (W3C) travels with every fact it leads to."""
+
+    request_id: bytes
+    trace_id: bytes
+    traceparent: str
+
+
+def trace_of(scope: Mapping[str, Any]) -> Trace:
+    """The trace of a request; made once and kept in its scope."""
+    trace = scope.get(_KEY)
+    if trace is None:
+        trace = _read(scope["headers"])
+        scope[_KEY] = trace  # type: ignore[index]
+    return trace
+
+
+def _read(headers: Iterable[tuple[bytes, bytes]]) -> Trace:
+    request_id = trace_id = parent = b""
+    for name, value in headers:
+        if name == b"x-request-id" and _fits_request_id(value):
+            request_id = value
+        elif name == b"x-trace-id" and _fits_trace_id(value):
+            trace_id = value
+        elif name == b"traceparent" and (found := _fits_traceparent(value)):
+            parent, trace_id = value, found[1]
+            break
+    made = os.urandom(32).hex().encode()
+    trace_id = trace_id or made[:32]
+    return Trace(
+        request_id=request_id or made[48:],
+        trace_id=trace_id,
+        traceparent=(parent or b"00-%b-%b-01" % (trace_id, made[32:48])).decode(),
+    )
+
+
+async def name_answer(message: Message, scope: Scope) -> None:
+    """Put both names on every answer, whoever makes it (a Litestar ``before_send`` hook)."""
+    if message["type"] == "http.response.start":
+        trace = trace_of(scope)
+        message["headers"] = [
+            *message.get("headers", ()),
+            (b"x-request-id", trace.request_id),
+            (b"x-trace-id", trace.trace_id),
+        ]
