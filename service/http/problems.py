@@ -55,10 +55,10 @@ PROBLEMS: dict[str, Kind] = {
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """How the plan or task stands that refused; a lease's owner and attempt if that was about it."""
+    """How the plan or task stands that refused; owner and attempt if a lease was meant."""
 
     status: TaskStatus | PlanStatus
-    owner: str | None | UnsetType = UNSET
+    owner: str | UnsetType | None = UNSET
     attempt: int | UnsetType = UNSET
 
 
