@@ -46,7 +46,6 @@ class Board:
         self.timers: Timers[tuple[Plan, Task]] = Timers()
         self._seats: dict[int, Seat] = {}
         self._expired: dict[int, tuple[Plan, Task]] = {}
-        self._watched: dict[int, float] = {}
         self._recent_tasks = 0
         self._changed: dict[str, Plan] = {}
 
@@ -162,14 +161,15 @@ class Board:
             self._place_running(plan, task, now)
             return
         self._expired.pop(key, None)
-        self._watched.pop(key, None)
         since = task.claimable_at
         if task.status not in CLAIMABLE or since is None or not plan.hands_out_tasks:
             self._unseat(task)
+            self.timers.cancel(key)
         elif since > now:
             self._unseat(task)
-            self.timers.set(since, (plan, task))
+            self.timers.set(key, since, (plan, task))
         else:
+            self.timers.cancel(key)
             self._seat(plan, task, "ready" if task.status == "READY" else "refining", since)
 
     def _place_running(self, plan: Plan, task: Task, now: float) -> None:
@@ -179,9 +179,7 @@ class Board:
         if due > now:
             self._expired.pop(key, None)
             self._unseat(task)
-            if self._watched.get(key, due + 1) > due:
-                self._watched[key] = due
-                self.timers.set(due, (plan, task))
+            self.timers.set(key, due, (plan, task))
             return
         self._expired[key] = (plan, task)
         if plan.hands_out_tasks and can_reclaim(task, now):
@@ -206,7 +204,6 @@ class Board:
     def advance(self, now: float) -> None:
         """Let retry delays and leases that are over at log time ``now`` take effect."""
         for plan, task in self.timers.take(now):
-            self._watched.pop(id(task), None)
             if self.plans.get(plan.plan_id) is plan:
                 self._place(plan, task, now)
 

@@ -4,34 +4,80 @@ import heapq
 from collections.abc import Iterator
 from itertools import count
 from math import inf
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+_SLACK = 64  # how many dead entries are not worth clearing out
+
+
+class _Timer(NamedTuple, Generic[T]):
+    """What waits under a key; ``order`` names its one entry in the heap."""
+
+    order: int
+    queued_for: float
+    due: float
+    thing: T
+
 
 class Timers(Generic[T]):
-    """A heap of things by due time (seconds, log time). Entries are never removed early.
+    """Things by key and due time (seconds, log time); a key has one due time, the last one set.
 
-    Whoever takes a due thing looks again at whether it still matters, so renewing a lease costs
-    nothing here: the old entry fires, sees the later deadline and is set anew.
+    A later due time is only noted: the old entry surfaces, sees it and is queued anew, so renewing
+    a lease costs nothing here. The heap holds numbers only, so what is cancelled leaves memory.
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, T]] = []
+        self._waiting: dict[int, _Timer[T]] = {}
+        self._heap: list[tuple[float, int, int]] = []
         self._order = count()
 
     def __len__(self) -> int:
+        """How many entries are kept, dead ones included."""
         return len(self._heap)
 
-    def set(self, due: float, thing: T) -> None:
-        """Have ``thing`` come out of `take` once ``due`` has passed."""
-        heapq.heappush(self._heap, (due, next(self._order), thing))
+    def set(self, key: int, due: float, thing: T) -> None:
+        """Have ``thing`` come out of `take` once ``due`` has passed, instead of what waited before."""
+        known = self._waiting.get(key)
+        if known is not None and known.queued_for <= due:
+            self._waiting[key] = _Timer(known.order, known.queued_for, due, thing)
+        else:
+            self._queue(key, due, thing)
+
+    def cancel(self, key: int) -> None:
+        """Forget what waits under ``key``, if anything does."""
+        if self._waiting.pop(key, None) is not None:
+            self._clear_out()
 
     def next_due(self) -> float:
-        """When the soonest entry is due; infinity when there is none."""
-        return self._heap[0][0] if self._heap else inf
+        """When the soonest thing is due; infinity when there is none."""
+        while self._heap:
+            queued_for, order, key = self._heap[0]
+            timer = self._waiting.get(key)
+            if timer is None or timer.order != order:
+                heapq.heappop(self._heap)
+            elif timer.due > queued_for:
+                heapq.heappop(self._heap)
+                self._queue(key, timer.due, timer.thing)
+            else:
+                return queued_for
+        return inf
 
     def take(self, now: float) -> Iterator[T]:
         """Take out everything that is due at ``now``."""
-        while self._heap and self._heap[0][0] <= now:
-            yield heapq.heappop(self._heap)[2]
+        while self.next_due() <= now:
+            _, _, key = heapq.heappop(self._heap)
+            yield self._waiting.pop(key).thing
+
+    def _queue(self, key: int, due: float, thing: T) -> None:
+        timer = self._waiting[key] = _Timer(next(self._order), due, due, thing)
+        heapq.heappush(self._heap, (due, timer.order, key))
+        self._clear_out()
+
+    def _clear_out(self) -> None:
+        """Rebuild the heap when most of it is dead, so that the cost is spread over the deaths."""
+        if len(self._heap) > 2 * len(self._waiting) + _SLACK:
+            self._heap = [
+                (timer.queued_for, timer.order, key) for key, timer in self._waiting.items()
+            ]
+            heapq.heapify(self._heap)
