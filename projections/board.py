@@ -199,7 +199,7 @@ class Board:
     def _unseat(self, task: Task) -> None:
         seat = self._seats.pop(id(task), None)
         if seat is not None:
-            seat.live = False
+            self.lanes.remove(seat)
 
     def advance(self, now: float) -> None:
         """Let retry delays and leases that are over at log time ``now`` take effect."""

@@ -18,6 +18,7 @@ from streams.plan.events import Lane
 from streams.plan.state import Plan, Task
 
 YIELD_S = 0.1  # how long a task is left to the instance it hashes to
+_SLACK = 64  # how many dead entries are not worth clearing out
 _LOOK_PER_SLOT = 8  # how many of the others' tasks are looked at per wanted one
 
 
@@ -107,17 +108,42 @@ class Lanes:
         self.peers = peers
         self.look_again_at = inf
         self._order = count()
+        self._size = self._dead = 0
         self._heaps: dict[Lane, dict[str, list[tuple[int, int, float, int, Seat]]]] = {
             "ready": {},
             "refining": {},
         }
 
+    def __len__(self) -> int:
+        """How many entries the lanes keep, dead ones included."""
+        return self._size
+
     def add(self, seat: Seat) -> None:
         """Put a seat in its lane."""
+        self._size += 1
         spec = seat.task.spec
         heap = self._heaps[seat.lane].setdefault(spec.kind, [])
         priority = -seat.plan.spec.priority
         heapq.heappush(heap, (priority, -spec.priority, seat.since, next(self._order), seat))
+
+    def remove(self, seat: Seat) -> None:
+        """Take a seat out: its entry dies, and is cleared out at the latest when most are dead."""
+        seat.live = False
+        if seat.reserved:
+            return
+        self._dead += 1
+        if self._dead > self._size // 2 + _SLACK:
+            self._clear_out()
+
+    def _clear_out(self) -> None:
+        for heaps in self._heaps.values():
+            for kind, heap in list(heaps.items()):
+                heap[:] = [entry for entry in heap if entry[4].live]
+                heapq.heapify(heap)
+                if not heap:
+                    del heaps[kind]
+        self._size -= self._dead
+        self._dead = 0
 
     def pick(self, limit: int, kinds: Collection[str] | None, now: float) -> list[Pick]:
         """Reserve up to ``limit`` seats of ``kinds``, shared between the lanes; best first."""
@@ -165,8 +191,13 @@ class Lanes:
                 continue
             while heap and not heap[0][4].live:
                 heapq.heappop(heap)
+                self._size -= 1
+                self._dead -= 1
             if not heap:
                 del heaps[kind]
             elif best is None or heap[0] < best[0]:
                 best = heap
-        return None if best is None else heapq.heappop(best)[4]
+        if best is None:
+            return None
+        self._size -= 1
+        return heapq.heappop(best)[4]
