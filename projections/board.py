@@ -78,7 +78,7 @@ class Board:
         A fact about a plan that is not in memory is ignored: recall the plan first (`adopt`).
         """
         self.sequence = fact.sequence
-        ignored = self._bad(fact) if isinstance(fact, BadFact) else self._fold(fact, now)
+        ignored = self._bad(fact, now) if isinstance(fact, BadFact) else self._fold(fact, now)
         if ignored is not None:
             self.ignored[fact.sequence] = ignored
             if len(self.ignored) > _REMEMBERED_IGNORED:
@@ -118,12 +118,13 @@ class Board:
         self._place_all(plan, now)
         self._watch_end(plan)
 
-    def _bad(self, fact: BadFact) -> str:
+    def _bad(self, fact: BadFact, now: float) -> str:
         self.bad_facts += 1
         plan_id, task_id = split_subject(fact.subject) or ("", None)
         if plan := self._wake(plan_id):
             mark_unreadable(plan, task_id, sequence=fact.sequence)
             self._changed[plan_id] = plan
+            self._place_all(plan, now)
         return fact.reason
 
     def _wake(self, plan_id: str) -> Plan | None:
@@ -162,7 +163,7 @@ class Board:
             return
         self._expired.pop(key, None)
         since = task.claimable_at
-        if task.status not in CLAIMABLE or since is None or not plan.hands_out_tasks:
+        if task.status not in CLAIMABLE or since is None or not _hands_out(plan, task):
             self._unseat(task)
             self.timers.cancel(key)
         elif since > now:
@@ -182,7 +183,7 @@ class Board:
             self.timers.set(key, due, (plan, task))
             return
         self._expired[key] = (plan, task)
-        if plan.hands_out_tasks and can_reclaim(task, now):
+        if _hands_out(plan, task) and can_reclaim(task, now):
             self._seat(plan, task, "ready", due)
         else:
             self._unseat(task)
@@ -242,3 +243,8 @@ class Board:
         """When a look at the board may find something new (log time), or None."""
         soonest = min(self.timers.next_due(), self.lanes.look_again_at)
         return None if soonest == inf else soonest
+
+
+def _hands_out(plan: Plan, task: Task) -> bool:
+    """Whether a claim could be written: not on top of a fact that nobody can read."""
+    return plan.hands_out_tasks and plan.unreadable_at is None and task.unreadable_at is None
