@@ -111,12 +111,16 @@ class Board:
         self._watch_end(plan)
         return ignored
 
-    def _begin(self, fact: Fact, event: Submitted, now: float) -> None:
-        plan = begin(fact.plan_id, event, sequence=fact.sequence, at=fact.at)
+    def _begin(self, fact: Fact, event: Submitted, now: float) -> str | None:
+        try:
+            plan = begin(fact.plan_id, event, sequence=fact.sequence, at=fact.at)
+        except KeyError as missing:
+            return f"submitted by hand: a task names {missing}, which is not in the plan"
         self.plans[fact.plan_id] = plan
         self._changed[plan.plan_id] = plan
         self._place_all(plan, now)
         self._watch_end(plan)
+        return None
 
     def _bad(self, fact: BadFact, now: float) -> str:
         self.bad_facts += 1

@@ -170,7 +170,10 @@ class Projector:
             return None
         if first.sequence > up_to:
             return None
-        plan = begin(plan_id, first.event, sequence=first.sequence, at=first.at)
+        try:
+            plan = begin(plan_id, first.event, sequence=first.sequence, at=first.at)
+        except KeyError:
+            return None  # the board ignored it, too
         for fact in await self.source.read(plan_id, after=first.sequence, up_to=up_to):
             if isinstance(fact, Fact):
                 evolve(plan, fact.task_id, fact.event, sequence=fact.sequence, at=fact.at)

@@ -235,7 +235,11 @@ class Plan(msgspec.Struct, kw_only=True):
 
 
 def begin(plan_id: str, event: Submitted, *, sequence: int, at: float) -> Plan:
-    """The plan that a ``submitted`` fact starts."""
+    """The plan that a ``submitted`` fact starts.
+
+    Raises KeyError, with the name, when a task names one that is not in the plan: `decide` lets no
+    such plan into the log, but somebody may have published it by hand.
+    """
     tasks = {
         spec.id: Task(spec=spec, ordinal=sequence * ORDINALS_PER_PLAN + position)
         for position, spec in enumerate(event.tasks)
