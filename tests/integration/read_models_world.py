@@ -1,4 +1,4 @@
-"""A little log of random but lawful histories, and a projector that can crash, for the read models."""
+"""Random but lawful histories, and a projector that can crash, to try the read models with."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,8 @@
-"""The read models' file under trouble: locked, full, foreign, damaged, of another version, closed."""
+"""The read models' file under trouble: locked, full, foreign, damaged, outdated, closed."""
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncGenerator
 from contextlib import closing
 from pathlib import Path
@@ -76,8 +77,8 @@ async def test_a_flush_into_a_locked_file_fails_and_the_same_flush_succeeds_late
     assert await database.checkpoint() is not None
 
 
-async def test_a_full_disk_leaves_nothing_half_written(database: Database, path: Path) -> None:
-    pages = list(await database._writer.execute_fetchall("PRAGMA page_count"))[0][0]
+async def test_a_full_disk_leaves_nothing_half_written(database: Database) -> None:
+    [(pages,)] = await database._writer.execute_fetchall("PRAGMA page_count")
     await database._writer.execute_fetchall(f"PRAGMA max_page_count={pages + 2}")
     pending = pending_with(some_plan(tasks=2_000))
     with pytest.raises(DatabaseUnavailable, match="full"):
@@ -146,14 +147,14 @@ async def test_a_closed_database_says_so(path: Path) -> None:
 
 async def test_building_five_thousand_views_does_not_hold_the_loop(database: Database) -> None:
     await pending_with(some_plan(tasks=5_000)).flush(database)
-    loop, longest = asyncio.get_running_loop(), 0.0
+    longest = 0.0  # in seconds of this thread's own computing: others may share its core
     reading = asyncio.create_task(tasks.of_plan(database, "p1"))
     while not reading.done():
-        before = loop.time()
+        before = time.thread_time()
         await asyncio.sleep(0)
-        longest = max(longest, loop.time() - before)
+        longest = max(longest, time.thread_time() - before)
     assert len(reading.result()) == 5_000
-    assert longest < 0.1, "0.02 s is the aim; two shared cores are granted some noise"
+    assert longest < 0.02
 
 
 # -- opening ----------------------------------------------------------------------------------
@@ -172,7 +173,7 @@ async def test_a_file_of_another_schema_must_be_rebuilt(path: Path, version: int
 
 
 async def test_a_damaged_file_must_be_rebuilt(path: Path) -> None:
-    path.write_bytes(b"not a database, certainly " * 100)
+    await asyncio.to_thread(path.write_bytes, b"not a database, certainly " * 100)
     with pytest.raises(MustRebuild, match="damaged"):
         await open_read_models(path)
 

@@ -37,7 +37,7 @@ async def database(told: History, tmp_path: Path) -> AsyncGenerator[Database, No
     await opened.close()
 
 
-async def walk(ask: Ask, database: Database, limit: int, **filters: Any) -> list[Any]:
+async def walk(ask: Ask, database: Database, limit: int, **filters: str) -> list[Any]:
     """All pages, one after the other."""
     items: list[Any] = []
     after: str | None = None
