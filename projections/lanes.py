@@ -2,8 +2,10 @@
 
 Two lanes, ``ready`` and ``refining``, each ordered by priority (the plan's, then the task's, higher
 first) and then by the time a task became claimable. Several instances share one log but not one
-board; so that they do not fight over the same head of the queue, each prefers the tasks that hash
-to it and takes another's only after that has lain there for ``YIELD_S``.
+board; so that they do not fight over the same head of the queue, each prefers the tasks whose turn
+it is to be its own, and takes another's only after that has lain there for ``YIELD_S``. A task's
+first turn goes by its hash, and every ``TURN_S`` it is the next instance's: whoever wants it gets
+it, even if those before it never do.
 """
 
 import heapq
@@ -17,7 +19,8 @@ import msgspec
 from streams.plan.events import Lane
 from streams.plan.state import Plan, Task
 
-YIELD_S = 0.1  # how long a task is left to the instance it hashes to
+YIELD_S = 0.1  # how long a task is left to the instance whose turn it is
+TURN_S = 1.0  # much longer than a claim takes, so that few claims race over the change of turns
 _SLACK = 64  # how many dead entries are not worth clearing out
 _LOOK_PER_SLOT = 8  # how many of the others' tasks are looked at per wanted one
 
@@ -94,10 +97,10 @@ class Peers:
         everyone = sorted({*self._last_claim, self.instance_id})
         self._ranks = everyone.index(self.instance_id), len(everyone)
 
-    def mine(self, plan_id: str, task_id: str) -> bool:
-        """Whether this instance is the one to which the task hashes."""
+    def mine(self, plan_id: str, task_id: str, turn: int) -> bool:
+        """Whether this instance is the one to which the task hashes in its ``turn`` (from 0)."""
         rank, total = self._ranks
-        return total == 1 or crc32(f"{plan_id}.{task_id}".encode()) % total == rank
+        return total == 1 or (crc32(f"{plan_id}.{task_id}".encode()) + turn) % total == rank
 
 
 class Lanes:
@@ -166,7 +169,7 @@ class Lanes:
             seat = self._pop(lane, kinds)
             if seat is None:
                 break
-            (taken if self._mine(seat) else others).append(seat)
+            (taken if self._mine(seat, now) else others).append(seat)
         for seat in others:
             if len(taken) < n and seat.since + YIELD_S <= now:
                 taken.append(seat)
@@ -178,8 +181,9 @@ class Lanes:
             seat.reserved = True
         return taken
 
-    def _mine(self, seat: Seat) -> bool:
-        return self.peers.mine(seat.plan.plan_id, seat.task.spec.id)
+    def _mine(self, seat: Seat, now: float) -> bool:
+        turn = int((now - seat.since) / TURN_S)
+        return self.peers.mine(seat.plan.plan_id, seat.task.spec.id, turn)
 
     def _pop(self, lane: Lane, kinds: Collection[str] | None) -> Seat | None:
         """Take out the best live seat of a lane among ``kinds``."""
