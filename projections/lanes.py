@@ -150,7 +150,8 @@ class Lanes:
 
     def pick(self, limit: int, kinds: Collection[str] | None, now: float) -> list[Pick]:
         """Reserve up to ``limit`` seats of ``kinds``, shared between the lanes; best first."""
-        self.look_again_at = inf
+        if self.look_again_at <= now:
+            self.look_again_at = inf
         share = self.rule.share(limit)
         ready = self._take("ready", share.ready, kinds, now)
         refining = self._take("refining", share.refining, kinds, now)

@@ -1,0 +1,137 @@
+"""Several instances share the queue without fighting over its head, and nobody's share starves."""
+
+import random
+
+import pytest
+
+from projections.lanes import Peers
+from streams.log import BadFact
+from streams.plan.events import Submitted
+from tests.unit.board_story import Yard, names
+from tests.unit.plan_story import task
+
+THREE = 3
+
+
+def introduce(place: Yard) -> None:
+    """Every instance claims once, so that each knows the others."""
+    for index in range(len(place.boards)):
+        place.submit(f"hello-{index}", task(f"hello-{index}", kind=f"hello-{index}"))
+        place.later(0.2)
+        place.complete(*place.claim(1, kinds=(f"hello-{index}",), board=index))
+
+
+def backlog(place: Yard, tasks: int) -> None:
+    place.submit("load", *(task(f"t{n}") for n in range(tasks)))
+
+
+def test_three_boards_that_race_lose_fewer_than_a_tenth_of_their_claims() -> None:
+    place, dice = Yard(boards=THREE), random.Random(7)
+    introduce(place)
+    backlog(place, 600)
+    won = 0
+    while won < 600:
+        # Everybody picks before anybody's claims are folded anywhere: the worst case.
+        racing = [(index, place.start_claims(10, board=index)) for index in range(THREE)]
+        dice.shuffle(racing)
+        for index, claims in racing:
+            won += len(place.end_claims(claims, index))
+        place.later(0.02)
+        assert place.at < 1_100
+    assert won == 600
+    assert place.conflicts < 60
+
+
+def test_without_the_partition_they_would_fight() -> None:
+    """The measure above can fail: with every task everyone's own, most claims are lost."""
+    place = Yard(boards=THREE)
+    backlog(place, 90)
+    racing = [(index, place.start_claims(10, board=index)) for index in range(THREE)]
+    for index, claims in racing:
+        place.end_claims(claims, index)
+    assert place.conflicts == 20
+
+
+def test_every_task_belongs_to_exactly_one_of_those_who_know_each_other() -> None:
+    everyone = [Peers(name) for name in "abc"]
+    for peers in everyone:
+        for name in "abc":
+            peers.saw(name, 0)
+    for turn in range(4):
+        for n in range(200):
+            assert sum(peers.mine("p", f"t{n}", turn) for peers in everyone) == 1
+
+
+def test_alone_everything_is_mine() -> None:
+    assert all(Peers("a").mine("p", f"t{n}", 0) for n in range(50))
+
+
+def test_what_belongs_to_a_peer_is_left_to_it_for_a_moment_only() -> None:
+    place = Yard(boards=THREE)
+    introduce(place)
+    backlog(place, 30)
+    mine = place.pick(30)
+    assert 0 < len(mine) < 30
+    due = place.board.next_due()
+    assert due is not None
+    assert place.at < due <= place.at + 0.2
+    place.at = due
+    assert len(mine) + len(place.pick(30)) == 30
+
+
+def test_a_kind_that_is_asked_for_later_does_not_hide_when_to_look_again() -> None:
+    place = Yard(boards=THREE)
+    introduce(place)
+    backlog(place, 30)
+    place.pick(30)
+    due = place.board.next_due()
+    assert place.pick(1, kinds=("other",)) == []
+    assert place.board.next_due() == due
+
+
+def test_nothing_starves_when_a_peer_dies() -> None:
+    place = Yard(boards=THREE)
+    introduce(place)
+    backlog(place, 300)
+    taken: list[str] = []
+    while len(taken) < 300:
+        for index in (0, 1):  # the third is dead
+            taken += names(place.claim(5, board=index))
+        place.later(0.05)
+        assert place.at < 1_030, f"{300 - len(taken)} tasks starve"
+    assert len(set(taken)) == 300
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_nothing_starves_behind_a_steady_stream_when_its_peer_does_not_want_it(slots: int) -> None:
+    """Only this instance's workers do the rare kind, but some of it hashes to the others."""
+    place = Yard(boards=THREE)
+    introduce(place)
+    place.submit("old", *(task(f"old-{n}", kind="rare") for n in range(6)))
+    left = {f"old-{n}" for n in range(6)}
+    for step in range(400):
+        fresh = Submitted(tasks=tuple(task(f"n{n}") for n in range(4 * slots)))
+        place.write(f"fresh-{step}", None, fresh)
+        left -= set(names(place.claim(slots, kinds=("echo", "rare"))))
+        for index in (1, 2):
+            place.claim(2 * slots, kinds=("echo",), board=index)
+        place.later(0.02)
+    assert not left
+
+
+def test_a_peer_that_is_silent_for_long_is_no_peer() -> None:
+    place = Yard(boards=2)
+    introduce(place)
+    place.later(Peers.WINDOW_S + 1)
+    place.board.peers.forget_silent(place.at)
+    backlog(place, 20)
+    assert len(place.pick(20)) == 20
+
+
+def test_boards_that_fold_the_same_facts_hold_the_same() -> None:
+    place = Yard(boards=2)
+    place.submit("p", *(task(f"t{n}") for n in range(5)))
+    place.claim(3, board=1)
+    assert not any(isinstance(fact, BadFact) for fact in place.log)
+    assert place.boards[0].backlog() == place.boards[1].backlog()
+    assert place.boards[0].sequence == place.boards[1].sequence == 4
