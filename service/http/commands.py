@@ -1,20 +1,16 @@
 """What changes plans: submitting them, and what operators may say about them."""
 
-import hashlib
-import secrets
-import time
-
 from msgspec.structs import asdict
 
 from projections.views import PlanView, TaskView
 from service.answers import Submission
+from service.http.plan_ids import new_plan_id, plan_id_of_key
 from service.http.problems import Refusal
 from service.http.reply import Reply, show, tell
 from service.http.routes import LOG_TROUBLE, Call, route
 from service.http.schemas import PlanBody, ReasonBody, TaskBody
 from streams.plan.commands import Cancel, Pause, Resume, Retry
 from streams.plan.events import Submitted, TaskSpec
-from streams.subjects import is_id
 
 MAX_KEY = 255
 
@@ -38,7 +34,7 @@ async def submit_plan(call: Call[PlanBody]) -> Reply:
         priority=body.priority,
         tasks=tuple(map(_spec, body.tasks)),
     )
-    plan_id = body.id or _id_from(call.headers.get(b"idempotency-key")) or new_id()
+    plan_id = body.id or _id_from(call.headers.get(b"idempotency-key")) or new_plan_id()
     answer = await call.core.submit(plan_id, plan, call.origin())
     if isinstance(answer, Submission):
         return show(answer, 201 if answer.created else 200)
@@ -49,19 +45,10 @@ def _spec(task: TaskBody) -> TaskSpec:
     return TaskSpec(**asdict(task))
 
 
-def new_id() -> str:
-    """An id for a plan without one; later ids sort after earlier ones."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
-
-
 def _id_from(key: bytes | None) -> str | None:
-    """The id that an Idempotency-Key stands for: itself if it can be one, else its digest."""
-    if key is None:
-        return None
-    text = key.decode("latin-1").strip()
-    if not 1 <= len(text) <= MAX_KEY:
-        raise Refusal("invalid_request", f"Idempotency-Key: 1 to {MAX_KEY} characters")
-    return text if is_id(text) else f"key-{hashlib.sha256(key).hexdigest()[:40]}"
+    if key is not None and not 1 <= len(key) <= MAX_KEY:
+        raise Refusal("invalid_request", f"Idempotency-Key: it has 1 to {MAX_KEY} characters")
+    return None if key is None else plan_id_of_key(key)
 
 
 async def _operate(call: Call[ReasonBody], command: type[Pause | Resume | Cancel]) -> Reply:

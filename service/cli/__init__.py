@@ -1,0 +1,1 @@
+"""The command line of Holdfast: one module per command that does more than call another."""

@@ -1,0 +1,44 @@
+"""What the commands share that ask a running instance: where it is, and how trouble is told."""
+
+import sys
+from typing import Any
+
+import httpx
+import msgspec
+
+OK = 0
+FAILED = 1
+USAGE = 2
+UNREACHABLE = 3
+INTERRUPTED = 130
+
+CONNECT_S = 5.0
+ANSWER_S = 30.0
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """A running instance and, if it wants one, a bearer token for it."""
+
+    url: str
+    token: str | None = None
+
+    def connect(self) -> httpx.Client:
+        """A client whose requests go there."""
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
+
+
+def complain(error: object, code: int) -> int:
+    """One clear line on stderr; answers the exit code."""
+    print(f"holdfast: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def complaint_of(answer: httpx.Response) -> str:
+    """What an instance said against it."""
+    try:
+        problem: Any = answer.json()
+        return f"{problem['code']}: {problem['detail']}"
+    except (ValueError, KeyError, TypeError):
+        return f"the answer was {answer.status_code} {answer.reason_phrase}"

@@ -1,0 +1,273 @@
+"""What can be typed: the commands, their flags, and how a mistake is told in one line.
+
+Exit codes are the same everywhere: 0 done, 1 it did not succeed, 2 it was asked wrongly (a flag, a
+file, a setting), 3 something that is needed cannot be reached or had (a server, a port, a folder).
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from service import logs
+from service.cli.client import OK, UNREACHABLE, USAGE, Instance, complain
+from service.config import ConfigError, Settings, load_settings
+from service.data_folder import DataFolderError
+
+ROLES = ("api", "executor", "daemons")
+
+EXIT_CODES = """\
+exit codes: 0 done; 1 it did not succeed; 2 asked wrongly (flag, file, setting);
+3 something needed cannot be reached (server, port, data folder)"""
+
+SETTINGS_HELP = """\
+Settings come from holdfast.toml (or --config FILE), then the environment
+(HOLDFAST_HTTP__PORT=8080), then these flags. `check-config` prints them all."""
+
+
+class Commands(Protocol):
+    """Where argparse takes sub-commands; its own type has no public name."""
+
+    def add_parser(self, name: str, **given: Any) -> argparse.ArgumentParser:  # noqa: ANN401
+        """A parser for one more command."""
+        ...
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; answers the exit code. argparse itself ends with 2 on a wrong flag."""
+    given = parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = given.command
+    try:
+        return command(given)
+    except ConfigError as error:
+        return complain(error, USAGE)
+    except DataFolderError as error:
+        return complain(error, UNREACHABLE)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its flags and help."""
+    root = argparse.ArgumentParser(
+        prog="holdfast",
+        description="Runs the tasks of AI-agent plans under leases; every fact is in a log.",
+        epilog=f"{EXIT_CODES}\n\nexample: holdfast serve",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_submit(commands)
+    _add_events(commands)
+    _add_rebuild(commands)
+    _add_check_config(commands)
+    return root
+
+
+def _command(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    says: str,
+    more: str,
+) -> argparse.ArgumentParser:
+    added = commands.add_parser(
+        name,
+        help=says,
+        description=f"{says[0].upper()}{says[1:]}.",
+        epilog=f"{more}\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    added.set_defaults(command=run)
+    return added
+
+
+def _add_settings_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of settings")
+    command.add_argument("--data-dir", metavar="DIR", help="where data is kept (./data)")
+    command.add_argument("--nats-url", metavar="URL", help="an existing server (embedded)")
+
+
+def _settings(given: argparse.Namespace) -> Settings:
+    flags = {
+        "data_dir": given.data_dir,
+        "nats.url": given.nats_url,
+        "http.host": getattr(given, "host", None),
+        "http.port": getattr(given, "port", None),
+    }
+    return load_settings(config_file=given.config, flags=flags)
+
+
+# -- serve ------------------------------------------------------------------------------------
+
+
+def _add_serve(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "serve",
+        _serve,
+        says="run an instance until Ctrl-C or SIGTERM",
+        more=f"{SETTINGS_HELP}\n\nexamples:\n"
+        "  holdfast serve\n"
+        "  holdfast serve --port 8080 --data-dir /var/lib/holdfast\n"
+        "  NATS_URL=nats://a:4222,nats://b:4222 holdfast serve --roles api,daemons",
+    )
+    command.add_argument(
+        "--roles",
+        type=_roles,
+        default=frozenset(ROLES),
+        metavar="LIST",
+        help="what this instance does, separated by commas (api,executor,daemons)",
+    )
+    command.add_argument("--host", help="where the API listens (127.0.0.1)")
+    command.add_argument("--port", metavar="PORT", help="where the API listens; 0: any (8000)")
+    _add_settings_flags(command)
+
+
+def _roles(text: str) -> frozenset[str]:
+    roles = frozenset(role.strip() for role in text.split(","))
+    if unknown := sorted(roles.difference(ROLES)):
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no role; there are {', '.join(ROLES)}")
+    return roles
+
+
+def _serve(given: argparse.Namespace) -> int:
+    settings = _settings(given)
+    # Imported here: `submit` and `check-config` need none of it and should answer at once.
+    from service.app import serve  # noqa: PLC0415
+    from service.http.server import PortBusy  # noqa: PLC0415
+    from service.nats_process import EmbeddedServerError  # noqa: PLC0415
+    from streams.log import LogReset, LogUnavailable, TopologyMismatch  # noqa: PLC0415
+
+    handler = logs.configure(settings.executor.instance_id)
+    try:
+        return serve(settings, given.roles)
+    except (PortBusy, EmbeddedServerError, LogUnavailable, LogReset, TopologyMismatch) as error:
+        handler.flush()
+        return complain(error, UNREACHABLE)
+    finally:
+        handler.flush()
+
+
+# -- the others -------------------------------------------------------------------------------
+
+
+def _add_submit(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "submit",
+        _submit,
+        says="submit a plan",
+        more="A plan without an id gets one here, so a retry never submits it twice.\n"
+        "With --follow the exit code is 0 if the plan is COMPLETED, 1 if FAILED or CANCELLED.\n\n"
+        "examples:\n"
+        "  holdfast submit plan.json --follow\n"
+        '  echo \'{"tasks": [{"id": "a", "kind": "echo"}]}\' | holdfast submit -',
+    )
+    command.add_argument("file", help="the plan as JSON; - reads it from standard input")
+    command.add_argument(
+        "--follow", action="store_true", help="print each event until the plan has ended"
+    )
+    _add_client_flags(command)
+
+
+def _add_client_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--url", help="the instance to ask (http.host and http.port)")
+    command.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of settings")
+    command.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="holds a bearer token, if one is needed"
+    )
+
+
+def _client(given: argparse.Namespace) -> Instance:
+    """The instance to ask, and with which token."""
+    token = None
+    if given.token_file is not None:
+        try:
+            token = given.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--token-file: {error}") from None
+    url: str | None = given.url
+    if url is None:
+        http = load_settings(config_file=given.config).http
+        host = f"[{http.host}]" if ":" in http.host else http.host
+        url = f"http://{host}:{http.port}"
+    return Instance(url.rstrip("/"), token)
+
+
+def _submit(given: argparse.Namespace) -> int:
+    from service.cli.submit import submit  # noqa: PLC0415 - see _serve
+
+    return submit(given.file, _client(given), follow=given.follow)
+
+
+def _add_events(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "events",
+        _events,
+        says="print events as they happen",
+        more="Each event is one JSON line. A lost connection is resumed where it broke off.\n\n"
+        "examples:\n"
+        "  holdfast events --plan demo\n"
+        "  holdfast events --after 0",
+    )
+    command.add_argument("--plan", metavar="ID", help="only this plan, from its beginning")
+    command.add_argument("--after", type=int, metavar="N", help="only what follows sequence N")
+    _add_client_flags(command)
+
+
+def _events(given: argparse.Namespace) -> int:
+    from service.cli.events import events  # noqa: PLC0415 - see _serve
+
+    return events(_client(given), plan_id=given.plan, after=given.after)
+
+
+def _add_rebuild(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "rebuild",
+        _rebuild,
+        says="fold the log into fresh read models",
+        more="Without --verify it replaces the read models of a data folder that nobody uses.\n"
+        "With --verify it compares them with fresh ones, also beside a running instance;\n"
+        "the exit code is then 0 if they are equal and 1 if they are not.\n\n"
+        "examples:\n"
+        "  holdfast rebuild --verify\n"
+        "  holdfast rebuild --data-dir /var/lib/holdfast",
+    )
+    command.add_argument("--verify", action="store_true", help="compare, and change nothing")
+    _add_settings_flags(command)
+
+
+def _rebuild(given: argparse.Namespace) -> int:
+    settings = _settings(given)
+    from service.cli.rebuild import rebuild  # noqa: PLC0415 - see _serve
+
+    return rebuild(settings, verify=given.verify)
+
+
+def _add_check_config(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "check-config",
+        _check_config,
+        says="print every setting, its value and where it came from",
+        more=f"{SETTINGS_HELP}\n\nexample: HOLDFAST_HTTP__PORT=8080 holdfast check-config",
+    )
+    _add_settings_flags(command)
+
+
+def _check_config(given: argparse.Namespace) -> int:
+    described = _settings(given).describe()
+    width = max(len(setting.key) for setting in described)
+    for setting in described:
+        value = "" if setting.value is None else setting.value
+        print(f"{setting.key:<{width}} = {value}  ({setting.origin})")
+    return OK

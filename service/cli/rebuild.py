@@ -1,0 +1,39 @@
+"""`holdfast rebuild`: folds the log into fresh read models, to replace or check the live ones."""
+
+import uvloop
+
+from projections.database import DatabaseUnavailable
+from projections.verify import Comparison
+from service.cli.client import FAILED, OK, UNREACHABLE, complain
+from service.config import Settings
+from service.nats_process import EmbeddedServerError
+from service.rebuild import Rebuilt, replace_read_models, verify_read_models
+from streams.log import LogReset, LogUnavailable, TopologyMismatch
+
+
+def rebuild(settings: Settings, *, verify: bool) -> int:
+    """Replace the read models, or compare them with fresh ones; answers the exit code."""
+    try:
+        if verify:
+            return _tell(*uvloop.run(verify_read_models(settings)))
+        rebuilt = uvloop.run(replace_read_models(settings))
+    except (
+        DatabaseUnavailable,
+        EmbeddedServerError,
+        LogReset,
+        LogUnavailable,
+        TopologyMismatch,
+    ) as error:
+        return complain(error, UNREACHABLE)
+    print(f"rebuilt up to sequence {rebuilt.sequence:,} in {rebuilt.took_s:.1f} s")
+    return OK
+
+
+def _tell(rebuilt: Rebuilt, found: Comparison) -> int:
+    print(f"folded up to sequence {rebuilt.sequence:,} in {rebuilt.took_s:.1f} s")
+    if not found.differences:
+        print(f"equal: {found.rows:,} rows")
+        return OK
+    for difference in found.differences:
+        print(difference)
+    return complain(f"the read models differ from the log ({found.rows:,} rows)", FAILED)

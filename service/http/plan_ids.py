@@ -1,0 +1,18 @@
+"""The ids of plans that come without one."""
+
+import hashlib
+import secrets
+import time
+
+from streams.subjects import is_id
+
+
+def new_plan_id() -> str:
+    """An id that no other plan has; later ids sort after earlier ones."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def plan_id_of_key(key: bytes) -> str:
+    """The id that an Idempotency-Key stands for: itself if it can be one, else its digest."""
+    text = key.decode("latin-1").strip()
+    return text if is_id(text) else f"key-{hashlib.sha256(key).hexdigest()[:40]}"
