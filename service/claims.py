@@ -51,6 +51,12 @@ class _Waiting:
         self.request = request
         self.future: asyncio.Future[list[Pick]] = asyncio.get_running_loop().create_future()
 
+    @property
+    def picks(self) -> list[Pick]:
+        """What it was served, if it was."""
+        served = self.future.done() and not self.future.cancelled()
+        return self.future.result() if served else []
+
 
 class ClaimDesk:
     """Hands out leases; lives on the API loop."""
@@ -128,19 +134,18 @@ class ClaimDesk:
             async with asyncio.timeout(wait_s):
                 return await waiting.future
         except TimeoutError:
-            return []
+            return waiting.picks  # served in the very moment in which the wait ended
         except asyncio.CancelledError:
-            self._give_back(waiting)
+            self._give_back(waiting.picks)
             raise
         finally:
             with suppress(ValueError):
                 self._waiting.remove(waiting)
 
-    def _give_back(self, waiting: _Waiting) -> None:
+    def _give_back(self, picks: list[Pick]) -> None:
         """Whoever asked has gone: what was picked for them goes back to the lanes."""
-        if waiting.future.done() and not waiting.future.cancelled():
-            for pick in waiting.future.result():
-                self._desk.board.give_back(pick.seat, self._desk.now())
+        for pick in picks:
+            self._desk.board.give_back(pick.seat, self._desk.now())
 
     def _set_alarm(self) -> None:
         """Wake up when the board's next timer is due, if anybody waits for it."""
@@ -161,7 +166,11 @@ class ClaimDesk:
             outcomes = [await self._take_one(picks[0], request, origin)]
         else:
             taking = (self._take_one(pick, request, origin) for pick in picks)
-            outcomes = await asyncio.gather(*taking)
+            try:
+                outcomes = await asyncio.gather(*taking)
+            except asyncio.CancelledError:
+                self._give_back(picks)  # those that had not begun gave nothing back themselves
+                raise
         claims = [outcome for outcome in outcomes if isinstance(outcome, Claim)]
         errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         if errors and not claims:
