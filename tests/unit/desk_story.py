@@ -1,0 +1,105 @@
+"""One instance in small: a MemoryLog, a board that follows it, and the view that `transact` wants.
+
+The test moves the clock and decides when the board folds; `folded` catches up by itself, as the
+projector would.
+"""
+
+from collections import Counter
+from typing import Any
+
+from projections.board import Board
+from projections.lanes import SharingRule
+from service.metrics import Metrics
+from streams.log import Fact, Origin
+from streams.decider import Accepted, Outcome, transact
+from streams.memory import MemoryLog
+from streams.plan.commands import Command, Submit
+from streams.plan.decide import Duplicate
+from streams.plan.events import Submitted, TaskSpec
+from streams.plan.state import Plan, begin, evolve
+
+
+class LogTime:
+    """A clock that only the test moves."""
+
+    def __init__(self) -> None:
+        self.at = 1_000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+class Counted(Metrics):
+    """Metrics that a test can look at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        super().count(name, amount, **labels)
+        self.seen[name] += int(amount)
+
+
+class Instance:
+    """`streams.decider.View` and `service.claims.Desk` over a board."""
+
+    def __init__(self, log: MemoryLog, clock: LogTime, name: str = "a", lag_s: float = 0) -> None:
+        self.log = log
+        self.clock = clock
+        self.instance_id = name
+        self.lag_s = lag_s
+        self.metrics = Counted()
+        self.board = Board(SharingRule(), name)
+        self.facts: list[tuple[Fact, str | None]] = []
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(actor=self.instance_id, instance=self.instance_id)
+
+    def now(self) -> float:
+        """Log time as this instance knows it: never ahead of the log's own."""
+        return self.clock.at - self.lag_s
+
+    def knows(self, plan_id: str) -> Plan | None:
+        return self.board.knows(plan_id)
+
+    async def load(self, plan_id: str) -> Plan | None:
+        first = await self.log.first_of(plan_id)
+        if first is not None:
+            await self.folded(first.sequence)
+        if self.knows(plan_id) is None and isinstance(first, Fact):
+            self.board.adopt(await self._refold(plan_id, first))
+        return self.knows(plan_id)
+
+    async def _refold(self, plan_id: str, first: Fact) -> Plan:
+        assert isinstance(first.event, Submitted)
+        plan = begin(plan_id, first.event, sequence=first.sequence, at=first.at)
+        up_to = self.board.sequence
+        for fact in await self.log.read(plan_id, after=first.sequence, up_to=up_to):
+            assert isinstance(fact, Fact)
+            evolve(plan, fact.task_id, fact.event, sequence=fact.sequence, at=fact.at)
+        plan.drain()
+        return plan
+
+    async def folded(self, sequence: int) -> str | None:
+        while self.board.sequence < sequence:
+            await self.fold(at_most=sequence - self.board.sequence)
+        return self.board.ignored.get(sequence)
+
+    async def fold(self, at_most: int = 1_000_000) -> None:
+        """Catch up with the log, by at most so many facts."""
+        for fact in await self.log.scan(self.board.sequence, at_most):
+            ignored = self.board.apply(fact, max(self.now(), fact.at))
+            if isinstance(fact, Fact):
+                self.facts.append((fact, ignored))
+        for plan in self.board.drain():
+            plan.drain()
+
+    async def say(self, command: Command, **options: Any) -> Outcome:
+        return await transact(command, self, self.log, self.origin, **options)
+
+    async def submit(self, plan_id: str, *tasks: TaskSpec, **settings: Any) -> Outcome:
+        outcome = await self.say(Submit(plan_id=plan_id, plan=Submitted(tasks=tasks, **settings)))
+        assert isinstance(outcome, Accepted | Duplicate), outcome
+        return outcome

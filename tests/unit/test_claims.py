@@ -1,0 +1,254 @@
+"""The claim desk: who asks is served at once, or the moment something is claimable, in turn."""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+
+import pytest
+from msgspec import Raw
+
+from service.answers import Claim, ClaimRequest
+from service.claims import ClaimDesk
+from streams.log import LogUnavailable
+from streams.memory import Fault, MemoryLog
+from streams.plan import commands
+from tests.unit.desk_story import Instance, LogTime
+from tests.unit.plan_story import task
+
+LONG_S = 20.0
+
+
+class Counter:
+    """An instance with a claim desk."""
+
+    def __init__(self) -> None:
+        self.clock = LogTime()
+        self.log = MemoryLog(self.clock)
+        self.instance = Instance(self.log, self.clock)
+        self.desk = ClaimDesk(self.instance, self.instance, poll_interval_s=3_600)
+
+    async def ask(self, owner: str = "w", **wish: object) -> list[Claim]:
+        request = ClaimRequest(owner=owner, **wish)  # type: ignore[arg-type]
+        return await self.desk.claim(request, self.instance.origin)
+
+    async def waiting(self, *asking: Coroutine[None, None, list[Claim]]) -> list[asyncio.Task]:
+        """Requests that have found nothing and wait now."""
+        tasks = [asyncio.create_task(each) for each in asking]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not any(each.done() for each in tasks)
+        return tasks
+
+    def seen(self, name: str) -> int:
+        return self.instance.metrics.seen[f"agent.task.claim.{name}"]
+
+    @property
+    def free(self) -> int:
+        """How many tasks could be picked now: nothing reserved is among them."""
+        picks = self.instance.board.pick(1_000, None, self.instance.now())
+        for pick in picks:
+            self.instance.board.give_back(pick.seat, self.instance.now())
+        return len(picks)
+
+
+@pytest.fixture
+def counter() -> Counter:
+    return Counter()
+
+
+async def test_what_is_claimable_is_granted_at_once_with_all_its_owner_needs(
+    counter: Counter,
+) -> None:
+    await counter.instance.submit("p", task("a", input=b'{"n":1}', lease_s=9, timeout_s=7))
+    (claim,) = await counter.ask("w1")
+    assert (claim.plan_id, claim.task_id, claim.attempt, claim.fencing_token) == ("p", "a", 1, 2)
+    assert (claim.lease_s, claim.timeout_s, bytes(claim.input)) == (9, 7, b'{"n":1}')
+    assert claim.lease_until.timestamp() == counter.clock.at + 9
+    assert counter.seen("success.total") == counter.seen("ready.count") == 1
+
+
+async def test_dependencies_come_with_their_outputs_and_null_for_those_gone_without(
+    counter: Counter,
+) -> None:
+    say = counter.instance.say
+    await counter.instance.submit(
+        "p", task("a"), task("b", on_failure="continue"), task("z", after="a b")
+    )
+    await counter.ask("w", limit=2)
+    owned = {"plan_id": "p", "owner": "w", "attempt": 1}
+    await say(commands.Complete(task_id="a", output=Raw(b"[1]"), **owned))  # type: ignore[arg-type]
+    await say(commands.Fail(task_id="b", error_type="x", retryable=False, **owned))  # type: ignore[arg-type]
+    (claim,) = await counter.ask("w")
+    assert {key: bytes(value) for key, value in claim.dependencies.items()} == {
+        "a": b"[1]",
+        "b": b"null",
+    }
+
+
+async def test_never_more_than_asked_for_and_the_lease_asked_for(counter: Counter) -> None:
+    await counter.instance.submit("p", *(task(f"t{n}") for n in range(10)))
+    claims = await counter.ask(limit=4, lease_s=77)
+    assert len({claim.task_id for claim in claims}) == 4
+    assert {claim.lease_s for claim in claims} == {77}
+
+
+async def test_nothing_claimable_is_an_empty_list_at_once(counter: Counter) -> None:
+    assert await counter.ask() == []
+    assert counter.seen("poll.total") == counter.seen("empty.total") == 1
+
+
+async def test_who_waits_is_served_when_something_is_submitted(counter: Counter) -> None:
+    (asking,) = await counter.waiting(counter.ask(wait_s=LONG_S))
+    await counter.instance.submit("p", task("a"))
+    assert counter.desk.serve_waiting() == 1
+    assert [claim.task_id for claim in await asking] == ["a"]
+
+
+async def test_first_come_first_served(counter: Counter) -> None:
+    asking = await counter.waiting(*(counter.ask(f"w{n}", wait_s=LONG_S) for n in range(3)))
+    await counter.instance.submit("p", task("a"), task("b"))
+    assert counter.desk.serve_waiting() == 2
+    assert [(await each)[0].task_id for each in asking[:2]] == ["a", "b"]
+    assert not asking[2].done()
+    counter.desk.close()
+    assert await asking[2] == []
+
+
+async def test_who_wants_another_kind_does_not_stand_in_the_way(counter: Counter) -> None:
+    asking = await counter.waiting(
+        counter.ask("x", kinds=("rare",), wait_s=LONG_S), counter.ask("y", wait_s=LONG_S)
+    )
+    await counter.instance.submit("p", task("a"))
+    assert counter.desk.serve_waiting() == 1
+    assert [claim.task_id for claim in await asking[1]] == ["a"]
+    counter.desk.close()
+    await asking[0]
+
+
+async def test_a_retry_delay_that_ends_wakes_who_waits(counter: Counter) -> None:
+    await counter.instance.submit("p", task("a"))
+    await counter.ask("w")
+    failed = commands.Fail(
+        plan_id="p", task_id="a", owner="w", attempt=1, error_type="x", retry_in_s=0.01
+    )
+    await counter.instance.say(failed)
+    (asking,) = await counter.waiting(counter.ask(wait_s=LONG_S))
+    counter.clock.at += 0.01
+    # Nobody calls serve_waiting: the desk set its own alarm.
+    (claim,) = await asyncio.wait_for(asking, LONG_S)
+    assert (claim.task_id, claim.attempt, claim.retry) == ("a", 2, 1)
+    assert counter.seen("refining.count") == 1
+
+
+async def test_who_waits_in_vain_gets_an_empty_list_in_time(counter: Counter) -> None:
+    assert await counter.ask(wait_s=0.01) == []
+    assert counter.desk.serve_waiting() == 0
+
+
+async def test_who_stops_waiting_gives_back_what_was_picked_meanwhile(counter: Counter) -> None:
+    (asking,) = await counter.waiting(counter.ask(wait_s=LONG_S))
+    await counter.instance.submit("p", task("a"))
+    assert counter.desk.serve_waiting() == 1
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert counter.free == 1
+
+
+async def test_who_hangs_up_before_several_claims_have_begun_loses_none_of_them(
+    counter: Counter,
+) -> None:
+    await counter.instance.submit("p", *(task(f"t{n}") for n in range(5)))
+    asking = asyncio.create_task(counter.ask(limit=5))
+    await asyncio.sleep(0)  # picked, and about to be claimed
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await counter.instance.fold()
+    running = counter.instance.board.plans["p"].counts["RUNNING"]
+    assert counter.free == 5 - running
+
+
+async def test_what_is_found_in_the_moment_the_wait_ends_is_not_lost(counter: Counter) -> None:
+    wait_s = 0.02
+    (asking,) = await counter.waiting(counter.ask(wait_s=wait_s))
+    await counter.instance.submit("p", task("a"))
+    # The next turn of the loop finds both: first this call, then the time-out, which is due by then.
+    asyncio.get_running_loop().call_soon(counter.desk.serve_waiting)
+    busy_until = time.monotonic() + 2 * wait_s
+    while time.monotonic() < busy_until:
+        pass
+    claims = await asking
+    assert len(claims) + counter.free == 1
+
+
+async def test_a_lost_race_is_counted_and_the_task_stays_claimable(counter: Counter) -> None:
+    await counter.instance.submit("p", task("a"))
+    counter.log.fail_next(Fault.CONFLICT)
+    assert await counter.ask() == []
+    assert counter.seen("conflict.total") == 1
+    assert counter.free == 1
+
+
+async def test_a_log_that_does_not_answer_is_said_and_nothing_stays_reserved(
+    counter: Counter,
+) -> None:
+    await counter.instance.submit("p", task("a"), task("b"))
+    counter.log.fail_next(Fault.LOST_BEFORE, Fault.LOST_BEFORE)
+    with pytest.raises(LogUnavailable):
+        await counter.ask(limit=2)
+    assert counter.free == 2
+
+
+async def test_what_the_log_did_take_is_granted_although_the_rest_failed(counter: Counter) -> None:
+    await counter.instance.submit("p", task("a"), task("b"))
+    counter.log.fail_next(Fault.LOST_BEFORE)
+    assert len(await counter.ask(limit=2)) == 1
+    assert counter.free == 1
+
+
+async def test_a_reclaim_is_counted_among_the_ready(counter: Counter) -> None:
+    await counter.instance.submit("p", task("a", lease_s=5))
+    await counter.ask("w1")
+    counter.clock.at += 5
+    (claim,) = await counter.ask("w2")
+    assert claim.attempt == 2
+    assert counter.seen("reclaimed.total") == 1
+    assert counter.seen("ready.count") == counter.seen("success.total") == 2
+
+
+async def test_an_unreadable_fact_does_not_spin_whoever_waits(counter: Counter) -> None:
+    await counter.instance.submit("p", task("a"))
+    counter.log.publish("plans.p.a", b"garbage")
+    await counter.instance.fold()
+    (asking,) = await counter.waiting(counter.ask(wait_s=LONG_S))
+    await counter.instance.submit("q", task("b"))
+    assert counter.desk.serve_waiting() == 1
+    assert [claim.task_id for claim in await asking] == ["b"]
+
+
+async def test_a_closed_desk_answers_everybody_and_lets_nobody_wait(counter: Counter) -> None:
+    (asking,) = await counter.waiting(counter.ask(wait_s=LONG_S))
+    counter.desk.close()
+    assert await asking == []
+    assert await counter.ask(wait_s=LONG_S) == []
+
+
+async def test_identities_of_the_claim_counters_hold(counter: Counter) -> None:
+    await counter.instance.submit("p", *(task(f"t{n}", lease_s=3) for n in range(12)))
+    for limit in (1, 5, 20, 3):
+        for claim in await counter.ask("w", limit=limit):
+            if claim.fencing_token % 2:
+                failed = commands.Fail(
+                    plan_id="p", task_id=claim.task_id, owner="w", attempt=claim.attempt,
+                    error_type="x", retry_in_s=0,
+                )  # fmt: skip
+                await counter.instance.say(failed)
+        counter.clock.at += 2
+    assert counter.seen("success.total") == counter.seen("ready.count") + counter.seen(
+        "refining.count"
+    )
+    assert counter.seen("reclaimed.total") <= counter.seen("ready.count")
+    for lane in ("ready", "refining"):
+        assert counter.seen(f"{lane}.fallback.count") <= counter.seen(f"{lane}.count")
+    assert counter.seen("poll.total") == 4
