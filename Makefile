@@ -18,7 +18,8 @@ help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/runtime.stamp ## start Holdfast with its embedded nats-server; Ctrl-C ends it
-	@exec $(BIN)/python -m service serve
+	@HOLDFAST_EXECUTOR__COMMAND__ALLOW=$${HOLDFAST_EXECUTOR__COMMAND__ALLOW-wc,$(CURDIR)/service/sample/report} \
+		exec $(BIN)/python -m service serve
 
 test: $(VENV)/dev.stamp ## run the tests (fault tests in their short form)
 	@$(BIN)/python -m pytest -q
