@@ -133,8 +133,8 @@ class Client:
     @property
     def is_over(self) -> bool:
         """Whether the plan has ended and the client has all of it."""
-        word = self._word
-        return word is not None and word.finished and word.sequence <= self.cursor
+        # The word is from the log as it was at the start, or from an event that has gone by.
+        return self.cursor >= self.head and self._word is not None and self._word.finished
 
     def _signal(self, name: str, content: dict[str, object]) -> bytes:
         # What a filter left out is passed too: a client that comes back need not begin before it.

@@ -96,7 +96,7 @@ class Forwarder:
                 client.tell_caught_up()
                 await self._ring_reaches(client.cursor)
         client.tell_caught_up()
-        if client.caught_up and client.is_over:
+        if client.is_over:
             client.end("plan_finished")
             return True
         if joins:

@@ -32,7 +32,7 @@ class Ring:
         return self._floor is not None and self._floor <= cursor <= self.position
 
     def extend(self, before: int, entries: Sequence[Entry], position: int) -> None:
-        """Take in all that stands above ``before``, which follows ``position``, up to the new one."""
+        """Take in everything above ``before`` up to ``position``; it follows what is here."""
         if self._floor is None:
             self._floor = before
         for entry in entries:

@@ -2,13 +2,9 @@
 
 from typing import Annotated, Any
 
-from litestar import MediaType, Response, get
+import msgspec
+from litestar import MediaType, Request, Response, get
 from litestar.datastructures import State
-from litestar.exceptions import (
-    NotFoundException,
-    ServiceUnavailableException,
-    ValidationException,
-)
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -16,7 +12,10 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from projections.feed import Feed, NoStream
 from projections.feed_client import Gone, Opening
 from projections.feed_entry import ALL_TYPES, UNASKED_TYPES, Interest
+from service.http.intake import read_query
+from service.http.problems import Problem, Refusal
 from service.http.sse_wire import Wire
+from streams.subjects import is_id
 
 EVENT_STREAM = "text/event-stream"
 RETRY_AFTER_S = 5
@@ -28,25 +27,22 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 
-Id = Annotated[str, Parameter(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-OptionalId = Annotated[str | None, Parameter(pattern=r"^[A-Za-z0-9_-]{1,64}$", required=False)]
-After = Annotated[
-    int | None,
-    Parameter(
-        ge=0,
-        le=LARGEST_SEQUENCE,
-        required=False,
-        description="the sequence of the last event seen; 0 is the beginning of the log",
-    ),
-]
-Types = Annotated[
-    str | None,
-    Parameter(required=False, description="event types, separated by commas"),
-]
-LastEventId = Annotated[
-    str | None,
-    Parameter(header="Last-Event-ID", required=False, description="wins over `after`"),
-]
+
+class EventsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What may stand in the query; `after` is the sequence of the last event seen."""
+
+    plan_id: str | None = None
+    task_id: str | None = None
+    types: str | None = None
+    after: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_SEQUENCE)] | None = None
+
+
+class PlanEventsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The same for the stream of one plan."""
+
+    task_id: str | None = None
+    types: str | None = None
+    after: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_SEQUENCE)] | None = None
 
 
 class EventStream(Response[str]):
@@ -67,10 +63,10 @@ class EventStream(Response[str]):
         return self.answer
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the stream to its end. Raises Litestar's exceptions before it has begun."""
+        """Serve the stream to its end. Raises Refusal and LogUnavailable before it has begun."""
         refused = self._feed.admit()
         if refused is not None:
-            raise _problem(refused, self._interest)
+            raise _refusal(refused, self._interest)
         try:
             opening = await self._feed.prepare(self._interest, self._cursor)
             if isinstance(opening, Opening):
@@ -79,7 +75,7 @@ class EventStream(Response[str]):
                 await send({"type": "http.response.start", "status": 204, "headers": []})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             else:
-                raise _problem(opening, self._interest)
+                raise _refusal(opening, self._interest)
         finally:
             self._feed.discharge()
 
@@ -99,27 +95,63 @@ async def _serve(feed: Feed, opening: Opening, wire: Wire, receive: Receive) -> 
         feed.leave(client)
 
 
-def _problem(refusal: NoStream, interest: Interest) -> Exception:
-    if refusal is NoStream.UNKNOWN_PLAN:
-        return NotFoundException(f"there is no plan '{interest.plan_id}'")
-    return ServiceUnavailableException(refusal.value, headers={"Retry-After": str(RETRY_AFTER_S)})
+def _refusal(why: NoStream, interest: Interest) -> Refusal:
+    if why is NoStream.UNKNOWN_PLAN:
+        return Refusal("not_found", f"there is no plan '{interest.plan_id}'")
+    return Refusal("unavailable", why.value, {"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _problem(description: str) -> ResponseSpec:
+    return ResponseSpec(
+        Problem,
+        media_type="application/problem+json",
+        description=description,
+        generate_examples=False,
+    )
 
 
 _RESPONSES = {
     200: ResponseSpec(
         str, media_type=EVENT_STREAM, description="server-sent events", generate_examples=False
     ),
+    400: _problem("`invalid_request`"),
+    401: _problem("`unauthorized`"),
+    403: _problem("`forbidden`"),
+    503: _problem("`log_unavailable`, or `unavailable`: too many streams, or shutting down"),
+}
+_PLAN_RESPONSES = _RESPONSES | {
     204: ResponseSpec(
         None,
         media_type=MediaType.TEXT,
         description="the plan has ended and the client has seen all of it",
         generate_examples=False,
     ),
+    404: _problem("`not_found`"),
 }
+
+OptionalId = Annotated[str | None, Parameter(required=False)]
+After = Annotated[
+    str | None,
+    Parameter(
+        required=False,
+        description="the sequence of the last event seen; 0 is the beginning of the log",
+    ),
+]
+Types = Annotated[
+    str | None, Parameter(required=False, description="event types, separated by commas")
+]
+LastEventId = Annotated[
+    str | None,
+    Parameter(header="Last-Event-ID", required=False, description="wins over `after`"),
+]
+
+
+# The parameters of the next two are for the OpenAPI document; `read_query` judges them all.
 
 
 @get("/v1/events", responses=_RESPONSES, media_type=EVENT_STREAM)
 async def all_events(
+    request: Request[Any, Any, Any],
     state: State,
     plan_id: OptionalId = None,
     task_id: OptionalId = None,
@@ -128,22 +160,44 @@ async def all_events(
     last_event_id: LastEventId = None,
 ) -> EventStream:
     """Every event of the log, or of one plan or task, from the head or after a cursor."""
-    interest = Interest(plan_id=plan_id, task_id=task_id, types=_types(types))
-    return EventStream(state.core.feed, interest, _cursor(last_event_id, after))
+    del plan_id, task_id, types, after
+    query = read_query(request.scope["query_string"], EventsQuery)
+    interest = Interest(
+        plan_id=_id("plan_id", query.plan_id),
+        task_id=_id("task_id", query.task_id),
+        types=_types(query.types),
+    )
+    return EventStream(state.core.feed, interest, _cursor(last_event_id, query.after))
 
 
-@get("/v1/plans/{plan_id:str}/events", responses=_RESPONSES, media_type=EVENT_STREAM)
+@get("/v1/plans/{plan_id:str}/events", responses=_PLAN_RESPONSES, media_type=EVENT_STREAM)
 async def plan_events(
+    request: Request[Any, Any, Any],
     state: State,
-    plan_id: Id,
+    plan_id: str,
     task_id: OptionalId = None,
     types: Types = None,
     after: After = None,
     last_event_id: LastEventId = None,
 ) -> EventStream:
     """A plan's events from its beginning or after a cursor, until it has ended."""
-    interest = Interest(plan_id=plan_id, task_id=task_id, types=_types(types), ends=True)
-    return EventStream(state.core.feed, interest, _cursor(last_event_id, after))
+    del task_id, types, after
+    if not is_id(plan_id):
+        raise Refusal("not_found", "no plan can have this id: 1 to 64 of A-Z a-z 0-9 _ -")
+    query = read_query(request.scope["query_string"], PlanEventsQuery)
+    interest = Interest(
+        plan_id=plan_id,
+        task_id=_id("task_id", query.task_id),
+        types=_types(query.types),
+        ends=True,
+    )
+    return EventStream(state.core.feed, interest, _cursor(last_event_id, query.after))
+
+
+def _id(name: str, asked: str | None) -> str | None:
+    if asked is not None and not is_id(asked):
+        raise Refusal("invalid_request", f"{name}: an id has 1 to 64 of A-Z a-z 0-9 _ -")
+    return asked
 
 
 def _types(asked: str | None) -> frozenset[str]:
@@ -153,7 +207,7 @@ def _types(asked: str | None) -> frozenset[str]:
     unknown = sorted(names.difference(ALL_TYPES))
     if unknown:
         allowed = ", ".join(ALL_TYPES)
-        raise ValidationException(f"types: {unknown[0]!r} is none; allowed are {allowed}")
+        raise Refusal("invalid_request", f"types: {unknown[0]!r} is none; allowed are {allowed}")
     return names
 
 
@@ -161,8 +215,7 @@ def _cursor(last_event_id: str | None, after: int | None) -> int | None:
     """The cursor asked for; an empty header is what some clients send for none."""
     if not last_event_id:
         return after
-    if not (last_event_id.isascii() and last_event_id.isdecimal()) or (
-        int(last_event_id[:32]) > LARGEST_SEQUENCE
-    ):
-        raise ValidationException(f"Last-Event-ID: {last_event_id[:40]!r} is no sequence")
+    digits = last_event_id.isascii() and last_event_id.isdecimal()
+    if not digits or int(last_event_id[:32]) > LARGEST_SEQUENCE:
+        raise Refusal("invalid_request", f"Last-Event-ID: {last_event_id[:40]!r} is no sequence")
     return int(last_event_id)
