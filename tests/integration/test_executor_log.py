@@ -37,7 +37,7 @@ async def instance_on(url: str, folder: Path, **flags: object) -> AsyncIterator[
         yield instance
 
 
-def spec(task_id: str, kind: str, input: object = None, **fields: object) -> TaskSpec:  # noqa: A002
+def spec(task_id: str, kind: str, input: object = None, **fields: object) -> TaskSpec:
     return TaskSpec(id=task_id, kind=kind, input=Raw(msgspec.json.encode(input)), **fields)  # pyright: ignore[reportArgumentType]
 
 
@@ -45,9 +45,9 @@ async def submit(core: Core, plan_id: str, *tasks: TaskSpec) -> None:
     assert isinstance(await core.submit(plan_id, Submitted(tasks=tasks), ORIGIN), Submission)
 
 
-async def until(condition: Callable[[], object], why: object = "") -> None:
+async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.002)
 
 
@@ -117,7 +117,9 @@ async def test_an_idle_executor_starts_within_milliseconds(
     private_nats: PrivateServer, tmp_path: Path
 ) -> None:
     async with instance_on(
-        private_nats.url, tmp_path / "data", executor__handlers=("tests.integration.executor_clock",)
+        private_nats.url,
+        tmp_path / "data",
+        executor__handlers=("tests.integration.executor_clock",),
     ) as instance:
         core = instance.core
         latencies_s: list[float] = []
@@ -147,7 +149,9 @@ async def test_work_that_outlasts_an_outage_of_the_log_is_reported(
         assert task_of(core, "p", "t").attempt == 1
 
 
-async def test_a_stolen_lease_stops_the_handler(private_nats: PrivateServer, tmp_path: Path) -> None:
+async def test_a_stolen_lease_stops_the_handler(
+    private_nats: PrivateServer, tmp_path: Path
+) -> None:
     flags = {"executor.claim.lease_s": 1.5, "executor.claim.heartbeat_s": 0.3}
     async with instance_on(private_nats.url, tmp_path / "data", **flags) as instance:
         core, executor = instance.core, instance.executor

@@ -23,7 +23,7 @@ HANDLER = command_handler(PROGRAMS)
 PATIENCE_S = 10.0
 
 
-def work(input: object, **fields: object) -> Assignment:  # noqa: A002
+def work(input: object, **fields: object) -> Assignment:
     values: dict[str, object] = {
         "plan_id": "p", "task_id": "t", "kind": "command", "type": "worker", "attempt": 1,
         "fencing_token": 1, "retry": 0, "timeout_s": 60.0, "context": Raw(b"{}"),
@@ -98,7 +98,10 @@ def test_a_malformed_input_is_final(given: object) -> None:
 def test_a_bad_end_is_a_failure_with_the_tail_of_stderr() -> None:
     ending = run("sh", "-c", "echo problem >&2; exit 3")
     assert isinstance(ending, Failure)
-    assert (ending.error_type, ending.error_message) == ("non_zero_exit", "sh exited with 3: problem")
+    assert (ending.error_type, ending.error_message) == (
+        "non_zero_exit",
+        "sh exited with 3: problem",
+    )
     ending = run("sh", "-c", "kill -SEGV $$")
     assert isinstance(ending, Failure)
     assert ending.error_message == "sh was ended by SIGSEGV"

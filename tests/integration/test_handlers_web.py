@@ -4,6 +4,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ from service.executor.handlers.http import RESPONSE_BYTES, post
 
 PATIENCE_S = 10.0
 Write = Callable[[bytes], None]
-Script = Callable[[Write], None]
+Script = Callable[[Write], object]
 
 
 class Request(msgspec.Struct):
@@ -84,7 +85,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def answer(
-    status: str = "200 OK", body: bytes = b"", *, claimed: int | None = None, **headers: str
+    status: str = "200 OK", body: bytes = b"", claimed: int | None = None, **headers: Any
 ) -> Script:
     """A whole answer; ``claimed`` is a Content-Length that need not be true."""
     length = len(body) if claimed is None else claimed
@@ -197,13 +198,13 @@ def test_nobody_listening_is_a_connection_error() -> None:
 
 
 def test_silence_is_a_timeout(server: Server) -> None:
-    server.answers(lambda _: server.release.wait(PATIENCE_S) and None)
+    server.answers(lambda _: server.release.wait(PATIENCE_S))
     given = {"url": server.url, "read_timeout_s": 0.1}
     assert failure(execution(post, given)[0]).error_type == "timeout"
 
 
 def test_cancelling_does_not_wait_for_the_server(server: Server) -> None:
-    server.answers(lambda _: server.release.wait(PATIENCE_S) and None)
+    server.answers(lambda _: server.release.wait(PATIENCE_S))
     cancelled = Cancellation()
     threading.Timer(0.2, cancelled.cancel, ["timeout"]).start()
     began = time.monotonic()

@@ -19,12 +19,12 @@ def note(task: TaskRun, what: str) -> None:
 
 
 @handler("boom")
-def boom(task: TaskRun) -> None:
+def boom(_: TaskRun) -> None:
     raise KeyError("the handler is broken")
 
 
 @handler("system_exit")
-def system_exit(task: TaskRun) -> None:
+def system_exit(_: TaskRun) -> None:
     raise SystemExit(3)
 
 
@@ -34,12 +34,12 @@ def fails(task: TaskRun) -> None:
 
 
 @handler("no_json")
-def no_json(task: TaskRun) -> object:
+def no_json(_: TaskRun) -> object:
     return object()
 
 
 @handler("endless_json")
-def endless_json(task: TaskRun) -> object:
+def endless_json(_: TaskRun) -> object:
     endless: list[object] = []
     endless.append(endless)
     return endless
@@ -136,7 +136,7 @@ def process_pid(task: TaskRun) -> int:
 
 
 @handler("process_killed", pool="process")
-def process_killed(task: TaskRun) -> None:
+def process_killed(_: TaskRun) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -20,10 +20,10 @@ from service.answers import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.config import load_settings
 from service.door import Door
 from service.executor import Executor
-from streams.log import LogUnavailable, Origin
+from streams.log import Origin
 from streams.plan import commands, events
 from streams.plan.commands import OwnerCommand
-from streams.plan.decide import Accept, Duplicate, GuardReject, decide
+from streams.plan.decide import Accept, Duplicate, decide
 from streams.plan.state import Plan, Task, begin, evolve
 
 PATIENCE_S = 10.0
@@ -61,7 +61,7 @@ class FakeCore:
         self.plans: dict[str, Plan] = {}
         self.sequence = 0
         self.said: list[OwnerCommand] = []
-        self.origins: list[Origin] = []
+        self.origins: list[Origin] = []  # of claims and of owners' words
         self.requests: list[ClaimRequest] = []
         self.trouble: Callable[[OwnerCommand], Exception | None] = lambda _: None
         self.hold: Callable[[OwnerCommand], asyncio.Event | None] = lambda _: None
@@ -73,14 +73,15 @@ class FakeCore:
     def now(self) -> float:
         return time.time()
 
-    def submit(self, plan_id: str, *tasks: events.TaskSpec, **fields: Any) -> Plan:
-        plan = events.Submitted(tasks=tasks, **fields)
+    def submit(self, plan_id: str, *tasks: events.TaskSpec) -> Plan:
+        plan = events.Submitted(tasks=tasks)
         self.sequence += 1
         self.plans[plan_id] = begin(plan_id, plan, sequence=self.sequence, at=self.now())
         self._announce()
         return self.plans[plan_id]
 
     async def claim(self, request: ClaimRequest, origin: Origin) -> list[Claim]:
+        self.origins.append(origin)
         self.requests.append(request)
         if self.claim_trouble is not None:
             raise self.claim_trouble
@@ -186,7 +187,7 @@ class FakeCore:
         """Wait until ``condition`` holds."""
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while not condition():
+                while not condition():  # noqa: ASYNC110 - what is waited for has no event
                     await asyncio.sleep(0.002)
         except TimeoutError:
             states = {
@@ -243,12 +244,10 @@ async def executing(
         await executor.drain(drain_s)
 
 
-def spec(task_id: str, kind: str, input: object = None, **fields: Any) -> events.TaskSpec:
-    return events.TaskSpec(id=task_id, kind=kind, input=Raw(msgspec.json.encode(input)), **fields)
+def spec(task_id: str, kind: str, input: object = None, **fields: object) -> events.TaskSpec:
+    given: Any = fields
+    return events.TaskSpec(id=task_id, kind=kind, input=Raw(msgspec.json.encode(input)), **given)
 
 
-def json_of(raw: Raw) -> Any:
+def json_of(raw: Raw) -> Any:  # noqa: ANN401
     return msgspec.json.decode(raw)
-
-
-__all__ = ["FakeCore", "FakeMetrics", "GuardReject", "LogUnavailable", "World", "executing", "spec"]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,7 @@ async def test_many_tasks_are_done_and_a_claim_never_exceeds_the_free_slots() ->
 
 
 async def test_max_per_tick_and_batch_size_bound_what_is_asked() -> None:
-    flags = {"executor.claim.max_per_tick": 3, "executor.claim.batch_size": 2}
+    flags: dict[str, Any] = {"executor.claim.max_per_tick": 3, "executor.claim.batch_size": 2}
     async with executing(**flags) as world:
         world.core.submit("p", *(spec(f"t{n}", "echo", n) for n in range(10)))
         for n in range(10):
@@ -80,7 +81,10 @@ async def test_max_per_tick_and_batch_size_bound_what_is_asked() -> None:
 
 @pytest.mark.parametrize("loops", [1, 2, 8, 64])
 async def test_several_executor_loops_share_the_workers(loops: int) -> None:
-    flags = {"scheduling.task_executor.pool_size": loops, "executor.worker.queue_capacity": 5}
+    flags: dict[str, Any] = {
+        "scheduling.task_executor.pool_size": loops,
+        "executor.worker.queue_capacity": 5,
+    }
     async with executing(**flags) as world:
         world.core.submit("p", *(spec(f"t{n}", "echo", n) for n in range(50)))
         for n in range(50):
@@ -93,7 +97,9 @@ async def test_several_executor_loops_share_the_workers(loops: int) -> None:
 async def test_what_the_pool_refuses_is_released_at_once() -> None:
     core = FakeCore()
     core.grant_more = 2
-    async with executing(core, executor__worker__core_size=1, executor__handlers=USER_HANDLERS) as world:
+    async with executing(
+        core, executor__worker__core_size=1, executor__handlers=USER_HANDLERS
+    ) as world:
         core.submit("p", *(spec(f"t{n}", "polite") for n in range(3)))
         await core.until(lambda: len(core.words(commands.Release)) == 2, "two releases")
         core.grant_more = 0
@@ -104,7 +110,7 @@ async def test_what_the_pool_refuses_is_released_at_once() -> None:
 
 
 async def test_waiting_tasks_count_as_queued_and_start_only_when_a_thread_is_free() -> None:
-    flags = {"executor.worker.core_size": 1, "executor.worker.queue_capacity": 1}
+    flags: dict[str, Any] = {"executor.worker.core_size": 1, "executor.worker.queue_capacity": 1}
     async with executing(executor__handlers=USER_HANDLERS, **flags) as world:
         world.core.submit("p", spec("first", "stubborn"), spec("second", "stubborn"))
         await world.core.until(lambda: world.executor.snapshot().queued == 1, "one waits")
@@ -275,7 +281,7 @@ async def test_a_deaf_handler_keeps_its_slot_and_its_result_is_dropped(
 
 # -- leases -----------------------------------------------------------------------------------
 
-QUICK = {"executor.claim.lease_s": 0.6, "executor.claim.heartbeat_s": 0.1}
+QUICK: dict[str, Any] = {"executor.claim.lease_s": 0.6, "executor.claim.heartbeat_s": 0.1}
 
 
 async def test_heartbeats_keep_a_long_task_alive_beyond_its_lease() -> None:
@@ -339,8 +345,8 @@ async def test_heartbeats_that_hang_do_not_keep_the_worker_from_fencing_itself()
 async def test_one_lost_heartbeat_is_made_good() -> None:
     core = FakeCore()
     failures = iter([UNAVAILABLE, UNAVAILABLE])
-    core.trouble = (
-        lambda word: next(failures, None) if isinstance(word, commands.Heartbeat) else None
+    core.trouble = lambda word: (
+        next(failures, None) if isinstance(word, commands.Heartbeat) else None
     )
     async with executing(core, executor__handlers=USER_HANDLERS, **QUICK) as world:
         core.submit("p", spec("t", "sleep", {"seconds": 1}))
@@ -391,8 +397,8 @@ async def test_progress_is_shown_coalesced_and_never_after_the_result() -> None:
 async def test_a_result_is_said_again_until_it_stands() -> None:
     core = FakeCore()
     failures = iter([UNAVAILABLE, UNAVAILABLE])
-    core.trouble = (
-        lambda word: next(failures, None) if isinstance(word, commands.Complete) else None
+    core.trouble = lambda word: (
+        next(failures, None) if isinstance(word, commands.Complete) else None
     )
     async with executing(core) as world:
         core.submit("p", spec("t", "echo", 1))
@@ -413,9 +419,7 @@ async def test_a_result_is_given_up_when_the_lease_is_surely_lost() -> None:
 
 async def test_an_output_that_the_log_cannot_take_is_a_failure() -> None:
     core = FakeCore()
-    core.trouble = (
-        lambda word: TooLarge("2 MiB") if isinstance(word, commands.Complete) else None
-    )
+    core.trouble = lambda word: TooLarge("2 MiB") if isinstance(word, commands.Complete) else None
     async with executing(core) as world:
         core.submit("p", spec("t", "echo", 1))
         task = await world.finished("p", "t", "FAILED")
@@ -458,7 +462,7 @@ async def test_draining_lets_tasks_end_and_claims_no_more() -> None:
 
 async def test_draining_lets_waiting_tasks_run_too() -> None:
     core = FakeCore()
-    flags = {"executor.worker.core_size": 1, "executor.worker.queue_capacity": 1}
+    flags: dict[str, Any] = {"executor.worker.core_size": 1, "executor.worker.queue_capacity": 1}
     async with executing(core, executor__handlers=USER_HANDLERS, **flags) as world:
         core.submit("p", spec("first", "sleep", {"seconds": 0.2}), spec("second", "echo"))
         await core.until(lambda: world.executor.snapshot().queued == 1, "one waits")
@@ -492,9 +496,7 @@ async def test_draining_does_not_wait_for_the_deaf(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_process_handler_runs_elsewhere_and_its_process_is_used_again() -> None:
-    async with executing(
-        executor__handlers=USER_HANDLERS, executor__worker__core_size=1
-    ) as world:
+    async with executing(executor__handlers=USER_HANDLERS, executor__worker__core_size=1) as world:
         world.core.submit("p", spec("a", "process_pid"), spec("b", "process_pid"))
         first = json_of((await world.finished("p", "a")).output)
         second = json_of((await world.finished("p", "b")).output)
@@ -503,9 +505,7 @@ async def test_a_process_handler_runs_elsewhere_and_its_process_is_used_again() 
 
 
 async def test_a_killed_process_is_a_failure_and_the_pool_heals() -> None:
-    async with executing(
-        executor__handlers=USER_HANDLERS, executor__worker__core_size=1
-    ) as world:
+    async with executing(executor__handlers=USER_HANDLERS, executor__worker__core_size=1) as world:
         world.core.submit("p", spec("t", "process_killed", max_retries=0))
         task = await world.finished("p", "t", "FAILED")
         assert error_of(task)[0] == "out_of_memory"
@@ -551,5 +551,3 @@ def test_a_kind_with_two_handlers_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_error_types_are_the_metrics_label() -> None:
     assert len(ERROR_TYPES) <= 20
     assert set(ERROR_TYPES) == set(METRIC_ERROR_TYPES)
-
-

@@ -75,7 +75,7 @@ def test_exceptions_are_told_apart(error: Exception, expected: tuple[str, bool])
 
 def test_messages_say_what_and_where_within_a_bound() -> None:
     try:
-        raise KeyError("x" * 10_000)
+        raise KeyError("x" * 10_000)  # noqa: TRY301
     except KeyError as error:
         said = describe(error)
     assert said.startswith("KeyError")
