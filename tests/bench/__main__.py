@@ -1,0 +1,39 @@
+"""`make bench`: runs every measurement, prints JSON lines on stdout and a table on stderr."""
+
+import argparse
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+
+import uvloop
+
+from tests.bench import cycles, memory, over_http, plan_size, rebuilds, start_latency
+from tests.bench.report import Result, say, table
+
+MEASURES: dict[str, Callable[[float], AsyncGenerator[Result]]] = {
+    "cycles": cycles.measure,
+    "http": over_http.measure,
+    "start": start_latency.measure,
+    "rebuild": rebuilds.measure,
+    "plan_size": plan_size.measure,
+    "memory": memory.measure,
+}
+
+
+async def main() -> None:
+    """Run what was asked for, all by default."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=", ".join(MEASURES))
+    parser.add_argument("--scale", type=float, default=1.0, help="size of the loads (default 1)")
+    arguments = parser.parse_args()
+    unknown = set(arguments.measures) - set(MEASURES)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
+    results: list[Result] = []
+    for name in arguments.measures or MEASURES:
+        async for result in MEASURES[name](arguments.scale):
+            results.append(say(result))
+            await asyncio.sleep(0)
+    table(results)
+
+
+uvloop.run(main())

@@ -1,0 +1,67 @@
+"""What a measurement says: one JSON line for machines, one row of a table for people."""
+
+import json
+import sys
+from typing import Any
+
+import msgspec
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One measured number, its aim (None: reported only), and what else was seen.
+
+    ``at_least`` and ``at_most`` are aims; a result may have one of them.
+    """
+
+    measure: str
+    value: float
+    unit: str
+    at_least: float | None = None
+    at_most: float | None = None
+    seen: dict[str, Any] = {}
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the aim was met; None without one."""
+        if self.at_least is not None:
+            return self.value >= self.at_least
+        if self.at_most is not None:
+            return self.value <= self.at_most
+        return None
+
+
+def say(result: Result) -> Result:
+    """Print the JSON line at once, so that a run that is cut off has said what it knew."""
+    line = msgspec.to_builtins(result) | {"met": result.met}
+    print(json.dumps(line), flush=True)
+    return result
+
+
+def table(results: list[Result]) -> None:
+    """Print everything again, to be read."""
+    print(file=sys.stderr)
+    for result in results:
+        aim = ""
+        if result.at_least is not None:
+            aim = f"aim ≥ {result.at_least:g}"
+        elif result.at_most is not None:
+            aim = f"aim ≤ {result.at_most:g}"
+        mark = {True: "met", False: "MISSED", None: ""}[result.met]
+        seen = " ".join(f"{name}={_short(value)}" for name, value in result.seen.items())
+        print(
+            f"{result.measure:<46} {_short(result.value):>10} {result.unit:<10} {aim:<14} "
+            f"{mark:<7} {seen}",
+            file=sys.stderr,
+        )
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return str(value)
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which ``share`` of ``values`` lie."""
+    ordered = sorted(values)
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
