@@ -4,7 +4,6 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import msgspec
 import pytest
@@ -85,12 +84,15 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def answer(
-    status: str = "200 OK", body: bytes = b"", claimed: int | None = None, **headers: Any
+    status: str = "200 OK",
+    body: bytes = b"",
+    claimed: int | None = None,
+    headers: dict[str, str] | None = None,
 ) -> Script:
     """A whole answer; ``claimed`` is a Content-Length that need not be true."""
     length = len(body) if claimed is None else claimed
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {length}", "Connection: close"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     return lambda write: write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
 
 
@@ -125,11 +127,11 @@ def failure(ending: Success | Failure) -> Failure:
 
 # -- http -------------------------------------------------------------------------------------
 
-JSON = {"Content_Type": "application/json"}
+JSON = {"Content-Type": "application/json"}
 
 
 def test_a_post_bears_what_makes_it_safe_to_repeat(server: Server) -> None:
-    server.answers(answer(body=b'{"ok":true}', **JSON))
+    server.answers(answer(body=b'{"ok":true}', headers=JSON))
     given = {"url": f"{server.url}/hook?x=1", "body": {"a": 1}, "headers": {"X-Mine": "yes"}}
     ending, _ = execution(post, given, traceparent="00-1-2-01")
     assert output(ending) == {"status": 200, "body": {"ok": True}}
@@ -157,17 +159,17 @@ def test_without_a_body_the_task_is_posted(server: Server) -> None:
 @pytest.mark.parametrize(
     ("status", "headers", "expected"),
     [
-        ("429 Too Many Requests", {"Retry_After": "7"}, ("rate_limited", True, 7.0)),
-        ("503 Service Unavailable", {"Retry_After": "2"}, ("http_error", True, 2.0)),
+        ("429 Too Many Requests", {"Retry-After": "7"}, ("rate_limited", True, 7.0)),
+        ("503 Service Unavailable", {"Retry-After": "2"}, ("http_error", True, 2.0)),
         ("500 Internal Server Error", {}, ("http_error", True, None)),
-        ("400 Bad Request", {"Retry_After": "7"}, ("http_error", False, None)),
+        ("400 Bad Request", {"Retry-After": "7"}, ("http_error", False, None)),
         ("302 Found", {"Location": "http://127.0.0.1:1/"}, ("http_error", False, None)),
     ],
 )
 def test_refusals_are_told_apart(
     server: Server, status: str, headers: dict[str, str], expected: tuple[object, ...]
 ) -> None:
-    server.answers(answer(status, b"because", **headers))
+    server.answers(answer(status, b"because", headers=headers))
     failed = failure(execution(post, {"url": server.url})[0])
     assert (failed.error_type, failed.retryable, failed.retry_in_s) == expected
     assert status in failed.error_message
@@ -181,7 +183,7 @@ def test_an_answer_has_a_bound(server: Server) -> None:
 
 
 def test_a_claim_of_json_must_hold(server: Server) -> None:
-    server.answers(answer(body=b"<html>", **JSON))
+    server.answers(answer(body=b"<html>", headers=JSON))
     assert failure(execution(post, {"url": server.url})[0]).error_type == "bad_response"
 
 
@@ -224,7 +226,7 @@ def test_a_header_cannot_smuggle_another(server: Server) -> None:
 
 
 def test_a_critic_behind_a_url_gives_its_verdict(server: Server) -> None:
-    server.answers(answer(body=b'{"pass":false,"feedback":{"why":1}}', **JSON))
+    server.answers(answer(body=b'{"pass":false,"feedback":{"why":1}}', headers=JSON))
     ending, _ = execution(post, {"url": server.url}, type="critic")
     assert isinstance(ending, Success)
     assert ending.verdict is not None
@@ -313,7 +315,10 @@ def test_progress_is_at_most_a_few_a_second(server: Server) -> None:
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        (answer("429 Too Many Requests", b"slow down", Retry_After="3"), ("rate_limited", 3.0)),
+        (
+            answer("429 Too Many Requests", b"slow down", headers={"Retry-After": "3"}),
+            ("rate_limited", 3.0),
+        ),
         (answer("500 Oops", b"{}"), ("http_error", None)),
         (stream(chunk("a"), event("{not json")), ("bad_response", None)),
         (stream(chunk("a"), event({"choices": "none"})), ("bad_response", None)),
