@@ -21,7 +21,7 @@ from streams.topology import ApiError
 
 PULL_MESSAGES = 1_000
 PULLS = 3
-PULL_BYTES = 16 * 1024 * 1024  # of one request; more than the largest message, or it would block
+PULL_BYTES = 8 * 1024 * 1024  # of one request, or twice the largest message: one has to fit
 PULL_EXPIRES_S = 30
 HEARTBEAT_S = 5
 SILENCE_S = 2.5 * HEARTBEAT_S  # after which the consumer counts as gone
@@ -79,6 +79,7 @@ class Follower:
         self._consumer = ""
         self._handle: int | None = None
         self._reply = b""
+        self._pull_body = b""
         self._consumed = 0  # the consumer's sequence of the last message taken
         self._outstanding = 0  # messages that the server may still send unasked
         self._arrived: list[Arrival] = []
@@ -123,6 +124,7 @@ class Follower:
         self._consumer = f"tail-{secrets.token_hex(8)}"
         inbox = self._connection.new_inbox()
         self._reply = inbox.encode()
+        self._pull_body = self._pull_request()
         self._consumed = self._outstanding = 0
         self._arrived = []
         self._broken = None
@@ -164,6 +166,14 @@ class Follower:
                 "mem_storage": True,
                 "num_replicas": 1,
             },
+        })  # fmt: skip
+
+    def _pull_request(self) -> bytes:
+        return msgspec.json.encode({
+            "batch": PULL_MESSAGES,
+            "max_bytes": max(PULL_BYTES, 2 * self._connection.max_payload),
+            "expires": PULL_EXPIRES_S * NANOSECONDS,
+            "idle_heartbeat": HEARTBEAT_S * NANOSECONDS,
         })  # fmt: skip
 
     async def _shut(self) -> None:
@@ -253,18 +263,10 @@ class Follower:
         while self._outstanding <= (PULLS - 1) * PULL_MESSAGES:
             subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}".encode()
             try:
-                self._connection.send(render(subject, self._reply, b"", _PULL))
+                self._connection.send(render(subject, self._reply, b"", self._pull_body))
             except ConnectionError:
                 return  # the next connection brings a new consumer
             self._outstanding += PULL_MESSAGES
-
-
-_PULL = msgspec.json.encode({
-    "batch": PULL_MESSAGES,
-    "max_bytes": PULL_BYTES,
-    "expires": PULL_EXPIRES_S * NANOSECONDS,
-    "idle_heartbeat": HEARTBEAT_S * NANOSECONDS,
-})  # fmt: skip
 
 
 def parse_reply(reply: bytes) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ import pytest
 
 from streams.appender import AppenderLimits
 from streams.connection import render
-from streams.follower import parse_reply
+from streams.follower import SILENCE_S, Follower, parse_reply
 from streams.jetstream import JetStreamLog
 from streams.log import Appended, Conflict, Fact, LogReset, LogUnavailable, TopologyMismatch
 from streams.plan.events import Completed, Heartbeat, Progress, Raw
@@ -50,6 +50,10 @@ async def until(condition: Callable[[], bool], within_s: float = 20) -> None:
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0.01)
+
+
+async def consumers(log: JetStreamLog) -> list[str]:
+    return msgspec.json.decode(await log._ask("CONSUMER.NAMES.PLANS", b""))["consumers"] or []
 
 
 # Unknown outcomes.
@@ -193,7 +197,8 @@ async def test_no_server_at_the_start_is_a_clear_bounded_failure() -> None:
 async def test_a_tail_goes_on_across_restarts_of_the_server(
     log: JetStreamLog, private_nats: PrivateServer
 ) -> None:
-    following = asyncio.ensure_future(tail(log, 0, 400, within_s=40))
+    # Less than the silence after which a tail would start anew of its own accord.
+    following = asyncio.ensure_future(tail(log, 0, 400, within_s=SILENCE_S - 1))
     for start in range(0, 400, 100):
         outcomes = await all_of(log, *(on_task(f"t{i}") for i in range(start, start + 100)))
         assert all(isinstance(outcome, Appended) for outcome in outcomes)
@@ -205,17 +210,33 @@ async def test_a_tail_goes_on_across_restarts_of_the_server(
 
 
 async def test_a_tail_whose_consumer_is_deleted_makes_another(log: JetStreamLog) -> None:
+    following = asyncio.ensure_future(tail(log, 0, 11))
     await all_of(log, *(on_task(f"t{i}") for i in range(10)))
-    async with aclosing(log.follow(0)) as batches:  # type: ignore[type-var]
-        seen = [fact.sequence for fact in await anext(batches)]
-        names = msgspec.json.decode(await log._ask("CONSUMER.NAMES.PLANS", b""))["consumers"]
-        assert len(names) == 1
-        coming = asyncio.ensure_future(anext(batches))
-        await log._ask(f"CONSUMER.DELETE.PLANS.{names[0]}", b"")
-        await until(lambda: log.new_consumers == 1)
-        await won(log, on_task("late"))
-        seen += [fact.sequence for fact in await asyncio.wait_for(coming, 20)]
-    assert seen == list(range(1, 12))
+    async with asyncio.timeout(20):
+        while not (names := await consumers(log)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await log._ask(f"CONSUMER.DELETE.PLANS.{names[0]}", b"")
+    await until(lambda: log.new_consumers >= 1)
+    await won(log, on_task("late"))
+    assert [fact.sequence for fact in await following] == list(range(1, 12))
+
+
+async def test_a_message_lost_on_the_way_is_noticed_and_read_again(
+    log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived = Follower._deliver
+    count = 0
+
+    def lossy(self: Follower, *message: bytes) -> None:
+        nonlocal count
+        count += 1
+        if count not in {7, 150}:
+            arrived(self, *message)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Follower, "_deliver", lossy)
+    await all_of(log, *(on_task(f"t{i}") for i in range(100)))
+    assert [fact.sequence for fact in await tail(log, 0, 100)] == list(range(1, 101))
+    assert log.new_consumers >= 1
 
 
 async def test_a_tail_that_is_read_slowly_loses_nothing(log: JetStreamLog) -> None:
@@ -228,6 +249,7 @@ async def test_a_tail_that_is_read_slowly_loses_nothing(log: JetStreamLog) -> No
             if seen[-1] == 12_000:
                 break
     assert seen == list(range(1, 12_001))
+    assert log.new_consumers == 0
 
 
 async def test_large_facts_pass_through_the_tail(log: JetStreamLog) -> None:
@@ -235,14 +257,16 @@ async def test_large_facts_pass_through_the_tail(log: JetStreamLog) -> None:
     for i in range(24):
         await won(log, on_task(f"t{i}", 0, large))
     assert len(await tail(log, 0, 24)) == 24
+    assert log.new_consumers == 0
     assert len(await log.read("p")) == 24
 
 
 async def test_closing_a_tail_leaves_no_consumer_behind(log: JetStreamLog) -> None:
     await won(log, on_plan("p"))
     await tail(log, 0, 1)
-    names = msgspec.json.decode(await log._ask("CONSUMER.NAMES.PLANS", b""))["consumers"]
-    assert not names
+    async with asyncio.timeout(20):
+        while await consumers(log):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_a_stream_that_is_gone_ends_the_tail(log: JetStreamLog) -> None:

@@ -374,7 +374,8 @@ async def test_our_own_write_still_in_flight_is_not_taken_for_a_rival(
     appender: Appender, log: FakeLog
 ) -> None:
     in_flight = Refused(WRONG_SEQUENCE_IN_FLIGHT, "wrong last sequence")
-    log.faults = [landed_but(log, Unknown("time-out")), answered(in_flight)]
+    # Refused because it is in flight, and not yet to be seen: asking once more shows it.
+    log.faults = [answered(Unknown("time-out")), answered(in_flight), landed_but(log, in_flight)]
     assert await appender.append(draft("t")) == Appended(1)
 
 
