@@ -153,30 +153,41 @@ def _same_content(a: Submitted, b: Submitted) -> bool:
 def _about_plan(
     command: commands.Pause | commands.Resume | commands.Cancel | commands.Finish, plan: Plan
 ) -> Decision:
-    status = plan.status
     match command:
         case commands.Pause():
-            if status == "PAUSED":
-                return Duplicate(plan.sequence)
-            if status not in ("READY", "RUNNING"):
-                return NotAllowed(status, f"a plan that is {status} cannot be paused")
-            return _on_plan(plan, Paused(reason=command.reason))
+            return _pause(command, plan)
         case commands.Resume():
-            if status in ("READY", "RUNNING"):
-                return Duplicate(plan.sequence)
-            if status != "PAUSED":
-                return NotAllowed(status, f"a plan that is {status} cannot be resumed")
-            return _on_plan(plan, Resumed(reason=command.reason))
+            return _resume(command, plan)
         case commands.Cancel():
-            if status == "CANCELLED":
-                return Duplicate(plan.sequence)
-            if status == "COMPLETED" or plan.finished_at is not None:
-                return NotAllowed(status, f"a plan that is {status} cannot be cancelled")
-            return _on_plan(plan, Cancelled(reason=command.reason))
+            return _cancel(command, plan)
         case commands.Finish():
             return _finish(plan)
         case _:
             assert_never(command)
+
+
+def _pause(command: commands.Pause, plan: Plan) -> Decision:
+    if plan.status == "PAUSED":
+        return Duplicate(plan.sequence)
+    if plan.status not in ("READY", "RUNNING"):
+        return NotAllowed(plan.status, f"a plan that is {plan.status} cannot be paused")
+    return _on_plan(plan, Paused(reason=command.reason))
+
+
+def _resume(command: commands.Resume, plan: Plan) -> Decision:
+    if plan.status in ("READY", "RUNNING"):
+        return Duplicate(plan.sequence)
+    if plan.status != "PAUSED":
+        return NotAllowed(plan.status, f"a plan that is {plan.status} cannot be resumed")
+    return _on_plan(plan, Resumed(reason=command.reason))
+
+
+def _cancel(command: commands.Cancel, plan: Plan) -> Decision:
+    if plan.status == "CANCELLED":
+        return Duplicate(plan.sequence)
+    if plan.status == "COMPLETED" or plan.finished_at is not None:
+        return NotAllowed(plan.status, f"a plan that is {plan.status} cannot be cancelled")
+    return _on_plan(plan, Cancelled(reason=command.reason))
 
 
 def _on_plan(plan: Plan, event: Event) -> Accept:
@@ -213,7 +224,7 @@ def _about_task(command: commands.Command, plan: Plan, task: Task, now: float) -
         case commands.Expire():
             return _expire(plan, task, now)
         case commands.OwnerCommand():
-            return _owned(command, plan, task)
+            return _owned(command, task)
         case _:
             return Invalid(f"{type(command).__name__} is not a command about a task")
 
@@ -273,7 +284,7 @@ def _expire(plan: Plan, task: Task, now: float) -> Decision:
     )
 
 
-def _owned(command: commands.OwnerCommand, plan: Plan, task: Task) -> Decision:
+def _owned(command: commands.OwnerCommand, task: Task) -> Decision:
     if complaint := _verdict_complaint(command, task):
         return Invalid(complaint)
     holds = task.owner == command.owner and task.attempt == command.attempt
