@@ -72,7 +72,8 @@ class Client:
         self.caught_up = False
         self.open = True
         self._word = opening.word
-        self._last_id = opening.asked
+        # Who gave no cursor gets one at once, even on an empty log: a cut must lose nothing.
+        self._last_id = -1 if opening.outcome == "fresh" else opening.asked
 
     def greet(self, opening: Opening, heartbeat_s: float, retry_ms: int) -> None:
         """Say hello, and what cannot be honoured. Raises Gone."""

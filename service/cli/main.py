@@ -213,12 +213,17 @@ def _add_events(commands: Commands) -> None:
         "events",
         _events,
         says="print events as they happen",
-        more="Each event is one JSON line. A lost connection is resumed where it broke off.\n\n"
+        more="A lost connection is resumed where it broke off. Heartbeats come only if named in\n"
+        "--types. A plan's own stream ends with the plan.\n\n"
         "examples:\n"
         "  holdfast events --plan demo\n"
-        "  holdfast events --after 0",
+        "  holdfast events --types task.failed,plan.finished\n"
+        "  holdfast events --after 0 --json",
     )
     command.add_argument("--plan", metavar="ID", help="only this plan, from its beginning")
+    command.add_argument("--task", metavar="ID", help="only the tasks with this id")
+    command.add_argument("--types", metavar="LIST", help="only these types, separated by commas")
+    command.add_argument("--json", action="store_true", help="each event as one JSON line")
     command.add_argument("--after", type=int, metavar="N", help="only what follows sequence N")
     _add_client_flags(command)
 
@@ -226,7 +231,14 @@ def _add_events(commands: Commands) -> None:
 def _events(given: argparse.Namespace) -> int:
     from service.cli.events import events  # noqa: PLC0415 - see _serve
 
-    return events(_client(given), plan_id=given.plan, after=given.after)
+    return events(
+        _client(given),
+        plan_id=given.plan,
+        task_id=given.task,
+        types=given.types,
+        after=given.after,
+        as_json=given.json,
+    )
 
 
 def _add_rebuild(commands: Commands) -> None:

@@ -6,7 +6,7 @@ import msgspec
 from litestar import MediaType, Request, Response, get
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, PathParameter, QueryParameter
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from projections.feed import Feed, NoStream
@@ -129,20 +129,20 @@ _PLAN_RESPONSES = _RESPONSES | {
     404: _problem("`not_found`"),
 }
 
-OptionalId = Annotated[str | None, Parameter(required=False)]
+OptionalId = Annotated[str | None, QueryParameter(required=False)]
 After = Annotated[
     str | None,
-    Parameter(
+    QueryParameter(
         required=False,
         description="the sequence of the last event seen; 0 is the beginning of the log",
     ),
 ]
 Types = Annotated[
-    str | None, Parameter(required=False, description="event types, separated by commas")
+    str | None, QueryParameter(required=False, description="event types, separated by commas")
 ]
 LastEventId = Annotated[
     str | None,
-    Parameter(header="Last-Event-ID", required=False, description="wins over `after`"),
+    HeaderParameter(name="Last-Event-ID", required=False, description="wins over `after`"),
 ]
 
 
@@ -174,7 +174,7 @@ async def all_events(
 async def plan_events(
     request: Request[Any, Any, Any],
     state: State,
-    plan_id: str,
+    plan_id: Annotated[str, PathParameter()],
     task_id: OptionalId = None,
     types: Types = None,
     after: After = None,

@@ -44,7 +44,8 @@ class Counts:
         name = name + "".join(f" {value}" for value in labels.values())
         self.sums[name] = self.sums.get(name, 0) + amount
 
-    observe = count
+    def observe(self, name: str, value: float, **_: str) -> None:
+        self.sums[name] = self.sums.get(name, 0) + value
 
     def set(self, name: str, value: float, **_: str) -> None:
         self.sums[name] = value

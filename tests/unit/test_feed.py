@@ -330,7 +330,7 @@ async def test_who_takes_nothing_is_ended_and_nobody_else_notices(
 
 
 async def test_who_is_slow_comes_back_without_loss(world: World) -> None:
-    luck = random.Random(1)
+    luck, last = random.Random(1), 0
     _, slow = await world.connect(Watcher(lambda: luck.choice((0, 3, 20))))
     async with running(world):
         for _ in range(50):
