@@ -1,0 +1,136 @@
+"""The HTTP application over a core that says what a test tells it to say."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+from litestar import Litestar
+from msgspec import Raw
+
+from projections.views import PlanView, TaskView, moment
+from service.answers import Check, Claim, ClaimRequest, OwnerAnswer
+from service.config import Settings
+from service.core import Core
+from service.http.app import create_app
+from service.metrics import Metrics
+from streams.log import Origin
+from streams.plan.commands import OwnerCommand
+
+TASK = TaskView(
+    plan_id="p", task_id="t", kind="echo", type="worker", status="RUNNING", attempt=1, retry=0,
+    lost=0, owner="w1", lease_until=moment(2e9), claimable_at=None, priority=0,
+    input=Raw(b"{}"), output=Raw(b"null"), error_type=None, error_message=None,
+    feedback=Raw(b"null"), depends_on=(), sequence=3, created_at=moment(1e9),
+    updated_at=moment(1e9),
+)  # fmt: skip
+PLAN = PlanView(
+    plan_id="p", name="", status="RUNNING", priority=0, labels={}, context=Raw(b"{}"),
+    created_at=moment(1e9), finished_at=None, sequence=3, counts={},
+)  # fmt: skip
+CLAIM = Claim(
+    plan_id="p", task_id="t", attempt=1, fencing_token=42, kind="echo", type="worker",
+    input=Raw(b"{}"), context=Raw(b"{}"), dependencies={}, feedback=Raw(b"null"), retry=0,
+    lease_until=moment(2e9), lease_s=15, timeout_s=120,
+)  # fmt: skip
+ACCEPTED = OwnerAnswer(
+    status="accepted", sequence=3, task=TASK, lease_until=TASK.lease_until, cancel_requested=False
+)
+
+
+class FakeCore:
+    """Answers every question with ``answer`` (raised if it is an exception); remembers them."""
+
+    def __init__(self, answer: object = ACCEPTED, settings: Settings | None = None) -> None:
+        self.answer = answer
+        self.settings = settings or Settings()
+        self.metrics = Metrics()
+        self.feed = None
+        self.database = None
+        self.instance_id = "here"
+        self.asked: list[tuple[Any, Origin]] = []
+        self.checks = [Check("log", ok=True, detail="connected")]
+        self.claiming: asyncio.Future[list[Claim]] | None = None
+        self.claim_asked = asyncio.Event()
+
+    def app(self) -> Litestar:
+        return create_app(cast("Core", self))
+
+    def _say(self, what: object, origin: Origin) -> Any:
+        self.asked.append((what, origin))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    async def submit(self, plan_id: str, plan: object, origin: Origin) -> Any:
+        return self._say((plan_id, plan), origin)
+
+    async def operate(self, command: object, origin: Origin) -> Any:
+        return self._say(command, origin)
+
+    async def retry(self, command: object, origin: Origin) -> Any:
+        return self._say(command, origin)
+
+    async def own(self, command: object, origin: Origin) -> Any:
+        return self._say(command, origin)
+
+    async def own_many(self, words: Sequence[OwnerCommand], origin: Origin) -> list[Any]:
+        answers = self.answer if isinstance(self.answer, list) else [self.answer] * len(words)
+        self.asked += [(word, origin) for word in words]
+        return cast("list[Any]", answers)
+
+    async def claim(self, request: ClaimRequest, origin: Origin) -> Any:
+        self.claim_asked.set()
+        if self.claiming is not None:
+            self.asked.append((request, origin))
+            return await self.claiming
+        return self._say(request, origin)
+
+    async def visible(self, min_sequence: int | None) -> None:
+        self._say(min_sequence, Origin())
+
+    async def status(self) -> Any:
+        return self._say("status", Origin())
+
+    def readiness(self) -> list[Check]:
+        return self.checks
+
+
+class Caller:
+    """Speaks ASGI to the application, and can hang up."""
+
+    def __init__(
+        self,
+        core: FakeCore,
+        path: str,
+        *parts: bytes,
+        ends: bool = True,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        self._messages: asyncio.Queue[Any] = asyncio.Queue()
+        for n, part in enumerate(parts, 1):
+            more = n < len(parts) or not ends
+            self._messages.put_nowait({"type": "http.request", "body": part, "more_body": more})
+        self._sent: list[Any] = []
+        self._scope: Any = {
+            "type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
+            "query_string": b"", "headers": [(b"content-type", b"application/json"), *headers],
+            "http_version": "1.1", "scheme": "http", "root_path": "", "state": {},
+        }  # fmt: skip
+        self.running = asyncio.create_task(self._run(core))
+
+    async def _run(self, core: FakeCore) -> None:
+        async def send(message: Any) -> None:
+            self._sent.append(message)
+
+        await core.app()(self._scope, self._messages.get, send)
+
+    def hang_up(self) -> None:
+        self._messages.put_nowait({"type": "http.disconnect"})
+
+    @property
+    def status(self) -> int:
+        return int(self._sent[0]["status"])
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self._sent)

@@ -1,0 +1,142 @@
+"""Metrics are declared once, move by three verbs, and stay a bounded number of series."""
+
+import re
+import threading
+from itertools import product
+
+import pytest
+
+from service.metrics import CATALOGUE, OTHER, Metrics, UndeclaredMetric
+
+
+def series(metrics: Metrics) -> dict[str, float]:
+    """Every sample line of the text exposition, without comments."""
+    text = metrics.exposition()[0].decode()
+    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
+
+
+@pytest.mark.parametrize(
+    ("dotted", "expected"),
+    [
+        ("agent.task.claim.poll.total", "agent_task_claim_poll_total"),
+        ("agent.task.claim.ready.count", "agent_task_claim_ready_count_total"),
+        ("agent.task.execution.tokens", "agent_task_execution_tokens_total"),
+        ("agent.task.claim_to_start.latency", "agent_task_claim_to_start_latency_seconds"),
+        ("agent.projection.lag.seconds", "agent_projection_lag_seconds"),
+        ("agent.projection.lag.events", "agent_projection_lag_events"),
+        ("agent.task.worker.inflight.current", "agent_task_worker_inflight_current"),
+        (
+            "agent.daemon.last_success_timestamp",
+            "agent_daemon_last_success_timestamp_seconds",
+        ),
+    ],
+)
+def test_names_follow_the_rule_of_the_catalogue(dotted: str, expected: str) -> None:
+    assert CATALOGUE[dotted].prometheus_name == expected
+
+
+def test_every_metric_without_labels_is_shown_at_zero_from_the_start() -> None:
+    shown = series(Metrics())
+    for metric in CATALOGUE.values():
+        if not metric.labels:
+            suffix = "_count" if metric.kind == "histogram" else ""
+            assert shown[metric.prometheus_name + suffix] == 0
+
+
+def test_closed_label_sets_are_shown_at_zero_from_the_start() -> None:
+    shown = series(Metrics())
+    for result, kind in product(("completed", "lost"), ("worker", "critic")):
+        assert shown[f'agent_task_execution_total{{result="{result}",task_type="{kind}"}}'] == 0
+
+
+def test_a_daemon_that_is_not_run_here_is_not_shown() -> None:
+    assert not [name for name in series(Metrics()) if name.startswith("agent_daemon_")]
+
+
+def test_the_three_verbs_move_what_they_name() -> None:
+    metrics = Metrics()
+    metrics.count("agent.task.claim.poll.total")
+    metrics.count("agent.task.execution.tokens", 40, direction="input")
+    metrics.set("agent.task.backlog.current", 7, lane="ready")
+    metrics.observe("agent.loop.lag", 0.3, loop="api")
+    shown = series(metrics)
+    assert shown["agent_task_claim_poll_total"] == 1
+    assert shown['agent_task_execution_tokens_total{direction="input"}'] == 40
+    assert shown['agent_task_backlog_current{lane="ready"}'] == 7
+    assert shown['agent_loop_lag_seconds_bucket{le="0.25",loop="api"}'] == 0
+    assert shown['agent_loop_lag_seconds_bucket{le="0.5",loop="api"}'] == 1
+
+
+def test_an_unknown_value_of_a_label_becomes_other_and_no_new_series() -> None:
+    metrics = Metrics()
+    before = len(series(metrics))
+    for n in range(1000):
+        metrics.count(
+            "agent.task.execution.failure.total", error_type=f"oops-{n}", task_type="worker"
+        )
+    shown = series(metrics)
+    assert len(shown) == before
+    name = f'agent_task_execution_failure_total{{error_type="{OTHER}",task_type="worker"}}'
+    assert shown[name] == 1000
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "labels"),
+    [
+        ("count", "agent.no.such.thing", {}),
+        ("count", "agent.task.backlog.current", {"lane": "ready"}),
+        ("set", "agent.task.claim.poll.total", {}),
+        ("count", "agent.task.claim.poll.total", {"owner": "w1"}),
+        ("count", "agent.task.execution.total", {"result": "completed"}),
+    ],
+)
+def test_what_the_catalogue_does_not_declare_raises(
+    verb: str, name: str, labels: dict[str, str]
+) -> None:
+    with pytest.raises(UndeclaredMetric):
+        getattr(Metrics(), verb)(name, 1, **labels)
+
+
+def test_two_instances_count_apart() -> None:
+    one, other = Metrics(), Metrics()
+    one.count("agent.task.claim.poll.total")
+    assert series(other)["agent_task_claim_poll_total"] == 0
+
+
+def test_no_count_is_lost_between_threads() -> None:
+    metrics = Metrics()
+
+    def work() -> None:
+        for _ in range(5_000):
+            metrics.count("agent.task.claim.success.total")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert series(metrics)["agent_task_claim_success_total"] == 20_000
+
+
+def test_openmetrics_is_spoken_to_whom_asks_for_it() -> None:
+    body, media_type = Metrics().exposition("application/openmetrics-text; version=nonsense")
+    assert media_type.startswith("application/openmetrics-text")
+    assert body.endswith(b"# EOF\n")
+    assert b"_created" not in body
+    assert re.search(rb"^agent_task_claim_poll_total 0\.0$", body, re.MULTILINE)
+
+
+def test_one_metric_is_shown_with_its_values() -> None:
+    metrics = Metrics()
+    metrics.observe("agent.task.claim.execution_attempt", 2)
+    shown = metrics.shown("agent.task.claim.execution_attempt")
+    assert shown is not None
+    (value,) = shown.values
+    assert value.buckets is not None
+    assert (value.count, value.sum, value.buckets["1.0"], value.buckets["2.0"]) == (1, 2, 0, 1)
+    assert metrics.shown("agent.nothing") is None
+
+
+def test_every_series_that_can_exist_is_few() -> None:
+    assert len(series(Metrics())) < 800
