@@ -32,7 +32,8 @@ from streams.plan.events import (
     Submitted,
     Verdict,
 )
-from streams.plan.state import Plan, begin, evolve
+from streams.plan.evolve import begin, evolve
+from streams.plan.state import Plan
 from tests.property.dice import effort, plans
 from tests.property.history import check_history
 from tests.unit.desk_story import Instance, LogTime
@@ -147,7 +148,9 @@ class Machine(RuleBasedStateMachine):
         """Somebody puts a fact in the log by hand; it may even make sense."""
         event = self.forged(kind, f"w-{by}", attempt)
         task = "" if isinstance(event, Finished) else f".t{dice % 7}"
-        self.log.publish(f"plans.{self.plan_ids[dice % len(self.plan_ids)]}{task}", encode_payload(event))
+        self.log.publish(
+            f"plans.{self.plan_ids[dice % len(self.plan_ids)]}{task}", encode_payload(event)
+        )
 
     # -- what the rules are made of ---------------------------------------------------------
 
@@ -302,7 +305,11 @@ class Machine(RuleBasedStateMachine):
             assert isinstance(fact, Fact)
             if fact.plan_id in fresh:
                 ignored = evolve(
-                    fresh[fact.plan_id], fact.task_id, fact.event, sequence=fact.sequence, at=fact.at
+                    fresh[fact.plan_id],
+                    fact.task_id,
+                    fact.event,
+                    sequence=fact.sequence,
+                    at=fact.at,
                 )
             elif isinstance(fact.event, Submitted):
                 ignored = None
