@@ -252,7 +252,9 @@ class Feed:
     def _fail(self, client: Client, reason: str) -> None:
         """Give up on a client that cannot be written to."""
         self._meter.count("agent.sse.push.fail.total", reason=reason)
-        log.warning("sse_push_failed", client=client.sink.name, cursor=client.cursor, reason=reason)
+        # That somebody hangs up while an event is on its way is everyday life.
+        say = log.info if reason == "disconnected" else log.warning
+        say("sse_push_failed", client=client.sink.name, cursor=client.cursor, reason=reason)
         self._channels.part(client)
         client.end("slow_consumer")
 
