@@ -10,7 +10,7 @@ from service.core import Core
 from service.http import commands, leases, ops, queries
 from service.http.access import Access, read_tokens
 from service.http.events import all_events, plan_events
-from service.http.openapi import Schemas, document, operation_of
+from service.http.openapi import Schemas, complete, document, operation_of
 from service.http.reply import tell
 from service.http.routes import Route, litestar_handler
 from service.http.tracing import name_answer
@@ -28,7 +28,7 @@ def create_app(core: Core) -> Litestar:
     tokens_file = core.settings.auth.tokens_file
     access = Access(read_tokens(tokens_file) if tokens_file else None)
     schemas = Schemas(ROUTES)
-    return Litestar(
+    app = Litestar(
         route_handlers=[
             *(litestar_handler(row, core, access, operation_of(row, schemas)) for row in ROUTES),
             Router("/", route_handlers=[all_events, plan_events], guards=[access.guard]),
@@ -36,9 +36,11 @@ def create_app(core: Core) -> Litestar:
         state=State({"core": core}),
         before_send=[name_answer],
         exception_handlers={Exception: _tell},
-        openapi_config=document(schemas, _version()),
+        openapi_config=document(_version()),
         logging_config=None,
     )
+    complete(app.openapi_schema, schemas)
+    return app
 
 
 class _Told(Response[bytes]):

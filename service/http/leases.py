@@ -43,7 +43,7 @@ from service.http.schemas import (
 from streams.log import TooLarge
 from streams.plan import commands
 from streams.plan.decide import Current, GuardReject
-from streams.plan.events import TokenUsage, Verdict
+from streams.plan.events import NOTHING, TokenUsage, Verdict
 
 ABANDONED = "whoever claimed it hung up before the answer"
 
@@ -239,7 +239,7 @@ async def release_task(call: Call[ReleaseBody]) -> Reply:
 
 
 def _given(progress: Raw | UnsetType) -> Raw | None:
-    return progress if isinstance(progress, Raw) and progress != b"null" else None
+    return progress if isinstance(progress, Raw) and progress != NOTHING else None
 
 
 def _complete(

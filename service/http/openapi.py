@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Components, Operation, Schema
+from litestar.openapi.spec import Components, OpenAPI, Operation, Schema
 
 from service.http.problems import PROBLEM_TYPE, PROBLEMS, Problem
 from service.http.reply import JSON_TYPE
@@ -186,15 +186,22 @@ def _refusals(row: Route[Any]) -> dict[int, list[str]]:
     return dict(sorted(found.items()))
 
 
-def document(schemas: Schemas, version: str) -> OpenAPIConfig:
+def document(version: str) -> OpenAPIConfig:
     """Litestar's configuration: served at /schema/openapi.json, without pages that need a CDN."""
-    components = {name: Verbatim(content=each) for name, each in schemas.components.items()}
     return OpenAPIConfig(
         title="Holdfast",
         version=version,
         description=DESCRIPTION,
-        components=Components(schemas=components),  # pyright: ignore[reportArgumentType]
+        components=Components(schemas={}),
         render_plugins=[JsonRenderPlugin()],
         path="/schema",
         use_handler_docstrings=True,
     )
+
+
+def complete(described: OpenAPI, schemas: Schemas) -> None:
+    """Add the Structs' schemas, which Litestar forgets as soon as it finds one of its own."""
+    known = described.components.schemas if described.components else None
+    if known is None:
+        raise TypeError("Litestar's document has no place for schemas")
+    known.update({name: Verbatim(content=each) for name, each in schemas.components.items()})

@@ -17,7 +17,7 @@ from projections.pages import BadCursor
 from service.answers import Behind, Contended, Refused
 from streams.log import LogFull, LogUnavailable, TooLarge
 from streams.plan.decide import Current, GuardReject, Invalid, NotAllowed, NotFound, PlanExists
-from streams.plan.state import PlanStatus, TaskStatus
+from streams.plan.lifecycle import PlanStatus, TaskStatus
 
 PROBLEM_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1

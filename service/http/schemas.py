@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 from projections.pages import MAX_LIMIT
 from service.config import MAX_LEASE_S
 from streams.plan.events import EMPTY_OBJECT, NOTHING, FailureRule, JoinRule, TaskType
-from streams.plan.state import ExecutionStatus, PlanStatus, TaskStatus
+from streams.plan.lifecycle import ExecutionStatus, PlanStatus, TaskStatus
 
 MAX_TASKS = 10_000
 MAX_BATCH = 500

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 from litestar.testing import AsyncTestClient
+from msgspec import Raw
 
 from service.answers import Claim, Submission
 from service.config import AuthSettings, ConfigError, Settings
@@ -55,7 +56,7 @@ async def test_progress_that_is_null_is_no_progress() -> None:
     async with AsyncTestClient(core.app()) as client:
         await client.post(f"{OWNED}/heartbeat", json=WHO | {"progress": None})
         await client.post(f"{OWNED}/heartbeat", json=WHO | {"progress": 0})
-    assert [command.progress for command, _ in core.asked] == [None, b"0"]
+    assert [command.progress for command, _ in core.asked] == [None, Raw(b"0")]
 
 
 # -- plans ------------------------------------------------------------------------------------

@@ -1,0 +1,39 @@
+"""A real instance behind a real socket, with an embedded nats-server of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from service.app import Instance, running
+from service.config import load_settings
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path, **flags: object
+) -> AsyncIterator[tuple[Instance, httpx.AsyncClient]]:
+    """An instance with every role on free ports, and a client of it."""
+    settings = load_settings(
+        environment={},
+        directory=folder,
+        flags={
+            "data_dir": str(folder / "data"),
+            "http.port": 0,
+            "nats.port": 0,
+            "sample.enabled": False,
+            **{key.replace("__", "."): value for key, value in flags.items()},
+        },
+    )
+    async with running(settings) as instance:
+        async with httpx.AsyncClient(base_url=instance.http_url, timeout=30) as client:
+            yield instance, client
+
+
+async def until_status(client: httpx.AsyncClient, path: str, status: str) -> None:
+    """Wait until a plan or task shows ``status``."""
+    async with asyncio.timeout(20):
+        while (await client.get(path)).json()["status"] != status:
+            await asyncio.sleep(0.01)
