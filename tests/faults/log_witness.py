@@ -1,0 +1,105 @@
+"""Reads the log past the service, and says what must be true of plans, attempts and executions.
+
+It knows nothing of the fold: it walks the facts one after the other, as an auditor would.
+"""
+
+import asyncio
+from collections import Counter, defaultdict
+
+import msgspec
+import nats
+
+from streams.jetstream import JetStreamLog
+from streams.log import Fact
+from streams.plan.events import (
+    Claimed,
+    Completed,
+    Failed,
+    Finished,
+    Released,
+    Submitted,
+    TaskEvent,
+)
+from tests.property.history import check_history
+
+PAGE = 10_000
+
+TaskName = tuple[str, str]
+_ENDINGS = {Completed: "completed", Failed: "failed", Released: "released"}
+
+
+class Attempt(msgspec.Struct):
+    """One attempt as the log tells it."""
+
+    attempt: int
+    owner: str
+    claimed: int
+    status: str = "running"
+
+
+def last_sequence(nats_url: str) -> int:
+    """The stream's last sequence, asked of NATS with nobody's help."""
+
+    async def ask() -> int:
+        connection = await nats.connect(nats_url, allow_reconnect=False)
+        try:
+            return (await connection.jetstream().stream_info("PLANS")).state.last_seq
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
+
+
+def read_log(nats_url: str) -> list[Fact]:
+    """Every fact, from the first; fails on one that cannot be read."""
+    return asyncio.run(read_log_async(nats_url))
+
+
+async def read_log_async(nats_url: str) -> list[Fact]:
+    """See `read_log`."""
+    log = await JetStreamLog.connect(nats_url)
+    try:
+        facts: list[Fact] = []
+        while page := await log.scan(facts[-1].sequence if facts else 0, PAGE):
+            for fact in page:
+                assert isinstance(fact, Fact), fact
+                facts.append(fact)
+        return facts
+    finally:
+        await log.close()
+
+
+def attempts_in(facts: list[Fact]) -> dict[TaskName, list[Attempt]]:
+    """The attempts of every task. Fails if one is not its only owner's, or does not follow."""
+    check_history((fact, None) for fact in facts)
+    tasks: dict[TaskName, list[Attempt]] = defaultdict(list)
+    for fact in facts:
+        if not isinstance(fact.event, TaskEvent) or fact.task_id is None:
+            continue
+        attempts = tasks[fact.plan_id, fact.task_id]
+        if isinstance(fact.event, Claimed):
+            if attempts and attempts[-1].status == "running":
+                attempts[-1].status = "lost"
+            attempts.append(Attempt(fact.event.attempt, fact.event.owner, fact.sequence))
+        else:
+            attempts[-1].status = _ENDINGS.get(type(fact.event), attempts[-1].status)
+    return dict(tasks)
+
+
+def assert_completed_once(facts: list[Fact]) -> None:
+    """Every task of every plan has exactly one completion, and every plan exactly one end."""
+    completions = Counter(
+        (fact.plan_id, fact.task_id) for fact in facts if isinstance(fact.event, Completed)
+    )
+    wanted = {
+        (fact.plan_id, task.id)
+        for fact in facts
+        if isinstance(fact.event, Submitted)
+        for task in fact.event.tasks
+    }
+    assert set(completions) == wanted, "every task ends COMPLETED"
+    twice = [name for name, count in completions.items() if count != 1]
+    assert not twice, f"completed more than once: {twice}"
+    ends = Counter(fact.plan_id for fact in facts if isinstance(fact.event, Finished))
+    plans = {plan_id for plan_id, _ in wanted}
+    assert ends == dict.fromkeys(plans, 1), "finished exactly once per plan"

@@ -1,0 +1,202 @@
+"""A Holdfast instance as a stranger runs it: a process of its own, that a test may kill and restart.
+
+The process is tied to the thread that starts it, so even a test run that is shot leaves none behind.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import psutil
+
+from service.data_folder import read_holder
+from service.tether import tethered
+
+ROOT = Path(__file__).parents[2]
+START_S = 40.0
+STOP_S = 30.0
+POLL_S = 0.01
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], within_s: float, what: str) -> T:
+    """The first true answer of `condition`; fails, saying what was waited for."""
+    deadline = time.monotonic() + within_s
+    while True:
+        if answer := condition():
+            return answer
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        time.sleep(POLL_S)
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """This process's environment with no other setting of Holdfast than those given.
+
+    A setting is named as its key, with two underscores for the dot: `http__port="0"`.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("HOLDFAST_") and name != "NATS_URL"
+    }
+    wanted = {f"HOLDFAST_{name.upper()}": value for name, value in settings.items()}
+    return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | wanted
+
+
+def run_holdfast(*arguments: str, within_s: float = 60, **settings: str) -> tuple[int, str]:
+    """One command of the command line, to its end: its exit code and all that it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        env=environment(**settings),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=within_s,
+        check=False,
+    )
+    return done.returncode, done.stdout.decode()
+
+
+class ServiceProcess:
+    """`python -m service serve` on a data folder, on free ports; `stop` it at the end.
+
+    Further settings by keyword, as in `environment`. What it prints is kept beside its folder.
+    """
+
+    def __init__(
+        self, data_dir: Path, *, nats_url: str = "", roles: str = "", **settings: str
+    ) -> None:
+        self.data_dir = data_dir
+        self._arguments = ["--roles", roles] if roles else []
+        defaults = {"http__port": "0", "nats__port": "0", "sample__enabled": "false"}
+        self._environment = environment(
+            **defaults | {"data_dir": str(data_dir), "nats__url": nats_url} | settings
+        )
+        self._output = data_dir.with_suffix(".output")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._url = ""
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def url(self) -> str:
+        """Where this life of the process serves; empty while it does not."""
+        if not self._url and self._process is not None:
+            holder = read_holder(self.data_dir)
+            if holder is not None and holder.pid == self.pid:
+                self._url = holder.http_url
+        return self._url
+
+    @property
+    def nats_url(self) -> str:
+        """Where its log is."""
+        holder = read_holder(self.data_dir)
+        assert holder is not None
+        return holder.nats_url
+
+    @property
+    def output(self) -> str:
+        """Everything that all lives have printed."""
+        return self._output.read_text(errors="replace")
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    def launch(self) -> None:
+        """Start the process, and do not wait for it."""
+        self._url = ""
+        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        with self._output.open("ab") as output:
+            self._process = subprocess.Popen(
+                tethered(sys.executable, "-m", "service", "serve", *self._arguments),
+                env=self._environment,
+                cwd=self.data_dir.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def start(self) -> "ServiceProcess":
+        """Start the process; it is ready on return."""
+        self.launch()
+        self.await_ready()
+        return self
+
+    def await_ready(self, within_s: float = START_S) -> None:
+        until(self._is_ready, within_s, f"the service is ready; it said:\n{self.output[-2000:]}")
+
+    def _is_ready(self) -> bool:
+        assert self.exit_code is None, f"it ended with {self.exit_code}:\n{self.output[-4000:]}"
+        return bool(self.url) and self.readiness()[0] == httpx.codes.OK
+
+    def readiness(self) -> tuple[int, list[str]]:
+        """The status of /readyz, and the names of the checks that fail."""
+        answer = httpx.get(f"{self.url}/readyz", timeout=5)
+        return answer.status_code, answer.json()["failing"]
+
+    def nats_pid(self) -> int | None:
+        """The embedded server's process, None while there is none."""
+        children = psutil.Process(self.pid).children(recursive=True)
+        return next((child.pid for child in children if _is_nats(child)), None)
+
+    def kill_nats(self) -> None:
+        """As a crash of the embedded server; does nothing while there is none."""
+        if (pid := self.nats_pid()) is not None:
+            os.kill(pid, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """As a crash of the service: SIGKILL, and wait until it is gone."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(STOP_S)
+        self._url = ""
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, within_s: float = STOP_S) -> int:
+        """Its exit code, once it has ended by itself."""
+        assert self._process is not None
+        return self._process.wait(within_s)
+
+    def terminate(self, within_s: float = STOP_S) -> int:
+        """Ask it to end; answers its exit code."""
+        self.send(signal.SIGTERM)
+        return self.wait(within_s)
+
+    def stop(self) -> None:
+        """End it, gently or not; for the end of a test."""
+        if self._process is None or self.exit_code is not None:
+            return
+        try:
+            self.terminate(15)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+def _is_nats(process: psutil.Process) -> bool:
+    try:
+        return process.name() == "nats-server"
+    except psutil.NoSuchProcess:
+        return False
+
+
+def is_gone(pid: int) -> bool:
+    """Whether no such process runs any more; a dead one that nobody has buried counts as gone."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
