@@ -10,13 +10,14 @@ from typing import Any
 from projections.board import Board
 from projections.lanes import SharingRule
 from service.metrics import Metrics
-from streams.log import Fact, Origin
 from streams.decider import Accepted, Outcome, transact
+from streams.log import Fact, Origin
 from streams.memory import MemoryLog
 from streams.plan.commands import Command, Submit
 from streams.plan.decide import Duplicate
 from streams.plan.events import Submitted, TaskSpec
-from streams.plan.state import Plan, begin, evolve
+from streams.plan.evolve import begin, evolve
+from streams.plan.state import Plan
 
 
 class LogTime:
@@ -51,6 +52,7 @@ class Instance:
         self.lag_s = lag_s
         self.metrics = Counted()
         self.board = Board(SharingRule(), name)
+        self._latest = 0.0
         self.facts: list[tuple[Fact, str | None]] = []
 
     @property
@@ -59,7 +61,7 @@ class Instance:
 
     def now(self) -> float:
         """Log time as this instance knows it: never ahead of the log's own."""
-        return self.clock.at - self.lag_s
+        return max(self.clock.at - self.lag_s, self._latest)
 
     def knows(self, plan_id: str) -> Plan | None:
         return self.board.knows(plan_id)
@@ -90,7 +92,8 @@ class Instance:
     async def fold(self, at_most: int = 1_000_000) -> None:
         """Catch up with the log, by at most so many facts."""
         for fact in await self.log.scan(self.board.sequence, at_most):
-            ignored = self.board.apply(fact, max(self.now(), fact.at))
+            self._latest = max(self._latest, fact.at)
+            ignored = self.board.apply(fact, self.now())
             if isinstance(fact, Fact):
                 self.facts.append((fact, ignored))
         for plan in self.board.drain():
