@@ -17,14 +17,9 @@ from projections.timers import Timers
 from streams.log import BadFact, Fact
 from streams.plan.decide import can_reclaim
 from streams.plan.events import Claimed, Lane, Paused, Resumed, Retried, Submitted
-from streams.plan.state import (
-    CLAIMABLE,
-    Plan,
-    Task,
-    begin,
-    evolve,
-    mark_unreadable,
-)
+from streams.plan.evolve import begin, evolve, mark_unreadable
+from streams.plan.lifecycle import CLAIMABLE
+from streams.plan.state import Plan, Task
 from streams.subjects import split_subject
 
 RECENT_TASKS = 20_000  # how many tasks of finished plans stay at hand
@@ -94,9 +89,8 @@ class Board:
 
     def _fold(self, fact: Fact, now: float) -> str | None:
         event = fact.event
-        if isinstance(event, Submitted) and fact.task_id is None:
-            if self.knows(fact.plan_id) is None:
-                return self._begin(fact, event, now)
+        if isinstance(event, Submitted) and fact.task_id is None and not self.knows(fact.plan_id):
+            return self._begin(fact, event, now)
         plan = self._wake(fact.plan_id)
         if plan is None:
             return f"there is no plan '{fact.plan_id}'"

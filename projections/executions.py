@@ -10,7 +10,8 @@ from projections.database import Database
 from projections.pages import Page, Selection, checked_limit, key_of, page_of
 from projections.views import ExecutionView, execution_view
 from streams.plan.events import TokenUsage
-from streams.plan.state import ORDINALS_PER_PLAN, Execution, ExecutionStatus
+from streams.plan.lifecycle import ExecutionStatus
+from streams.plan.state import ORDINALS_PER_PLAN, Execution
 
 # Most executions of an old log are completed, without an error and perhaps without a model.
 DDL = """

@@ -11,7 +11,8 @@ from projections.database import Database
 from projections.pages import Page, Selection, checked_limit, key_of, page_of
 from projections.views import PlanView, moment, moment_or_none
 from streams.plan.events import Submitted
-from streams.plan.state import TASK_STATUSES, Plan, PlanStatus, TaskStatus
+from streams.plan.lifecycle import TASK_STATUSES, PlanStatus, TaskStatus
+from streams.plan.state import Plan
 
 # What never changes stands apart: SQLite rewrites whole rows, and a context may be large. Most
 # plans of an old log are COMPLETED, so an index of the others is small and finds the rest.

@@ -19,7 +19,8 @@ from projections.database import Database, DatabaseUnavailable
 from projections.read_models import Pending
 from streams.log import BadFact, Fact, Log, LogUnavailable
 from streams.plan.events import Submitted
-from streams.plan.state import Plan, begin, evolve, mark_unreadable
+from streams.plan.evolve import begin, evolve, mark_unreadable
+from streams.plan.state import Plan
 from streams.subjects import split_subject
 
 SLICE = 200  # facts folded before the loop is given back

@@ -11,7 +11,8 @@ from projections.database import Database
 from projections.pages import Page, Selection, checked_limit, key_of, page_of
 from projections.views import TaskView, task_view
 from streams.plan.events import NOTHING, TaskSpec
-from streams.plan.state import ORDINALS_PER_PLAN, Result, Task, TaskStatus
+from streams.plan.lifecycle import TaskStatus
+from streams.plan.state import ORDINALS_PER_PLAN, Result, Task
 
 # The spec stands apart: SQLite rewrites whole rows, and an input may be large. The owner is set
 # while a task runs, and most tasks of an old log are COMPLETED: those indexes stay small.

@@ -11,14 +11,8 @@ import msgspec
 from msgspec import Raw
 
 from streams.plan.events import TaskType, TokenUsage
-from streams.plan.state import (
-    Execution,
-    ExecutionStatus,
-    Plan,
-    PlanStatus,
-    Task,
-    TaskStatus,
-)
+from streams.plan.lifecycle import ExecutionStatus, PlanStatus, TaskStatus
+from streams.plan.state import Execution, Plan, Task
 
 
 class PlanView(msgspec.Struct, kw_only=True):

@@ -99,7 +99,10 @@ class Complete(OwnerCommand, frozen=True, kw_only=True):
 
 
 class Fail(OwnerCommand, frozen=True, kw_only=True):
-    """Report failure; ``retry_in_s`` overrides the backoff, ``timeout_retry_max`` bounds time-outs."""
+    """Report failure; ``retry_in_s`` overrides the backoff.
+
+    ``timeout_retry_max`` bounds how many time-outs are tried again.
+    """
 
     error_type: str
     error_message: str = ""

@@ -27,17 +27,9 @@ from streams.plan.events import (
     Started,
     Submitted,
 )
+from streams.plan.lifecycle import CLAIMABLE, PlanStatus, TaskStatus
 from streams.plan.retry import backoff_s
-from streams.plan.state import (
-    CLAIMABLE,
-    LEASE_EXPIRED,
-    TIMEOUT,
-    Plan,
-    PlanStatus,
-    Result,
-    Task,
-    TaskStatus,
-)
+from streams.plan.state import LEASE_EXPIRED, TIMEOUT, Plan, Result, Task
 
 
 class Accept(msgspec.Struct, frozen=True):

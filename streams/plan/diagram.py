@@ -7,7 +7,7 @@ ARCHITECTURE.md holds the drawing between BEGIN and END; a test compares it with
 from collections.abc import Iterable
 from itertools import groupby
 
-from streams.plan.state import ENDED, TRANSITIONS, Transition
+from streams.plan.lifecycle import ENDED, TRANSITIONS, Transition
 
 BEGIN = "<!-- lifecycle:begin -->"
 END = "<!-- lifecycle:end -->"

@@ -11,7 +11,8 @@ from streams.log import Fact
 from streams.plan import commands
 from streams.plan.decide import Accept, decide
 from streams.plan.events import Event, Heartbeat, Submitted, TaskSpec, TokenUsage, Verdict
-from streams.plan.state import Plan, Task, begin, evolve
+from streams.plan.evolve import begin, evolve
+from streams.plan.state import Plan, Task
 
 PLANS = ("p1", "p2", "p3")
 TASKS = ("a", "b", "c", "d")

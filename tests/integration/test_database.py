@@ -20,7 +20,8 @@ from projections.database import (
 from projections.read_models import SCHEMA, Pending, open_read_models, restore
 from projections.verify import compare
 from streams.plan.events import Claimed, Heartbeat, Submitted, TaskSpec
-from streams.plan.state import Plan, begin, evolve
+from streams.plan.evolve import begin, evolve
+from streams.plan.state import Plan
 from tests.integration.read_models_world import History, folded_into
 
 

@@ -12,7 +12,8 @@ from projections.pages import Page
 from projections.read_models import Pending
 from projections.views import execution_view, plan_view, task_view
 from streams.plan.events import Claimed, Completed, Failed, Submitted, TaskSpec
-from streams.plan.state import Plan, begin, evolve
+from streams.plan.evolve import begin, evolve
+from streams.plan.state import Plan
 from tests.integration.read_models_world import History, folded_into
 
 Ask = Callable[..., Awaitable[Page[Any]]]

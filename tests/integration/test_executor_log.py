@@ -14,7 +14,7 @@ from service.answers import ClaimRequest, Submission
 from service.app import Instance, running
 from service.config import load_settings
 from service.core import Core
-from streams.log import Origin
+from streams.log import Fact, Origin
 from streams.plan import commands
 from streams.plan.events import Submitted, TaskSpec
 from streams.plan.state import Task
@@ -92,7 +92,7 @@ async def test_a_plan_with_files_a_join_and_a_critic_is_carried_out(
         await submit(core, "p", *counts, join, critic)
         await until(lambda: core.knows("p") is None or core.knows("p").finished_at)  # pyright: ignore[reportOptionalMemberAccess]
         facts = await core.log.read("p")
-    names = [type(fact.event).__name__ for fact in facts if hasattr(fact, "event")]
+    names = [type(fact.event).__name__ for fact in facts if isinstance(fact, Fact)]
     assert names.count("Completed") == 4
     assert names[-1] == "Finished"
     assert facts[-1].event.status == "COMPLETED"  # pyright: ignore[reportAttributeAccessIssue]

@@ -24,7 +24,8 @@ from streams.log import Origin
 from streams.plan import commands, events
 from streams.plan.commands import OwnerCommand
 from streams.plan.decide import Accept, Duplicate, decide
-from streams.plan.state import Plan, Task, begin, evolve
+from streams.plan.evolve import begin, evolve
+from streams.plan.state import Plan, Task
 
 PATIENCE_S = 10.0
 

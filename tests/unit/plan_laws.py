@@ -7,7 +7,8 @@ at every task and every dependency instead.
 from collections import Counter
 from typing import Any
 
-from streams.plan.state import ENDED, TASK_STATUSES, Plan, Task
+from streams.plan.lifecycle import ENDED, TASK_STATUSES
+from streams.plan.state import Plan, Task
 
 
 def check_plan(plan: Plan) -> None:

@@ -17,7 +17,8 @@ from streams.plan import commands
 from streams.plan.commands import Command
 from streams.plan.decide import Accept, Decision, Duplicate, GuardReject, decide
 from streams.plan.events import Event, Submitted, TaskSpec, Verdict
-from streams.plan.state import Plan, Task, begin, evolve, mark_unreadable
+from streams.plan.evolve import begin, evolve, mark_unreadable
+from streams.plan.state import Plan, Task
 from tests.unit.plan_laws import check_plan
 
 PLAN = "p"

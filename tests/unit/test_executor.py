@@ -391,6 +391,22 @@ async def test_progress_is_shown_coalesced_and_never_after_the_result() -> None:
     assert isinstance(world.core.said[-1], commands.Complete)
 
 
+async def test_a_result_waits_for_the_progress_that_is_on_its_way() -> None:
+    core = FakeCore()
+    arrives = asyncio.Event()
+    core.hold = lambda word: arrives if isinstance(word, commands.Progress) else None
+    async with executing(core, executor__handlers=USER_HANDLERS) as world:
+        core.submit("p", spec("t", "shows", {"seconds": 0.2}))
+        await core.until(lambda: core.words(commands.Progress), "it is on its way")
+        await core.until(lambda: not world.executor.snapshot().in_flight, "the handler ended")
+        core.submit("q", spec("t", "echo"))
+        await world.finished("q", "t")
+        assert not core.words(commands.Complete, "t")[:-1], "only q's"
+        arrives.set()
+        await world.finished("p", "t")
+    assert not core.refused
+
+
 # -- when the log is in trouble ---------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from streams.plan.diagram import BEGIN, END, block, diagram
-from streams.plan.state import TRANSITIONS, Transition
+from streams.plan.lifecycle import TRANSITIONS, Transition
 
 ARCHITECTURE = Path(__file__).parents[2] / "ARCHITECTURE.md"
 

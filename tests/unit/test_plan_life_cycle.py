@@ -4,7 +4,8 @@ import pytest
 
 from streams.plan.decide import Accept, NotAllowed
 from streams.plan.events import Claimed
-from streams.plan.state import LEASE_EXPIRED, TRANSITIONS
+from streams.plan.lifecycle import TRANSITIONS
+from streams.plan.state import LEASE_EXPIRED
 from tests.unit.plan_story import (
     START_AT,
     accept,
@@ -145,7 +146,11 @@ def test_an_operator_retry_gives_fresh_budgets() -> None:
 
 def test_cancel_ends_every_unfinished_task_at_once() -> None:
     story = given(
-        task("done"), task("running"), task("ready"), task("refining"), task("waiting", after="ready")
+        task("done"),
+        task("running"),
+        task("ready"),
+        task("refining"),
+        task("waiting", after="ready"),
     )
     story.when(run("done"), claim("refining"), fail("refining", retry_in_s=0), claim("running"))
     story.when(cancel).then(

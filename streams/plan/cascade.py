@@ -1,0 +1,110 @@
+"""How one change of status spreads: dependents are judged, a failed plan skips the rest.
+
+The whole wave settles within one fold, so READY and SKIPPED are never stored and never late.
+"""
+
+from streams.plan import dependencies
+from streams.plan.lifecycle import CLAIMABLE, ENDED, MOVES, TaskStatus
+from streams.plan.state import Plan, Task, is_fatal
+
+
+class Cascade:
+    """The consequences of one fact at ``sequence`` and log time ``at``, as they settle."""
+
+    __slots__ = ("at", "plan", "sequence", "wave")
+
+    def __init__(self, plan: Plan, sequence: int, at: float) -> None:
+        self.plan = plan
+        self.sequence = sequence
+        self.at = at
+        self.wave: list[tuple[Task, TaskStatus, TaskStatus]] = []
+
+    def touch(self, task: Task) -> None:
+        """Note that this fact changed ``task``."""
+        task.sequence = self.sequence
+        task.updated_at = self.at
+        self.plan.touched[task.spec.id] = task
+        self.plan.latest.append(task)
+
+    def move(self, task: Task, trigger: str) -> None:
+        """The one door: change a status by a row of TRANSITIONS (KeyError: there is none)."""
+        before = task.status
+        after = MOVES[before, trigger]
+        self.touch(task)
+        if before == after:
+            return
+        counts = self.plan.counts
+        counts[before] -= 1
+        counts[after] += 1
+        self.plan.fatal -= is_fatal(task)
+        task.status = after
+        self.plan.fatal += is_fatal(task)
+        if after in ENDED or before in ENDED:
+            task.settled_sequence = self.sequence
+            self.wave.append((task, before, after))
+        if after in ENDED or after == "PENDING":
+            task.claimable_at = None
+        elif after == "READY":
+            task.claimable_at = self.at
+
+    def judge(self, task: Task) -> None:
+        """Derive where a waiting task stands now."""
+        if task.status not in ("PENDING", "READY"):
+            return
+        verdict = dependencies.judge(task.spec, task.completed, task.done, task.ended)
+        if verdict == "READY" and self.waits_for_target(task):
+            verdict = "PENDING"
+        if verdict == task.status:
+            return
+        match verdict:
+            case "READY":
+                self.move(task, "dependencies satisfied")
+            case "PENDING":
+                self.move(task, "dependency reopened")
+            case "SKIPPED":
+                self.move(task, "dependencies unsatisfiable")
+
+    def wait_again(self, task: Task) -> None:
+        """What was reopened while an attempt ran is waited for by the next one."""
+        if task.status in CLAIMABLE and self.waits_for_target(task):
+            self.move(task, "target reopened")
+        else:
+            self.judge(task)
+
+    def waits_for_target(self, task: Task) -> bool:
+        """Whether this is a critic whose target is still being worked on."""
+        target = task.spec.target
+        return target is not None and self.plan.tasks[target].status not in ENDED
+
+    def spread(self) -> list[Task]:
+        """Carry ended and reopened tasks into their dependents' tallies; answers these."""
+        reached: list[Task] = []
+        for task, before, after in self.wave:
+            rule = task.spec.on_failure
+            old = dependencies.outcome(before, rule)
+            new = dependencies.outcome(after, rule)
+            for dependent in task.dependents:
+                dependent.completed += new.completed - old.completed
+                dependent.done += new.done - old.done
+                dependent.ended += new.ended - old.ended
+            reached += task.dependents
+        self.wave = []
+        return reached
+
+    def settle(self) -> None:
+        """Let ended and reopened tasks change what waits for them, until nothing moves."""
+        while self.wave:
+            for dependent in self.spread():
+                self.judge(dependent)
+        if self.plan.fatal and not self.plan.cancelled:
+            self.skip_the_rest()
+
+    def skip_the_rest(self) -> None:
+        """What has not begun in a failed plan never will, unless an operator retries."""
+        counts = self.plan.counts
+        if not counts["PENDING"] + counts["READY"] + counts["REFINING"]:
+            return
+        for task in self.plan.tasks.values():
+            if task.status in ("PENDING", "READY", "REFINING"):
+                self.move(task, "plan failed")
+        self.spread()

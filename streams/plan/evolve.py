@@ -1,0 +1,313 @@
+"""`evolve`: one fact folded into a plan; and `begin`, the fact that starts one.
+
+A fact that the life cycle does not allow, or whose owner and attempt do not hold the lease, is
+*ignored*: the fold answers with the reason, changes nothing but the subject's last sequence, and
+whoever folds counts it. So a fact that someone published by hand cannot corrupt a plan.
+"""
+
+from typing import assert_never
+
+from msgspec import Raw
+
+from streams.plan.cascade import Cascade
+from streams.plan.events import (
+    Cancelled,
+    Claimed,
+    Completed,
+    Event,
+    Failed,
+    Finished,
+    Heartbeat,
+    Paused,
+    Progress,
+    Released,
+    Resumed,
+    Retried,
+    Started,
+    Submitted,
+)
+from streams.plan.lifecycle import CLAIMABLE, ENDED, TASK_STATUSES, ExecutionStatus
+from streams.plan.state import ORDINALS_PER_PLAN, TIMEOUT, Execution, Plan, Result, Task, connect
+
+
+def begin(plan_id: str, event: Submitted, *, sequence: int, at: float) -> Plan:
+    """The plan that a ``submitted`` fact starts.
+
+    Raises KeyError, with the name, when a task names one that is not in the plan: `decide` lets no
+    such plan into the log, but somebody may have published it by hand.
+    """
+    tasks = {
+        spec.id: Task(spec=spec, ordinal=sequence * ORDINALS_PER_PLAN + position)
+        for position, spec in enumerate(event.tasks)
+    }
+    plan = Plan(
+        plan_id=plan_id,
+        spec=event,
+        created_at=at,
+        first_sequence=sequence,
+        sequence=sequence,
+        subject_sequence=sequence,
+        tasks=tasks,
+        counts=dict.fromkeys(TASK_STATUSES, 0),
+    )
+    plan.counts["PENDING"] = len(tasks)
+    connect(plan)
+    fold = _Fold(plan, sequence, at)
+    for task in tasks.values():
+        fold.touch(task)
+        fold.judge(task)
+    fold.settle()
+    return plan
+
+
+def evolve(
+    plan: Plan, task_id: str | None, event: Event, *, sequence: int, at: float
+) -> str | None:
+    """Fold one fact into ``plan``, in place; answers why it was ignored, or None.
+
+    ``sequence`` is the fact's log sequence, ``at`` its log time (seconds since the epoch).
+    """
+    plan.latest = []
+    fold = _Fold(plan, sequence, at)
+    if task_id is None:
+        plan.subject_sequence = sequence
+        return fold.plan_fact(event)
+    task = plan.tasks.get(task_id)
+    if task is None:
+        return f"the plan has no task '{task_id}'"
+    task.subject_sequence = sequence
+    plan.touched[task_id] = task  # even if ignored: the next expectation has changed
+    return fold.task_fact(task, event)
+
+
+def mark_unreadable(plan: Plan, task_id: str | None, *, sequence: int) -> None:
+    """Remember that a fact nobody can read stands on this subject: no write may follow it."""
+    if task_id is None:
+        plan.subject_sequence = plan.unreadable_at = sequence
+    elif task := plan.tasks.get(task_id):
+        task.subject_sequence = task.unreadable_at = sequence
+        plan.touched[task_id] = task
+
+
+class _Fold(Cascade):
+    """One fact being folded: it moves tasks, then lets the consequences settle."""
+
+    # -- facts about the plan ---------------------------------------------------------------
+
+    def plan_fact(self, event: Event) -> str | None:
+        ignored = self.changed_plan(event)
+        if ignored is None:
+            self.plan.sequence = self.sequence
+            self.settle()
+        return ignored
+
+    def changed_plan(self, event: Event) -> str | None:
+        match event:
+            case Paused():
+                return self.pause()
+            case Resumed():
+                return self.resume()
+            case Cancelled():
+                return self.cancel()
+            case Retried():
+                return self.retry(event.task_id)
+            case Finished():
+                return self.finish(event)
+            case Submitted():
+                return "submitted a second time"
+            case _:
+                return "a task's fact on a plan's subject"
+
+    def pause(self) -> str | None:
+        if self.plan.status not in ("READY", "RUNNING"):
+            return f"paused while {self.plan.status}"
+        self.plan.paused = True
+        return None
+
+    def resume(self) -> str | None:
+        if self.plan.status != "PAUSED":
+            return f"resumed while {self.plan.status}"
+        self.plan.paused = False
+        return None
+
+    def finish(self, event: Finished) -> str | None:
+        if not self.plan.can_finish or event.status != self.plan.status:
+            return f"finished as {event.status} while {self.plan.status}"
+        self.plan.finished_at = self.at
+        return None
+
+    def cancel(self) -> str | None:
+        if self.plan.cancelled or self.plan.finished_at is not None:
+            return f"cancelled while {self.plan.status}"
+        self.plan.cancelled = True
+        for task in self.plan.tasks.values():
+            if task.status in ENDED:
+                continue
+            if task.status == "RUNNING":
+                self.end_attempt(task, "cancelled")
+            self.move(task, "plan cancelled")
+        return None
+
+    def retry(self, task_id: str) -> str | None:
+        plan = self.plan
+        task = plan.tasks.get(task_id)
+        if task is None or task.status != "FAILED" or plan.cancelled:
+            return f"retried '{task_id}', which is not FAILED in a plan that can go on"
+        plan.finished_at = None
+        task.retry = task.lost = task.timeouts = 0
+        self.move(task, "retried")
+        self.reopen_critics(task)
+        for other in plan.tasks.values():
+            if other.status == "SKIPPED":
+                self.move(other, "plan retried")
+        # Tallies first: a skipped task judged before its own skipped dependency has moved
+        # would see it as ended and be skipped for ever.
+        self.spread()
+        for other in plan.tasks.values():
+            self.judge(other)
+        return None
+
+    # -- facts about one attempt ------------------------------------------------------------
+
+    def task_fact(self, task: Task, event: Event) -> str | None:
+        match event:
+            case Claimed():
+                ignored = self.claimed(task, event)
+            case Started() | Heartbeat() | Progress() | Completed() | Failed() | Released():
+                if task.status != "RUNNING" or task.owner != event.owner:
+                    return f"{event.owner} does not hold the lease ({task.status}, {task.owner})"
+                if task.attempt != event.attempt:
+                    return f"attempt {event.attempt} is over, {task.attempt} runs"
+                self.owned(task, event)
+                ignored = None
+            case _:
+                return "a plan's fact on a task's subject"
+        if ignored is None:
+            self.plan.sequence = self.sequence
+            self.settle()
+        return ignored
+
+    def claimed(self, task: Task, event: Claimed) -> str | None:
+        reclaim = task.status == "RUNNING"
+        if task.status not in CLAIMABLE and not reclaim:
+            return f"claimed while {task.status}"
+        if not self.plan.hands_out_tasks:
+            return f"claimed while the plan is {self.plan.status}"
+        if reclaim and task.lost >= task.spec.max_lost_leases:
+            return "reclaimed although no more leases may be lost"
+        if event.attempt != task.attempt + 1:
+            return f"claimed as attempt {event.attempt} after attempt {task.attempt}"
+        if reclaim and task.lease_until is not None and self.at < task.lease_until:
+            return "reclaimed before its lease expired"
+        if reclaim:
+            task.lost += 1
+            if task.execution is not None:
+                self.end_attempt(task, "lost")
+        if task.execution is not None:  # of an earlier attempt, about to be forgotten here
+            self.plan.closed.append((task.spec.id, task.execution))
+        self.move(task, "reclaimed" if reclaim else "claimed")
+        self.plan.ever_claimed = True
+        task.attempt = event.attempt
+        task.owner = event.owner
+        task.lease_s = event.lease_s
+        task.lease_until = self.at + event.lease_s
+        task.claimable_at = None
+        task.claimed_sequence = self.sequence
+        task.execution = Execution(
+            attempt=event.attempt,
+            owner=event.owner,
+            claimed_at=self.at,
+            claimed_sequence=self.sequence,
+            sequence=self.sequence,
+        )
+        return None
+
+    def owned(
+        self,
+        task: Task,
+        event: Started | Heartbeat | Progress | Completed | Failed | Released,
+    ) -> None:
+        self.touch(task)
+        match event:
+            case Started():
+                if task.execution is not None and task.execution.started_at is None:
+                    task.execution.started_at = self.at
+                    task.execution.sequence = self.sequence
+            case Heartbeat():
+                task.lease_s = event.lease_s
+                task.lease_until = self.at + event.lease_s
+            case Progress():
+                pass
+            case Completed():
+                self.end_attempt(task, "completed", event)
+                self.completed(task, event)
+            case Failed():
+                self.end_attempt(task, "failed", event)
+                self.failed(task, event)
+                self.wait_again(task)
+            case Released():
+                self.end_attempt(task, "released", event)
+                task.claimable_at = self.at
+                self.move(task, "released after a retry" if task.retry else "released")
+                self.wait_again(task)
+            case _:
+                assert_never(event)
+
+    def failed(self, task: Task, event: Failed) -> None:
+        if event.error_type == TIMEOUT:
+            task.timeouts += 1
+        if event.retry_in_s is None:
+            self.move(task, "failed")
+            return
+        task.retry += 1
+        task.claimable_at = self.at + event.retry_in_s
+        self.move(task, "failed, will retry")
+
+    def completed(self, task: Task, event: Completed) -> None:
+        target = self.plan.tasks[task.spec.target] if task.spec.target is not None else None
+        if target is None or event.verdict is None:
+            self.move(task, "completed")
+        elif target.status not in ENDED or target.settled_sequence > task.claimed_sequence:
+            self.move(task, "completed, verdict stale")
+            self.judge(task)
+        elif target.status != "COMPLETED" or event.verdict.pass_:
+            self.move(task, "completed")
+        else:
+            self.reject(task, target, event.verdict.feedback)
+
+    def reject(self, critic: Task, target: Task, feedback: Raw) -> None:
+        target.feedback = feedback
+        if target.retry >= target.spec.max_retries:
+            self.move(target, "rejected, retries spent")
+            self.move(critic, "completed")
+            return
+        target.retry += 1
+        target.claimable_at = self.at
+        self.move(target, "rejected")
+        self.move(critic, "target reopened")
+        self.reopen_critics(target)
+
+    def reopen_critics(self, target: Task) -> None:
+        for critic in target.critics or ():
+            if critic.status in ("READY", "REFINING", "COMPLETED"):
+                self.move(critic, "target reopened")
+
+    def end_attempt(
+        self, task: Task, status: ExecutionStatus, result: Result | None = None
+    ) -> None:
+        task.owner = None
+        task.lease_until = None
+        execution = task.execution
+        if result is not None:
+            task.result = result
+        if execution is None:
+            return
+        execution.status = status
+        execution.finished_at = self.at
+        execution.sequence = self.sequence
+        if isinstance(result, Completed | Failed):
+            execution.model_name = result.model_name
+            execution.token_usage = result.token_usage
+        if isinstance(result, Failed):
+            execution.error_type = result.error_type
+            execution.error_message = result.error_message
