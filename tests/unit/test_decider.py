@@ -1,0 +1,175 @@
+"""Load, decide, append, see it folded: what happens when somebody else was quicker."""
+
+import pytest
+
+from streams.codec import encode_payload
+from streams.decider import Accepted, Contention
+from streams.log import LogUnavailable
+from streams.memory import Fault, MemoryLog
+from streams.plan import commands
+from streams.plan.decide import Duplicate, GuardReject, NotAllowed, NotFound, PlanExists
+from streams.plan.events import Completed, Started, Submitted
+from tests.unit.desk_story import Instance, LogTime
+from tests.unit.plan_story import task
+
+DAY_S = 86_400
+
+
+class Pair:
+    """Two instances on one log; ``b`` folds only what it must."""
+
+    def __init__(self) -> None:
+        self.clock = LogTime()
+        self.log = MemoryLog(self.clock)
+        self.a = Instance(self.log, self.clock, "a")
+        self.b = Instance(self.log, self.clock, "b")
+
+    async def length(self) -> int:
+        return (await self.log.state()).head
+
+    async def claimed(self) -> None:
+        """Task a of plan p is claimed by w1, and both know it."""
+        await self.a.submit("p", task("a", lease_s=60), task("b"))
+        assert isinstance(await self.a.say(claim("a")), Accepted)
+        await self.b.fold()
+
+
+def claim(task_id: str, owner: str = "w1") -> commands.Claim:
+    return commands.Claim(plan_id="p", task_id=task_id, owner=owner)
+
+
+def word(kind: type[commands.OwnerCommand], **fields: object) -> commands.OwnerCommand:
+    fence = {"plan_id": "p", "task_id": "a", "owner": "w1", "attempt": 1}
+    return kind(**fence, **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def pair() -> Pair:
+    return Pair()
+
+
+async def test_what_is_accepted_is_folded_when_the_answer_comes(pair: Pair) -> None:
+    await pair.a.submit("p", task("a"))
+    outcome = await pair.a.say(claim("a"))
+    assert isinstance(outcome, Accepted)
+    assert outcome.sequence == 2 == pair.a.board.sequence
+    assert outcome.plan is pair.a.knows("p")
+
+
+async def test_who_lost_the_race_judges_again_on_what_the_winner_wrote(pair: Pair) -> None:
+    await pair.claimed()
+    assert isinstance(await pair.a.say(word(commands.Complete)), Accepted)
+    # b has not folded it: its append meets a conflict, it catches up, and knows better.
+    assert isinstance(await pair.b.say(word(commands.Release)), GuardReject)
+    assert isinstance(await pair.b.say(word(commands.Complete)), Duplicate)
+    assert await pair.length() == 3
+
+
+async def test_a_claim_has_one_try(pair: Pair) -> None:
+    await pair.a.submit("p", task("a"))
+    await pair.b.fold()
+    assert isinstance(await pair.a.say(claim("a")), Accepted)
+    assert isinstance(await pair.b.say(claim("a", "w2"), tries=1), Contention)
+    assert pair.b.board.sequence == 2, "it has caught up with the winner"
+
+
+async def test_a_new_plan_whose_id_is_taken_elsewhere_is_noticed(pair: Pair) -> None:
+    await pair.a.submit("p", task("a"))
+    same = commands.Submit(plan_id="p", plan=Submitted(tasks=(task("a"),)))
+    other = commands.Submit(plan_id="p", plan=Submitted(tasks=(task("z"),)))
+    assert isinstance(await pair.b.say(same), Duplicate)
+    assert isinstance(await pair.b.say(other), PlanExists)
+    assert await pair.length() == 1
+
+
+async def test_an_instance_that_knows_nothing_loads_the_plan(pair: Pair) -> None:
+    await pair.a.submit("p", task("a"))
+    assert isinstance(await pair.b.say(claim("a")), Accepted)
+    assert isinstance(await pair.b.say(commands.Pause(plan_id="nobody")), NotFound)
+
+
+async def test_lost_races_are_bounded(pair: Pair) -> None:
+    await pair.claimed()
+    pair.log.fail_next(*[Fault.CONFLICT] * 3)
+    assert isinstance(await pair.a.say(word(commands.Start), tries=4), Accepted)
+    pair.log.fail_next(*[Fault.CONFLICT] * 3)
+    assert await pair.a.say(word(commands.Heartbeat), tries=3) == Contention(3)
+
+
+async def test_a_heartbeat_that_expired_under_the_expectation_costs_no_try(pair: Pair) -> None:
+    await pair.claimed()
+    await pair.a.say(word(commands.Heartbeat))
+    pair.clock.at += DAY_S + 1
+    pair.log.expire()
+    outcome = await pair.a.say(word(commands.Complete), tries=1)
+    assert isinstance(outcome, Accepted)
+    assert pair.a.board.plans["p"].tasks["a"].status == "COMPLETED"
+
+
+async def test_a_fact_that_the_fold_ignores_is_not_an_acceptance(pair: Pair) -> None:
+    await pair.claimed()
+    assert isinstance(await pair.a.say(commands.Cancel(plan_id="p")), Accepted)
+    # b does not know; the task's own subject has not changed, so its append succeeds.
+    outcome = await pair.b.say(word(commands.Complete))
+    assert isinstance(outcome, GuardReject)
+    assert outcome.current.status == "CANCELLED"
+    assert pair.b.board.ignored.keys() == {4}
+
+
+async def test_a_claim_after_a_pause_that_was_not_seen_is_no_claim(pair: Pair) -> None:
+    await pair.claimed()
+    await pair.a.say(commands.Pause(plan_id="p"))
+    outcome = await pair.b.say(claim("b", "w2"))
+    assert isinstance(outcome, NotAllowed)
+    assert outcome.status == "PAUSED"
+    await pair.a.fold()
+    assert pair.a.board.plans["p"].tasks["b"].status == "READY"
+
+
+@pytest.mark.parametrize(("fault", "written"), [(Fault.LOST_BEFORE, 0), (Fault.LOST_AFTER, 1)])
+async def test_an_append_without_an_answer_may_be_repeated(
+    pair: Pair, fault: Fault, written: int
+) -> None:
+    await pair.claimed()
+    before = await pair.length()
+    pair.log.fail_next(fault)
+    with pytest.raises(LogUnavailable):
+        await pair.a.say(word(commands.Complete))
+    assert await pair.length() == before + written
+    outcome = await pair.a.say(word(commands.Complete))
+    assert isinstance(outcome, Duplicate if written else Accepted)
+    assert await pair.length() == before + 1
+
+
+async def test_facts_published_by_hand_are_stepped_over(pair: Pair) -> None:
+    await pair.claimed()
+    pair.log.publish("plans.p.a", encode_payload(Started(owner="evil", attempt=1)))
+    pair.log.publish("plans.p.a", encode_payload(Completed(owner="w1", attempt=9)))
+    assert isinstance(await pair.b.say(word(commands.Complete)), Accepted)
+    await pair.a.fold()
+    assert pair.a.board.plans["p"].tasks["a"].status == "COMPLETED"
+    assert list(pair.a.board.ignored) == [3, 4]
+
+
+async def test_nothing_is_written_on_top_of_what_nobody_can_read(pair: Pair) -> None:
+    await pair.claimed()
+    pair.log.publish("plans.p.a", b"\xff garbage")
+    before = await pair.length()
+    outcome = await pair.a.say(word(commands.Complete))
+    assert isinstance(outcome, NotAllowed)
+    assert await pair.length() == before
+
+
+async def test_finished_is_once_whoever_notices(pair: Pair) -> None:
+    await pair.claimed()
+    for task_id in ("a", "b"):
+        if task_id == "b":
+            await pair.a.say(claim("b"))
+        await pair.a.say(
+            commands.Complete(plan_id="p", task_id=task_id, owner="w1", attempt=1)
+        )
+    await pair.b.fold()
+    finish = commands.Finish(plan_id="p")
+    assert isinstance(await pair.a.say(finish), Accepted)
+    assert isinstance(await pair.b.say(finish), Duplicate)
+    assert await pair.length() == 6
