@@ -62,16 +62,29 @@ class Pages:
         ``reach`` is a sequence that the log is known to have reached. Raises LogUnavailable.
         """
         page = self._find(cursor, plan_id)
-        if page is not None:
-            return page
-        start = self._aligned(cursor) if plan_id is None else cursor
-        key = (plan_id, start)
+        if page is None:
+            # One client that leaves must not take the page from the others.
+            page = await asyncio.shield(self._begin(cursor, plan_id, reach))
+        self._read_ahead(page, plan_id, reach)
+        return page
+
+    def _begin(self, cursor: int, plan_id: str | None, reach: int) -> "asyncio.Task[Page]":
+        key = (plan_id, self._aligned(cursor) if plan_id is None else cursor)
         reading = self._reading.get(key)
         if reading is None:
             reading = self._reading[key] = asyncio.create_task(self._read(key, reach))
             reading.add_done_callback(lambda task: self._read_ended(key, task))
-        # One client that leaves must not take the page from the others.
-        return await asyncio.shield(reading)
+        return reading
+
+    def _read_ahead(self, page: Page, plan_id: str | None, reach: int) -> None:
+        """Let the log fetch the next page while this one is written, if nobody waits for a read."""
+        if (
+            page.last < reach
+            and len(page.entries) * 2 >= self._size
+            and not self._slots.locked()
+            and self._find(page.last, plan_id) is None
+        ):
+            self._begin(page.last, plan_id, reach)
 
     def forget_old(self) -> None:
         """Let go of pages that were read more than ``KEPT_S`` ago."""
