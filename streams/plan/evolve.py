@@ -137,7 +137,7 @@ class _Fold(Cascade):
         return None
 
     def cancel(self) -> str | None:
-        if self.plan.cancelled or self.plan.finished_at is not None:
+        if self.plan.status in ("CANCELLED", "COMPLETED") or self.plan.finished_at is not None:
             return f"cancelled while {self.plan.status}"
         self.plan.cancelled = True
         for task in self.plan.tasks.values():
