@@ -231,12 +231,18 @@ async def test_a_plans_own_stream_ends_after_finished(world: World) -> None:
     assert not other.ended
 
 
-async def test_a_finished_plan_is_told_to_its_end_and_then_no_more(world: World) -> None:
+async def test_a_finished_plan_is_told_to_its_end_and_then_no_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_forwarder, "RUN_BYTES", 1)  # event by event
     world.write(FINISHED)
     _, watcher = await world.connect(plan_id="p", ends=True)  # the feed has not heard of it yet
     await until(lambda: watcher.ended, "the end")
     assert watcher.sequences == [1, 3, 5, 6]
     assert [block.name for block in watcher.blocks][-2:] == ["caught_up", "closed"]
+    _, resumed = await world.connect(cursor=2, plan_id="p", ends=True)
+    await until(lambda: resumed.ended, "the end again")
+    assert resumed.sequences == [3, 5, 6]
     interest = Interest(plan_id="p", ends=True)
     assert await world.feed.prepare(interest, watcher.last_id) is NoStream.OVER
 
@@ -262,8 +268,9 @@ async def test_a_retried_plan_goes_on(world: World) -> None:
     assert not watcher.ended
 
 
+@pytest.mark.parametrize("finishes_again", [False, True])
 async def test_a_plan_retried_while_finished_is_being_written_goes_on(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, *, finishes_again: bool
 ) -> None:
     monkeypatch.setattr(feed_channels, "FAN_OUT_SLICE", 1)
     pairs = [await world.connect(plan_id="p", ends=True) for _ in range(3)]
@@ -274,9 +281,13 @@ async def test_a_plan_retried_while_finished_is_being_written_goes_on(
         await until(lambda: len(pairs[0][1].events) == 4, "the first has it")
         assert len(pairs[2][1].events) == 3, "the last has not"
         world.write(RETRIED)
+        if finishes_again:
+            world.write(FINISHED)
         await world.publish()
-        await until(lambda: all(len(w.events) == 5 for _, w in pairs), "all have both")
-    assert not any(watcher.ended for _, watcher in pairs)
+        due = 6 if finishes_again else 5
+        await until(lambda: all(len(w.events) == due for _, w in pairs), "all have everything")
+        await until(lambda: pairs[2][1].ended is finishes_again, "and end only then")
+    assert all(watcher.ended is finishes_again for _, watcher in pairs)
 
 
 async def test_an_unknown_plan_has_no_stream_but_may_be_waited_for(world: World) -> None:
@@ -373,6 +384,32 @@ async def test_a_log_that_does_not_answer_is_waited_for(
     _, watcher = await world.connect(cursor=0)
     await until(lambda: "caught_up" in watcher.signals, "caught up")
     assert watcher.sequences == list(range(1, 11))
+
+
+async def test_a_read_that_began_before_a_client_came_does_not_take_it_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(buffer_events=1, replay_batch_size=100)
+    world.claims(3)
+    held, scan = asyncio.Event(), world.log.scan
+
+    async def slow(*asked: object) -> object:
+        facts = await scan(*asked)  # type: ignore[arg-type]
+        await held.wait()
+        return facts
+
+    monkeypatch.setattr(world.log, "scan", slow)
+    _, early = await world.connect(cursor=0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    world.claims(2)
+    _, late = await world.connect(cursor=4)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    held.set()
+    await until(lambda: "caught_up" in late.signals, "caught up")
+    assert late.sequences == [5]
+    assert early.sequences[:3] == [1, 2, 3]
 
 
 async def test_many_that_resume_together_share_the_reads(
