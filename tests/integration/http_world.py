@@ -27,13 +27,15 @@ async def serving(
             **{key.replace("__", "."): value for key, value in flags.items()},
         },
     )
-    async with running(settings) as instance:
-        async with httpx.AsyncClient(base_url=instance.http_url, timeout=30) as client:
-            yield instance, client
+    async with (
+        running(settings) as instance,
+        httpx.AsyncClient(base_url=instance.http_url, timeout=30) as client,
+    ):
+        yield instance, client
 
 
 async def until_status(client: httpx.AsyncClient, path: str, status: str) -> None:
     """Wait until a plan or task shows ``status``."""
     async with asyncio.timeout(20):
-        while (await client.get(path)).json()["status"] != status:
+        while (await client.get(path)).json()["status"] != status:  # noqa: ASYNC110
             await asyncio.sleep(0.01)

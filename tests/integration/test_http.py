@@ -154,7 +154,7 @@ async def test_a_read_that_is_ahead_is_told_how_far_it_got(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_byte_too_many_is_refused_on_the_wire(pair: Pair, chunked: bool) -> None:
+async def test_a_byte_too_many_is_refused_on_the_wire(pair: Pair, *, chunked: bool) -> None:
     _, client = pair
 
     async def parts(size: int) -> AsyncIterator[bytes]:
@@ -215,7 +215,7 @@ async def test_a_worker_that_hangs_up_leaves_its_task_to_others(pair: Pair) -> N
     await writer.drain()
     polls = "/actuator/metrics/agent.task.claim.poll.total"
     async with asyncio.timeout(5):
-        while (await client.get(polls)).json()["values"][0]["value"] < 1:
+        while (await client.get(polls)).json()["values"][0]["value"] < 1:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     writer.transport.abort()
     await submit(client, "p", {"id": "a"})

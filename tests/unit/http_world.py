@@ -55,22 +55,22 @@ class FakeCore:
     def app(self) -> Litestar:
         return create_app(cast("Core", self))
 
-    def _say(self, what: object, origin: Origin) -> Any:
+    def _say(self, what: object, origin: Origin) -> object:
         self.asked.append((what, origin))
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
 
-    async def submit(self, plan_id: str, plan: object, origin: Origin) -> Any:
+    async def submit(self, plan_id: str, plan: object, origin: Origin) -> object:
         return self._say((plan_id, plan), origin)
 
-    async def operate(self, command: object, origin: Origin) -> Any:
+    async def operate(self, command: object, origin: Origin) -> object:
         return self._say(command, origin)
 
-    async def retry(self, command: object, origin: Origin) -> Any:
+    async def retry(self, command: object, origin: Origin) -> object:
         return self._say(command, origin)
 
-    async def own(self, command: object, origin: Origin) -> Any:
+    async def own(self, command: object, origin: Origin) -> object:
         return self._say(command, origin)
 
     async def own_many(self, words: Sequence[OwnerCommand], origin: Origin) -> list[Any]:
@@ -78,7 +78,7 @@ class FakeCore:
         self.asked += [(word, origin) for word in words]
         return cast("list[Any]", answers)
 
-    async def claim(self, request: ClaimRequest, origin: Origin) -> Any:
+    async def claim(self, request: ClaimRequest, origin: Origin) -> object:
         self.claim_asked.set()
         if self.claiming is not None:
             self.asked.append((request, origin))
@@ -88,7 +88,7 @@ class FakeCore:
     async def visible(self, min_sequence: int | None) -> None:
         self._say(min_sequence, Origin())
 
-    async def status(self) -> Any:
+    async def status(self) -> object:
         return self._say("status", Origin())
 
     def readiness(self) -> list[Check]:
@@ -119,7 +119,7 @@ class Caller:
         self.running = asyncio.create_task(self._run(core))
 
     async def _run(self, core: FakeCore) -> None:
-        async def send(message: Any) -> None:
+        async def send(message: object) -> None:
             self._sent.append(message)
 
         await core.app()(self._scope, self._messages.get, send)

@@ -27,6 +27,11 @@ def nested(levels: int) -> bytes:
     return b'{"owner":"w","attempt":1,"output":' + b"[" * levels + b"]" * levels + b"}"
 
 
+LOST_RESULT = (
+    b'{"owner":"w","results":[{"outcome":"completed","plan_id":"p","task_id":"t","attempt":1,'
+    b'"output":1e999}]}'
+)
+
 BODIES: list[tuple[str, bytes, str]] = [
     # what is not JSON, or not the JSON expected
     (START, b"", "body"),
@@ -103,12 +108,7 @@ BODIES: list[tuple[str, bytes, str]] = [
     ("/v1/claims", b'{"owner":"w","kinds":[]}', "kinds"),
     ("/v1/results", b'{"owner":"w","results":[{"outcome":"lost"}]}', "results[0]"),
     ("/v1/results", b'{"owner":"w","results":[{}]}', "results[0]"),
-    (
-        "/v1/results",
-        b'{"owner":"w","results":[{"outcome":"completed","plan_id":"p","task_id":"t","attempt":1,'
-        b'"output":1e999}]}',
-        "results[0].output",
-    ),
+    ("/v1/results", LOST_RESULT, "results[0].output"),
     ("/v1/heartbeats", b'{"owner":"w","leases":[{"plan_id":"p"}]}', "leases[0]"),
     ("/v1/plans/p/pause", b'{"reason":1}', "reason"),
     ("/v1/plans/p/pause", b'{"why":"x"}', "why"),
@@ -215,7 +215,7 @@ def in_chunks(body: bytes) -> list[bytes]:
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize(("size", "status"), [(MAX_BODY_BYTES, 200), (MAX_BODY_BYTES + 1, 413)])
 async def test_a_body_may_have_one_mebibyte_and_no_byte_more(
-    size: int, status: int, chunked: bool
+    size: int, status: int, *, chunked: bool
 ) -> None:
     body = body_of(size)
     assert len(body) == size

@@ -8,7 +8,7 @@ import pytest
 from litestar.testing import AsyncTestClient
 from msgspec import Raw
 
-from service.answers import Claim, Submission
+from service.answers import Claim, OwnerAnswer, Submission
 from service.config import AuthSettings, ConfigError, Settings
 from service.http.access import read_tokens
 from service.http.app import ROUTES
@@ -65,7 +65,7 @@ TASKS = {"tasks": [{"id": "a", "kind": "echo"}]}
 
 
 @pytest.mark.parametrize(("created", "status"), [(True, 201), (False, 200)])
-async def test_a_new_plan_is_201_and_the_same_again_200(created: bool, status: int) -> None:
+async def test_a_new_plan_is_201_and_the_same_again_200(*, created: bool, status: int) -> None:
     core = FakeCore(Submission(plan_id="p", sequence=4, created=created))
     async with AsyncTestClient(core.app()) as client:
         answer = await client.post("/v1/plans", json=TASKS)
@@ -160,7 +160,7 @@ async def test_one_result_that_is_too_large_does_not_hide_the_others() -> None:
     async def own_many(*_: object) -> list[Any]:
         raise TooLarge("one fact")
 
-    async def own(command: commands.Complete, _: object) -> Any:
+    async def own(command: commands.Complete, _: object) -> OwnerAnswer:
         if command.task_id == "big":
             raise TooLarge("one fact")
         return ACCEPTED

@@ -1,0 +1,226 @@
+"""The command line says in one line what is wrong, and its exit codes can be relied upon."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.cli import submit as submit_module
+from service.cli.main import main
+
+PLAN = {"tasks": [{"id": "a", "kind": "echo"}]}
+Answer = tuple[int, bytes, str]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NATS_URL", raising=False)
+    monkeypatch.setattr(submit_module.tenacity.nap, "sleep", lambda _: None)
+
+
+@pytest.fixture
+def plan_file(tmp_path: Path) -> str:
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(PLAN))
+    return str(path)
+
+
+class Scripted:
+    """An HTTP server that answers the requests it gets with what it was told, in order."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.requests: list[tuple[str, str, Any, str | None]] = []
+        scripted = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self._answer(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+
+            def do_GET(self) -> None:
+                self._answer(None)
+
+            def _answer(self, body: object) -> None:
+                token = self.headers.get("authorization")
+                scripted.requests.append((self.command, self.path, body, token))
+                status, content, media_type = scripted.answers.pop(0)
+                self.send_response(status)
+                self.send_header("content-type", media_type)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, format: str, *_: object) -> None: ...  # noqa: A002
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def accepts(self, plan_id: str = "p") -> None:
+        body = {"plan_id": plan_id, "sequence": 1, "created": True}
+        self.answers.append((201, json.dumps(body).encode(), "application/json"))
+
+    def refuses(self, status: int, code: str) -> None:
+        body = {"code": code, "detail": "because"}
+        self.answers.append((status, json.dumps(body).encode(), "application/problem+json"))
+
+    def streams(self, *events: dict[str, Any]) -> None:
+        frames = [b'event: hello\ndata: {"head": 9}\n\n']
+        frames += [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
+        self.answers.append((200, b"".join(frames), "text/event-stream"))
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Scripted]:
+    scripted = Scripted()
+    yield scripted
+    scripted.close()
+
+
+def event(sequence: int, kind: str, **data: object) -> dict[str, Any]:
+    task_id = "a" if kind.startswith("task") else None
+    return {"sequence": sequence, "type": kind, "plan_id": "p", "task_id": task_id, "data": data}
+
+
+# -- submit -----------------------------------------------------------------------------------
+
+
+def test_submit_prints_the_plan_and_gives_it_an_id(
+    server: Scripted, plan_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.accepts()
+    assert main(["submit", plan_file, "--url", server.url]) == 0
+    assert "plan p accepted, sequence 1" in capsys.readouterr().out
+    ((_, path, body, _),) = server.requests
+    assert path == "/v1/plans"
+    assert len(body["id"]) == 32
+
+
+def test_submit_says_the_same_again_until_it_is_heard(server: Scripted, plan_file: str) -> None:
+    server.refuses(503, "log_unavailable")
+    server.refuses(503, "contended")
+    server.accepts()
+    assert main(["submit", plan_file, "--url", server.url]) == 0
+    assert len({body["id"] for _, _, body, _ in server.requests}) == 1
+
+
+def test_submit_shows_a_token(server: Scripted, plan_file: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret-token\n")
+    server.accepts()
+    main(["submit", plan_file, "--url", server.url, "--token-file", str(tmp_path / "token")])
+    assert server.requests[0][3] == "Bearer secret-token"
+
+
+def test_submit_follows_a_plan_to_its_end_through_a_broken_stream(
+    server: Scripted, plan_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.accepts()
+    server.streams(event(1, "plan.submitted"), event(2, "task.claimed", owner="w", attempt=1))
+    server.refuses(503, "unavailable")
+    server.streams(
+        event(3, "task.completed", owner="w"), event(4, "plan.finished", status="FAILED")
+    )
+    assert main(["submit", plan_file, "--url", server.url, "--follow"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == ["1", "2", "3", "4"]
+    assert [path.rpartition("=")[2] for _, path, _, _ in server.requests[1:]] == ["0", "2", "2"]
+
+
+@pytest.mark.parametrize(("status", "code"), [("COMPLETED", 0), ("CANCELLED", 1), ("FAILED", 1)])
+def test_following_ends_with_the_plans_outcome(
+    server: Scripted, plan_file: str, status: str, code: int
+) -> None:
+    server.accepts()
+    server.streams(event(1, "plan.finished", status=status))
+    assert main(["submit", plan_file, "--url", server.url, "--follow"]) == code
+
+
+def test_a_plan_that_is_refused_is_the_callers_fault(
+    server: Scripted, plan_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.refuses(400, "invalid_request")
+    assert main(["submit", plan_file, "--url", server.url]) == 2
+    assert capsys.readouterr().err == "holdfast: invalid_request: because\n"
+
+
+def test_an_instance_that_is_not_there_is_exit_code_3(
+    plan_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["submit", plan_file, "--url", "http://127.0.0.1:1"]) == 3
+    assert capsys.readouterr().err.startswith("holdfast: cannot reach http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"a": "\\ud800"}', "[" * 100_000])
+def test_a_file_that_holds_no_plan_is_exit_code_2(
+    tmp_path: Path, content: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.json"
+    if content is not None:
+        path.write_text(content)
+    assert main(["submit", str(path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+# -- the rest ---------------------------------------------------------------------------------
+
+
+def test_check_config_prints_every_setting_with_its_origin(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOLDFAST_HTTP__PORT", "8123")
+    assert main(["check-config"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (port,) = [line for line in lines if line.startswith("http.port ")]
+    assert "8123" in port
+    assert "environment HOLDFAST_HTTP__PORT" in port
+
+
+@pytest.mark.parametrize("command", ["serve", "rebuild", "check-config"])
+def test_a_bad_setting_is_one_line_and_exit_code_2(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOLDFAST_HTTP__PROT", "1")
+    assert main([command]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "http.port" in said
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["dance"], ["serve", "--roles", "boss"], ["serve", "--what"], ["submit"]]
+)
+def test_a_wrong_flag_is_exit_code_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("command", ["serve", "submit", "events", "rebuild", "check-config"])
+def test_every_command_has_help_with_examples_and_exit_codes(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "example" in shown
+    assert "exit codes" in shown
+
+
+def test_the_url_follows_the_settings(
+    server: Scripted, plan_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_HTTP__PORT", server.url.rpartition(":")[2])
+    server.accepts()
+    assert main(["submit", plan_file]) == 0
