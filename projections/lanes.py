@@ -57,7 +57,7 @@ class SharingRule(msgspec.Struct, frozen=True, kw_only=True):
         """Offer the refining lane its ratio, or its minimum if more; the ready lane the rest."""
         if limit == 1 and self.ready_first:
             return Share(1, 0)
-        # Rounded first: 100 × 0.29 is 28.999… in floating point, and its floor is to be 29.
+        # Rounded first: 100 times 0.29 is 28.999… in floating point, and its floor is to be 29.
         ratio = int(round(limit * self.refining_max_ratio, 6))
         refining = max(ratio, min(self.refining_min_per_tick, limit))
         return Share(limit - refining, refining)

@@ -37,7 +37,7 @@ class Timers(Generic[T]):
         return len(self._heap)
 
     def set(self, key: int, due: float, thing: T) -> None:
-        """Have ``thing`` come out of `take` once ``due`` has passed, instead of what waited before."""
+        """Have ``thing`` come out of `take` once ``due`` has passed; it replaces what waited."""
         known = self._waiting.get(key)
         if known is not None and known.queued_for <= due:
             self._waiting[key] = _Timer(known.order, known.queued_for, due, thing)

@@ -5,7 +5,7 @@ import os
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from streams.plan.events import Submitted, TaskSpec
+from streams.plan.events import JoinRule, Submitted, TaskSpec
 
 LONG = os.environ.get("HOLDFAST_FAULTS") == "long"
 
@@ -24,9 +24,11 @@ def effort(examples: int, steps: int = 50) -> settings:
 def task_specs(draw: st.DrawFn, position: int) -> TaskSpec:
     """A task that depends on earlier ones only, so that plans have no cycles."""
     earlier = [f"t{n}" for n in range(position)]
-    depends_on = tuple(draw(st.lists(st.sampled_from(earlier), unique=True, max_size=4))) if earlier else ()
+    some = st.lists(st.sampled_from(earlier), unique=True, max_size=4) if earlier else st.just([])
+    depends_on = tuple(draw(some))
     target = draw(st.none() | st.sampled_from(earlier)) if earlier else None
-    join = draw(st.sampled_from(["all", "any", "quorum"])) if depends_on else "all"
+    joins: list[JoinRule] = ["all", "any", "quorum"] if depends_on else ["all"]
+    join = draw(st.sampled_from(joins))
     if target is not None and target not in depends_on:
         depends_on = (*depends_on, target)
     return TaskSpec(

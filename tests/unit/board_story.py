@@ -4,6 +4,8 @@ Every board is one instance; `Yard.claim` does what a claim desk does (pick, dec
 back), and `Yard.start_claims` does the first half only, so that claims of several boards race.
 """
 
+# ruff: noqa: ANN401 - fields are passed on to commands and plans of every shape
+
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,7 +23,7 @@ START_AT = 1_000.0
 
 
 class Yard:
-    """One log and the boards of its instances, named a, b, c …"""
+    """One log and the boards of its instances, named a, b, c and so on."""
 
     def __init__(self, boards: int = 1, **rule: Any) -> None:
         self.at = START_AT
@@ -115,7 +117,9 @@ class Yard:
     def _decide(self, pick: Pick, board: int) -> Decision:
         plan, task = pick.seat.plan, pick.seat.task
         command = commands.Claim(
-            plan_id=plan.plan_id, task_id=task.spec.id, owner=f"w-{self.boards[board].peers.instance_id}"
+            plan_id=plan.plan_id,
+            task_id=task.spec.id,
+            owner=f"w-{self.boards[board].peers.instance_id}",
         )
         return decide(command, plan, self.at)
 

@@ -4,6 +4,8 @@ The test moves the clock and decides when the board folds; `folded` catches up b
 projector would.
 """
 
+# ruff: noqa: ANN401 - fields are passed on to commands and plans of every shape
+
 from collections import Counter
 from typing import Any
 
@@ -11,7 +13,7 @@ from projections.board import Board
 from projections.lanes import SharingRule
 from service.metrics import Metrics
 from streams.decider import Accepted, Outcome, transact
-from streams.log import Fact, Origin
+from streams.log import Fact, Log, Origin
 from streams.memory import MemoryLog
 from streams.plan.commands import Command, Submit
 from streams.plan.decide import Duplicate
@@ -46,11 +48,11 @@ class Instance:
     """`streams.decider.View` and `service.claims.Desk` over a board."""
 
     def __init__(self, log: MemoryLog, clock: LogTime, name: str = "a", lag_s: float = 0) -> None:
-        self.log = log
+        self.log: Log = log
         self.clock = clock
         self.instance_id = name
         self.lag_s = lag_s
-        self.metrics = Counted()
+        self.metrics: Metrics = Counted()
         self.board = Board(SharingRule(), name)
         self._latest = 0.0
         self.facts: list[tuple[Fact, str | None]] = []

@@ -208,7 +208,6 @@ def test_finished_plans_leave_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(board_module, "RECENT_TASKS", 6)
     place = Yard()
     finished_plan(place, "first")
-    # A list of weak references would need a weak-referenceable Plan; a task's spec is not one either.
     before = plans_alive()
     for n in range(20):
         finished_plan(place, f"p{n}")
@@ -285,7 +284,9 @@ def test_a_plan_that_can_finish_is_watched_until_it_does() -> None:
 
 def test_restored_plans_are_placed_as_if_they_had_been_folded() -> None:
     place = Yard()
-    place.submit("p", task("ready"), task("late"), task("held", lease_s=50), task("gone", lease_s=1))
+    place.submit(
+        "p", task("ready"), task("late"), task("held", lease_s=50), task("gone", lease_s=1)
+    )
     held = {pick.seat.task.spec.id: pick for pick in place.claim(10)}
     place.own(commands.Release, held["ready"])
     place.own(commands.Fail, held["late"], error_type="x", retry_in_s=20)

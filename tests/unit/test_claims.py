@@ -12,7 +12,7 @@ from service.claims import ClaimDesk
 from streams.log import LogUnavailable
 from streams.memory import Fault, MemoryLog
 from streams.plan import commands
-from tests.unit.desk_story import Instance, LogTime
+from tests.unit.desk_story import Counted, Instance, LogTime
 from tests.unit.plan_story import task
 
 LONG_S = 20.0
@@ -25,6 +25,9 @@ class Counter:
         self.clock = LogTime()
         self.log = MemoryLog(self.clock)
         self.instance = Instance(self.log, self.clock)
+        metrics = self.instance.metrics
+        assert isinstance(metrics, Counted)
+        self.metrics = metrics
         self.desk = ClaimDesk(self.instance, self.instance, poll_interval_s=3_600)
 
     async def ask(self, owner: str = "w", **wish: object) -> list[Claim]:
@@ -40,7 +43,7 @@ class Counter:
         return tasks
 
     def seen(self, name: str) -> int:
-        return self.instance.metrics.seen[f"agent.task.claim.{name}"]
+        return self.metrics.seen[f"agent.task.claim.{name}"]
 
     @property
     def free(self) -> int:
@@ -173,7 +176,7 @@ async def test_what_is_found_in_the_moment_the_wait_ends_is_not_lost(counter: Co
     wait_s = 0.02
     (asking,) = await counter.waiting(counter.ask(wait_s=wait_s))
     await counter.instance.submit("p", task("a"))
-    # The next turn of the loop finds both: first this call, then the time-out, which is due by then.
+    # The next turn of the loop finds both: this call, then the time-out, which is due by then.
     asyncio.get_running_loop().call_soon(counter.desk.serve_waiting)
     busy_until = time.monotonic() + 2 * wait_s
     while time.monotonic() < busy_until:

@@ -41,11 +41,7 @@ def test_the_quickest_delivery_counts() -> None:
     assert clock.now() == 1_001.25
 
 
-@given(
-    st.lists(
-        st.tuples(st.floats(0.001, 30), st.floats(0, 5)), min_size=1, max_size=60
-    )
-)
+@given(st.lists(st.tuples(st.floats(0.001, 30), st.floats(0, 5)), min_size=1, max_size=60))
 def test_it_never_runs_ahead_of_the_log(deliveries: list[tuple[float, float]]) -> None:
     local, log_ahead = Monotonic(), 12_345.0
     clock = LogClock(local)

@@ -165,9 +165,7 @@ async def test_finished_is_once_whoever_notices(pair: Pair) -> None:
     for task_id in ("a", "b"):
         if task_id == "b":
             await pair.a.say(claim("b"))
-        await pair.a.say(
-            commands.Complete(plan_id="p", task_id=task_id, owner="w1", attempt=1)
-        )
+        await pair.a.say(commands.Complete(plan_id="p", task_id=task_id, owner="w1", attempt=1))
     await pair.b.fold()
     finish = commands.Finish(plan_id="p")
     assert isinstance(await pair.a.say(finish), Accepted)

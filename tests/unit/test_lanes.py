@@ -1,5 +1,9 @@
 """How free slots are shared between the lanes, and who comes first in each."""
 
+# ruff: noqa: ANN401 - settings are passed on
+
+from typing import Any
+
 import pytest
 
 from projections.lanes import SharingRule
@@ -8,8 +12,8 @@ from tests.unit.board_story import Yard, names
 from tests.unit.plan_story import task
 
 
-def yard(ready: int, refining: int, **rule: object) -> Yard:
-    """A yard with that many claimable tasks per lane: r0, r1 … and f0, f1 …"""
+def yard(ready: int, refining: int, **rule: Any) -> Yard:
+    """A yard with that many claimable tasks per lane: r0, r1 and f0, f1 and so on."""
     place = Yard(**rule)
     place.submit("fine", *(task(f"f{n}") for n in range(refining)), task("spare"))
     while picks := place.claim(1):
@@ -44,7 +48,7 @@ def claimed(place: Yard, limit: int) -> tuple[int, int, int, int]:
         (10, 0.0, 0, 10, 0),
         (10, 1.0, 0, 0, 10),
         (10, 0.0, 4, 6, 4),
-        (100, 0.29, 0, 71, 29),  # 100 × 0.29 is 28.999… in floating point
+        (100, 0.29, 0, 71, 29),  # 100 times 0.29 is 28.999… in floating point
         (0, 0.3, 1, 0, 0),
     ],
 )

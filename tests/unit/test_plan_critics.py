@@ -65,7 +65,8 @@ def test_the_reopened_target_is_claimable_at_once_in_the_refining_lane() -> None
 
 
 def test_every_critic_of_the_target_judges_the_new_output() -> None:
-    story = given(task("a"), *(critic(name, of="a") for name in ("done", "idle", "tired", "busy", "c")))
+    names = ("done", "idle", "tired", "busy", "c")
+    story = given(task("a"), *(critic(name, of="a") for name in names))
     story.when(run("a"), judged("done", accept("done")), claim("busy"))
     story.when(claim("tired"), fail("tired", retry_in_s=60), judged("c", reject("c")))
     story.then(done="PENDING", idle="PENDING", tired="PENDING", c="PENDING", busy="RUNNING")
@@ -93,7 +94,8 @@ def test_a_critic_that_is_released_after_its_target_was_reopened_waits_for_it() 
 
 def test_a_critic_that_fails_after_its_target_was_reopened_waits_for_it() -> None:
     story = given(task("a"), critic("c", of="a"), critic("d", of="a")).when(run("a"), claim("d"))
-    story.when(judged("c", reject("c")), fail("d", retry_in_s=0)).then(d="PENDING").has("d", retry=1)
+    story.when(judged("c", reject("c")), fail("d", retry_in_s=0))
+    story.then(d="PENDING").has("d", retry=1)
     story.when(run("a")).then(d="READY")
 
 

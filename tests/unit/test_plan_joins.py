@@ -1,5 +1,9 @@
 """When dependencies are done, when they are hopeless, and how far skipping spreads."""
 
+# ruff: noqa: ANN401 - settings are passed on
+
+from typing import Any
+
 import pytest
 
 from streams.plan.events import TaskSpec
@@ -16,7 +20,7 @@ from tests.unit.plan_story import (
 )
 
 
-def fan_in(join: str, on_failure: str = "continue", **settings: object) -> list[TaskSpec]:
+def fan_in(join: str, on_failure: str = "continue", **settings: Any) -> list[TaskSpec]:
     """Three sources and one task that joins them."""
     sources = [task(name, on_failure=on_failure) for name in ("x", "y", "z")]
     return [*sources, task("j", after="x y z", join=join, **settings)]
@@ -39,7 +43,7 @@ def test_all_is_skipped_as_soon_as_one_has_ended_and_is_not_done() -> None:
         task("long"),
         task("j", after="skipped long"),
     )
-    # Skipped itself, without saying continue: whoever needs it is skipped although `long` still waits.
+    # Skipped itself, not saying continue: whoever needs it is skipped although `long` waits.
     story.when(break_down("x")).then(skipped="SKIPPED", j="SKIPPED", long="READY", plan="RUNNING")
 
 

@@ -1,5 +1,7 @@
 """A plan that makes no sense is refused with a sentence that names the culprit."""
 
+from itertools import pairwise
+
 import pytest
 
 from streams.plan.decide import Invalid
@@ -39,7 +41,7 @@ def test_a_cycle_is_shown_in_the_order_of_its_arrows() -> None:
     assert set(names) == {"a", "b", "c"}
     depends_on = {"a": "c", "b": "a", "c": "b"}
     # Every arrow says the same: "is needed by" or "needs".
-    pairs = list(zip(names, names[1:], strict=False))
+    pairs = list(pairwise(names))
     assert all(depends_on[x] == y for x, y in pairs) or all(depends_on[y] == x for x, y in pairs)
 
 
