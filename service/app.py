@@ -330,10 +330,11 @@ async def _show_sample(instance: Instance) -> None:
 
 
 def _after_sample(http_url: str, fact: Fact | BadFact, ignored: str | None) -> None:
-    if isinstance(fact, Fact) and isinstance(fact.event, Finished) and ignored is None:
-        if fact.plan_id == sample.PLAN_ID:
-            _say(f"\nLook at it:  curl {http_url}/v1/plans/{sample.PLAN_ID}")
-            _say("Ctrl-C ends it; the log stays.")
+    if isinstance(fact, BadFact) or ignored is not None:
+        return
+    if isinstance(fact.event, Finished) and fact.plan_id == sample.PLAN_ID:
+        _say(f"\nLook at it:  curl {http_url}/v1/plans/{sample.PLAN_ID}")
+        _say("Ctrl-C ends it; the log stays.")
 
 
 def _say(line: str) -> None:

@@ -10,8 +10,8 @@ from litestar.params import HeaderParameter, PathParameter, QueryParameter
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from projections.feed import Feed, NoStream
-from projections.feed_client import Gone, Opening
-from projections.feed_entry import ALL_TYPES, UNASKED_TYPES, Interest
+from projections.feed.client import Gone, Opening
+from projections.feed.entry import ALL_TYPES, UNASKED_TYPES, Interest
 from service.http.intake import read_query
 from service.http.problems import Problem, Refusal
 from service.http.sse_wire import Wire

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import structlog
 
-from projections.feed_client import Gone
+from projections.feed.client import Gone
 
 ROOM_BYTES = 128 * 1024  # unsent bytes above which a client lags
 KERNEL_BUFFER_BYTES = 256 * 1024
@@ -47,7 +47,7 @@ _frame = _LastFrame()
 
 
 class Wire:
-    """`projections.feed_client.Sink` on the connection of one request."""
+    """`projections.feed.client.Sink` on the connection of one request."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._send = send

@@ -10,7 +10,7 @@ import pytest
 from httpx_sse import aconnect_sse
 from msgspec import Raw
 
-from projections import feed_forwarder
+from projections.feed import forwarder
 from service.app import Instance
 from service.http import sse_wire
 from streams.plan.events import Claimed, Finished, Progress, Submitted, TaskSpec
@@ -174,7 +174,7 @@ async def test_clients_that_break_off_and_move_see_every_event_once(
 async def test_a_frozen_client_is_gone_in_time_and_the_others_do_not_notice(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_forwarder, "SLOW_S", 0.3)
+    monkeypatch.setattr(forwarder, "SLOW_S", 0.3)
     monkeypatch.setattr(sse_wire, "GOODBYE_S", 0.1)
     sequence = await begin_plan(instance)
     async with Stream(instance.http_url, "/v1/events") as healthy:

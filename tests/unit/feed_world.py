@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from projections.feed import Feed, NoStream
-from projections.feed_client import Client, Gone
-from projections.feed_entry import Interest
+from projections.feed.client import Client, Gone
+from projections.feed.entry import Interest
 from service.config import SseSettings
 from streams.codec import encode_payload
 from streams.memory import MemoryLog

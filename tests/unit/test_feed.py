@@ -6,9 +6,8 @@ import random
 import pytest
 from msgspec import Raw
 
-from projections import feed_channels, feed_forwarder
-from projections.feed import NoStream
-from projections.feed_entry import ALL_TYPES, PING, Interest, entry_of, render
+from projections.feed import NoStream, channels, forwarder
+from projections.feed.entry import ALL_TYPES, PING, Interest, entry_of, render
 from streams.log import Fact, LogUnavailable
 from streams.plan.events import Completed, Progress
 from tests.unit.feed_world import (
@@ -234,7 +233,7 @@ async def test_a_plans_own_stream_ends_after_finished(world: World) -> None:
 async def test_a_finished_plan_is_told_to_its_end_and_then_no_more(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_forwarder, "RUN_BYTES", 1)  # event by event
+    monkeypatch.setattr(forwarder, "RUN_BYTES", 1)  # event by event
     world.write(FINISHED)
     _, watcher = await world.connect(plan_id="p", ends=True)  # the feed has not heard of it yet
     await until(lambda: watcher.ended, "the end")
@@ -272,7 +271,7 @@ async def test_a_retried_plan_goes_on(world: World) -> None:
 async def test_a_plan_retried_while_finished_is_being_written_goes_on(
     world: World, monkeypatch: pytest.MonkeyPatch, *, finishes_again: bool
 ) -> None:
-    monkeypatch.setattr(feed_channels, "FAN_OUT_SLICE", 1)
+    monkeypatch.setattr(channels, "FAN_OUT_SLICE", 1)
     pairs = [await world.connect(plan_id="p", ends=True) for _ in range(3)]
     await until(lambda: all("caught_up" in w.signals for _, w in pairs), "all are live")
     world.write(FINISHED)
@@ -322,7 +321,7 @@ async def test_closing_says_goodbye_to_everybody(world: World) -> None:
 async def test_who_takes_nothing_is_ended_and_nobody_else_notices(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_forwarder, "SLOW_S", 0.02)
+    monkeypatch.setattr(forwarder, "SLOW_S", 0.02)
     _, frozen = await world.connect()
     _, healthy = await world.connect()
     await until(lambda: "caught_up" in frozen.signals + healthy.signals, "both are live")
@@ -368,7 +367,7 @@ async def test_who_has_gone_is_noticed_at_the_next_write(world: World) -> None:
 async def test_a_log_that_does_not_answer_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(feed_forwarder, "LOG_RETRY_S", 0)
+    monkeypatch.setattr(forwarder, "LOG_RETRY_S", 0)
     world = World(buffer_events=1)
     world.claims(10)
     await world.publish()

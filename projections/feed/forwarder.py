@@ -7,11 +7,11 @@ event can fall between what was replayed and what is pushed, and none can come t
 import asyncio
 from collections.abc import Callable
 
-from projections.feed_channels import RUN_BYTES, Channels
-from projections.feed_client import Client, Gone
-from projections.feed_meter import Meter
-from projections.feed_pages import Pages
-from projections.feed_ring import Ring
+from projections.feed.channels import RUN_BYTES, Channels
+from projections.feed.client import Client, Gone
+from projections.feed.meter import Meter
+from projections.feed.pages import Pages
+from projections.feed.ring import Ring
 from streams.log import LogUnavailable
 
 SLOW_S = 10.0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from projections.feed_entry import Cut, Entry, Interest, cut, entry_of
+from projections.feed.entry import Cut, Entry, Interest, cut, entry_of
 from streams.log import Fact, Log
 
 MAX_READS = 4

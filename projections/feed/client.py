@@ -4,7 +4,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from projections.feed_entry import FINISHED, Entry, Interest, signal
+from projections.feed.entry import FINISHED, Entry, Interest, signal
 
 
 class Gone(Exception):  # noqa: N818 - a state of the client, named like the log's exceptions

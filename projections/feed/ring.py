@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
-from projections.feed_entry import Cut, Entry, Interest, cut
+from projections.feed.entry import Cut, Entry, Interest, cut
 
 _COMPACT_AT = 1_024
 

@@ -1,9 +1,9 @@
 """Pushes each event of the log to everyone who follows it: one tail, one rendering, many clients.
 
-A client that is up to date sits in the channel of its interest (`feed_channels`). Everybody else is
-*behind*: newly connected, or slower than the events. Those are brought forward (`feed_forwarder`)
-out of the ring where that reaches back far enough (`feed_ring`), else out of the log
-(`feed_pages`).
+A client that is up to date sits in the channel of its interest (`channels`). Everybody else is
+*behind*: newly connected, or slower than the events. Those are brought forward (`forwarder`)
+out of the ring where that reaches back far enough (`ring`), else out of the log
+(`pages`).
 
 What a client costs is what its socket has not taken yet, and that is bounded: whoever has too much
 waiting leaves its channel, and who then takes nothing for some seconds is ended. So a client that
@@ -19,13 +19,13 @@ from typing import Protocol
 import structlog
 from msgspec.structs import replace
 
-from projections.feed_channels import Channels
-from projections.feed_client import Client, Gone, Opening, PlanWord, Sink
-from projections.feed_entry import PING, Entry, Interest, entry_of
-from projections.feed_forwarder import Forwarder
-from projections.feed_meter import Meter
-from projections.feed_pages import Pages
-from projections.feed_ring import Ring
+from projections.feed.channels import Channels
+from projections.feed.client import Client, Gone, Opening, PlanWord, Sink
+from projections.feed.entry import PING, Entry, Interest, entry_of
+from projections.feed.forwarder import Forwarder
+from projections.feed.meter import Meter
+from projections.feed.pages import Pages
+from projections.feed.ring import Ring
 from streams.log import BadFact, Fact, Log, LogState
 from streams.plan.events import Finished
 

@@ -7,8 +7,8 @@ client is one write to its socket.
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
-from projections.feed_client import Client, Gone
-from projections.feed_entry import FINISHED, Entry, Interest
+from projections.feed.client import Client, Gone
+from projections.feed.entry import FINISHED, Entry, Interest
 
 FAN_OUT_SLICE = 64  # clients written to before the loop is given back: about a millisecond
 RUN_BYTES = 64 * 1024  # written to a client before its socket is looked at

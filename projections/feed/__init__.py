@@ -1,0 +1,5 @@
+"""Server-sent events: one tail of the log, rendered once, pushed to everyone who follows it."""
+
+from projections.feed.feed import Feed, NoStream
+
+__all__ = ["Feed", "NoStream"]
