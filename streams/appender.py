@@ -39,7 +39,7 @@ BATCHES = 1  # on their way at a time; two were measured and are no quicker
 BATCH_MESSAGES = 1_000  # the server's limit
 BATCH_BYTES = 4 * 1024 * 1024
 SIFTINGS = 3  # refusals of its batch after which a draft goes alone
-SETTLING = 64  # drafts of unknown outcome asked about at a time
+SETTLING = 16  # drafts of unknown outcome asked about at a time
 ENVELOPE_BYTES = 256  # more than the headers that are added when a message is sent
 
 WRONG_SEQUENCE = 10071
@@ -115,7 +115,7 @@ class Transport(Protocol):
         """Send one message, or several as one atomic batch."""
         ...
 
-    async def first_after(self, subject: str, sequence: int) -> Found | None:
+    async def first_after(self, subject: str, sequence: int, timeout_s: float) -> Found | None:
         """The first message on ``subject`` above ``sequence``, from the leader; LogUnavailable."""
         ...
 
@@ -183,6 +183,7 @@ class _Ticket:
         "sifted",
         "size",
         "subject",
+        "tries",
     )
 
     def __init__(
@@ -197,6 +198,7 @@ class _Ticket:
         self.came_at = time.monotonic()
         self.doubtful = False  # whether an earlier attempt may have been stored, or may yet be
         self.sifted = 0
+        self.tries = 0  # alone
 
 
 class _UnsettledError(Exception):
@@ -472,11 +474,13 @@ class Appender:
         return ticket.came_at + self._limits.budget_s - time.monotonic()
 
     async def _try_alone(self, ticket: _Ticket) -> None:
+        ticket.tries += 1
         await self._until_sendable(ticket)
         async with self._settling:
+            if ticket.doubtful and await self._landed(ticket):
+                return
             started = time.monotonic()
-            try_s = max(0.1, min(self._limits.try_s, self._left_s(ticket)))
-            answer = await self._transport.publish(ticket.messages, try_s)
+            answer = await self._transport.publish(ticket.messages, self._try_s(ticket))
         match answer:
             case Stored(sequence):
                 size = len(ticket.messages)
@@ -489,6 +493,10 @@ class Appender:
                 raise _UnsettledError(reason)
             case _:
                 assert_never(answer)
+
+    def _try_s(self, ticket: _Ticket) -> float:
+        # Twice as long each time: a log that is merely slow must not drown in repeated questions.
+        return max(0.1, min(self._limits.try_s * 2 ** (ticket.tries - 1), self._left_s(ticket)))
 
     async def _until_sendable(self, ticket: _Ticket) -> None:
         if self._transport.connected:
@@ -513,18 +521,25 @@ class Appender:
 
     async def _claim_or_lose(self, ticket: _Ticket, actual: int | None) -> None:
         """Say whether it was refused because somebody else was first, or because we were."""
-        if not ticket.doubtful:
+        if not ticket.doubtful or not await self._landed(ticket):
             self._lose(ticket, actual)
-            return
-        # If ours was stored it is the first one above the expected sequence, whatever came later.
+
+    async def _landed(self, ticket: _Ticket) -> bool:
+        """Answer the draft if an earlier attempt turns out to be stored; else False.
+
+        Ours is the first message above the expected sequence, or it is not there, whatever came
+        later. Looking costs the log a fraction of what storing, or refusing, a batch does.
+        """
         try:
-            found = await self._transport.first_after(ticket.subject, ticket.draft.expected)
+            found = await self._transport.first_after(
+                ticket.subject, ticket.draft.expected, self._try_s(ticket)
+            )
         except LogUnavailable as error:
             raise _UnsettledError(str(error)) from error
-        if found is not None and found.event_id == ticket.event_id:
-            self._win(ticket, found.sequence + len(ticket.messages) - 1)
-        else:
-            self._lose(ticket, actual)
+        if found is None or found.event_id != ticket.event_id:
+            return False
+        self._win(ticket, found.sequence + len(ticket.messages) - 1)
+        return True
 
     def _start(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

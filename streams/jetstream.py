@@ -130,9 +130,9 @@ class JetStreamTransport:
             replied.set_result(Lost(str(error)))
         return answer
 
-    async def first_after(self, subject: str, sequence: int) -> Found | None:
+    async def first_after(self, subject: str, sequence: int, timeout_s: float) -> Found | None:
         """See `streams.appender.Transport`."""
-        found = await self._reader.leader_first_after(subject, sequence)
+        found = await self._reader.leader_first_after(subject, sequence, timeout_s)
         return None if found is None else Found(*found)
 
     async def last_of(self, subjects: Sequence[str]) -> Mapping[str, int]:

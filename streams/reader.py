@@ -99,20 +99,24 @@ class Reader:
         return fact_of(page.replies[0]) if page.replies else None
 
     async def last_of(self, subjects: Sequence[str]) -> dict[str, int]:
-        """The last sequence of each literal subject that has a message."""
+        """The last sequence of each literal subject that has a message, as far as a page goes."""
         found: dict[str, int] = {}
         for start in range(0, len(subjects), LAST_SUBJECTS):
             part = subjects[start : start + LAST_SUBJECTS]
-            page = await self._page({"multi_last": part, "batch": len(part)})
+            page = await self._page(
+                {"multi_last": part, "batch": len(part), "max_bytes": PAGE_BYTES}
+            )
             for reply in page.replies:
                 headers = split_headers(reply.headers)
                 found[headers[b"Nats-Subject"].decode()] = int(headers[b"Nats-Sequence"])
         return found
 
-    async def leader_first_after(self, subject: str, sequence: int) -> tuple[int, str] | None:
+    async def leader_first_after(
+        self, subject: str, sequence: int, timeout_s: float = READ_TIMEOUT_S
+    ) -> tuple[int, str] | None:
         """(sequence, event id) of the first message on ``subject`` above ``sequence``, or None."""
         body = msgspec.json.encode({"seq": sequence + 1, "next_by_subj": subject})
-        reply = await self._connection.request(self._leader, body, timeout_s=READ_TIMEOUT_S)
+        reply = await self._connection.request(self._leader, body, timeout_s=timeout_s)
         answer = msgspec.json.decode(reply.payload, type=StoredAnswer)
         if answer.message is not None:
             headers = split_headers(base64.b64decode(answer.message.hdrs))

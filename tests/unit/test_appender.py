@@ -41,6 +41,7 @@ class FakeLog:
     def __init__(self) -> None:
         self.stored: list[tuple[str, str]] = []
         self.sent: list[Sequence[Message]] = []
+        self.patience: list[float] = []
         self.faults: list[Fault] = []
         self.prompt = True
         self.is_up = True
@@ -65,7 +66,7 @@ class FakeLog:
         return self.is_up
 
     def publish(self, messages: Sequence[Message], timeout_s: float) -> asyncio.Future[Answer]:
-        assert timeout_s > 0
+        self.patience.append(timeout_s)
         self.sent.append(messages)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((messages, answer))
@@ -79,7 +80,8 @@ class FakeLog:
         fault = self.faults.pop(0)(messages) if self.faults else None
         answer.set_result(fault or self.store(messages))
 
-    async def first_after(self, subject: str, sequence: int) -> Found | None:
+    async def first_after(self, subject: str, sequence: int, timeout_s: float) -> Found | None:
+        assert timeout_s > 0
         for place, (stands, event_id) in enumerate(self.stored, 1):
             if stands == subject and place > sequence:
                 return Found(place, event_id)
@@ -336,6 +338,23 @@ async def test_what_landed_unheard_is_ours(
     assert len(log.stored) == count * events
     for i, outcome in enumerate(outcomes):
         assert outcome == Appended(log.last(f"plans.p.t{i}"))
+
+
+async def test_what_landed_unheard_is_looked_up_and_not_sent_again(
+    appender: Appender, log: FakeLog
+) -> None:
+    log.faults = [landed_but(log, Unknown("time-out"))]
+    await gather(appender, *(draft(f"t{i}") for i in range(40)))
+    assert len(log.sent) == 1
+
+
+async def test_a_slow_log_is_asked_more_and_more_patiently(log: FakeLog) -> None:
+    appender = Appender(log, limits=AppenderLimits(try_s=0.1, budget_s=10))
+    log.faults = [answered(Unknown("time-out"))] * 4
+    assert await appender.append(draft("t")) == Appended(1)
+    first, *alone = log.patience
+    assert first == pytest.approx(0.1)
+    assert alone == [pytest.approx(0.1 * 2**n) for n in range(4)]
 
 
 @pytest.mark.parametrize("count", [1, 5, 40])
