@@ -343,20 +343,36 @@ def _say(line: str) -> None:
 
 async def _serve(settings: Settings, roles: frozenset[Role]) -> int:
     stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    starting = asyncio.current_task()
 
     def on_signal(number: signal.Signals) -> None:
         if not stop.done():
             stop.set_result(number.name)
+            if starting is not None:
+                # A start may wait long, for a log that is not there; whoever has enough of it may go.
+                starting.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
-    async with running(settings, roles) as instance:
-        _say_hello(instance)
-        if instance.core.board.sequence == 0 and settings.sample.enabled:
-            await _show_sample(instance)
-        await asyncio.wait([stop, instance.died], return_when=asyncio.FIRST_COMPLETED)
-        if instance.died.done():
-            log.critical("died", reason=instance.died.result())
-            return 1
-        log.info("stopping", signal=stop.result())
+    try:
+        async with running(settings, roles) as instance:
+            starting = None
+            return await _serve_until(stop, instance)
+    except asyncio.CancelledError:
+        if not stop.done():
+            raise
+        log.info("stopped_while_starting", signal=stop.result())
+        return 0
+
+
+async def _serve_until(stop: asyncio.Future[str], instance: Instance) -> int:
+    """Serve until asked to stop (0) or until something vital has died (1)."""
+    _say_hello(instance)
+    if instance.core.board.sequence == 0 and instance.settings.sample.enabled:
+        await _show_sample(instance)
+    await asyncio.wait([stop, instance.died], return_when=asyncio.FIRST_COMPLETED)
+    if instance.died.done():
+        log.critical("died", reason=instance.died.result())
+        return 1
+    log.info("stopping", signal=stop.result())
     return 0
