@@ -36,15 +36,13 @@ class Acknowledged(msgspec.Struct, frozen=True):
 
 
 class Ledger:
-    """What was acknowledged, and when the last time was."""
+    """What was acknowledged, in the order in which the answers came."""
 
     def __init__(self) -> None:
         self.entries: list[Acknowledged] = []
-        self.last_at = 0.0
 
     def add(self, entry: Acknowledged) -> None:
         self.entries.append(entry)
-        self.last_at = time.monotonic()
 
     def assert_in(self, facts: list[Fact]) -> None:
         """Everything acknowledged stands in the log, where it was said to stand."""
@@ -70,16 +68,19 @@ class Voice:
         self._url = url
         self._client = httpx.AsyncClient(timeout=REQUEST_S)
         self.unanswered = 0
+        self.newest_asked = 0.0  # when the newest question that was answered was asked
 
     async def say(self, path: str, body: Json) -> tuple[int, Json]:
         """The answer, 2xx or 4xx; a 503 or none at all is not one."""
         while True:
             url = self._url()
             if url:
+                asked = time.monotonic()
                 with suppress(httpx.TransportError):
                     answer = await self._client.post(f"{url}{path}", json=body)
                     assert answer.status_code in (200, 201, 409, 503), answer.text
                     if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                        self.newest_asked = max(self.newest_asked, asked)
                         return answer.status_code, answer.json()
                 self.unanswered += 1
             await asyncio.sleep(PAUSE_S)
@@ -119,8 +120,8 @@ class Worker:
         self._dice.shuffle(self.held)
         while self.held:
             if time.monotonic() - self._renewed_at > LEASE_S / 4:
-                await self._renew()
-            if self._dice.random() < 0.2:  # noqa: PLR2004
+                await self._renew()  # which may show that all of them are lost
+            elif self._dice.random() < 0.2:  # noqa: PLR2004
                 count = self._dice.randint(1, 8)
                 batch, self.held = self.held[:count], self.held[count:]
                 await self._report(batch)

@@ -71,22 +71,27 @@ class Siege:
 
     async def _more_acknowledged(self, count: int) -> None:
         target = len(self.ledger.entries) + count
-        while len(self.ledger.entries) < target:
+        await self._until(lambda: len(self.ledger.entries) >= target)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            code = self.service.exit_code
+            assert code is None, f"it ended with {code}:\n{self.service.output[-4000:]}"
             in_flight = sum(len(worker.held) for worker in self.workers)
             self.most_in_flight = max(self.most_in_flight, in_flight)
             await asyncio.sleep(POLL_S)
 
     async def _kill(self, what: str) -> None:
-        service, at = self.service, time.monotonic()
+        service, voice = self.service, self.voice
         if what == "nats":
             service.kill_nats()
         else:
             if what == "both" and self.dice.random() < 0.5:  # noqa: PLR2004
-                service.kill_nats()
+                service.kill_nats()  # the other half of the time it dies of its parent's death
             service.kill()
             service.launch()
-        # Each worker may hold one answer that was under way when the blow fell.
-        await self._more_acknowledged(len(self.workers) + 1)
+        at = time.monotonic()
+        await self._until(lambda: voice.newest_asked > at)
         self.recoveries.append((what, time.monotonic() - at))
 
     async def _ended(self, plan_id: str) -> None:
