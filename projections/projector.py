@@ -27,7 +27,7 @@ SLICE = 200  # facts folded before the loop is given back
 FOLD_WAIT_S = 10.0
 FLUSH_RETRY_S = 0.25
 RECALL_RETRY_S = 0.5
-PENDING_POLL_S = 0.01
+CATCH_UP_PAGE = 256
 MAX_PENDING_ROWS = 500_000  # beyond it new plans are refused: the read models are too far behind
 
 log = structlog.get_logger("holdfast.projector")
@@ -65,6 +65,7 @@ class Projector:
         self._pending = Pending(board.sequence, epoch)
         self._behind_since: float | None = None
         self._dirty = asyncio.Event()
+        self._room = asyncio.Event()
         self._waiting_fold: dict[int, list[asyncio.Future[str | None]]] = {}
         self._waiting_flush: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -118,6 +119,20 @@ class Projector:
         except TimeoutError:
             message = f"the log does not deliver: waiting for sequence {sequence}"
             raise LogUnavailable(message) from None
+
+    async def catch_up(self) -> bool:
+        """Fold what is in the log at this moment; answers whether there was anything new.
+
+        Raises LogUnavailable.
+        """
+        head = (await self.source.state()).head
+        before = self.board.sequence
+        while self.board.sequence < head:
+            rest = await self.source.scan(self.board.sequence, CATCH_UP_PAGE)
+            if not rest:
+                break  # the last messages were short-lived and have expired
+            await self.folded(min(rest[-1].sequence, head))
+        return self.board.sequence > before
 
     def reach(self, sequence: int) -> None:
         """Count what lies between the last fact and ``sequence`` as folded: expired messages."""
@@ -203,7 +218,8 @@ class Projector:
     async def until_pending_below_bound(self) -> None:
         """Wait while too many rows are pending: whoever folds faster than SQLite writes must."""
         while len(self._pending) > MAX_PENDING_ROWS // 10:
-            await asyncio.sleep(PENDING_POLL_S)
+            self._room.clear()
+            await self._room.wait()
 
     async def flush_forever(self) -> None:
         """Write what is pending whenever something is, as one transaction after the other."""
@@ -226,6 +242,7 @@ class Projector:
             log.info("database_recovered", sequence=sequence)
         self.flush_error = None
         self._behind_since = self._now() if self._dirty.is_set() else None
+        self._room.set()
         arrived = [waiter for waiter in self._waiting_flush if waiter[0] <= sequence]
         self._waiting_flush = [waiter for waiter in self._waiting_flush if waiter[0] > sequence]
         _resolve([future for _, future in arrived], None)

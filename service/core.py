@@ -99,6 +99,10 @@ class Core:
         """Wait for the board; answers why the fact was ignored, or None. Raises LogUnavailable."""
         return await self.projector.folded(sequence)
 
+    async def catch_up(self) -> bool:
+        """Fold what is in the log now; whether there was anything new. Raises LogUnavailable."""
+        return await self.projector.catch_up()
+
     # -- plans ------------------------------------------------------------------------------
 
     async def submit(self, plan_id: str, plan: Submitted, origin: Origin) -> Submission | Refused:

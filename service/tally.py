@@ -90,7 +90,11 @@ class Tally:
 
     def saw(self, fact: Fact | BadFact, ignored: str | None) -> None:
         """Count the attempts and plans that a fact of this instance has ended."""
-        if isinstance(fact, BadFact) or ignored is not None:
+        if isinstance(fact, BadFact) or (ignored is not None and not fact.origin.instance):
+            # Holdfast's own facts are ignored only where races are: those are no trouble.
+            self._metrics.count("agent.projection.bad_event.total")
+            return
+        if ignored is not None:
             return
         if fact.origin.instance != self._instance_id:
             return

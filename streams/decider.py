@@ -1,7 +1,8 @@
 """The one way a fact gets into the log: load, decide, append as expected, see it folded.
 
 A lost race is not an error: wait until the fold has reached the winner, judge the command anew, and
-give up as contended after a bound.
+give up as contended after a bound. A refusal is only as good as the state it was judged on: another
+instance may have written what this one has not folded yet, so it is confirmed at the log's head.
 """
 
 from typing import Protocol, assert_never
@@ -9,7 +10,7 @@ from typing import Protocol, assert_never
 import msgspec
 
 from streams.log import NOBODY, Appended, Conflict, Draft, Log, Origin
-from streams.plan.commands import Command, Submit
+from streams.plan.commands import Cancel, Claim, Command, Expire, Finish, Pause, Resume, Submit
 from streams.plan.decide import Accept, Duplicate, Refusal, decide
 from streams.plan.state import Plan
 
@@ -38,6 +39,13 @@ class View(Protocol):
         """
         ...
 
+    async def catch_up(self) -> bool:
+        """Fold what is in the log at this moment; answers whether there was anything new.
+
+        Raises LogUnavailable.
+        """
+        ...
+
 
 class Accepted(msgspec.Struct, frozen=True):
     """The command's facts are on disk and folded; ``sequence`` is that of the last one."""
@@ -60,9 +68,28 @@ async def transact(
 ) -> Outcome:
     """Carry out ``command``. Raises LogUnavailable, LogFull, TooLarge.
 
-    ``tries`` bounds how many races may be lost; a short-lived message that expired under the
-    expectation (DESIGN §3) costs no try.
+    ``tries`` bounds how many races may be lost.
     """
+    outcome = await _transact(command, view, log, origin, tries)
+    if _stands(command, outcome) or not await view.catch_up():
+        return outcome
+    return await _transact(command, view, log, origin, tries)
+
+
+def _stands(command: Command, outcome: Outcome) -> bool:
+    """Whether what other instances have written meanwhile could not change the answer."""
+    match outcome:
+        case Accepted() | Contention():
+            return True
+        case Duplicate():
+            return not isinstance(command, Pause | Resume | Cancel)
+        case _:
+            # A claim is offered by the board itself; finishing and expiring are tried again.
+            return isinstance(command, Submit | Claim | Finish | Expire)
+
+
+async def _transact(command: Command, view: View, log: Log, origin: Origin, tries: int) -> Outcome:
+    """One round; a message that expired under the expectation costs no try (DESIGN §3)."""
     expired: int | None = None
     lost = 0
     # A new plan is tried at expectation 0 before the log is asked whether the id is taken.
@@ -92,13 +119,9 @@ async def transact(
                     expired = actual
                     continue
                 lost += 1
-                await _catch_up(view, log, actual)
+                await (view.catch_up() if actual is None else view.folded(actual))
             case _:
                 assert_never(answer)
         expired = None
         plan = await view.load(command.plan_id)
     return Contention(tries)
-
-
-async def _catch_up(view: View, log: Log, actual: int | None) -> None:
-    await view.folded((await log.state()).head if actual is None else actual)

@@ -1,7 +1,7 @@
 """The ground of a measurement: a nats-server of its own, syncing always, and one instance on it."""
 
 import tempfile
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def nats() -> Generator[ServerProcess]:
             server.stop()
 
 
-def settings_for(nats_url: str, folder: str, **flags: object) -> Settings:
+def settings_for(nats_url: str, folder: str, flags: Mapping[str, object]) -> Settings:
     """Settings of a measured instance: any free port, no sample."""
     return load_settings(
         environment={},
@@ -37,9 +37,11 @@ def settings_for(nats_url: str, folder: str, **flags: object) -> Settings:
 
 @asynccontextmanager
 async def instance(
-    nats_url: str, roles: frozenset[Role] = ALL_ROLES, **flags: object
+    nats_url: str,
+    roles: frozenset[Role] = ALL_ROLES,
+    flags: Mapping[str, object] | None = None,
 ) -> AsyncGenerator[Instance]:
     """One instance in this process, on a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        async with running(settings_for(nats_url, folder, **flags), roles) as it:
+        async with running(settings_for(nats_url, folder, flags or {}), roles) as it:
             yield it

@@ -16,8 +16,8 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
     """One task at a time, the executor waiting for it."""
     times: list[float] = []
     with bed.nats() as server:
-        handlers = ("tests.bench.stopwatch",)
-        async with bed.instance(server.url, **{"executor.handlers": handlers}) as it:
+        flags = {"executor.handlers": ("tests.bench.stopwatch",)}
+        async with bed.instance(server.url, flags=flags) as it:
             for n in range(int(300 * scale) + 20):
                 plan = Submitted(tasks=(TaskSpec(id="only", kind="stopwatch"),))
                 began = time.perf_counter()

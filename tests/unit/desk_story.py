@@ -91,6 +91,11 @@ class Instance:
             await self.fold(at_most=sequence - self.board.sequence)
         return self.board.ignored.get(sequence)
 
+    async def catch_up(self) -> bool:
+        before = self.board.sequence
+        await self.fold()
+        return self.board.sequence > before
+
     async def fold(self, at_most: int = 1_000_000) -> None:
         """Catch up with the log, by at most so many facts."""
         for fact in await self.log.scan(self.board.sequence, at_most):

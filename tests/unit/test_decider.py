@@ -65,6 +65,24 @@ async def test_who_lost_the_race_judges_again_on_what_the_winner_wrote(pair: Pai
     assert await pair.length() == 3
 
 
+async def test_a_worker_may_speak_to_an_instance_that_has_not_seen_its_claim(pair: Pair) -> None:
+    await pair.a.submit("p", task("a", lease_s=60))
+    await pair.b.fold()
+    assert isinstance(await pair.a.say(claim("a")), Accepted)
+    # b still believes the task to be READY; refusing its owner would be a lie.
+    assert isinstance(await pair.b.say(word(commands.Start)), Accepted)
+    assert isinstance(await pair.a.say(word(commands.Complete)), Accepted)
+
+
+async def test_an_operator_is_answered_from_the_head_of_the_log(pair: Pair) -> None:
+    await pair.a.submit("p", task("a"))
+    await pair.b.fold()
+    assert isinstance(await pair.a.say(commands.Pause(plan_id="p")), Accepted)
+    # b still believes the plan to be READY; "it is resumed already" would leave it paused.
+    assert isinstance(await pair.b.say(commands.Resume(plan_id="p")), Accepted)
+    assert isinstance(await pair.a.say(commands.Resume(plan_id="p")), Duplicate)
+
+
 async def test_a_claim_has_one_try(pair: Pair) -> None:
     await pair.a.submit("p", task("a"))
     await pair.b.fold()

@@ -1,0 +1,239 @@
+"""When the log is gone: writes say so in time, reads go on, readiness names it, and it heals itself."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import PrivateServer
+from tests.faults.log_witness import assert_completed_once, attempts_in, read_log
+from tests.faults.service_process import ServiceProcess, run_holdfast, until
+
+pytestmark = pytest.mark.faults
+
+WRITE_ANSWER_S = 15.0
+NAMED_S = 5.0  # a probe's period and its time-out, and a machine that is busy
+HEALED_S = 15.0
+GIVES_UP_S = 30.0  # service.app.CONNECT_TIMEOUT_S, which this test has to outwait
+
+Start = Callable[..., ServiceProcess]
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that is taken and on which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port on which somebody else listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+# -- at start ---------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(120)
+def test_a_start_without_a_log_tries_for_a_while_and_then_says_which_one_is_missing(
+    new_service: Start, closed_port: int
+) -> None:
+    service = new_service(nats_url=f"nats://127.0.0.1:{closed_port}")
+    began = time.monotonic()
+    service.launch()
+    code = service.wait(GIVES_UP_S * 2)
+    assert time.monotonic() - began > GIVES_UP_S / 2, "it gave up at once"
+    assert code == 3
+    assert f"nats://127.0.0.1:{closed_port}" in service.output
+    assert "Traceback" not in service.output
+
+
+def test_a_start_waits_for_a_log_that_comes_up(
+    new_service: Start, private_nats: PrivateServer
+) -> None:
+    private_nats.kill()
+    service = new_service(nats_url=private_nats.url, roles="api,daemons")
+    service.launch()
+    until(lambda: service.output or _has_started(service), 20, "the service is on its way")
+    private_nats.restart()
+    service.await_ready()
+
+
+def _has_started(service: ServiceProcess) -> bool:
+    return (service.data_dir / "holdfast.lock").exists()
+
+
+@pytest.mark.parametrize("key", ["http", "nats"])
+def test_a_busy_port_is_named_with_the_setting_that_moves_it(
+    new_service: Start, taken_port: int, key: str
+) -> None:
+    service = new_service(**{f"{key}__port": str(taken_port)})
+    service.launch()
+    assert service.wait() == 3
+    assert str(taken_port) in service.output
+    assert f"{key}.port" in service.output
+    assert f"HOLDFAST_{key.upper()}__PORT" in service.output
+    assert "Traceback" not in service.output
+
+
+# -- while running ----------------------------------------------------------------------------
+
+
+class Outage:
+    """A running service whose log is taken away and given back."""
+
+    def __init__(self, service: ServiceProcess, nats: PrivateServer) -> None:
+        self.service = service
+        self.nats = nats
+        self.client = httpx.Client(base_url=service.url, timeout=2 * WRITE_ANSWER_S)
+
+    def submit(self, plan_id: str, kind: str = "outside") -> httpx.Response:
+        tasks = [{"id": name, "kind": kind, "max_lost_leases": 100} for name in ("a", "b", "c")]
+        tasks.append({"id": "end", "kind": "echo", "depends_on": ["a", "b", "c"]})
+        return self.client.post("/v1/plans", json={"id": plan_id, "tasks": tasks})
+
+    def claim(self) -> httpx.Response:
+        return self.client.post(
+            "/v1/claims", json={"owner": "w", "kinds": ["outside"], "lease_s": 60}
+        )
+
+    def own(self, word: str, lease: Json, **said: object) -> httpx.Response:
+        path = f"/v1/plans/{lease['plan_id']}/tasks/{lease['task_id']}/{word}"
+        return self.client.post(path, json={"owner": "w", "attempt": lease["attempt"], **said})
+
+    def assert_log_is_named(self) -> None:
+        began = time.monotonic()
+        until(lambda: self.service.readiness() == (503, ["log"]), NAMED_S, "readiness names it")
+        print(f"/readyz named the log after {time.monotonic() - began:.2f} s")  # noqa: T201
+
+    def assert_reads_go_on(self, plan_id: str) -> None:
+        for path in (
+            f"/v1/plans/{plan_id}", f"/v1/plans/{plan_id}/tasks/a", "/v1/plans", "/v1/tasks",
+            "/v1/executions", "/v1/ops/status", "/healthz", "/metrics",
+        ):  # fmt: skip
+            began = time.monotonic()
+            assert self.client.get(path).status_code == httpx.codes.OK, path
+            assert time.monotonic() - began < 1, path
+
+    def assert_writes_say_so(self, lease: Json) -> None:
+        writes: dict[str, Callable[[], httpx.Response]] = {
+            "submit": lambda: self.submit("meanwhile"),
+            "claim": self.claim,
+            "heartbeat": lambda: self.own("heartbeat", lease),
+            "complete": lambda: self.own("complete", lease, output="x"),
+            "pause": lambda: self.client.post("/v1/plans/p/pause", json={}),
+        }
+        for name, write in writes.items():
+            began = time.monotonic()
+            answer = write()
+            took_s = time.monotonic() - began
+            print(f"{name} was answered {answer.status_code} after {took_s:.2f} s")  # noqa: T201
+            assert took_s < WRITE_ANSWER_S, name
+            assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE, (name, answer.text)
+            assert answer.json()["code"] == "log_unavailable", name
+            assert int(answer.headers["retry-after"]) >= 1
+
+    def until_healed(self) -> None:
+        began = time.monotonic()
+        until(lambda: self.service.readiness() == (200, []), HEALED_S, "it is ready again")
+        print(f"ready {time.monotonic() - began:.2f} s after the log was back")  # noqa: T201
+
+
+@pytest.fixture
+def outage(start_service: Start, private_nats: PrivateServer) -> Iterator[Outage]:
+    outage = Outage(start_service(nats_url=private_nats.url), private_nats)
+    with outage.client:
+        yield outage
+    private_nats.resume()
+
+
+def kill(nats: PrivateServer) -> None:
+    nats.kill()
+
+
+def pause(nats: PrivateServer) -> None:
+    nats.pause()
+
+
+def restart(nats: PrivateServer) -> None:
+    nats.restart()
+
+
+def resume(nats: PrivateServer) -> None:
+    nats.resume()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("lose", "give_back"), [(kill, restart), (pause, resume)])
+def test_a_lost_log_is_told_survived_and_healed_without_a_restart(
+    outage: Outage,
+    lose: Callable[[PrivateServer], None],
+    give_back: Callable[[PrivateServer], None],
+) -> None:
+    service, pid = outage.service, outage.service.pid
+    outage.submit("p").raise_for_status()
+    (lease,) = outage.claim().json()["claims"]
+    lose(outage.nats)
+    outage.assert_log_is_named()
+    outage.assert_reads_go_on("p")
+    outage.assert_writes_say_so(lease)
+    outage.assert_reads_go_on("p")
+    give_back(outage.nats)
+    outage.until_healed()
+    # What got a 503 may safely be said again, and the same plan ends.
+    assert outage.own("complete", lease, output="x").status_code == httpx.codes.OK
+    outage.submit("meanwhile").raise_for_status()
+    outage.client.post("/v1/plans/p/resume", json={}).raise_for_status()
+    finish(outage, "p")
+    finish(outage, "meanwhile")
+    assert service.pid == pid
+    assert service.exit_code is None
+    facts = read_log(outage.nats.url)
+    assert_completed_once(facts)
+    attempts_in(facts)
+    code, said = run_holdfast(
+        "rebuild", "--verify", data_dir=str(service.data_dir), nats__url=outage.nats.url
+    )
+    assert (code, "equal:" in said) == (0, True), said
+
+
+def finish(outage: Outage, plan_id: str) -> None:
+    """Claim and complete what is left of the plan, until it is closed."""
+
+    def is_over() -> bool:
+        for lease in outage.claim().raise_for_status().json()["claims"]:
+            outage.own("complete", lease, output="x").raise_for_status()
+        return bool(outage.client.get(f"/v1/plans/{plan_id}").json()["finished_at"])
+
+    # A claim of which nobody knows whether it landed is somebody's until its lease has expired.
+    until(is_over, 70, f"plan {plan_id} ends")
+
+
+@pytest.mark.timeout(120)
+def test_a_short_stall_costs_time_and_nothing_else(outage: Outage) -> None:
+    """The log stands still while many speak; all are answered 2xx once it goes on."""
+    outage.submit("p").raise_for_status()
+    leases = [outage.claim().json()["claims"][0] for _ in range(3)]
+    outage.nats.pause()
+    with httpx.Client(base_url=outage.service.url, timeout=0.3) as hasty:
+        for lease in leases:
+            path = f"/v1/plans/p/tasks/{lease['task_id']}/complete"
+            with pytest.raises(httpx.ReadTimeout):
+                hasty.post(path, json={"owner": "w", "attempt": 1, "output": "x"})
+    outage.nats.resume()
+    for lease in leases:
+        answer = outage.own("complete", lease, output="x").raise_for_status().json()
+        assert answer["status"] in ("accepted", "duplicate")
+    finish(outage, "p")
+    facts = read_log(outage.nats.url)
+    assert_completed_once(facts)
+    attempts_in(facts)
