@@ -164,6 +164,8 @@ async def _embedded(settings: Settings, stack: AsyncExitStack) -> EmbeddedServer
 async def _connect(
     settings: Settings, nats_url: str, metrics: Metrics, stack: AsyncExitStack
 ) -> JetStreamLog:
+    if settings.nats.url:
+        log.info("waiting_for_log", at_most_s=CONNECT_TIMEOUT_S)
     source = await JetStreamLog.connect(
         nats_url,
         replicas=settings.nats.replicas,
