@@ -43,11 +43,11 @@ T = TypeVar("T")
 ReadRow = Callable[[sqlite3.Cursor, tuple[Any, ...]], T]
 
 
-class DatabaseUnavailable(Exception):  # noqa: N818 - a state, named like the log's exceptions
+class DatabaseUnavailable(Exception):
     """SQLite did not do it (locked, full, slow, closed, damaged); nothing was changed."""
 
 
-class MustRebuild(Exception):  # noqa: N818 - what to do about it
+class MustRebuild(Exception):
     """The file has another schema or is damaged: `discard` it and fold the log again."""
 
 

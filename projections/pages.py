@@ -21,7 +21,7 @@ T = TypeVar("T")
 _CONTENT = re.compile(rb"1:([a-z]{1,16}):(\d{1,19})", re.ASCII)
 
 
-class BadCursor(Exception):  # noqa: N818 - what it is
+class BadCursor(Exception):
     """A cursor that this kind of list never gave out."""
 
 

@@ -1,1 +1,1 @@
-"""The process: it serves HTTP, runs tasks and keeps the house in order, on top of the projections."""
+"""The process: it serves HTTP, runs tasks and keeps the house in order, above the projections."""

@@ -78,7 +78,7 @@ class OwnerAnswer(msgspec.Struct, frozen=True, kw_only=True):
     cancel_requested: bool
 
 
-class Behind(Exception):  # noqa: N818 - a state of the read models, named like the log's exceptions
+class Behind(Exception):
     """The read models did not reach the wanted sequence in time; ``sequence`` is where they are."""
 
     def __init__(self, sequence: int) -> None:

@@ -351,7 +351,7 @@ async def _serve(settings: Settings, roles: frozenset[Role]) -> int:
         if not stop.done():
             stop.set_result(number.name)
             if starting is not None:
-                # A start may wait long, for a log that is not there; whoever has enough of it may go.
+                # A start may wait long for a log that is not there; who has had enough may go.
                 starting.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -31,7 +31,7 @@ class DataFolderError(Exception):
     """The data folder cannot be used; the message names the folder and the setting."""
 
 
-class DataFolderBusy(DataFolderError):  # noqa: N818 - it is a state, not a mistake
+class DataFolderBusy(DataFolderError):
     """Another process holds the data folder; `holder` says who, when it could be read."""
 
     def __init__(self, data_dir: Path, holder: Holder | None) -> None:

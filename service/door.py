@@ -17,7 +17,7 @@ from service.core import Core
 T = TypeVar("T")
 
 
-class DoorClosed(Exception):  # noqa: N818 - a state of the door, named like the log's exceptions
+class DoorClosed(Exception):
     """The core's loop has ended; nothing can be asked any more."""
 
 

@@ -291,7 +291,7 @@ CATALOGUE: Mapping[str, Metric] = {
 """Every metric by its dotted name."""
 
 
-class UndeclaredMetric(Exception):  # noqa: N818 - it says what it is
+class UndeclaredMetric(Exception):
     """A name, a label or a verb that the catalogue does not have: a bug of the caller."""
 
 

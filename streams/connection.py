@@ -79,7 +79,7 @@ class RawClient(Client):
         self._raw: dict[int, Deliver] = {}
 
     async def listen(self, subject: str, deliver: Deliver) -> int:
-        """Subscribe ``deliver``, called on the read loop (so it must be quick); returns a handle."""
+        """Subscribe ``deliver``, called on the read loop, so it must be quick; returns a handle."""
         handle = self._sid + 1
         self._raw[handle] = deliver
         await self.subscribe(subject)  # pyright: ignore[reportUnknownMemberType]

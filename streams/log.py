@@ -1,4 +1,4 @@
-"""The port to the log: append a fact at an expected sequence, read what is there, follow what comes.
+"""The port to the log: append at an expected sequence, read what is there, follow what comes.
 
 Two implementations hold to one contract suite (``tests/contract``): `streams.memory.MemoryLog`,
 the reference, and `streams.jetstream.JetStreamLog`, the real one.
@@ -25,11 +25,11 @@ class TooLarge(Exception):
 
 
 class TopologyMismatch(Exception):
-    """A stream exists with a configuration that Holdfast cannot rely on; says which field and how."""
+    """A stream exists that Holdfast cannot rely on; says which field differs, and how."""
 
 
 class LogReset(Exception):
-    """The log is not the one that was followed: made anew, emptied, or shorter than the position asked."""
+    """The log is not the one that was followed: made anew, emptied, or shorter than asked."""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -82,22 +82,22 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
-    """The draft is on disk; ``sequence`` is that of its last event, the others precede it directly."""
+    """The draft is on disk; ``sequence`` is its last event's, the others precede it directly."""
 
     sequence: int
 
 
 class Conflict(msgspec.Struct, frozen=True, gc=False):
-    """The draft lost a race: the subject's last sequence is ``actual`` (None: the log could not say).
+    """The draft lost a race: the subject's last sequence is ``actual`` (None: not known).
 
-    ``actual`` below ``expected`` means that a short-lived message (heartbeat, progress) has expired.
+    ``actual`` below ``expected`` means that a short-lived message (a heartbeat) has expired.
     """
 
     actual: int | None
 
 
 class LogState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The log's extent: first and last sequence, bytes, and an id that changes when it is made anew.
+    """The log's extent: first and last sequence, bytes, and an id that a new log does not share.
 
     ``at`` is what the log's clock showed when it answered, in seconds since the epoch.
     """
@@ -117,7 +117,7 @@ class Log(Protocol):
         """Write ``draft`` at its expected sequence; returns when it is on disk.
 
         Concurrent calls are group-committed. An unknown outcome is resolved by event id: exactly
-        one copy lands. Raises LogUnavailable (after at most ``append_budget_s``), LogFull, TooLarge.
+        one copy lands. Raises LogUnavailable (within ``append_budget_s``), LogFull, TooLarge.
         """
         ...
 

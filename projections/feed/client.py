@@ -7,7 +7,7 @@ import msgspec
 from projections.feed.entry import FINISHED, Entry, Interest, signal
 
 
-class Gone(Exception):  # noqa: N818 - a state of the client, named like the log's exceptions
+class Gone(Exception):
     """The client is no longer there."""
 
 

@@ -32,7 +32,7 @@ class _TryAgainError(Exception):
     """The instance could not be reached, or cannot answer now."""
 
 
-class BadFile(Exception):  # noqa: N818 - what it is
+class BadFile(Exception):
     """The file holds no plan."""
 
 

@@ -38,7 +38,7 @@ TOO_MANY_REQUESTS = 429
 SERVER_ERROR = 500
 
 
-class TaskFailed(Exception):  # noqa: N818 - what a handler raises reads like the fact it leads to
+class TaskFailed(Exception):
     """A handler says why its attempt failed; ``retryable`` False makes it the last.
 
     ``error_type`` is one of `ERROR_TYPES` (anything else is reported as ``other``);
@@ -63,7 +63,7 @@ class TaskFailed(Exception):  # noqa: N818 - what a handler raises reads like th
         self.token_usage = token_usage
 
 
-class TaskCancelled(Exception):  # noqa: N818 - as above
+class TaskCancelled(Exception):
     """Raised inside a handler whose attempt is to stop; let it pass."""
 
 

@@ -29,7 +29,7 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
 
 
-class ClientGone(Exception):  # noqa: N818 - it is a state of the client
+class ClientGone(Exception):
     """Whoever asked has hung up before the request was complete."""
 
 

@@ -77,7 +77,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sequence: int | None = None
 
 
-class Refusal(Exception):  # noqa: N818 - what is raised reads as what it means
+class Refusal(Exception):
     """Raised where a request is refused before the core is asked."""
 
     def __init__(self, code: str, detail: str, headers: dict[str, str] | None = None) -> None:

@@ -16,7 +16,7 @@ GOODBYE_S = 5
 KEEP_ALIVE_S = 75
 
 
-class PortBusy(Exception):  # noqa: N818 - a state of the port, not a mistake
+class PortBusy(Exception):
     """The address cannot be listened on; the message names it and the setting that moves it."""
 
 

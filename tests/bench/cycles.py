@@ -1,4 +1,4 @@
-"""Full life cycles in process: submit, claim, start, complete; against raw group-committed appends."""
+"""Full life cycles in process, submit to complete; against raw group-committed appends."""
 
 import asyncio
 import time
@@ -42,14 +42,14 @@ async def work_through(core: Core, plans: list[tuple[str, Submitted]], workers: 
                 started = await core.own(Start(**name, **held), origin)
                 ended = await core.own(Complete(**name, **held, output=PAYLOAD), origin)
                 if not (isinstance(started, OwnerAnswer) and isinstance(ended, OwnerAnswer)):
-                    raise AssertionError((started, ended))
+                    raise TypeError((started, ended))
                 done += 1
 
     async def submit() -> None:
         for plan_id, plan in plans:
             answer = await core.submit(plan_id, plan, Origin(actor="bench"))
             if not isinstance(answer, Submission):
-                raise AssertionError(answer)
+                raise TypeError(answer)
 
     began = time.perf_counter()
     await asyncio.gather(submit(), *(worker(f"w{n}") for n in range(workers)))

@@ -1,4 +1,4 @@
-"""The load generator: keep-alive HTTP/1.1 over raw asyncio streams, so that it is not what is measured.
+"""The load generator: keep-alive HTTP/1.1 over raw streams, so that it is not what is measured.
 
 Usage: python -m tests.bench.load PORT single|batch TASKS CONNECTIONS. Prints one JSON object.
 """
