@@ -1,0 +1,96 @@
+"""Serving from a terminal: say hello, show the sample on an empty log, run until told to stop."""
+
+import asyncio
+import signal
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from service import sample
+from service.app import ALL_ROLES, Instance, Role, running
+from service.config import Settings
+from service.narrator import Narrator
+from streams.log import BadFact, Fact, Origin
+from streams.plan.events import Finished
+
+log = structlog.get_logger("holdfast.serve")
+
+
+def serve(settings: Settings, roles: Iterable[Role] = ALL_ROLES) -> int:
+    """Run an instance until SIGINT or SIGTERM; answers the process's exit code."""
+    return uvloop.run(_serve(settings, frozenset(roles)))
+
+
+def _say_hello(instance: Instance) -> None:
+    where = instance.http_url or "no HTTP (without the role api)"
+    kept = instance.settings.data_dir
+    _say(f"Holdfast serves {where}, its log is {instance.nats_url}, its data is in {kept}")
+    facts = instance.core.board.sequence
+    if facts:
+        _say(f"The log holds {facts:,} facts. Follow what comes: curl -N {where}/v1/events")
+    log.info("serving", url=where, nats=instance.nats_url, roles=sorted(instance.roles))
+
+
+async def _show_sample(instance: Instance) -> None:
+    """Submit the sample plan and tell its story; what it needs and has not is said instead."""
+    settings = instance.settings
+    if "executor" not in instance.roles or not sample.is_allowed(settings.executor.command.allow):
+        _say("The log is empty. Submit a plan: python -m service submit FILE --follow")
+        return
+    _say("\nThe log is empty, so here is a sample plan: it counts words in this checkout's files.")
+    instance.core.projector.on_fact.append(Narrator(sample.PLAN_ID).saw)
+    plan = await asyncio.to_thread(sample.sample_plan, Path.cwd())
+    await instance.core.submit(sample.PLAN_ID, plan, Origin(actor="sample"))
+    instance.core.projector.on_fact.append(partial(_after_sample, instance.http_url))
+
+
+def _after_sample(http_url: str, fact: Fact | BadFact, ignored: str | None) -> None:
+    if isinstance(fact, BadFact) or ignored is not None:
+        return
+    if isinstance(fact.event, Finished) and fact.plan_id == sample.PLAN_ID:
+        _say(f"\nLook at it:  curl {http_url}/v1/plans/{sample.PLAN_ID}")
+        _say("Ctrl-C ends it; the log stays.")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - this is what whoever starts it sees
+
+
+async def _serve(settings: Settings, roles: frozenset[Role]) -> int:
+    stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    starting = asyncio.current_task()
+
+    def on_signal(number: signal.Signals) -> None:
+        if not stop.done():
+            stop.set_result(number.name)
+            if starting is not None:
+                # A start may wait long for a log that is not there; who has had enough may go.
+                starting.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    try:
+        async with running(settings, roles) as instance:
+            starting = None
+            return await _serve_until(stop, instance)
+    except asyncio.CancelledError:
+        if not stop.done():
+            raise
+        log.info("stopped_while_starting", signal=stop.result())
+        return 0
+
+
+async def _serve_until(stop: asyncio.Future[str], instance: Instance) -> int:
+    """Serve until asked to stop (0) or until something vital has died (1)."""
+    _say_hello(instance)
+    if instance.core.board.sequence == 0 and instance.settings.sample.enabled:
+        await _show_sample(instance)
+    await asyncio.wait([stop, instance.died], return_when=asyncio.FIRST_COMPLETED)
+    if instance.died.done():
+        log.critical("died", reason=instance.died.result())
+        return 1
+    log.info("stopping", signal=stop.result())
+    return 0
