@@ -121,7 +121,7 @@ class Worker:
         while self.held:
             if time.monotonic() - self._renewed_at > LEASE_S / 4:
                 await self._renew()  # which may show that all of them are lost
-            elif self._dice.random() < 0.2:  # noqa: PLR2004
+            elif self._dice.random() < 0.2:
                 count = self._dice.randint(1, 8)
                 batch, self.held = self.held[:count], self.held[count:]
                 await self._report(batch)
@@ -153,15 +153,15 @@ class Worker:
 
     async def _carry_out(self, claim: Json) -> None:
         chance = self._dice.random()
-        if chance < 0.05:  # noqa: PLR2004
+        if chance < 0.05:
             sleeps_s = self._dice.uniform(0, 2 * LEASE_S)
             self._asleep.append((time.monotonic() + sleeps_s, claim))
-        elif chance < 0.10:  # noqa: PLR2004
+        elif chance < 0.10:
             await self._own("fail", claim, error_type="dice", retry_in_s=0.05)
-        elif chance < 0.15:  # noqa: PLR2004
+        elif chance < 0.15:
             await self._own("release", claim, reason="tired")
         else:
-            if chance < 0.5:  # noqa: PLR2004
+            if chance < 0.5:
                 await self._own("start", claim)
             await self._own("complete", claim, output=_output(claim))
 

@@ -86,7 +86,7 @@ class Siege:
         if what == "nats":
             service.kill_nats()
         else:
-            if what == "both" and self.dice.random() < 0.5:  # noqa: PLR2004
+            if what == "both" and self.dice.random() < 0.5:
                 service.kill_nats()  # the other half of the time it dies of its parent's death
             service.kill()
             service.launch()

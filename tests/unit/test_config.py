@@ -29,6 +29,7 @@ DEFAULTS = {
     "sse.heartbeat_s": 15,
     "sse.buffer_events": 1000,
     "sse.replay_batch_size": 1000,
+    "sse.max_connections": 10_000,
     "observability.audit_log_enabled": True,
     "observability.audit_success_log_enabled": False,
     "sample.enabled": True,
