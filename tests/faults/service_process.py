@@ -1,6 +1,6 @@
-"""A Holdfast instance as a stranger runs it: a process of its own, that a test may kill and restart.
+"""A Holdfast instance as a stranger runs it: a process that a test may kill and restart.
 
-The process is tied to the thread that starts it, so even a test run that is shot leaves none behind.
+It is tied to the thread that starts it, so even a test run that is shot leaves none behind.
 """
 
 import os
@@ -37,7 +37,7 @@ def until(condition: Callable[[], T], within_s: float, what: str) -> T:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """This process's environment with no other setting of Holdfast than those given.
+    """The environment of this process with no other setting of Holdfast than those given.
 
     A setting is named as its key, with two underscores for the dot: `http__port="0"`.
     """

@@ -1,4 +1,4 @@
-"""Whatever is killed, whenever: nothing acknowledged is lost, nothing is done twice, all plans end."""
+"""Whatever is killed, whenever: nothing acknowledged is lost or done twice, and all plans end."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""When the log is gone: writes say so in time, reads go on, readiness names it, and it heals itself."""
+"""When the log is gone: writes say so in time, reads go on, and it heals by itself."""
 
 import socket
 import time

@@ -73,7 +73,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         service.stop()
 
 
-# -- how a word becomes stale: each answers (plan, owner, attempt that speaks, how the task stands) --
+# -- how words become stale; each answers (plan, owner, attempt that speaks, what `current` is) --
 
 Stale = tuple[str, str, int, Json]
 RUNNING = "RUNNING"

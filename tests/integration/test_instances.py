@@ -64,7 +64,8 @@ async def submit_everywhere(
     """As many plans for the executors as for outside workers, each to the next instance."""
     ids: list[str] = []
     for number in range(plans):
-        voice = Voice(lambda url=instances[number % len(instances)].url: url)
+        instance = instances[number % len(instances)]
+        voice = Voice(lambda url=instance.url: url)
         for kind in ("outside", "echo"):
             ids.append(f"{kind}-{number}")
             await submit(voice, ledger, fan(ids[-1], tasks, kind))
