@@ -340,7 +340,8 @@ async def test_the_audit_trail_takes_what_happened_around_the_log(
 ) -> None:
     client = await nats.connect(private_nats.url)
     heard = await client.subscribe("audit.claimed_update_guard_reject.>")
-    await client.flush()
+    # nats-py lets a PING overtake a SUB, so flush() proves nothing; a request keeps the order.
+    await client.request("$JS.API.INFO", b"")
     await log.publish_audit("claimed_update_guard_reject", "p", None, b"{}")
     assert (await heard.next_msg(5)).subject == "audit.claimed_update_guard_reject.p.~"
     await client.close()

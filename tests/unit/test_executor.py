@@ -217,7 +217,7 @@ async def test_the_idempotency_key_outlives_an_attempt_but_not_a_critics_round()
     core = FakeCore()
     async with executing(core, executor__handlers=USER_HANDLERS) as world:
         core.submit("p", spec("before", "echo", 7), about, critic)
-        await core.until(lambda: len(core.words(commands.Complete, "t")) == 2, "two rounds")
+        await core.until(lambda: len(core.words(commands.Complete, "t")) >= 2, "two rounds")
         await world.core.until(lambda: core.task("p", "t").attempt >= 2)
     first, second = (json_of(word.output) for word in core.words(commands.Complete, "t")[:2])
     assert first["key"] == "p/t"
