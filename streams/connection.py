@@ -102,7 +102,11 @@ class RawClient(Client):
             commands = b"".join([*self._pending, commands])
             self._pending = []
             self._pending_data_size = 0
-        self._transport.write(commands)
+        try:
+            self._transport.write(commands)
+        except RuntimeError as error:
+            # uvloop's word for a socket whose death nats-py has not been told of yet.
+            raise ConnectionError("the connection has just been lost") from error
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
