@@ -8,7 +8,7 @@ from streams.connection import RawClient
 class Dead:
     """A transport of uvloop whose other end is gone."""
 
-    def write(self, commands: bytes) -> None:
+    def write(self, _commands: bytes) -> None:
         raise RuntimeError("unable to perform operation on <TCPTransport>; the handler is closed")
 
 
