@@ -23,7 +23,7 @@ from streams.plan.evolve import begin, evolve, mark_unreadable
 from streams.plan.state import Plan
 from streams.subjects import split_subject
 
-SLICE = 200  # facts folded before the loop is given back
+SLICE = 64  # facts folded before the loop is given back
 FOLD_WAIT_S = 10.0
 FLUSH_RETRY_S = 0.25
 FLUSH_DELAY_S = 0.1
