@@ -173,7 +173,9 @@ class Lanes:
             if seat is None:
                 break
             (taken if self._mine(seat, now) else others).append(seat)
-        for seat in others:
+        # Whoever takes over what peers left lying does so in an order of its own: the owner takes
+        # from the head, and two who help out should not reach for the same task.
+        for seat in sorted(others, key=self._helping_order):
             if len(taken) < n and seat.since + YIELD_S <= now:
                 taken.append(seat)
                 continue
@@ -183,6 +185,9 @@ class Lanes:
         for seat in taken:
             seat.reserved = True
         return taken
+
+    def _helping_order(self, seat: Seat) -> int:
+        return crc32(f"{self.peers.instance_id}.{seat.plan.plan_id}.{seat.task.spec.id}".encode())
 
     def _mine(self, seat: Seat, now: float) -> bool:
         turn = int((now - seat.since) / TURN_S)

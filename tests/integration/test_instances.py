@@ -141,7 +141,7 @@ def counted(instances: list[ServiceProcess], name: str) -> float:
 async def test_three_instances_under_load_hardly_collide(start_instances: Start) -> None:
     instances = await asyncio.to_thread(start_instances, 3)
     async with crew(instances) as ledger:
-        plans = await submit_everywhere(instances, plans=3, tasks=100, ledger=ledger)
+        plans = await submit_everywhere(instances, plans=3, tasks=200, ledger=ledger)
         await all_ended(instances[0].url, plans)
     lost = counted(instances, "agent_task_claim_conflict_total")
     won = counted(instances, "agent_task_claim_success_total")
