@@ -41,6 +41,7 @@ from service.loops import Lag
 from service.metrics import Metrics
 from service.observer import LogObserver
 from service.rebuild import READ_MODELS
+from streams.connection import without_password
 from streams.jetstream import JetStreamLog
 from streams.log import LogState, LogUnavailable
 
@@ -86,7 +87,8 @@ async def running(
         )
         embedded = await _embedded(settings, stack)
         nats_url = embedded.url if embedded else settings.nats.url
-        folder.announce(nats_url=nats_url)
+        shown_url = without_password(nats_url)
+        folder.announce(nats_url=shown_url)
         source = await _connect(settings, nats_url, metrics, stack)
         core = await _core(settings, source, metrics, stack)
         died = asyncio.get_running_loop().create_future()
@@ -112,7 +114,7 @@ async def running(
         await _start_roles(instance, stack)
         core.checks += _checks(instance, source)
         core.describe = partial(_status, instance, lag)
-        folder.announce(nats_url=nats_url, http_url=instance.http_url)
+        folder.announce(nats_url=shown_url, http_url=instance.http_url)
         yield instance
 
 

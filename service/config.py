@@ -23,6 +23,8 @@ from urllib.parse import urlsplit
 from msgspec import Meta, Struct, ValidationError, convert, field
 from msgspec.structs import replace
 
+from streams.connection import without_password
+
 CONFIG_FILE = "holdfast.toml"
 ENVIRONMENT_PREFIX = "HOLDFAST_"
 # Variables that begin like settings and are none: they choose the log's look and steer the tests.
@@ -384,7 +386,7 @@ def _value_at(settings: Settings, key: str) -> object:
 
 def _shown(value: object) -> object:
     """The value as it may be printed: a server's URL may carry a password."""
-    return re.sub(r"//[^,]*@", "//***@", value) if isinstance(value, str) else value
+    return without_password(value) if isinstance(value, str) else value
 
 
 def _check_together(settings: Settings) -> None:

@@ -180,5 +180,7 @@ async def _any_log(settings: Settings, stack: AsyncExitStack) -> JetStreamLog:
             raise LogUnavailable(
                 "the instance that holds the data folder is still starting"
             ) from None
-        return await stack.enter_async_context(_connected(holder.nats_url, settings))
+        # What the holder writes down has no password; the settings may.
+        url = settings.nats.url or holder.nats_url
+        return await stack.enter_async_context(_connected(url, settings))
     return await _own_log(settings, stack)

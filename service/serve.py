@@ -13,6 +13,7 @@ from service import sample
 from service.app import ALL_ROLES, Instance, Role, running
 from service.config import Settings
 from service.narrator import Narrator
+from streams.connection import without_password
 from streams.log import BadFact, Fact, Origin
 from streams.plan.events import Finished
 
@@ -27,11 +28,12 @@ def serve(settings: Settings, roles: Iterable[Role] = ALL_ROLES) -> int:
 def _say_hello(instance: Instance) -> None:
     where = instance.http_url or "no HTTP (without the role api)"
     kept = instance.settings.data_dir
-    _say(f"Holdfast serves {where}, its log is {instance.nats_url}, its data is in {kept}")
+    nats_url = without_password(instance.nats_url)
+    _say(f"Holdfast serves {where}, its log is {nats_url}, its data is in {kept}")
     facts = instance.core.board.sequence
     if facts:
         _say(f"The log holds {facts:,} facts. Follow what comes: curl -N {where}/v1/events")
-    log.info("serving", url=where, nats=instance.nats_url, roles=sorted(instance.roles))
+    log.info("serving", url=where, nats=nats_url, roles=sorted(instance.roles))
 
 
 async def _show_sample(instance: Instance) -> None:

@@ -358,10 +358,18 @@ class Appender:
             else:
                 self._send_single(ticket)
 
+    def _publish(self, messages: Sequence[Message]) -> "asyncio.Future[Answer]":
+        try:
+            return self._transport.publish(messages, self._limits.try_s)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody who waits may be forgotten
+            answer: asyncio.Future[Answer] = self._loop.create_future()
+            answer.set_result(Unknown(repr(error)))
+            return answer
+
     def _send_single(self, ticket: _Ticket) -> None:
         self._singles += 1
         started = time.monotonic()
-        answer = self._transport.publish(ticket.messages, self._limits.try_s)
+        answer = self._publish(ticket.messages)
 
         def done(answered: asyncio.Future[Answer]) -> None:
             self._singles -= 1
@@ -391,7 +399,7 @@ class Appender:
         self._batches += 1
         started = time.monotonic()
         messages = [message for ticket in lot for message in ticket.messages]
-        answer = self._transport.publish(messages, self._limits.try_s)
+        answer = self._publish(messages)
 
         def done(answered: asyncio.Future[Answer]) -> None:
             self._batches -= 1

@@ -7,6 +7,7 @@ second need, and it removes nats-py's pending limits, at which it would drop mes
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -168,7 +169,7 @@ class Connection:
             await client.close()
             reason = connection.last_error or str(error) or type(error).__name__
             raise LogUnavailable(
-                f"no NATS server at {url} within {timeout_s:g} s: {reason}"
+                f"no NATS server at {without_password(url)} within {timeout_s:g} s: {reason}"
             ) from error
         connection._rise()
         return connection
@@ -328,3 +329,8 @@ async def _or_unavailable(wanted: Awaitable[T]) -> T:
         return await wanted
     except errors.Error as error:
         raise LogUnavailable(f"NATS is not connected: {error}") from error
+
+
+def without_password(url: str) -> str:
+    """``url`` as it may be printed, logged or written down."""
+    return re.sub(r"//[^,]*@", "//***@", url)

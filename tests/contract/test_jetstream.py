@@ -48,7 +48,7 @@ async def log(connect: Open, private_nats: PrivateServer) -> JetStreamLog:
 async def until(condition: Callable[[], bool], within_s: float = 20) -> None:
     """Wait for something that the log shows but does not announce."""
     async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110  # there is no event to wait for
+        while not condition():  # there is no event to wait for
             await asyncio.sleep(0.01)
 
 
@@ -213,7 +213,7 @@ async def test_a_tail_whose_consumer_is_deleted_makes_another(log: JetStreamLog)
     following = asyncio.ensure_future(tail(log, 0, 11))
     await all_of(log, *(on_task(f"t{i}") for i in range(10)))
     async with asyncio.timeout(20):
-        while not (names := await consumers(log)):  # noqa: ASYNC110
+        while not (names := await consumers(log)):
             await asyncio.sleep(0.01)
     await log._ask(f"CONSUMER.DELETE.PLANS.{names[0]}", b"")
     await until(lambda: log.new_consumers >= 1)
@@ -265,7 +265,7 @@ async def test_closing_a_tail_leaves_no_consumer_behind(log: JetStreamLog) -> No
     await won(log, on_plan("p"))
     await tail(log, 0, 1)
     async with asyncio.timeout(20):
-        while await consumers(log):  # noqa: ASYNC110
+        while await consumers(log):
             await asyncio.sleep(0.01)
 
 
@@ -319,7 +319,7 @@ async def test_a_heartbeat_that_expired_shows_as_a_lower_sequence(
     first = await won(log, on_task("t"))
     beat = await won(log, on_task("t", first, Heartbeat(owner="w1", attempt=1, lease_s=15)))
     async with asyncio.timeout(20):
-        while len(await log.read("p", "t")) == 2:  # noqa: ASYNC110
+        while len(await log.read("p", "t")) == 2:
             await asyncio.sleep(0.05)
     assert await log.append(on_task("t", beat, STARTED)) == Conflict(first)
     after = await won(log, on_task("t", first, STARTED))

@@ -37,5 +37,5 @@ async def serving(
 async def until_status(client: httpx.AsyncClient, path: str, status: str) -> None:
     """Wait until a plan or task shows ``status``."""
     async with asyncio.timeout(20):
-        while (await client.get(path)).json()["status"] != status:  # noqa: ASYNC110
+        while (await client.get(path)).json()["status"] != status:
             await asyncio.sleep(0.01)

@@ -50,7 +50,7 @@ async def write(
 class Stream:
     """One open stream over httpx-sse."""
 
-    def __init__(self, url: str, path: str, **asked: Any) -> None:  # noqa: ANN401
+    def __init__(self, url: str, path: str, **asked: Any) -> None:
         self._url = url
         self._path = path
         self._asked = asked

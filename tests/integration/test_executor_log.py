@@ -47,7 +47,7 @@ async def submit(core: Core, plan_id: str, *tasks: TaskSpec) -> None:
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+        while not condition():
             await asyncio.sleep(0.002)
 
 

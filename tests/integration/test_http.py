@@ -215,7 +215,7 @@ async def test_a_worker_that_hangs_up_leaves_its_task_to_others(pair: Pair) -> N
     await writer.drain()
     polls = "/actuator/metrics/agent.task.claim.poll.total"
     async with asyncio.timeout(5):
-        while (await client.get(polls)).json()["values"][0]["value"] < 1:  # noqa: ASYNC110
+        while (await client.get(polls)).json()["values"][0]["value"] < 1:
             await asyncio.sleep(0.01)
     writer.transport.abort()
     await submit(client, "p", {"id": "a"})

@@ -35,7 +35,7 @@ async def instance(private_nats: PrivateServer, tmp_path: Path) -> AsyncIterator
 async def until(condition: Callable[[], object], what: str, within_s: float = 20) -> None:
     try:
         async with asyncio.timeout(within_s):
-            while not condition():  # noqa: ASYNC110 - there is no event for "anything"
+            while not condition():
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"not within {within_s} s: {what}") from None

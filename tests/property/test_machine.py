@@ -5,8 +5,6 @@ claims race, appends are lost before or after they land, instances start again f
 somebody publishes facts by hand. At the end workers do their duty, and every plan must end.
 """
 
-# ruff: noqa: ANN401 - fields are passed on to commands and plans of every shape
-
 import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar

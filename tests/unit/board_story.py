@@ -4,8 +4,6 @@ Every board is one instance; `Yard.claim` does what a claim desk does (pick, dec
 back), and `Yard.start_claims` does the first half only, so that claims of several boards race.
 """
 
-# ruff: noqa: ANN401 - fields are passed on to commands and plans of every shape
-
 from collections.abc import Iterable
 from typing import Any
 

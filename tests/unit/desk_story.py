@@ -4,8 +4,6 @@ The test moves the clock and decides when the board folds; `folded` catches up b
 projector would.
 """
 
-# ruff: noqa: ANN401 - fields are passed on to commands and plans of every shape
-
 from collections import Counter
 from typing import Any
 

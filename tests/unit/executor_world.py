@@ -188,7 +188,7 @@ class FakeCore:
         """Wait until ``condition`` holds."""
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while not condition():  # noqa: ASYNC110 - what is waited for has no event
+                while not condition():
                     await asyncio.sleep(0.002)
         except TimeoutError:
             states = {
@@ -250,5 +250,5 @@ def spec(task_id: str, kind: str, input: object = None, **fields: object) -> eve
     return events.TaskSpec(id=task_id, kind=kind, input=Raw(msgspec.json.encode(input)), **given)
 
 
-def json_of(raw: Raw) -> Any:  # noqa: ANN401
+def json_of(raw: Raw) -> Any:
     return msgspec.json.decode(raw)

@@ -163,7 +163,7 @@ class World:
         self,
         watcher: Watcher | None = None,
         cursor: int | None = None,
-        **interest: Any,  # noqa: ANN401
+        **interest: Any,
     ) -> tuple[Client, Watcher]:
         watcher = watcher or Watcher()
         opening = await self.feed.prepare(Interest(**interest), cursor)
@@ -186,7 +186,7 @@ async def until(condition: Callable[[], object], what: str, within_s: float = 10
     """Wait for something to be true."""
     try:
         async with asyncio.timeout(within_s):
-            while not condition():  # noqa: ASYNC110 - there is no event for "anything"
+            while not condition():
                 await asyncio.sleep(0)
     except TimeoutError:
         raise AssertionError(f"not within {within_s} s: {what}") from None

@@ -5,8 +5,6 @@ numbered as a log would. After each step the laws of `plan_laws` are checked, so
 a test of the counters.
 """
 
-# ruff: noqa: ANN401 - fields are passed on to commands and plans of every shape
-
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 

@@ -11,6 +11,7 @@ from streams.appender import (
     BATCH_MESSAGES,
     SINGLES,
     TOO_LARGE,
+    TURN,
     WRONG_SEQUENCE,
     WRONG_SEQUENCE_IN_FLIGHT,
     Answer,
@@ -45,6 +46,7 @@ class FakeLog:
         self.faults: list[Fault] = []
         self.prompt = True
         self.is_up = True
+        self.defects: list[Exception] = []
         self.lag: dict[str, int] = {}
         self._waiting: list[tuple[Sequence[Message], asyncio.Future[Answer]]] = []
 
@@ -66,6 +68,8 @@ class FakeLog:
         return self.is_up
 
     def publish(self, messages: Sequence[Message], timeout_s: float) -> asyncio.Future[Answer]:
+        if self.defects:
+            raise self.defects.pop()
         self.patience.append(timeout_s)
         self.sent.append(messages)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -172,7 +176,7 @@ async def gather(appender: Appender, *drafts: Draft) -> list[Appended | Conflict
 async def settled(log: FakeLog, sent: int) -> None:
     """Wait until so much has been sent."""
     async with asyncio.timeout(5):
-        while len(log.sent) < sent:  # noqa: ASYNC110
+        while len(log.sent) < sent:
             await asyncio.sleep(0)
 
 
@@ -192,23 +196,35 @@ async def test_few_go_singly_and_many_as_one_batch(appender: Appender, log: Fake
     assert [len(sent) for sent in log.sent] == [SINGLES + 1]
 
 
-async def test_while_a_batch_is_on_its_way_the_next_one_gathers(
+async def test_while_two_batches_are_on_their_way_the_next_one_gathers(
     appender: Appender, log: FakeLog
 ) -> None:
     log.prompt = False
-    appends = [asyncio.ensure_future(appender.append(draft(f"a{i}"))) for i in range(20)]
+    appends: list[asyncio.Future[Appended | Conflict]] = []
+    for lot, size in (("a", 20), ("b", 20), ("c", 15), ("d", 15)):
+        appends += [asyncio.ensure_future(appender.append(draft(f"{lot}{i}"))) for i in range(size)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert [len(sent) for sent in log.sent] == [20, 20]
+    log.answer()
+    await settled(log, 3)
+    assert [len(sent) for sent in log.sent] == [20, 20, 30]
+    log.answer()
+    log.answer()
+    answers = await asyncio.gather(*appends)
+    assert [each.sequence for each in answers if isinstance(each, Appended)] == [*range(1, 71)]
+
+
+async def test_a_large_lot_is_answered_in_turns(appender: Appender, log: FakeLog) -> None:
+    log.prompt = False
+    appends = [asyncio.ensure_future(appender.append(draft(f"t{i}"))) for i in range(3 * TURN)]
     await settled(log, 1)
-    appends += [asyncio.ensure_future(appender.append(draft(f"b{i}"))) for i in range(30)]
-    for _ in range(5):
+    log.answer()
+    seen: set[int] = set()
+    while not all(append.done() for append in appends):
         await asyncio.sleep(0)
-    assert [len(sent) for sent in log.sent] == [20]
-    log.answer()
-    await settled(log, 2)
-    log.answer()
-    assert [o.sequence for o in await asyncio.gather(*appends) if isinstance(o, Appended)] == list(
-        range(1, 51)
-    )
-    assert [len(sent) for sent in log.sent] == [20, 30]
+        seen.add(sum(append.done() for append in appends))
+    assert seen >= {TURN, 2 * TURN, 3 * TURN}
 
 
 async def test_singles_in_flight_are_bounded(appender: Appender, log: FakeLog) -> None:
@@ -438,6 +454,16 @@ async def test_a_crowd_is_turned_away(log: FakeLog, heard: Heard) -> None:
     assert "2 writes are waiting" in str(outcomes[2])
     assert heard.failed == ["crowded"]
     assert isinstance(await appender.append(draft("later")), Appended)
+
+
+@pytest.mark.parametrize("callers", [1, 40])
+async def test_a_defect_of_the_line_forgets_nobody(
+    appender: Appender, log: FakeLog, callers: int
+) -> None:
+    log.defects = [RuntimeError("the transport is closing")]
+    answers = await asyncio.gather(*(appender.append(draft(f"t{n}")) for n in range(callers)))
+    assert all(isinstance(answer, Appended) for answer in answers)
+    assert len(log.stored) == callers
 
 
 async def test_closing_tells_everybody_who_waits(appender: Appender, log: FakeLog) -> None:

@@ -1,7 +1,5 @@
 """How free slots are shared between the lanes, and who comes first in each."""
 
-# ruff: noqa: ANN401 - settings are passed on
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Two budgets that never mix, time-outs, free releases, and leases that the monitor closes."""
 
-# ruff: noqa: ANN401 - settings are passed on
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """When dependencies are done, when they are hopeless, and how far skipping spreads."""
 
-# ruff: noqa: ANN401 - settings are passed on
-
 from typing import Any
 
 import pytest
