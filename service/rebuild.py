@@ -22,6 +22,7 @@ from service.clock import LogClock
 from service.config import Settings
 from service.data_folder import DataFolder, DataFolderBusy, read_holder
 from service.embedded import EmbeddedServer
+from service.garbage import uncollected
 from streams.jetstream import JetStreamLog
 from streams.log import BadFact, Fact, Log, LogUnavailable
 
@@ -52,12 +53,13 @@ async def refold(source: Log, database: Database, up_to: int, out: TextIO | None
     )
     flushing = asyncio.create_task(projector.flush_forever())
     try:
-        async for batch in _batches_up_to(source, up_to):
-            await projector.step(batch)
-            await projector.until_pending_below_bound()
-            if out and time.monotonic() - shown >= SHOW_EVERY_S:
-                shown = time.monotonic()
-                _show(out, board.sequence, up_to, shown - began)
+        with uncollected():
+            async for batch in _batches_up_to(source, up_to):
+                await projector.step(batch)
+                await projector.until_pending_below_bound()
+                if out and time.monotonic() - shown >= SHOW_EVERY_S:
+                    shown = time.monotonic()
+                    _show(out, board.sequence, up_to, shown - began)
     finally:
         flushing.cancel()
         await asyncio.wait([flushing])

@@ -12,6 +12,7 @@ import uvloop
 from service import sample
 from service.app import ALL_ROLES, Instance, Role, running
 from service.config import Settings
+from service.garbage import collect_seldom
 from service.narrator import Narrator
 from streams.connection import without_password
 from streams.log import BadFact, Fact, Origin
@@ -77,6 +78,7 @@ async def _serve(settings: Settings, roles: frozenset[Role]) -> int:
     try:
         async with running(settings, roles) as instance:
             starting = None
+            collect_seldom()
             return await _serve_until(stop, instance)
     except asyncio.CancelledError:
         if not stop.done():

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import uvloop
 
+from service.garbage import collect_seldom
 from tests.bench import cycles, memory, over_http, plan_size, rebuilds, start_latency
 from tests.bench.report import Result, say, table
 
@@ -36,4 +37,5 @@ async def main() -> None:
     table(results)
 
 
+collect_seldom()  # as a served instance does
 uvloop.run(main())
