@@ -1,0 +1,29 @@
+"""Programs that are no Python packages: a browser, a proxy, a monitor, as Debian packages them."""
+
+import os
+import shutil
+
+import pytest
+
+# Debian keeps servers where the PATH of people does not look.
+PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+
+PACKAGES = {
+    "nginx": "nginx-light",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "curl": "curl",
+}
+
+
+def program(name: str) -> str:
+    """The path of a program; without it the test is skipped, or fails where ``CI`` is set."""
+    path = shutil.which(name, path=PATH)
+    if path is not None:
+        return path
+    missing = f"needs {name} (Debian: apt-get install {PACKAGES.get(name, name)})"
+    if os.environ.get("CI"):
+        pytest.fail(missing, pytrace=False)
+    pytest.skip(missing)
