@@ -1,4 +1,4 @@
-"""The load generator: keep-alive HTTP/1.1 over raw streams, so that it is not what is measured.
+"""The load generator, in a process of its own, so that it is not what is measured.
 
 Usage: python -m tests.bench.load PORT single|batch TASKS CONNECTIONS. Prints one JSON object.
 """
@@ -7,43 +7,13 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
 
-import msgspec
 import uvloop
+
+from tests.bench.line import Line
 
 TASKS_PER_PLAN = 100
 BATCH = 50
-
-
-class Line:
-    """One connection; `post` sends a request and reads its answer."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def open(cls, port: int) -> "Line":
-        """Connect to loopback."""
-        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**22))
-
-    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The decoded answer; anything but 2xx is an error."""
-        content = msgspec.json.encode(body)
-        self._writer.write(
-            b"POST %b HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (path.encode(), len(content), content)
-        )
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        lower = head.lower()
-        start = lower.index(b"content-length:") + 15
-        length = int(lower[start : lower.index(b"\r", start)])
-        answer = msgspec.json.decode(await self._reader.readexactly(length))
-        if not head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 201")):
-            raise RuntimeError(head, answer)
-        return answer
 
 
 async def single(line: Line, owner: str, state: dict[str, int]) -> None:
