@@ -6,7 +6,8 @@ from itertools import product
 
 import pytest
 
-from service.metrics import CATALOGUE, OTHER, Metrics, UndeclaredMetric
+from service.catalogue import CATALOGUE, OTHER
+from service.metrics import Metrics, UndeclaredMetric
 
 
 def series(metrics: Metrics) -> dict[str, float]:

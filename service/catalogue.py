@@ -1,0 +1,281 @@
+"""Every metric of Holdfast, declared once as data: what SIGNALS.md lists.
+
+/metrics, /actuator/metrics, dashboards and alert rules follow from it or are checked against it.
+Label values are small closed sets, never ids, owners, URLs or messages.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+OTHER = "other"
+
+QUICK_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LEASE_S = (0.0, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 300.0, 3600.0)
+WORK_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
+ATTEMPTS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0)
+SIZES = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0)
+
+
+class Label(msgspec.Struct, frozen=True):
+    """A label and the only values it takes; ``eager`` ones are shown at 0 before they happen."""
+
+    name: str
+    values: tuple[str, ...]
+    eager: bool = True
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """One declared metric; ``help`` says what is counted, ``buckets`` are a histogram's bounds."""
+
+    name: str
+    kind: Kind
+    help: str
+    unit: str = ""
+    labels: tuple[Label, ...] = ()
+    buckets: tuple[float, ...] = ()
+    alert: str | None = None
+    runbook: str | None = None
+
+    @property
+    def prometheus_name(self) -> str:
+        """Dots become underscores; times end in ``_seconds`` and counters in ``_total``, once."""
+        name = re.sub(r"_total$", "", self.name.replace(".", "_"))
+        if self.unit and not name.endswith(f"_{self.unit}"):
+            name = f"{name}_{self.unit}"
+        return f"{name}_total" if self.kind == "counter" else name
+
+
+ERROR_TYPES = (
+    "timeout", "connection_error", "rate_limited", "http_error", "bad_response", "bad_input",
+    "bad_output", "too_large", "non_zero_exit", "command_not_allowed", "cancelled", "lease_lost",
+    "lease_expired", "out_of_memory", "process_died", "rejected", "handler_error", OTHER,
+)  # fmt: skip
+
+TASK_TYPE = Label("task_type", ("worker", "critic"))
+RESULT = Label("result", ("completed", "failed", "released", "cancelled", "lost"))
+OPERATION = Label("op", ("start", "progress", "complete", "fail", "release"))
+LANE = Label("lane", ("ready", "refining"))
+# Which loops and daemons a process has depends on its roles: a daemon that is not run here must
+# not look like one that never succeeded.
+LOOP = Label("loop", ("api", "executor", "daemon", "heartbeat", OTHER), eager=False)
+DAEMON = Label(
+    "daemon", ("lease_monitor", "plan_closer", "backlog_sampler", "log_probe", OTHER), eager=False
+)
+AUDIT_EVENTS = (
+    "claim_acquired", "dispatch_submitted", "execution_started", "execution_completed",
+    "claim_released", "claim_reclaimed", "lease_renew_guard_reject", "lease_renew_error",
+    "claimed_update_guard_reject", "claimed_update_error", "dispatch_rejected",
+    "execution_failed", "execution_timeout", "execution_critic_rejected",
+    "lease_lost_cancelled", "task_poisoned", "operator_action", "bad_event", "log_unavailable",
+    "log_recovered", "database_error", "database_recovered", OTHER,
+)  # fmt: skip
+
+
+def _counter(name: str, help_: str, *labels: Label) -> Metric:
+    return Metric(name=name, kind="counter", help=help_, labels=labels)
+
+
+def _gauge(name: str, help_: str, *labels: Label, unit: str = "") -> Metric:
+    return Metric(name=name, kind="gauge", help=help_, labels=labels, unit=unit)
+
+
+def _histogram(name: str, help_: str, buckets: tuple[float, ...], *labels: Label) -> Metric:
+    return Metric(name=name, kind="histogram", help=help_, labels=labels, buckets=buckets)
+
+
+def _times(name: str, help_: str, buckets: tuple[float, ...], *labels: Label) -> Metric:
+    return Metric(
+        name=name, kind="histogram", help=help_, unit="seconds", labels=labels, buckets=buckets
+    )
+
+
+_CLAIMS = (
+    _counter("agent.task.claim.poll.total", "Asks for work with at least one free slot"),
+    _counter("agent.task.claim.success.total", "Tasks claimed (tasks, not polls)"),
+    _counter("agent.task.claim.empty.total", "Asks for work that claimed nothing"),
+    _counter("agent.task.claim.reclaimed.total", "Claims that took over an expired lease"),
+    _counter("agent.task.claim.ready.count", "Tasks claimed from the ready lane"),
+    _counter("agent.task.claim.refining.count", "Tasks claimed from the refining lane"),
+    _counter(
+        "agent.task.claim.ready.fallback.count",
+        "Tasks claimed from the ready lane with slots that the refining lane left unused",
+    ),
+    _counter(
+        "agent.task.claim.refining.fallback.count",
+        "Tasks claimed from the refining lane with slots that the ready lane left unused",
+    ),
+    _counter("agent.task.claim.conflict.total", "Claim appends that lost their race"),
+    _histogram("agent.task.claim.execution_attempt", "Attempt number of each claim", ATTEMPTS),
+)
+
+_EXECUTOR = (
+    _counter("agent.task.dispatch.success.total", "Claimed tasks that the worker pool took"),
+    _counter(
+        "agent.task.dispatch.reject.total",
+        "Claimed tasks that the worker pool refused",
+        Label("reason", ("full", "draining", "no_handler", OTHER)),
+    ),
+    _gauge("agent.task.worker.inflight.current", "Tasks running in the worker pool"),
+    _gauge("agent.task.worker.queue.current", "Tasks waiting in the worker pool"),
+    _gauge("agent.task.worker.capacity", "Tasks that the worker pool can hold"),
+    _times(
+        "agent.task.claim_to_start.latency",
+        "From the claim's log time to the handler's first instruction",
+        QUICK_S,
+    ),
+)
+
+_LEASES = (
+    _counter("agent.task.heartbeat.success.total", "Lease renewals accepted"),
+    _counter("agent.task.heartbeat.guard_reject.total", "Lease renewals refused: it is lost"),
+    _counter(
+        "agent.task.heartbeat.error.total",
+        "Lease renewals that failed",
+        Label("kind", ("log_unavailable", "log_full", "too_large", "contended", "fenced", OTHER)),
+    ),
+    _times(
+        "agent.task.lease.remaining_at_renew",
+        "What was left of the lease when it was renewed",
+        LEASE_S,
+    ),
+    _counter("agent.task.claimed_update.success.total", "Owners' writes accepted", OPERATION),
+    _counter(
+        "agent.task.claimed_update.guard_reject.total",
+        "Owners' writes refused: owner or attempt no longer match",
+        OPERATION,
+    ),
+    _counter("agent.task.claimed_update.error.total", "Owners' writes that failed", OPERATION),
+    _gauge("agent.task.expired_running.current", "RUNNING tasks whose lease has expired"),
+    _gauge(
+        "agent.task.expired_running.oldest",
+        "How long the oldest expired lease of a RUNNING task has been expired",
+        unit="seconds",
+    ),
+    _counter("agent.task.expired_running.detected.total", "Checks that found expired leases"),
+    _counter("agent.task.expired_running.check_error.total", "Failed checks for expired leases"),
+    _gauge(
+        "agent.task.expired_running.last_check_timestamp",
+        "When expired leases were last looked for, in seconds since the epoch",
+        unit="seconds",
+    ),
+)
+
+_EXECUTIONS = (
+    _counter("agent.task.execution.total", "Attempts ended", RESULT, TASK_TYPE),
+    _times(
+        "agent.task.execution.duration",
+        "From an attempt's start (or claim) to its end",
+        WORK_S,
+        RESULT,
+        TASK_TYPE,
+    ),
+    _counter(
+        "agent.task.execution.failure.total",
+        "Attempts ended in failure",
+        Label("error_type", ERROR_TYPES),
+        TASK_TYPE,
+    ),
+    _counter("agent.task.execution.timeout.total", "Attempts that timed out", TASK_TYPE),
+    _counter("agent.task.execution.timeout.retry.total", "Time-outs that are retried", TASK_TYPE),
+    _counter(
+        "agent.task.execution.timeout.final_fail.total", "Time-outs that are final", TASK_TYPE
+    ),
+    _counter(
+        "agent.task.execution.tokens",
+        "Language-model tokens reported with results",
+        Label("direction", ("input", "output")),
+    ),
+    _gauge("agent.task.backlog.current", "Tasks that can be claimed now", LANE),
+    _gauge(
+        "agent.task.backlog.oldest_age", "Age of the oldest claimable task", LANE, unit="seconds"
+    ),
+    _counter(
+        "agent.plan.finished.total",
+        "Plans ended",
+        Label("status", ("COMPLETED", "FAILED", "CANCELLED")),
+    ),
+)
+
+_STREAMS = (
+    _gauge("agent.sse.connections.current", "Open event streams"),
+    _counter("agent.sse.push.attempt.total", "Events written to clients"),
+    _counter(
+        "agent.sse.push.fail.total",
+        "Events that could not be written to a client",
+        Label("reason", ("slow_consumer", "disconnected", "error", OTHER)),
+    ),
+    _counter("agent.sse.replay.batch.total", "Batches read for resuming clients"),
+    _counter("agent.sse.replay.hit.total", "Batches read for resuming clients with events in them"),
+    _counter("agent.sse.replay.empty.total", "Batches read for resuming clients without events"),
+    _counter("agent.sse.replay.events.total", "Events read for resuming clients"),
+    _times("agent.sse.replay.duration", "Reading one batch for a resuming client", QUICK_S),
+    _counter(
+        "agent.sse.resume.total",
+        "Clients that connected",
+        Label("outcome", ("fresh", "complete", "gap")),
+    ),
+    _times(
+        "agent.sse.fanout.latency", "From the event's log time to the write to a client", QUICK_S
+    ),
+)
+
+_LOG = (
+    _counter("agent.log.append.total", "Drafts written to the log"),
+    _times("agent.log.append.duration", "One append, from request to answer", QUICK_S),
+    _histogram("agent.log.append.batch_size", "Messages written by one request", SIZES),
+    _counter(
+        "agent.log.append.error.total",
+        "Appends that lost their race or failed",
+        Label(
+            "kind",
+            ("conflict", "unavailable", "full", "too_large", "crowded", OTHER),
+        ),
+    ),
+    _gauge("agent.projection.sequence", "Log sequence that the read models have reached"),
+    _gauge("agent.projection.lag.events", "Facts that the read models are behind the board"),
+    _gauge(
+        "agent.projection.lag.seconds",
+        "How long the oldest fact not yet in the read models has waited",
+        unit="seconds",
+    ),
+    _counter("agent.projection.bad_event.total", "Facts that could not be read or applied"),
+    _counter("agent.projection.mismatch.total", "Differences found by the self-check"),
+)
+
+_MACHINE_ROOM = (
+    _times("agent.loop.lag", "How late an event loop runs what is due", QUICK_S, LOOP),
+    _times("agent.daemon.lateness", "How late a daemon's tick began", QUICK_S, DAEMON),
+    _times("agent.daemon.duration", "How long a daemon's tick took", QUICK_S, DAEMON),
+    _counter("agent.daemon.overrun.total", "Ticks that took longer than their period", DAEMON),
+    _gauge(
+        "agent.daemon.last_success_timestamp",
+        "When a daemon last succeeded, in seconds since the epoch",
+        DAEMON,
+        unit="seconds",
+    ),
+    _counter("agent.audit.written.total", "Audit entries written", Label("event", AUDIT_EVENTS)),
+    _counter(
+        "agent.audit.dropped.total",
+        "Audit entries dropped",
+        Label("reason", ("queue_full", "log_unavailable", "shutting_down", OTHER)),
+    ),
+)
+
+CATALOGUE: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        *_CLAIMS,
+        *_EXECUTOR,
+        *_LEASES,
+        *_EXECUTIONS,
+        *_STREAMS,
+        *_LOG,
+        *_MACHINE_ROOM,
+    )
+}  # fmt: skip
+"""Every metric by its dotted name."""
