@@ -33,7 +33,7 @@ check: $(VENV)/dev.stamp ## lint, formatting, types, import contracts
 bench: $(VENV)/dev.stamp ## measure: JSON lines and a table
 	@$(BIN)/python -m tests.bench
 
-test-faults: $(VENV)/dev.stamp ## run the fault tests in their long form
+test-faults: $(VENV)/dev.stamp ## run the fault tests in their long form; prints what they measured, kept in fault-results/
 	@HOLDFAST_FAULTS=long $(BIN)/python -m pytest -q tests/faults
 
 lock: ## pin and hash the newest versions that pyproject.toml allows (needs `uv`)

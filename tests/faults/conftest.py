@@ -1,11 +1,14 @@
-"""What the fault tests share: instances as processes, which end with their test."""
+"""What the fault tests share: instances as processes, and the report that is printed at the end."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.faults.report import Report
 from tests.faults.service_process import ServiceProcess
+
+_REPORT = pytest.StashKey[Report]()
 
 StartService = Callable[..., ServiceProcess]
 
@@ -33,3 +36,21 @@ def start_service(new_service: StartService) -> StartService:
         return new_service(data_dir, **options).start()
 
     return start
+
+
+@pytest.fixture(scope="session")
+def report(pytestconfig: pytest.Config) -> Report:
+    """Where a fault test puts its figures; all of them are printed when the run has ended."""
+    return pytestconfig.stash.setdefault(_REPORT, Report())
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print what was measured, and where it is kept."""
+    report = config.stash.get(_REPORT, None)
+    if report is not None and report.records:
+        terminalreporter.section("what the fault tests measured")
+        for line in report.lines():
+            terminalreporter.line(line)
+        terminalreporter.line(f"kept in {report.path}")
