@@ -6,6 +6,7 @@ Label values are small closed sets, never ids, owners, URLs or messages.
 
 import re
 from collections.abc import Mapping
+from math import prod
 from typing import Literal
 
 import msgspec
@@ -14,15 +15,34 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 OTHER = "other"
 
-QUICK_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-LEASE_S = (0.0, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 300.0, 3600.0)
-WORK_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
-ATTEMPTS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0)
-SIZES = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0)
+RUNBOOK = "service/ops/RUNBOOK.md"
+MAX_SERIES = 400
+"""How many series one instance may ever show, every bucket of a histogram counted as one."""
+
+# Few buckets, each beside a number that somebody looks for: the aims of speed (3, 10 and 250 ms), a
+# rule's threshold, a default setting. One more where there are labels costs five to ten series.
+LATENCY_S = (0.003, 0.01, 0.03, 0.1, 0.25, 1.0, 10.0)
+LAG_S = (0.02, 0.1, 0.25, 1.0)  # 20 ms is the promise of each loop, 0.25 s LoopLagHigh
+LATENESS_S = (0.1, 0.5, 2.5)  # 0.1 s is a tenth of most daemons' period, 0.5 s DaemonLate
+TICK_S = (0.1, 1.0)  # 1 s is most daemons' period; what is longer is an overrun
+LEASE_S = (
+    0.0,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+)  # a default lease has 10 of 15 s left, 2.5 is LeaseMarginLow
+WORK_S = (0.1, 1.0, 10.0, 100.0)  # decades: from `echo` to a long talk with a model
+ATTEMPTS = (1.0, 2.0, 4.0, 7.0)  # 4 is the last try of the default retries, 7 with lost leases
+SIZES = (1.0, 15.0, 100.0, 1000.0)  # a batch pays from 15 on and ends at 1,000
 
 
 class Label(msgspec.Struct, frozen=True):
-    """A label and the only values it takes; ``eager`` ones are shown at 0 before they happen."""
+    """A label and the only values it takes; ``eager`` ones are shown at 0 before they happen.
+
+    Only what comes from outside needs the value ``other``: code says what is declared here.
+    """
 
     name: str
     values: tuple[str, ...]
@@ -30,7 +50,10 @@ class Label(msgspec.Struct, frozen=True):
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """One declared metric; ``help`` says what is counted, ``buckets`` are a histogram's bounds."""
+    """One declared metric; ``help`` says what is counted, ``buckets`` are a histogram's bounds.
+
+    ``alert`` is the rule in service/ops/rules.yaml that looks at it, if one does.
+    """
 
     name: str
     kind: Kind
@@ -39,7 +62,17 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[Label, ...] = ()
     buckets: tuple[float, ...] = ()
     alert: str | None = None
-    runbook: str | None = None
+
+    @property
+    def runbook(self) -> str | None:
+        """Where to read what to do, as a path in the repository with an anchor."""
+        return f"{RUNBOOK}#{self.alert.lower()}" if self.alert else None
+
+    @property
+    def series(self) -> int:
+        """How many series it has once every combination of its labels' values has been seen."""
+        each = len(self.buckets) + 3 if self.buckets else 1  # +Inf, sum and count
+        return each * prod(len(label.values) for label in self.labels)
 
     @property
     def prometheus_name(self) -> str:
@@ -62,9 +95,9 @@ OPERATION = Label("op", ("start", "progress", "complete", "fail", "release"))
 LANE = Label("lane", ("ready", "refining"))
 # Which loops and daemons a process has depends on its roles: a daemon that is not run here must
 # not look like one that never succeeded.
-LOOP = Label("loop", ("api", "executor", "daemon", "heartbeat", OTHER), eager=False)
+LOOP = Label("loop", ("api", "executor", "daemon", "heartbeat"), eager=False)
 DAEMON = Label(
-    "daemon", ("lease_monitor", "plan_closer", "backlog_sampler", "log_probe", OTHER), eager=False
+    "daemon", ("lease_monitor", "plan_closer", "backlog_sampler", "log_probe"), eager=False
 )
 AUDIT_EVENTS = (
     "claim_acquired", "dispatch_submitted", "execution_started", "execution_completed",
@@ -72,32 +105,57 @@ AUDIT_EVENTS = (
     "claimed_update_guard_reject", "claimed_update_error", "dispatch_rejected",
     "execution_failed", "execution_timeout", "execution_critic_rejected",
     "lease_lost_cancelled", "task_poisoned", "operator_action", "bad_event", "log_unavailable",
-    "log_recovered", "database_error", "database_recovered", OTHER,
+    "log_recovered", "database_error", "database_recovered",
 )  # fmt: skip
 
 
-def _counter(name: str, help_: str, *labels: Label) -> Metric:
-    return Metric(name=name, kind="counter", help=help_, labels=labels)
+def _counter(name: str, help_: str, *labels: Label, alert: str | None = None) -> Metric:
+    return Metric(name=name, kind="counter", help=help_, labels=labels, alert=alert)
 
 
-def _gauge(name: str, help_: str, *labels: Label, unit: str = "") -> Metric:
-    return Metric(name=name, kind="gauge", help=help_, labels=labels, unit=unit)
+def _gauge(
+    name: str, help_: str, *labels: Label, unit: str = "", alert: str | None = None
+) -> Metric:
+    return Metric(name=name, kind="gauge", help=help_, labels=labels, unit=unit, alert=alert)
 
 
-def _histogram(name: str, help_: str, buckets: tuple[float, ...], *labels: Label) -> Metric:
-    return Metric(name=name, kind="histogram", help=help_, labels=labels, buckets=buckets)
-
-
-def _times(name: str, help_: str, buckets: tuple[float, ...], *labels: Label) -> Metric:
+def _histogram(
+    name: str,
+    help_: str,
+    buckets: tuple[float, ...],
+    *labels: Label,
+    unit: str = "",
+    alert: str | None = None,
+) -> Metric:
     return Metric(
-        name=name, kind="histogram", help=help_, unit="seconds", labels=labels, buckets=buckets
+        name=name,
+        kind="histogram",
+        help=help_,
+        unit=unit,
+        labels=labels,
+        buckets=buckets,
+        alert=alert,
     )
 
 
+def _times(
+    name: str, help_: str, buckets: tuple[float, ...], *labels: Label, alert: str | None = None
+) -> Metric:
+    return _histogram(name, help_, buckets, *labels, unit="seconds", alert=alert)
+
+
 _CLAIMS = (
-    _counter("agent.task.claim.poll.total", "Asks for work with at least one free slot"),
-    _counter("agent.task.claim.success.total", "Tasks claimed (tasks, not polls)"),
-    _counter("agent.task.claim.empty.total", "Asks for work that claimed nothing"),
+    _counter(
+        "agent.task.claim.poll.total",
+        "Asks for work with at least one free slot",
+        alert="ClaimSpinning",
+    ),
+    _counter(
+        "agent.task.claim.success.total", "Tasks claimed (tasks, not polls)", alert="ClaimStarved"
+    ),
+    _counter(
+        "agent.task.claim.empty.total", "Asks for work that claimed nothing", alert="ClaimSpinning"
+    ),
     _counter("agent.task.claim.reclaimed.total", "Claims that took over an expired lease"),
     _counter("agent.task.claim.ready.count", "Tasks claimed from the ready lane"),
     _counter("agent.task.claim.refining.count", "Tasks claimed from the refining lane"),
@@ -118,43 +176,67 @@ _EXECUTOR = (
     _counter(
         "agent.task.dispatch.reject.total",
         "Claimed tasks that the worker pool refused",
-        Label("reason", ("full", "draining", "no_handler", OTHER)),
+        Label("reason", ("full", "draining", "no_handler")),
+        alert="DispatchRejecting",
     ),
-    _gauge("agent.task.worker.inflight.current", "Tasks running in the worker pool"),
-    _gauge("agent.task.worker.queue.current", "Tasks waiting in the worker pool"),
-    _gauge("agent.task.worker.capacity", "Tasks that the worker pool can hold"),
+    _gauge(
+        "agent.task.worker.inflight.current",
+        "Tasks running in the worker pool",
+        alert="DispatchRejecting",
+    ),
+    _gauge(
+        "agent.task.worker.queue.current",
+        "Tasks waiting in the worker pool",
+        alert="DispatchRejecting",
+    ),
+    _gauge(
+        "agent.task.worker.capacity",
+        "Tasks that the worker pool can hold",
+        alert="DispatchRejecting",
+    ),
     _times(
         "agent.task.claim_to_start.latency",
         "From the claim's log time to the handler's first instruction",
-        QUICK_S,
+        LATENCY_S,
     ),
 )
 
 _LEASES = (
     _counter("agent.task.heartbeat.success.total", "Lease renewals accepted"),
-    _counter("agent.task.heartbeat.guard_reject.total", "Lease renewals refused: it is lost"),
+    _counter(
+        "agent.task.heartbeat.guard_reject.total",
+        "Lease renewals refused: it is lost",
+        alert="StaleWriters",
+    ),
     _counter(
         "agent.task.heartbeat.error.total",
         "Lease renewals that failed",
-        Label("kind", ("log_unavailable", "log_full", "too_large", "contended", "fenced", OTHER)),
+        Label("kind", ("log_unavailable", "log_full", "too_large", "contended", "fenced")),
     ),
     _times(
         "agent.task.lease.remaining_at_renew",
         "What was left of the lease when it was renewed",
         LEASE_S,
+        alert="LeaseMarginLow",
     ),
     _counter("agent.task.claimed_update.success.total", "Owners' writes accepted", OPERATION),
     _counter(
         "agent.task.claimed_update.guard_reject.total",
         "Owners' writes refused: owner or attempt no longer match",
         OPERATION,
+        alert="StaleWriters",
     ),
     _counter("agent.task.claimed_update.error.total", "Owners' writes that failed", OPERATION),
-    _gauge("agent.task.expired_running.current", "RUNNING tasks whose lease has expired"),
+    _gauge(
+        "agent.task.expired_running.current",
+        "RUNNING tasks whose lease has expired",
+        alert="LeasesExpired",
+    ),
     _gauge(
         "agent.task.expired_running.oldest",
         "How long the oldest expired lease of a RUNNING task has been expired",
         unit="seconds",
+        alert="LeasesExpired",
     ),
     _counter("agent.task.expired_running.detected.total", "Checks that found expired leases"),
     _counter("agent.task.expired_running.check_error.total", "Failed checks for expired leases"),
@@ -190,9 +272,15 @@ _EXECUTIONS = (
         "Language-model tokens reported with results",
         Label("direction", ("input", "output")),
     ),
-    _gauge("agent.task.backlog.current", "Tasks that can be claimed now", LANE),
     _gauge(
-        "agent.task.backlog.oldest_age", "Age of the oldest claimable task", LANE, unit="seconds"
+        "agent.task.backlog.current", "Tasks that can be claimed now", LANE, alert="BacklogGrowing"
+    ),
+    _gauge(
+        "agent.task.backlog.oldest_age",
+        "Age of the oldest claimable task",
+        LANE,
+        unit="seconds",
+        alert="ClaimStarved",
     ),
     _counter(
         "agent.plan.finished.total",
@@ -207,34 +295,42 @@ _STREAMS = (
     _counter(
         "agent.sse.push.fail.total",
         "Events that could not be written to a client",
-        Label("reason", ("slow_consumer", "disconnected", "error", OTHER)),
+        Label("reason", ("slow_consumer", "disconnected", "error")),
+        alert="SsePushFailing",
     ),
     _counter("agent.sse.replay.batch.total", "Batches read for resuming clients"),
     _counter("agent.sse.replay.hit.total", "Batches read for resuming clients with events in them"),
     _counter("agent.sse.replay.empty.total", "Batches read for resuming clients without events"),
     _counter("agent.sse.replay.events.total", "Events read for resuming clients"),
-    _times("agent.sse.replay.duration", "Reading one batch for a resuming client", QUICK_S),
+    _times(
+        "agent.sse.replay.duration",
+        "Reading one batch for a resuming client",
+        LATENCY_S,
+        alert="SseReplaySlow",
+    ),
     _counter(
         "agent.sse.resume.total",
         "Clients that connected",
         Label("outcome", ("fresh", "complete", "gap")),
+        alert="SseResumeGaps",
     ),
     _times(
-        "agent.sse.fanout.latency", "From the event's log time to the write to a client", QUICK_S
+        "agent.sse.fanout.latency", "From the event's log time to the write to a client", LATENCY_S
     ),
 )
 
 _LOG = (
     _counter("agent.log.append.total", "Drafts written to the log"),
-    _times("agent.log.append.duration", "One append, from request to answer", QUICK_S),
+    _times("agent.log.append.duration", "One append, from request to answer", LATENCY_S),
     _histogram("agent.log.append.batch_size", "Messages written by one request", SIZES),
     _counter(
         "agent.log.append.error.total",
         "Appends that lost their race or failed",
         Label(
             "kind",
-            ("conflict", "unavailable", "full", "too_large", "crowded", OTHER),
+            ("conflict", "unavailable", "full", "too_large", "crowded"),
         ),
+        alert="LogUnavailable",
     ),
     _gauge("agent.projection.sequence", "Log sequence that the read models have reached"),
     _gauge("agent.projection.lag.events", "Facts that the read models are behind the board"),
@@ -242,27 +338,50 @@ _LOG = (
         "agent.projection.lag.seconds",
         "How long the oldest fact not yet in the read models has waited",
         unit="seconds",
+        alert="ProjectionLagging",
     ),
-    _counter("agent.projection.bad_event.total", "Facts that could not be read or applied"),
-    _counter("agent.projection.mismatch.total", "Differences found by the self-check"),
+    _counter(
+        "agent.projection.bad_event.total",
+        "Facts that could not be read or applied",
+        alert="BadEvents",
+    ),
+    _counter(
+        "agent.projection.mismatch.total",
+        "Differences found by the self-check",
+        alert="ProjectionMismatch",
+    ),
 )
 
 _MACHINE_ROOM = (
-    _times("agent.loop.lag", "How late an event loop runs what is due", QUICK_S, LOOP),
-    _times("agent.daemon.lateness", "How late a daemon's tick began", QUICK_S, DAEMON),
-    _times("agent.daemon.duration", "How long a daemon's tick took", QUICK_S, DAEMON),
+    _times(
+        "agent.loop.lag",
+        "How late an event loop runs what is due",
+        LAG_S,
+        LOOP,
+        alert="LoopLagHigh",
+    ),
+    _times(
+        "agent.daemon.lateness",
+        "How late a daemon's tick began",
+        LATENESS_S,
+        DAEMON,
+        alert="DaemonLate",
+    ),
+    _times("agent.daemon.duration", "How long a daemon's tick took", TICK_S, DAEMON),
     _counter("agent.daemon.overrun.total", "Ticks that took longer than their period", DAEMON),
     _gauge(
         "agent.daemon.last_success_timestamp",
         "When a daemon last succeeded, in seconds since the epoch",
         DAEMON,
         unit="seconds",
+        alert="DaemonLate",
     ),
     _counter("agent.audit.written.total", "Audit entries written", Label("event", AUDIT_EVENTS)),
     _counter(
         "agent.audit.dropped.total",
         "Audit entries dropped",
-        Label("reason", ("queue_full", "log_unavailable", "shutting_down", OTHER)),
+        Label("reason", ("queue_full", "log_unavailable", "shutting_down")),
+        alert="AuditDropped",
     ),
 )
 

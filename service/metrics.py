@@ -1,8 +1,8 @@
 """The three verbs that move the metrics of the catalogue, and how those are shown.
 
-A name or a label that the catalogue does not declare raises, a value outside a label's closed set
-becomes ``other``, so the number of series is bounded whatever workers send. Every series whose
-labels are known beforehand exists from the start, at 0.
+What the catalogue does not declare raises, or becomes ``other`` where a label allows for that: the
+number of series is bounded whatever workers send. Every series whose labels are known beforehand
+exists from the start, at 0.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.samples import Sample
 
-from service.catalogue import CATALOGUE, OTHER, Kind, Metric
+from service.catalogue import CATALOGUE, OTHER, Kind, Label, Metric
 
 _generate_openmetrics = cast("Callable[[CollectorRegistry], bytes]", openmetrics.generate_latest)  # pyright: ignore[reportUnknownMemberType]
 
@@ -45,6 +45,8 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     unit: str
     help: str
     labels: tuple[str, ...]
+    alert: str | None
+    runbook: str | None
     values: list[Value]
 
 
@@ -124,6 +126,8 @@ class Metrics:
             unit=metric.unit,
             help=metric.help,
             labels=tuple(label.name for label in metric.labels),
+            alert=metric.alert,
+            runbook=metric.runbook,
             values=_values(metric, family.samples),
         )
 
@@ -146,10 +150,7 @@ class Metrics:
         if labels.keys() != {label.name for label in metric.labels}:
             names = ", ".join(label.name for label in metric.labels) or "none"
             raise UndeclaredMetric(f"'{name}' has the labels {names}; given: {sorted(labels)}")
-        closed = {
-            label.name: value if (value := labels[label.name]) in label.values else OTHER
-            for label in metric.labels
-        }
+        closed = {label.name: _closed(metric, label, labels[label.name]) for label in metric.labels}
         child = self._child(name, closed)
         if closed == labels:
             self._series[kind][name][tuple(labels.items())] = child
@@ -158,6 +159,14 @@ class Metrics:
     def _child(self, name: str, labels: Mapping[str, str]) -> Any:  # noqa: ANN401
         family = self._families[name]
         return family.labels(**labels) if labels else family
+
+
+def _closed(metric: Metric, label: Label, value: str) -> str:
+    if value in label.values:
+        return value
+    if OTHER in label.values:
+        return OTHER
+    raise UndeclaredMetric(f"'{metric.name}' does not know the {label.name} '{value}'")
 
 
 def _eager(metric: Metric) -> Iterator[Labels]:

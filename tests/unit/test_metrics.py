@@ -66,7 +66,7 @@ def test_the_three_verbs_move_what_they_name() -> None:
     assert shown['agent_task_execution_tokens_total{direction="input"}'] == 40
     assert shown['agent_task_backlog_current{lane="ready"}'] == 7
     assert shown['agent_loop_lag_seconds_bucket{le="0.25",loop="api"}'] == 0
-    assert shown['agent_loop_lag_seconds_bucket{le="0.5",loop="api"}'] == 1
+    assert shown['agent_loop_lag_seconds_bucket{le="1.0",loop="api"}'] == 1
 
 
 def test_an_unknown_value_of_a_label_becomes_other_and_no_new_series() -> None:
@@ -91,6 +91,7 @@ def test_an_unknown_value_of_a_label_becomes_other_and_no_new_series() -> None:
         ("set", "agent.task.claim.poll.total", {}),
         ("count", "agent.task.claim.poll.total", {"owner": "w1"}),
         ("count", "agent.task.execution.total", {"result": "completed"}),
+        ("count", "agent.daemon.overrun.total", {"daemon": "nobody"}),
     ],
 )
 def test_what_the_catalogue_does_not_declare_raises(
@@ -138,7 +139,3 @@ def test_one_metric_is_shown_with_its_values() -> None:
     assert value.buckets is not None
     assert (value.count, value.sum, value.buckets["1.0"], value.buckets["2.0"]) == (1, 2, 0, 1)
     assert metrics.shown("agent.nothing") is None
-
-
-def test_every_series_that_can_exist_is_few() -> None:
-    assert len(series(Metrics())) < 800
