@@ -1,0 +1,149 @@
+"""Is claiming congested, or spinning idle? Polls, claims and conflicts against what waits."""
+
+from typing import Any
+
+import msgspec
+
+from service.doctor.evidence import Claiming, Evidence, Waiting
+from service.doctor.report import Examined, Finding, anchor, answered, cannot_tell
+
+STARVED_S = 30.0  # a claimable task should be taken within a poll or two
+MOST_WAITING = 5  # kinds shown
+CONTENDED_SHARE = 0.1  # DESIGN §5: fewer than a tenth of the appends may lose their race
+CONTENDED_TRIES = 20
+SPINNING_PER_S = 10.0  # empty asks a second; who waits with `wait_s` asks far more seldom
+SPINNING_SHARE = 0.95
+
+
+def examine(evidence: Evidence) -> Examined:
+    """Answer the question."""
+    seen = evidence.claiming
+    if seen is None:
+        return cannot_tell("claiming", evidence.why_not)
+    numbers = _numbers(seen)
+    findings = [
+        *_starved(seen, numbers, evidence.url),
+        *_contended(seen, numbers, evidence.url),
+        *_spinning(seen, numbers, evidence.url),
+    ]
+    return answered("claiming", _says(seen, numbers), numbers, findings)
+
+
+def _numbers(seen: Claiming) -> dict[str, Any]:
+    numbers: dict[str, Any] = {
+        "claimable_ready": seen.ready,
+        "claimable_refining": seen.refining,
+        "oldest_age_s": round(seen.oldest_age_s, 1),
+    }
+    if recent := seen.recent:
+        numbers |= {
+            "window_s": round(recent.seconds, 1),
+            "polls": recent.total("agent.task.claim.poll.total"),
+            "claimed": recent.total("agent.task.claim.success.total"),
+            "empty": recent.total("agent.task.claim.empty.total"),
+            "reclaimed": recent.total("agent.task.claim.reclaimed.total"),
+            "conflicts": recent.total("agent.task.claim.conflict.total"),
+        }
+    if seen.asking is not None:
+        numbers["asking_now"] = seen.asking
+    return numbers
+
+
+def _says(seen: Claiming, numbers: dict[str, Any]) -> str:
+    waits = f"{seen.ready + seen.refining} claimable"
+    if seen.ready + seen.refining:
+        waits += f", the oldest for {seen.oldest_age_s:.1f} s"
+    if seen.recent is None:
+        return f"{waits}; how often workers ask is known to a running instance only"
+    return (
+        f"{waits}; in {seen.recent.seconds:.0f} s {numbers['polls']} asked, {numbers['claimed']} "
+        f"tasks claimed, {numbers['empty']} went empty, {numbers['conflicts']} lost a race"
+    )
+
+
+def _starved(seen: Claiming, numbers: dict[str, Any], url: str) -> list[Finding]:
+    overdue = [each for each in seen.waiting if each.oldest_age_s >= STARVED_S]
+    if not overdue or not _claims_are_stuck(seen, numbers):
+        return []
+    kinds = ", ".join(f"{each.kind} ({each.tasks})" for each in overdue[:MOST_WAITING])
+    oldest = overdue[0]
+    foreign = [each.kind for each in overdue if each.kind not in seen.own_kinds]
+    return [
+        Finding(
+            code="ClaimStarved",
+            question="claiming",
+            severity="warning",
+            summary=f"tasks wait up to {oldest.oldest_age_s:.0f} s and nobody claims them: {kinds}",
+            evidence={**numbers, "waiting": [_shown(each) for each in overdue[:MOST_WAITING]]},
+            meaning=_why_starved(foreign),
+            command=f"curl -s '{url}/v1/plans/{oldest.plan_id}/tasks/{oldest.task_id}'",
+            alert="ClaimStarved",
+            runbook=anchor("ClaimStarved"),
+        )
+    ]
+
+
+def _claims_are_stuck(seen: Claiming, numbers: dict[str, Any]) -> bool:
+    """Nothing is claimed, or those who ask go empty while these tasks wait: they want others."""
+    return seen.recent is None or numbers["claimed"] == 0 or numbers["empty"] > numbers["claimed"]
+
+
+def _why_starved(foreign: list[str]) -> str:
+    if foreign:
+        return (
+            f"No executor here has a handler for {', '.join(foreign[:MOST_WAITING])}: these kinds "
+            "wait for workers outside, and none asks for them. Start such workers."
+        )
+    return (
+        "These kinds have handlers here, so the executor is full, stopped or draining: "
+        "see the answer on load."
+    )
+
+
+def _contended(seen: Claiming, numbers: dict[str, Any], url: str) -> list[Finding]:
+    if seen.recent is None:
+        return []
+    lost, tries = numbers["conflicts"], numbers["conflicts"] + numbers["claimed"]
+    if tries < CONTENDED_TRIES or lost < CONTENDED_SHARE * tries:
+        return []
+    return [
+        Finding(
+            code="ClaimContended",
+            question="claiming",
+            severity="warning",
+            summary=f"{lost} of {tries} claims lost their race against another instance",
+            evidence=numbers,
+            meaning="Instances fight over the same tasks: their clocks of folding differ too much "
+            "(one lags behind the log), or there are more of them than work.",
+            command=f"curl -s '{url}/v1/ops/status'",
+        )
+    ]
+
+
+def _spinning(seen: Claiming, numbers: dict[str, Any], url: str) -> list[Finding]:
+    recent = seen.recent
+    if recent is None or recent.seconds <= 0 or seen.ready + seen.refining:
+        return []
+    empty, polls = numbers["empty"], numbers["polls"]
+    if empty / recent.seconds < SPINNING_PER_S or empty < SPINNING_SHARE * polls:
+        return []
+    return [
+        Finding(
+            code="ClaimSpinning",
+            question="claiming",
+            severity="warning",
+            summary=f"{empty / recent.seconds:.0f} asks a second find nothing",
+            evidence={**numbers, "empty_per_s": round(empty / recent.seconds, 1)},
+            meaning="Workers poll in a loop although nothing can be claimed. It costs CPU on both "
+            "sides and delays nobody. Let them wait: `wait_s` up to 30 is answered at once when "
+            "there is work.",
+            command=f"""curl -s -X POST '{url}/v1/claims' -H 'Content-Type: application/json' """
+            """-d '{"owner": "patient", "kinds": ["none"], "wait_s": 5}'""",
+            alert="ClaimSpinning",
+            runbook=anchor("ClaimSpinning"),
+        )
+    ]
+
+
+def _shown(waiting: Waiting) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(waiting), "oldest_age_s": round(waiting.oldest_age_s, 1)}

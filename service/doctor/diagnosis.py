@@ -1,0 +1,30 @@
+"""All questions asked of one body of evidence; pure, so every finding can be tested as a value."""
+
+from collections.abc import Iterable
+
+from projections.views import moment
+from service.doctor import claiming, event_streams, leases, load, machine_room, stale_writers
+from service.doctor.evidence import Evidence
+from service.doctor.report import Examined, Part, Report, reported
+
+QUESTIONS = (
+    claiming.examine,
+    leases.examine,
+    stale_writers.examine,
+    load.examine,
+    event_streams.examine,
+    machine_room.examine,
+)
+
+
+def diagnose(
+    evidence: Evidence, *, beside: Iterable[Examined] = (), parts: Iterable[Part] = ()
+) -> Report:
+    """What the evidence says; ``beside`` was examined elsewhere and joins the report."""
+    return reported(
+        [*beside, *(examine(evidence) for examine in QUESTIONS)],
+        at=moment(evidence.at),
+        instance=evidence.instance,
+        window_s=evidence.window_s,
+        parts=parts,
+    )

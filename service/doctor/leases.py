@@ -1,0 +1,136 @@
+"""Are leases at risk? Expired ones with owner and last heartbeat, and the margin of renewals."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from service.doctor.evidence import Evidence, ExpiredLease, Leases
+from service.doctor.report import Examined, Finding, Severity, anchor, answered, cannot_tell
+
+EXPIRED_FOR_S = (
+    5.0  # a reclaim usually follows within a moment; the lease monitor looks each second
+)
+ABANDONED_S = 300.0  # so long nobody took it over: nobody will
+MOST_SHOWN = 10
+LOW_SHARE = 0.1  # a tenth of the renewals: the 10th percentile is below the mark
+LOW_PART = 0.2  # of the lease; a heartbeat every third of it leaves two thirds
+FEWEST_RENEWALS = 10
+
+
+def examine(evidence: Evidence) -> Examined:
+    """Answer the question."""
+    seen = evidence.leases
+    if seen is None:
+        return cannot_tell("leases", evidence.why_not)
+    numbers = _numbers(seen)
+    findings = [*_expired(seen, numbers, evidence.url), *_low(seen, numbers, evidence.url)]
+    return answered("leases", _says(seen, numbers), numbers, findings)
+
+
+def _numbers(seen: Leases) -> dict[str, Any]:
+    oldest = max((each.expired_for_s for each in seen.expired), default=0.0)
+    numbers: dict[str, Any] = {
+        "running": seen.running,
+        "expired": seen.expired_count,
+        "oldest_expired_s": round(oldest, 1),
+    }
+    if window := seen.window:
+        left = window.observed("agent.task.lease.remaining_at_renew")
+        numbers |= {
+            "window_s": round(window.seconds, 1),
+            "renewed": window.total("agent.task.heartbeat.success.total"),
+            "renewal_errors": window.by("agent.task.heartbeat.error.total"),
+            "low_mark_s": _low_mark(seen),
+            "renewed_below_low_mark": left.up_to(_low_mark(seen)),
+        }
+    if seen.heartbeat_lag_s is not None:
+        numbers["heartbeat_loop_lag_s"] = round(seen.heartbeat_lag_s, 4)
+    return numbers
+
+
+def _low_mark(seen: Leases) -> float:
+    return round(seen.lease_s * LOW_PART, 3)
+
+
+def _says(seen: Leases, numbers: dict[str, Any]) -> str:
+    says = f"{seen.running} running, {seen.expired_count} of them with an expired lease"
+    if seen.window is None:
+        return says
+    return (
+        f"{says}; in {seen.window.seconds:.0f} s {numbers['renewed']} renewals, "
+        f"{numbers['renewed_below_low_mark']} with less than {numbers['low_mark_s']:g} s left, "
+        f"{sum(numbers['renewal_errors'].values())} failed"
+    )
+
+
+def _expired(seen: Leases, numbers: dict[str, Any], url: str) -> list[Finding]:
+    overdue = [each for each in seen.expired if each.expired_for_s >= EXPIRED_FOR_S]
+    if not overdue:
+        return []
+    oldest = max(overdue, key=lambda each: each.expired_for_s)
+    severity: Severity = "critical" if oldest.expired_for_s >= ABANDONED_S else "warning"
+    return [
+        Finding(
+            code="LeasesExpired",
+            question="leases",
+            severity=severity,
+            summary=f"{seen.expired_count} running tasks have lost their owner; the oldest, "
+            f"{oldest.plan_id}/{oldest.task_id}, {oldest.expired_for_s:.0f} s ago",
+            evidence={**numbers, "leases": [_shown(each) for each in overdue[:MOST_SHOWN]]},
+            meaning=f"{oldest.owner} (attempt {oldest.attempt}) has stopped renewing: it is dead, "
+            "frozen or cut off. Its task is claimable again, and whoever asks for "
+            f"'{oldest.kind}' gets it; should the old owner wake up, its writes are refused.",
+            command=f"curl -s '{url}/v1/plans/{oldest.plan_id}/tasks/{oldest.task_id}'",
+            alert="LeasesExpired",
+            runbook=anchor("LeasesExpired"),
+        )
+    ]
+
+
+def _low(seen: Leases, numbers: dict[str, Any], url: str) -> list[Finding]:
+    if seen.window is None:
+        return []
+    left = seen.window.observed("agent.task.lease.remaining_at_renew")
+    low = numbers["renewed_below_low_mark"]
+    if left.count < FEWEST_RENEWALS or low < LOW_SHARE * left.count:
+        return []
+    return [
+        Finding(
+            code="LeaseMarginLow",
+            question="leases",
+            severity="warning",
+            summary=f"{low} of {left.count} renewals came with less than "
+            f"{numbers['low_mark_s']:g} s of the lease left",
+            evidence={
+                **numbers,
+                "remaining_at_renew": {f"{k:g}": round(v) for k, v in left.buckets.items()},
+            },
+            meaning="Heartbeats come late: a worker's machine or loop is overloaded, the log is "
+            "slow, or leases are too short for their heartbeat period. Leases will be lost next.",
+            command=f"curl -s '{url}/actuator/metrics/agent.task.lease.remaining_at_renew'",
+            alert="LeaseMarginLow",
+            runbook=anchor("LeaseMarginLow"),
+        )
+    ]
+
+
+def _shown(lease: ExpiredLease) -> dict[str, Any]:
+    return {
+        "plan_id": lease.plan_id,
+        "task_id": lease.task_id,
+        "kind": lease.kind,
+        "owner": lease.owner,
+        "attempt": lease.attempt,
+        "claim_sequence": lease.claim_sequence,
+        "lease_s": lease.lease_s,
+        "lease_until": clock(lease.lease_until),
+        "expired_for_s": round(lease.expired_for_s, 1),
+        "last_heartbeat_at": clock(lease.last_heartbeat_at),
+        "last_heartbeat_sequence": lease.last_heartbeat_sequence,
+        "lost": lease.lost,
+        "max_lost_leases": lease.max_lost_leases,
+    }
+
+
+def clock(at: float) -> str:
+    """A log time as RFC 3339."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,134 @@
+"""Shed load or scale out? What the worker pool refuses and holds, and how work comes and goes."""
+
+from typing import Any
+
+from service.doctor.evidence import Evidence, Load, Waiting
+from service.doctor.report import Examined, Finding, anchor, answered, cannot_tell
+
+GREW_BY = 20  # tasks; less is a ripple
+GREW_FASTER = 1.1  # arrivals against ends
+SHORTEST_WINDOW_S = 20.0
+REJECT_SHARE = 0.05
+FULL = 0.9
+
+
+def examine(evidence: Evidence) -> Examined:
+    """Answer the question."""
+    seen = evidence.load
+    if seen is None:
+        return cannot_tell("load", evidence.why_not)
+    numbers = _numbers(seen)
+    waiting = evidence.claiming.waiting if evidence.claiming else ()
+    findings = [
+        *_rejecting(seen, numbers, evidence.url),
+        *_growing(seen, numbers, waiting, evidence.url),
+    ]
+    return answered("load", _says(seen, numbers), numbers, findings)
+
+
+def _numbers(seen: Load) -> dict[str, Any]:
+    numbers: dict[str, Any] = {"backlog": seen.backlog, "backlog_before": seen.backlog_before}
+    if seen.capacity is not None:
+        numbers |= {
+            "in_flight": seen.in_flight,
+            "queued": seen.queued,
+            "capacity": seen.capacity,
+        }
+    if window := seen.window:
+        claimed = window.total("agent.task.claim.success.total")
+        grew = seen.backlog - (seen.backlog_before or 0)
+        arrived, seconds = max(claimed + grew, 0), max(window.seconds, 0.001)
+        numbers |= {
+            "window_s": round(window.seconds, 1),
+            "became_claimable": arrived,
+            "became_claimable_per_s": round(arrived / seconds, 2),
+            "ended": seen.ended,
+            "ended_per_s": round((seen.ended or 0) / seconds, 2),
+            "dispatched": window.total("agent.task.dispatch.success.total"),
+            "rejected": _rejects(seen),
+        }
+    return numbers
+
+
+def _rejects(seen: Load) -> dict[str, int]:
+    """Refused dispatches by reason; a drain refuses by design."""
+    by_reason = seen.window.by("agent.task.dispatch.reject.total") if seen.window else {}
+    return {reason: count for reason, count in by_reason.items() if reason != "draining"}
+
+
+def _says(seen: Load, numbers: dict[str, Any]) -> str:
+    says = f"{seen.backlog} wait"
+    if seen.capacity is not None:
+        says += f", {seen.in_flight} run and {seen.queued} queue of {seen.capacity} places"
+    if seen.window is None:
+        return says
+    return (
+        f"{says}; in {seen.window.seconds:.0f} s {numbers['became_claimable']} became claimable "
+        f"and {numbers['ended']} ended, {sum(numbers['rejected'].values())} dispatches rejected"
+    )
+
+
+def _rejecting(seen: Load, numbers: dict[str, Any], url: str) -> list[Finding]:
+    rejected = sum(_rejects(seen).values())
+    tried = rejected + numbers.get("dispatched", 0)
+    if not rejected or rejected < REJECT_SHARE * tried:
+        return []
+    return [
+        Finding(
+            code="DispatchRejecting",
+            question="load",
+            severity="warning",
+            summary=f"{rejected} of {tried} claimed tasks found no place in the worker pool",
+            evidence=numbers,
+            meaning="The executor claims more than it can hold; each rejected claim was released "
+            "at once, so nothing is lost but time. Give it room (executor.worker.core_size or "
+            "queue_capacity), or claim less (executor.claim.max_per_tick).",
+            command=f"curl -s '{url}/actuator/metrics/agent.task.dispatch.reject.total'",
+            alert="DispatchRejecting",
+            runbook=anchor("DispatchRejecting"),
+        )
+    ]
+
+
+def _growing(
+    seen: Load, numbers: dict[str, Any], waiting: tuple[Waiting, ...], url: str
+) -> list[Finding]:
+    window = seen.window
+    if window is None or seen.backlog_before is None or window.seconds < SHORTEST_WINDOW_S:
+        return []
+    grew = seen.backlog - seen.backlog_before
+    if grew < GREW_BY or numbers["became_claimable"] < GREW_FASTER * (seen.ended or 0):
+        return []
+    most = max(waiting, key=lambda each: each.tasks, default=None)
+    shed = most.plan_id if most else "PLAN"
+    return [
+        Finding(
+            code="BacklogGrowing",
+            question="load",
+            severity="warning",
+            summary=f"the backlog grew by {grew} to {seen.backlog} in {window.seconds:.0f} s: "
+            f"{numbers['became_claimable_per_s']:g} tasks arrive and "
+            f"{numbers['ended_per_s']:g} end a second",
+            evidence=numbers,
+            meaning=_advice(seen, most),
+            command=f"curl -s -X POST '{url}/v1/plans/{shed}/pause' "
+            "-H 'Content-Type: application/json' -d '{\"reason\": \"shedding load\"}'",
+            alert="BacklogGrowing",
+            runbook=anchor("BacklogGrowing"),
+        )
+    ]
+
+
+def _advice(seen: Load, most: Waiting | None) -> str:
+    busy = (seen.in_flight or 0) + (seen.queued or 0)
+    kind = f"'{most.kind}'" if most else "the kinds that wait"
+    if seen.capacity and busy >= FULL * seen.capacity:
+        return (
+            f"The workers here are full ({busy} of {seen.capacity} places), so scale out: raise "
+            "executor.worker.core_size or start another instance on the same log. Until then "
+            "shed load: pause a plan that can wait."
+        )
+    return (
+        f"The executor here has room, so it is workers for {kind} that are missing: start more of "
+        "them. Until then shed load: pause a plan that can wait."
+    )

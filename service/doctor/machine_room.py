@@ -1,0 +1,262 @@
+"""Is the machine room alive? Daemons, loops, the log, the database, the projector, audit."""
+
+from typing import Any
+
+import msgspec
+
+from service.doctor.evidence import Daemon, Evidence, Machine
+from service.doctor.report import Examined, Finding, Severity, anchor, answered
+
+LOOP_LAG_S = 0.1
+LOOP_LAG_SHARE = 0.05
+LOOP_STOOD_S = 1.0
+FEWEST_SAMPLES = 20
+BEHIND_S = 5.0
+BEHIND_CRITICAL_S = 60.0
+BEHIND_EVENTS = 10_000
+
+
+def examine(evidence: Evidence) -> Examined:
+    """Answer the question."""
+    seen, url = evidence.machine, evidence.url
+    numbers = _numbers(seen)
+    findings = [
+        *_log(seen, url),
+        *_database(seen),
+        *_daemons(seen, url),
+        *_loops(seen, url),
+        *_projection(seen, numbers, url),
+        *_audit(seen, url),
+        *_bad_events(seen, url),
+        *_mismatch(seen),
+    ]
+    return answered("machine_room", _says(seen), numbers, findings)
+
+
+def _numbers(seen: Machine) -> dict[str, Any]:
+    log, database = seen.log, seen.database
+    return {
+        "log": {
+            "answers": log.answers,
+            "first": log.first,
+            "head": log.head,
+            "bytes": log.size_bytes,
+            "seen_age_s": None if log.seen_age_s is None else round(log.seen_age_s, 1),
+        },
+        "read_models": {
+            "sequence": database.sequence,
+            "behind": database.behind,
+            "lag_s": None if database.lag_s is None else round(database.lag_s, 2),
+        },
+        "daemons": {each.name: _daemon(each) for each in seen.daemons},
+        "loop_lag_s": _slowest(seen),
+        "checks_failing": list(seen.failing),
+    }
+
+
+def _daemon(daemon: Daemon) -> dict[str, Any]:
+    age_s = daemon.last_success_age_s
+    return {
+        "late": daemon.late,
+        "last_success_age_s": None if age_s is None else round(age_s, 1),
+        "lateness_s": round(daemon.lateness_s, 4),
+        "overruns": daemon.overruns,
+    }
+
+
+def _slowest(seen: Machine) -> dict[str, float]:
+    """The lag of each kind of loop; several threads may share a name."""
+    slowest: dict[str, float] = {}
+    for loop in seen.loops:
+        slowest[loop.name] = max(slowest.get(loop.name, 0.0), round(loop.lag_s, 4))
+    return slowest
+
+
+def _says(seen: Machine) -> str:
+    log, database = seen.log, seen.database
+    parts = [
+        f"log {log.first}..{log.head}" if log.answers else f"log: {log.detail}",
+        f"read models at {database.sequence}" if database.error is None else "no read models",
+    ]
+    if seen.daemons:
+        late = sum(daemon.late for daemon in seen.daemons)
+        parts.append(f"{len(seen.daemons)} daemons, {late} late")
+    if slowest := _slowest(seen):
+        parts.append(f"loop lag at most {1000 * max(slowest.values()):.1f} ms")
+    return ", ".join(parts)
+
+
+def _log(seen: Machine, url: str) -> list[Finding]:
+    log = seen.log
+    if log.answers:
+        return []
+    command = f"curl -s '{url}/readyz'" if url else f"nc -z {_address(log.url)}"
+    return [
+        Finding(
+            code="LogUnavailable",
+            question="machine_room",
+            severity="critical",
+            summary=f"the log at {log.url or 'an unknown address'} does not answer: {log.detail}",
+            evidence=msgspec.structs.asdict(log),
+            meaning="Nothing can be claimed or written (503), nothing acknowledged is lost, and "
+            "leases that expire meanwhile are reclaimed afterwards. Start or wake the "
+            "nats-server, or mend the way to it.",
+            command=command,
+            alert="LogUnavailable",
+            runbook=anchor("LogUnavailable"),
+        )
+    ]
+
+
+def _address(url: str) -> str:
+    host, _, port = url.rpartition("/")[2].rpartition("@")[2].partition(":")
+    return f"{host or '127.0.0.1'} {port or 4222}"
+
+
+def _database(seen: Machine) -> list[Finding]:
+    database = seen.database
+    if database.error is None:
+        return []
+    return [
+        Finding(
+            code="DatabaseUnavailable",
+            question="machine_room",
+            severity="critical",
+            summary=f"SQLite does not take what it is given: {database.error}",
+            evidence=msgspec.structs.asdict(database),
+            meaning="Reads are old and new plans may be refused; claims and results go on, for "
+            "they need only the log. Look for who locks the file, and for a full disk.",
+            command=f"fuser -v '{database.path}'; df -h '{database.path}'",
+            alert="ProjectionLagging",
+            runbook=anchor("ProjectionLagging"),
+        )
+    ]
+
+
+def _daemons(seen: Machine, url: str) -> list[Finding]:
+    late = [daemon for daemon in seen.daemons if daemon.late]
+    if not late:
+        return []
+    stuck = [daemon for daemon in late if daemon.error is None]
+    severity: Severity = "critical" if stuck else "warning"
+    told = "; ".join(f"{each.name}: {each.error or 'stuck'}" for each in late)
+    return [
+        Finding(
+            code="DaemonLate",
+            question="machine_room",
+            severity=severity,
+            summary=f"daemons without a success for too long: {told}",
+            evidence={each.name: msgspec.structs.asdict(each) for each in late},
+            meaning="A stuck daemon hangs in one tick, a failing one says why; the others go on "
+            "beside it. What it looks after (leases, closing plans, samples) is not looked "
+            "after here; another instance does it for the whole log.",
+            command=f"curl -s '{url}/v1/ops/status'",
+            alert="DaemonLate",
+            runbook=anchor("DaemonLate"),
+        )
+    ]
+
+
+def _loops(seen: Machine, url: str) -> list[Finding]:
+    lagging: dict[str, Any] = {}
+    for name, lag_s in _slowest(seen).items():
+        sampled = seen.window.observed("agent.loop.lag", name) if seen.window else None
+        count = sampled.count if sampled else 0
+        late = sampled.above(LOOP_LAG_S) if sampled else 0
+        often = count >= FEWEST_SAMPLES and late >= LOOP_LAG_SHARE * count
+        if often or lag_s >= LOOP_STOOD_S:
+            lagging[name] = {"lag_s": lag_s, "samples": count, "late_samples": late}
+    if not lagging:
+        return []
+    return [
+        Finding(
+            code="LoopLagHigh",
+            question="machine_room",
+            severity="warning",
+            summary=f"event loops run late: {', '.join(sorted(lagging))}",
+            evidence=lagging,
+            meaning="Something holds the loop or the machine has too little CPU: answers, "
+            "heartbeats or ticks of this loop come late. Handlers belong into the worker pool.",
+            command=f"curl -s '{url}/actuator/metrics/agent.loop.lag'",
+            alert="LoopLagHigh",
+            runbook=anchor("LoopLagHigh"),
+        )
+    ]
+
+
+def _projection(seen: Machine, numbers: dict[str, Any], url: str) -> list[Finding]:
+    database = seen.database
+    lag_s = database.lag_s or 0.0
+    if database.error is not None or (lag_s < BEHIND_S and database.behind < BEHIND_EVENTS):
+        return []
+    severity: Severity = "critical" if lag_s >= BEHIND_CRITICAL_S else "warning"
+    return [
+        Finding(
+            code="ProjectionLagging",
+            question="machine_room",
+            severity=severity,
+            summary=f"the read models are {database.behind} facts and {lag_s:.0f} s behind",
+            evidence=numbers["read_models"],
+            meaning="GET answers show an older state; claims and writes do not "
+            "wait for it. The disk is slow, or the log grows faster than SQLite is written.",
+            command=f"curl -s '{url}/v1/ops/status'" if url else f"ls -l '{database.path}'*",
+            alert="ProjectionLagging",
+            runbook=anchor("ProjectionLagging"),
+        )
+    ]
+
+
+def _audit(seen: Machine, url: str) -> list[Finding]:
+    dropped = seen.window.by("agent.audit.dropped.total") if seen.window else {}
+    if not dropped:
+        return []
+    return [
+        Finding(
+            code="AuditDropped",
+            question="machine_room",
+            severity="warning",
+            summary=f"{sum(dropped.values())} audit entries could not be written",
+            evidence={"dropped": dropped},
+            meaning="The AUDIT stream did not take them in time; each stands in the log lines of "
+            "the logger holdfast.audit.",
+            command=f"curl -s '{url}/actuator/metrics/agent.audit.dropped.total'",
+        )
+    ]
+
+
+def _bad_events(seen: Machine, url: str) -> list[Finding]:
+    counted = seen.window.total("agent.projection.bad_event.total") if seen.window else 0
+    if not counted and not seen.bad_events:
+        return []
+    last = [msgspec.structs.asdict(each) for each in seen.bad_events]
+    where = f"sequence {last[-1]['sequence']}: {last[-1]['reason']}" if last else "see the audit"
+    return [
+        Finding(
+            code="BadEvents",
+            question="machine_room",
+            severity="warning",
+            summary=f"{counted or len(last)} facts could not be read or applied; {where}",
+            evidence={"in_window": counted, "last": last},
+            meaning="Somebody wrote into the log by hand, or a newer Holdfast did. The fact was "
+            "stepped over; nothing may be written on top of one that cannot be read.",
+            command=f"curl -s '{url}/v1/audit?event=bad_event'",
+        )
+    ]
+
+
+def _mismatch(seen: Machine) -> list[Finding]:
+    found = seen.window.total("agent.projection.mismatch.total") if seen.window else 0
+    if not found:
+        return []
+    return [
+        Finding(
+            code="ReadModelsDiffer",
+            question="machine_room",
+            severity="critical",
+            summary=f"the self-check found {found} differences between the log and what is shown",
+            evidence={"differences": found},
+            meaning="A view is not what the log says. The log is right: compare it all, then "
+            "rebuild the read models.",
+            command="holdfast rebuild --verify",
+        )
+    ]

@@ -1,0 +1,150 @@
+"""What a doctor says: findings, an answer to every question, and what was looked at.
+
+The shape is the contract of ``GET /v1/ops/doctor`` and of ``holdfast doctor --json``.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+Severity = Literal["unknown", "warning", "critical"]
+Status = Literal["healthy", "unknown", "warning", "critical"]
+Question = Literal[
+    "claiming", "leases", "stale_writers", "load", "event_streams", "machine_room", "reach"
+]
+
+EXIT_CODES: dict[Status, int] = {"healthy": 0, "warning": 1, "critical": 2, "unknown": 3}
+_ORDER: tuple[Status, ...] = ("healthy", "unknown", "warning", "critical")
+RUNBOOK = "service/ops/RUNBOOK.md"
+
+ASKED: dict[Question, str] = {
+    "reach": "Can the service be reached?",
+    "claiming": "Is claiming congested, or spinning idle?",
+    "leases": "Are leases at risk?",
+    "stale_writers": "Are old executors writing back?",
+    "load": "Shed load or scale out?",
+    "event_streams": "Is SSE whole?",
+    "machine_room": "Is the machine room alive?",
+}
+"""Every question that an operator asks, in the order in which they are answered."""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong.
+
+    ``code`` is the name of the alert about the same trouble where there is one (then ``alert``
+    repeats it); ``evidence`` holds numbers, owners, attempts and log sequences; ``command`` can
+    be pasted into a shell; ``runbook`` is a file and its anchor.
+    """
+
+    code: str
+    question: Question
+    severity: Severity
+    summary: str
+    evidence: dict[str, Any]
+    meaning: str
+    command: str
+    alert: str | None = None
+    runbook: str | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to one question, also when all is well: a line to read and its numbers."""
+
+    question: Question
+    asked: str
+    status: Status
+    says: str
+    numbers: dict[str, Any]
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One source that was looked at: whether it answered, failed, or hung, and for how long."""
+
+    name: str
+    state: Literal["answered", "failed", "hung", "skipped"]
+    took_s: float
+    detail: str
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that was found; ``window_s`` is how far back rates look (null: no rates)."""
+
+    status: Status
+    exit_code: int
+    at: datetime
+    instance: str
+    window_s: float | None
+    findings: list[Finding]
+    answers: list[Answer]
+    parts: list[Part]
+
+
+class Examined(msgspec.Struct, frozen=True):
+    """One question, answered."""
+
+    answer: Answer
+    findings: list[Finding]
+
+
+def answered(
+    question: Question,
+    says: str,
+    numbers: dict[str, Any],
+    findings: list[Finding],
+    *,
+    known: bool = True,
+) -> Examined:
+    """The answer is as bad as its worst finding; one that could not be looked at is unknown."""
+    own: Status = "healthy" if known else "unknown"
+    status = worst([own, *(finding.severity for finding in findings)])
+    answer = Answer(
+        question=question, asked=ASKED[question], status=status, says=says, numbers=numbers
+    )
+    return Examined(answer, findings)
+
+
+def cannot_tell(question: Question, why: str) -> Examined:
+    """A question whose evidence could not be gathered."""
+    return answered(question, f"cannot tell: {why}", {}, [], known=False)
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """The worst of them; what is known to be wrong outweighs what is not known."""
+    worst_yet: Status = "healthy"
+    for status in statuses:
+        if _ORDER.index(status) > _ORDER.index(worst_yet):
+            worst_yet = status
+    return worst_yet
+
+
+def reported(
+    examined: Iterable[Examined],
+    *,
+    at: datetime,
+    instance: str,
+    window_s: float | None,
+    parts: Iterable[Part] = (),
+) -> Report:
+    """The questions' answers as one report, the worst findings first."""
+    examined = list(examined)
+    findings = [finding for each in examined for finding in each.findings]
+    answers = [each.answer for each in examined]
+    status = worst(answer.status for answer in answers)
+    return Report(
+        status=status,
+        exit_code=EXIT_CODES[status],
+        at=at,
+        instance=instance,
+        window_s=window_s,
+        findings=sorted(findings, key=lambda each: -_ORDER.index(each.severity)),
+        answers=sorted(answers, key=lambda each: list(ASKED).index(each.question)),
+        parts=list(parts),
+    )
+
+
+def anchor(alert: str) -> str:
+    """Where the runbook speaks of an alert."""
+    return f"{RUNBOOK}#{alert.lower()}"
