@@ -233,6 +233,14 @@ class Board:
             counts[seat.lane] = tasks + 1, min(seat.since, seat.since if oldest is None else oldest)
         return counts
 
+    def backlog_by_kind(self) -> dict[str, tuple[int, Seat]]:
+        """Per kind: how many tasks are claimable, and the seat of the one that is so longest."""
+        kinds: dict[str, tuple[int, Seat]] = {}
+        for seat in self._seats.values():
+            tasks, oldest = kinds.get(seat.task.spec.kind, (0, seat))
+            kinds[seat.task.spec.kind] = tasks + 1, min(oldest, seat, key=_since)
+        return kinds
+
     def expired(self) -> list[tuple[Plan, Task]]:
         """RUNNING tasks whose lease is over, as far as `advance` was told."""
         return list(self._expired.values())
@@ -241,6 +249,10 @@ class Board:
         """When a look at the board may find something new (log time), or None."""
         soonest = min(self.timers.next_due(), self.lanes.look_again_at)
         return None if soonest == inf else soonest
+
+
+def _since(seat: Seat) -> float:
+    return seat.since
 
 
 def _hands_out(plan: Plan, task: Task) -> bool:

@@ -7,7 +7,7 @@ import msgspec
 
 from projections import bulk
 from projections.database import Database
-from projections.pages import Page, Selection, checked_limit, key_of, page_of
+from projections.pages import MAX_LIMIT, Page, Selection, checked_limit, key_of, page_of
 from projections.views import ExecutionView, execution_view
 from streams.plan.events import TokenUsage
 from streams.plan.lifecycle import ExecutionStatus
@@ -110,6 +110,22 @@ async def of_task(database: Database, plan_id: str, task_id: str) -> list[Execut
     """Every attempt at a task, the first first."""
     sql = f"{_SHOW} WHERE e.task_ordinal = {_ORDINAL} ORDER BY e.fencing_token"
     return [view for _, view in await database.read(sql, (task_id, plan_id), _shown)]
+
+
+class ClaimView(msgspec.Struct, frozen=True):
+    """Who claimed an attempt, and the claim's sequence: the fencing token."""
+
+    attempt: int
+    owner: str
+    sequence: int
+
+
+async def claims_of_task(database: Database, plan_id: str, task_id: str) -> dict[int, ClaimView]:
+    """The newest claims of a task, by attempt."""
+    sql = f"""SELECT attempt, owner, fencing_token FROM executions
+    WHERE task_ordinal = {_ORDINAL} ORDER BY fencing_token DESC LIMIT {MAX_LIMIT}"""
+    found = await database.read(sql, (task_id, plan_id), lambda _, row: ClaimView(*row))
+    return {each.attempt: each for each in found}
 
 
 async def page(

@@ -33,6 +33,7 @@ from service.daemons.log_probe import log_probe
 from service.daemons.plan_closer import plan_closer
 from service.daemons.schedulers import Schedulers
 from service.data_folder import DataFolder
+from service.doctor.live import Doctor
 from service.door import Door
 from service.embedded import EmbeddedServer
 from service.executor import Executor
@@ -111,9 +112,12 @@ async def running(
             embedded=embedded,
             died=died,
         )
+        doctor = _doctor(instance)
+        _guard(stack, died, history=doctor.history.sample_forever())
         await _start_roles(instance, stack)
         core.checks += _checks(instance, source)
         core.describe = partial(_status, instance, lag)
+        core.diagnose = doctor.report
         folder.announce(nats_url=shown_url, http_url=instance.http_url)
         yield instance
 
@@ -131,6 +135,17 @@ def _status(instance: Instance, lag: Lag) -> Status:
         ],
         schedulers=schedulers,
         executor=executor,
+    )
+
+
+def _doctor(instance: Instance) -> Doctor:
+    return Doctor(
+        instance.core,
+        url=lambda: instance.http_url,
+        nats_url=without_password(instance.nats_url),
+        schedulers=lambda: instance.schedulers,
+        executor=lambda: instance.executor,
+        database_path=instance.settings.data_dir / READ_MODELS,
     )
 
 

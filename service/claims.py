@@ -69,6 +69,11 @@ class ClaimDesk:
         self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
 
+    @property
+    def asking(self) -> int:
+        """How many requests wait for work now."""
+        return len(self._waiting)
+
     async def claim(self, request: ClaimRequest, origin: Origin) -> list[Claim]:
         """Up to ``request.limit`` leases; waits up to ``wait_s`` while there is nothing.
 

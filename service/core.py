@@ -7,7 +7,7 @@ the read models have reached where the board was when it arrived (DESIGN §2).
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -30,6 +30,7 @@ from service.answers import (
 from service.claims import ClaimDesk
 from service.clock import LogClock
 from service.config import Settings
+from service.doctor.report import Report
 from service.metrics import Metrics
 from service.tally import Tally
 from streams import decider
@@ -76,6 +77,7 @@ class Core:
         self._tally = Tally(metrics, board, self.instance_id)
         self.checks: list[Callable[[], Check]] = []
         self.describe: Callable[[], Status] | None = None
+        self.diagnose: Callable[[], Awaitable[Report]] | None = None
         self.log_state: LogState | None = None
         self._closing: dict[str, asyncio.Task[None]] = {}
         projector.on_fact.append(self._tally.saw)
@@ -202,6 +204,12 @@ class Core:
         if self.describe is None:
             raise LogUnavailable("the instance is still starting")
         return self.describe()
+
+    async def doctor(self) -> Report:
+        """What is wrong with this instance. Raises LogUnavailable while it is starting."""
+        if self.diagnose is None:
+            raise LogUnavailable("the instance is still starting")
+        return await self.diagnose()
 
     # -- reading ----------------------------------------------------------------------------
 

@@ -81,7 +81,11 @@ class Claiming(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExpiredLease(msgspec.Struct, frozen=True, kw_only=True):
-    """A RUNNING task whose lease is over; the heartbeat's sequence is the claim's if none came."""
+    """A RUNNING task whose lease is over.
+
+    ``renewed_at`` is when its last heartbeat (or its claim) was written, ``last_sequence`` that of
+    the owner's last message of any kind.
+    """
 
     plan_id: str
     task_id: str
@@ -92,8 +96,8 @@ class ExpiredLease(msgspec.Struct, frozen=True, kw_only=True):
     lease_until: float
     expired_for_s: float
     lease_s: float
-    last_heartbeat_at: float
-    last_heartbeat_sequence: int
+    renewed_at: float
+    last_sequence: int
     lost: int
     max_lost_leases: int
 

@@ -124,8 +124,8 @@ def _shown(lease: ExpiredLease) -> dict[str, Any]:
         "lease_s": lease.lease_s,
         "lease_until": clock(lease.lease_until),
         "expired_for_s": round(lease.expired_for_s, 1),
-        "last_heartbeat_at": clock(lease.last_heartbeat_at),
-        "last_heartbeat_sequence": lease.last_heartbeat_sequence,
+        "last_heartbeat_at": clock(lease.renewed_at),
+        "last_sequence": lease.last_sequence,
         "lost": lease.lost,
         "max_lost_leases": lease.max_lost_leases,
     }

@@ -3,6 +3,7 @@
 import msgspec
 
 from service.answers import Check, Status
+from service.doctor.report import Report
 from service.http.problems import Refusal
 from service.http.reply import Reply, show
 from service.http.routes import Call, route
@@ -82,4 +83,10 @@ async def get_status(call: Call[NoQuery]) -> Reply:
     return show(await call.core.status())
 
 
-ROUTES = (healthz, readyz, metrics, list_metrics, get_metric, get_status)
+@route("GET /v1/ops/doctor", asks=NoQuery, shows=Report, refuses=("log_unavailable",))
+async def get_diagnosis(call: Call[NoQuery]) -> Reply:
+    """What is wrong with this instance, and the answer to each question an operator asks."""
+    return show(await call.core.doctor())
+
+
+ROUTES = (healthz, readyz, metrics, list_metrics, get_metric, get_status, get_diagnosis)

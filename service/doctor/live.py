@@ -1,0 +1,209 @@
+"""Evidence from inside a running instance: what its parts know already, and two small queries.
+
+Asking must not make a sick instance sicker: nothing here asks the log, the database is given a
+moment, and those who ask together, or within a second, get the same report.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from projections.database import DatabaseUnavailable
+from service.core import Core
+from service.daemons.schedulers import Schedulers
+from service.doctor.diagnosis import diagnose
+from service.doctor.evidence import (
+    Claiming,
+    Daemon,
+    DatabaseHealth,
+    Evidence,
+    Leases,
+    Load,
+    LogHealth,
+    Loop,
+    Machine,
+    StaleWrite,
+    Streams,
+    Window,
+    Writers,
+)
+from service.doctor.history import RECENT_S, History
+from service.doctor.refusals import refusals_in
+from service.doctor.report import Part, Report
+from service.doctor.shapes import expired_leases, waiting_kinds
+from service.executor import Executor
+
+FRESH_S = 1.0
+DATABASE_S = 2.0
+
+
+class Doctor:
+    """Diagnoses the instance it lives in; on the API loop."""
+
+    def __init__(
+        self,
+        core: Core,
+        *,
+        url: Callable[[], str],
+        nats_url: str,
+        schedulers: Callable[[], Schedulers | None],
+        executor: Callable[[], Executor | None],
+        database_path: Path,
+    ) -> None:
+        self._core = core
+        self._url = url
+        self._nats_url = nats_url
+        self._schedulers = schedulers
+        self._executor = executor
+        self._database_path = database_path
+        self._asked: asyncio.Task[Report] | None = None
+        self._asked_at = 0.0
+        self.history = History(core.metrics, lambda: core.board.claimable)
+        core.projector.on_fact.append(self.history.saw)
+
+    async def report(self) -> Report:
+        """What is wrong now, at most `FRESH_S` old."""
+        clock = asyncio.get_running_loop().time
+        if self._asked is None or (self._asked.done() and clock() - self._asked_at > FRESH_S):
+            self._asked_at = clock()
+            self._asked = asyncio.create_task(self._diagnose())
+        return await asyncio.shield(self._asked)
+
+    async def _diagnose(self) -> Report:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        evidence = await self._gather()
+        part = Part(
+            name="instance",
+            state="answered",
+            took_s=round(clock() - began, 3),
+            detail=f"{self._core.instance_id} looked at itself",
+        )
+        return diagnose(evidence, parts=[part])
+
+    async def _gather(self) -> Evidence:
+        window, recent = self.history.window(), self.history.window(RECENT_S)
+        entries, trouble = await self._refusals(window)
+        core = self._core
+        return Evidence(
+            at=core.now(),
+            instance=core.instance_id,
+            url=self._url(),
+            window_s=round(window.seconds, 1),
+            machine=self._machine(recent, trouble),
+            claiming=self._claiming(recent),
+            leases=self._leases(window),
+            writers=Writers(window=window, entries=entries),
+            load=self._load(window),
+            streams=Streams(connections=core.feed.connections, window=window),
+        )
+
+    # -- from memory ------------------------------------------------------------------------
+
+    def _claiming(self, recent: Window) -> Claiming:
+        core, executor = self._core, self._executor()
+        now, backlog = core.now(), core.board.backlog()
+        oldest = [since for _, since in backlog.values() if since is not None]
+        return Claiming(
+            recent=recent,
+            ready=backlog["ready"][0],
+            refining=backlog["refining"][0],
+            oldest_age_s=max((now - since for since in oldest), default=0.0),
+            waiting=waiting_kinds(core.board, now),
+            asking=core.desk.asking,
+            own_kinds=executor.snapshot().kinds if executor else (),
+        )
+
+    def _leases(self, window: Window) -> Leases:
+        core = self._core
+        core.board.advance(core.now())
+        lags = {loop.name: loop.lag_s for loop in self._loops()}
+        return Leases(
+            running=sum(plan.counts["RUNNING"] for plan in core.board.plans.values()),
+            expired=expired_leases(core.board, core.now()),
+            expired_count=len(core.board.expired()),
+            window=window,
+            lease_s=core.settings.executor.claim.lease_s,
+            heartbeat_lag_s=lags.get("heartbeat"),
+        )
+
+    def _load(self, window: Window) -> Load:
+        executor = self._executor()
+        pool = executor.snapshot() if executor else None
+        return Load(
+            window=window,
+            backlog=self._core.board.claimable,
+            backlog_before=self.history.backlog_before(),
+            ended=window.total("agent.task.execution.total"),
+            in_flight=pool.in_flight if pool else None,
+            queued=pool.queued if pool else None,
+            capacity=pool.capacity if pool else None,
+        )
+
+    def _machine(self, recent: Window, trouble: str | None) -> Machine:
+        core = self._core
+        checks = {check.name: check for check in core.readiness()}
+        seen, projector, log = core.log_state, core.projector, checks.get("log")
+        return Machine(
+            log=LogHealth(
+                url=self._nats_url,
+                answers=log is None or log.ok,
+                detail=log.detail if log else "",
+                first=seen.first if seen else 0,
+                head=max(seen.head if seen else 0, core.board.sequence),
+                size_bytes=seen.size_bytes if seen else 0,
+                seen_age_s=max(core.now() - seen.at, 0.0) if seen else None,
+            ),
+            database=DatabaseHealth(
+                path=str(self._database_path),
+                error=projector.flush_error or trouble,
+                sequence=projector.flushed_sequence,
+                behind=core.board.sequence - projector.flushed_sequence,
+                lag_s=projector.lag_s,
+            ),
+            daemons=self._daemons(),
+            loops=self._loops(),
+            failing=tuple(check.name for check in checks.values() if not check.ok),
+            window=recent,
+            bad_events=tuple(self.history.bad_events),
+        )
+
+    def _loops(self) -> tuple[Loop, ...]:
+        status = self._core.describe() if self._core.describe else None
+        return (
+            tuple(Loop(name=loop.name, lag_s=loop.lag_s) for loop in status.loops) if status else ()
+        )
+
+    def _daemons(self) -> tuple[Daemon, ...]:
+        schedulers = self._schedulers()
+        if schedulers is None:
+            return ()
+        late = {state.name for state in schedulers.late()}
+        now = time.time()
+        return tuple(
+            Daemon(
+                name=state.name,
+                period_s=state.period_s,
+                lateness_s=state.lateness_s,
+                last_success_age_s=now - state.last_success_at if state.last_success_at else None,
+                overruns=state.overruns,
+                error=state.error,
+                late=state.name in late,
+            )
+            for state in schedulers.states
+        )
+
+    # -- from the database ------------------------------------------------------------------
+
+    async def _refusals(self, window: Window) -> tuple[tuple[StaleWrite, ...] | None, str | None]:
+        """Refused writes of the window, the newest first; None, and why, when unknown."""
+        core = self._core
+        try:
+            async with asyncio.timeout(DATABASE_S):
+                found = await refusals_in(core.database, core.now() - window.seconds)
+        except TimeoutError:
+            return None, f"no answer within {DATABASE_S:g} s"
+        except DatabaseUnavailable as error:
+            return None, str(error)
+        return (found if core.settings.observability.audit_log_enabled else None), None

@@ -1,0 +1,116 @@
+"""Refused writes as evidence: audit entries, with the claims of the old and the new owner."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+
+import msgspec
+from msgspec import Raw
+
+from projections import audit, executions
+from projections.database import Database
+from projections.executions import ClaimView
+from service.doctor.evidence import StaleWrite
+
+REFUSALS = ("claimed_update_guard_reject", "lease_renew_guard_reject")
+MOST_ENTRIES = 20  # of each kind of refusal
+MOST_TASKS = 10  # whose claims are looked up
+
+Place = tuple[str, str]
+Claims = Mapping[Place, Mapping[int, ClaimView]]
+"""The claims of each task by attempt."""
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """An audit entry about a refused write."""
+
+    sequence: int
+    at: float
+    event: str
+    plan_id: str
+    task_id: str
+    owner: str | None
+    attempt: int | None
+    expected: Raw
+    actual: Raw
+    detail: str | None
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """Who an entry says held or holds the lease."""
+
+    owner: str | None = None
+    attempt: int | None = None
+    status: str | None = None
+
+
+_holding = msgspec.json.Decoder(Holding | None).decode
+
+
+async def refusals_in(database: Database, since: float) -> tuple[StaleWrite, ...]:
+    """The newest refusals after log time ``since``, newest first. Raises DatabaseUnavailable."""
+    found: list[Refusal] = []
+    for event in REFUSALS:
+        page = await audit.page(database, event=event, limit=MOST_ENTRIES)
+        found += [
+            Refusal(
+                sequence=entry.sequence,
+                at=entry.at.timestamp(),
+                event=entry.event,
+                plan_id=entry.plan_id,
+                task_id=entry.task_id,
+                owner=entry.owner,
+                attempt=entry.attempt,
+                expected=entry.expected,
+                actual=entry.actual,
+                detail=entry.detail,
+            )
+            for entry in page.items
+            if entry.plan_id and entry.task_id and entry.at.timestamp() >= since
+        ]
+    claims = {
+        place: await executions.claims_of_task(database, *place) for place in places_of(found)
+    }
+    return stale_writes(found, claims)
+
+
+def places_of(refusals: Iterable[Refusal]) -> list[Place]:
+    """The tasks they speak of, a bounded number."""
+    return list(dict.fromkeys((each.plan_id, each.task_id) for each in refusals))[:MOST_TASKS]
+
+
+def stale_writes(refusals: Iterable[Refusal], claims: Claims) -> tuple[StaleWrite, ...]:
+    """The refusals that say whose write it was, with both claims, the newest first."""
+    newest_first = sorted(refusals, key=lambda each: -each.sequence)
+    writes = (_stale_write(each, claims) for each in newest_first)
+    return tuple(write for write in writes if write is not None)
+
+
+def _stale_write(refusal: Refusal, claims: Claims) -> StaleWrite | None:
+    expected, actual = _who(refusal.expected), _who(refusal.actual)
+    owner, attempt = expected.owner or refusal.owner, expected.attempt or refusal.attempt
+    if owner is None or attempt is None:
+        return None
+    by_attempt = claims.get((refusal.plan_id, refusal.task_id), {})
+    old, new = by_attempt.get(attempt), by_attempt.get(actual.attempt or 0)
+    return StaleWrite(
+        at=refusal.at,
+        event=refusal.event,
+        plan_id=refusal.plan_id,
+        task_id=refusal.task_id,
+        old_owner=owner,
+        old_attempt=attempt,
+        old_claim_sequence=old.sequence if old else None,
+        # A task that has ended has no owner any more; who ended it stands in its claim.
+        new_owner=actual.owner or (new.owner if new else None),
+        new_attempt=actual.attempt,
+        new_claim_sequence=new.sequence if new else None,
+        status=actual.status,
+        audit_sequence=refusal.sequence,
+        detail=refusal.detail,
+    )
+
+
+def _who(said: Raw) -> Holding:
+    with suppress(msgspec.MsgspecError):
+        return _holding(said) or Holding()
+    return Holding()

@@ -1,0 +1,51 @@
+"""What a board knows in the shapes of the evidence, be it a live one or one folded from afar."""
+
+import heapq
+
+from projections.board import Board
+from service.doctor.evidence import ExpiredLease, Waiting
+from streams.plan.state import Plan, Task
+
+MOST_LEASES = 10
+
+
+def waiting_kinds(board: Board, now: float) -> tuple[Waiting, ...]:
+    """What waits to be claimed, by kind, the longest waiting kind first."""
+    kinds = (
+        Waiting(
+            kind=kind,
+            tasks=tasks,
+            oldest_age_s=max(now - oldest.since, 0.0),
+            plan_id=oldest.plan.plan_id,
+            task_id=oldest.task.spec.id,
+        )
+        for kind, (tasks, oldest) in board.backlog_by_kind().items()
+    )
+    return tuple(sorted(kinds, key=lambda each: -each.oldest_age_s))
+
+
+def expired_leases(board: Board, now: float) -> tuple[ExpiredLease, ...]:
+    """The longest expired leases, as far as the board was told how late it is."""
+    oldest = heapq.nsmallest(
+        MOST_LEASES, board.expired(), key=lambda each: each[1].lease_until or now
+    )
+    return tuple(_expired_lease(plan, task, now) for plan, task in oldest)
+
+
+def _expired_lease(plan: Plan, task: Task, now: float) -> ExpiredLease:
+    until = task.lease_until or now
+    return ExpiredLease(
+        plan_id=plan.plan_id,
+        task_id=task.spec.id,
+        kind=task.spec.kind,
+        owner=task.owner or "",
+        attempt=task.attempt,
+        claim_sequence=task.claimed_sequence,
+        lease_s=task.lease_s,
+        lease_until=until,
+        expired_for_s=max(now - until, 0.0),
+        renewed_at=until - task.lease_s,
+        last_sequence=task.sequence,
+        lost=task.lost,
+        max_lost_leases=task.spec.max_lost_leases,
+    )

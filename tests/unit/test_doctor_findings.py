@@ -1,0 +1,244 @@
+"""Each finding is made on its evidence, and not on the healthy near-miss beside it."""
+
+from itertools import pairwise
+
+import pytest
+from msgspec.structs import replace
+
+from service.doctor import event_streams
+from service.doctor.diagnosis import diagnose
+from service.doctor.evidence import BadEvent, Canary, Evidence, Loop
+from service.doctor.report import ASKED, EXIT_CODES, Severity, worst
+from tests.unit.doctor_evidence import (
+    WELL,
+    daemon,
+    expired,
+    found,
+    stale,
+    waiting,
+    well,
+    window,
+)
+
+CLAIMS = "agent__task__claim__"
+
+
+def polls(total: float, claimed: float, empty: float, conflicts: float = 0) -> dict[str, float]:
+    return {
+        f"{CLAIMS}poll__total": total,
+        f"{CLAIMS}success__total": claimed,
+        f"{CLAIMS}empty__total": empty,
+        f"{CLAIMS}conflict__total": conflicts,
+    }
+
+
+def claims(*, age_s: float = 0.0, tasks: int = 0, recent: dict[str, float]) -> Evidence:
+    return well(
+        "claiming",
+        recent=window(60.0, **recent),
+        ready=tasks,
+        oldest_age_s=age_s,
+        waiting=(waiting(tasks=tasks, age_s=age_s),) if tasks else (),
+        own_kinds=("echo",),
+    )
+
+
+def load(before: int, backlog: int, claimed: float, ended: int) -> Evidence:
+    return well(
+        "load",
+        window=window(60.0, **{f"{CLAIMS}success__total": claimed}),
+        backlog=backlog,
+        backlog_before=before,
+        ended=ended,
+    )
+
+
+def renewals(low: float, total: float) -> Evidence:
+    left = {"2.5": low, "5.0": low, "+Inf": total}
+    return well("leases", window=window(300, agent__task__lease__remaining_at_renew=left))
+
+
+def refused(entries: object, count: float = 1) -> Evidence:
+    counted = window(300, agent__task__claimed_update__guard_reject__total={"complete": count})
+    return well("writers", window=counted, entries=entries)
+
+
+def machine(**counted: float | dict[str, float]) -> Evidence:
+    return well("machine", window=window(60, **counted))
+
+
+def lagging(late: float, total: float) -> Evidence:
+    return machine(agent__loop__lag={"api|0.1": total - late, "api|+Inf": total})
+
+
+def streams(**counted: float | dict[str, float]) -> Evidence:
+    return well("streams", window=window(300, **counted))
+
+
+def replays(slow: float, total: float) -> Evidence:
+    return streams(agent__sse__replay__duration={"0.5": total - slow, "+Inf": total})
+
+
+def pushes(reason: str, failed: float, tried: float) -> Evidence:
+    return streams(
+        agent__sse__push__attempt__total=tried, agent__sse__push__fail__total={reason: failed}
+    )
+
+
+def rejects(reason: str, count: float) -> Evidence:
+    counted = {
+        "agent__task__dispatch__reject__total": {reason: count},
+        "agent__task__dispatch__success__total": {"": 10.0},
+    }
+    return well("load", window=window(60, **counted))
+
+
+def log_is(**changed: object) -> Evidence:
+    return well("machine", log=replace(WELL.machine.log, **changed))
+
+
+def database_is(**changed: object) -> Evidence:
+    return well("machine", database=replace(WELL.machine.database, **changed))
+
+
+CASES: list[tuple[str, Severity, Evidence, Evidence]] = [
+    # Nobody asks for what waits; the near-miss: it has waited for a moment only.
+    ("ClaimStarved", "warning", claims(age_s=31, tasks=3, recent=polls(60, 0, 60)),
+     claims(age_s=29, tasks=3, recent=polls(60, 0, 60))),
+    # Claims go on, but those who ask go empty while it waits; the near-miss: nobody goes empty.
+    ("ClaimStarved", "warning", claims(age_s=99, tasks=3, recent=polls(60, 10, 50)),
+     claims(age_s=99, tasks=3, recent=polls(60, 60, 0))),
+    ("ClaimContended", "warning", claims(recent=polls(90, 90, 0, conflicts=10)),
+     claims(recent=polls(90, 91, 0, conflicts=9))),
+    ("ClaimSpinning", "warning", claims(recent=polls(601, 0, 601)),
+     claims(recent=polls(599, 0, 599))),
+    ("LeasesExpired", "warning", well("leases", expired=(expired(5.1),), expired_count=1),
+     well("leases", expired=(expired(4.9),), expired_count=1)),
+    ("LeasesExpired", "critical", well("leases", expired=(expired(301),), expired_count=1), WELL),
+    ("LeaseMarginLow", "warning", renewals(low=2, total=20), renewals(low=1, total=20)),
+    ("StaleWriters", "warning", refused((stale(),)),
+     # An owner whose plan was cancelled is told so by a refusal; nobody took its lease over.
+     refused((stale(new_owner=None, new_attempt=1, status="CANCELLED"),))),
+    # Without the audit trail the counter has to do.
+    ("StaleWriters", "warning", refused(None), refused(None, count=0)),
+    ("DispatchRejecting", "warning", rejects("full", 1), rejects("draining", 50)),
+    ("BacklogGrowing", "warning", load(10, 40, claimed=50, ended=50),
+     load(10, 29, claimed=50, ended=50)),
+    ("SsePushFailing", "warning", pushes("slow_consumer", 2, 100),
+     pushes("disconnected", 90, 100)),
+    ("SseResumeGaps", "warning", streams(agent__sse__resume__total={"gap": 1.0}),
+     streams(agent__sse__resume__total={"complete": 9.0, "fresh": 2.0})),
+    ("SseReplaySlow", "warning", replays(slow=1, total=10), replays(slow=1, total=11)),
+    # Stuck in a tick is worse than failing, which says why and tries again.
+    ("DaemonLate", "critical", well("machine", daemons=(daemon(late=True),)),
+     well("machine", daemons=(daemon(error="once"),))),
+    ("DaemonLate", "warning", well("machine", daemons=(daemon(late=True, error="why"),)), WELL),
+    ("LoopLagHigh", "warning", lagging(late=5, total=100), lagging(late=4, total=100)),
+    ("LoopLagHigh", "warning", well("machine", loops=(Loop(name="api", lag_s=1.2),)),
+     well("machine", loops=(Loop(name="api", lag_s=0.9),))),
+    ("LogUnavailable", "critical", log_is(answers=False, detail="paused"),
+     log_is(detail="was away")),
+    ("DatabaseUnavailable", "critical", database_is(error="locked"), database_is(behind=3)),
+    ("ProjectionLagging", "warning", database_is(lag_s=5.0), database_is(lag_s=4.9)),
+    ("ProjectionLagging", "critical", database_is(lag_s=60.0), WELL),
+    ("AuditDropped", "warning", machine(agent__audit__dropped__total={"queue_full": 1.0}),
+     machine(agent__audit__dropped__total={"queue_full": 0.0})),
+    ("BadEvents", "warning", machine(agent__projection__bad_event__total=1.0), WELL),
+    ("BadEvents", "warning",
+     well("machine", bad_events=(BadEvent(sequence=8, reason="no such event"),)), WELL),
+    ("ReadModelsDiffer", "critical", machine(agent__projection__mismatch__total=1.0), WELL),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "severity", "sick", "near_miss"), CASES)
+def test_a_finding_is_made_on_its_evidence_and_not_on_the_near_miss(
+    code: str, severity: Severity, sick: Evidence, near_miss: Evidence
+) -> None:
+    assert found(sick)[code].severity == severity
+    assert set(found(sick)) == {code}
+    assert found(near_miss) == {}
+
+
+@pytest.mark.parametrize("evidence", [sick for _, _, sick, _ in CASES])
+def test_every_finding_says_what_it_means_and_what_to_run(evidence: Evidence) -> None:
+    for finding in found(evidence).values():
+        assert finding.evidence
+        assert finding.meaning.endswith(".")
+        assert "None" not in finding.summary + finding.command
+        assert (finding.alert is None) == (finding.runbook is None)
+        if finding.runbook and finding.alert:
+            assert finding.runbook == f"service/ops/RUNBOOK.md#{finding.alert.lower()}"
+
+
+def test_when_all_is_well_every_question_is_answered_with_its_numbers() -> None:
+    report = diagnose(WELL)
+    assert (report.status, report.exit_code, report.findings) == ("healthy", 0, [])
+    assert [answer.question for answer in report.answers] == [
+        question for question in ASKED if question != "reach"
+    ]
+    assert all(answer.numbers and answer.status == "healthy" for answer in report.answers)
+
+
+def test_a_question_without_evidence_is_unknown_and_says_why() -> None:
+    blind = well(leases=None, why_not="nobody answers")
+    report = diagnose(blind)
+    assert (report.status, report.exit_code) == ("unknown", 3)
+    (leases,) = (answer for answer in report.answers if answer.question == "leases")
+    assert leases.says == "cannot tell: nobody answers"
+
+
+def test_what_is_known_to_be_wrong_outweighs_what_is_not_known() -> None:
+    sick = well("leases", expired=(expired(9),), expired_count=1)
+    assert diagnose(replace(sick, load=None)).status == "warning"
+    assert diagnose(replace(sick, machine=log_is(answers=False).machine)).status == "critical"
+
+
+def test_the_worst_finding_stands_first() -> None:
+    sick = well("leases", expired=(expired(9),), expired_count=1)
+    sick = replace(sick, machine=log_is(answers=False, detail="gone").machine)
+    assert [each.severity for each in diagnose(sick).findings] == ["critical", "warning"]
+
+
+def test_a_stale_writer_is_told_with_both_owners_attempts_and_claims() -> None:
+    (write,) = found(refused((stale(),)))["StaleWriters"].evidence["writes"]
+    assert (write["old_owner"], write["old_attempt"], write["old_claim_sequence"]) == ("w1", 1, 3)
+    assert (write["new_owner"], write["new_attempt"], write["new_claim_sequence"]) == ("w2", 2, 5)
+
+
+def test_an_expired_lease_is_told_with_owner_age_and_last_heartbeat() -> None:
+    evidence = well("leases", expired=(expired(20),), expired_count=1)
+    (lease,) = found(evidence)["LeasesExpired"].evidence["leases"]
+    assert (lease["owner"], lease["attempt"], lease["claim_sequence"]) == ("w1", 2, 7)
+    assert (lease["expired_for_s"], lease["last_sequence"]) == (20.0, 9)
+    assert lease["last_heartbeat_at"].endswith("+00:00")
+
+
+def test_a_full_pool_is_told_to_scale_out_and_an_idle_one_that_workers_are_missing() -> None:
+    grew = load(10, 40, claimed=50, ended=50)
+    assert grew.load is not None
+    full = replace(grew, load=replace(grew.load, in_flight=8))
+    assert "scale out" in found(full)["BacklogGrowing"].meaning
+    assert "missing" in found(grew)["BacklogGrowing"].meaning
+
+
+CANARY = Canary(events=10, first=1, last=12, resumed_after=6, witness="the log itself", took_s=0.1)
+
+
+@pytest.mark.parametrize(
+    ("canary", "codes"),
+    [
+        (CANARY, []),
+        (replace(CANARY, events=0), []),
+        (replace(CANARY, broken="sequence 7 was skipped"), ["SseNotWhole"]),
+        (replace(CANARY, failed="401"), ["SseCanaryFailed"]),
+    ],
+)
+def test_a_canary_that_died_is_a_finding(canary: Canary, codes: list[str]) -> None:
+    examined = event_streams.examine_canary(canary, WELL.url)
+    assert [finding.code for finding in examined.findings] == codes
+
+
+def test_statuses_are_ordered_and_have_the_exit_codes_of_the_contract() -> None:
+    ordered = sorted(EXIT_CODES, key=["healthy", "unknown", "warning", "critical"].index)
+    assert all(worst([better, worse]) == worse for better, worse in pairwise(ordered))
+    assert EXIT_CODES == {"healthy": 0, "warning": 1, "critical": 2, "unknown": 3}
