@@ -24,6 +24,7 @@ from projections.projector import Projector
 from projections.read_models import open_read_models, restore
 from service import health
 from service.answers import Status
+from service.audit import Audit
 from service.clock import LogClock
 from service.config import Settings
 from service.core import Core
@@ -94,7 +95,13 @@ async def running(
         core = await _core(settings, source, metrics, stack)
         died = asyncio.get_running_loop().create_future()
         lag = Lag("api", metrics)
-        _guard(stack, died, projector=core.projector.run(), lag=lag.sample_forever())
+        _guard(
+            stack,
+            died,
+            projector=core.projector.run(),
+            lag=lag.sample_forever(),
+            audit=core.audit.run(),
+        )
         await _catch_up(core, died)
         _guard(
             stack,
@@ -213,7 +220,21 @@ async def _core(
         feed=Feed(settings.sse, source, metrics, clock.now, sequence),
         metrics=metrics,
         clock=clock,
+        audit=_audit(settings, source, metrics, clock, stack),
     )
+
+
+def _audit(
+    settings: Settings,
+    source: JetStreamLog,
+    metrics: Metrics,
+    clock: LogClock,
+    stack: AsyncExitStack,
+) -> Audit:
+    instance_id, wanted = settings.executor.instance_id, settings.observability
+    audit = Audit(source.trail, metrics, instance_id, clock.now, wanted)
+    stack.push_async_callback(audit.close)
+    return audit
 
 
 def new_board(settings: Settings) -> Board:

@@ -27,6 +27,7 @@ from service.answers import (
     Status,
     Submission,
 )
+from service.audit import Audit
 from service.claims import ClaimDesk
 from service.clock import LogClock
 from service.config import Settings
@@ -52,7 +53,7 @@ log = structlog.get_logger("holdfast.core")
 class Core:
     """Commands in, values out; also the `View` that `transact` decides on."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - it brings together what there is
         self,
         *,
         settings: Settings,
@@ -63,6 +64,7 @@ class Core:
         feed: Feed,
         metrics: Metrics,
         clock: LogClock,
+        audit: Audit,
     ) -> None:
         self.settings = settings
         self.log = log
@@ -72,6 +74,7 @@ class Core:
         self.feed = feed
         self.metrics = metrics
         self.clock = clock
+        self.audit = audit
         self.instance_id = settings.executor.instance_id
         self.desk = ClaimDesk(self, self, settings.executor.poll_interval_s)
         self._tally = Tally(metrics, board, self.instance_id)

@@ -30,6 +30,12 @@ _SHARED: list[structlog.typing.Processor] = [
 ]
 
 
+class Line(str):
+    """A line that its writer has rendered as JSON: it goes out as it is, in either look."""
+
+    __slots__ = ()
+
+
 class QueuedHandler(logging.Handler):
     """Formats where a line is born, writes on its own thread; a full queue drops and counts."""
 
@@ -114,6 +120,16 @@ def _wants_console(stream: TextIO) -> bool:
     return wish == "console" or (wish != "json" and stream.isatty())
 
 
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """structlog's, with a short way for lines that are rendered already."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of ``record``."""
+        if isinstance(record.msg, Line):
+            return str(record.msg)
+        return super().format(record)
+
+
 def _formatter(instance_id: str, stream: TextIO) -> structlog.stdlib.ProcessorFormatter:
     def bind_instance(
         _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
@@ -131,7 +147,7 @@ def _formatter(instance_id: str, stream: TextIO) -> structlog.stdlib.ProcessorFo
             structlog.processors.JSONRenderer(default=str),
         ]
     )
-    return structlog.stdlib.ProcessorFormatter(
+    return _Formatter(
         foreign_pre_chain=_SHARED,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *look],
     )

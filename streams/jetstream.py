@@ -37,8 +37,9 @@ from streams.log import (
     LogUnavailable,
 )
 from streams.reader import Reader, seconds_of
-from streams.subjects import ALL_PLANS, audit_subject, subject_of, tasks_of
+from streams.subjects import ALL_PLANS, subject_of, tasks_of
 from streams.topology import (
+    BATCHES,
     NOT_FOUND,
     PLANS_STREAM,
     ApiError,
@@ -46,10 +47,10 @@ from streams.topology import (
     ensure_stream,
     plans_stream,
 )
+from streams.trail import Trail
 
 API_TIMEOUT_S = 2.0
 SETUP_TIMEOUT_S = 10.0
-AUDIT_TIMEOUT_S = 5.0
 
 
 class PublishAnswer(msgspec.Struct, frozen=True):
@@ -193,6 +194,7 @@ class JetStreamLog:
         self._reader = Reader(connection, PLANS_STREAM)
         transport = JetStreamTransport(connection, self._reader)
         self._appender = Appender(transport, limits=limits, observer=observer)
+        self.trail = Trail(transport)
         self._follow_error: str | None = None
         self.new_consumers = 0  # how often a tail had to start anew
 
@@ -218,7 +220,7 @@ class JetStreamLog:
         try:
             log = cls(connection, limits=limits, observer=observer)
             await ensure_stream(log._ask, plans_stream(replicas=replicas, max_bytes=max_bytes))
-            await ensure_stream(log._ask, audit_stream(replicas=replicas))
+            await ensure_stream(log._ask, audit_stream(replicas=replicas), may_turn_on=BATCHES)
         except BaseException:
             await connection.close()
             raise
@@ -304,16 +306,6 @@ class JetStreamLog:
             epoch=_epoch(info),
             at=seconds_of(info.ts.encode()),
         )
-
-    async def publish_audit(
-        self, event: str, plan_id: str | None, task_id: str | None, payload: bytes
-    ) -> None:
-        """Add one message to the audit trail; returns when it is stored. Raises LogUnavailable."""
-        subject = audit_subject(event, plan_id, task_id)
-        reply = await self._connection.request(subject, payload, timeout_s=AUDIT_TIMEOUT_S)
-        answer = _publish_answer(reply.payload)
-        if answer.error is not None:
-            raise LogUnavailable(f"the audit trail refused: {answer.error.description}")
 
     async def close(self) -> None:
         """See `streams.log.Log.close`."""

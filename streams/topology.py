@@ -4,7 +4,7 @@
 around the log for 30 days.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import msgspec
@@ -81,6 +81,7 @@ def audit_stream(*, replicas: int = 1) -> Config:
         "max_age": AUDIT_KEPT_S * NANOSECONDS,
         "num_replicas": replicas,
         "allow_direct": True,
+        "allow_atomic": True,
     }
 
 
@@ -99,9 +100,16 @@ _MUST_BE_ABSENT: Config = {
 _AT_LEAST = {"duplicate_window"}
 
 
-async def ensure_stream(ask: Ask, wanted: Config) -> None:
+# What an older Holdfast did not ask of its audit trail, and this one may add by itself.
+BATCHES = frozenset({"allow_atomic"})
+
+
+async def ensure_stream(
+    ask: Ask, wanted: Config, *, may_turn_on: Collection[str] = frozenset()
+) -> None:
     """Make the stream unless it exists; either way read it back and compare.
 
+    What ``may_turn_on`` names is turned on in a stream that exists without it.
     Raises TopologyMismatch when it differs in anything Holdfast relies on, LogUnavailable when
     JetStream refuses.
     """
@@ -117,7 +125,11 @@ async def ensure_stream(ask: Ask, wanted: Config) -> None:
     if found.config is None:
         reason = found.error.description if found.error else "no configuration in the answer"
         raise LogUnavailable(f"stream {name} cannot be read: {reason}")
-    compare(wanted, found.config)
+    missing = {field: True for field in may_turn_on if not found.config.get(field)}
+    if missing:
+        await _ask(ask, f"STREAM.UPDATE.{name}", msgspec.json.encode({**found.config, **missing}))
+        found = await _ask(ask, f"STREAM.INFO.{name}", b"")
+    compare(wanted, found.config or {})
 
 
 async def _ask(ask: Ask, subject: str, body: bytes) -> StreamAnswer:

@@ -17,6 +17,7 @@ from streams.follower import SILENCE_S, Follower, parse_reply
 from streams.jetstream import JetStreamLog
 from streams.log import Appended, Conflict, Fact, LogReset, LogUnavailable, TopologyMismatch
 from streams.plan.events import Completed, Heartbeat, Progress, Raw
+from streams.trail import TrailEntry
 from tests.conftest import PrivateServer
 from tests.contract.drafts import STARTED, all_of, on_plan, on_task, tail, won
 
@@ -342,11 +343,52 @@ async def test_the_audit_trail_takes_what_happened_around_the_log(
     heard = await client.subscribe("audit.claimed_update_guard_reject.>")
     # nats-py lets a PING overtake a SUB, so flush() proves nothing; a request keeps the order.
     await client.request("$JS.API.INFO", b"")
-    await log.publish_audit("claimed_update_guard_reject", "p", None, b"{}")
+    assert not await log.trail.write([trail_entry("1", "claimed_update_guard_reject")])
     assert (await heard.next_msg(5)).subject == "audit.claimed_update_guard_reject.p.~"
     await client.close()
     with pytest.raises(ValueError, match="audit event"):
-        await log.publish_audit("no.such", None, None, b"")
+        await log.trail.write([trail_entry("2", "no.such")])
+
+
+def trail_entry(id: str, event: str = "execution_failed", payload: bytes = b"{}") -> TrailEntry:
+    return TrailEntry(id=id, event=event, plan_id="p", task_id=None, payload=payload)
+
+
+async def audit_messages(log: JetStreamLog) -> int:
+    info = msgspec.json.decode(await log._ask("STREAM.INFO.AUDIT", b""))
+    return int(info["state"]["messages"])
+
+
+@pytest.mark.parametrize("count", [3, 200])
+async def test_an_audit_entry_that_is_written_again_is_stored_once(
+    log: JetStreamLog, count: int
+) -> None:
+    entries = [trail_entry(f"e{n}") for n in range(count)]
+    assert not await log.trail.write(entries)
+    assert not await log.trail.write(entries)
+    assert await audit_messages(log) == count
+    more = [trail_entry(f"e{n}") for n in range(count - 1, 2 * count)]
+    assert not await log.trail.write(more)
+    assert await audit_messages(log) == 2 * count
+
+
+async def test_an_audit_entry_that_is_too_large_takes_no_other_with_it(log: JetStreamLog) -> None:
+    entries = [trail_entry(f"e{n}") for n in range(20)]
+    too_large = trail_entry("large", payload=b"x" * (log._connection.max_payload + 1))
+    assert await log.trail.write([*entries, too_large]) == [too_large]
+    assert await audit_messages(log) == 20
+
+
+async def test_an_audit_trail_of_an_older_holdfast_learns_to_take_batches(
+    log: JetStreamLog, connect: Open, private_nats: PrivateServer
+) -> None:
+    found = msgspec.json.decode(await log._ask("STREAM.INFO.AUDIT", b""))["config"]
+    await log._ask("STREAM.DELETE.AUDIT", b"")
+    older = {**found, "allow_atomic": False}
+    assert b'"error"' not in await log._ask("STREAM.CREATE.AUDIT", msgspec.json.encode(older))
+    assert (await connect(private_nats)).connected
+    now = msgspec.json.decode(await log._ask("STREAM.INFO.AUDIT", b""))["config"]
+    assert now["allow_atomic"] is True
 
 
 # The streams.

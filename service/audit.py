@@ -1,0 +1,321 @@
+"""The audit trail: what happened around the log, said once and kept outside of the process.
+
+`Audit.emit` may be called from any thread; it takes a note and returns. The notes are written by
+one loop: a structured line each (logger `holdfast.audit`), and a message on the stream AUDIT. While
+the log is away they wait, so the audit of an outage is complete. What cannot wait any longer is
+counted and told, never silently lost.
+"""
+
+import asyncio
+import itertools
+import logging
+import secrets
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+import structlog
+from msgspec import Raw
+
+from projections.audit import AuditClass, Entry
+from projections.views import moment
+from service.config import ObservabilitySettings
+from service.logs import Line
+from service.metrics import Metrics
+from streams.log import LogUnavailable
+from streams.plan.events import NOTHING
+from streams.subjects import is_id
+from streams.trail import TrailEntry
+
+CLASSES: Mapping[str, AuditClass] = {
+    "claim_acquired": "success",
+    "dispatch_submitted": "success",
+    "execution_started": "success",
+    "execution_completed": "success",
+    "claim_released": "success",
+    "claim_reclaimed": "always",
+    "lease_renew_guard_reject": "always",
+    "lease_renew_error": "always",
+    "claimed_update_guard_reject": "always",
+    "claimed_update_error": "always",
+    "dispatch_rejected": "always",
+    "execution_failed": "always",
+    "execution_timeout": "always",
+    "execution_critic_rejected": "always",
+    "lease_lost_cancelled": "always",
+    "task_poisoned": "always",
+    "operator_action": "always",
+    "bad_event": "always",
+    "log_unavailable": "always",
+    "log_recovered": "always",
+    "database_error": "always",
+    "database_recovered": "always",
+}
+"""Every event of SIGNALS.md with its class; ``success`` is written on request only."""
+
+MAX_WAITING = 10_000
+MAX_WAITING_SUCCESS = 8_000  # the rest is kept for what went wrong
+BATCH = 500
+GATHER_S = 0.05  # entries that come together are written together
+AGAIN_S = 0.25
+CLOSE_S = 2.0
+TELL_EVERY_S = 5.0  # at most one line of loss in this time
+LONGEST_DETAIL = 1_000  # characters
+
+_log = structlog.get_logger("holdfast.audit.delivery")
+_lines = logging.getLogger("holdfast.audit")
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+class Writer(Protocol):
+    """Where entries are kept; see `streams.trail.Trail.write`."""
+
+    async def write(self, entries: Sequence[TrailEntry]) -> list[TrailEntry]:
+        """Store entries; answers those that never will be. Raises LogUnavailable."""
+        ...
+
+
+class _Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An entry as the log line shows it."""
+
+    at: datetime
+    event: str
+    class_: AuditClass = msgspec.field(name="class")
+    plan_id: str | None = None
+    task_id: str | None = None
+    owner: str | None = None
+    attempt: int | None = None
+    expected: Raw = NOTHING
+    actual: Raw = NOTHING
+    trace_id: str | None = None
+    instance: str | None = None
+    detail: str | None = None
+    level: str
+    logger: str
+
+
+class _Note(msgspec.Struct, frozen=True):
+    """An entry on its way, and the id under which it is stored once."""
+
+    id: str
+    entry: Entry
+
+
+class Audit:
+    """The audit trail of one instance."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        metrics: Metrics,
+        instance_id: str,
+        now: Callable[[], float],
+        settings: ObservabilitySettings,
+    ) -> None:
+        """``now`` is log time; `run` must run on the loop on which this is made."""
+        self._writer = writer
+        self._metrics = metrics
+        self._instance_id = instance_id
+        self._now = now
+        self._loop = asyncio.get_running_loop()
+        self._life = secrets.token_hex(8)
+        self._numbers = itertools.count(1)
+        self._notes: deque[_Note] = deque()
+        self._unwritten: deque[_Note] = deque()
+        self._news = asyncio.Event()
+        self._to_write = asyncio.Event()
+        self._called = False
+        self._dropped: Counter[str] = Counter()
+        self._told_at = 0.0
+        self.apply(settings)
+
+    def apply(self, settings: ObservabilitySettings) -> None:
+        """Write from now on what ``settings`` ask for."""
+        always = settings.audit_log_enabled
+        self._wanted: Mapping[AuditClass, bool] = {
+            "always": always,
+            "success": always and settings.audit_success_log_enabled,
+        }
+
+    def wants(self, event: str) -> bool:
+        """Whether an ``event`` would be written now."""
+        return self._wanted[CLASSES[event]]
+
+    @property
+    def waiting(self) -> int:
+        """How many entries are not written yet."""
+        return len(self._notes) + len(self._unwritten)
+
+    def emit(  # noqa: PLR0913 - an entry has as many fields as it has
+        self,
+        event: str,
+        *,
+        plan_id: str | None = None,
+        task_id: str | None = None,
+        owner: str | None = None,
+        attempt: int | None = None,
+        expected: object = None,
+        actual: object = None,
+        trace_id: str | None = None,
+        detail: str | None = None,
+        at: float | None = None,
+        once: str | None = None,
+    ) -> None:
+        """Note that ``event`` (one of CLASSES) happened. Never blocks, never raises; any thread.
+
+        ``expected`` and ``actual`` are JSON: what the writer assumed, and what was there. ``at`` is
+        log time, by default now. Entries of one ``once`` are one, whichever instances say them.
+        """
+        try:
+            kind = CLASSES[event]
+            if not self._wanted[kind]:
+                return
+            most = MAX_WAITING if kind == "always" else MAX_WAITING_SUCCESS
+            if self.waiting >= most:
+                self._drop("queue_full", 1)
+                return
+            entry = Entry(
+                at=self._now() if at is None else at,
+                event=event,
+                class_=kind,
+                plan_id=plan_id if plan_id is not None and is_id(plan_id) else None,
+                task_id=task_id if task_id is not None and is_id(task_id) else None,
+                owner=owner,
+                attempt=attempt,
+                expected=NOTHING if expected is None else Raw(_encode(expected)),
+                actual=NOTHING if actual is None else Raw(_encode(actual)),
+                trace_id=trace_id,
+                instance=self._instance_id,
+                detail=None if detail is None else detail[:LONGEST_DETAIL],
+            )
+            note_id = once or f"{self._life}-{next(self._numbers)}"
+            self._notes.append(_Note(note_id, entry))
+            self._call()
+        except Exception as error:  # noqa: BLE001 - whoever tells of trouble must not get into it
+            self._drop("other", 1)
+            with suppress(Exception):
+                _log.error("audit_entry_not_taken", audit_event=event, error=repr(error))
+
+    def _call(self) -> None:
+        """Wake the loop, once for all that is noted before it looks."""
+        if not self._called:
+            self._called = True
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    # -- writing, on the loop ---------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Say and write what is noted, for ever."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._say_forever())
+            both.create_task(self._write_forever())
+
+    async def close(self, within_s: float = CLOSE_S) -> None:
+        """Write what is left, within ``within_s``; call it when `run` has ended."""
+        self._say()
+        try:
+            async with asyncio.timeout(within_s):
+                while self._unwritten:
+                    await self._write_some()
+        except (TimeoutError, LogUnavailable):
+            self._drop("shutting_down", len(self._unwritten))
+        self._unwritten.clear()
+        self._tell_dropped()
+
+    async def _say_forever(self) -> None:
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(GATHER_S)
+            self._news.clear()
+            self._called = False
+            while self._notes:
+                self._say()
+                await asyncio.sleep(0)
+            self._to_write.set()
+            if time.monotonic() - self._told_at >= TELL_EVERY_S:
+                self._tell_dropped()
+
+    def _say(self) -> None:
+        """Give noted entries their lines, and let them be written."""
+        for _ in range(min(BATCH, len(self._notes))):
+            note = self._notes.popleft()
+            _say_line(note.entry)
+            self._unwritten.append(note)
+
+    async def _write_forever(self) -> None:
+        while True:
+            await self._to_write.wait()
+            self._to_write.clear()
+            while self._unwritten:
+                try:
+                    await self._write_some()
+                except LogUnavailable:
+                    await asyncio.sleep(AGAIN_S)
+            self._tell_dropped()
+
+    async def _write_some(self) -> None:
+        """Write the oldest entries. Raises LogUnavailable; then they stay where they are."""
+        notes = list(itertools.islice(self._unwritten, BATCH))
+        refused = await self._writer.write([_stored(note) for note in notes])
+        for _ in notes:
+            self._unwritten.popleft()
+        if refused:
+            self._drop("other", len(refused))
+        never = {entry.id for entry in refused}
+        counts = Counter(note.entry.event for note in notes if note.id not in never)
+        for event, count in counts.items():
+            self._metrics.count("agent.audit.written.total", count, event=event)
+
+    # -- what is lost -----------------------------------------------------------------------
+
+    def _drop(self, reason: str, count: int) -> None:
+        if count:
+            self._metrics.count("agent.audit.dropped.total", count, reason=reason)
+            self._dropped[reason] += count
+            with suppress(RuntimeError):  # the loop has ended; `close` has told the rest
+                self._call()
+
+    def _tell_dropped(self) -> None:
+        """One line for all entries that were lost since the last one."""
+        if self._dropped:
+            lost, self._dropped = self._dropped, Counter()
+            self._told_at = time.monotonic()
+            _log.error("audit_entries_dropped", **lost)
+
+
+def _stored(note: _Note) -> TrailEntry:
+    entry = note.entry
+    return TrailEntry(
+        id=note.id,
+        event=entry.event,
+        plan_id=entry.plan_id,
+        task_id=entry.task_id,
+        payload=_encode(entry),
+    )
+
+
+def _say_line(entry: Entry) -> None:
+    level = logging.INFO if entry.class_ == "success" else logging.WARNING
+    if not _lines.isEnabledFor(level):
+        return
+    line = _Line(
+        at=moment(entry.at),
+        event=entry.event,
+        class_=entry.class_,
+        plan_id=entry.plan_id,
+        task_id=entry.task_id,
+        owner=entry.owner,
+        attempt=entry.attempt,
+        expected=entry.expected,
+        actual=entry.actual,
+        trace_id=entry.trace_id,
+        instance=entry.instance,
+        detail=entry.detail,
+        level=logging.getLevelName(level).lower(),
+        logger=_lines.name,
+    )
+    _lines.log(level, Line(_encode(line).decode()))

@@ -1,0 +1,92 @@
+"""The stream AUDIT: what happened around the log goes in here, and is told to whoever follows.
+
+Nothing here knows what an entry says; it is a subject, an id and a payload. Entries carry no
+expectation, so they go as one atomic batch when there are many (one sync for all) and singly
+otherwise. An id that is stored already counts as stored: writing again after trouble is safe.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from streams.appender import (
+    ENVELOPE_BYTES,
+    SINGLES,
+    TOO_LARGE,
+    Answer,
+    Message,
+    Refused,
+    Stored,
+    Transport,
+    Unknown,
+)
+from streams.codec import MESSAGE_ID
+from streams.log import LogUnavailable
+from streams.subjects import audit_subject
+
+WRITE_TIMEOUT_S = 5.0
+MAX_BATCH = 1_000  # the server's limit
+
+
+class TrailEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One entry to write: its subject's parts, an id that no other entry has, its payload."""
+
+    id: str
+    event: str
+    plan_id: str | None
+    task_id: str | None
+    payload: bytes
+
+
+class Trail:
+    """Writes to the stream AUDIT."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def write(self, entries: Sequence[TrailEntry]) -> list[TrailEntry]:
+        """Store up to MAX_BATCH entries; answers those that the stream will never take.
+
+        Raises LogUnavailable when it is not known that all are stored: write the same again.
+        """
+        # The server answers a message over its limit by closing the connection.
+        most = self._transport.max_payload - ENVELOPE_BYTES
+        refused = [entry for entry in entries if len(entry.payload) > most]
+        fitting = [entry for entry in entries if len(entry.payload) <= most]
+        messages = [_message(entry) for entry in fitting]
+        if len(messages) > SINGLES and await self._written_together(messages):
+            return refused
+        answers = await asyncio.gather(
+            *(self._transport.publish([message], WRITE_TIMEOUT_S) for message in messages)
+        )
+        for entry, answer in zip(fitting, answers, strict=True):
+            if not _is_stored(answer):
+                refused.append(entry)
+        return refused
+
+    async def _written_together(self, messages: Sequence[Message]) -> bool:
+        match await self._transport.publish(messages, WRITE_TIMEOUT_S):
+            case Stored():
+                return True
+            case Unknown(reason):
+                raise LogUnavailable(f"the audit trail does not answer: {reason}")
+            case Refused():
+                return False  # one of them is stored already, say: each for itself tells
+
+
+def _is_stored(answer: Answer) -> bool:
+    """Whether one entry is stored (True) or never will be. Raises LogUnavailable otherwise."""
+    match answer:
+        case Stored():
+            return True
+        case Refused(code) if code == TOO_LARGE:
+            return False
+        case Refused(_, reason) | Unknown(reason):
+            raise LogUnavailable(f"the audit trail does not take entries: {reason}")
+
+
+def _message(entry: TrailEntry) -> Message:
+    subject = audit_subject(entry.event, entry.plan_id, entry.task_id)
+    lines = b"%b: %b\r\n" % (MESSAGE_ID, entry.id.encode())
+    return Message(subject, None, lines, entry.payload)
