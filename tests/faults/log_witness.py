@@ -8,6 +8,8 @@ from collections import Counter, defaultdict
 
 import msgspec
 import nats
+import nats.js.api
+from nats.aio.msg import Msg
 
 from streams.jetstream import JetStreamLog
 from streams.log import Fact
@@ -48,6 +50,44 @@ def last_sequence(nats_url: str) -> int:
             await connection.close()
 
     return asyncio.run(ask())
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One message of the stream, named by its subject and its header alone."""
+
+    sequence: int
+    plan_id: str
+    task_id: str | None
+    type: str
+
+
+async def read_messages(nats_url: str) -> list[Message]:
+    """Every message of the log in order, by nats-py: none of Holdfast's own reading is trusted."""
+    connection = await nats.connect(nats_url, allow_reconnect=False)
+    try:
+        stream = connection.jetstream()
+        state = (await stream.stream_info("PLANS")).state
+        messages: list[Message] = []
+        if not state.messages:
+            return messages
+        puller = await stream.pull_subscribe("plans.>", stream="PLANS", config=_FROM_THE_FIRST)
+        while not messages or messages[-1].sequence < state.last_seq:
+            messages += [_message(each) for each in await puller.fetch(1_000, timeout=10)]
+        assert len(messages) >= state.messages, "the witness itself has missed some"
+        return messages
+    finally:
+        await connection.close()
+
+
+_FROM_THE_FIRST = nats.js.api.ConsumerConfig(
+    ack_policy=nats.js.api.AckPolicy.NONE, deliver_policy=nats.js.api.DeliverPolicy.ALL
+)
+
+
+def _message(message: Msg) -> Message:
+    _, plan_id, *task = message.subject.split(".")
+    named = (message.headers or {})["Holdfast-Event"]
+    return Message(message.metadata.sequence.stream, plan_id, task[0] if task else None, named)
 
 
 def read_log(nats_url: str) -> list[Fact]:
