@@ -74,6 +74,10 @@ class Client:
         self._word = opening.word
         # Who gave no cursor gets one at once, even on an empty log: a cut must lose nothing.
         self._last_id = -1 if opening.outcome == "fresh" else opening.asked
+        if opening.gap is not None:
+            # Such a cursor is moved, perhaps back, by the gap: whoever is cut off before it, or
+            # whose log is a shorter one now, would else come back with a cursor that hides it.
+            self._last_id = max(opening.asked, opening.cursor)
 
     def greet(self, opening: Opening, heartbeat_s: float, retry_ms: int) -> None:
         """Say hello, and what cannot be honoured. Raises Gone."""
@@ -90,6 +94,7 @@ class Client:
             )
         )
         if opening.gap is not None:
+            self._last_id = -1
             self.sink.write(
                 self._signal(
                     "gap",

@@ -151,6 +151,16 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.close()
 
+    async def told_or_ended(self, told: asyncio.Event, within_s: float) -> bool:
+        """Whether ``told`` came before the end; raises StreamFault when neither does in time."""
+        waits = [asyncio.ensure_future(each.wait()) for each in (told, self.ended)]
+        done, _ = await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if not done:
+            raise StreamFault(f"nothing for {within_s:g} s after {self.story.sequences[-3:]}")
+        return told.is_set()
+
     def _take(self, data: bytes) -> None:
         if not self.begun.is_set():
             data = self._take_head(data)

@@ -17,6 +17,7 @@ from tests.faults.sse_client import Connection, Manner, Story, StreamFault, ask,
 from tests.faults.sse_load import TASK_IDS
 
 PAUSE_S = (0.01, 0.3)  # instead of `retry`, which is seconds: more breaks in less time
+ARRIVE_S = 30.0
 STAY_S = 8.0  # after which a client moves, however little it was told
 MANNERS: tuple[Manner, ...] = ("close", "close", "reset", "half-close")
 HEARTBEAT = "task.heartbeat"
@@ -149,15 +150,7 @@ class Wanderer:
         while not journey.over:
             connection = await self._connect(journey)
             if connection is not None:
-                async with asyncio.timeout(30):
-                    await asyncio.wait(
-                        [
-                            asyncio.ensure_future(connection.caught_up.wait()),
-                            asyncio.ensure_future(connection.ended.wait()),
-                        ],
-                        return_when=asyncio.FIRST_COMPLETED,
-                    )
-                arrived = connection.caught_up.is_set()
+                arrived = await connection.told_or_ended(connection.caught_up, ARRIVE_S)
                 self._note(journey, connection)
                 connection.hang_up("close")
                 if arrived:

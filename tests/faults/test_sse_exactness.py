@@ -24,7 +24,7 @@ from tests.faults.sse_load import Load, opened
 pytestmark = pytest.mark.faults
 
 READY_S = 60.0
-ARRIVE_S = 60.0
+ARRIVE_S = 30.0
 
 
 class Size(msgspec.Struct, frozen=True):
