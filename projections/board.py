@@ -107,7 +107,13 @@ class Board:
 
     def _begin(self, fact: Fact, event: Submitted, now: float) -> str | None:
         try:
-            plan = begin(fact.plan_id, event, sequence=fact.sequence, at=fact.at)
+            plan = begin(
+                fact.plan_id,
+                event,
+                sequence=fact.sequence,
+                at=fact.at,
+                traceparent=fact.origin.traceparent,
+            )
         except KeyError as missing:
             return f"submitted by hand: a task names {missing}, which is not in the plan"
         self.plans[fact.plan_id] = plan

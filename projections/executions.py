@@ -93,7 +93,7 @@ def restored(row: tuple[Any, ...]) -> Execution:
 # -- queries ----------------------------------------------------------------------------------
 
 _SHOW = f"""
-SELECT {COLUMNS}, p.plan_id, t.task_id FROM executions e
+SELECT {COLUMNS}, p.plan_id, t.task_id, p.traceparent FROM executions e
 JOIN tasks t ON t.ordinal = e.task_ordinal JOIN plans p ON p.first_sequence = t.first_sequence
 """
 _FIRST_ORDINAL = f"(SELECT first_sequence * {ORDINALS_PER_PLAN} FROM plans WHERE plan_id = ?)"
@@ -102,8 +102,8 @@ first_sequence = (SELECT first_sequence FROM plans WHERE plan_id = ?))"""
 
 
 def _shown(_: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[int, ExecutionView]:
-    plan_id, task_id = row[WIDTH:]
-    return row[0], execution_view(plan_id, task_id, restored(row))
+    plan_id, task_id, traceparent = row[WIDTH:]
+    return row[0], execution_view(plan_id, task_id, restored(row), traceparent)
 
 
 async def of_task(database: Database, plan_id: str, task_id: str) -> list[ExecutionView]:

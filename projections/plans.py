@@ -13,6 +13,7 @@ from projections.views import PlanView, moment, moment_or_none
 from streams.plan.events import Submitted
 from streams.plan.lifecycle import TASK_STATUSES, PlanStatus, TaskStatus
 from streams.plan.state import Plan
+from streams.traceparent import trace_id_of
 
 # What never changes stands apart: SQLite rewrites whole rows, and a context may be large. Most
 # plans of an old log are COMPLETED, so an index of the others is small and finds the rest.
@@ -21,6 +22,7 @@ CREATE TABLE plans (
     first_sequence INTEGER PRIMARY KEY,
     plan_id TEXT NOT NULL,
     created_at REAL NOT NULL,
+    traceparent TEXT NOT NULL,
     status TEXT NOT NULL,
     finished_at REAL,
     sequence INTEGER NOT NULL,
@@ -39,7 +41,7 @@ CREATE TABLE plan_labels (
 ) WITHOUT ROWID;
 """
 
-FIXED = ("first_sequence", "plan_id", "created_at")
+FIXED = ("first_sequence", "plan_id", "created_at", "traceparent")
 CHANGING = (
     "status", "finished_at", "sequence", "subject_sequence", "paused", "cancelled",
     "ever_claimed", "unreadable_at", "counts",
@@ -60,7 +62,7 @@ _decode_counts = msgspec.json.Decoder(dict[TaskStatus, int]).decode
 
 def fixed_row(plan: Plan) -> bulk.Row:
     """The part that never changes, in the order of FIXED."""
-    return (plan.first_sequence, plan.plan_id, plan.created_at)
+    return (plan.first_sequence, plan.plan_id, plan.created_at, plan.traceparent)
 
 
 def spec_row(plan: Plan) -> bulk.Row:
@@ -106,6 +108,7 @@ def restored(_: sqlite3.Cursor, row: tuple[Any, ...]) -> Plan:
         ever_claimed=bool(row[8]),
         unreadable_at=row[9],
         spec=_decode_spec(row[10]),
+        traceparent=row[11],
         tasks={},
         counts=dict.fromkeys(TASK_STATUSES, 0),
     )
@@ -113,7 +116,7 @@ def restored(_: sqlite3.Cursor, row: tuple[Any, ...]) -> Plan:
 
 RESTORE = """
 SELECT p.first_sequence, plan_id, created_at, finished_at, sequence, subject_sequence, paused,
-       cancelled, ever_claimed, unreadable_at, spec
+       cancelled, ever_claimed, unreadable_at, spec, traceparent
 FROM plans p JOIN plan_specs s ON s.first_sequence = p.first_sequence
 """
 
@@ -121,13 +124,14 @@ FROM plans p JOIN plan_specs s ON s.first_sequence = p.first_sequence
 # -- queries ----------------------------------------------------------------------------------
 
 _SHOW = """
-SELECT p.first_sequence, plan_id, status, created_at, finished_at, sequence, counts, spec
+SELECT p.first_sequence, plan_id, status, created_at, finished_at, sequence, counts, spec,
+       traceparent
 FROM plans p JOIN plan_specs s ON s.first_sequence = p.first_sequence
 """
 
 
 def _shown(_: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[int, PlanView]:
-    first_sequence, plan_id, status, created_at, finished_at, sequence, counts, spec = row
+    first_sequence, plan_id, status, created_at, finished_at, sequence, counts, spec, trace = row
     submitted = _decode_spec(spec)
     view = PlanView(
         plan_id=plan_id,
@@ -140,6 +144,7 @@ def _shown(_: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[int, PlanView]:
         finished_at=moment_or_none(finished_at),
         sequence=sequence,
         counts=_decode_counts(counts),
+        trace_id=trace_id_of(trace),
     )
     return first_sequence, view
 

@@ -189,7 +189,13 @@ class Projector:
         if first.sequence > up_to:
             return None
         try:
-            plan = begin(plan_id, first.event, sequence=first.sequence, at=first.at)
+            plan = begin(
+                plan_id,
+                first.event,
+                sequence=first.sequence,
+                at=first.at,
+                traceparent=first.origin.traceparent,
+            )
         except KeyError:
             return None  # the board ignored it, too
         for fact in await self.source.read(plan_id, after=first.sequence, up_to=up_to):

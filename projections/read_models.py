@@ -17,7 +17,7 @@ from projections.database import Checkpoint, Database, Schema
 from streams.plan.state import Plan, connect, recount
 
 STREAM = "PLANS"
-SCHEMA = Schema(version=1, ddl=plans.DDL + tasks.DDL + executions.DDL + audit.DDL)
+SCHEMA = Schema(version=2, ddl=plans.DDL + tasks.DDL + executions.DDL + audit.DDL)
 RESTORE_TIME_S = 600.0  # at start nobody waits, and a million unfinished tasks take a minute
 
 

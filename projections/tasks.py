@@ -154,14 +154,14 @@ def _task(row: tuple[Any, ...]) -> Task:
 
 # -- queries ----------------------------------------------------------------------------------
 
-_SHOW = f"SELECT {_COLUMNS}, p.plan_id, p.created_at {_FROM}"
+_SHOW = f"SELECT {_COLUMNS}, p.plan_id, p.created_at, p.traceparent {_FROM}"
 _PLAN = "JOIN plans p ON p.first_sequence = t.first_sequence"
 _ID = f"(SELECT first_sequence * {ORDINALS_PER_PLAN} FROM plans WHERE plan_id = ?)"
 
 
 def _shown(_: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[int, TaskView]:
-    plan_id, created_at = row[_AFTER_EXECUTION:]
-    return row[0], task_view(plan_id, created_at, _task(row))
+    plan_id, created_at, traceparent = row[_AFTER_EXECUTION:]
+    return row[0], task_view(plan_id, created_at, _task(row), traceparent)
 
 
 async def of_plan(database: Database, plan_id: str) -> list[TaskView]:

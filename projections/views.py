@@ -13,10 +13,14 @@ from msgspec import Raw
 from streams.plan.events import TaskType, TokenUsage
 from streams.plan.lifecycle import ExecutionStatus, PlanStatus, TaskStatus
 from streams.plan.state import Execution, Plan, Task
+from streams.traceparent import trace_id_of
 
 
 class PlanView(msgspec.Struct, kw_only=True):
-    """A plan as API.md shows it; ``counts`` has an entry for every task status."""
+    """A plan as API.md shows it; ``counts`` has an entry for every task status.
+
+    ``trace_id`` is that of the request that submitted it, here and in the views below.
+    """
 
     plan_id: str
     name: str
@@ -28,6 +32,7 @@ class PlanView(msgspec.Struct, kw_only=True):
     finished_at: datetime | None
     sequence: int
     counts: dict[TaskStatus, int]
+    trace_id: str | None = None
 
 
 class TaskView(msgspec.Struct, kw_only=True):
@@ -54,6 +59,7 @@ class TaskView(msgspec.Struct, kw_only=True):
     sequence: int
     created_at: datetime
     updated_at: datetime
+    trace_id: str | None = None
 
 
 class ExecutionView(msgspec.Struct, kw_only=True):
@@ -73,6 +79,7 @@ class ExecutionView(msgspec.Struct, kw_only=True):
     error_type: str | None
     error_message: str | None
     sequence: int
+    trace_id: str | None = None
 
 
 def moment(at: float) -> datetime:
@@ -98,11 +105,12 @@ def plan_view(plan: Plan) -> PlanView:
         finished_at=moment_or_none(plan.finished_at),
         sequence=plan.sequence,
         counts=dict(plan.counts),
+        trace_id=trace_id_of(plan.traceparent),
     )
 
 
-def task_view(plan_id: str, created_at: float, task: Task) -> TaskView:
-    """Show ``task`` as it is folded now; ``created_at`` is its plan's."""
+def task_view(plan_id: str, created_at: float, task: Task, traceparent: str = "") -> TaskView:
+    """Show ``task`` as it is folded now; ``created_at`` and ``traceparent`` are its plan's."""
     error_type, error_message = task.error or (None, None)
     spec = task.spec
     return TaskView(
@@ -127,11 +135,14 @@ def task_view(plan_id: str, created_at: float, task: Task) -> TaskView:
         sequence=task.sequence,
         created_at=moment(created_at),
         updated_at=moment(task.updated_at),
+        trace_id=trace_id_of(traceparent),
     )
 
 
-def execution_view(plan_id: str, task_id: str, execution: Execution) -> ExecutionView:
-    """Show one attempt as it is folded now."""
+def execution_view(
+    plan_id: str, task_id: str, execution: Execution, traceparent: str = ""
+) -> ExecutionView:
+    """Show one attempt as it is folded now; ``traceparent`` is its plan's."""
     began = execution.claimed_at if execution.started_at is None else execution.started_at
     ended = execution.finished_at
     return ExecutionView(
@@ -149,4 +160,5 @@ def execution_view(plan_id: str, task_id: str, execution: Execution) -> Executio
         error_type=execution.error_type,
         error_message=execution.error_message,
         sequence=execution.sequence,
+        trace_id=trace_id_of(traceparent),
     )

@@ -33,6 +33,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     ``fencing_token`` is the claim's log sequence; ``lease_until - lease_s`` is its log time.
     ``dependencies`` maps each dependency's id to its output (null if the plan goes on without it).
+    ``traceparent`` (W3C) is the attempt's span in the trace of its plan, for the work to join.
     """
 
     plan_id: str
@@ -49,6 +50,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     lease_until: datetime
     lease_s: float
     timeout_s: float
+    traceparent: str = ""
 
 
 class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):

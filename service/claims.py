@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Protocol
 
 import structlog
+from msgspec.structs import replace
 
 from projections.board import Board
 from projections.lanes import Pick
@@ -22,6 +23,7 @@ from streams.log import Log, LogFull, LogUnavailable, Origin
 from streams.plan import commands
 from streams.plan.events import NOTHING
 from streams.plan.state import Plan, Task
+from streams.traceparent import of_attempt
 
 MAX_WAITING = 10_000
 _SHORTEST_SLEEP_S = 0.001
@@ -194,6 +196,9 @@ class ClaimDesk:
             lease_s=request.lease_s,
         )
         reclaim = task.status == "RUNNING"
+        trace = of_attempt(plan.traceparent, plan.plan_id, task.spec.id, task.attempt + 1)
+        if not origin.traceparent:  # whoever brings no trace works in the plan's
+            origin = replace(origin, traceparent=trace)
         try:
             outcome = await decider.transact(command, self._view, self._desk.log, origin, tries=1)
         except (LogUnavailable, LogFull) as error:
@@ -240,4 +245,5 @@ def _granted(plan: Plan, task: Task, sequence: int) -> Claim:
         lease_until=moment(claimed_at + task.lease_s),
         lease_s=task.lease_s,
         timeout_s=spec.timeout_s,
+        traceparent=of_attempt(plan.traceparent, plan.plan_id, spec.id, task.attempt),
     )

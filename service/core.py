@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
+from msgspec.structs import replace
 
 from projections.board import Board
 from projections.database import Database
@@ -42,6 +43,7 @@ from streams.plan.commands import OwnerCommand
 from streams.plan.decide import Duplicate, GuardReject
 from streams.plan.events import Submitted
 from streams.plan.state import Plan
+from streams.traceparent import new_traceparent, of_attempt
 
 READ_WAIT_S = 5.0  # how long an explicit min_sequence is waited for (API.md)
 READ_OWN_WRITES_S = 2.0  # how long any other read waits before it answers with what there is
@@ -141,7 +143,8 @@ class Core:
         if not isinstance(outcome, Accepted | Duplicate):
             return _refused(outcome)
         plan = await self._still_there(command.plan_id)
-        return task_view(plan.plan_id, plan.created_at, plan.tasks[command.task_id])
+        task = plan.tasks[command.task_id]
+        return task_view(plan.plan_id, plan.created_at, task, plan.traceparent)
 
     async def finish(self, plan_id: str) -> None:
         """Append a plan's last fact if it is due; losing that race is fine."""
@@ -193,7 +196,7 @@ class Core:
         return OwnerAnswer(
             status="accepted" if isinstance(outcome, Accepted) else "duplicate",
             sequence=outcome.sequence,
-            task=task_view(plan.plan_id, plan.created_at, task),
+            task=task_view(plan.plan_id, plan.created_at, task, plan.traceparent),
             lease_until=moment_or_none(task.lease_until),
             cancel_requested=plan.status in ("FAILED", "CANCELLED"),
         )
@@ -233,12 +236,29 @@ class Core:
     # -- inside -----------------------------------------------------------------------------
 
     async def _transact(self, command: commands.Command, origin: Origin) -> Outcome:
+        if not origin.traceparent:
+            origin = replace(origin, traceparent=await self._trace_for(command))
         return await decider.transact(command, self, self.log, self._from(origin))
+
+    async def _trace_for(self, command: commands.Command) -> str:
+        """The trace that a command joins which brought none: its attempt's, or its plan's."""
+        if isinstance(command, commands.Submit):
+            return new_traceparent()
+        plan = await self.load(command.plan_id)
+        if plan is None:
+            return ""
+        match command:
+            case commands.OwnerCommand(task_id=task_id, attempt=attempt):
+                return of_attempt(plan.traceparent, plan.plan_id, task_id, attempt)
+            case commands.Expire(task_id=task_id) if task := plan.tasks.get(task_id):
+                return of_attempt(plan.traceparent, plan.plan_id, task_id, task.attempt)
+            case _:
+                return plan.traceparent
 
     def _from(self, origin: Origin) -> Origin:
         if origin.instance == self.instance_id:
             return origin
-        return Origin(actor=origin.actor, instance=self.instance_id, traceparent=origin.traceparent)
+        return replace(origin, instance=self.instance_id)
 
     @property
     def _self_origin(self) -> Origin:

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import copy_context
 from threading import Lock
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -102,12 +103,14 @@ class _Visit:
         self._way_back = way_back
         self._task: asyncio.Task[Any] | None = None
         self._left = False
+        # A wake-up is shared: without this, lines logged in there would bear a stranger's trace.
+        self._context = copy_context()
 
     def enter(self) -> None:
         """On the core's loop: begin, unless the caller has already gone."""
         if self._left:
             return
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = asyncio.get_running_loop().create_task(self._run(), context=self._context)
         self._task.add_done_callback(self._done)
 
     def leave(self) -> None:

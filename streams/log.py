@@ -33,7 +33,10 @@ class LogReset(Exception):
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Who wrote a fact and under which trace; kept in message headers, never folded."""
+    """Who wrote a fact and under which trace; kept in message headers, and no rule looks at it.
+
+    Only the trace of a ``submitted`` is folded: the plan keeps it, for what follows to join.
+    """
 
     actor: str = ""
     instance: str = ""

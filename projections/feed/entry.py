@@ -19,6 +19,7 @@ from streams.plan.events import (
     Progress,
     Submitted,
 )
+from streams.traceparent import trace_id_of
 
 ALL_TYPES: tuple[str, ...] = tuple(TYPE_NAMES.values())
 HEARTBEAT = "task.heartbeat"
@@ -44,6 +45,7 @@ class Shown(msgspec.Struct, frozen=True, gc=False):
     plan_id: str
     task_id: str | None
     type: str
+    trace_id: str | None
     data: dict[str, object]
 
 
@@ -130,6 +132,7 @@ def render(fact: Fact) -> bytes:
         fact.plan_id,
         fact.task_id,
         name,
+        trace_id_of(fact.origin.traceparent),
         {field: getattr(event, field) for field in _FIELDS[type(event)]},
     )
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import structlog
 from msgspec import Raw
+from structlog.contextvars import bind_contextvars
 
 from service.answers import OwnerAnswer
 from service.executor.execution import Ending, Failure, Success, execute
@@ -21,6 +22,7 @@ from service.metrics import Metrics
 from streams.log import TooLarge
 from streams.plan import commands
 from streams.plan.decide import Invalid
+from streams.traceparent import trace_id_of
 
 GRACE_S = 3.0  # how long a cancelled handler is waited for before its attempt goes on without it
 
@@ -46,11 +48,12 @@ class Attempt:
         self._handler = handler
         self._place = place
         self._shop = workshop
-        self._traceparent = ""
+        self._traceparent = lease.claim.traceparent
         self._timeout_s = min(lease.claim.timeout_s, workshop.timeout_s)
 
     async def run(self) -> None:
         """Do the task and report it; whatever goes wrong here is left to the lease's expiry."""
+        bind_contextvars(trace_id=trace_id_of(self._traceparent))  # in this attempt's own task
         self._shop.heartbeats.watch(self.lease)
         try:
             await self._run()
@@ -122,7 +125,7 @@ class Attempt:
         """In the worker thread."""
         waited_s = max(monotonic() - self.lease.claimed_at, 0.0)
         self._shop.metrics.observe("agent.task.claim_to_start.latency", waited_s)
-        work = self.lease.assignment(self._timeout_s, self._traceparent)
+        work = self.lease.assignment(self._timeout_s)
         cancelled = self.lease.cancellation
         if self._handler.pool == "process":
             return self._shop.processes.execute(self._handler, work, cancelled, self._show)

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, assert_never
 
 import msgspec
 import structlog
 from msgspec import Raw
+from structlog.contextvars import bind_contextvars
 
 from service.executor.failures import TaskFailed, classify, describe
 from service.executor.handlers.contract import (
@@ -18,6 +20,7 @@ from service.executor.handlers.contract import (
     verdict_of,
 )
 from streams.plan.events import NOTHING, TaskType, TokenUsage, Verdict
+from streams.traceparent import trace_id_of
 
 Show = Callable[[Raw], None]
 
@@ -48,14 +51,27 @@ Ending = Success | Failure
 
 
 def execute(handler: Handler, work: Assignment, cancelled: Cancellation, show: Show) -> Ending:
-    """Run ``handler`` on this thread to its end; never raises."""
+    """Run ``handler`` on this thread to its end; never raises.
+
+    Lines logged meanwhile bear the attempt and its trace.
+    """
+    return copy_context().run(_execute, handler, work, cancelled, show)
+
+
+def _execute(handler: Handler, work: Assignment, cancelled: Cancellation, show: Show) -> Ending:
+    bind_contextvars(
+        trace_id=trace_id_of(work.traceparent),
+        plan_id=work.plan_id,
+        task_id=work.task_id,
+        attempt=work.attempt,
+    )
     try:
         run = TaskRun(work, cancelled, show)
         returned = _run_async(handler, run) if handler.is_async else handler(run)
         return conclude(returned, work.type)
     except BaseException as error:
         if not isinstance(error, TaskFailed) and not cancelled.is_set():
-            log.info("handler_raised", kind=handler.kind, task_id=work.task_id, exc_info=error)
+            log.info("handler_raised", kind=handler.kind, exc_info=error)
         return failure_of(error)
 
 

@@ -51,7 +51,7 @@ class Lease:
         """Whether its attempt is over, so that nothing more is said for it."""
         return self._retired is not None
 
-    def assignment(self, timeout_s: float, traceparent: str = "") -> Assignment:
+    def assignment(self, timeout_s: float) -> Assignment:
         """The work as the handler is to see it."""
         claim = self.claim
         return Assignment(
@@ -67,7 +67,7 @@ class Lease:
             context=claim.context,
             dependencies=claim.dependencies,
             feedback=claim.feedback,
-            traceparent=traceparent,
+            traceparent=claim.traceparent,
         )
 
     def stop(self, reason: StopReason) -> bool:

@@ -35,7 +35,7 @@ async def submit_plan(call: Call[PlanBody]) -> Reply:
         tasks=tuple(map(_spec, body.tasks)),
     )
     plan_id = body.id or _id_from(call.headers.get(b"idempotency-key")) or new_plan_id()
-    answer = await call.core.submit(plan_id, plan, call.origin())
+    answer = await call.core.submit(plan_id, plan, call.origin(begins=True))
     if isinstance(answer, Submission):
         return show(answer, 201 if answer.created else 200)
     return tell(answer)

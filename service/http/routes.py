@@ -12,6 +12,7 @@ from litestar import Request
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.spec import Operation
 from litestar.types import ASGIApp, Receive, Scope
+from structlog.contextvars import bind_contextvars
 
 from service.core import Core
 from service.http.access import Access, Role
@@ -55,12 +56,16 @@ class Call(Generic[Asked]):
         self.plan_id = ids.get("plan_id", "")
         self.task_id = ids.get("task_id", "")
 
-    def origin(self, actor: str | None = None) -> Origin:
-        """Who acts: ``actor``, or whoever holds the token, or "operator"."""
+    def origin(self, actor: str | None = None, *, begins: bool = False) -> Origin:
+        """Who acts: ``actor``, or whoever holds the token, or "operator".
+
+        A request that brought no trace joins that of the plan it is about, unless it ``begins`` it.
+        """
+        trace = trace_of(self.scope)
         return Origin(
             actor=actor or self.name or "operator",
             instance=self.core.instance_id,
-            traceparent=trace_of(self.scope).traceparent,
+            traceparent=trace.traceparent if trace.own or begins else "",
         )
 
 
@@ -99,6 +104,7 @@ class Route(Generic[Asked]):
 
     async def call(self, core: Core, access: Access, scope: Scope, receive: Receive) -> Reply:
         """Parse, call, and turn whatever goes wrong into a problem."""
+        bind_contextvars(trace_id=trace_of(scope).trace_id.decode())  # in this request's own task
         try:
             headers: Headers = dict(scope["headers"])
             name = access.check(headers, self.role)

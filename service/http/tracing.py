@@ -19,11 +19,16 @@ _dice = random.Random()  # noqa: S311 - names, no secrets; asking the system for
 
 
 class Trace(msgspec.Struct, frozen=True, gc=False):
-    """A request's names; ``traceparent`` (W3C) travels with every fact it leads to."""
+    """A request's names. ``own`` says that the trace came with the request, not from here.
+
+    A trace of its own travels (as ``traceparent``, W3C) with every fact that the request leads to;
+    without one the facts belong to the trace of their plan, which a submission begins.
+    """
 
     request_id: bytes
     trace_id: bytes
     traceparent: str
+    own: bool
 
 
 def trace_of(scope: Mapping[str, Any]) -> Trace:
@@ -46,11 +51,13 @@ def _read(headers: Iterable[tuple[bytes, bytes]]) -> Trace:
             parent, trace_id = value, found[1]
             break
     made = b"%064x" % _dice.getrandbits(256)
+    own = bool(trace_id)
     trace_id = trace_id or made[:32]
     return Trace(
         request_id=request_id or made[48:],
         trace_id=trace_id,
         traceparent=(parent or b"00-%b-%b-01" % (trace_id, made[32:48])).decode(),
+        own=own,
     )
 
 

@@ -6,7 +6,7 @@ shape has a golden file in ``tests/contract/golden``. Facts carry durations (``l
 every instance, and every rebuild, computes the same one (DESIGN §3).
 
 Deliberately absent: who sent a fact and under which trace. That is `streams.log.Origin`, which
-travels in message headers, because the fold must not depend on it.
+travels in message headers, because no rule may depend on it.
 """
 
 from typing import Literal

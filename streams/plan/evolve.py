@@ -30,8 +30,10 @@ from streams.plan.lifecycle import CLAIMABLE, ENDED, TASK_STATUSES, ExecutionSta
 from streams.plan.state import ORDINALS_PER_PLAN, TIMEOUT, Execution, Plan, Result, Task, connect
 
 
-def begin(plan_id: str, event: Submitted, *, sequence: int, at: float) -> Plan:
-    """The plan that a ``submitted`` fact starts.
+def begin(
+    plan_id: str, event: Submitted, *, sequence: int, at: float, traceparent: str = ""
+) -> Plan:
+    """The plan that a ``submitted`` fact starts; ``traceparent`` is kept with it, unread.
 
     Raises KeyError, with the name, when a task names one that is not in the plan: `decide` lets no
     such plan into the log, but somebody may have published it by hand.
@@ -45,6 +47,7 @@ def begin(plan_id: str, event: Submitted, *, sequence: int, at: float) -> Plan:
         spec=event,
         created_at=at,
         first_sequence=sequence,
+        traceparent=traceparent,
         sequence=sequence,
         subject_sequence=sequence,
         tasks=tasks,

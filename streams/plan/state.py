@@ -104,7 +104,8 @@ class Task(msgspec.Struct, kw_only=True):
 class Plan(msgspec.Struct, kw_only=True):
     """A plan as folded so far; change it through `evolve` only.
 
-    ``first_sequence`` is that of its ``submitted``. ``touched`` and ``closed`` collect the tasks
+    ``first_sequence`` is that of its ``submitted``, ``traceparent`` the trace it was submitted with
+    ("": none; no rule looks at it). ``touched`` and ``closed`` collect the tasks
     that changed and the executions that a newer one replaced since somebody last drained
     them with `drain`; ``latest`` holds the tasks that the last fact touched.
     """
@@ -113,6 +114,7 @@ class Plan(msgspec.Struct, kw_only=True):
     spec: Submitted
     created_at: float
     first_sequence: int
+    traceparent: str = ""
     sequence: int
     subject_sequence: int
     tasks: dict[str, Task]

@@ -7,16 +7,18 @@ from msgspec import Raw
 
 from projections.database import Database
 from projections.read_models import Pending, open_read_models, restore
-from streams.log import Fact
+from streams.log import Fact, Origin
 from streams.plan import commands
 from streams.plan.decide import Accept, decide
 from streams.plan.events import Event, Heartbeat, Submitted, TaskSpec, TokenUsage, Verdict
 from streams.plan.evolve import begin, evolve
 from streams.plan.state import Plan, Task
+from streams.traceparent import of_attempt
 
 PLANS = ("p1", "p2", "p3")
 TASKS = ("a", "b", "c", "d")
 OWNERS = ("w1", "w2")
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def submitted(name: str = "") -> Submitted:
@@ -44,7 +46,8 @@ class History:
 
     def write(self, plan_id: str, task_id: str | None, event: Event) -> None:
         """Append one fact, lawful or not, and fold it."""
-        fact = Fact(len(self.facts) + 1, self.at, plan_id, task_id, event)
+        origin = Origin(traceparent=of_attempt(TRACE, plan_id, "", len(self.facts)))
+        fact = Fact(len(self.facts) + 1, self.at, plan_id, task_id, event, "", origin)
         self.facts.append(fact)
         fold(self.plans, fact)
 
@@ -132,7 +135,13 @@ class History:
 def fold(plans: dict[str, Plan], fact: Fact) -> Plan:
     """Fold one fact into the plans; answers the plan it was about."""
     if isinstance(fact.event, Submitted) and fact.plan_id not in plans:
-        plan = begin(fact.plan_id, fact.event, sequence=fact.sequence, at=fact.at)
+        plan = begin(
+            fact.plan_id,
+            fact.event,
+            sequence=fact.sequence,
+            at=fact.at,
+            traceparent=fact.origin.traceparent,
+        )
         plans[fact.plan_id] = plan
         return plan
     plan = plans[fact.plan_id]

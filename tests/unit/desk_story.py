@@ -76,7 +76,13 @@ class Instance:
 
     async def _refold(self, plan_id: str, first: Fact) -> Plan:
         assert isinstance(first.event, Submitted)
-        plan = begin(plan_id, first.event, sequence=first.sequence, at=first.at)
+        plan = begin(
+            plan_id,
+            first.event,
+            sequence=first.sequence,
+            at=first.at,
+            traceparent=first.origin.traceparent,
+        )
         up_to = self.board.sequence
         for fact in await self.log.read(plan_id, after=first.sequence, up_to=up_to):
             assert isinstance(fact, Fact)

@@ -151,6 +151,7 @@ async def test_an_event_looks_as_the_contract_says(world: World) -> None:
         "plan_id": "p",
         "task_id": "a",
         "type": "task.claimed",
+        "trace_id": None,  # what was written by hand has none
         "data": {
             "owner": "w",
             "attempt": 1,

@@ -15,6 +15,7 @@ from service.http.app import ROUTES
 from streams.log import TooLarge
 from streams.plan import commands
 from streams.plan.decide import Current, GuardReject, NotFound
+from streams.traceparent import trace_id_of
 from tests.unit.http_world import ACCEPTED, CLAIM, PLAN, TASK, Caller, FakeCore
 
 OWNED = "/v1/plans/p/tasks/t"
@@ -260,8 +261,17 @@ async def test_facts_bear_the_trace_of_their_request() -> None:
     first, second, third = (origin.traceparent for _, origin in core.asked)
     assert first == PARENT
     assert second.startswith(f"00-{TRACE}-")
-    assert TRACE not in third
-    assert len(third) == len(PARENT)
+    assert third == "", "what is no traceparent is as good as none: the facts join their plan's"
+
+
+@pytest.mark.parametrize("headers", [{}, {"traceparent": PARENT}, {"x-trace-id": TRACE}])
+async def test_a_submission_begins_the_trace_that_its_answer_names(headers: dict[str, str]) -> None:
+    core = FakeCore(Submission(plan_id="p", sequence=1, created=True))
+    async with AsyncTestClient(core.app()) as client:
+        plan = {"tasks": [{"id": "a", "kind": "echo"}]}
+        answer = await client.post("/v1/plans", json=plan, headers=headers)
+    ((_, origin),) = core.asked
+    assert trace_id_of(origin.traceparent) == answer.headers["x-trace-id"]
 
 
 # -- tokens -----------------------------------------------------------------------------------

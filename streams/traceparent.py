@@ -1,0 +1,53 @@
+"""W3C trace context: the trace that a fact belongs to, and the span that stands for an attempt.
+
+A traceparent is ``00-<trace id>-<span id>-<flags>`` in lower-case hex. An attempt's span id is
+derived from its plan, task and number, never drawn: every instance names the same span, before
+the claim is written and after a restart, and nothing has to be remembered for it.
+"""
+
+import random
+import re
+from hashlib import blake2b
+
+_parts = re.compile(
+    r"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-([0-9a-f]{2})"
+).fullmatch
+_SAMPLED = 1
+_dice = random.Random()  # noqa: S311 - names, no secrets
+
+
+def new_traceparent() -> str:
+    """The beginning of a new trace, sampled."""
+    return f"00-{_dice.randrange(1, 2**128):032x}-{new_span_id()}-01"
+
+
+def new_span_id() -> str:
+    """A span id that no other span has."""
+    return f"{_dice.randrange(1, 2**64):016x}"
+
+
+def trace_id_of(traceparent: str) -> str | None:
+    """The trace id; None for what is no traceparent (a fact may have been written by hand)."""
+    found = _parts(traceparent)
+    return None if found is None else found[1]
+
+
+def span_id_of(traceparent: str) -> str | None:
+    """The id of the span that a traceparent names; None for what is no traceparent."""
+    found = _parts(traceparent)
+    return None if found is None else found[2]
+
+
+def is_sampled(traceparent: str) -> bool:
+    """Whether whoever began the trace wants its spans."""
+    found = _parts(traceparent)
+    return found is not None and bool(int(found[3], 16) & _SAMPLED)
+
+
+def of_attempt(traceparent: str, plan_id: str, task_id: str, attempt: int) -> str:
+    """The span of one attempt in the plan's trace; "" for a plan without a trace."""
+    found = _parts(traceparent)
+    if found is None:
+        return ""
+    span = blake2b(f"{plan_id}/{task_id}/{attempt}".encode(), digest_size=8).hexdigest()
+    return f"00-{found[1]}-{span}-{int(found[3], 16) & _SAMPLED:02x}"
