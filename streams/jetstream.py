@@ -310,6 +310,7 @@ class JetStreamLog:
     async def close(self) -> None:
         """See `streams.log.Log.close`."""
         await self._appender.close()
+        await self._reader.close()
         await self._connection.close()
 
     def _on_restart(self, reason: str) -> None:

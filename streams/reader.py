@@ -16,6 +16,7 @@ from streams.codec import MESSAGE_ID, decode, split_headers
 from streams.connection import Connection, Lost, Reply, render
 from streams.log import BadFact, Fact, LogUnavailable
 from streams.topology import ApiError
+from streams.walks import Walks
 
 PAGE_MESSAGES = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
@@ -23,6 +24,7 @@ READ_TIMEOUT_S = 5.0
 LAST_SUBJECTS = 1_000  # the server answers at most 1,024 at a time
 NO_MESSAGE = 10037
 SCAN_WAITS_S = (0.02, 0.1, 0.5)  # for a replica that lags
+WORTH_A_WALK = 100  # messages; who reads in smaller pages hardly reads on
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -73,6 +75,7 @@ class Reader:
 
     def __init__(self, connection: Connection, stream: str) -> None:
         self._connection = connection
+        self._walks = Walks(connection, stream)
         self._direct = f"$JS.API.DIRECT.GET.{stream}".encode()
         self._leader = f"$JS.API.STREAM.MSG.GET.{stream}"
 
@@ -139,10 +142,15 @@ class Reader:
     async def scan(self, subjects: Sequence[str], after: int, limit: int) -> list[Fact | BadFact]:
         """The next facts above ``after`` that any of ``subjects`` (filters) matches.
 
-        Empty only if the leader has none: a replica that lags must not end a reader's way.
+        Empty only if the leader has none: a replica that lags must not end a reader's way. Who goes
+        on where a full page ended is served by a walk, twice as fast.
         """
+        if facts := await self._walks.take(subjects, after, limit):
+            return facts
         for wait_s in SCAN_WAITS_S:
             facts = await self._scan(subjects, after, limit)
+            if len(facts) == limit >= WORTH_A_WALK:
+                self._walks.begin(subjects, facts[-1].sequence)
             if facts or not await self._leader_has(subjects, after):
                 return facts
             await asyncio.sleep(wait_s)
@@ -175,6 +183,10 @@ class Reader:
             if count % 500 == 0:  # some 5 ms of decoding
                 await asyncio.sleep(0)
         return Part(facts, page.more and bool(facts))
+
+    async def close(self) -> None:
+        """Let go of what reads ahead."""
+        await self._walks.close()
 
     async def _leader_has(self, subjects: Sequence[str], after: int) -> bool:
         for subject in subjects:

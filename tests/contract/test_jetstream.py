@@ -13,7 +13,8 @@ import pytest
 
 from streams.appender import AppenderLimits
 from streams.connection import render
-from streams.follower import SILENCE_S, Follower, parse_reply
+from streams.consumer import Consumer, parse_reply
+from streams.follower import SILENCE_S
 from streams.jetstream import JetStreamLog
 from streams.log import Appended, Conflict, Fact, LogReset, LogUnavailable, TopologyMismatch
 from streams.plan.events import Completed, Heartbeat, Progress, Raw
@@ -225,16 +226,16 @@ async def test_a_tail_whose_consumer_is_deleted_makes_another(log: JetStreamLog)
 async def test_a_message_lost_on_the_way_is_noticed_and_read_again(
     log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arrived = Follower._deliver
+    arrived = Consumer._deliver
     count = 0
 
-    def lossy(self: Follower, *message: bytes) -> None:
+    def lossy(self: Consumer, *message: bytes) -> None:
         nonlocal count
         count += 1
         if count not in {7, 150}:
             arrived(self, *message)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Follower, "_deliver", lossy)
+    monkeypatch.setattr(Consumer, "_deliver", lossy)
     await all_of(log, *(on_task(f"t{i}") for i in range(100)))
     assert [fact.sequence for fact in await tail(log, 0, 100)] == list(range(1, 101))
     assert log.new_consumers >= 1
@@ -299,7 +300,7 @@ def test_positions_are_found_in_every_form_of_reply_subject() -> None:
         b"$JS.ACK._.hash.PLANS.tail-1.1.42.7.1700000000123456789.3",
         b"$JS.ACK.hub.hash.PLANS.tail-1.1.42.7.1700000000123456789.3.random",
     ):
-        assert parse_reply(reply) == (42, 7, 1700000000123456789)
+        assert parse_reply(reply) == (42, 7, 1700000000123456789, 3)
 
 
 # How facts are stored.
