@@ -43,6 +43,7 @@ class Channels:
         self._sent = sent
         self._by_plan: dict[str | None, dict[Interest, Channel]] = {}
         self._waiting: dict[Channel, None] = {}
+        self._in_slice = 0
 
     def join(self, client: Client) -> None:
         """Let ``client`` have everything that is offered from now on."""
@@ -105,11 +106,13 @@ class Channels:
         data = b"".join([entry.text() for entry in run])
         first, last = run[0].sequence, run[-1].sequence
         reached = 0
-        for place, client in enumerate(list(channel.clients), 1):
+        for client in list(channel.clients):
             if client in channel.clients and client.cursor < last:
                 reached += 1
                 self._write_one(client, run, data if client.cursor < first else None)
-            if place % FAN_OUT_SLICE == 0:
+            self._in_slice += 1
+            if self._in_slice >= FAN_OUT_SLICE:
+                self._in_slice = 0
                 await asyncio.sleep(0)
         self._sent(run, reached)
 

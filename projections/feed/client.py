@@ -95,17 +95,21 @@ class Client:
         )
         if opening.gap is not None:
             self._last_id = -1
-            self.sink.write(
-                self._signal(
-                    "gap",
-                    {
-                        "requested": opening.asked,
-                        "first": opening.first,
-                        "head": opening.head,
-                        "reason": opening.gap,
-                    },
-                )
-            )
+            self._tell_gap(opening.asked, opening.first, opening.head, opening.gap)
+
+    def skip_lost(self, first: int, head: int) -> None:
+        """Say that the log has let go of what comes next, and go on at ``first``. Raises Gone."""
+        requested, self.cursor = self.cursor, first - 1
+        self._tell_gap(requested, first, head, "expired")
+
+    def _tell_gap(self, requested: int, first: int, head: int, reason: Gap) -> None:
+        content: dict[str, object] = {
+            "requested": requested,
+            "first": first,
+            "head": head,
+            "reason": reason,
+        }
+        self.sink.write(self._signal("gap", content))
 
     def write(self, texts: list[bytes], reached: int) -> bool:
         """Send events that lead up to ``reached``; False when the client lags. Raises Gone."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from projections.feed.channels import RUN_BYTES, Channels
 from projections.feed.client import Client, Gone
 from projections.feed.meter import Meter
+from projections.feed.pace import Pace
 from projections.feed.pages import Pages
 from projections.feed.ring import Ring
 from streams.log import LogUnavailable
@@ -37,6 +38,7 @@ class Forwarder:
         self._channels = channels
         self._meter = meter
         self._failed = failed
+        self._pace = Pace()
         self._tasks: dict[Client, asyncio.Task[None]] = {}
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -78,6 +80,7 @@ class Forwarder:
                 except TimeoutError:
                     self._failed(client, "slow_consumer")
                     return
+                await self._pace.step()
                 if await self._step(client):
                     return
         except Gone:
@@ -123,8 +126,11 @@ class Forwarder:
         self._meter.observe(
             "agent.sse.replay.duration", asyncio.get_running_loop().time() - started
         )
+        await self._pace.step()
         if page.last <= client.cursor:
             return  # somebody else's question, asked before this client needed to know more
+        if (state := page.lost_after(client.cursor)) is not None:
+            client.skip_lost(state.first, state.head)
         skim = client.skim if client.interest.ends else None
         part = page.after(client.cursor, client.interest, RUN_BYTES, skim)
         self._count_replayed(len(part.texts))

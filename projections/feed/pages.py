@@ -2,7 +2,8 @@
 
 Clients that resume from about the same place, as they do after a restart, are served from one
 read: whoever asks for a page that is being read waits for that one, and the last pages are kept
-for a while. At most ``MAX_READS`` reads are under way at once, whatever clients ask for.
+for a while. At most ``MAX_READS`` reads are under way at once, whatever clients ask for; one that
+nobody waits for any more is given up.
 """
 
 import asyncio
@@ -13,21 +14,35 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from projections.feed.entry import Cut, Entry, Interest, cut, entry_of
-from streams.log import Fact, Log
+from streams.log import BadFact, Fact, Log, LogState
 
 MAX_READS = 4
 MAX_KEPT_BYTES = 64 * 1024 * 1024
+SLICE = 1_000  # facts taken in before the loop is given back: about a millisecond
 KEPT_S = 20.0  # also bounds how long an expired heartbeat may still be shown
 
 
 class Page(msgspec.Struct, frozen=True, gc=False):
-    """Every event above ``start`` up to ``last`` (log sequences) of the log or of one plan."""
+    """Every event above ``start`` up to ``last`` (log sequences) of the log or of one plan.
+
+    ``state`` is how the log was after the read, if that was looked at: events below its first may
+    have left the log before they could be read.
+    """
 
     start: int
     last: int
     entries: Sequence[Entry]
     weight: int
     read_at: float
+    state: LogState | None = None
+
+    def lost_after(self, cursor: int) -> LogState | None:
+        """The log's state if it has let go of what comes next after ``cursor``, else None."""
+        if self.state is None or self.state.first <= cursor + 1:
+            return None
+        place = bisect_right(self.entries, cursor, key=_sequence)
+        kept = place < len(self.entries) and self.entries[place].sequence < self.state.first
+        return None if kept else self.state
 
     def after(
         self,
@@ -44,6 +59,14 @@ class Page(msgspec.Struct, frozen=True, gc=False):
 Key = tuple[str | None, int]
 
 
+class Reading:
+    """One read under way, and how many clients wait for it."""
+
+    def __init__(self, task: "asyncio.Task[Page]") -> None:
+        self.task = task
+        self.waiting = 0
+
+
 class Pages:
     """Reads ``log`` in pages of ``size`` events."""
 
@@ -54,7 +77,7 @@ class Pages:
         self._kept: OrderedDict[Key, Page] = OrderedDict()
         self._starts: dict[str | None, list[int]] = {}
         self._kept_bytes = 0
-        self._reading: dict[Key, asyncio.Task[Page]] = {}
+        self._reading: dict[Key, Reading] = {}
 
     async def after(self, cursor: int, plan_id: str | None, reach: int) -> Page:
         """A page that ``cursor`` lies in; without events after it, it reaches ``reach`` at most.
@@ -63,18 +86,30 @@ class Pages:
         """
         page = self._find(cursor, plan_id)
         if page is None:
-            # One client that leaves must not take the page from the others.
-            page = await asyncio.shield(self._begin(cursor, plan_id, reach))
+            page = await self._wait_for(self._begin(cursor, plan_id, reach))
         self._read_ahead(page, plan_id, reach)
         return page
 
-    def _begin(self, cursor: int, plan_id: str | None, reach: int) -> "asyncio.Task[Page]":
+    def _begin(self, cursor: int, plan_id: str | None, reach: int) -> Key:
         key = (plan_id, self._aligned(cursor) if plan_id is None else cursor)
-        reading = self._reading.get(key)
-        if reading is None:
-            reading = self._reading[key] = asyncio.create_task(self._read(key, reach))
-            reading.add_done_callback(lambda task: self._read_ended(key, task))
-        return reading
+        if key not in self._reading:
+            task = asyncio.create_task(self._read(key, reach), name="sse read")
+            self._reading[key] = Reading(task)
+            task.add_done_callback(lambda task: self._read_ended(key, task))
+        return key
+
+    async def _wait_for(self, key: Key) -> Page:
+        # One client that leaves must not take the page from the others, and the last that leaves
+        # must not leave work behind: who comes and goes quickly could pile it up.
+        reading = self._reading[key]
+        reading.waiting += 1
+        try:
+            return await asyncio.shield(reading.task)
+        finally:
+            reading.waiting -= 1
+            if not reading.waiting and not reading.task.done():
+                self._reading.pop(key, None)
+                reading.task.cancel()
 
     def _read_ahead(self, page: Page, plan_id: str | None, reach: int) -> None:
         """Let the log fetch the next page while this one is written, if nobody waits for a read."""
@@ -99,7 +134,7 @@ class Pages:
 
     async def close(self) -> None:
         """Stop what is being read."""
-        reading = list(self._reading.values())
+        reading = [each.task for each in self._reading.values()]
         for task in reading:
             task.cancel()
         await asyncio.gather(*reading, return_exceptions=True)
@@ -115,26 +150,42 @@ class Pages:
     def _aligned(self, cursor: int) -> int:
         # Cursors differ by a little; pages that begin at round sequences are the same for all.
         start = cursor - cursor % self._size
-        return cursor if (None, start) in self._kept else start
+        return start if self._find(start, None) is None else cursor
 
     async def _read(self, key: Key, reach: int) -> Page:
         plan_id, start = key
         async with self._slots:
+            if (page := self._find(start, plan_id)) is not None:
+                return page  # read for somebody else while this waited
             facts = await self._log.scan(start, self._size, plan_id)
-        entries = [entry_of(fact) for fact in facts if isinstance(fact, Fact)]
+            state = await self._state_if_torn(start, facts)
+        if state is not None:
+            # What the log let go of in the middle is told between two pages.
+            facts = [fact for fact in facts if fact.sequence < state.first] or facts
         page = Page(
             start,
             facts[-1].sequence if facts else reach,
-            entries,
+            entries := await _entries_of(facts),
             sum(entry.weight for entry in entries),
             asyncio.get_running_loop().time(),
+            state,
         )
         if facts:
             self._keep(key, page)
         return page
 
-    def _read_ended(self, key: Key, task: asyncio.Task[Page]) -> None:
-        del self._reading[key]
+    async def _state_if_torn(self, start: int, facts: Sequence[Fact | BadFact]) -> LogState | None:
+        # Holes are legitimate (heartbeats expire, other plans are left out), unless the log's
+        # beginning has moved beyond them.
+        if facts and facts[-1].sequence - start == len(facts):
+            return None
+        state = await self._log.state()
+        return state if state.first > start + 1 else None
+
+    def _read_ended(self, key: Key, task: "asyncio.Task[Page]") -> None:
+        reading = self._reading.get(key)
+        if reading is not None and reading.task is task:
+            del self._reading[key]
         if not task.cancelled():
             task.exception()  # whoever waits has it; if nobody does any more, nobody needs it
 
@@ -154,6 +205,16 @@ class Pages:
         starts.remove(page.start)
         if not starts:
             del self._starts[key[0]]
+
+
+async def _entries_of(facts: Sequence[Fact | BadFact]) -> list[Entry]:
+    entries: list[Entry] = []
+    for start in range(0, len(facts), SLICE):
+        if start:
+            await asyncio.sleep(0)
+        part = facts[start : start + SLICE]
+        entries += [entry_of(fact) for fact in part if isinstance(fact, Fact)]
+    return entries
 
 
 def _sequence(entry: Entry) -> int:
