@@ -1,0 +1,230 @@
+"""Reading on through the log: the same facts as ever, whatever happens to what fetches ahead."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import msgspec
+import pytest
+
+from streams import walks
+from streams.appender import AppenderLimits
+from streams.consumer import Consumer
+from streams.jetstream import JetStreamLog
+from streams.log import Fact, Log, LogUnavailable
+from streams.plan.events import Completed, Heartbeat, Raw
+from streams.reader import Reader
+from tests.conftest import PrivateServer
+from tests.contract.conftest import World
+from tests.contract.drafts import STARTED, on_plan, on_task, tail, won
+
+LIMITS = AppenderLimits(budget_s=15, try_s=0.3, grace_s=0.5, chatter_ttl_s=1)
+PAGE = 150
+
+
+async def fill(log: Log, plans: int = 3, tasks: int = 5) -> int:
+    """So many plans, their tasks mingled, with 100 facts each; the log's head."""
+    await asyncio.gather(*(won(log, on_plan(f"p{plan}")) for plan in range(plans)))
+    last = await asyncio.gather(*(
+        won(log, on_task(f"t{task}", 0, *([STARTED] * 100), plan_id=f"p{plan}"))
+        for plan in range(plans) for task in range(tasks)
+    ))  # fmt: skip
+    return max(last)
+
+
+async def read_on(log: Log, plan_id: str | None = None, *, limit: int = PAGE) -> list[Fact]:
+    """The log page by page, to its end; while it does not answer, again."""
+    found: list[Fact] = []
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                page = await log.scan(found[-1].sequence if found else 0, limit, plan_id)
+            except LogUnavailable:
+                await asyncio.sleep(0.02)
+                continue
+            assert len(page) <= limit
+            if not page:
+                return found
+            found += page  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def jetstream(private_nats: PrivateServer) -> AsyncIterator[JetStreamLog]:
+    log = await JetStreamLog.connect(private_nats.url, limits=LIMITS)
+    yield log
+    await log.close()
+
+
+@pytest.fixture
+def pages_by_direct_get(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Where the reads began that no walk could serve."""
+    asked: list[int] = []
+    scan = Reader._scan
+
+    async def counted(self: Reader, subjects: list[str], after: int, limit: int) -> object:
+        asked.append(after)
+        return await scan(self, subjects, after, limit)
+
+    monkeypatch.setattr(Reader, "_scan", counted)
+    return asked
+
+
+def opened(log: JetStreamLog) -> int:
+    return len(log._reader._walks)
+
+
+async def consumers(log: JetStreamLog) -> list[str]:
+    return msgspec.json.decode(await log._ask("CONSUMER.NAMES.PLANS", b""))["consumers"] or []
+
+
+async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    try:
+        async with asyncio.timeout(20):
+            while not await condition():
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(what) from None
+
+
+# On both logs.
+
+
+async def test_reading_on_brings_what_following_brings(world: World) -> None:
+    head = await fill(world.log)
+    assert await read_on(world.log) == await tail(world.log, 0, head)
+
+
+async def test_reading_on_along_a_plan_brings_what_reading_it_brings(world: World) -> None:
+    await fill(world.log)
+    for plan_id in ("p0", "p2"):
+        assert await read_on(world.log, plan_id) == await world.log.read(plan_id)
+
+
+async def test_what_is_written_while_one_reads_on_is_not_missed(world: World) -> None:
+    await fill(world.log)
+    first = await world.log.scan(0, PAGE)
+    second = await world.log.scan(first[-1].sequence, PAGE)
+    late = await won(world.log, on_task("late", plan_id="p1"))
+    found = [*first, *second]
+    while page := await world.log.scan(found[-1].sequence, PAGE):
+        found += page
+    assert [fact.sequence for fact in found] == list(range(1, late + 1))
+
+
+# On the real one.
+
+
+async def test_only_the_first_page_is_a_direct_get(
+    jetstream: JetStreamLog, pages_by_direct_get: list[int]
+) -> None:
+    head = await fill(jetstream)
+    assert len(await read_on(jetstream)) == head
+    assert pages_by_direct_get == [0, head]  # and the last, which asks the leader
+
+
+async def test_a_message_lost_on_the_way_is_read_again(
+    jetstream: JetStreamLog, monkeypatch: pytest.MonkeyPatch, pages_by_direct_get: list[int]
+) -> None:
+    head = await fill(jetstream)
+    arrived, count = Consumer._deliver, 0
+
+    def lossy(self: Consumer, *message: bytes) -> None:
+        nonlocal count
+        count += 1
+        if count not in {7, 500}:
+            arrived(self, *message)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Consumer, "_deliver", lossy)
+    assert [fact.sequence for fact in await read_on(jetstream)] == list(range(1, head + 1))
+    assert PAGE + 6 in pages_by_direct_get
+
+
+async def test_a_walk_whose_consumer_is_deleted_harms_nobody(jetstream: JetStreamLog) -> None:
+    head = await fill(jetstream, plans=30)
+    page = await jetstream.scan(0, PAGE)
+    await until(lambda: _any(consumers(jetstream)), "a walk begins")
+    (name,) = await consumers(jetstream)
+    await jetstream._ask(f"CONSUMER.DELETE.PLANS.{name}", b"")
+    while page[-1].sequence < head:
+        page += await jetstream.scan(page[-1].sequence, PAGE)
+    assert [fact.sequence for fact in page] == list(range(1, head + 1))
+
+
+async def test_reading_on_survives_a_killed_server(
+    jetstream: JetStreamLog, private_nats: PrivateServer
+) -> None:
+    head = await fill(jetstream, plans=10)
+    reading = asyncio.ensure_future(read_on(jetstream, limit=100))
+    for _ in range(2):
+        await until(lambda: _true(opened(jetstream) or reading.done()), "a walk is under way")
+        private_nats.kill()
+        await asyncio.to_thread(private_nats.restart)
+    assert [fact.sequence for fact in await reading] == list(range(1, head + 1))
+
+
+async def test_a_silent_server_does_not_hold_a_walk_for_ever(
+    jetstream: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = await fill(jetstream)
+    monkeypatch.setattr(walks, "SILENCE_S", 0.05)
+    monkeypatch.setattr(Consumer, "_deliver", lambda *_: None)
+    assert [fact.sequence for fact in await read_on(jetstream)] == list(range(1, head + 1))
+
+
+async def test_messages_that_expired_are_passed(jetstream: JetStreamLog) -> None:
+    beat = Heartbeat(owner="w", attempt=1, lease_s=15)
+    expected = await won(jetstream, on_task("t"))
+    for _ in range(3):
+        expected = await won(jetstream, on_task("t", expected, *([STARTED] * 99), beat))
+    kept = [fact for fact in await jetstream.read("p") if not isinstance(fact.event, Heartbeat)]  # type: ignore[union-attr]
+    await won(jetstream, on_task("t2"))
+
+    async def expired() -> bool:
+        return len(await jetstream.read("p", "t")) == len(kept)
+
+    await until(expired, "the heartbeats are gone")
+    found = await read_on(jetstream, limit=100)
+    assert [fact.sequence for fact in found] == [*(fact.sequence for fact in kept), 302]
+
+
+async def test_walks_are_few_whoever_reads_and_end_when_they_are_left(
+    jetstream: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walks, "LEFT_S", 0.2)
+    await fill(jetstream, plans=12, tasks=3)
+    await asyncio.gather(*(jetstream.scan(0, 100, f"p{plan}") for plan in range(12)))
+    assert opened(jetstream) == walks.MAX_WALKS
+    await until(lambda: _none(consumers(jetstream)), "left alone, they end")
+    assert opened(jetstream) == 0
+    await until(lambda: _true(not jetstream._reader._walks._closing), "and nothing stays")
+
+
+async def test_closing_the_log_leaves_no_walk_behind(private_nats: PrivateServer) -> None:
+    log = await JetStreamLog.connect(private_nats.url)
+    await fill(log)
+    await log.scan(0, PAGE)
+    assert opened(log) == 1
+    await log.close()
+    other = await JetStreamLog.connect(private_nats.url)
+    await until(lambda: _none(consumers(other)), "the consumer is gone")
+    await other.close()
+
+
+async def test_large_facts_pass_through_a_walk(jetstream: JetStreamLog) -> None:
+    large = Completed(owner="w", attempt=1, output=Raw(b'"' + b"x" * 1_500_000 + b'"'))
+    head = await fill(jetstream, plans=2)
+    for number in range(12):
+        await won(jetstream, on_task(f"l{number}", 0, large))
+    found = await read_on(jetstream, limit=100)
+    assert [fact.sequence for fact in found] == list(range(1, head + 13))
+
+
+async def _any(names: Awaitable[list[str]]) -> bool:
+    return bool(await names)
+
+
+async def _none(names: Awaitable[list[str]]) -> bool:
+    return not await names
+
+
+async def _true(value: object) -> bool:
+    return bool(value)

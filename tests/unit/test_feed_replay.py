@@ -1,0 +1,311 @@
+"""Clients that are far behind: what bounds them, and what the log may do meanwhile."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from projections.feed import pages
+from projections.feed.pace import STEPS, Pace
+from projections.feed.pages import MAX_READS, Pages
+from streams.plan.events import Progress
+from tests.unit.feed_world import CLAIMED, HEARTBEAT, SUBMITTED, Watcher, World, until
+
+
+async def turns(count: int = 20) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class Scans:
+    """Watches the reads of a world's log, and holds them while told to."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.under_way = self.most_at_once = 0
+        self.go = asyncio.Event()
+        self.go.set()
+        self._scan = world.log.scan
+        monkeypatch.setattr(world.log, "scan", self)
+
+    async def __call__(self, *asked: Any) -> Any:
+        self.asked.append(asked)
+        self.under_way += 1
+        self.most_at_once = max(self.most_at_once, self.under_way)
+        try:
+            await turns(10)  # a server takes its time
+            await self.go.wait()
+            return await self._scan(*asked)
+        finally:
+            self.under_way -= 1
+
+
+def purge(world: World, up_to: int) -> None:
+    """As an administrator: everything up to a sequence is gone."""
+    messages = world.log._messages
+    messages[:] = [message for message in messages if message.sequence > up_to]
+
+
+# -- what the log does meanwhile ----------------------------------------------------------------
+
+
+async def test_a_log_that_lets_go_of_what_comes_next_is_told_as_a_gap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(buffer_events=1, replay_batch_size=10)
+    world.claims(60)
+    scans = Scans(world, monkeypatch)
+    scans.go.clear()
+    _, watcher = await world.connect(cursor=5)
+    await until(lambda: scans.under_way, "the first read")
+    purge(world, 40)
+    scans.go.set()
+    await until(lambda: "caught_up" in watcher.signals, "caught up")
+    assert watcher.signals == ["hello", "gap", "caught_up"]
+    gap = watcher.blocks[1]
+    assert gap.data == {"requested": 5, "first": 41, "head": 60, "reason": "expired"}
+    assert gap.id == 40
+    assert watcher.sequences == list(range(41, 61))
+
+
+async def test_what_was_read_before_the_log_let_go_of_it_is_sent_before_the_gap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(buffer_events=1, replay_batch_size=100)
+    world.claims(60)
+    scan = world.log.scan
+
+    async def torn(*asked: Any) -> Any:
+        """The server loads message by message: the purge comes between the 20th and the 21st."""
+        purge(world, 40)
+        kept = await scan(*asked)
+        return [*before, *kept] if asked[0] < 20 else kept
+
+    before = await scan(0, 20)
+    monkeypatch.setattr(world.log, "scan", torn)
+    _, watcher = await world.connect(cursor=0)
+    await until(lambda: "caught_up" in watcher.signals, "caught up")
+    assert watcher.sequences == [*range(1, 21), *range(41, 61)]
+    names = [block.name for block in watcher.blocks]
+    assert names.count("gap") == 1
+    assert names.index("gap") == 21
+    assert watcher.blocks[21].data["requested"] == 20
+
+
+async def test_a_log_that_let_go_of_everything_leaves_a_gap_and_catches_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(buffer_events=1)
+    world.claims(60)
+    scans = Scans(world, monkeypatch)
+    scans.go.clear()
+    _, watcher = await world.connect(cursor=5)
+    await until(lambda: scans.under_way, "the first read")
+    purge(world, 60)
+    scans.go.set()
+    await until(lambda: "caught_up" in watcher.signals, "caught up")
+    assert watcher.signals == ["hello", "gap", "caught_up"]
+    assert watcher.blocks[1].data["first"] == 61
+    assert watcher.last_id == 60
+
+
+async def test_expired_heartbeats_are_no_gap_wherever_they_stood() -> None:
+    world = World(buffer_events=1, replay_batch_size=4)
+    for number in range(40):
+        world.write(HEARTBEAT if number % 3 else CLAIMED, "p", "a")
+    await world.publish()
+    messages = world.log._messages
+    messages[:] = [message for message in messages if message.sequence % 3 == 1]
+    _, everything = await world.connect(cursor=1)
+    _, of_plan = await world.connect(cursor=2, plan_id="p")
+    for watcher in (everything, of_plan):
+        await until(lambda: "caught_up" in watcher.signals, "caught up")  # noqa: B023
+        assert watcher.signals == ["hello", "caught_up"]
+        assert watcher.sequences == list(range(4, 41, 3))
+
+
+# -- bounds -------------------------------------------------------------------------------------
+
+
+async def test_a_thousand_clients_with_a_thousand_filters_read_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pages, "MAX_KEPT_BYTES", 20_000)
+    world = World(buffer_events=1, replay_batch_size=2)
+    for number in range(1_000):
+        world.write(SUBMITTED, f"p{number}")
+    for number in range(0, 1_000, 200):
+        world.claims(3, f"p{number}")
+    await world.publish()
+    scans = Scans(world, monkeypatch)
+    pairs = [await world.connect(cursor=0, plan_id=f"p{number}") for number in range(1_000)]
+    kept = 0
+    while not all(client.caught_up for client, _ in pairs):
+        kept = max(kept, world.feed._pages._kept_bytes)
+        await asyncio.sleep(0)
+    assert scans.most_at_once == MAX_READS
+    assert 0 < kept <= 20_000
+    assert [watcher.sequences[0] for _, watcher in pairs] == list(range(1, 1_001))
+    assert len(pairs[0][1].sequences) == 4
+
+
+async def test_clients_that_come_and_go_leave_no_reads_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(buffer_events=1, replay_batch_size=10)
+    world.claims(1_000)
+    await world.publish()
+    scans = Scans(world, monkeypatch)
+    scans.go.clear()
+    for number in range(100):
+        client, _ = await world.connect(cursor=number * 10)
+        await turns(5)
+        world.feed.leave(client)
+    await until(lambda: not world.feed._pages._reading, "no read is left")
+    assert len(scans.asked) <= 100
+    await turns()
+    assert scans.under_way == 0
+    scans.go.set()
+    client, watcher = await world.connect(cursor=0)
+    await until(lambda: client.caught_up, "another client is served")
+    assert len(watcher.sequences) == 1_000
+
+
+async def test_who_shares_a_read_with_one_that_leaves_still_gets_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(buffer_events=1, replay_batch_size=100)
+    world.claims(50)
+    scans = Scans(world, monkeypatch)
+    scans.go.clear()
+    (first, _), (second, watcher) = [await world.connect(cursor=0) for _ in range(2)]
+    await until(lambda: scans.under_way, "the read")
+    await turns()
+    world.feed.leave(first)
+    await turns()
+    scans.go.set()
+    await until(lambda: second.caught_up, "caught up")
+    assert watcher.sequences == list(range(1, 51))
+    assert len(scans.asked) == 1
+
+
+async def test_many_that_wait_for_about_the_same_place_are_served_by_one_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A plan's clients resume from anywhere; those that had to wait look again before they read."""
+    world = World(buffer_events=1, replay_batch_size=1_000)
+    world.claims(200)
+    await world.publish()
+    scans = Scans(world, monkeypatch)
+    pairs = [await world.connect(cursor=number, plan_id="p") for number in range(100)]
+    await until(lambda: all(client.caught_up for client, _ in pairs), "all caught up")
+    assert all(w.sequences == list(range(n + 1, 201)) for n, (_, w) in enumerate(pairs))
+    assert len(scans.asked) <= 2 * MAX_READS
+
+
+@asynccontextmanager
+async def counted_turns() -> AsyncIterator[list[int]]:
+    """The number of the loop's turn, in a list of one."""
+    turn = [0]
+
+    async def tick() -> None:
+        while True:
+            turn[0] += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(tick())
+    try:
+        yield turn
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest.mark.parametrize("buffer_events", [1, 1_000])
+async def test_a_crowd_that_catches_up_leaves_the_loop_to_others(buffer_events: int) -> None:
+    world = World(buffer_events=buffer_events, replay_batch_size=100)
+    world.claims(500)
+    await world.publish()
+    events: Counter[int] = Counter()
+
+    class Noting(Watcher):
+        def write(self, data: bytes) -> bool:
+            events[turn[0]] += data.count(b"event: task")
+            return super().write(data)
+
+    async with counted_turns() as turn:
+        pairs = [await world.connect(Noting(), cursor=0) for _ in range(300)]
+        await until(lambda: all(client.caught_up for client, _ in pairs), "all caught up")
+    assert all(watcher.sequences == list(range(1, 501)) for _, watcher in pairs)
+    # A piece is at most 64 kB, which is some 300 of these events.
+    assert max(events.values()) <= STEPS * 500
+
+
+async def test_the_pace_lets_a_few_go_in_each_turn_and_in_order() -> None:
+    pace, went, done = Pace(), Counter[int](), list[int]()
+
+    async def goes(number: int) -> None:
+        await pace.step()
+        went[turn[0]] += 1
+        done.append(number)
+
+    async with counted_turns() as turn:
+        tasks = [asyncio.create_task(goes(number)) for number in range(40)]
+        await turns(1)
+        tasks[20].cancel()
+        await asyncio.wait(tasks)
+    assert max(went.values()) == STEPS
+    assert done == [number for number in range(40) if number != 20]
+
+
+async def test_a_filter_that_matches_nothing_moves_the_cursor_through_the_log() -> None:
+    world = World(buffer_events=10, replay_batch_size=1_000)
+    world.claims(20_000)
+    await world.publish()
+    _, watcher = await world.connect(cursor=0, types=frozenset({"task.failed"}))
+    await until(lambda: "caught_up" in watcher.signals, "caught up")
+    assert watcher.sequences == []
+    assert watcher.last_id == 20_000
+    assert world.meter["agent.sse.replay.empty.total"] >= 19
+
+
+async def test_an_event_is_rendered_once_for_all_that_replay_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from projections.feed import entry  # noqa: PLC0415 - its function is replaced
+
+    rendered: Counter[int] = Counter()
+    render = entry.render
+
+    def counting(fact: Any) -> bytes:
+        rendered[fact.sequence] += 1
+        return render(fact)
+
+    monkeypatch.setattr(entry, "render", counting)
+    world = World(buffer_events=50, replay_batch_size=100)
+    world.claims(300)
+    await world.publish()
+    pairs = [await world.connect(cursor=number % 7) for number in range(50)]
+    await until(lambda: all(client.caught_up for client, _ in pairs), "all caught up")
+    # Once for the page that it stands in, and once for the ring.
+    assert max(rendered.values()) <= 2
+    assert sum(rendered.values()) <= 350
+
+
+async def test_large_events_bound_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "MAX_KEPT_BYTES", 1_000_000)
+    world = World(buffer_events=1)
+    large = Progress(owner="w", attempt=1, data=Raw(b'"' + b"x" * 100_000 + b'"'))
+    for _ in range(40):
+        world.write(large, "p", "a")
+    kept = Pages(world.log, 4)
+    cursor, most = 0, 0
+    while cursor < 40:
+        cursor = (await kept.after(cursor, None, 40)).last
+        most = max(most, kept._kept_bytes)
+    assert most <= 1_000_000
+    await kept.close()
