@@ -9,6 +9,7 @@ import re
 import socket
 import sys
 import time
+from itertools import pairwise
 
 CAUGHT_UP = b"event: caught_up\n"
 _ids = re.compile(rb"^id: (\d+)$", re.MULTILINE)
@@ -40,7 +41,7 @@ def main() -> None:
                 "took_s": took_s,
                 "generator_cpu": cpu / took_s,
                 "megabytes": len(text) / 1e6,
-                "increasing": all(a < b for a, b in zip(ids, ids[1:], strict=False)),
+                "increasing": all(a < b for a, b in pairwise(ids)),
                 "last": ids[-1],
             }
         )
