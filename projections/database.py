@@ -75,6 +75,8 @@ class Database:
         self._writer = writer
         self._readers = tuple(readers)
         self._writing = asyncio.Lock()
+        self.transactions = 0  # how many the writer has begun
+        self.in_transaction = False
         self._idle: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
         for reader in readers:
             self._idle.put_nowait(reader)
@@ -91,7 +93,7 @@ class Database:
         connections: list[aiosqlite.Connection] = []
         try:
             for _ in range(1 + READERS):
-                connections.append(await _connect(path, busy_timeout_s))
+                connections.append(await connect(path, busy_timeout_s))
                 if len(connections) == 1:
                     await _prepare(connections[0], path, schema)
             for reader in connections[1:]:
@@ -114,7 +116,7 @@ class Database:
         Raises DatabaseUnavailable; the same write may then be tried again.
         """
         async with self._writing:
-            with _sqlite_errors("the write"):
+            with sqlite_errors("the write"):
                 await self._write(calls, checkpoint)
 
     async def _write(self, calls: Iterable[Call], checkpoint: Checkpoint | None) -> None:
@@ -123,6 +125,8 @@ class Database:
             # Said aloud: Python begins by itself only for statements that start with INSERT and
             # the like, and some of these start with WITH.
             await writer.execute_fetchall("BEGIN IMMEDIATE")
+            self.transactions += 1
+            self.in_transaction = True
             for statement, parameters in calls:
                 await writer.executemany(statement, parameters)
             if checkpoint is not None:
@@ -134,6 +138,8 @@ class Database:
             with suppress(sqlite3.Error, ValueError):
                 await asyncio.shield(writer.rollback())
             raise
+        finally:
+            self.in_transaction = False
 
     async def read(
         self,
@@ -147,7 +153,7 @@ class Database:
 
         Raises DatabaseUnavailable, also when all readers stay busy or the query takes too long.
         """
-        with _sqlite_errors("the query"):
+        with sqlite_errors("the query"):
             async with self._reader() as reader:
                 reader.row_factory = row  # pyright: ignore[reportAttributeAccessIssue]
                 try:
@@ -185,12 +191,13 @@ def discard(path: Path) -> None:
 # -- opening ----------------------------------------------------------------------------------
 
 
-async def _connect(path: Path, busy_timeout_s: float) -> aiosqlite.Connection:
+async def connect(path: Path, busy_timeout_s: float) -> aiosqlite.Connection:
+    """A connection in autocommit mode. Raises DatabaseUnavailable."""
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise DatabaseUnavailable(
             f"SQLite {sqlite3.sqlite_version} is too old; Holdfast needs 3.33 or newer"
         )
-    with _sqlite_errors(f"opening {path}"):
+    with sqlite_errors(f"opening {path}"):
         opening = aiosqlite.connect(path, timeout=busy_timeout_s, isolation_level=None)
         thread = opening._thread  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         thread.daemon = True  # a process that fails must end, also when nobody closed this
@@ -204,7 +211,7 @@ async def _connect(path: Path, busy_timeout_s: float) -> aiosqlite.Connection:
 
 async def _prepare(connection: aiosqlite.Connection, path: Path, schema: Schema) -> None:
     """Make a new file usable, or make sure that an old one is."""
-    with _sqlite_errors(f"opening {path}"):
+    with sqlite_errors(f"opening {path}"):
         try:
             version = await _pragma(connection, "user_version")
             owner = await _pragma(connection, "application_id")
@@ -237,7 +244,7 @@ async def _pragma(connection: aiosqlite.Connection, name: str) -> int:
     return int(rows[0][0])
 
 
-class _sqlite_errors:  # noqa: N801  (reads as a phrase: with _sqlite_errors("the write"))
+class sqlite_errors:  # noqa: N801  (reads as a phrase: with sqlite_errors("the write"))
     """Turn what SQLite, its thread and its rows can raise into DatabaseUnavailable."""
 
     def __init__(self, doing: str) -> None:

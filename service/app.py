@@ -7,9 +7,8 @@ instance is worse than a restarted one.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,26 +19,27 @@ from projections.board import Board
 from projections.database import Database, DatabaseUnavailable, MustRebuild, discard
 from projections.feed import Feed
 from projections.lanes import SharingRule
+from projections.probe import DatabaseProbe
 from projections.projector import Projector
 from projections.read_models import open_read_models, restore
 from service import health
-from service.answers import Status
 from service.audit import Audit
 from service.clock import LogClock
 from service.config import Settings
 from service.core import Core
 from service.daemons.backlog_sampler import backlog_sampler
+from service.daemons.database_probe import database_probe
 from service.daemons.lease_monitor import lease_monitor
 from service.daemons.log_probe import log_probe
 from service.daemons.plan_closer import plan_closer
-from service.daemons.schedulers import Schedulers
+from service.daemons.schedulers import Daemon, Schedulers
 from service.data_folder import DataFolder
 from service.doctor.live import Doctor
 from service.door import Door
 from service.embedded import EmbeddedServer
 from service.executor import Executor
 from service.http.server import HttpServer
-from service.loops import Lag
+from service.loops import Lag, Watch
 from service.metrics import Metrics
 from service.observer import LogObserver
 from service.rebuild import READ_MODELS
@@ -94,7 +94,7 @@ async def running(
         source = await _connect(settings, nats_url, metrics, stack)
         core = await _core(settings, source, metrics, stack)
         died = asyncio.get_running_loop().create_future()
-        lag = Lag("api", metrics)
+        lag = Lag("api", "api", metrics)
         _guard(
             stack,
             died,
@@ -121,28 +121,45 @@ async def running(
         )
         doctor = _doctor(instance)
         _guard(stack, died, history=doctor.history.sample_forever())
-        await _start_roles(instance, stack)
-        core.checks += _checks(instance, source)
-        core.describe = partial(_status, instance, lag)
+        schedulers = await _start_roles(instance, stack)
+        _look_at(instance, source, schedulers, lag, stack)
         core.diagnose = doctor.report
         folder.announce(nats_url=shown_url, http_url=instance.http_url)
         yield instance
 
 
-def _status(instance: Instance, lag: Lag) -> Status:
-    schedulers, executor = instance.schedulers, instance.executor
-    return health.status_of(
-        instance.core,
+def _look_at(
+    instance: Instance,
+    source: JetStreamLog,
+    schedulers: Schedulers,
+    api: Lag,
+    stack: AsyncExitStack,
+) -> None:
+    """Let readiness, status and the watch see every part."""
+    core, executor = instance.core, instance.executor
+
+    def lags() -> list[Lag]:
+        return [api, *schedulers.lags(), *(executor.lags() if executor else ())]
+
+    core.checks += [
+        health.log_check(source, schedulers),
+        health.projector_check(core),
+        health.database_check(core, schedulers),
+        health.daemons_check(schedulers),
+        health.loops_check(lags),
+        *([health.executor_check(executor)] if executor else ()),
+    ]
+    core.describe = lambda: health.status_of(
+        core,
         version=VERSION,
         roles=instance.roles,
-        lags=[
-            lag,
-            *(thread.lag for thread in (schedulers.threads if schedulers else ())),
-            *(executor.lags() if executor else ()),
-        ],
+        lags=lags(),
         schedulers=schedulers,
         executor=executor,
     )
+    watch = Watch(lags)
+    watch.start()
+    stack.callback(watch.stop)
 
 
 def _doctor(instance: Instance) -> Doctor:
@@ -154,17 +171,6 @@ def _doctor(instance: Instance) -> Doctor:
         executor=lambda: instance.executor,
         database_path=instance.settings.data_dir / READ_MODELS,
     )
-
-
-def _checks(instance: Instance, source: JetStreamLog) -> Iterable[health.CheckNow]:
-    core = instance.core
-    yield health.log_check(source, instance.schedulers)
-    yield health.projector_check(core)
-    yield health.database_check(core)
-    if instance.schedulers:
-        yield health.daemons_check(instance.schedulers)
-    if instance.executor:
-        yield health.executor_check(instance.executor)
 
 
 async def _embedded(settings: Settings, stack: AsyncExitStack) -> EmbeddedServer | None:
@@ -315,7 +321,7 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-async def _start_roles(instance: Instance, stack: AsyncExitStack) -> None:
+async def _start_roles(instance: Instance, stack: AsyncExitStack) -> Schedulers:
     core, settings = instance.core, instance.settings
     if "api" in instance.roles:
         server = HttpServer(core)
@@ -324,14 +330,22 @@ async def _start_roles(instance: Instance, stack: AsyncExitStack) -> None:
         stack.push_async_callback(server.stop)
         stack.callback(core.feed.close)
     stack.callback(core.desk.close)
-    if "daemons" in instance.roles:
-        daemons = [lease_monitor(), plan_closer(), backlog_sampler(), log_probe()]
-        instance.schedulers = Schedulers(
-            daemons, settings.scheduling.daemon.pool_size, core.metrics
-        )
-        instance.schedulers.start(instance.door)
-        stack.push_async_callback(instance.schedulers.stop)
+    daemons = await _daemons(instance, stack)
+    schedulers = Schedulers(daemons, settings.scheduling.daemon.pool_size, core.metrics)
+    instance.schedulers = schedulers
+    schedulers.start(instance.door)
+    stack.push_async_callback(schedulers.stop)
     if "executor" in instance.roles:
         instance.executor = Executor(settings, instance.door, core.metrics, core.instance_id)
         await instance.executor.start()
         stack.push_async_callback(instance.executor.drain, DRAIN_S)
+    return schedulers
+
+
+async def _daemons(instance: Instance, stack: AsyncExitStack) -> list[Daemon]:
+    """Every instance looks after itself; those with the role ``daemons`` after the log, too."""
+    core, path = instance.core, instance.settings.data_dir / READ_MODELS
+    probe = await DatabaseProbe.open(path, core.database)
+    stack.push_async_callback(probe.close)
+    own = [backlog_sampler(), log_probe(), database_probe(probe)]
+    return [lease_monitor(), plan_closer(), *own] if "daemons" in instance.roles else own

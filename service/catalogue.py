@@ -97,7 +97,16 @@ LANE = Label("lane", ("ready", "refining"))
 # not look like one that never succeeded.
 LOOP = Label("loop", ("api", "executor", "daemon", "heartbeat"), eager=False)
 DAEMON = Label(
-    "daemon", ("lease_monitor", "plan_closer", "backlog_sampler", "log_probe"), eager=False
+    "daemon",
+    (
+        "lease_monitor",
+        "plan_closer",
+        "backlog_sampler",
+        "log_probe",
+        "database_probe",
+        "self_check",
+    ),
+    eager=False,
 )
 AUDIT_EVENTS = (
     "claim_acquired", "dispatch_submitted", "execution_started", "execution_completed",

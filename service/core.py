@@ -203,6 +203,8 @@ class Core:
 
     def readiness(self) -> list[Check]:
         """Every check of this instance; it is ready when all are ok."""
+        if not self.checks:
+            return [Check("start", ok=False, detail="the instance is still starting")]
         return [check() for check in self.checks]
 
     async def status(self) -> Status:

@@ -24,15 +24,16 @@ from service.loops import Lag
 from streams.jetstream import JetStreamLog
 
 MAX_LAG_S = 5.0
+MAX_HELD_S = 1.0  # a loop that has not come round for so long
 
 CheckNow = Callable[[], Check]
 
 
-def log_check(source: JetStreamLog, schedulers: Schedulers | None) -> CheckNow:
+def log_check(source: JetStreamLog, schedulers: Schedulers) -> CheckNow:
     """The line to the log is up and the log answered the last probe."""
 
     def check() -> Check:
-        probe = schedulers.state_of("log_probe").error if schedulers else None
+        probe = schedulers.error_of("log_probe")
         if source.connected and probe is None:
             return Check("log", ok=True, detail="connected")
         return Check("log", ok=False, detail=source.last_error or probe or "not connected")
@@ -52,23 +53,34 @@ def projector_check(core: Core) -> CheckNow:
     return check
 
 
-def database_check(core: Core) -> CheckNow:
-    """SQLite took the last flush."""
+def database_check(core: Core, schedulers: Schedulers) -> CheckNow:
+    """SQLite took the last flush, and it answered and took the last probe."""
 
     def check() -> Check:
-        error = core.projector.flush_error
+        error = schedulers.error_of("database_probe") or core.projector.flush_error
         return Check("database", ok=error is None, detail=error or "writable")
 
     return check
 
 
 def daemons_check(schedulers: Schedulers) -> CheckNow:
-    """Every daemon has succeeded lately."""
+    """Every daemon does its work."""
 
     def check() -> Check:
-        late = schedulers.late()
-        detail = "; ".join(f"{state.name}: {state.error or 'stuck'}" for state in late)
-        return Check("daemons", ok=not late, detail=detail or "all on time")
+        troubles = schedulers.troubles()
+        detail = "; ".join(f"{name}: {why}" for name, why in troubles.items())
+        return Check("daemons", ok=not troubles, detail=detail or "all on time")
+
+    return check
+
+
+def loops_check(lags: Callable[[], Iterable[Lag]]) -> CheckNow:
+    """No loop is held up. That the API's is shows by there being no answer."""
+
+    def check() -> Check:
+        held = [(lag.name, held_s) for lag in lags() if (held_s := lag.held_s) > MAX_HELD_S]
+        detail = "; ".join(f"{name} is held up for {held_s:.1f} s" for name, held_s in held)
+        return Check("loops", ok=not held, detail=detail or "all come round")
 
     return check
 
@@ -78,7 +90,7 @@ def executor_check(executor: Executor) -> CheckNow:
 
     def check() -> Check:
         alive = executor.snapshot().alive
-        return Check("executor", ok=alive, detail="alive" if alive else "its loop has ended")
+        return Check("executor", ok=alive, detail="alive" if alive else "a loop of it has ended")
 
     return check
 
@@ -89,7 +101,7 @@ def status_of(
     version: str,
     roles: Iterable[str],
     lags: Iterable[Lag],
-    schedulers: Schedulers | None,
+    schedulers: Schedulers,
     executor: Executor | None,
 ) -> Status:
     """How the instance is doing; of the log, what the last probe saw."""
@@ -106,7 +118,7 @@ def status_of(
             bytes=seen.size_bytes if seen else 0,
         ),
         projector=ProjectorStatus(sequence=projector.flushed_sequence, lag=behind),
-        loops=[LoopStatus(name=lag.label, lag_s=lag.last_s) for lag in lags],
+        loops=[LoopStatus(name=lag.name, lag_s=lag.lag_s) for lag in lags],
         daemons=[
             DaemonStatus(
                 name=state.name,
@@ -115,7 +127,7 @@ def status_of(
                 lateness_s=state.lateness_s,
                 overruns=state.overruns,
             )
-            for state in (schedulers.states if schedulers else ())
+            for state in schedulers.states
         ],
         executor=_executor_status(executor) if executor else None,
         sse=SseStatus(connections=core.feed.connections),

@@ -179,7 +179,7 @@ class Doctor:
         schedulers = self._schedulers()
         if schedulers is None:
             return ()
-        late = {state.name for state in schedulers.late()}
+        troubles = schedulers.troubles()
         now = time.time()
         return tuple(
             Daemon(
@@ -189,7 +189,7 @@ class Doctor:
                 last_success_age_s=now - state.last_success_at if state.last_success_at else None,
                 overruns=state.overruns,
                 error=state.error,
-                late=state.name in late,
+                late=state.name in troubles,
             )
             for state in schedulers.states
         )

@@ -95,7 +95,8 @@ class Executor:
     def snapshot(self) -> Snapshot:
         """How busy it is; from any thread."""
         pools = [dispatcher.pool for dispatcher in self._dispatchers]
-        alive = bool(pools) and all(each.alive for each in self._dispatchers)
+        ticking = bool(pools) and all(each.alive for each in self._dispatchers)
+        alive = ticking and self.heartbeats.alive
         return Snapshot(
             alive=alive,
             draining=self._draining,

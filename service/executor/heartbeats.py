@@ -9,6 +9,7 @@ stopped and nothing more is said, because by then another worker may soon hold t
 import asyncio
 import random
 from collections.abc import Sequence
+from concurrent.futures import Future
 from threading import Lock
 from time import monotonic
 
@@ -57,11 +58,17 @@ class Heartbeats:
         self._wake = asyncio.Event()
         self._wakes_at = 0.0
         self._sending: set[asyncio.Task[None]] = set()
+        self._running: Future[None] | None = None
 
     def start(self) -> None:
         """Begin to renew."""
         self._thread.start()
-        self._thread.spawn(self._run())
+        self._running = self._thread.spawn(self._run())
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still renews."""
+        return self._running is not None and not self._running.done()
 
     async def stop(self) -> None:
         """Renew nothing more."""

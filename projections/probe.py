@@ -1,0 +1,80 @@
+"""Asks SQLite, on a connection of its own, whether it answers and takes writes now.
+
+The write is one statement that commits by itself: the lock is held inside SQLite only, for far less
+than a millisecond, so the writer of the read models never waits for a probe. Nor does a probe wait
+for that writer: while our own transaction is under way the file takes writes, and that is known.
+"""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from time import monotonic
+from typing import Self
+
+import aiosqlite
+
+from projections.database import Database, DatabaseUnavailable, connect, sqlite_errors
+
+ANSWER_S = 1.0
+BUSY_TIMEOUT_S = 0.2
+
+# The checkpoints' table is there in every schema; nobody follows a stream of this name.
+_READ = "SELECT count(*) FROM checkpoint"
+_WRITE = "INSERT OR REPLACE INTO checkpoint(stream, sequence, epoch) VALUES ('probe', ?, '')"
+
+
+class DatabaseProbe:
+    """Made by `open`; for the loop that ``database`` belongs to."""
+
+    def __init__(self, connection: aiosqlite.Connection, database: Database) -> None:
+        self._connection = connection
+        self._database = database
+        self._asking: asyncio.Task[None] | None = None
+        self._asked_at = 0.0
+        self._count = 0
+
+    @classmethod
+    async def open(cls, path: Path, database: Database) -> Self:
+        """A probe of the file that ``database`` has open. Raises DatabaseUnavailable."""
+        connection = await connect(path, BUSY_TIMEOUT_S)
+        # Copying what was written ahead back into the file is the writer's business.
+        await connection.execute_fetchall("PRAGMA wal_autocheckpoint=0")
+        await connection.execute_fetchall("PRAGMA synchronous=NORMAL")
+        return cls(connection, database)
+
+    async def ask(self) -> None:
+        """One small read and one small write. Raises DatabaseUnavailable within ANSWER_S."""
+        if self._asking is None:
+            self._asked_at = monotonic()
+            self._asking = asyncio.create_task(self._ask())
+        # A question that hangs in the disk is not asked again before it is answered.
+        await asyncio.wait([self._asking], timeout=ANSWER_S)
+        if not self._asking.done():
+            waited_s = monotonic() - self._asked_at
+            raise DatabaseUnavailable(f"the database has not answered for {waited_s:.1f} s")
+        asked, self._asking = self._asking, None
+        await asked
+
+    async def close(self) -> None:
+        """Let go of the file."""
+        with sqlite_errors("closing"):
+            await self._connection.close()
+
+    async def _ask(self) -> None:
+        self._count += 1
+        before = self._database.transactions
+        with sqlite_errors("the probe"):
+            await self._connection.execute_fetchall(_READ)
+            try:
+                await self._connection.execute_fetchall(_WRITE, (self._count,))
+            except sqlite3.OperationalError as error:
+                if not (_is_busy(error) and self._is_ours(before)):
+                    raise
+
+    def _is_ours(self, before: int) -> bool:
+        """Whether it was our own writer that held the lock."""
+        return self._database.in_transaction or self._database.transactions != before
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
