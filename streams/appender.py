@@ -494,13 +494,10 @@ class Appender:
         async with self._settling:
             if ticket.doubtful and await self._landed(ticket):
                 return
-            started = time.monotonic()
             answer = await self._transport.publish(ticket.messages, self._try_s(ticket))
         match answer:
             case Stored(sequence):
-                size = len(ticket.messages)
-                self._observer.appended(size, size, time.monotonic() - started)
-                self._win(ticket, sequence)
+                self._win_late(ticket, sequence)
             case Refused(code, reason):
                 await self._on_refusal(ticket, code, reason)
             case Unknown(reason):
@@ -553,7 +550,7 @@ class Appender:
             raise _UnsettledError(str(error)) from error
         if found is None or found.event_id != ticket.event_id:
             return False
-        self._win(ticket, found.sequence + len(ticket.messages) - 1)
+        self._win_late(ticket, found.sequence + len(ticket.messages) - 1)
         return True
 
     def _start(self, work: Awaitable[None]) -> None:
@@ -567,6 +564,12 @@ class Appender:
         if not ticket.outcome.done():
             ticket.outcome.set_result(Appended(sequence))
         self._leave(ticket, sequence)
+
+    def _win_late(self, ticket: _Ticket, sequence: int) -> None:
+        """Win after trouble: what it took is what its caller waited, all tries together."""
+        size = len(ticket.messages)
+        self._observer.appended(size, size, time.monotonic() - ticket.came_at)
+        self._win(ticket, sequence)
 
     def _lose(self, ticket: _Ticket, actual: int | None) -> None:
         self._observer.conflicted()

@@ -364,6 +364,14 @@ async def test_what_landed_unheard_is_looked_up_and_not_sent_again(
     assert len(log.sent) == 1
 
 
+async def test_what_landed_unheard_is_counted_as_written(
+    appender: Appender, log: FakeLog, heard: Heard
+) -> None:
+    log.faults = [landed_but(log, Unknown("time-out"))]
+    await appender.append(draft("a", count=2))
+    assert (heard.facts, heard.batches, heard.failed) == (2, [2], [])
+
+
 async def test_a_slow_log_is_asked_more_and_more_patiently(log: FakeLog) -> None:
     appender = Appender(log, limits=AppenderLimits(try_s=0.1, budget_s=10))
     log.faults = [answered(Unknown("time-out"))] * 4
