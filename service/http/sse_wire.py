@@ -3,11 +3,13 @@
 An ASGI ``send`` can only wait; it can neither say how much a client has not taken yet nor cut off
 one that never will. So events are written to the transport below uvicorn's response, which stays
 in charge of its beginning and end. Between them uvicorn's answer is nothing but chunks, and every
-write here is one whole chunk.
+write here is one whole chunk. A client of HTTP/1.0 knows no chunks: its answer is the bare bytes,
+and ends with the connection.
 """
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any, cast
 
 import structlog
@@ -46,12 +48,21 @@ class _LastFrame:
 _frame = _LastFrame()
 
 
+def _bare(data: bytes) -> bytes:
+    return data
+
+
 class Wire:
     """`projections.feed.client.Sink` on the connection of one request."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._send = send
         self._transport = transport_of(receive)
+        self._frame: Callable[[bytes], bytes] = _frame
+        if scope["http_version"] < "1.1":
+            # RFC 9112, 6.1 forbids chunks here; uvicorn would announce them all the same.
+            receive.__self__.chunked_encoding = False
+            self._frame = _bare
         self._ending: asyncio.Task[None] | None = None
         host, port = scope.get("client") or ("?", 0)
         self._name = f"{host}:{port}"
@@ -74,7 +85,7 @@ class Wire:
         """See `Sink.write`."""
         if self._transport.is_closing():
             raise Gone
-        self._transport.write(_frame(data))
+        self._transport.write(self._frame(data))
         return self._transport.get_write_buffer_size() <= ROOM_BYTES
 
     async def drained(self) -> None:
@@ -88,7 +99,7 @@ class Wire:
     def end(self, last: bytes) -> None:
         """See `Sink.end`."""
         if self._ending is None and not self._transport.is_closing():
-            self._transport.write(frame(last))
+            self._transport.write(self._frame(last))
             self._ending = asyncio.create_task(self._end(), name="sse goodbye")
 
     async def _end(self) -> None:
