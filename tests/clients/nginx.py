@@ -77,11 +77,8 @@ class Nginx:
 
 def _configuration(folder: Path, site: str) -> str:
     """Debian's file; only where it keeps its state, and which sites it serves, is replaced."""
-    found = DEBIAN.read_text()
-    found = re.sub(r"^(user|pid|error_log) .*\n", "", found, flags=re.MULTILINE)
-    found = re.sub(r"^\s*(access_log|error_log) .*\n", "", found, flags=re.MULTILINE)
-    found, sites = re.subn(
-        r"^\s*include /etc/nginx/sites-enabled/.*\n", site, found, flags=re.MULTILINE
-    )
-    assert sites == 1, found
+    elsewhere = re.compile(r"^\s*(user|pid|error_log|access_log) .*\n", re.MULTILINE)
+    sites = re.compile(r"^\s*include /etc/nginx/sites-enabled/.*\n", re.MULTILINE)
+    found, replaced = sites.subn(site, elsewhere.sub("", DEBIAN.read_text()))
+    assert replaced == 1, found
     return f"error_log {folder}/error.log;\n{found}"
