@@ -1,0 +1,108 @@
+"""A headless Chromium, driven over the WebDriver protocol: pages, scripts, and what they show."""
+
+import contextlib
+import re
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import psutil
+
+from service.tether import tethered
+from tests.faults.service_process import until
+from tests.programs import program
+
+START_S = 40.0
+ANSWER_S = 60.0
+END_S = 10.0
+POLL_S = 0.02
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
+
+
+class Browser:
+    """One tab. Scripts run as function bodies: what they ``return`` comes back as JSON."""
+
+    def __init__(self) -> None:
+        self._driver = program("chromedriver")
+        self._chromium = program("chromium")
+        # Not pytest's folder: its path is too long for the sockets that Chromium keeps there.
+        self._folder = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
+
+    def __enter__(self) -> Self:
+        output = Path(self._folder.name) / "chromedriver.output"
+        with output.open("wb") as said:
+            self._process = subprocess.Popen(
+                tethered(self._driver, "--port=0"),
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+            )
+        port = until(
+            lambda: re.search(r"started successfully on port (\d+)", output.read_text()),
+            START_S,
+            "chromedriver listens",
+        )[1]
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=ANSWER_S)
+        options = {
+            "binary": self._chromium,
+            "args": [*FLAGS, f"--user-data-dir={self._folder.name}/profile"],
+        }
+        wanted = {"alwaysMatch": {"goog:chromeOptions": options}}
+        self._session = self._ask("POST", "/session", capabilities=wanted)["sessionId"]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        started = [self._process, *psutil.Process(self._process.pid).children(recursive=True)]
+        with contextlib.suppress(httpx.HTTPError, AssertionError):  # it is ended in any case
+            self._ask("DELETE", f"/session/{self._session}")
+        self._client.close()
+        for each in started[::-1]:
+            try:
+                each.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self._process.wait(END_S)
+        self._folder.cleanup()
+
+    def open(self, url: str) -> None:
+        """Load a page, and wait for it."""
+        self._tell("/url", url=url)
+
+    def reload(self) -> None:
+        """Load the page again, and wait for it; its scripts begin anew."""
+        self._tell("/refresh")
+
+    def run(self, script: str, *arguments: object) -> Any:
+        """Run a script in the page; answers what it returns."""
+        return self._tell("/execute/sync", script=script, args=list(arguments))
+
+    def until(self, script: str, what: str, within_s: float = 30.0) -> Any:
+        """The first true thing that the script returns."""
+        deadline = time.monotonic() + within_s
+        while not (answer := self.run(script)):
+            assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+            time.sleep(POLL_S)
+        return answer
+
+    def _tell(self, path: str, **content: object) -> Any:
+        return self._ask("POST", f"/session/{self._session}{path}", **content)
+
+    def _ask(self, method: str, path: str, **content: object) -> Any:
+        answer = self._client.request(method, path, json=content if method == "POST" else None)
+        value = answer.json()["value"]
+        assert answer.is_success, value
+        return value

@@ -1,0 +1,40 @@
+"""What the tests with other people's programs share: a browser, and instances as processes."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from service.core import Core
+from tests.clients.browser import Browser
+from tests.clients.nginx import free_port
+from tests.conftest import PrivateServer
+from tests.faults.service_process import ServiceProcess
+from tests.integration.sse_world import serving
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests; each opens its own page."""
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+async def core(private_nats: PrivateServer, tmp_path: Path) -> AsyncIterator[Core]:
+    """Another instance on the same log, in this process: it writes also while `service` is dead."""
+    async with serving(private_nats.url, tmp_path / "writer") as writer:
+        yield writer.core
+
+
+@pytest.fixture
+def service(private_nats: PrivateServer, tmp_path: Path) -> Iterator[ServiceProcess]:
+    """The instance that is followed: a process that a test may kill; its port stays."""
+    service = ServiceProcess(
+        tmp_path / "service",
+        nats_url=private_nats.url,
+        roles="api",
+        http__port=str(free_port()),
+    )
+    yield service.start()
+    service.stop()
