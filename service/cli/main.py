@@ -1,7 +1,8 @@
 """What can be typed: the commands, their flags, and how a mistake is told in one line.
 
 Exit codes are the same everywhere: 0 done, 1 it did not succeed, 2 it was asked wrongly (a flag, a
-file, a setting), 3 something that is needed cannot be reached or had (a server, a port, a folder).
+file, a setting), 3 something that is needed cannot be reached or had (a server, a port, a folder),
+130 ended by Ctrl-C, as shells have it. Who no longer reads the output has had enough: 0.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from service import logs
-from service.cli.client import OK, UNREACHABLE, USAGE, Instance, complain
+from service.cli.client import INTERRUPTED, OK, UNREACHABLE, USAGE, Instance, complain
 from service.config import ConfigError, Settings, load_settings
 from service.data_folder import DataFolderError
 
@@ -20,7 +21,7 @@ ROLES = ("api", "executor", "daemons")
 
 EXIT_CODES = """\
 exit codes: 0 done; 1 it did not succeed; 2 asked wrongly (flag, file, setting);
-3 something needed cannot be reached (server, port, data folder)"""
+3 something needed cannot be reached (server, port, data folder); 130 ended by Ctrl-C"""
 
 SETTINGS_HELP = """\
 Settings come from holdfast.toml (or --config FILE), then the environment
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 def parser() -> argparse.ArgumentParser:
@@ -213,8 +214,9 @@ def _add_events(commands: Commands) -> None:
         "events",
         _events,
         says="print events as they happen",
-        more="A lost connection is resumed where it broke off. Heartbeats come only if named in\n"
-        "--types. A plan's own stream ends with the plan.\n\n"
+        more="A lost connection is resumed where it broke off, for as long as it takes; that is\n"
+        "told on standard error. Heartbeats come only if named in --types.\n"
+        "A plan's own stream ends with the plan (exit code 0).\n\n"
         "examples:\n"
         "  holdfast events --plan demo\n"
         "  holdfast events --types task.failed,plan.finished\n"
@@ -230,15 +232,10 @@ def _add_events(commands: Commands) -> None:
 
 def _events(given: argparse.Namespace) -> int:
     from service.cli.events import events  # noqa: PLC0415 - see _serve
+    from service.cli.follower import Asked  # noqa: PLC0415
 
-    return events(
-        _client(given),
-        plan_id=given.plan,
-        task_id=given.task,
-        types=given.types,
-        after=given.after,
-        as_json=given.json,
-    )
+    asked = Asked(plan_id=given.plan, task_id=given.task, types=given.types, after=given.after)
+    return events(_client(given), asked, as_json=given.json)
 
 
 def _add_rebuild(commands: Commands) -> None:

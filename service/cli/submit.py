@@ -1,7 +1,6 @@
 """`holdfast submit`: posts a plan, again if the answer is lost, and follows it to its end."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +17,14 @@ from service.cli.client import (
     complain,
     complaint_of,
 )
+from service.cli.follower import Asked, Event, follow
+from service.cli.output import printable
 from service.http.plan_ids import new_plan_id
 
 TRIES = 5
 LONGEST_PAUSE_S = 5.0
 SERVER_TROUBLE = 500
-FOLLOW_TRIES = 60
+PATIENCE_S = 300.0
 
 Json = dict[str, Any]
 
@@ -53,7 +54,7 @@ def submit(file: str, instance: Instance, *, follow: bool) -> int:
         accepted: Json = answer.json()
         was = "accepted" if accepted["created"] else "was there already"
         print(f"plan {accepted['plan_id']} {was}, sequence {accepted['sequence']}", flush=True)
-        return _follow(client, instance, accepted["plan_id"]) if follow else OK
+        return _follow(instance, accepted["plan_id"]) if follow else OK
 
 
 def _plan_in(file: str) -> Json:
@@ -89,51 +90,30 @@ def _post(client: httpx.Client, plan: Json) -> httpx.Response:
 # -- follow -----------------------------------------------------------------------------------
 
 
-def _follow(client: httpx.Client, instance: Instance, plan_id: str) -> int:
+def _follow(instance: Instance, plan_id: str) -> int:
     """Print each event until the plan has ended; a lost stream is resumed where it broke off."""
-    after = 0
-    failures = 0
-    last = ""
-    while failures < FOLLOW_TRIES:
-        try:
-            for event in _events(client, plan_id, after):
-                failures = 0
-                after = event["sequence"]
-                print(_line(event), flush=True)
-                if event["type"] == "plan.finished":
-                    return _outcome(event["data"]["status"])
-        except (httpx.TransportError, _TryAgainError) as error:
-            last = str(error) or type(error).__name__
-        else:
-            last = "the stream ended"
-        failures += 1
-        tenacity.nap.sleep(min(0.1 * failures, LONGEST_PAUSE_S))
-    return complain(f"lost {instance.url}: {last}", UNREACHABLE)
+    ended: list[str] = []  # the last one counts: a plan can be retried
+
+    def show(event: Event) -> None:
+        if event["type"] == "plan.finished":
+            ended.append(event["data"]["status"])
+        print(_line(event), flush=True)
+
+    code = follow(instance, Asked(plan_id=plan_id), show, patience_s=PATIENCE_S)
+    if code != OK or not ended:
+        return code
+    print(ended[-1])
+    return OK if ended[-1] == "COMPLETED" else FAILED
 
 
-def _events(client: httpx.Client, plan_id: str, after: int) -> Iterator[Json]:
-    timeout = httpx.Timeout(60.0, connect=5.0)
-    path = f"/v1/plans/{plan_id}/events"
-    with client.stream("GET", path, params={"after": after}, timeout=timeout) as answer:
-        if not answer.is_success:
-            answer.read()
-            raise _TryAgainError(complaint_of(answer))
-        for line in answer.iter_lines():
-            if line.startswith("data:"):
-                data = msgspec.json.decode(line.removeprefix("data:"))
-                if "type" in data:  # not hello, caught_up, gap or closed
-                    yield data
-
-
-def _line(event: Json) -> str:
+def _line(event: Event) -> str:
     task_id = event["task_id"] or ""
     data = event["data"]
-    parts = [f"{name} {data[name]}" for name in ("status", "owner", "error_type") if data.get(name)]
+    parts = [
+        f"{name} {printable(data[name])}"
+        for name in ("status", "owner", "error_type")
+        if data.get(name)
+    ]
     if event["type"] == "task.claimed":
         parts.append(f"attempt {data['attempt']}")
     return f"{event['sequence']:>7}  {event['type']:<16} {task_id:<20} {', '.join(parts)}".rstrip()
-
-
-def _outcome(status: str) -> int:
-    print(status)
-    return OK if status == "COMPLETED" else FAILED

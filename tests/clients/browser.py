@@ -51,12 +51,12 @@ class Browser:
                 stdout=said,
                 stderr=subprocess.STDOUT,
             )
-        port = until(
-            lambda: re.search(r"started successfully on port (\d+)", output.read_text()),
+        ports = until(
+            lambda: re.findall(r"started successfully on port (\d+)", output.read_text()),
             START_S,
             "chromedriver listens",
-        )[1]
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=ANSWER_S)
+        )
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{ports[0]}", timeout=ANSWER_S)
         options = {
             "binary": self._chromium,
             "args": [*FLAGS, f"--user-data-dir={self._folder.name}/profile"],

@@ -36,6 +36,7 @@ class Scripted:
     def __init__(self) -> None:
         self.answers: list[Answer] = []
         self.requests: list[tuple[str, str, Any, str | None]] = []
+        self.cursors: list[str | None] = []
         scripted = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,6 +49,7 @@ class Scripted:
             def _answer(self, body: object) -> None:
                 token = self.headers.get("authorization")
                 scripted.requests.append((self.command, self.path, body, token))
+                scripted.cursors.append(self.headers.get("last-event-id"))
                 status, content, media_type = scripted.answers.pop(0)
                 self.send_response(status)
                 self.send_header("content-type", media_type)
@@ -71,8 +73,10 @@ class Scripted:
         self.answers.append((status, json.dumps(body).encode(), "application/problem+json"))
 
     def streams(self, *events: dict[str, Any]) -> None:
-        frames = [b'event: hello\ndata: {"head": 9}\n\n']
-        frames += [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
+        frames = [frame("hello", {"head": 9, "heartbeat_s": 15.0})]
+        frames += [frame(event["type"], event, event["sequence"]) for event in events]
+        if events and events[-1]["type"] == "plan.finished":
+            frames.append(frame("closed", {"reason": "plan_finished"}))
         self.answers.append((200, b"".join(frames), "text/event-stream"))
 
     def close(self) -> None:
@@ -86,6 +90,11 @@ def server() -> Iterator[Scripted]:
     scripted = Scripted()
     yield scripted
     scripted.close()
+
+
+def frame(name: str, data: dict[str, Any], sequence: int | None = None) -> bytes:
+    head = "" if sequence is None else f"id: {sequence}\n"
+    return f"{head}event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
 def event(sequence: int, kind: str, **data: object) -> dict[str, Any]:
@@ -134,7 +143,7 @@ def test_submit_follows_a_plan_to_its_end_through_a_broken_stream(
     assert main(["submit", plan_file, "--url", server.url, "--follow"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:-1]] == ["1", "2", "3", "4"]
-    assert [path.rpartition("=")[2] for _, path, _, _ in server.requests[1:]] == ["0", "2", "2"]
+    assert server.cursors[1:] == [None, "2", "2"]
 
 
 @pytest.mark.parametrize(("status", "code"), [("COMPLETED", 0), ("CANCELLED", 1), ("FAILED", 1)])
@@ -170,6 +179,70 @@ def test_a_file_that_holds_no_plan_is_exit_code_2(
         path.write_text(content)
     assert main(["submit", str(path)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+# -- events -----------------------------------------------------------------------------------
+
+
+def test_events_may_hold_what_python_takes_for_the_end_of_a_line(
+    server: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = "a\u2028b\u0085c"
+    done = event(1, "task.completed", output=odd)
+    content = frame("task.completed", done, 1).replace(b"\\u2028", "\u2028".encode())
+    content = content.replace(b"\\u0085", "\u0085".encode())
+    assert b"\\u" not in content
+    server.answers.append(
+        (200, content + frame("closed", {"reason": "plan_finished"}), "text/event-stream")
+    )
+    assert main(["events", "--plan", "p", "--json", "--url", server.url]) == 0
+    assert json.loads(capsys.readouterr().out.removesuffix("\n")) == done
+
+
+def test_what_workers_say_cannot_steer_the_terminal(
+    server: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = event(1, "task.failed", owner="w\x1b[2J", error_message="a\rb") | {"at": "now"}
+    server.streams(bad, event(2, "plan.finished", status="FAILED") | {"at": "now"})
+    assert main(["events", "--plan", "p", "--url", server.url]) == 0
+    said = capsys.readouterr().out
+    assert said.count("\n") == 2
+    assert not {"\x1b", "\r"} & set(said)
+
+
+def test_what_answers_but_is_no_holdfast_ends_the_command(
+    server: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answers.append((200, b"<html>", "text/html"))
+    assert main(["events", "--url", server.url]) == 2
+    assert "no Holdfast, it answers text/html" in capsys.readouterr().err
+
+
+def test_a_gap_is_told_and_what_follows_it_is_shown(
+    server: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gap = {"requested": 3, "first": 10, "head": 12, "reason": "expired"}
+    content = frame("hello", {"head": 12, "heartbeat_s": 15.0}) + frame("gap", gap)
+    content += frame("plan.paused", event(10, "plan.paused") | {"at": "now"}, 10)
+    content += frame("closed", {"reason": "plan_finished"})
+    server.answers.append((200, content, "text/event-stream"))
+    assert main(["events", "--after", "3", "--url", server.url]) == 0
+    told = capsys.readouterr()
+    assert "gap: the log no longer has sequences 4 to 9; going on from 10" in told.err
+    assert "plan.paused" in told.out
+    assert server.cursors == ["3"]
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, "invalid_request"), (401, "unauthorized")])
+def test_events_that_are_refused_for_good_end_the_command(
+    server: Scripted, capsys: pytest.CaptureFixture[str], status: int, code: str
+) -> None:
+    server.refuses(503, "unavailable")
+    server.refuses(status, code)
+    assert main(["events", "--url", server.url]) == 2
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "-- not connected: unavailable: because; trying again"
+    assert last == f"holdfast: {code}: because"
 
 
 # -- the rest ---------------------------------------------------------------------------------

@@ -1,0 +1,36 @@
+"""Standard output as others read it: a terminal that text must not steer, a pipe that may close."""
+
+import os
+import select
+import stat
+import sys
+import threading
+
+from service.cli.client import OK
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, without what would move a terminal's cursor or change its colours."""
+    return "".join(each if each.isprintable() else "\ufffd" for each in " ".join(text.split()))
+
+
+def leave_with_reader() -> None:
+    """From now on the process ends, with code 0, once nobody reads its output any more.
+
+    A write would tell too (see `service.cli.main.main`), but on a quiet stream the next one may be
+    hours away, and a shell waits so long for `holdfast events | head`.
+    """
+    try:
+        output = sys.stdout.fileno()
+        is_pipe = stat.S_ISFIFO(os.fstat(output).st_mode)
+    except (OSError, ValueError):  # no real file
+        return
+    if is_pipe:
+        threading.Thread(target=_watch, args=(output,), name="reader", daemon=True).start()
+
+
+def _watch(output: int) -> None:
+    closed = select.poll()
+    closed.register(output, 0)  # that the other end has gone is told unasked
+    closed.poll()
+    os._exit(OK)  # every line has been flushed when it was printed
