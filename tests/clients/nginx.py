@@ -69,6 +69,11 @@ class Nginx:
         self._process.terminate()
         self._process.wait(START_S)
 
+    @property
+    def access_log(self) -> str:
+        """Who was answered what, in Apache's format."""
+        return (self._folder / "access.log").read_text()
+
     def _answers(self) -> bool:
         assert self._process.poll() is None, (self._folder / "error.log").read_text()
         with socket.socket() as asking:

@@ -3,7 +3,7 @@
 from msgspec import Raw
 
 from service.core import Core
-from streams.plan.events import Claimed, Finished, Progress, Submitted, TaskSpec
+from streams.plan.events import Claimed, Completed, Finished, Progress, Submitted, TaskSpec
 from tests.integration.sse_world import write
 
 
@@ -29,6 +29,13 @@ class OutsidePlan:
         """``count`` more events of its task; answers the sequence of the last."""
         steps = [Progress(owner="w", attempt=1, data=Raw(b"%d" % n)) for n in range(count)]
         self._of_task = await write(self._core, self._plan_id, "a", self._of_task, *steps)
+        self.sequence = self._of_task
+        return self.sequence
+
+    async def complete(self) -> int:
+        """The last event of its task."""
+        done = Completed(owner="w", attempt=1, output=Raw(b"{}"))
+        self._of_task = await write(self._core, self._plan_id, "a", self._of_task, done)
         self.sequence = self._of_task
         return self.sequence
 

@@ -75,15 +75,13 @@ async def test_a_client_of_1_0_that_hangs_up_is_forgotten(instance: Instance) ->
             await asyncio.sleep(0.005)
 
 
-@pytest.mark.parametrize("path", ["/v1/events", "/v1/plans/p/events"])
-@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "PATCH"])
-async def test_other_methods_are_told_which_one_it_is(
-    instance: Instance, method: str, path: str
-) -> None:
+async def test_other_methods_are_told_which_one_it_is(instance: Instance) -> None:
     async with httpx.AsyncClient(base_url=instance.http_url) as client:
-        answer = await client.request(method, path)
-    assert answer.status_code == httpx.codes.METHOD_NOT_ALLOWED
-    assert "GET" in answer.headers["allow"]
-    assert answer.headers["content-type"] == "application/problem+json"
-    if method != "HEAD":
-        assert answer.json()["code"] == "method_not_allowed"
+        for path in ("/v1/events", "/v1/plans/p/events"):
+            for method in ("HEAD", "POST", "PUT", "DELETE", "PATCH"):
+                answer = await client.request(method, path)
+                assert answer.status_code == httpx.codes.METHOD_NOT_ALLOWED, method
+                assert "GET" in answer.headers["allow"]
+                assert answer.headers["content-type"] == "application/problem+json"
+                if method != "HEAD":
+                    assert answer.json()["code"] == "method_not_allowed"

@@ -75,6 +75,8 @@ class Curl:
         self.method = words[words.index("-X") + 1] if "-X" in words else "GET"
         url = next(word for word in words if word.startswith("localhost:8000"))
         self.path = url.removeprefix("localhost:8000")
+        headers = (words[place + 1] for place, word in enumerate(words) if word == "-H")
+        self.headers = dict(header.split(": ") for header in headers)
         self.body: Any = json.loads(words[words.index("-d") + 1]) if "-d" in words else None
 
 
@@ -100,7 +102,7 @@ def test_the_examples_answer_as_shown_one_after_the_other(service: ServiceProces
     with httpx.Client(base_url=service.url, timeout=40) as client:
         for curl in curls():
             if curl.path.endswith("/events"):
-                continue  # it ends with its plan: see below
+                continue  # a stream: see below
             answer = client.request(curl.method, curl.path, json=curl.body)
             assert answer.is_success, (curl.path, answer.text)
             answered.append((curl.path, answer.json()))
@@ -113,13 +115,38 @@ def test_the_examples_answer_as_shown_one_after_the_other(service: ServiceProces
         )
         until(lambda: client.get("/v1/plans/hello").json()["finished_at"], 20, "the plan ends")
         assert client.get("/v1/plans/hello").json()["status"] == "COMPLETED"
-        (events,) = (curl for curl in curls() if curl.path.endswith("/events"))
+        events = next(curl for curl in curls() if curl.path == "/v1/plans/hello/events")
         told_of = [line for line in client.get(events.path).text.splitlines() if "event: " in line]
         assert told_of[0] == "event: hello"
         assert {"event: plan.submitted", "event: task.claimed", "event: plan.finished"} <= set(
             told_of
         )
         assert client.get("/schema/openapi.json").is_success
+        resumed = next(curl for curl in curls() if curl.headers.get("Last-Event-ID"))
+        cursor = int(resumed.headers["Last-Event-ID"])
+        with client.stream("GET", resumed.path, headers=resumed.headers) as stream:
+            ids = (line for line in stream.iter_lines() if line.startswith("id: "))
+            assert next(ids) == f"id: {cursor + 1}"
+
+
+def test_its_commands_that_follow_events_are_understood_and_end_with_the_plan(
+    service: ServiceProcess,
+) -> None:
+    """After the examples above, which have ended the plan."""
+    start = ".venv/bin/python -m service "
+    commands = [
+        shlex.split(line.removeprefix(start))
+        for block in BLOCKS
+        for line in block.splitlines()
+        if line.startswith(start)
+    ]
+    assert len(commands) > 1
+    for command in commands:
+        assert parser().parse_args(command).command
+    of_plan = next(command for command in commands if "--plan" in command)
+    code, said = run_holdfast(*of_plan, "--url", service.url)
+    assert code == 0, said
+    assert "plan.finished" in said
 
 
 def test_the_kinds_in_its_table_are_what_an_instance_runs(service: ServiceProcess) -> None:
