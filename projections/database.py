@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import aiosqlite
 import msgspec
@@ -104,6 +105,27 @@ class Database:
             raise
         return cls(connections[0], connections[1:])
 
+    @classmethod
+    async def look(
+        cls, path: Path, schema: Schema, *, busy_timeout_s: float = BUSY_TIMEOUT_S
+    ) -> Self:
+        """Open a file for reading only, whoever else has it; every write is DatabaseUnavailable.
+
+        Raises DatabaseUnavailable, also for a file that is missing or of another schema.
+        """
+        connection = await connect(path, busy_timeout_s, read_only=True)
+        try:
+            with sqlite_errors(f"opening {path}"):
+                version = await _pragma(connection, "user_version")
+                owner = await _pragma(connection, "application_id")
+        except BaseException:
+            await connection.close()
+            raise
+        if owner != APPLICATION_ID or version != schema.version:
+            await connection.close()
+            raise DatabaseUnavailable(f"{path} has another schema than this version reads")
+        return cls(connection, [connection])
+
     async def close(self) -> None:
         """Let go of the file. What runs ends first; what comes later is DatabaseUnavailable."""
         for connection in (*self._readers, self._writer):
@@ -191,14 +213,19 @@ def discard(path: Path) -> None:
 # -- opening ----------------------------------------------------------------------------------
 
 
-async def connect(path: Path, busy_timeout_s: float) -> aiosqlite.Connection:
+async def connect(
+    path: Path, busy_timeout_s: float, *, read_only: bool = False
+) -> aiosqlite.Connection:
     """A connection in autocommit mode. Raises DatabaseUnavailable."""
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise DatabaseUnavailable(
             f"SQLite {sqlite3.sqlite_version} is too old; Holdfast needs 3.33 or newer"
         )
     with sqlite_errors(f"opening {path}"):
-        opening = aiosqlite.connect(path, timeout=busy_timeout_s, isolation_level=None)
+        target = f"file:{quote(str(path))}?mode=ro" if read_only else path
+        opening = aiosqlite.connect(
+            target, timeout=busy_timeout_s, isolation_level=None, uri=read_only
+        )
         thread = opening._thread  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         thread.daemon = True  # a process that fails must end, also when nobody closed this
         try:

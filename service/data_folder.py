@@ -116,6 +116,25 @@ def read_holder(data_dir: Path) -> Holder | None:
         os.close(descriptor)
 
 
+class Trace(msgspec.Struct, frozen=True):
+    """Who was last seen in a data folder (None: nobody, or gone in order), and if it is there."""
+
+    holder: Holder | None
+    held: bool
+
+
+def last_trace(data_dir: Path) -> Trace | None:
+    """What the lock file says, also of a holder that crashed; None when there is no such file."""
+    try:
+        descriptor = os.open(data_dir / LOCK_FILE, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        return Trace(_read(descriptor), held=not _locked(descriptor, 0, shared=True))
+    finally:
+        os.close(descriptor)
+
+
 def _locked(descriptor: int, patience_s: float, *, shared: bool = False) -> bool:
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     deadline = time.monotonic() + patience_s

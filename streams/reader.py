@@ -156,6 +156,11 @@ class Reader:
             await asyncio.sleep(wait_s)
         raise LogUnavailable(f"the replicas that answer do not get beyond sequence {after}")
 
+    async def page_since(self, subject: str, started: str, limit: int) -> list[Reply]:
+        """The first raw messages on ``subject`` (a filter) from a time (RFC 3339) on."""
+        question = {"start_time": started, "next_by_subj": subject, "batch": limit}
+        return (await self._page({**question, "max_bytes": PAGE_BYTES})).replies
+
     async def _scan(self, subjects: Sequence[str], after: int, limit: int) -> list[Fact | BadFact]:
         found = [await self._scan_one(subject, after, limit) for subject in subjects]
         if len(found) == 1:

@@ -65,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_submit(commands)
     _add_events(commands)
+    _add_doctor(commands)
+    _add_demo(commands)
     _add_rebuild(commands)
     _add_check_config(commands)
     return root
@@ -77,12 +79,13 @@ def _command(
     *,
     says: str,
     more: str,
+    exit_codes: str = EXIT_CODES,
 ) -> argparse.ArgumentParser:
     added = commands.add_parser(
         name,
         help=says,
         description=f"{says[0].upper()}{says[1:]}.",
-        epilog=f"{more}\n\n{EXIT_CODES}",
+        epilog=f"{more}\n\n{exit_codes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     added.set_defaults(command=run)
@@ -188,18 +191,21 @@ def _add_client_flags(command: argparse.ArgumentParser) -> None:
 
 def _client(given: argparse.Namespace) -> Instance:
     """The instance to ask, and with which token."""
-    token = None
-    if given.token_file is not None:
-        try:
-            token = given.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--token-file: {error}") from None
     url: str | None = given.url
     if url is None:
         http = load_settings(config_file=given.config).http
         host = f"[{http.host}]" if ":" in http.host else http.host
         url = f"http://{host}:{http.port}"
-    return Instance(url.rstrip("/"), token)
+    return Instance(url.rstrip("/"), _token(given))
+
+
+def _token(given: argparse.Namespace) -> str | None:
+    if given.token_file is None:
+        return None
+    try:
+        return given.token_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--token-file: {error}") from None
 
 
 def _submit(given: argparse.Namespace) -> int:
@@ -236,6 +242,74 @@ def _events(given: argparse.Namespace) -> int:
 
     asked = Asked(plan_id=given.plan, task_id=given.task, types=given.types, after=given.after)
     return events(_client(given), asked, as_json=given.json)
+
+
+DOCTOR_EXIT_CODES = """\
+exit codes: 0 healthy; 1 a warning; 2 something critical (or a wrong flag); 3 cannot tell"""
+
+
+def _add_doctor(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "doctor",
+        _doctor,
+        says="say what is wrong, how one knows, and what to do",
+        more="Asks the instance, watches its event stream break off and resume, and, when the API\n"
+        "does not answer, reads the log and SQLite itself. Changes nothing; ends within 15 s.\n"
+        "Without --url it looks at the instance of the data folder, or of http.port.\n\n"
+        "examples:\n"
+        "  holdfast doctor\n"
+        "  holdfast doctor --data-dir /var/lib/holdfast --json\n"
+        "  holdfast doctor --url https://holdfast.example --token-file token",
+        exit_codes=DOCTOR_EXIT_CODES,
+    )
+    command.add_argument("--json", action="store_true", help="the report as one JSON object")
+    command.add_argument("--url", help="the instance to ask (the data folder's)")
+    command.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="holds a bearer token, if one is needed"
+    )
+    _add_settings_flags(command)
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from service.cli.doctor import doctor  # noqa: PLC0415 - see _serve
+    from service.data_folder import last_trace  # noqa: PLC0415
+
+    settings = _settings(given)
+    trace = last_trace(settings.data_dir)
+    here = trace.holder.http_url if trace and trace.holder else ""
+    named_here = bool(given.data_dir or given.nats_url or given.config)
+    elsewhere = given.url is not None and given.url.rstrip("/") != here and not named_here
+    if given.url is None and here:
+        given.url = here
+    instance = _client(given)
+    return doctor(instance, None if elsewhere else settings, as_json=given.json)
+
+
+def _add_demo(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "demo",
+        _demo,
+        says="show a fault on real processes, and what is seen of it",
+        more="zombie: a worker process is frozen past its lease, another one finishes its task,\n"
+        "the first wakes up and writes. Its write is refused, and that shows in the answer, a\n"
+        "metric, the audit trail and the doctor's findings. Takes some ten seconds; everything\n"
+        "it starts is ended, and its folder removed. With --url it plays on a running instance,\n"
+        "in whose log its plan remains. The exit code is 0 only if all of it was seen.\n\n"
+        "example: holdfast demo zombie",
+    )
+    command.add_argument("story", choices=["zombie"], help="what to show")
+    command.add_argument("--url", default="", help="an instance to play on (one of its own)")
+    command.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="holds a bearer token, if one is needed"
+    )
+
+
+def _demo(given: argparse.Namespace) -> int:
+    from service.cli.demo import zombie  # noqa: PLC0415 - see _serve
+
+    return zombie(given.url.rstrip("/"), _token(given))
 
 
 def _add_rebuild(commands: Commands) -> None:

@@ -181,15 +181,19 @@ class Streams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Daemon(msgspec.Struct, frozen=True, kw_only=True):
-    """One daemon now; ``late`` is its scheduler's own judgement."""
+    """One daemon now.
+
+    ``trouble`` is its scheduler's own judgement of what is wrong (None: nothing); ``stuck`` when
+    it is not a failure that says why, but a tick that does not end or does not begin.
+    """
 
     name: str
     period_s: float
     lateness_s: float
     last_success_age_s: float | None
     overruns: int
-    error: str | None
-    late: bool
+    trouble: str | None
+    stuck: bool = False
 
 
 class Loop(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,7 +204,10 @@ class Loop(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """The log: whether it answers, and its extent as last seen."""
+    """The log: whether it answers, and its extent as last seen.
+
+    ``stopped_pid`` is an embedded nats-server's process that somebody has stopped (SIGSTOP).
+    """
 
     url: str
     answers: bool
@@ -209,6 +216,7 @@ class LogHealth(msgspec.Struct, frozen=True, kw_only=True):
     head: int = 0
     size_bytes: int = 0
     seen_age_s: float | None = None
+    stopped_pid: int | None = None
 
 
 class DatabaseHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,7 +249,10 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that could be gathered; ``url`` is where the API is asked ("" : nowhere)."""
+    """Everything that could be gathered; ``url`` is where the API is, or would be.
+
+    ``from_afar`` says that no instance answered: the log and SQLite were read past it.
+    """
 
     at: float
     instance: str
@@ -253,4 +264,5 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     writers: Writers | None = None
     load: Load | None = None
     streams: Streams | None = None
+    from_afar: bool = False
     why_not: str = "the API does not answer, and the log and SQLite do not have it"

@@ -39,6 +39,8 @@ WATCHED = (
     "agent.sse.push.fail.total",
     "agent.sse.resume.total",
     "agent.sse.replay.duration",
+    "agent.log.append.duration",
+    "agent.log.append.error.total",
     "agent.loop.lag",
     "agent.audit.dropped.total",
     "agent.projection.bad_event.total",

@@ -29,6 +29,7 @@ from service.doctor.evidence import (
     Writers,
 )
 from service.doctor.history import RECENT_S, History
+from service.doctor.processes import holding
 from service.doctor.refusals import refusals_in
 from service.doctor.report import Part, Report
 from service.doctor.shapes import expired_leases, waiting_kinds
@@ -154,6 +155,7 @@ class Doctor:
                 head=max(seen.head if seen else 0, core.board.sequence),
                 size_bytes=seen.size_bytes if seen else 0,
                 seen_age_s=max(core.now() - seen.at, 0.0) if seen else None,
+                stopped_pid=None if log is None or log.ok else self._stopped_nats(),
             ),
             database=DatabaseHealth(
                 path=str(self._database_path),
@@ -168,6 +170,9 @@ class Doctor:
             window=recent,
             bad_events=tuple(self.history.bad_events),
         )
+
+    def _stopped_nats(self) -> int | None:
+        return holding(self._database_path.parent).stopped_nats_pid
 
     def _loops(self) -> tuple[Loop, ...]:
         status = self._core.describe() if self._core.describe else None
@@ -188,8 +193,8 @@ class Doctor:
                 lateness_s=state.lateness_s,
                 last_success_age_s=now - state.last_success_at if state.last_success_at else None,
                 overruns=state.overruns,
-                error=state.error,
-                late=state.name in troubles,
+                trouble=troubles.get(state.name),
+                stuck=state.began_at is not None or state.error is None,
             )
             for state in schedulers.states
         )

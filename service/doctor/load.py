@@ -61,7 +61,7 @@ def _says(seen: Load, numbers: dict[str, Any]) -> str:
     if seen.capacity is not None:
         says += f", {seen.in_flight} run and {seen.queued} queue of {seen.capacity} places"
     if seen.window is None:
-        return says
+        return says if seen.ended is None else f"{says}; {seen.ended} attempts ended lately"
     return (
         f"{says}; in {seen.window.seconds:.0f} s {numbers['became_claimable']} became claimable "
         f"and {numbers['ended']} ended, {sum(numbers['rejected'].values())} dispatches rejected"

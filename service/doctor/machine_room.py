@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from service.doctor import log_writes
 from service.doctor.evidence import Daemon, Evidence, Machine
 from service.doctor.report import Examined, Finding, Severity, anchor, answered
 
@@ -21,7 +22,8 @@ def examine(evidence: Evidence) -> Examined:
     seen, url = evidence.machine, evidence.url
     numbers = _numbers(seen)
     findings = [
-        *_log(seen, url),
+        *_log(seen, "" if evidence.from_afar else url),
+        *log_writes.findings(seen, url),
         *_database(seen),
         *_daemons(seen, url),
         *_loops(seen, url),
@@ -57,7 +59,7 @@ def _numbers(seen: Machine) -> dict[str, Any]:
 def _daemon(daemon: Daemon) -> dict[str, Any]:
     age_s = daemon.last_success_age_s
     return {
-        "late": daemon.late,
+        "trouble": daemon.trouble,
         "last_success_age_s": None if age_s is None else round(age_s, 1),
         "lateness_s": round(daemon.lateness_s, 4),
         "overruns": daemon.overruns,
@@ -79,7 +81,7 @@ def _says(seen: Machine) -> str:
         f"read models at {database.sequence}" if database.error is None else "no read models",
     ]
     if seen.daemons:
-        late = sum(daemon.late for daemon in seen.daemons)
+        late = sum(daemon.trouble is not None for daemon in seen.daemons)
         parts.append(f"{len(seen.daemons)} daemons, {late} late")
     if slowest := _slowest(seen):
         parts.append(f"loop lag at most {1000 * max(slowest.values()):.1f} ms")
@@ -90,13 +92,17 @@ def _log(seen: Machine, url: str) -> list[Finding]:
     log = seen.log
     if log.answers:
         return []
-    command = f"curl -s '{url}/readyz'" if url else f"nc -z {_address(log.url)}"
+    command = f"curl -s '{url}/readyz'" if url else f"nc -vz {_address(log.url)}"
+    detail = log.detail
+    if log.stopped_pid is not None:
+        command = f"kill -CONT {log.stopped_pid}"
+        detail = f"its process {log.stopped_pid} is stopped (SIGSTOP)"
     return [
         Finding(
             code="LogUnavailable",
             question="machine_room",
             severity="critical",
-            summary=f"the log at {log.url or 'an unknown address'} does not answer: {log.detail}",
+            summary=f"the log at {log.url or 'an unknown address'} does not answer: {detail}",
             evidence=msgspec.structs.asdict(log),
             meaning="Nothing can be claimed or written (503), nothing acknowledged is lost, and "
             "leases that expire meanwhile are reclaimed afterwards. Start or wake the "
@@ -122,7 +128,7 @@ def _database(seen: Machine) -> list[Finding]:
             code="DatabaseUnavailable",
             question="machine_room",
             severity="critical",
-            summary=f"SQLite does not take what it is given: {database.error}",
+            summary=f"SQLite cannot be used: {database.error}",
             evidence=msgspec.structs.asdict(database),
             meaning="Reads are old and new plans may be refused; claims and results go on, for "
             "they need only the log. Look for who locks the file, and for a full disk.",
@@ -134,18 +140,17 @@ def _database(seen: Machine) -> list[Finding]:
 
 
 def _daemons(seen: Machine, url: str) -> list[Finding]:
-    late = [daemon for daemon in seen.daemons if daemon.late]
+    late = [daemon for daemon in seen.daemons if daemon.trouble is not None]
     if not late:
         return []
-    stuck = [daemon for daemon in late if daemon.error is None]
-    severity: Severity = "critical" if stuck else "warning"
-    told = "; ".join(f"{each.name}: {each.error or 'stuck'}" for each in late)
+    severity: Severity = "critical" if any(daemon.stuck for daemon in late) else "warning"
+    told = "; ".join(f"{each.name}: {each.trouble}" for each in late)
     return [
         Finding(
             code="DaemonLate",
             question="machine_room",
             severity=severity,
-            summary=f"daemons without a success for too long: {told}",
+            summary=f"daemons that do not do their work: {told}",
             evidence={each.name: msgspec.structs.asdict(each) for each in late},
             meaning="A stuck daemon hangs in one tick, a failing one says why; the others go on "
             "beside it. What it looks after (leases, closing plans, samples) is not looked "
@@ -208,7 +213,7 @@ def _projection(seen: Machine, numbers: dict[str, Any], url: str) -> list[Findin
 
 def _audit(seen: Machine, url: str) -> list[Finding]:
     dropped = seen.window.by("agent.audit.dropped.total") if seen.window else {}
-    if not dropped:
+    if not dropped.keys() - {"shutting_down"}:
         return []
     return [
         Finding(
@@ -220,6 +225,8 @@ def _audit(seen: Machine, url: str) -> list[Finding]:
             meaning="The AUDIT stream did not take them in time; each stands in the log lines of "
             "the logger holdfast.audit.",
             command=f"curl -s '{url}/actuator/metrics/agent.audit.dropped.total'",
+            alert="AuditDropped",
+            runbook=anchor("AuditDropped"),
         )
     ]
 
@@ -240,6 +247,8 @@ def _bad_events(seen: Machine, url: str) -> list[Finding]:
             meaning="Somebody wrote into the log by hand, or a newer Holdfast did. The fact was "
             "stepped over; nothing may be written on top of one that cannot be read.",
             command=f"curl -s '{url}/v1/audit?event=bad_event'",
+            alert="BadEvents",
+            runbook=anchor("BadEvents"),
         )
     ]
 
@@ -250,7 +259,7 @@ def _mismatch(seen: Machine) -> list[Finding]:
         return []
     return [
         Finding(
-            code="ReadModelsDiffer",
+            code="ProjectionMismatch",
             question="machine_room",
             severity="critical",
             summary=f"the self-check found {found} differences between the log and what is shown",
@@ -258,5 +267,7 @@ def _mismatch(seen: Machine) -> list[Finding]:
             meaning="A view is not what the log says. The log is right: compare it all, then "
             "rebuild the read models.",
             command="holdfast rebuild --verify",
+            alert="ProjectionMismatch",
+            runbook=anchor("ProjectionMismatch"),
         )
     ]

@@ -7,13 +7,18 @@ import msgspec
 from msgspec import Raw
 
 from projections import audit, executions
+from projections.audit import Entry
 from projections.database import Database
 from projections.executions import ClaimView
 from service.doctor.evidence import StaleWrite
+from streams.inspection import Inspection
+from streams.log import Fact
+from streams.plan.events import Claimed
 
 REFUSALS = ("claimed_update_guard_reject", "lease_renew_guard_reject")
 MOST_ENTRIES = 20  # of each kind of refusal
 MOST_TASKS = 10  # whose claims are looked up
+MOST_MESSAGES = 1_000  # of the stream
 
 Place = tuple[str, str]
 Claims = Mapping[Place, Mapping[int, ClaimView]]
@@ -36,14 +41,16 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Holding(msgspec.Struct, frozen=True):
-    """Who an entry says held or holds the lease."""
+    """Who an entry says held or holds the lease; ``sequence`` is the claim's."""
 
     owner: str | None = None
     attempt: int | None = None
+    sequence: int | None = None
     status: str | None = None
 
 
 _holding = msgspec.json.Decoder(Holding | None).decode
+_decode_entry = msgspec.json.Decoder(Entry).decode
 
 
 async def refusals_in(database: Database, since: float) -> tuple[StaleWrite, ...]:
@@ -73,6 +80,47 @@ async def refusals_in(database: Database, since: float) -> tuple[StaleWrite, ...
     return stale_writes(found, claims)
 
 
+async def refusals_on(log: Inspection, since: float) -> tuple[StaleWrite, ...]:
+    """The newest refusals in the stream AUDIT, with the log's claims. Raises LogUnavailable."""
+    found: list[Refusal] = []
+    for event in REFUSALS:
+        messages = await log.audited(event, since, MOST_MESSAGES)
+        entries = ((each, _entry(each.payload)) for each in messages[-MOST_ENTRIES:])
+        found += [
+            Refusal(
+                sequence=message.sequence,
+                at=entry.at,
+                event=entry.event,
+                plan_id=entry.plan_id,
+                task_id=entry.task_id,
+                owner=entry.owner,
+                attempt=entry.attempt,
+                expected=entry.expected,
+                actual=entry.actual,
+                detail=entry.detail,
+            )
+            for message, entry in entries
+            if entry is not None and entry.plan_id and entry.task_id
+        ]
+    claims: Claims = {place: await _claims(log, place) for place in places_of(found)}
+    return stale_writes(found, claims)
+
+
+def _entry(payload: bytes) -> Entry | None:
+    try:
+        return _decode_entry(payload)
+    except msgspec.MsgspecError:
+        return None
+
+
+async def _claims(log: Inspection, place: Place) -> dict[int, ClaimView]:
+    return {
+        fact.event.attempt: ClaimView(fact.event.attempt, fact.event.owner, fact.sequence)
+        for fact in await log.log.read(*place)
+        if isinstance(fact, Fact) and isinstance(fact.event, Claimed)
+    }
+
+
 def places_of(refusals: Iterable[Refusal]) -> list[Place]:
     """The tasks they speak of, a bounded number."""
     return list(dict.fromkeys((each.plan_id, each.task_id) for each in refusals))[:MOST_TASKS]
@@ -99,11 +147,11 @@ def _stale_write(refusal: Refusal, claims: Claims) -> StaleWrite | None:
         task_id=refusal.task_id,
         old_owner=owner,
         old_attempt=attempt,
-        old_claim_sequence=old.sequence if old else None,
+        old_claim_sequence=old.sequence if old else expected.sequence,
         # A task that has ended has no owner any more; who ended it stands in its claim.
         new_owner=actual.owner or (new.owner if new else None),
         new_attempt=actual.attempt,
-        new_claim_sequence=new.sequence if new else None,
+        new_claim_sequence=new.sequence if new else actual.sequence,
         status=actual.status,
         audit_sequence=refusal.sequence,
         detail=refusal.detail,

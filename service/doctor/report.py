@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 Severity = Literal["unknown", "warning", "critical"]
 Status = Literal["healthy", "unknown", "warning", "critical"]
@@ -129,19 +130,44 @@ def reported(
     parts: Iterable[Part] = (),
 ) -> Report:
     """The questions' answers as one report, the worst findings first."""
-    examined = list(examined)
-    findings = [finding for each in examined for finding in each.findings]
-    answers = [each.answer for each in examined]
-    status = worst(answer.status for answer in answers)
-    return Report(
-        status=status,
-        exit_code=EXIT_CODES[status],
+    blank = Report(
+        status="healthy",
+        exit_code=0,
         at=at,
         instance=instance,
         window_s=window_s,
+        findings=[],
+        answers=[],
+        parts=[],
+    )
+    return joined(blank, examined, parts)
+
+
+def joined(report: Report, told: Iterable[Examined], parts: Iterable[Part]) -> Report:
+    """The report with what was examined besides; two answers to one question become one."""
+    told = list(told)
+    answers = {answer.question: answer for answer in report.answers}
+    for answer in (each.answer for each in told):
+        known = answers.get(answer.question)
+        answers[answer.question] = answer if known is None else _both(known, answer)
+    findings = [*report.findings, *(finding for each in told for finding in each.findings)]
+    status = worst(answer.status for answer in answers.values())
+    return replace(
+        report,
+        status=status,
+        exit_code=EXIT_CODES[status],
         findings=sorted(findings, key=lambda each: -_ORDER.index(each.severity)),
-        answers=sorted(answers, key=lambda each: list(ASKED).index(each.question)),
-        parts=list(parts),
+        answers=sorted(answers.values(), key=lambda each: list(ASKED).index(each.question)),
+        parts=[*report.parts, *parts],
+    )
+
+
+def _both(one: Answer, other: Answer) -> Answer:
+    return replace(
+        one,
+        status=worst([one.status, other.status]),
+        says=f"{one.says}; {other.says}",
+        numbers={**one.numbers, **other.numbers},
     )
 
 

@@ -6,6 +6,7 @@ import msgspec
 
 from service.doctor.evidence import Evidence, StaleWrite, Writers
 from service.doctor.leases import clock
+from service.doctor.refusals import MOST_ENTRIES
 from service.doctor.report import Examined, Finding, anchor, answered, cannot_tell
 
 MOST_SHOWN = 10
@@ -57,10 +58,12 @@ def _says(seen: Writers, numbers: dict[str, Any]) -> str:
 def _stale(
     seen: Writers, stale: list[StaleWrite], numbers: dict[str, Any], url: str
 ) -> list[Finding]:
-    if not stale and (seen.entries is not None or not _refused(numbers)):
+    unexplained = _unexplained(seen, numbers)
+    if not stale and not unexplained:
         return []  # what else is refused has no second owner: its plan was cancelled, for example
     if not stale:
-        return [_finding(f"{_refused(numbers)} writes were refused", numbers, _anywhere(url))]
+        said = f"{unexplained} writes were refused, and the audit trail does not say whose"
+        return [_finding(said, numbers, _anywhere(url))]
     newest = stale[0]
     return [
         _finding(
@@ -72,6 +75,15 @@ def _stale(
             f"&task_id={newest.task_id}'",
         )
     ]
+
+
+def _unexplained(seen: Writers, numbers: dict[str, Any]) -> int:
+    """Refusals that were counted and are not among the entries, unless those are cut off."""
+    if seen.entries is None:
+        return _refused(numbers)
+    if len(seen.entries) >= MOST_ENTRIES:
+        return 0
+    return max(_refused(numbers) - len(seen.entries), 0)
 
 
 def _anywhere(url: str) -> str:

@@ -63,7 +63,7 @@ def stale(**changed: Any) -> StaleWrite:
 def daemon(**changed: Any) -> Daemon:
     well = Daemon(
         name="lease_monitor", period_s=1.0, lateness_s=0.001, last_success_age_s=0.4,
-        overruns=0, error=None, late=False,
+        overruns=0, trouble=None,
     )  # fmt: skip
     return replace(well, **changed)
 

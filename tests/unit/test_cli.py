@@ -279,7 +279,9 @@ def test_a_wrong_flag_is_exit_code_2(arguments: list[str]) -> None:
     assert ended.value.code == 2
 
 
-@pytest.mark.parametrize("command", ["serve", "submit", "events", "rebuild", "check-config"])
+@pytest.mark.parametrize(
+    "command", ["serve", "submit", "events", "doctor", "demo", "rebuild", "check-config"]
+)
 def test_every_command_has_help_with_examples_and_exit_codes(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,8 @@
 """Each finding is made on its evidence, and not on the healthy near-miss beside it."""
 
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -20,6 +22,7 @@ from tests.unit.doctor_evidence import (
     window,
 )
 
+ROOT = Path(__file__).parents[2]
 CLAIMS = "agent__task__claim__"
 
 
@@ -51,6 +54,11 @@ def load(before: int, backlog: int, claimed: float, ended: int) -> Evidence:
         backlog_before=before,
         ended=ended,
     )
+
+
+def appends(*, slow: float, total: float) -> Evidence:
+    took = {"0.1": total - slow, "0.25": total - slow, "+Inf": total}
+    return machine(agent__log__append__duration=took)
 
 
 def renewals(low: float, total: float) -> Evidence:
@@ -119,6 +127,7 @@ CASES: list[tuple[str, Severity, Evidence, Evidence]] = [
     ("StaleWriters", "warning", refused((stale(),)),
      # An owner whose plan was cancelled is told so by a refusal; nobody took its lease over.
      refused((stale(new_owner=None, new_attempt=1, status="CANCELLED"),))),
+    ("StaleWriters", "warning", refused((), count=1), refused((), count=0)),
     # Without the audit trail the counter has to do.
     ("StaleWriters", "warning", refused(None), refused(None, count=0)),
     ("DispatchRejecting", "warning", rejects("full", 1), rejects("draining", 50)),
@@ -130,14 +139,18 @@ CASES: list[tuple[str, Severity, Evidence, Evidence]] = [
      streams(agent__sse__resume__total={"complete": 9.0, "fresh": 2.0})),
     ("SseReplaySlow", "warning", replays(slow=1, total=10), replays(slow=1, total=11)),
     # Stuck in a tick is worse than failing, which says why and tries again.
-    ("DaemonLate", "critical", well("machine", daemons=(daemon(late=True),)),
-     well("machine", daemons=(daemon(error="once"),))),
-    ("DaemonLate", "warning", well("machine", daemons=(daemon(late=True, error="why"),)), WELL),
+    ("DaemonLate", "critical", well("machine", daemons=(daemon(trouble="holds", stuck=True),)),
+     well("machine", daemons=(daemon(stuck=True),))),
+    ("DaemonLate", "warning", well("machine", daemons=(daemon(trouble="why"),)), WELL),
     ("LoopLagHigh", "warning", lagging(late=5, total=100), lagging(late=4, total=100)),
     ("LoopLagHigh", "warning", well("machine", loops=(Loop(name="api", lag_s=1.2),)),
      well("machine", loops=(Loop(name="api", lag_s=0.9),))),
     ("LogUnavailable", "critical", log_is(answers=False, detail="paused"),
      log_is(detail="was away")),
+    ("LogFull", "critical", machine(agent__log__append__error__total={"full": 1.0}),
+     machine(agent__log__append__error__total={"conflict": 9.0, "full": 0.0})),
+    ("LogSlow", "warning", appends(slow=5, total=100), appends(slow=4, total=100)),
+    ("LogSlow", "warning", appends(slow=3, total=4), appends(slow=2, total=4)),
     ("DatabaseUnavailable", "critical", database_is(error="locked"), database_is(behind=3)),
     ("ProjectionLagging", "warning", database_is(lag_s=5.0), database_is(lag_s=4.9)),
     ("ProjectionLagging", "critical", database_is(lag_s=60.0), WELL),
@@ -146,7 +159,7 @@ CASES: list[tuple[str, Severity, Evidence, Evidence]] = [
     ("BadEvents", "warning", machine(agent__projection__bad_event__total=1.0), WELL),
     ("BadEvents", "warning",
      well("machine", bad_events=(BadEvent(sequence=8, reason="no such event"),)), WELL),
-    ("ReadModelsDiffer", "critical", machine(agent__projection__mismatch__total=1.0), WELL),
+    ("ProjectionMismatch", "critical", machine(agent__projection__mismatch__total=1.0), WELL),
 ]  # fmt: skip
 
 
@@ -168,6 +181,18 @@ def test_every_finding_says_what_it_means_and_what_to_run(evidence: Evidence) ->
         assert (finding.alert is None) == (finding.runbook is None)
         if finding.runbook and finding.alert:
             assert finding.runbook == f"service/ops/RUNBOOK.md#{finding.alert.lower()}"
+
+
+def test_every_alert_that_a_finding_names_exists_and_no_other_name_is_used_for_its_trouble() -> (
+    None
+):
+    rules = (ROOT / "service/ops/rules.yaml").read_text()
+    alerts = set(re.findall(r"- alert: (\w+)", rules))
+    findings = [each for _, _, sick, _ in CASES for each in found(sick).values()]
+    assert {each.alert for each in findings if each.alert} <= alerts
+    assert all(each.alert == each.code for each in findings if each.code in alerts)
+    # What only a look from outside finds is missing here.
+    assert alerts - {each.code for each in findings} == {"MetricsMissing"}
 
 
 def test_when_all_is_well_every_question_is_answered_with_its_numbers() -> None:

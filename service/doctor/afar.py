@@ -1,0 +1,280 @@
+"""Evidence from afar: read from NATS and SQLite while no instance answers; nothing is changed.
+
+Unfinished plans come from SQLite as of its checkpoint and are folded on with the tail of the log,
+in memory. Each source has its own time limit: what hangs is named, the rest is told without it.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+
+from projections.board import Board
+from projections.database import Database
+from projections.lanes import SharingRule
+from projections.read_models import SCHEMA, restore
+from service.doctor.evidence import (
+    BadEvent,
+    Claiming,
+    DatabaseHealth,
+    Evidence,
+    Leases,
+    Load,
+    LogHealth,
+    Machine,
+    StaleWrite,
+    Writers,
+)
+from service.doctor.history import KEPT_S, LAST_BAD_EVENTS
+from service.doctor.parts import Parts
+from service.doctor.refusals import refusals_in, refusals_on
+from service.doctor.shapes import expired_leases, waiting_kinds
+from streams.connection import without_password
+from streams.inspection import Inspection
+from streams.log import BadFact, Fact, LogState
+from streams.plan.events import Claimed, Completed, Failed, Released
+
+OPEN_S = 2.5
+READ_S = 2.5
+PAGE = 1_000
+MOST_FACTS = 50_000  # of the tail: further behind, the read models are too old to be folded on
+
+
+class Places(msgspec.Struct, frozen=True):
+    """Where the log and the read models are; "" and None: not known."""
+
+    nats_url: str
+    database: Path | None
+    api_url: str
+    stopped_nats_pid: int | None = None
+
+
+class Tail(msgspec.Struct):
+    """What the log's newest facts tell, besides what they do to plans."""
+
+    claimed: int = 0
+    reclaimed: int = 0
+    ended: int = 0
+    bad: list[BadEvent] = []
+    folded: int = 0
+    whole: bool = True
+
+
+class Afar:
+    """One look; `evidence` says what was seen, None when neither source could be read."""
+
+    def __init__(self, places: Places, parts: Parts) -> None:
+        self._places = places
+        self._parts = parts
+        self._state: LogState | None = None
+        self._board: Board | None = None
+        self._tail: Tail | None = None
+        self._checkpoint = 0
+
+    async def evidence(self, instance: str) -> Evidence | None:
+        """Read both sources, as far as they answer."""
+        async with AsyncExitStack() as stack:
+            log, database = await asyncio.gather(self._open_log(stack), self._open_database(stack))
+            if log is None and database is None:
+                return None
+            await self._fold(log, database)
+            entries = await self._refusals(log, database)
+        return self._told(instance, entries)
+
+    @property
+    def _now(self) -> float:
+        return self._state.at if self._state else time.time()
+
+    # -- opening ----------------------------------------------------------------------------
+
+    async def _open_log(self, stack: AsyncExitStack) -> Inspection | None:
+        url = self._places.nats_url
+        if not url:
+            self._parts.skip("log", "its address is not known: nats.url (NATS_URL) would tell")
+            return None
+
+        async def open_() -> Inspection:
+            inspection = await Inspection.open(url, timeout_s=OPEN_S)
+            stack.push_async_callback(inspection.close)
+            self._state = await inspection.state()
+            return inspection
+
+        opened = await self._parts.take("log", 2 * OPEN_S, open_)
+        return opened if isinstance(opened, Inspection) else None
+
+    async def _open_database(self, stack: AsyncExitStack) -> Database | None:
+        path = self._places.database
+        if path is None or not await asyncio.to_thread(path.exists):
+            self._parts.skip("database", f"there is no {path}" if path else "not of this machine")
+            return None
+
+        async def open_() -> Database:
+            database = await Database.look(path, SCHEMA, busy_timeout_s=1.0)
+            stack.push_async_callback(database.close)
+            checkpoint = await database.checkpoint()
+            self._checkpoint = checkpoint.sequence if checkpoint else 0
+            return database
+
+        opened = await self._parts.take("database", OPEN_S, open_)
+        return opened if isinstance(opened, Database) else None
+
+    # -- folding ----------------------------------------------------------------------------
+
+    async def _fold(self, log: Inspection | None, database: Database | None) -> None:
+        """The unfinished plans as far as they can be known."""
+        board = Board(SharingRule(), "doctor")
+
+        async def load(source: Database) -> None:
+            board.restore(await restore(source), self._checkpoint, self._now)
+
+        if database is not None:
+            loaded = await self._parts.take("plans in SQLite", READ_S, lambda: load(database))
+            if isinstance(loaded, Exception):
+                return
+        if log is not None:
+            tail = await self._parts.take("tail of the log", READ_S, lambda: self._read(log, board))
+            if isinstance(tail, Exception) or not tail.whole:
+                return
+            self._tail = tail
+        board.advance(self._now)
+        self._board = board
+
+    async def _read(self, log: Inspection, board: Board) -> Tail:
+        """Fold what is newer than the board, and count what the last minutes brought."""
+        tail, since, head = Tail(), self._now - KEPT_S, self._state.head if self._state else 0
+        if head - board.sequence > MOST_FACTS:
+            tail.whole = False
+            return tail
+        async for facts in _pages(log, max(min(board.sequence, head - 5 * PAGE), 0), head):
+            for fact in facts:
+                if fact.sequence > board.sequence:
+                    board.apply(fact, max(self._now, fact.at))
+                    tail.folded += 1
+                if fact.at >= since:
+                    _count(tail, fact)
+            await asyncio.sleep(0)
+        return tail
+
+    # -- refusals ---------------------------------------------------------------------------
+
+    async def _refusals(
+        self, log: Inspection | None, database: Database | None
+    ) -> tuple[StaleWrite, ...] | None:
+        """Refused writes: from the stream AUDIT if it answers, else as SQLite has them."""
+        since = self._now - KEPT_S
+        if log is not None:
+            found = await self._parts.take("audit", READ_S, lambda: refusals_on(log, since))
+            if not isinstance(found, Exception):
+                return found
+        if database is not None:
+            name = "audit in SQLite"
+            found = await self._parts.take(name, READ_S, lambda: refusals_in(database, since))
+            if not isinstance(found, Exception):
+                return found
+        return None
+
+    # -- telling ----------------------------------------------------------------------------
+
+    def _told(self, instance: str, entries: tuple[StaleWrite, ...] | None) -> Evidence:
+        return Evidence(
+            at=self._now,
+            instance=instance,
+            url=self._places.api_url,
+            from_afar=True,
+            window_s=KEPT_S,
+            machine=Machine(
+                log=self._log_health(),
+                database=self._database_health(),
+                bad_events=tuple(self._tail.bad[-LAST_BAD_EVENTS:]) if self._tail else (),
+            ),
+            claiming=self._claiming(),
+            leases=self._leases(),
+            writers=Writers(window=None, entries=entries),
+            load=self._load(),
+            streams=None,
+            why_not="only a running instance knows it, and none answers",
+        )
+
+    def _claiming(self) -> Claiming | None:
+        board = self._board
+        if board is None:
+            return None
+        backlog = board.backlog()
+        oldest = [since for _, since in backlog.values() if since is not None]
+        return Claiming(
+            recent=None,
+            ready=backlog["ready"][0],
+            refining=backlog["refining"][0],
+            oldest_age_s=max((self._now - since for since in oldest), default=0.0),
+            waiting=waiting_kinds(board, self._now),
+        )
+
+    def _leases(self) -> Leases | None:
+        board = self._board
+        if board is None:
+            return None
+        return Leases(
+            running=sum(plan.counts["RUNNING"] for plan in board.plans.values()),
+            expired=expired_leases(board, self._now),
+            expired_count=len(board.expired()),
+            window=None,
+            lease_s=0.0,
+        )
+
+    def _load(self) -> Load | None:
+        if self._board is None:
+            return None
+        return Load(
+            window=None,
+            backlog=self._board.claimable,
+            backlog_before=None,
+            ended=self._tail.ended if self._tail else None,
+        )
+
+    def _log_health(self) -> LogHealth:
+        part, state = self._parts.of("log"), self._state
+        return LogHealth(
+            url=without_password(self._places.nats_url),
+            answers=state is not None,
+            detail=part.detail or "connected",
+            first=state.first if state else 0,
+            head=state.head if state else 0,
+            size_bytes=state.size_bytes if state else 0,
+            stopped_pid=None if state else self._places.stopped_nats_pid,
+        )
+
+    def _database_health(self) -> DatabaseHealth:
+        part = self._parts.of("database")
+        head = self._state.head if self._state else self._checkpoint
+        return DatabaseHealth(
+            path=str(self._places.database or ""),
+            error=None if part.state == "answered" else part.detail,
+            sequence=self._checkpoint,
+            behind=max(head - self._checkpoint, 0) if part.state == "answered" else 0,
+        )
+
+
+async def _pages(log: Inspection, after: int, up_to: int) -> AsyncIterator[list[Fact | BadFact]]:
+    while after < up_to:
+        facts = await log.log.scan(after, PAGE)
+        if not facts:
+            return
+        after = facts[-1].sequence
+        yield facts
+
+
+def _count(tail: Tail, fact: Fact | BadFact) -> None:
+    if isinstance(fact, BadFact):
+        tail.bad.append(BadEvent(sequence=fact.sequence, reason=fact.reason))
+        return
+    match fact.event:
+        case Claimed(previous_owner=previous):
+            tail.claimed += 1
+            tail.reclaimed += previous is not None
+        case Completed() | Failed() | Released():
+            tail.ended += 1
+        case _:
+            pass

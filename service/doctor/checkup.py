@@ -1,0 +1,204 @@
+"""A check-up from outside: asks the API and sends a canary, or reads the log and SQLite itself.
+
+Every part has a time limit, and all of them together end within `LONGEST_S`, whatever hangs.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from projections.views import moment
+from service.catalogue import CATALOGUE
+from service.doctor import event_streams, reach
+from service.doctor.afar import Afar, Places
+from service.doctor.canary import log_witness, sing
+from service.doctor.diagnosis import diagnose
+from service.doctor.evidence import Canary
+from service.doctor.parts import Parts
+from service.doctor.processes import Holding, holding
+from service.doctor.reach import Asked
+from service.doctor.report import (
+    Examined,
+    Finding,
+    Report,
+    anchor,
+    answered,
+    cannot_tell,
+    joined,
+    reported,
+)
+from streams.inspection import Inspection
+
+LONGEST_S = 14.0
+API_S = 4.0
+CANARY_S = 6.0
+METRICS_S = 3.0
+WITNESS_S = 2.0
+FORBIDDEN = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+
+_decode_report = msgspec.json.Decoder(Report).decode
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """What is looked at; ``data_dir`` None and ``nats_url`` "" when they are another machine's."""
+
+    url: str
+    token: str | None
+    data_dir: Path | None
+    database: Path | None
+    nats_url: str
+
+    def connect(self) -> httpx.AsyncClient:
+        """A client whose requests go to the API."""
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=API_S)
+
+
+class CheckUp:
+    """One check-up. `run` answers the report; `interrupted` one of what is known so far."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._parts = Parts()
+        self._holding: Holding | None = None
+
+    async def run(self) -> Report:
+        """Look at everything."""
+        target = self._target
+        if target.data_dir is not None:
+            self._holding = await asyncio.to_thread(holding, target.data_dir)
+        async with target.connect() as client:
+            asked, report = await self._ask(client)
+            if report is None:
+                return await self._from_afar(asked)
+            canary, metrics = await asyncio.gather(self._canary(client), self._metrics(client))
+        return self._joined(report, asked, canary, metrics)
+
+    def interrupted(self) -> Report:
+        """Something would not even be cancelled: what it was, and what had been seen."""
+        names = ", ".join(self._parts.under_way) or "an unnamed part"
+        examined = cannot_tell("reach", f"{names} did not end within {LONGEST_S:g} s")
+        return reported(
+            [examined], at=moment(time.time()), instance="", window_s=None, parts=self._parts.done
+        )
+
+    # -- the API ----------------------------------------------------------------------------
+
+    async def _ask(self, client: httpx.AsyncClient) -> tuple[Asked, Report | None]:
+        began = time.monotonic()
+        answer = await self._parts.take("api", API_S + 1, lambda: client.get("/v1/ops/doctor"))
+        took_s = time.monotonic() - began
+
+        def asked(trouble: reach.Trouble | None, detail: str) -> Asked:
+            return Asked(url=self._target.url, trouble=trouble, detail=detail, took_s=took_s)
+
+        match answer:
+            case httpx.Response() if answer.is_success:
+                try:
+                    return asked(None, ""), _decode_report(answer.content)
+                except msgspec.MsgspecError as error:
+                    return asked("error", f"this is no Holdfast of our version: {error}"), None
+            case httpx.Response() if answer.status_code in FORBIDDEN:
+                return asked("forbidden", f"it answered {answer.status_code}"), None
+            case httpx.Response():
+                return asked("error", f"it answered {answer.status_code}"), None
+            case httpx.ConnectError() | httpx.ConnectTimeout():
+                return asked("refused", str(answer) or type(answer).__name__), None
+            case httpx.TimeoutException() | TimeoutError():
+                return asked("silent", f"no answer within {API_S:g} s"), None
+            case _:
+                return asked("error", str(answer) or type(answer).__name__), None
+
+    async def _canary(self, client: httpx.AsyncClient) -> Examined:
+        inspection = await self._witness()
+        witness = log_witness(inspection.log) if inspection else None
+        called = "the log" if inspection else "a second replay"
+        try:
+            sung = await self._parts.take("canary", CANARY_S, lambda: sing(client, witness, called))
+        finally:
+            if inspection is not None:
+                await inspection.close()
+        if isinstance(sung, Exception):
+            failed = self._parts.of("canary").detail
+            sung = Canary(
+                events=0,
+                first=0,
+                last=0,
+                resumed_after=0,
+                witness=called,
+                took_s=0.0,
+                failed=failed,
+            )
+        return event_streams.examine_canary(sung, self._target.url)
+
+    async def _witness(self) -> Inspection | None:
+        url = self._target.nats_url
+        if not url:
+            return None
+        opened = await self._parts.take(
+            "log", 2 * WITNESS_S, lambda: Inspection.open(url, timeout_s=WITNESS_S)
+        )
+        return opened if isinstance(opened, Inspection) else None
+
+    async def _metrics(self, client: httpx.AsyncClient) -> Examined | None:
+        answer = await self._parts.take("metrics", METRICS_S, lambda: client.get("/metrics"))
+        declared = {metric.prometheus_name.removesuffix("_total") for metric in CATALOGUE.values()}
+        if isinstance(answer, httpx.Response) and answer.is_success:
+            shown = {line.split()[2] for line in answer.text.splitlines() if line[:6] == "# TYPE"}
+            missing = sorted(declared - {name.removesuffix("_total") for name in shown})
+            if not missing:
+                return None
+            return _metrics_missing(self._target.url, f"{len(missing)} are not shown", missing)
+        detail = self._parts.of("metrics").detail or f"it answered {answer}"
+        return _metrics_missing(self._target.url, detail, [])
+
+    def _joined(
+        self, report: Report, asked: Asked, canary: Examined, metrics: Examined | None
+    ) -> Report:
+        """The instance's own report with what was seen from outside."""
+        told = [reach.examine(asked, self._holding, sources=1), canary]
+        told += [metrics] if metrics is not None else []
+        return joined(report, told, self._parts.done)
+
+    # -- without the API --------------------------------------------------------------------
+
+    async def _from_afar(self, asked: Asked) -> Report:
+        target = self._target
+        places = Places(
+            nats_url=target.nats_url,
+            database=target.database,
+            api_url=target.url,
+            stopped_nats_pid=self._holding.stopped_nats_pid if self._holding else None,
+        )
+        trace = self._holding.trace if self._holding else None
+        holder = trace.holder if trace else None
+        instance = holder.instance_id if holder else ""
+        evidence = await Afar(places, self._parts).evidence(instance)
+        parts = self._parts.done
+        sources = sum(part.state == "answered" and part.name in _SOURCES for part in parts)
+        told = reach.examine(asked, self._holding, sources=sources)
+        if evidence is None:
+            at = moment(time.time())
+            return reported([told], at=at, instance=instance, window_s=None, parts=parts)
+        return diagnose(evidence, beside=[told], parts=parts)
+
+
+_SOURCES = ("log", "database")
+
+
+def _metrics_missing(url: str, detail: str, missing: list[str]) -> Examined:
+    finding = Finding(
+        code="MetricsMissing",
+        question="machine_room",
+        severity="warning",
+        summary=f"metrics cannot be had: {detail}",
+        evidence={"missing": missing[:20]},
+        meaning="Alerts that look at them are blind, and silent.",
+        command=f"curl -s '{url}/metrics' | head",
+        alert="MetricsMissing",
+        runbook=anchor("MetricsMissing"),
+    )
+    return answered("machine_room", f"metrics: {detail}", {"missing": len(missing)}, [finding])

@@ -1,0 +1,57 @@
+"""How the log takes new facts: refused for want of room, or slowly. A part of the machine room."""
+
+from service.doctor.evidence import LogHealth, Machine, Window
+from service.doctor.report import Finding, anchor
+
+SLOW_S = 0.25
+SLOW_SHARE = 0.05
+FEWEST_SLOW = 3
+
+APPEND_ERROR = "agent.log.append.error.total"
+APPEND_DURATION = "agent.log.append.duration"
+
+
+def findings(seen: Machine, url: str) -> list[Finding]:
+    """What the window's appends say."""
+    if seen.window is None:
+        return []
+    return [*_full(seen.window, seen.log), *_slow(seen.window, url)]
+
+
+def _full(window: Window, log: LogHealth) -> list[Finding]:
+    refused = window.by(APPEND_ERROR).get("full", 0)
+    if not refused:
+        return []
+    return [
+        Finding(
+            code="LogFull",
+            question="machine_room",
+            severity="critical",
+            summary=f"the log is full: it refused {refused} facts",
+            evidence={"refused": refused, "bytes": log.size_bytes, "head": log.head},
+            meaning="The stream or its disk has no room. Nothing is dropped and everything "
+            "can be read, but nothing can be claimed or written (507) until there is room.",
+            command="nats stream info PLANS; df -h",
+            alert="LogFull",
+            runbook=anchor("LogFull"),
+        )
+    ]
+
+
+def _slow(window: Window, url: str) -> list[Finding]:
+    took = window.observed(APPEND_DURATION)
+    slow = took.above(SLOW_S)
+    if slow < max(FEWEST_SLOW, SLOW_SHARE * took.count):
+        return []
+    return [
+        Finding(
+            code="LogSlow",
+            question="machine_room",
+            severity="warning",
+            summary=f"{slow} of {took.count} appends took longer than {SLOW_S:g} s",
+            evidence={"appends": took.count, "slow": slow, "slower_than_s": SLOW_S},
+            meaning="Every claim and every result waits that long. The log's disk, its replicas or "
+            "the network to it are slow; leases with short heartbeats are at risk.",
+            command=f"curl -s '{url}/actuator/metrics/{APPEND_DURATION}'; nats rtt",
+        )
+    ]

@@ -1,0 +1,70 @@
+"""What the kernel says of processes that a data folder names: there, stopped, or gone."""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from service.data_folder import Trace, last_trace
+
+ProcessState = Literal["running", "stopped", "gone", "unknown"]
+
+_STOPPED = "Tt"
+_ENDED = "ZX"
+
+
+class Holding(msgspec.Struct, frozen=True, kw_only=True):
+    """Who has, or last had, a data folder, and how its processes are."""
+
+    data_dir: Path
+    trace: Trace | None
+    state: ProcessState
+    nats_pid: int | None
+    nats_state: ProcessState
+
+    @property
+    def pid(self) -> int | None:
+        """The instance's process."""
+        holder = self.trace.holder if self.trace else None
+        return holder.pid if holder else None
+
+    @property
+    def stopped_nats_pid(self) -> int | None:
+        """The embedded server's process, if it is stopped."""
+        return self.nats_pid if self.nats_state == "stopped" else None
+
+
+def holding(data_dir: Path) -> Holding:
+    """Look at a data folder; blocks for the time of a few small reads."""
+    trace = last_trace(data_dir)
+    holder = trace.holder if trace else None
+    nats_pid = _nats_pid(data_dir)
+    return Holding(
+        data_dir=data_dir,
+        trace=trace,
+        state=process_state(holder.pid) if holder else "unknown",
+        nats_pid=nats_pid,
+        nats_state=process_state(nats_pid) if nats_pid else "unknown",
+    )
+
+
+def process_state(pid: int) -> ProcessState:
+    """How a process is; "unknown" where there is no /proc."""
+    if not Path("/proc/self/stat").exists():
+        return "unknown"
+    try:
+        letter = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return "gone"
+    if letter in _ENDED:
+        return "gone"
+    return "stopped" if letter in _STOPPED else "running"
+
+
+def _nats_pid(data_dir: Path) -> int | None:
+    """The embedded server's process: it names a file of its own after it (nats_process.py)."""
+    for file in (data_dir / "nats").glob("nats-server_*.ports"):
+        digits = file.stem.rpartition("_")[2]
+        if digits.isdecimal():
+            return int(digits)
+    return None

@@ -1,0 +1,61 @@
+"""A look at the streams from outside: reads the log and the audit trail, makes and changes nothing.
+
+For whoever must tell what is wrong while no instance answers. Everything raises LogUnavailable.
+"""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from streams.appender import DEFAULT_LIMITS
+from streams.codec import split_headers
+from streams.connection import Connection
+from streams.jetstream import JetStreamLog
+from streams.log import LogReset, LogState, LogUnavailable
+from streams.reader import Reader, seconds_of
+from streams.subjects import AUDIT
+from streams.topology import AUDIT_STREAM
+
+
+class AuditMessage(msgspec.Struct, frozen=True):
+    """One message of the stream AUDIT; ``at`` is its stream time."""
+
+    sequence: int
+    at: float
+    payload: bytes
+
+
+class Inspection:
+    """A connection that only looks. Made by `open`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.log = JetStreamLog(connection, limits=DEFAULT_LIMITS, observer=None)
+        self._audit = Reader(connection, AUDIT_STREAM)
+
+    @classmethod
+    async def open(cls, url: str, *, timeout_s: float) -> "Inspection":
+        """Connect, and leave the streams as they are. Raises LogUnavailable."""
+        connection = await Connection.open(url, name="holdfast doctor", timeout_s=timeout_s)
+        return cls(connection)
+
+    async def state(self) -> LogState:
+        """The log's extent; a server without our log is one without a log."""
+        try:
+            return await self.log.state()
+        except LogReset as error:
+            raise LogUnavailable(str(error)) from error
+
+    async def audited(self, event: str, since: float, limit: int) -> list[AuditMessage]:
+        """The first ``limit`` audit messages of ``event`` after a time, the oldest first."""
+        started = datetime.fromtimestamp(since, UTC).isoformat().replace("+00:00", "Z")
+        replies = await self._audit.page_since(f"{AUDIT}.{event}.>", started, limit)
+        messages: list[AuditMessage] = []
+        for reply in replies:
+            headers = split_headers(reply.headers)
+            at = seconds_of(headers[b"Nats-Time-Stamp"])
+            messages.append(AuditMessage(int(headers[b"Nats-Sequence"]), at, reply.payload))
+        return messages
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        await self.log.close()

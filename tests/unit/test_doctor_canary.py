@@ -1,0 +1,99 @@
+"""The canary dies of every way in which a stream can fail to be whole, and of nothing else."""
+
+import json
+from collections.abc import Callable, Sequence
+
+import httpx
+import pytest
+
+from service.doctor.canary import Name, sing
+from service.doctor.evidence import Canary
+
+Told = Callable[[int], Sequence[int]]
+LOG = [2, 3, 5, 6, 9, 10, 11]  # what stands between were heartbeats
+TYPE = "task.progress"
+
+
+def block(name: str, data: object, sequence: int | None = None) -> str:
+    identity = "" if sequence is None else f"id: {sequence}\n"
+    return f"{identity}event: {name}\ndata: {json.dumps(data)}\n\n"
+
+
+def honest(cursor: int) -> list[int]:
+    return [sequence for sequence in LOG if sequence > cursor]
+
+
+class Stream:
+    """An API whose event stream tells what a test lets it, to whoever resumes or begins."""
+
+    def __init__(self, begins: Told = honest, resumes: Told = honest, *, gap: bool = False) -> None:
+        self.begins, self.resumes, self.gap = begins, resumes, gap
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        resumed = request.headers.get("last-event-id")
+        after = request.url.params.get("after")
+        said = block("hello", {"head": LOG[-1] if LOG else 0, "first": 1})
+        if resumed is not None or after is not None:
+            cursor = int(resumed or after or 0)
+            if self.gap and resumed is not None:
+                said += block("gap", {"requested": cursor})
+            told = (self.begins if resumed is None else self.resumes)(cursor)
+            said += "".join(block(TYPE, {"sequence": each}, each) for each in told)
+            said += block("caught_up", {"sequence": LOG[-1] if LOG else 0})
+        return httpx.Response(200, text=f": ping\n{said}")
+
+
+async def sung(stream: Stream, witnessed: Sequence[int] | None = None) -> Canary:
+    async def witness(after: int, up_to: int) -> list[Name]:
+        seen = LOG if witnessed is None else witnessed
+        return [(each, TYPE) for each in seen if after < each <= up_to]
+
+    transport = httpx.MockTransport(stream)
+    async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+        return await sing(client, witness, "the log")
+
+
+async def test_a_whole_stream_is_proved_whole() -> None:
+    canary = await sung(Stream())
+    assert canary.broken is None
+    assert (canary.events, canary.first, canary.last, canary.resumed_after) == (7, 2, 11, 5)
+
+
+async def test_an_empty_log_proves_nothing_and_breaks_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tests.unit.test_doctor_canary.LOG", [])
+    canary = await sung(Stream())
+    assert (canary.broken, canary.events) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("stream", "says"),
+    [
+        (Stream(resumes=lambda cursor: honest(cursor)[1:]), "1 events of first never came"),
+        (Stream(resumes=lambda cursor: [cursor, *honest(cursor)]), "5 came after 5"),
+        (Stream(resumes=lambda cursor: [*honest(cursor)[:1], 6, 9, 10, 11]), "6 came after 6"),
+        (Stream(resumes=lambda cursor: sorted({*honest(cursor), 8})), "1 events came that first"),
+        (Stream(begins=lambda cursor: [3, 2, *honest(cursor)[2:]]), "2 came after 3"),
+        (Stream(gap=True), "a gap was told for the cursor 5"),
+    ],
+)
+async def test_a_stream_that_is_not_whole_kills_the_canary(stream: Stream, says: str) -> None:
+    canary = await sung(stream)
+    assert canary.broken is not None
+    assert says in canary.broken
+
+
+async def test_what_both_connections_skip_is_seen_by_the_witness() -> None:
+    def skip(cursor: int) -> list[int]:
+        return [each for each in honest(cursor) if each != 9]
+
+    canary = await sung(Stream(skip, skip))
+    assert canary.broken == "1 events of the log never came; the first is (9, 'task.progress')"
+
+
+async def test_a_refused_stream_is_no_verdict() -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(503))
+    async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+        with pytest.raises(httpx.HTTPStatusError, match="503"):
+            await sing(client, None, "a second replay")
