@@ -183,9 +183,9 @@ class Afar:
             at=self._now,
             instance=instance,
             url=self._places.api_url,
-            from_afar=True,
             window_s=KEPT_S,
             machine=Machine(
+                from_afar=True,
                 log=self._log_health(),
                 database=self._database_health(),
                 bad_events=tuple(self._tail.bad[-LAST_BAD_EVENTS:]) if self._tail else (),

@@ -237,7 +237,11 @@ class BadEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine room; daemons and loops are empty when only the log and SQLite can be read."""
+    """The machine room.
+
+    ``from_afar`` says that no instance answered, and that the log and SQLite were read past it:
+    then there are no daemons and loops to be seen.
+    """
 
     log: LogHealth
     database: DatabaseHealth
@@ -246,13 +250,11 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     failing: tuple[str, ...] = ()
     window: Window | None = None
     bad_events: tuple[BadEvent, ...] = ()
+    from_afar: bool = False
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that could be gathered; ``url`` is where the API is, or would be.
-
-    ``from_afar`` says that no instance answered: the log and SQLite were read past it.
-    """
+    """Everything that could be gathered; ``url`` is where the API is, or would be."""
 
     at: float
     instance: str
@@ -264,5 +266,4 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     writers: Writers | None = None
     load: Load | None = None
     streams: Streams | None = None
-    from_afar: bool = False
     why_not: str = "the API does not answer, and the log and SQLite do not have it"

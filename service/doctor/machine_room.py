@@ -22,7 +22,7 @@ def examine(evidence: Evidence) -> Examined:
     seen, url = evidence.machine, evidence.url
     numbers = _numbers(seen)
     findings = [
-        *_log(seen, "" if evidence.from_afar else url),
+        *_log(seen, url),
         *log_writes.findings(seen, url),
         *_database(seen),
         *_daemons(seen, url),
@@ -92,7 +92,7 @@ def _log(seen: Machine, url: str) -> list[Finding]:
     log = seen.log
     if log.answers:
         return []
-    command = f"curl -s '{url}/readyz'" if url else f"nc -vz {_address(log.url)}"
+    command = f"curl -s '{url}/readyz'" if not seen.from_afar else f"nc -vz {_address(log.url)}"
     detail = log.detail
     if log.stopped_pid is not None:
         command = f"kill -CONT {log.stopped_pid}"
