@@ -36,14 +36,14 @@ CREATE INDEX executions_by_error ON executions(error_type) WHERE error_type IS N
 CREATE INDEX executions_by_model ON executions(model_name) WHERE model_name IS NOT NULL;
 """
 
-_NAMES = (
+NAMES = (
     "fencing_token", "task_ordinal", "attempt", "owner", "status", "claimed_at", "started_at",
     "finished_at", "sequence", "model_name", "token_usage", "error_type", "error_message",
 )  # fmt: skip
-COLUMNS = ", ".join(f"e.{name}" for name in _NAMES)
-WIDTH = len(_NAMES)
+COLUMNS = ", ".join(f"e.{name}" for name in NAMES)
+WIDTH = len(NAMES)
 
-UPSERT = bulk.insert("executions", _NAMES)
+UPSERT = bulk.insert("executions", NAMES)
 
 _encode = msgspec.json.Encoder().encode
 _decode_usage = msgspec.json.Decoder(TokenUsage).decode

@@ -88,6 +88,14 @@ def _compare(left: sqlite3.Connection, right: sqlite3.Connection, limit: int) ->
     return Comparison(compared, differences)
 
 
+def differences_between(
+    table: str, columns: list[str], key_width: int, live: Iterator[Row], rebuilt: Iterator[Row]
+) -> Iterator[Difference]:
+    """What differs between rows in key order whose columns, key first, are ``columns``."""
+    for pair in _side_by_side(live, rebuilt, key_width):
+        yield from _differences(table, columns, key_width, *pair)
+
+
 def _rows(
     connection: sqlite3.Connection, table: str, key: tuple[str, ...]
 ) -> tuple[list[str], Iterator[Row]]:

@@ -19,6 +19,7 @@ from projections.board import Board
 from projections.database import Database, DatabaseUnavailable, MustRebuild, discard
 from projections.feed import Feed
 from projections.lanes import SharingRule
+from projections.plan_rows import PlanFile
 from projections.probe import DatabaseProbe
 from projections.projector import Projector
 from projections.read_models import open_read_models, restore
@@ -33,6 +34,7 @@ from service.daemons.lease_monitor import lease_monitor
 from service.daemons.log_probe import log_probe
 from service.daemons.plan_closer import plan_closer
 from service.daemons.schedulers import Daemon, Schedulers
+from service.daemons.self_check import self_check
 from service.data_folder import DataFolder
 from service.doctor.live import Doctor
 from service.door import Door
@@ -347,5 +349,5 @@ async def _daemons(instance: Instance, stack: AsyncExitStack) -> list[Daemon]:
     core, path = instance.core, instance.settings.data_dir / READ_MODELS
     probe = await DatabaseProbe.open(path, core.database)
     stack.push_async_callback(probe.close)
-    own = [backlog_sampler(), log_probe(), database_probe(probe)]
+    own = [backlog_sampler(), log_probe(), database_probe(probe), self_check(PlanFile(path))]
     return [lease_monitor(), plan_closer(), *own] if "daemons" in instance.roles else own

@@ -1,0 +1,237 @@
+"""Folds random plans anew from the log and compares them with the board and with SQLite's rows.
+
+A comparison is exact however busy the plan is: the board's and the file's rows are taken each with
+the sequence that they stand for, and the log is folded to just there. A plan of many facts is
+folded over several ticks, so a tick's work is bounded. What differs is counted and logged; it does
+not make the instance unready, because every instance may have folded the same way.
+"""
+
+import asyncio
+import random
+import time
+
+import structlog
+
+from projections.database import DatabaseUnavailable
+from projections.plan_rows import PlanFile, Rows, Seen, compare_rows, rows_of
+from projections.verify import Difference
+from service.core import Core
+from service.daemons.schedulers import Daemon
+from service.door import Door
+from streams.log import BadFact, Fact, LogUnavailable
+from streams.plan.events import Submitted
+from streams.plan.evolve import begin, evolve, mark_unreadable
+from streams.plan.state import Plan
+from streams.subjects import split_subject
+
+PERIOD_S = 5.0
+BUDGET_S = 0.15  # of this thread's time per tick
+PAGE = 250
+SLICE = 64
+ANSWER_S = 1.0
+LARGEST_ON_BOARD = 1_000  # tasks: the rows of more would hold the API loop for too long
+CHATTER_S = 23 * 3600  # heartbeats of older plans may have left the log
+MAX_LINES = 20
+
+log = structlog.get_logger("holdfast.self_check")
+
+
+class _OnBoard:
+    """A plan's rows as the board has it, and the sequence that they stand for."""
+
+    def __init__(self, core: Core, plan_id: str) -> None:
+        plan = core.board.knows(plan_id)
+        fits = plan is not None and len(plan.tasks) <= LARGEST_ON_BOARD
+        self.seen = Seen(core.board.sequence, rows_of(plan, ended=False)) if plan and fits else None
+
+
+class Examination:
+    """One plan being folded from the log, as far as it has come."""
+
+    def __init__(self, plan_id: str, file: PlanFile) -> None:
+        self.plan_id = plan_id
+        self.differences: list[tuple[str, int, Difference]] = []
+        self.is_over = False
+        self._file = file
+        self._plan: Plan | None = None
+        self._read_to = 0
+        self._ahead: list[Fact | BadFact] = []
+        self._spent_at = 0.0
+
+    async def go_on(self, door: Door) -> None:
+        """Fold on, up to the budget; at the end compare. Raises LogUnavailable and the like."""
+        self._spent_at = time.thread_time() + BUDGET_S
+        while True:
+            page, flushed = await self._page(door)
+            # Not beyond what SQLite has: its rows are to be met, and the board is ahead of them.
+            due = [fact for fact in page if fact.sequence <= flushed]
+            self._ahead = page[len(due) :]
+            await self._fold(due)
+            if self._plan is None:
+                self.is_over = True  # not in SQLite yet, or a plan that the board ignores, too
+                return
+            if self._ahead or len(page) < PAGE // 2:
+                await self._compare(door, self._plan)
+                self.is_over = True
+                return
+            if time.thread_time() > self._spent_at:
+                return
+
+    async def _page(self, door: Door) -> tuple[list[Fact | BadFact], int]:
+        """The plan's next facts, and up to where SQLite had all facts before they were read."""
+        after = self._read_to
+
+        async def scan(core: Core) -> tuple[list[Fact | BadFact], int]:
+            flushed, facts = core.projector.flushed_sequence, list[Fact | BadFact]()
+            start = after
+            if after == 0:
+                first = await core.log.first_of(self.plan_id)
+                if first is None:
+                    return [], flushed
+                facts, start = [first], first.sequence
+            return [*facts, *await core.log.scan(start, PAGE, self.plan_id)], flushed
+
+        async with asyncio.timeout(ANSWER_S):
+            page, flushed = await door.call(scan)
+        self._read_to = page[-1].sequence if page else after
+        return page, flushed
+
+    async def _fold(self, facts: list[Fact | BadFact]) -> None:
+        for start in range(0, len(facts), SLICE):
+            for fact in facts[start : start + SLICE]:
+                self._take(fact)
+            await asyncio.sleep(0)
+
+    def _take(self, fact: Fact | BadFact) -> None:
+        plan = self._plan
+        if plan is None:
+            if isinstance(fact, Fact) and isinstance(fact.event, Submitted):
+                self._plan = _begun(fact, fact.event)
+        elif isinstance(fact, Fact):
+            evolve(plan, fact.task_id, fact.event, sequence=fact.sequence, at=fact.at)
+        elif subject := split_subject(fact.subject):
+            mark_unreadable(plan, subject[1], sequence=fact.sequence)
+
+    async def _fold_to(self, door: Door, sequence: int) -> None:
+        while True:
+            due = [fact for fact in self._ahead if fact.sequence <= sequence]
+            self._ahead = self._ahead[len(due) :]
+            await self._fold(due)
+            if self._ahead:
+                return
+            self._ahead, _ = await self._page(door)
+            if not self._ahead:
+                return
+
+    async def _compare(self, door: Door, plan: Plan) -> None:
+        async def look(core: Core) -> tuple[Seen | None, float]:
+            return _OnBoard(core, self.plan_id).seen, core.now()
+
+        board, now = await door.call(look)
+        await asyncio.sleep(0)
+        file = self._file.read(plan.first_sequence)
+        places = [("board", board)] if board is not None else []
+        if file.sequence >= plan.first_sequence:
+            places.append(("database", file))
+        for place, seen in sorted(places, key=lambda each: each[1].sequence):
+            await self._fold_to(door, seen.sequence)
+            await asyncio.sleep(0)
+            folded = rows_of(plan, ended=place == "database")
+            found = _told(seen.rows, folded, is_old=now - plan.created_at > CHATTER_S)
+            self.differences += [(place, seen.sequence, each) for each in found]
+
+
+def _begun(fact: Fact, event: Submitted) -> Plan | None:
+    traceparent = fact.origin.traceparent
+    try:
+        return begin(
+            fact.plan_id, event, sequence=fact.sequence, at=fact.at, traceparent=traceparent
+        )
+    except KeyError:
+        return None
+
+
+def _told(live: Rows, folded: Rows, *, is_old: bool) -> list[Difference]:
+    """What differs, but for tasks whose last heartbeat has left the log by its age."""
+    found = list(compare_rows(live, folded))
+    if not is_old:
+        return found
+    gone = {
+        each.key
+        for each in found
+        if each.table == "tasks"
+        and each.column == "subject_sequence"
+        and each.live is not None
+        and each.rebuilt is not None
+        and int(each.live) > int(each.rebuilt)
+    }
+    return [each for each in found if each.table != "tasks" or each.key not in gone]
+
+
+class SelfCheck:
+    """Examines one plan after the other: one on the board, then any, and so on."""
+
+    def __init__(self, file: PlanFile) -> None:
+        self._file = file
+        self._current: Examination | None = None
+        self._count = 0
+
+    async def step(self, door: Door) -> None:
+        """Go on with the plan under examination, or begin with another."""
+        # Taken out while it is worked on: a tick that is left behind cannot share it.
+        current, self._current = self._current, None
+        try:
+            current = current or await self._begin(door)
+            if current is None:
+                return
+            await current.go_on(door)
+        except (LogUnavailable, DatabaseUnavailable, TimeoutError) as error:
+            # Their own checks tell it; what cannot be read is not compared.
+            log.info("self_check_put_off", error=str(error))
+            return
+        if current.is_over:
+            await self._report(door, current)
+        else:
+            self._current = current
+
+    async def _begin(self, door: Door) -> Examination | None:
+        self._count += 1
+        dice = random.random()  # noqa: S311 - a sample, no secret
+
+        async def choose(core: Core) -> tuple[str | None, int]:
+            plans = core.board.plans
+            chosen = None
+            if plans and self._count % 2:
+                place = int(dice * len(plans))
+                chosen = next(name for n, name in enumerate(plans) if n == place)
+            return chosen, int(dice * core.projector.flushed_sequence)
+
+        plan_id, sequence = await door.call(choose)
+        plan_id = plan_id or self._file.one_from(sequence)
+        return None if plan_id is None else Examination(plan_id, self._file)
+
+    async def _report(self, door: Door, examined: Examination) -> None:
+        for place, sequence, each in examined.differences[:MAX_LINES]:
+            log.error(
+                "projection_mismatch",
+                plan_id=examined.plan_id,
+                sequence=sequence,
+                where=place,
+                table=each.table,
+                key=each.key,
+                field=each.column,
+                live=each.live,
+                folded=each.rebuilt,
+            )
+        count = len(examined.differences)
+
+        async def note(core: Core) -> None:
+            core.metrics.count("agent.projection.mismatch.total", count)
+
+        if count:
+            await door.call(note)
+
+
+def self_check(file: PlanFile, period_s: float = PERIOD_S) -> Daemon:
+    """Examines a plan every few seconds."""
+    return Daemon(name="self_check", period_s=period_s, step=SelfCheck(file).step, stuck_s=5.0)
