@@ -45,6 +45,7 @@ from service.loops import Lag, Watch
 from service.metrics import Metrics
 from service.observer import LogObserver
 from service.rebuild import READ_MODELS
+from service.spans import Recorder
 from streams.connection import without_password
 from streams.jetstream import JetStreamLog
 from streams.log import LogState, LogUnavailable
@@ -89,12 +90,13 @@ async def running(
         folder = stack.enter_context(
             DataFolder.acquire(settings.data_dir, settings.executor.instance_id)
         )
+        spans = _spans(settings, stack)
         embedded = await _embedded(settings, stack)
         nats_url = embedded.url if embedded else settings.nats.url
         shown_url = without_password(nats_url)
         folder.announce(nats_url=shown_url)
         source = await _connect(settings, nats_url, metrics, stack)
-        core = await _core(settings, source, metrics, stack)
+        core = await _core(settings, source, metrics, spans, stack)
         died = asyncio.get_running_loop().create_future()
         lag = Lag("api", "api", metrics)
         _guard(
@@ -205,8 +207,24 @@ async def _connect(
     return source
 
 
+def _spans(settings: Settings, stack: AsyncExitStack) -> Recorder | None:
+    """Where spans go; without an endpoint nowhere, and OpenTelemetry is not even imported."""
+    endpoint = settings.observability.otlp_endpoint
+    if not endpoint:
+        return None
+    from service.otlp import OtlpRecorder  # noqa: PLC0415 - see above
+
+    recorder = OtlpRecorder(endpoint, settings.executor.instance_id, VERSION)
+    stack.push_async_callback(recorder.close)
+    return recorder
+
+
 async def _core(
-    settings: Settings, source: JetStreamLog, metrics: Metrics, stack: AsyncExitStack
+    settings: Settings,
+    source: JetStreamLog,
+    metrics: Metrics,
+    spans: Recorder | None,
+    stack: AsyncExitStack,
 ) -> Core:
     state = await source.state()
     clock = LogClock()
@@ -229,6 +247,7 @@ async def _core(
         metrics=metrics,
         clock=clock,
         audit=_audit(settings, source, metrics, clock, stack),
+        spans=spans,
     )
 
 
@@ -338,7 +357,9 @@ async def _start_roles(instance: Instance, stack: AsyncExitStack) -> Schedulers:
     schedulers.start(instance.door)
     stack.push_async_callback(schedulers.stop)
     if "executor" in instance.roles:
-        instance.executor = Executor(settings, instance.door, core.metrics, core.instance_id)
+        instance.executor = Executor(
+            settings, instance.door, core.metrics, core.instance_id, core.spans
+        )
         await instance.executor.start()
         stack.push_async_callback(instance.executor.drain, DRAIN_S)
     return schedulers

@@ -30,6 +30,9 @@ ENVIRONMENT_PREFIX = "HOLDFAST_"
 # Variables that begin like settings and are none: they choose the log's look and steer the tests.
 RESERVED_VARIABLES = re.compile(r"HOLDFAST_(LOG|FAULTS|TEST_\w+)")
 
+OTLP_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"  # OpenTelemetry's own name for it
+OTLP_KEY = "observability.otlp_endpoint"
+
 MAX_LEASE_S = 12 * 3600  # heartbeats stay in the log for 24 h, which must outlive any lease
 
 _QUOTE = reprlib.Repr()
@@ -117,10 +120,11 @@ class SseSettings(Struct, frozen=True):
 
 
 class ObservabilitySettings(Struct, frozen=True):
-    """What is written to the audit trail beside the log."""
+    """What is written to the audit trail, and where spans go (OTLP over HTTP; empty: nowhere)."""
 
     audit_log_enabled: bool = True
     audit_success_log_enabled: bool = False
+    otlp_endpoint: Text = ""
 
 
 class SampleSettings(Struct, frozen=True):
@@ -277,6 +281,8 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[Setting]:
             yield Setting(key, value, f"environment {variable}")
     if environment.get("NATS_URL"):
         yield Setting("nats.url", environment["NATS_URL"], "environment NATS_URL")
+    if environment.get(OTLP_VARIABLE) and variable_name(OTLP_KEY) not in environment:
+        yield Setting(OTLP_KEY, environment[OTLP_VARIABLE], f"environment {OTLP_VARIABLE}")
 
 
 def _from_flags(flags: Mapping[str, object]) -> Iterator[Setting]:
@@ -407,6 +413,9 @@ def _check_together(settings: Settings) -> None:
         raise refuse("nats.url", "must be nats://host:port (or tls, ws, wss), several by commas")
     if settings.nats.replicas > 1 and not settings.nats.url:
         raise refuse("nats.replicas", "must be 1 for the embedded server; a cluster needs nats.url")
+    endpoint = settings.observability.otlp_endpoint
+    if endpoint and not _is_web_url(endpoint):
+        raise refuse(OTLP_KEY, "must be http://host:port or https://…, a collector's base URL")
     tokens_file = settings.auth.tokens_file
     if tokens_file is not None and not tokens_file.is_file():
         raise refuse("auth.tokens_file", "must name a file that exists")
@@ -418,12 +427,20 @@ def _check_together(settings: Settings) -> None:
 
 
 def _is_server_url(url: str) -> bool:
+    return _is_url(url, {"nats", "tls", "ws", "wss"})
+
+
+def _is_web_url(url: str) -> bool:
+    return _is_url(url, {"http", "https"})
+
+
+def _is_url(url: str, schemes: set[str]) -> bool:
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         return False
-    return parts.scheme in {"nats", "tls", "ws", "wss"} and bool(parts.hostname) and port != 0
+    return parts.scheme in schemes and bool(parts.hostname) and port != 0
 
 
 def _is_loopback(host: str) -> bool:

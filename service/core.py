@@ -34,6 +34,7 @@ from service.clock import LogClock
 from service.config import Settings
 from service.doctor.report import Report
 from service.metrics import Metrics
+from service.spans import Recorder, Span, child_of
 from service.tally import Tally
 from streams import decider
 from streams.decider import Accepted, Contention, Outcome
@@ -43,7 +44,7 @@ from streams.plan.commands import OwnerCommand
 from streams.plan.decide import Duplicate, GuardReject
 from streams.plan.events import Submitted
 from streams.plan.state import Plan
-from streams.traceparent import new_traceparent, of_attempt
+from streams.traceparent import new_traceparent, of_attempt, span_id_of
 
 READ_WAIT_S = 5.0  # how long an explicit min_sequence is waited for (API.md)
 READ_OWN_WRITES_S = 2.0  # how long any other read waits before it answers with what there is
@@ -67,6 +68,7 @@ class Core:
         metrics: Metrics,
         clock: LogClock,
         audit: Audit,
+        spans: Recorder | None = None,
     ) -> None:
         self.settings = settings
         self.log = log
@@ -77,9 +79,10 @@ class Core:
         self.metrics = metrics
         self.clock = clock
         self.audit = audit
+        self.spans = spans
         self.instance_id = settings.executor.instance_id
         self.desk = ClaimDesk(self, self, settings.executor.poll_interval_s)
-        self._tally = Tally(metrics, board, self.instance_id)
+        self._tally = Tally(metrics, board, self.instance_id, spans)
         self.checks: list[Callable[[], Check]] = []
         self.describe: Callable[[], Status] | None = None
         self.diagnose: Callable[[], Awaitable[Report]] | None = None
@@ -119,7 +122,10 @@ class Core:
                 "the read models are too far behind to take new plans; the database refuses "
                 f"writes: {self.projector.flush_error}"
             )
+        began_at = self.now()
         outcome = await self._transact(commands.Submit(plan_id=plan_id, plan=plan), origin)
+        if self.spans is not None and origin.traceparent:
+            self.spans.ended(_submit_span(plan_id, plan, origin, began_at, self.now()))
         match outcome:
             case Accepted(sequence):
                 return Submission(plan_id=plan_id, sequence=sequence, created=True)
@@ -297,6 +303,20 @@ class Core:
             log.warning("plan_not_closed", plan_id=plan_id, error=str(error))
         finally:
             del self._closing[plan_id]
+
+
+def _submit_span(
+    plan_id: str, plan: Submitted, origin: Origin, began_at: float, ended_at: float
+) -> Span:
+    return Span(
+        name="submit plan",
+        kind="internal",
+        traceparent=child_of(origin.traceparent),
+        parent_id=span_id_of(origin.traceparent),
+        began_at=began_at,
+        ended_at=ended_at,
+        attributes={"holdfast.plan_id": plan_id, "holdfast.tasks": len(plan.tasks)},
+    )
 
 
 def _refused(outcome: Outcome) -> Refused:

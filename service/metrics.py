@@ -78,21 +78,25 @@ class Metrics:
             for labels in _eager(metric):
                 series[labels] = self._child(name, dict(labels))
 
-    def count(self, name: str, amount: float = 1, **labels: str) -> None:
-        """Add ``amount`` (not negative) to a counter."""
+    def count(
+        self, name: str, amount: float = 1, *, trace_id: str | None = None, **labels: str
+    ) -> None:
+        """Add ``amount`` (not negative) to a counter; ``trace_id`` becomes its exemplar."""
         try:
             series = self._series["counter"][name][tuple(labels.items())]
         except KeyError:
             series = self._find("counter", name, labels)
-        series.inc(amount)
+        series.inc(amount, None if trace_id is None else {"trace_id": trace_id})
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
-        """Put ``value`` into a histogram."""
+    def observe(
+        self, name: str, value: float, *, trace_id: str | None = None, **labels: str
+    ) -> None:
+        """Put ``value`` into a histogram; ``trace_id`` becomes its bucket's exemplar."""
         try:
             series = self._series["histogram"][name][tuple(labels.items())]
         except KeyError:
             series = self._find("histogram", name, labels)
-        series.observe(value)
+        series.observe(value, None if trace_id is None else {"trace_id": trace_id})
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """Let a gauge show ``value``."""

@@ -8,6 +8,7 @@ after a restart counts nothing a second time, for the new process has another id
 from projections.board import Board
 from service.answers import Contended
 from service.metrics import Metrics
+from service.spans import Recorder, Span
 from streams.log import BadFact, Fact, LogFull, LogUnavailable, TooLarge
 from streams.plan.commands import (
     Complete,
@@ -28,6 +29,7 @@ from streams.plan.events import (
     TokenUsage,
 )
 from streams.plan.state import TIMEOUT, Execution, Plan, Task
+from streams.traceparent import of_attempt, span_id_of, trace_id_of
 
 OPERATIONS: dict[type[OwnerCommand], str] = {
     Start: "start",
@@ -50,8 +52,11 @@ _KINDS: dict[type, str] = {
 class Tally:
     """Turns facts and owners' answers into metrics."""
 
-    def __init__(self, metrics: Metrics, board: Board, instance_id: str) -> None:
+    def __init__(
+        self, metrics: Metrics, board: Board, instance_id: str, spans: Recorder | None = None
+    ) -> None:
         self._metrics = metrics
+        self._spans = spans
         self._board = board
         self._instance_id = instance_id
 
@@ -70,11 +75,15 @@ class Tally:
 
     def owner_write_refused(self, command: OwnerCommand) -> None:
         """A stale owner was turned away."""
+        plan = self._board.knows(command.plan_id)
+        trace_id = None if plan is None else trace_id_of(plan.traceparent)
         if isinstance(command, Heartbeat):
-            self._metrics.count("agent.task.heartbeat.guard_reject.total")
+            self._metrics.count("agent.task.heartbeat.guard_reject.total", trace_id=trace_id)
         else:
             self._metrics.count(
-                "agent.task.claimed_update.guard_reject.total", op=OPERATIONS[type(command)]
+                "agent.task.claimed_update.guard_reject.total",
+                op=OPERATIONS[type(command)],
+                trace_id=trace_id,
             )
 
     def owner_write_failed(self, command: OwnerCommand, trouble: Trouble) -> None:
@@ -105,10 +114,10 @@ class Tally:
         match event:
             case Completed() | Failed() | Released():
                 task = plan.tasks[fact.task_id or ""]
-                self._ended(task, task.execution)
+                self._ended(plan, task, task.execution)
                 self._tokens(None if isinstance(event, Released) else event.token_usage)
                 if isinstance(event, Failed):
-                    self._failure(task, event)
+                    self._failure(task, event, trace_id_of(plan.traceparent))
             case Claimed(previous_owner=str()):
                 self._lost(plan, fact.task_id or "")
             case Cancelled():
@@ -118,7 +127,7 @@ class Tally:
             case _:
                 pass
 
-    def _ended(self, task: Task, execution: Execution | None) -> None:
+    def _ended(self, plan: Plan, task: Task, execution: Execution | None) -> None:
         if execution is None or execution.finished_at is None:
             return
         result, task_type = execution.status, task.spec.type
@@ -126,8 +135,14 @@ class Tally:
         began = execution.started_at or execution.claimed_at
         duration_s = max(execution.finished_at - began, 0)
         self._metrics.observe(
-            "agent.task.execution.duration", duration_s, result=result, task_type=task_type
+            "agent.task.execution.duration",
+            duration_s,
+            result=result,
+            task_type=task_type,
+            trace_id=trace_id_of(plan.traceparent),
         )
+        if self._spans is not None:
+            self._spans.ended(_span(plan, task, execution, execution.finished_at))
 
     def _tokens(self, usage: TokenUsage | None) -> None:
         if usage is not None:
@@ -135,10 +150,13 @@ class Tally:
             self._metrics.count(name, usage.input_tokens, direction="input")
             self._metrics.count(name, usage.output_tokens, direction="output")
 
-    def _failure(self, task: Task, event: Failed) -> None:
+    def _failure(self, task: Task, event: Failed, trace_id: str | None) -> None:
         task_type = task.spec.type
         self._metrics.count(
-            "agent.task.execution.failure.total", error_type=event.error_type, task_type=task_type
+            "agent.task.execution.failure.total",
+            error_type=event.error_type,
+            task_type=task_type,
+            trace_id=trace_id,
         )
         if event.error_type == TIMEOUT:
             self._metrics.count("agent.task.execution.timeout.total", task_type=task_type)
@@ -146,9 +164,32 @@ class Tally:
             self._metrics.count(f"agent.task.execution.timeout.{end}.total", task_type=task_type)
 
     def _lost(self, plan: Plan, task_id: str) -> None:
-        self._ended(plan.tasks[task_id], plan.closed[-1][1])
+        self._ended(plan, plan.tasks[task_id], plan.closed[-1][1])
 
     def _cancelled(self, plan: Plan, sequence: int) -> None:
         for task in plan.tasks.values():
             if task.execution is not None and task.execution.sequence == sequence:
-                self._ended(task, task.execution)
+                self._ended(plan, task, task.execution)
+
+
+def _span(plan: Plan, task: Task, execution: Execution, ended_at: float) -> Span:
+    """An attempt, from its claim to its end; its facts and what it calls name this span."""
+    attempt, task_id = execution.attempt, task.spec.id
+    failed = execution.error_type if execution.status == "failed" else None
+    return Span(
+        name=f"execute {task.spec.kind}",
+        kind="consumer",
+        traceparent=of_attempt(plan.traceparent, plan.plan_id, task_id, attempt),
+        parent_id=span_id_of(plan.traceparent),
+        began_at=execution.claimed_at,
+        ended_at=ended_at,
+        attributes={
+            "holdfast.plan_id": plan.plan_id,
+            "holdfast.task_id": task_id,
+            "holdfast.attempt": attempt,
+            "holdfast.kind": task.spec.kind,
+            "holdfast.owner": execution.owner,
+            "holdfast.result": execution.status,
+        },
+        error_type="lost" if execution.status == "lost" else failed,
+    )

@@ -19,6 +19,7 @@ from service.executor.pool import Place
 from service.executor.processes import ProcessWorkers
 from service.executor.reports import Answer, Reporter
 from service.metrics import Metrics
+from service.spans import Recorder, recorder
 from streams.log import TooLarge
 from streams.plan import commands
 from streams.plan.decide import Invalid
@@ -35,6 +36,7 @@ class Workshop(Protocol):
     reporter: Reporter
     heartbeats: Heartbeats
     metrics: Metrics
+    spans: Recorder | None
     processes: ProcessWorkers
     timeout_s: float
     timeout_retry_max: int
@@ -124,8 +126,11 @@ class Attempt:
     def _work(self) -> Ending:
         """In the worker thread."""
         waited_s = max(monotonic() - self.lease.claimed_at, 0.0)
-        self._shop.metrics.observe("agent.task.claim_to_start.latency", waited_s)
+        self._shop.metrics.observe(
+            "agent.task.claim_to_start.latency", waited_s, trace_id=trace_id_of(self._traceparent)
+        )
         work = self.lease.assignment(self._timeout_s)
+        recorder.set(self._shop.spans)
         cancelled = self.lease.cancellation
         if self._handler.pool == "process":
             return self._shop.processes.execute(self._handler, work, cancelled, self._show)

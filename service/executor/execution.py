@@ -10,7 +10,7 @@ import structlog
 from msgspec import Raw
 from structlog.contextvars import bind_contextvars
 
-from service.executor.failures import TaskFailed, classify, describe
+from service.executor.failures import TaskFailed, classify, describe, retry_in_s
 from service.executor.handlers.contract import (
     Assignment,
     Cancellation,
@@ -79,7 +79,12 @@ def failure_of(error: BaseException) -> Failure:
     """What an exception is reported as."""
     error_type, retryable = classify(error)
     if not isinstance(error, TaskFailed):
-        return Failure(error_type=error_type, error_message=describe(error), retryable=retryable)
+        return Failure(
+            error_type=error_type,
+            error_message=describe(error),
+            retryable=retryable,
+            retry_in_s=retry_in_s(error) if retryable else None,
+        )
     return Failure(
         error_type=error_type,
         error_message=describe(error),

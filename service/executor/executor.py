@@ -18,6 +18,7 @@ from service.executor.reports import Reporter
 from service.executor.tick import Dispatcher
 from service.loops import Lag, LoopThread
 from service.metrics import Metrics
+from service.spans import Recorder
 
 LAST_WORDS_S = 2.0  # after a drain's time-out and the handlers' grace: to write the releases
 GAUGES_S = 0.5
@@ -42,10 +43,18 @@ class Executor:
     Raises `service.config.ConfigError` when a handler module cannot be used.
     """
 
-    def __init__(self, settings: Settings, door: Door, metrics: Metrics, instance_id: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        door: Door,
+        metrics: Metrics,
+        instance_id: str,
+        spans: Recorder | None = None,
+    ) -> None:
         executor = settings.executor
         self.handlers = load_handlers(executor.handlers, executor.command.allow)
         self.metrics = metrics
+        self.spans = spans
         self.reporter = Reporter(door, executor.instance_id, instance_id)
         self.heartbeats = Heartbeats(door, self.reporter, metrics, executor.claim.heartbeat_s)
         self.processes = ProcessWorkers()

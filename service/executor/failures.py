@@ -1,10 +1,23 @@
 """Why an attempt failed: the closed set of error types, and the exception that belongs to each.
 
 The set is closed because it becomes a metric's label (SIGNALS.md: at most 20 values). Workers
-outside may report any type over HTTP; the executor's own attempts end in one of these.
+outside may report any type: what is not in the set is recorded as ``other``, with the worker's
+own word in front of its message (`closed`).
 """
 
-from typing import Literal, get_args
+import errno
+import http.client
+import json
+import socket
+import ssl
+import subprocess
+import urllib.error
+from asyncio import CancelledError
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.message import Message
+from email.utils import parsedate_to_datetime
+from typing import Literal, cast, get_args
 
 import httpx
 import msgspec
@@ -34,8 +47,11 @@ ErrorType = Literal[
 ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
 
 MESSAGE_CHARACTERS = 2_000
+LONGEST_RETRY_AFTER_S = 3600.0
+LONGEST_CHAIN = 16
 TOO_MANY_REQUESTS = 429
 SERVER_ERROR = 500
+COME_AGAIN = frozenset({408, 425})  # a request that was too slow, or too early
 
 
 class TaskFailed(Exception):
@@ -72,41 +88,158 @@ def known(error_type: str) -> ErrorType:
     return error_type if error_type in ERROR_TYPES else "other"
 
 
+def closed(error_type: str, message: str) -> tuple[ErrorType, str]:
+    """Type and message as they are recorded: an unknown type's own name goes into the message."""
+    if error_type in ERROR_TYPES:
+        return error_type, message
+    return "other", f"{error_type}: {message}" if message else error_type
+
+
 def classify(error: BaseException) -> tuple[ErrorType, bool]:
-    """The error type of an exception, and whether another try may help."""
+    """The error type of an exception, and whether another try may help.
+
+    A group is its first exception; one that says nothing by itself (``raise Mine from error``) is
+    what it was raised from.
+    """
+    for each in _told_by(error):
+        found = _by_content(each) or _by_kind(each) or _by_name(each)
+        if found is not None:
+            return found
+    return "handler_error", True
+
+
+def _told_by(error: BaseException) -> Iterator[BaseException]:
+    """The exception and those it was raised from, down to the first; of a group, its first."""
+    each: BaseException | None = error
+    for _ in range(LONGEST_CHAIN):  # a chain may be a circle
+        if each is None:
+            return
+        yield each
+        if isinstance(each, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", each)
+            each = group.exceptions[0]
+        else:
+            each = each.__cause__
+
+
+# The first row that fits counts: a time-out of a connection is no time-out of the work.
+_KINDS: tuple[tuple[tuple[type[BaseException], ...], ErrorType], ...] = (
+    ((TaskCancelled, CancelledError), "cancelled"),
+    ((httpx.ConnectTimeout, httpx.PoolTimeout), "connection_error"),
+    ((TimeoutError, httpx.TimeoutException, subprocess.TimeoutExpired), "timeout"),
+    ((httpx.TransportError, httpx.StreamError, ConnectionError), "connection_error"),
+    ((socket.gaierror, ssl.SSLError, http.client.HTTPException), "connection_error"),
+    ((MemoryError,), "out_of_memory"),
+    ((subprocess.CalledProcessError,), "non_zero_exit"),
+)
+_NUMBERS: dict[int | None, ErrorType] = {
+    errno.ENOMEM: "out_of_memory",
+    errno.ENETDOWN: "connection_error",
+    errno.ENETUNREACH: "connection_error",
+    errno.EHOSTDOWN: "connection_error",
+    errno.EHOSTUNREACH: "connection_error",
+    errno.EADDRNOTAVAIL: "connection_error",
+}
+
+
+def _by_kind(error: BaseException) -> tuple[ErrorType, bool] | None:
     match error:
         case TaskFailed():
             return known(error.error_type), error.retryable
-        case TaskCancelled():
-            return "cancelled", True
         case httpx.HTTPStatusError():
             return classify_status(error.response.status_code)
-        case httpx.ConnectTimeout() | httpx.PoolTimeout():
-            return "connection_error", True
-        case TimeoutError() | httpx.TimeoutException():
-            return "timeout", True
-        case ConnectionError() | httpx.TransportError():
-            return "connection_error", True
-        case httpx.InvalidURL():
+        case urllib.error.HTTPError():
+            return classify_status(error.code)
+        case urllib.error.URLError(reason=reason):
+            told = _by_kind(reason) if isinstance(reason, BaseException) else None
+            return told or ("connection_error", True)
+        case _:
+            pass
+    for kinds, error_type in _KINDS:
+        if isinstance(error, kinds):
+            return error_type, True
+    found = _NUMBERS.get(error.errno) if isinstance(error, OSError) else None
+    return None if found is None else (found, True)
+
+
+def _by_content(error: BaseException) -> tuple[ErrorType, bool] | None:
+    """What was said was wrong, on the way in or out."""
+    match error:
+        case httpx.InvalidURL() | httpx.UnsupportedProtocol():
             return "bad_input", False
-        case MemoryError():
-            return "out_of_memory", True
         case msgspec.ValidationError():
             return "bad_input", False
+        case msgspec.DecodeError() | json.JSONDecodeError() | httpx.DecodingError():
+            return "bad_response", True
         case _:
-            return "handler_error", True
+            return None
+
+
+# Clients that handlers may use and Holdfast does not: told by name, so that nobody imports them.
+_NAMES: dict[tuple[str, str], ErrorType] = {
+    ("requests", "ConnectionError"): "connection_error",
+    ("requests", "Timeout"): "timeout",
+    ("requests", "ChunkedEncodingError"): "connection_error",
+    ("urllib3", "ConnectTimeoutError"): "connection_error",
+    ("urllib3", "TimeoutError"): "timeout",
+    ("urllib3", "HTTPError"): "connection_error",
+    ("aiohttp", "ClientConnectionError"): "connection_error",
+}
+
+
+def _by_name(error: BaseException) -> tuple[ErrorType, bool] | None:
+    """By the package and name of its class or a parent; by the status of an answer it carries."""
+    response = getattr(error, "response", None)
+    status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
+    if isinstance(status, int):
+        return classify_status(status)
+    for kind in type(error).__mro__:
+        if found := _NAMES.get((kind.__module__.partition(".")[0], kind.__name__)):
+            return found, True
+    return None
 
 
 def classify_status(status: int) -> tuple[ErrorType, bool]:
     """The error type of an HTTP answer that is no success; 4xx will not get better by repeating."""
     if status == TOO_MANY_REQUESTS:
         return "rate_limited", True
-    return "http_error", status >= SERVER_ERROR
+    return "http_error", status >= SERVER_ERROR or status in COME_AGAIN
+
+
+def retry_in_s(error: BaseException) -> float | None:
+    """How long whoever answered asks to wait, for an exception that carries the answer."""
+    for each in _told_by(error):
+        if isinstance(each, TaskFailed):
+            return each.retry_in_s
+        response = getattr(each, "response", None)  # no "or": a bad answer may be false
+        headers = getattr(each if response is None else response, "headers", None)
+        if isinstance(headers, Mapping | Message):
+            said = cast("Mapping[str, str]", headers).get("Retry-After")
+            return retry_after_s(said if isinstance(said, str) else None)
+    return None
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for, bounded; None when it asks for nothing."""
+    if value is None:
+        return None
+    try:
+        wait_s = float(value)
+    except ValueError:
+        try:
+            wait_s = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return None
+    # The comparison is written so that NaN asks for nothing.
+    return min(max(wait_s, 0.0), LONGEST_RETRY_AFTER_S) if wait_s == wait_s else None  # noqa: PLR0124
 
 
 def describe(error: BaseException) -> str:
     """The message that is reported: what and where, bounded, never empty."""
-    if isinstance(error, TaskFailed | TaskCancelled):
+    if isinstance(error, TaskFailed):
+        _, said = closed(error.error_type, str(error))
+        return said[:MESSAGE_CHARACTERS] or type(error).__name__
+    if isinstance(error, TaskCancelled):
         return str(error)[:MESSAGE_CHARACTERS] or type(error).__name__
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     trace = error.__traceback__

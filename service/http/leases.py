@@ -17,6 +17,7 @@ from msgspec.structs import asdict
 
 from projections.views import TaskView
 from service.answers import Claim, ClaimRequest, OwnerAnswer, Refused
+from service.executor.failures import closed
 from service.http.intake import ClientGone
 from service.http.problems import explained
 from service.http.reply import Reply, show, tell
@@ -260,13 +261,14 @@ def _complete(
 def _fail(
     plan_id: str, task_id: str, owner: str, said: FailBody | FailedItem, timeout_retry_max: int
 ) -> commands.Fail:
+    error_type, error_message = closed(said.error_type, said.error_message)
     return commands.Fail(
         plan_id=plan_id,
         task_id=task_id,
         owner=owner,
         attempt=said.attempt,
-        error_type=said.error_type,
-        error_message=said.error_message,
+        error_type=error_type,
+        error_message=error_message,
         retryable=said.retryable,
         retry_in_s=said.retry_in_s,
         timeout_retry_max=timeout_retry_max,

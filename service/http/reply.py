@@ -37,6 +37,11 @@ class Reply:
         if headers:
             self._headers += [(k.lower().encode(), v.encode("latin-1")) for k, v in headers.items()]
 
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self._status
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         del scope, receive

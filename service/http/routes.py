@@ -4,6 +4,7 @@ From it follow both what happens at run time (`serve`) and what the OpenAPI docu
 they cannot drift apart. The way through is short on purpose: parse, call, encode.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Literal, TypeVar
 
@@ -20,13 +21,16 @@ from service.http.intake import BodyReader, ClientGone, read_body, read_query
 from service.http.problems import Refusal
 from service.http.reply import Reply, tell
 from service.http.schemas import NoQuery
-from service.http.tracing import trace_of
+from service.http.tracing import Trace, trace_of
+from service.spans import Span, child_of
 from streams.log import Origin
 from streams.subjects import is_id
+from streams.traceparent import span_id_of
 
 Asked = TypeVar("Asked", bound=msgspec.Struct)
 Headers = dict[bytes, bytes]
 
+SERVER_ERROR = 500
 JSON_BODY = b"application/json"
 LOG_TROUBLE = ("log_unavailable", "log_full", "contended", "too_large")
 READ_TROUBLE = ("behind", "database_unavailable")
@@ -103,6 +107,32 @@ class Route(Generic[Asked]):
         self.read = BodyReader(asks)
 
     async def call(self, core: Core, access: Access, scope: Scope, receive: Receive) -> Reply:
+        """Answer one request, and write its span down if anybody wants it."""
+        if core.spans is None:
+            return await self._call(core, access, scope, receive)
+        began_at = time.time()
+        reply = await self._call(core, access, scope, receive)
+        core.spans.ended(self._span(trace_of(scope), reply.status, began_at))
+        return reply
+
+    def _span(self, trace: Trace, status: int, began_at: float) -> Span:
+        return Span(
+            name=f"{self.method} {self.path}",
+            kind="server",
+            # A trace that begins here begins with this span.
+            traceparent=child_of(trace.traceparent) if trace.own else trace.traceparent,
+            parent_id=span_id_of(trace.traceparent) if trace.own else None,
+            began_at=began_at,
+            ended_at=time.time(),
+            attributes={
+                "http.request.method": self.method,
+                "http.route": self.path,
+                "http.response.status_code": status,
+            },
+            error_type=str(status) if status >= SERVER_ERROR else None,
+        )
+
+    async def _call(self, core: Core, access: Access, scope: Scope, receive: Receive) -> Reply:
         """Parse, call, and turn whatever goes wrong into a problem."""
         bind_contextvars(trace_id=trace_of(scope).trace_id.decode())  # in this request's own task
         try:

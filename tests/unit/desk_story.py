@@ -37,8 +37,10 @@ class Counted(Metrics):
         super().__init__()
         self.seen: Counter[str] = Counter()
 
-    def count(self, name: str, amount: float = 1, **labels: str) -> None:
-        super().count(name, amount, **labels)
+    def count(
+        self, name: str, amount: float = 1, *, trace_id: str | None = None, **labels: str
+    ) -> None:
+        super().count(name, amount, trace_id=trace_id, **labels)
         self.seen[name] += int(amount)
 
 

@@ -45,6 +45,7 @@ class FakeCore:
         self.settings = settings or Settings()
         self.metrics = Metrics()
         self.feed = None
+        self.spans = None
         self.database = None
         self.instance_id = "here"
         self.asked: list[tuple[Any, Origin]] = []

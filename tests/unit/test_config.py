@@ -32,6 +32,7 @@ DEFAULTS = {
     "sse.max_connections": 10_000,
     "observability.audit_log_enabled": True,
     "observability.audit_success_log_enabled": False,
+    "observability.otlp_endpoint": "",
     "sample.enabled": True,
     "executor.claim.lease_s": 15,
     "executor.claim.heartbeat_s": 5,
@@ -71,6 +72,26 @@ def refusal(
     with pytest.raises(ConfigError) as caught:
         load(toml, directory, flags, **environment)
     return str(caught.value)
+
+
+OTLP = "observability.otlp_endpoint"
+
+
+def test_where_spans_go_may_be_said_in_opentelemetrys_own_words() -> None:
+    standard = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+    assert load(**standard).observability.otlp_endpoint == "http://collector:4318"
+    ours = {"HOLDFAST_OBSERVABILITY__OTLP_ENDPOINT": "https://ours:4318"}
+    assert load(**standard, **ours).observability.otlp_endpoint == "https://ours:4318"
+    assert not load(
+        **standard, HOLDFAST_OBSERVABILITY__OTLP_ENDPOINT=""
+    ).observability.otlp_endpoint
+
+
+@pytest.mark.parametrize(
+    "url", ["collector:4318", "grpc://collector:4317", "http://", "http://a:b"]
+)
+def test_an_endpoint_for_spans_is_a_url_of_the_web(url: str) -> None:
+    assert OTLP in refusal(flags={OTLP: url})
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:

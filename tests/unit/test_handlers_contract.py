@@ -7,11 +7,18 @@ import pytest
 from msgspec import Raw
 
 from service.config import ConfigError
-from service.executor.failures import MESSAGE_CHARACTERS, TaskFailed, classify, describe
+from service.executor.failures import (
+    LONGEST_RETRY_AFTER_S,
+    MESSAGE_CHARACTERS,
+    TaskFailed,
+    classify,
+    describe,
+    retry_after_s,
+)
 from service.executor.handlers import Cancellation, TaskCancelled, TaskRun, handler
 from service.executor.handlers.command import command_handler
 from service.executor.handlers.contract import PROGRESS_BYTES, Assignment, verdict_of
-from service.executor.handlers.web import LONGEST_RETRY_AFTER_S, checked_url, retry_after_s
+from service.executor.handlers.web import checked_url
 
 
 def run_of(**fields: object) -> TaskRun:

@@ -5,6 +5,8 @@ import threading
 from itertools import product
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.catalogue import CATALOGUE, OTHER
 from service.metrics import Metrics, UndeclaredMetric
@@ -128,6 +130,32 @@ def test_openmetrics_is_spoken_to_whom_asks_for_it() -> None:
     assert body.endswith(b"# EOF\n")
     assert b"_created" not in body
     assert re.search(rb"^agent_task_claim_poll_total 0\.0$", body, re.MULTILINE)
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+def test_an_exemplar_is_told_to_whom_asks_for_openmetrics_and_never_spoils_the_text(
+    accept: str,
+) -> None:
+    metrics, trace_id = Metrics(), "0af7651916cd43dd8448eb211c80319c"
+    name = "agent.task.execution.failure.total"
+    metrics.count(name, trace_id=trace_id, error_type="timeout", task_type="worker")
+    metrics.observe("agent.task.claim_to_start.latency", 0.002, trace_id=trace_id)
+    text = metrics.exposition(accept)[0].decode()
+    if not accept:
+        assert trace_id not in text
+        assert list(text_string_to_metric_families(text))
+        return
+    told = {
+        sample.name: sample.exemplar
+        for family in openmetrics(text)
+        for sample in family.samples
+        if sample.exemplar
+    }
+    counter = told.pop("agent_task_execution_failure_total")
+    histogram = told.pop("agent_task_claim_to_start_latency_seconds_bucket")
+    assert not told
+    assert counter.labels == histogram.labels == {"trace_id": trace_id}
+    assert (counter.value, histogram.value) == (1, 0.002)
 
 
 def test_one_metric_is_shown_with_its_values() -> None:

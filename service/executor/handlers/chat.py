@@ -73,11 +73,11 @@ async def chat(task: TaskRun) -> Result:
     """Ask and answer with the model's words; raises `TaskFailed`."""
     wish = msgspec.convert(task.input, ChatInput)
     url = checked_url(f"{wish.base_url.rstrip('/')}/chat/completions")
-    reply = _Reply(task, wish.model)
-    with told_apart(url):
+    reply, asked = _Reply(task, wish.model), _request(task, wish)
+    with told_apart(url, task.traceparent):
         async with (
             client(wish.read_timeout_s) as http,
-            http.stream("POST", url, json=_request(task, wish), headers=_headers(wish)) as response,
+            http.stream("POST", url, json=asked, headers=_headers(task, wish)) as response,
         ):
             await raise_for_status(response)
             async for data in _events(response):
@@ -87,8 +87,10 @@ async def chat(task: TaskRun) -> Result:
     return reply.result()
 
 
-def _headers(wish: ChatInput) -> dict[str, str]:
+def _headers(task: TaskRun, wish: ChatInput) -> dict[str, str]:
     headers = {"Accept": "text/event-stream"}
+    if task.traceparent:
+        headers["traceparent"] = task.traceparent
     if wish.api_key_env is not None:
         key = os.environ.get(wish.api_key_env)
         if not key:

@@ -47,7 +47,7 @@ async def post(task: TaskRun) -> Result:
     headers = _headers(task, wish)
     content = msgspec.json.encode(_envelope(task) if wish.body is msgspec.UNSET else wish.body)
     read_s = wish.read_timeout_s or task.timeout_s
-    with told_apart(url):
+    with told_apart(url, task.traceparent):
         async with (
             client(read_s) as http,
             http.stream("POST", url, content=content, headers=headers) as response,

@@ -3,16 +3,19 @@
 import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import cache
 
 import httpx
 
-from service.executor.failures import MESSAGE_CHARACTERS, TaskFailed, classify_status
+from service.executor.failures import (
+    MESSAGE_CHARACTERS,
+    TaskFailed,
+    classify_status,
+    retry_after_s,
+)
+from service.spans import calling
 
 CONNECT_S = 10.0
-LONGEST_RETRY_AFTER_S = 3600.0
 QUOTED_BYTES = 1_000
 
 
@@ -40,9 +43,18 @@ def checked_url(url: str) -> httpx.URL:
 
 
 @contextmanager
-def told_apart(url: httpx.URL) -> Generator[None]:
-    """Give the client's exceptions a message that says where; their class says what."""
+def told_apart(url: httpx.URL, traceparent: str) -> Generator[None]:
+    """Give the client's exceptions a message that says where; their class says what.
+
+    The call is written down as a span of the attempt that ``traceparent`` names.
+    """
     where = f"{url.scheme}://{url.netloc.decode().rpartition('@')[2]}"
+    with calling(traceparent, where), _told_apart(where):
+        yield
+
+
+@contextmanager
+def _told_apart(where: str) -> Generator[None]:
     try:
         yield
     except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
@@ -74,18 +86,3 @@ async def raise_for_status(response: httpx.Response) -> None:
     message = f"answered {response.status_code} {response.reason_phrase}: {said}".rstrip(": ")
     wait_s = retry_after_s(response.headers.get("Retry-After")) if retryable else None
     raise TaskFailed(error_type, message, retryable=retryable, retry_in_s=wait_s)
-
-
-def retry_after_s(value: str | None) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for, bounded; None when it asks for nothing."""
-    if value is None:
-        return None
-    try:
-        wait_s = float(value)
-    except ValueError:
-        try:
-            wait_s = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    # The comparison is written so that NaN asks for nothing.
-    return min(max(wait_s, 0.0), LONGEST_RETRY_AFTER_S) if wait_s == wait_s else None  # noqa: PLR0124
