@@ -78,20 +78,24 @@ OTLP = "observability.otlp_endpoint"
 
 
 def test_where_spans_go_may_be_said_in_opentelemetrys_own_words() -> None:
-    standard = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
-    assert load(**standard).observability.otlp_endpoint == "http://collector:4318"
-    ours = {"HOLDFAST_OBSERVABILITY__OTLP_ENDPOINT": "https://ours:4318"}
-    assert load(**standard, **ours).observability.otlp_endpoint == "https://ours:4318"
-    assert not load(
-        **standard, HOLDFAST_OBSERVABILITY__OTLP_ENDPOINT=""
-    ).observability.otlp_endpoint
+    ours = "HOLDFAST_OBSERVABILITY__OTLP_ENDPOINT"
+
+    def seen(environment: dict[str, str]) -> str:
+        standard = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+        settings = load_settings(environment=standard | environment, directory=Path("/nonexistent"))
+        return settings.observability.otlp_endpoint
+
+    assert seen({}) == "http://collector:4318"
+    assert seen({ours: "https://ours:4318"}) == "https://ours:4318"
+    assert seen({ours: ""}) == ""
 
 
 @pytest.mark.parametrize(
     "url", ["collector:4318", "grpc://collector:4317", "http://", "http://a:b"]
 )
 def test_an_endpoint_for_spans_is_a_url_of_the_web(url: str) -> None:
-    assert OTLP in refusal(flags={OTLP: url})
+    flags: dict[str, object] = {OTLP: url}
+    assert OTLP in refusal(flags=flags)
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
