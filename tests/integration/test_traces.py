@@ -4,7 +4,7 @@ import asyncio
 import io
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -46,7 +46,7 @@ class OtherSide:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *_: object) -> None:  # noqa: A002 - its name
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
@@ -84,7 +84,7 @@ async def world(tmp_path: Path) -> AsyncIterator[tuple[Instance, httpx.AsyncClie
         yield both
 
 
-def plan(plan_id: str, *tasks: dict[str, object]) -> dict[str, object]:
+def plan(plan_id: str, *tasks: Mapping[str, object]) -> dict[str, object]:
     return {"id": plan_id, "tasks": list(tasks)}
 
 
