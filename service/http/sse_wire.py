@@ -73,7 +73,9 @@ class Wire:
         return self._name
 
     async def begin(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """Send the head of the answer, and bound what this connection may hold."""
+        """Send the head of the answer, and bound what this connection may hold. Raises Gone."""
+        if self._transport.is_closing():  # its socket may be closed, or somebody else's by now
+            raise Gone
         self._transport.set_write_buffer_limits(high=ROOM_BYTES)
         _bound(self._transport.get_extra_info("socket"))
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -11,6 +11,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
@@ -45,6 +46,10 @@ class Story:
         self.faults: list[str] = []
         self.on_event: Callable[[int, bytes], None] | None = None
         """Told of each event's sequence and its data line."""
+
+    def skip_run(self, blocks: list[bytes]) -> list[bytes]:
+        """What is left of ``blocks`` for `take`; a `Run` needs few of them."""
+        return blocks
 
     def take(self, block: bytes) -> str:
         """Take in one block; answers its name, empty for one that is no event."""
@@ -92,6 +97,31 @@ class Story:
     def told(self, name: str) -> list[Signal]:
         """The signals of this name."""
         return [signal for signal in self.signals if signal.name == name]
+
+
+class Run(Story):
+    """A story of a whole log after a cursor: each event has to follow directly on the last.
+
+    It keeps no sequences, ``cursor`` says all; so a thousand clients may be told millions.
+    """
+
+    def skip_run(self, blocks: list[bytes]) -> list[bytes]:
+        """See `Story.skip_run`."""
+        cursor = self.cursor
+        if cursor is None:
+            return blocks
+        for place, block in enumerate(blocks):
+            if not block.startswith(b"id: %d\nevent: task.progress\n" % (cursor + 1)):
+                self.cursor = cursor
+                return blocks[place:]
+            cursor += 1
+        self.cursor = cursor
+        return []
+
+    def _event(self, id_: int | None, name: bytes, data: bytes) -> None:
+        if self.cursor is not None and id_ != self.cursor + 1:
+            raise StreamFault(f"event {id_} came after {self.cursor}")
+        super()._event(id_, name, data)
 
 
 class Connection(asyncio.Protocol):
@@ -171,7 +201,7 @@ class Connection(asyncio.Protocol):
         if text.startswith(b"retry: ") and b"\n" in text and self.retry_ms is None:
             self.retry_ms = int(text[7 : text.index(b"\n")])
         *blocks, self._text = text.split(b"\n\n")
-        for block in blocks:
+        for block in self.story.skip_run(blocks):
             name = self.story.take(block)
             if "." in name:
                 if self.events_left is not None:
@@ -257,12 +287,29 @@ def reset(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def age_s(data: bytes) -> float:
-    """How long ago the event in this data line was written, by its log time."""
-    start = data.index(b'"at":"') + 6
-    whole, _, fraction = data[start : data.index(b'"', start)].rstrip(b"Z").partition(b".")
-    written = time.mktime(time.strptime(whole.decode(), "%Y-%m-%dT%H:%M:%S")) - time.timezone
-    return time.time() - written - float(b"0." + (fraction or b"0"))
+class Ages:
+    """How old events are when they arrive, in seconds by their log time; one for many clients."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+        self._written: dict[int, float] = {}
+
+    def note(self, sequence: int, data: bytes) -> None:
+        """For `Story.on_event`."""
+        now = time.time()
+        written = self._written.get(sequence)
+        if written is None:
+            at = msgspec.json.decode(data[6:], type=_Dated).at
+            written = self._written[sequence] = at.timestamp()
+        self.values.append(now - written)
+
+    def percentile(self, percent: int) -> float:
+        """Seconds."""
+        return sorted(self.values)[len(self.values) * percent // 100]
+
+
+class _Dated(msgspec.Struct):
+    at: datetime
 
 
 _TEXTS: dict[bytes, str] = {}
