@@ -82,7 +82,8 @@ class Journey:
         if not self.story.signals and self.wish.first is None and not self.wish.own:
             return []  # it never got as far as a hello
         start = self.start()
-        return [each for each in log if each.sequence > start and self.wish.wants(each)]
+        begin = bisect_right(log, start, key=lambda each: each.sequence)
+        return [each for each in log[begin:] if self.wish.wants(each)]
 
     def check(self, log: Sequence[Message]) -> int:
         """Raise StreamFault unless exactly what is due was seen; answers how many events it was."""
