@@ -227,9 +227,13 @@ class Feed:
         while True:
             for slot in self._slots:
                 await asyncio.sleep(self._limits.heartbeat_s / PING_SLOTS)
-                for client in list(slot):
-                    self._ping_one(client)
+                self._ping_all(list(slot))
             self._pages.forget_old()
+
+    def _ping_all(self, clients: Sequence[Client]) -> None:
+        # Not in the loop above: it would hold on to the last of them until the next ping.
+        for client in clients:
+            self._ping_one(client)
 
     def _ping_one(self, client: Client) -> None:
         if client.open:
