@@ -36,8 +36,9 @@ async def connected(url: str, count: int, story: Callable[[], Story]) -> list[Co
 
 async def all_caught_up(connections: list[Connection]) -> None:
     for connection in connections:
-        assert await connection.told_or_ended(connection.caught_up, CAUGHT_UP_S), "it was ended"
+        arrived = await connection.told_or_ended(connection.caught_up, CAUGHT_UP_S)
         connection.story.check()
+        assert arrived, "it was ended"
 
 
 @pytest.mark.timeout(400)
