@@ -51,7 +51,7 @@ class Size(msgspec.Struct, frozen=True):
     floor_s: float
 
 
-SHORT = Size(frozen=10, healthy=90, rate=30, for_s=5, ratio=3, floor_s=0.15)
+SHORT = Size(frozen=10, healthy=90, rate=30, for_s=5, ratio=3, floor_s=0.25)
 LONG = Size(frozen=100, healthy=900, rate=10, for_s=20, ratio=1.5, floor_s=0.05)
 
 
