@@ -5,7 +5,9 @@ and in which version of the shape. What cannot be read becomes a `BadFact` with 
 never raises, because one bad message must not stop every view.
 """
 
+import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -28,6 +30,15 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 HEADER_LINE = b"NATS/1.0\r\n"
 MESSAGE_ID = b"Nats-Msg-Id"
+
+# The beginning of a block as `encode_headers` writes it, and what may not follow it. Nearly every
+# message ever read fits, at a third of the time that it takes to split a block into lines.
+_VALUE = rb"(\S(?:[^\r\n]*\S)?)"
+_ours = re.compile(
+    rb"NATS/1\.0\r\nHoldfast-Event: %b\r\nHoldfast-Schema: (\d+)\r\nNats-Msg-Id: %b\r\n"
+    rb"(?:Holdfast-Actor: %b\r\n)?(?:Holdfast-Instance: %b\r\n)?(?:traceparent: %b\r\n)?"
+    % ((_VALUE,) * 5)
+).match
 
 
 def versions(upcasters: Mapping[tuple[str, int], Upcaster]) -> dict[bytes, int]:
@@ -85,26 +96,53 @@ def split_headers(block: bytes) -> dict[bytes, bytes]:
     return found
 
 
+class Heads(msgspec.Struct, frozen=True, gc=False):
+    """What headers say of a fact; None is what they do not say."""
+
+    name: bytes | None
+    schema: bytes | None
+    event_id: bytes | None
+    origin: Origin
+
+
+def _heads(block: bytes) -> Heads:
+    ours = _ours(block)
+    if ours is not None:
+        rest = block[ours.end() :]
+        if b"Holdfast-" not in rest and MESSAGE_ID not in rest and b"traceparent" not in rest:
+            name, schema, event_id, actor, instance, traceparent = ours.groups()
+            return Heads(name, schema, event_id, _origin(actor, instance, traceparent))
+    headers = split_headers(block)
+    return Heads(
+        headers.get(b"Holdfast-Event"),
+        headers.get(b"Holdfast-Schema"),
+        headers.get(MESSAGE_ID),
+        _origin(
+            headers.get(b"Holdfast-Actor"),
+            headers.get(b"Holdfast-Instance"),
+            headers.get(b"traceparent"),
+        ),
+    )
+
+
 def decode(
     sequence: int, at: float, subject: str, headers: bytes, payload: bytes
 ) -> Fact | BadFact:
     """The fact in one message; ``at`` is its stream time in seconds, ``headers`` its raw block."""
     try:
-        return _fact(sequence, at, subject, split_headers(headers), payload)
+        return _fact(sequence, at, subject, _heads(headers), payload)
     except (msgspec.DecodeError, ValueError, KeyError, TypeError, RecursionError) as error:
         return BadFact(sequence, at, subject, f"{type(error).__name__}: {error}")
 
 
-def _fact(
-    sequence: int, at: float, subject: str, headers: dict[bytes, bytes], payload: bytes
-) -> Fact:
+def _fact(sequence: int, at: float, subject: str, heads: Heads, payload: bytes) -> Fact:
     place = split_subject(subject)
     if place is None:
         raise ValueError("no plan or task can have this subject")
     plan_id, task_id = place
-    event = _event(headers, payload)
+    event = _event(heads, payload)
     _check_place(event, task_id)
-    event_id = headers.get(MESSAGE_ID)
+    event_id = heads.event_id
     return Fact(
         sequence,
         at,
@@ -112,7 +150,7 @@ def _fact(
         task_id,
         event,
         event_id.decode("utf-8", "replace") if event_id is not None else "",
-        _origin(headers),
+        heads.origin,
     )
 
 
@@ -129,14 +167,13 @@ def _kind_of(task_id: str | None) -> str:
     return "plan" if task_id is None else "task"
 
 
-def _event(headers: dict[bytes, bytes], payload: bytes) -> Event:
-    schema = headers.get(b"Holdfast-Schema")
-    if schema is None:
+def _event(heads: Heads, payload: bytes) -> Event:
+    if heads.schema is None:
         return _decode(payload)  # written by hand: it has to be today's shape
-    name = headers.get(b"Holdfast-Event", b"an unnamed event")
-    if int(schema) == _CURRENT.get(name):
+    name, schema = heads.name or b"an unnamed event", int(heads.schema)
+    if schema == _CURRENT.get(name):
         return _decode(payload)
-    return upcast(name.decode(), int(schema), payload, UPCASTERS)
+    return upcast(name.decode(), schema, payload, UPCASTERS)
 
 
 def upcast(
@@ -155,10 +192,9 @@ def upcast(
     return _decode(_encode(shape))
 
 
-def _origin(headers: dict[bytes, bytes]) -> Origin:
-    actor = headers.get(b"Holdfast-Actor")
-    instance = headers.get(b"Holdfast-Instance")
-    traceparent = headers.get(b"traceparent")
+@lru_cache(maxsize=1_024)
+def _origin(actor: bytes | None, instance: bytes | None, traceparent: bytes | None) -> Origin:
+    # The same few write many facts in a row; origins are immutable, so they may share one.
     if actor is None and instance is None and traceparent is None:
         return NOBODY
     return Origin(

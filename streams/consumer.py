@@ -60,7 +60,7 @@ class Consumer:
         inactive_s: int,
     ) -> None:
         self.position = after
-        self.pending = -1  # messages that the server still had after the last taken; -1: not known
+        self.at_end = False  # whether the server had nothing more after the last message taken
         self._connection = connection
         self._stream = stream
         self._name = f"tail-{secrets.token_hex(8)}"
@@ -165,7 +165,7 @@ class Consumer:
                 if self._broken is not None:
                     break
                 continue
-            sequence, consumed, nanoseconds, self.pending = parse_reply(reply)
+            sequence, consumed, nanoseconds, pending = parse_reply(reply)
             if consumed != self._consumed + 1 or sequence <= self.position:
                 self._broken = f"hole: message {consumed} came after {self._consumed}"
                 break
@@ -181,6 +181,7 @@ class Consumer:
             self._consumed = consumed
             self.position = sequence
             self._outstanding -= 1
+            self.at_end = pending == b"0"
         return facts
 
     def _on_status(self, headers: bytes) -> None:
@@ -213,7 +214,7 @@ class Consumer:
         })  # fmt: skip
 
 
-def parse_reply(reply: bytes) -> tuple[int, int, int, int]:
+def parse_reply(reply: bytes) -> tuple[int, int, int, bytes]:
     """(stream sequence, consumer sequence, stream time in ns, pending) of a ``$JS.ACK`` subject.
 
     Its old form has nine tokens; with a domain and an account hash there are two more before the
@@ -221,4 +222,4 @@ def parse_reply(reply: bytes) -> tuple[int, int, int, int]:
     """
     tokens = reply.split(b".")
     at = 5 if len(tokens) == 9 else 7  # noqa: PLR2004  # explained above
-    return int(tokens[at]), int(tokens[at + 1]), int(tokens[at + 2]), int(tokens[at + 3])
+    return int(tokens[at]), int(tokens[at + 1]), int(tokens[at + 2]), tokens[at + 3]

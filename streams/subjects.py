@@ -5,6 +5,7 @@
 """
 
 import re
+from functools import lru_cache
 
 PLANS = "plans"
 AUDIT = "audit"
@@ -44,6 +45,7 @@ def tasks_of(plan_id: str) -> str:
     return f"{PLANS}.{checked_id(plan_id)}.>"
 
 
+@lru_cache(maxsize=4_096)  # a task's facts tend to stand near one another
 def split_subject(subject: str) -> tuple[str, str | None] | None:
     """(plan, task or None), or None when no fact of ours can stand on ``subject``."""
     found = _split(subject)

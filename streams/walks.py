@@ -37,14 +37,14 @@ class Walk:
         consumer = self.consumer
         try:
             await asyncio.shield(self.opened)
-            while len(facts) < limit and consumer.pending:
+            while len(facts) < limit and not consumer.at_end:
                 await consumer.until_news(SILENCE_S)
                 facts += consumer.take(min(SLICE, limit - len(facts)))
                 await asyncio.sleep(0)
         except (Broken, LogUnavailable):
             return facts, False
         self.taken_at = self.opened.get_loop().time()
-        return facts, consumer.pending > 0
+        return facts, not consumer.at_end
 
     async def shut(self) -> None:
         """Let go of the consumer."""

@@ -32,9 +32,6 @@ PING = b": ping\n"  # no blank line: some clients (httpx-sse) would show it as a
 _FIXED_WEIGHT = 400  # bytes that an entry costs besides its JSON, roughly
 
 _encode = msgspec.json.Encoder().encode
-_FIELDS: dict[type, tuple[str, ...]] = {
-    kind: tuple(field.name for field in msgspec.structs.fields(kind)) for kind in TYPE_NAMES
-}
 
 
 class Shown(msgspec.Struct, frozen=True, gc=False):
@@ -109,6 +106,9 @@ def entry_of(fact: Fact) -> Entry:
 
 def _weight(event: Event) -> int:
     """The bytes of the parts that can be large."""
+    kind = type(event)
+    if kind not in _LARGE:
+        return 0
     match event:
         case Completed(output=output):
             return len(output)
@@ -122,6 +122,9 @@ def _weight(event: Event) -> int:
             return 0
 
 
+_LARGE = frozenset({Completed, Progress, Failed, Submitted})
+
+
 def render(fact: Fact) -> bytes:
     """The complete block of one event."""
     event = fact.event
@@ -133,7 +136,7 @@ def render(fact: Fact) -> bytes:
         fact.task_id,
         name,
         trace_id_of(fact.origin.traceparent),
-        {field: getattr(event, field) for field in _FIELDS[type(event)]},
+        msgspec.structs.asdict(event),
     )
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (
         fact.sequence,

@@ -7,7 +7,18 @@ from collections.abc import AsyncGenerator, Callable
 import uvloop
 
 from service.garbage import collect_seldom
-from tests.bench import cycles, memory, over_http, plan_size, rebuilds, start_latency
+from tests.bench import (
+    cycles,
+    memory,
+    over_http,
+    plan_size,
+    rebuilds,
+    sse_fanout,
+    sse_idle,
+    sse_latency,
+    sse_replay,
+    start_latency,
+)
 from tests.bench.report import Result, say, table
 
 MEASURES: dict[str, Callable[[float], AsyncGenerator[Result]]] = {
@@ -17,6 +28,10 @@ MEASURES: dict[str, Callable[[float], AsyncGenerator[Result]]] = {
     "rebuild": rebuilds.measure,
     "plan_size": plan_size.measure,
     "memory": memory.measure,
+    "sse_replay": sse_replay.measure,
+    "sse_fanout": sse_fanout.measure,
+    "sse_idle": sse_idle.measure,
+    "sse_latency": sse_latency.measure,
 }
 
 

@@ -10,7 +10,8 @@ import msgspec
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One measured number, its aim (None: reported only), and what else was seen.
 
-    ``at_least`` and ``at_most`` are aims; a result may have one of them.
+    ``at_least`` and ``at_most`` are aims; a result may have one of them. ``limit`` says what keeps
+    the number from being better, as found by profiling.
     """
 
     measure: str
@@ -19,6 +20,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     at_least: float | None = None
     at_most: float | None = None
     seen: dict[str, Any] = {}
+    limit: str = ""
 
     @property
     def met(self) -> bool | None:
@@ -53,6 +55,8 @@ def table(results: list[Result]) -> None:
             f"{mark:<7} {seen}",
             file=sys.stderr,
         )
+        if result.limit:
+            print(f"    limited by {result.limit}", file=sys.stderr)
 
 
 def _short(value: object) -> str:

@@ -300,7 +300,7 @@ def test_positions_are_found_in_every_form_of_reply_subject() -> None:
         b"$JS.ACK._.hash.PLANS.tail-1.1.42.7.1700000000123456789.3",
         b"$JS.ACK.hub.hash.PLANS.tail-1.1.42.7.1700000000123456789.3.random",
     ):
-        assert parse_reply(reply) == (42, 7, 1700000000123456789, 3)
+        assert parse_reply(reply) == (42, 7, 1700000000123456789, b"3")
 
 
 # How facts are stored.

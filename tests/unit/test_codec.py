@@ -6,6 +6,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
+from streams import codec
 from streams.codec import (
     HEADER_LINE,
     UPCASTERS,
@@ -17,7 +18,7 @@ from streams.codec import (
     upcast,
 )
 from streams.log import BadFact, Fact, Origin
-from streams.plan.events import TYPE_NAMES, Event, Paused, PlanEvent, Progress, Raw
+from streams.plan.events import TYPE_NAMES, Event, Paused, PlanEvent, Progress, Raw, Started
 from tests.contract.golden.events import GOLDEN
 
 FOLDER = Path(__file__).parents[1] / "contract" / "golden"
@@ -114,3 +115,45 @@ def test_json_that_is_passed_on_unread_keeps_its_bytes() -> None:
     assert isinstance(fact, Fact)
     assert isinstance(fact.event, Progress)
     assert fact.event.data == Raw(b'{"b": [1.50, 1e3],"a":null}')
+
+
+# -- the short way through a header block ---------------------------------------------------------
+
+WRITTEN = encode_headers(Started(owner="w", attempt=1), "id-1")
+FULL = Origin(actor="a b", instance="host:1:x", traceparent="00-1-2-01")
+BLOCKS = [
+    WRITTEN,
+    encode_headers(Started(owner="w", attempt=1), "id-1", FULL),
+    encode_headers(Started(owner="w", attempt=1), "id-1", Origin(instance="only this")),
+    encode_headers(Started(owner="w", attempt=1), "id-1", FULL) + b"Nats-Batch-Id: x-1\r\n",
+    WRITTEN + b"Nats-TTL: 86400s\r\nHoldfast-Actor: late\r\n",
+    WRITTEN + b"Nats-Msg-Id: another\r\n",
+    WRITTEN + b"traceparent:00-9-9-01\r\n",
+    WRITTEN.replace(b"id-1", b"  id-1  "),
+    WRITTEN.replace(b"Schema: 1", b"Schema: 9"),
+    WRITTEN.replace(b"Schema: 1", b"Schema: one"),
+    WRITTEN.replace(b"Holdfast-Event: ", b"Holdfast-Event:"),
+    b"Holdfast-Actor: \xff\r\n" + WRITTEN,
+    WRITTEN + b"Holdfast-Actor: \xff \xfe\r\nHoldfast-Instance:  x\r\n",
+    b"Nats-Msg-Id: alone\r\n",
+    b"no colon\r\n",
+    b"",
+]
+
+
+@pytest.mark.parametrize("lines", BLOCKS)
+def test_the_short_way_through_headers_leads_where_the_long_one_does(
+    lines: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = (7, 1.5, "plans.p.t", HEADER_LINE + lines + b"\r\n", b'{"event":"started"}')
+    good = (*message[:4], encode_payload(Started(owner="w", attempt=1)))
+    short = [decode(*message), decode(*good)]
+    monkeypatch.setattr(codec, "_ours", lambda _: None)
+    assert short == [decode(*message), decode(*good)]
+
+
+def test_what_is_written_takes_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "split_headers", None)
+    payload = encode_payload(Started(owner="w", attempt=1))
+    for lines in BLOCKS[:4]:
+        assert isinstance(decode(7, 1.5, "plans.p.t", HEADER_LINE + lines + b"\r\n", payload), Fact)
