@@ -19,7 +19,7 @@ pytestmark = pytest.mark.faults
 SHORT_STORM, LONG_STORM = (150, 3_000), (1_000, 10_000)  # clients, events each of them is behind
 SHORT_GOODBYE, LONG_GOODBYE = 200, 1_000
 RETRY_MS = (1_000, 5_000)
-CAUGHT_UP_S = 120.0
+CAUGHT_UP_S = 240.0
 
 Start = Callable[..., ServiceProcess]
 
