@@ -84,6 +84,11 @@ class LoopThread:
         self.loop = uvloop.new_event_loop()
         self._thread = Thread(target=self._run, name=name, daemon=True)
 
+    @property
+    def alive(self) -> bool:
+        """Whether its loop still runs."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Start the thread and its lag sampler."""
         self._thread.start()

@@ -14,6 +14,7 @@ from service.app import ALL_ROLES, Instance, Role, running
 from service.config import Settings
 from service.garbage import collect_seldom
 from service.narrator import Narrator
+from service.switching import switch_often
 from streams.connection import without_password
 from streams.log import BadFact, Fact, Origin
 from streams.plan.events import Finished
@@ -79,6 +80,7 @@ async def _serve(settings: Settings, roles: frozenset[Role]) -> int:
         async with running(settings, roles) as instance:
             starting = None
             collect_seldom()
+            switch_often()
             return await _serve_until(stop, instance)
     except asyncio.CancelledError:
         if not stop.done():

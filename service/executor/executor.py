@@ -10,6 +10,7 @@ import structlog
 from service.config import Settings
 from service.door import Door
 from service.executor.attempt import GRACE_S
+from service.executor.gate import Gate
 from service.executor.handlers.registry import load_handlers
 from service.executor.heartbeats import Heartbeats
 from service.executor.pool import WorkerPool
@@ -58,6 +59,7 @@ class Executor:
         self.reporter = Reporter(door, executor.instance_id, instance_id)
         self.heartbeats = Heartbeats(door, self.reporter, metrics, executor.claim.heartbeat_s)
         self.processes = ProcessWorkers()
+        self._gate = Gate()
         self.timeout_s = executor.execution.timeout_s
         self.timeout_retry_max = executor.execution.timeout_retry_max
         self._settings = settings
@@ -92,7 +94,11 @@ class Executor:
         until = monotonic() + timeout_s
         give_up_at = until + GRACE_S + LAST_WORDS_S
         pairs = list(zip(self._threads, self._dispatchers, strict=True))
-        drains = (thread.ask(dispatcher.drain(until, give_up_at)) for thread, dispatcher in pairs)
+        drains = (
+            thread.ask(dispatcher.drain(until, give_up_at))
+            for thread, dispatcher in pairs
+            if thread.alive  # with a dead loop its leases are left to their expiry
+        )
         await asyncio.gather(*drains)
         await self.heartbeats.stop()
         for thread in self._threads:
@@ -127,6 +133,7 @@ class Executor:
             f"worker-{index}",
             _share(worker.core_size, index, loops),
             _share(worker.queue_capacity, index, loops),
+            self._gate,
         )
         dispatcher = Dispatcher(
             self._door, self, self.handlers, pool, settings.claim, settings.poll_interval_s

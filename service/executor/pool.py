@@ -12,6 +12,7 @@ from threading import Thread
 from typing import Generic, TypeVar
 
 from service.door import Crossing, DoorClosed
+from service.executor.gate import Gate
 
 T = TypeVar("T")
 
@@ -21,8 +22,9 @@ UNREPORTED = 256  # how many ended attempts may wait for their result to be writ
 class WorkerPool:
     """``size`` threads and ``queue_capacity`` waiting places; never more work than both."""
 
-    def __init__(self, name: str, size: int, queue_capacity: int) -> None:
+    def __init__(self, name: str, size: int, queue_capacity: int, gate: Gate) -> None:
         self._name = name
+        self._gate = gate
         self._size = size
         self.capacity = size + queue_capacity
         self._taken = 0
@@ -95,11 +97,16 @@ class WorkerPool:
 
     def has_thread(self) -> bool:
         """Whether a thread is free now."""
-        return not self._places.locked()
+        return not self._places.locked() and self._gate.has_room
 
     async def acquire(self) -> None:
         """Wait for a thread."""
         await self._places.acquire()
+        try:
+            await self._gate.enter()
+        except BaseException:
+            self._places.release()
+            raise
         self._queued -= 1
         self._running += 1
 
@@ -108,6 +115,7 @@ class WorkerPool:
         if held_thread:
             self._running -= 1
             self._places.release()
+            self._gate.leave()
         else:
             self._queued -= 1
         self.give_back(1)
