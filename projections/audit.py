@@ -16,10 +16,12 @@ from streams.plan.events import NOTHING
 
 STREAM = "AUDIT"
 
-# The entry is kept as it was said; beside it only what it can be found by.
+# The entry is kept as it was said; beside it only what it can be found by. The stream knows ids
+# for two minutes only: an entry that was written again after a longer outage is one row here.
 DDL = """
 CREATE TABLE audit (
     sequence INTEGER PRIMARY KEY,
+    id TEXT UNIQUE,
     event TEXT NOT NULL,
     plan_id TEXT,
     task_id TEXT,
@@ -31,7 +33,9 @@ CREATE INDEX audit_by_plan ON audit(plan_id, task_id) WHERE plan_id IS NOT NULL;
 CREATE INDEX audit_by_owner ON audit(owner) WHERE owner IS NOT NULL;
 """
 
-INSERT = bulk.insert_new("audit", ("sequence", "event", "plan_id", "task_id", "owner", "entry"))
+INSERT = bulk.insert_new(
+    "audit", ("sequence", "id", "event", "plan_id", "task_id", "owner", "entry")
+)
 
 AuditClass = Literal["success", "always"]
 
@@ -81,25 +85,38 @@ _decode = msgspec.json.Decoder(Entry).decode
 # -- rows -------------------------------------------------------------------------------------
 
 
-def row(sequence: int, entry: Entry) -> bulk.Row:
+def row(sequence: int, entry_id: str, entry: Entry) -> bulk.Row:
     """The row of the entry that stands at ``sequence`` of the AUDIT stream."""
-    return (sequence, entry.event, entry.plan_id, entry.task_id, entry.owner, _encode(entry))
+    return (
+        sequence,
+        entry_id or None,
+        entry.event,
+        entry.plan_id,
+        entry.task_id,
+        entry.owner,
+        _encode(entry),
+    )
 
 
 async def apply(
-    database: Database, entries: Sequence[tuple[int, Entry]], sequence: int, epoch: str
+    database: Database, entries: Sequence[tuple[int, str, Entry]], sequence: int, epoch: str
 ) -> None:
-    """Write entries with their sequences, and that AUDIT has been read up to ``sequence``.
+    """Write entries with their sequences and ids, and that AUDIT has been read up to ``sequence``.
 
     Saying it twice is saying it once. Raises DatabaseUnavailable.
     """
-    calls = INSERT.calls([row(at, entry) for at, entry in entries])
+    calls = INSERT.calls([row(*entry) for entry in entries])
     await database.write(calls, Checkpoint(STREAM, sequence, epoch))
 
 
 async def forget(database: Database, before: int) -> None:
     """Remove entries below sequence ``before``: the stream itself no longer has them."""
     await database.write([("DELETE FROM audit WHERE sequence < ?", [(before,)])])
+
+
+async def start_anew(database: Database, epoch: str) -> None:
+    """Forget everything: the stream ``epoch`` is another, and nothing of it has been read."""
+    await database.write([("DELETE FROM audit", [()])], Checkpoint(STREAM, 0, epoch))
 
 
 # -- queries ----------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ log = structlog.get_logger("holdfast.projector")
 
 T = TypeVar("T")
 OnFact = Callable[[Fact | BadFact, str | None], None]
+# Hears what is wrong with the database when a flush fails, and None when it is well again.
+OnFlushTrouble = Callable[[str | None], None]
 OnBatch = Callable[[Sequence[Fact | BadFact], int], None]
 
 
@@ -60,6 +62,7 @@ class Projector:
         self.database = database
         self.on_fact: list[OnFact] = []
         self.on_batch: list[OnBatch] = []
+        self.on_flush_trouble: list[OnFlushTrouble] = []
         self.flush_error: str | None = None
         self._now = now
         self._observe_time = observe_time
@@ -259,6 +262,7 @@ class Projector:
                 sequence = await self._pending.flush(self.database)
         if self.flush_error is not None:
             log.info("database_recovered", sequence=sequence)
+            self._tell_flush_trouble(None)
         self.flush_error = None
         self._behind_since = self._now() if self._dirty.is_set() else None
         self._room.set()
@@ -270,7 +274,12 @@ class Projector:
         error = state.outcome.exception() if state.outcome else None
         if self.flush_error is None:
             log.error("database_error", error=str(error), pending_rows=len(self._pending))
+            self._tell_flush_trouble(str(error))
         self.flush_error = str(error)
+
+    def _tell_flush_trouble(self, error: str | None) -> None:
+        for hear in self.on_flush_trouble:
+            hear(error)
 
     async def flushed(self, sequence: int, wait_s: float) -> bool:
         """Wait for the read models to reach ``sequence``; False when ``wait_s`` was too short."""

@@ -7,7 +7,7 @@ instance is worse than a restarted one.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
+from projections.audit_tail import AuditTail
 from projections.board import Board
 from projections.database import Database, DatabaseUnavailable, MustRebuild, discard
 from projections.feed import Feed
@@ -99,12 +100,14 @@ async def running(
         core = await _core(settings, source, metrics, spans, stack)
         died = asyncio.get_running_loop().create_future()
         lag = Lag("api", "api", metrics)
+        stack.callback(_watch_line(source, core))
         _guard(
             stack,
             died,
             projector=core.projector.run(),
             lag=lag.sample_forever(),
             audit=core.audit.run(),
+            audit_tail=_audit_tail(source, core).run(),
         )
         await _catch_up(core, died)
         _guard(
@@ -248,6 +251,8 @@ async def _core(
         clock=clock,
         audit=_audit(settings, source, metrics, clock, stack),
         spans=spans,
+        epoch=state.epoch,
+        news_after=sequence or state.head,
     )
 
 
@@ -262,6 +267,24 @@ def _audit(
     audit = Audit(source.trail, metrics, instance_id, clock.now, wanted)
     stack.push_async_callback(audit.close)
     return audit
+
+
+def _audit_tail(source: JetStreamLog, core: Core) -> AuditTail:
+    def on_bad(sequence: int, subject: str, reason: str) -> None:
+        core.metrics.count("agent.projection.bad_event.total")
+        log.warning("bad_audit_entry", sequence=sequence, subject=subject, reason=reason)
+
+    return AuditTail(source.trail, core.database, on_bad)
+
+
+def _watch_line(source: JetStreamLog, core: Core) -> Callable[[], None]:
+    """Tell the core when the line to the log is lost and when it is back, until called."""
+
+    def changed() -> None:
+        error = source.last_error or "the connection was lost"
+        core.log_answers("connection", None if source.connected else error)
+
+    return source.watch(changed)
 
 
 def new_board(settings: Settings) -> Board:
@@ -358,7 +381,7 @@ async def _start_roles(instance: Instance, stack: AsyncExitStack) -> Schedulers:
     stack.push_async_callback(schedulers.stop)
     if "executor" in instance.roles:
         instance.executor = Executor(
-            settings, instance.door, core.metrics, core.instance_id, core.spans
+            settings, instance.door, core.metrics, core.audit, core.instance_id, core.spans
         )
         await instance.executor.start()
         stack.push_async_callback(instance.executor.drain, DRAIN_S)

@@ -179,7 +179,7 @@ class Audit:
                 self._drop("queue_full", 1)
                 return
             entry = Entry(
-                at=self._now() if at is None else at,
+                at=self._now() if at is None else float(at),
                 event=event,
                 class_=kind,
                 plan_id=plan_id if plan_id is not None and is_id(plan_id) else None,
@@ -196,7 +196,7 @@ class Audit:
             self._notes.append(_Note(note_id, entry))
             self._call()
         except Exception as error:  # noqa: BLE001 - whoever tells of trouble must not get into it
-            self._drop("other", 1)
+            self._drop("invalid", 1)
             with suppress(Exception):
                 _log.error("audit_entry_not_taken", audit_event=event, error=repr(error))
 
@@ -264,7 +264,7 @@ class Audit:
         for _ in notes:
             self._unwritten.popleft()
         if refused:
-            self._drop("other", len(refused))
+            self._drop("refused", len(refused))
         never = {entry.id for entry in refused}
         counts = Counter(note.entry.event for note in notes if note.id not in never)
         for event, count in counts.items():

@@ -220,7 +220,18 @@ _LEASES = (
     _counter(
         "agent.task.heartbeat.error.total",
         "Lease renewals that failed",
-        Label("kind", ("log_unavailable", "log_full", "too_large", "contended", "fenced")),
+        Label(
+            "kind",
+            (
+                "log_unavailable",
+                "log_full",
+                "too_large",
+                "contended",
+                "fenced",
+                "not_found",
+                "not_allowed",
+            ),
+        ),
     ),
     _times(
         "agent.task.lease.remaining_at_renew",
@@ -389,7 +400,7 @@ _MACHINE_ROOM = (
     _counter(
         "agent.audit.dropped.total",
         "Audit entries dropped",
-        Label("reason", ("queue_full", "log_unavailable", "shutting_down")),
+        Label("reason", ("queue_full", "refused", "invalid", "shutting_down")),
         alert="AuditDropped",
     ),
 )

@@ -204,6 +204,16 @@ class Settings(Struct, frozen=True):
         ]
 
 
+def changed_keys(old: "Settings", new: "Settings") -> list[str]:
+    """The keys whose values differ, but those that are made anew for each process."""
+    return [
+        key
+        for key in KEYS
+        if _value_at(old, key) != _value_at(new, key)
+        and not (key == "executor.instance_id" and key not in new.origins)
+    ]
+
+
 def _leaves(section: type[Struct], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Each dotted key below `section` with its declared type."""
     for name, declared in get_type_hints(section, include_extras=True).items():

@@ -29,11 +29,13 @@ from service.answers import (
     Submission,
 )
 from service.audit import Audit
+from service.chronicle import Chronicle
 from service.claims import ClaimDesk
 from service.clock import LogClock
 from service.config import Settings
 from service.doctor.report import Report
 from service.metrics import Metrics
+from service.outages import Outage
 from service.spans import Recorder, Span, child_of
 from service.tally import Tally
 from streams import decider
@@ -41,7 +43,7 @@ from streams.decider import Accepted, Contention, Outcome
 from streams.log import BadFact, Fact, Log, LogFull, LogState, LogUnavailable, Origin, TooLarge
 from streams.plan import commands
 from streams.plan.commands import OwnerCommand
-from streams.plan.decide import Duplicate, GuardReject
+from streams.plan.decide import Duplicate, GuardReject, NotAllowed, NotFound
 from streams.plan.events import Submitted
 from streams.plan.state import Plan
 from streams.traceparent import new_traceparent, of_attempt, span_id_of
@@ -68,8 +70,11 @@ class Core:
         metrics: Metrics,
         clock: LogClock,
         audit: Audit,
+        epoch: str,
+        news_after: int,
         spans: Recorder | None = None,
     ) -> None:
+        """``news_after``: bad facts up to there have been counted and told by an earlier life."""
         self.settings = settings
         self.log = log
         self.board = board
@@ -82,13 +87,19 @@ class Core:
         self.spans = spans
         self.instance_id = settings.executor.instance_id
         self.desk = ClaimDesk(self, self, settings.executor.poll_interval_s)
-        self._tally = Tally(metrics, board, self.instance_id, spans)
+        self._tally = Tally(metrics, board, self.instance_id, spans, news_after=news_after)
+        self._chronicle = Chronicle(
+            audit, board, self.instance_id, epoch=epoch, news_after=news_after
+        )
+        self.log_outage = Outage(audit, "log_unavailable", "log_recovered")
+        self.database_outage = Outage(audit, "database_error", "database_recovered")
         self.checks: list[Callable[[], Check]] = []
         self.describe: Callable[[], Status] | None = None
         self.diagnose: Callable[[], Awaitable[Report]] | None = None
         self.log_state: LogState | None = None
         self._closing: dict[str, asyncio.Task[None]] = {}
-        projector.on_fact.append(self._tally.saw)
+        projector.on_fact += [self._tally.saw, self._chronicle.saw]
+        projector.on_flush_trouble.append(self._database_answers)
         projector.on_batch.append(self._after_batch)
 
     # -- the view that commands are decided on ----------------------------------------------
@@ -176,13 +187,16 @@ class Core:
             outcome = await self._transact(command, origin)
         except (LogUnavailable, LogFull, TooLarge) as error:
             self._tally.owner_write_failed(command, error)
+            self._chronicle.owner_write_failed(command, error, origin)
             raise
         if not isinstance(outcome, Accepted | Duplicate):
             refused = _refused(outcome)
             if isinstance(refused, GuardReject):
                 self._tally.owner_write_refused(command)
-            elif isinstance(refused, Contended):
+                self._chronicle.owner_write_refused(command, refused, origin)
+            elif isinstance(refused, Contended | NotFound | NotAllowed):
                 self._tally.owner_write_failed(command, refused)
+                self._chronicle.owner_write_failed(command, refused, origin)
             return refused
         left_s = None if lease_until is None else lease_until - self.now()
         self._tally.owner_write_accepted(command, left_s)
@@ -224,6 +238,22 @@ class Core:
         if self.diagnose is None:
             raise LogUnavailable("the instance is still starting")
         return await self.diagnose()
+
+    # -- what may be away -------------------------------------------------------------------
+
+    def log_answers(self, witness: str, error: str | None, at: float | None = None) -> None:
+        """``witness`` could reach the log (``error`` None) or not, at log time ``at`` (now)."""
+        at = self.now() if at is None else at
+        if error is not None:
+            self.log_outage.missed(witness, error, at)
+        elif self.log_outage.found(witness, at):
+            self._chronicle.log_recovered()
+
+    def _database_answers(self, error: str | None) -> None:
+        if error is not None:
+            self.database_outage.missed("flush", error, self.now())
+        else:
+            self.database_outage.found("flush", self.now())
 
     # -- reading ----------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from service.app import ALL_ROLES, Instance, Role, running
 from service.config import Settings
 from service.garbage import collect_seldom
 from service.narrator import Narrator
+from service.reloading import Reloading
 from service.switching import switch_often
 from streams.connection import without_password
 from streams.log import BadFact, Fact, Origin
@@ -22,9 +23,16 @@ from streams.plan.events import Finished
 log = structlog.get_logger("holdfast.serve")
 
 
-def serve(settings: Settings, roles: Iterable[Role] = ALL_ROLES) -> int:
-    """Run an instance until SIGINT or SIGTERM; answers the process's exit code."""
-    return uvloop.run(_serve(settings, frozenset(roles)))
+def serve(
+    settings: Settings,
+    roles: Iterable[Role] = ALL_ROLES,
+    read_again: Callable[[], Settings] | None = None,
+) -> int:
+    """Run an instance until SIGINT or SIGTERM; answers the process's exit code.
+
+    At SIGHUP ``read_again`` gives the settings as they are now; what can change at run time does.
+    """
+    return uvloop.run(_serve(settings, frozenset(roles), read_again))
 
 
 def _say_hello(instance: Instance) -> None:
@@ -63,8 +71,11 @@ def _say(line: str) -> None:
     print(line, flush=True)  # noqa: T201 - this is what whoever starts it sees
 
 
-async def _serve(settings: Settings, roles: frozenset[Role]) -> int:
-    stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+async def _serve(
+    settings: Settings, roles: frozenset[Role], read_again: Callable[[], Settings] | None
+) -> int:
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[str] = loop.create_future()
     starting = asyncio.current_task()
 
     def on_signal(number: signal.Signals) -> None:
@@ -75,12 +86,17 @@ async def _serve(settings: Settings, roles: frozenset[Role]) -> int:
                 starting.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+        loop.add_signal_handler(number, on_signal, number)
+    # Who wants other settings while it starts gets them with the start; it must not end it.
+    loop.add_signal_handler(signal.SIGHUP, log.info, "reload_ignored_while_starting")
     try:
         async with running(settings, roles) as instance:
             starting = None
             collect_seldom()
             switch_often()
+            if read_again is not None:
+                reloading = Reloading(settings, read_again, instance.core.audit.apply)
+                loop.add_signal_handler(signal.SIGHUP, reloading.reload)
             return await _serve_until(stop, instance)
     except asyncio.CancelledError:
         if not stop.done():

@@ -19,6 +19,7 @@ from streams.plan.commands import (
     Release,
     Start,
 )
+from streams.plan.decide import NotAllowed, NotFound
 from streams.plan.events import (
     Cancelled,
     Claimed,
@@ -40,12 +41,17 @@ OPERATIONS: dict[type[OwnerCommand], str] = {
 }
 """The ``op`` label of each owner's command but the heartbeat, which has metrics of its own."""
 
-Trouble = LogUnavailable | LogFull | TooLarge | Contended
+DISPATCH_REJECTED = "dispatch rejected"
+"""How the reason of a release begins whose claim the pool refused."""
+
+Trouble = LogUnavailable | LogFull | TooLarge | Contended | NotFound | NotAllowed
 _KINDS: dict[type, str] = {
     LogUnavailable: "log_unavailable",
     LogFull: "log_full",
     TooLarge: "too_large",
     Contended: "contended",
+    NotFound: "not_found",
+    NotAllowed: "not_allowed",
 }
 
 
@@ -53,12 +59,20 @@ class Tally:
     """Turns facts and owners' answers into metrics."""
 
     def __init__(
-        self, metrics: Metrics, board: Board, instance_id: str, spans: Recorder | None = None
+        self,
+        metrics: Metrics,
+        board: Board,
+        instance_id: str,
+        spans: Recorder | None = None,
+        *,
+        news_after: int = 0,
     ) -> None:
+        """Bad facts up to ``news_after`` have been counted by an earlier life of the instance."""
         self._metrics = metrics
         self._spans = spans
         self._board = board
         self._instance_id = instance_id
+        self._news_after = news_after
 
     # -- what owners wrote ------------------------------------------------------------------
 
@@ -99,11 +113,8 @@ class Tally:
 
     def saw(self, fact: Fact | BadFact, ignored: str | None) -> None:
         """Count the attempts and plans that a fact of this instance has ended."""
-        if isinstance(fact, BadFact) or (ignored is not None and not fact.origin.instance):
-            # Holdfast's own facts are ignored only where races are: those are no trouble.
-            self._metrics.count("agent.projection.bad_event.total")
-            return
-        if ignored is not None:
+        if isinstance(fact, BadFact) or ignored is not None:
+            self._bad(fact)
             return
         if fact.origin.instance != self._instance_id:
             return
@@ -112,6 +123,8 @@ class Tally:
             return
         event = fact.event
         match event:
+            case Released(reason=reason) if reason.startswith(DISPATCH_REJECTED):
+                pass  # counted as a rejected dispatch: nothing was executed
             case Completed() | Failed() | Released():
                 task = plan.tasks[fact.task_id or ""]
                 self._ended(plan, task, task.execution)
@@ -126,6 +139,12 @@ class Tally:
                 self._metrics.count("agent.plan.finished.total", status=status)
             case _:
                 pass
+
+    def _bad(self, fact: Fact | BadFact) -> None:
+        # Holdfast's own facts are ignored only where races are: those are no trouble.
+        ours = isinstance(fact, Fact) and fact.origin.instance
+        if not ours and fact.sequence > self._news_after:
+            self._metrics.count("agent.projection.bad_event.total")
 
     def _ended(self, plan: Plan, task: Task, execution: Execution | None) -> None:
         if execution is None or execution.finished_at is None:

@@ -8,7 +8,8 @@ commit is `streams.appender`.
 import asyncio
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
@@ -24,6 +25,7 @@ from streams.appender import (
     Stored,
     Unknown,
 )
+from streams.codec import decode
 from streams.connection import Connection, Lost, Reply, render
 from streams.follower import Follower, StreamPosition
 from streams.log import (
@@ -32,19 +34,17 @@ from streams.log import (
     Conflict,
     Draft,
     Fact,
-    LogReset,
     LogState,
-    LogUnavailable,
 )
 from streams.reader import Reader, seconds_of
 from streams.subjects import ALL_PLANS, subject_of, tasks_of
 from streams.topology import (
-    BATCHES,
-    NOT_FOUND,
     PLANS_STREAM,
     ApiError,
-    audit_stream,
+    InfoAnswer,
     ensure_stream,
+    epoch_of,
+    info_of,
     plans_stream,
 )
 from streams.trail import Trail
@@ -61,25 +61,7 @@ class PublishAnswer(msgspec.Struct, frozen=True):
     error: ApiError | None = None
 
 
-class StreamExtent(msgspec.Struct, frozen=True):
-    """The numbers of a stream."""
-
-    first_seq: int = 0
-    last_seq: int = 0
-    bytes: int = 0
-
-
-class InfoAnswer(msgspec.Struct, frozen=True):
-    """What STREAM.INFO says, as far as we ask."""
-
-    created: str = ""
-    ts: str = ""
-    state: StreamExtent = StreamExtent()
-    error: ApiError | None = None
-
-
 _publish_answer = msgspec.json.Decoder(PublishAnswer).decode
-_info_answer = msgspec.json.Decoder(InfoAnswer).decode
 
 
 class JetStreamTransport:
@@ -189,12 +171,13 @@ class JetStreamLog:
         *,
         limits: AppenderLimits,
         observer: Observer | None,
+        replicas: int = 1,
     ) -> None:
         self._connection = connection
         self._reader = Reader(connection, PLANS_STREAM)
         transport = JetStreamTransport(connection, self._reader)
         self._appender = Appender(transport, limits=limits, observer=observer)
-        self.trail = Trail(transport)
+        self.trail = Trail(connection, transport, self._ask, replicas)
         self._follow_error: str | None = None
         self.new_consumers = 0  # how often a tail had to start anew
 
@@ -218,9 +201,9 @@ class JetStreamLog:
         """
         connection = await Connection.open(url, name=name, timeout_s=connect_timeout_s)
         try:
-            log = cls(connection, limits=limits, observer=observer)
+            log = cls(connection, limits=limits, observer=observer, replicas=replicas)
             await ensure_stream(log._ask, plans_stream(replicas=replicas, max_bytes=max_bytes))
-            await ensure_stream(log._ask, audit_stream(replicas=replicas), may_turn_on=BATCHES)
+            await log.trail.ensure()
         except BaseException:
             await connection.close()
             raise
@@ -241,6 +224,10 @@ class JetStreamLog:
         """How often the connection was lost and came back."""
         return self._connection.reconnects
 
+    def watch(self, on_change: Callable[[], None]) -> Callable[[], None]:
+        """Call ``on_change`` at every loss and return of the server; returns how to stop it."""
+        return self._connection.watch(on_change)
+
     async def append(self, draft: Draft) -> Appended | Conflict:
         """See `streams.log.Log.append`."""
         return await self._appender.append(draft)
@@ -251,6 +238,7 @@ class JetStreamLog:
             self._connection,
             PLANS_STREAM,
             after,
+            decode=decode,
             position_of=self._position,
             on_restart=self._on_restart,
         )
@@ -303,7 +291,7 @@ class JetStreamLog:
             first=info.state.first_seq,
             head=info.state.last_seq,
             size_bytes=info.state.bytes,
-            epoch=_epoch(info),
+            epoch=epoch_of(PLANS_STREAM, info),
             at=seconds_of(info.ts.encode()),
         )
 
@@ -319,22 +307,11 @@ class JetStreamLog:
 
     async def _position(self) -> StreamPosition:
         info = await self._info()
-        return StreamPosition(_epoch(info), info.state.last_seq)
+        return StreamPosition(epoch_of(PLANS_STREAM, info), info.state.last_seq)
 
     async def _info(self) -> InfoAnswer:
-        info = _info_answer(await self._ask(f"STREAM.INFO.{PLANS_STREAM}", b"", API_TIMEOUT_S))
-        if info.error is None:
-            return info
-        if info.error.err_code == NOT_FOUND:
-            raise LogReset(f"stream {PLANS_STREAM} is gone")
-        raise LogUnavailable(f"the log does not say how it is: {info.error.description}")
+        return await info_of(partial(self._ask, timeout_s=API_TIMEOUT_S), PLANS_STREAM)
 
     async def _ask(self, subject: str, body: bytes, timeout_s: float = SETUP_TIMEOUT_S) -> bytes:
         reply = await self._connection.request(f"$JS.API.{subject}", body, timeout_s=timeout_s)
         return reply.payload
-
-
-def _epoch(info: InfoAnswer) -> str:
-    # A stream keeps the time of its making, to the nanosecond, on every replica and through every
-    # restart and restore; one that is made anew has another.
-    return f"{PLANS_STREAM}@{info.created}"

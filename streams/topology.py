@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from streams.log import LogUnavailable, TopologyMismatch
+from streams.log import LogReset, LogUnavailable, TopologyMismatch
 from streams.subjects import ALL_AUDIT, ALL_PLANS
 
 PLANS_STREAM = "PLANS"
@@ -47,6 +47,45 @@ class StreamAnswer(msgspec.Struct, frozen=True):
     config: Config | None = None
     created: str = ""
     error: ApiError | None = None
+
+
+class StreamExtent(msgspec.Struct, frozen=True):
+    """The numbers of a stream."""
+
+    first_seq: int = 0
+    last_seq: int = 0
+    bytes: int = 0
+
+
+class InfoAnswer(msgspec.Struct, frozen=True):
+    """What STREAM.INFO says, as far as we ask."""
+
+    created: str = ""
+    ts: str = ""
+    state: StreamExtent = StreamExtent()
+    error: ApiError | None = None
+
+
+_info_answer = msgspec.json.Decoder(InfoAnswer).decode
+
+
+async def info_of(ask: Ask, stream: str) -> InfoAnswer:
+    """How a stream is. Raises LogReset when it is gone, LogUnavailable."""
+    info = _info_answer(await ask(f"STREAM.INFO.{stream}", b""))
+    if info.error is None:
+        return info
+    if info.error.err_code == NOT_FOUND:
+        raise LogReset(f"stream {stream} is gone")
+    raise LogUnavailable(f"stream {stream} does not say how it is: {info.error.description}")
+
+
+def epoch_of(stream: str, info: InfoAnswer) -> str:
+    """A name that a stream does not share with one that is made anew.
+
+    A stream keeps the time of its making, to the nanosecond, on every replica and through every
+    restart and restore.
+    """
+    return f"{stream}@{info.created}"
 
 
 def plans_stream(*, replicas: int = 1, max_bytes: int | None = None) -> Config:

@@ -6,7 +6,7 @@ otherwise. An id that is stored already counts as stored: writing again after tr
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
@@ -21,9 +21,20 @@ from streams.appender import (
     Transport,
     Unknown,
 )
-from streams.codec import MESSAGE_ID
+from streams.codec import MESSAGE_ID, split_headers
+from streams.connection import Connection
+from streams.follower import Follower, StreamPosition
 from streams.log import LogUnavailable
 from streams.subjects import audit_subject
+from streams.topology import (
+    AUDIT_STREAM,
+    BATCHES,
+    Ask,
+    audit_stream,
+    ensure_stream,
+    epoch_of,
+    info_of,
+)
 
 WRITE_TIMEOUT_S = 5.0
 MAX_BATCH = 1_000  # the server's limit
@@ -39,11 +50,65 @@ class TrailEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     payload: bytes
 
 
-class Trail:
-    """Writes to the stream AUDIT."""
+class TrailMessage(msgspec.Struct, frozen=True, gc=False):
+    """One message of the stream: an entry, or whatever somebody has published by hand."""
 
-    def __init__(self, transport: Transport) -> None:
+    sequence: int
+    at: float
+    subject: str
+    id: str
+    payload: bytes
+
+
+class TrailExtent(msgspec.Struct, frozen=True):
+    """First and last sequence of the stream, and a name that one made anew does not share."""
+
+    epoch: str
+    first: int
+    head: int
+
+
+class Trail:
+    """The stream AUDIT."""
+
+    def __init__(
+        self, connection: Connection, transport: Transport, ask: Ask, replicas: int
+    ) -> None:
+        self._connection = connection
         self._transport = transport
+        self._ask = ask
+        self._replicas = replicas
+
+    async def ensure(self) -> None:
+        """Make the stream if it is not there. Raises TopologyMismatch, LogUnavailable."""
+        wanted = audit_stream(replicas=self._replicas)
+        await ensure_stream(self._ask, wanted, may_turn_on=BATCHES)
+
+    async def extent(self) -> TrailExtent:
+        """What the stream holds. Raises LogReset when it is gone, LogUnavailable."""
+        info = await info_of(self._ask, AUDIT_STREAM)
+        return TrailExtent(epoch_of(AUDIT_STREAM, info), info.state.first_seq, info.state.last_seq)
+
+    async def follow(self, after: int) -> AsyncIterator[list[TrailMessage]]:
+        """Every message above ``after``, in order, in batches, for ever. Raises LogReset."""
+        follower = Follower(
+            self._connection,
+            AUDIT_STREAM,
+            after,
+            decode=_read,
+            position_of=self._position,
+            on_restart=lambda _: None,
+        )
+        tail = follower.batches()
+        try:
+            async for messages in tail:
+                yield messages
+        finally:
+            await tail.aclose()
+
+    async def _position(self) -> StreamPosition:
+        extent = await self.extent()
+        return StreamPosition(extent.epoch, extent.head)
 
     async def write(self, entries: Sequence[TrailEntry]) -> list[TrailEntry]:
         """Store up to MAX_BATCH entries; answers those that the stream will never take.
@@ -84,6 +149,11 @@ def _is_stored(answer: Answer) -> bool:
             return False
         case Refused(_, reason) | Unknown(reason):
             raise LogUnavailable(f"the audit trail does not take entries: {reason}")
+
+
+def _read(sequence: int, at: float, subject: str, headers: bytes, payload: bytes) -> TrailMessage:
+    entry_id = split_headers(headers).get(MESSAGE_ID, b"").decode("utf-8", "replace")
+    return TrailMessage(sequence, at, subject, entry_id, payload)
 
 
 def _message(entry: TrailEntry) -> Message:

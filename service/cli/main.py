@@ -151,7 +151,7 @@ def _serve(given: argparse.Namespace) -> int:
 
     handler = logs.configure(settings.executor.instance_id)
     try:
-        return serve(settings, given.roles)
+        return serve(settings, given.roles, lambda: _settings(given))
     except (PortBusy, EmbeddedServerError, LogUnavailable, LogReset, TopologyMismatch) as error:
         handler.flush()
         return complain(error, UNREACHABLE)

@@ -5,19 +5,29 @@ import asyncio
 from service.core import Core
 from service.daemons.schedulers import Daemon
 from service.door import Door
-from streams.log import LogUnavailable
+from streams.log import LogState, LogUnavailable
 
 PERIOD_S = 0.5
 ANSWER_S = 1.0  # period and answer together: what goes wrong is known within two seconds
 
 
 async def _step(core: Core) -> None:
+    asked_at = core.now()
+    try:
+        core.log_state = await _answer(core)
+    except LogUnavailable as error:
+        core.log_answers("probe", str(error), asked_at)
+        raise
+    core.clock.observe(core.log_state.at)
+    core.log_answers("probe", None)
+
+
+async def _answer(core: Core) -> LogState:
     try:
         async with asyncio.timeout(ANSWER_S):
-            core.log_state = await core.log.state()
+            return await core.log.state()
     except TimeoutError:
         raise LogUnavailable(f"the log has not answered within {ANSWER_S:g} s") from None
-    core.clock.observe(core.log_state.at)
 
 
 async def _step_through(door: Door) -> None:

@@ -211,4 +211,4 @@ class Doctor:
             return None, f"no answer within {DATABASE_S:g} s"
         except DatabaseUnavailable as error:
             return None, str(error)
-        return (found if core.settings.observability.audit_log_enabled else None), None
+        return (found if core.audit.wants("claimed_update_guard_reject") else None), None

@@ -11,6 +11,7 @@ from msgspec import Raw
 from structlog.contextvars import bind_contextvars
 
 from service.answers import OwnerAnswer
+from service.audit import Audit
 from service.executor.execution import Ending, Failure, Success, execute
 from service.executor.handlers.contract import Handler, StopReason
 from service.executor.heartbeats import Heartbeats
@@ -37,6 +38,7 @@ class Workshop(Protocol):
     heartbeats: Heartbeats
     metrics: Metrics
     spans: Recorder | None
+    audit: Audit
     processes: ProcessWorkers
     timeout_s: float
     timeout_retry_max: int

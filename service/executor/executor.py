@@ -7,6 +7,7 @@ from time import monotonic
 import msgspec
 import structlog
 
+from service.audit import Audit
 from service.config import Settings
 from service.door import Door
 from service.executor.attempt import GRACE_S
@@ -49,15 +50,19 @@ class Executor:
         settings: Settings,
         door: Door,
         metrics: Metrics,
+        audit: Audit,
         instance_id: str,
         spans: Recorder | None = None,
     ) -> None:
         executor = settings.executor
         self.handlers = load_handlers(executor.handlers, executor.command.allow)
         self.metrics = metrics
+        self.audit = audit
         self.spans = spans
         self.reporter = Reporter(door, executor.instance_id, instance_id)
-        self.heartbeats = Heartbeats(door, self.reporter, metrics, executor.claim.heartbeat_s)
+        self.heartbeats = Heartbeats(
+            door, self.reporter, metrics, audit, executor.claim.heartbeat_s
+        )
         self.processes = ProcessWorkers()
         self._gate = Gate()
         self.timeout_s = executor.execution.timeout_s

@@ -16,6 +16,7 @@ from time import monotonic
 import structlog
 
 from service.answers import Contended, OwnerAnswer, Refused
+from service.audit import Audit
 from service.door import Door, DoorClosed
 from service.executor.leases import Lease
 from service.executor.reports import Reporter
@@ -23,6 +24,8 @@ from service.loops import LoopThread
 from service.metrics import Metrics
 from streams.log import LogFull, LogUnavailable, TooLarge
 from streams.plan.commands import Heartbeat, OwnerCommand, Progress
+from streams.plan.decide import GuardReject
+from streams.traceparent import trace_id_of
 
 BATCH = 100
 BEATS_PER_LEASE = 3  # a task with a short lease is renewed at least this often
@@ -45,11 +48,13 @@ class Heartbeats:
         door: Door,
         reporter: Reporter,
         metrics: Metrics,
+        audit: Audit,
         heartbeat_s: float,
     ) -> None:
         self._door = door
         self._reporter = reporter
         self._metrics = metrics
+        self._audit = audit
         self._heartbeat_s = heartbeat_s
         self._thread = LoopThread("heartbeats", "heartbeat", metrics)
         self.lag = self._thread.lag
@@ -164,13 +169,34 @@ class Heartbeats:
     def _lost(self, lease: Lease, refused: Refused) -> None:
         if not lease.retired and lease.stop("lease_lost"):
             log.warning("lease_lost_cancelled", **_named(lease), refused=repr(refused))
+            self._tell(lease, refused, "the handler was told to stop: its lease is lost")
         self.forget(lease)
 
     def _fence(self, lease: Lease) -> None:
         self.forget(lease)
         if not lease.retired and lease.stop("fenced"):
             self._metrics.count("agent.task.heartbeat.error.total", kind="fenced")
-            log.error("worker_fenced", **_named(lease), silent_s=monotonic() - lease.renewed_at)
+            silent_s = monotonic() - lease.renewed_at
+            log.error("worker_fenced", **_named(lease), silent_s=silent_s)
+            self._tell(lease, None, f"fenced itself: no renewal got through for {silent_s:.1f} s")
+
+    def _tell(self, lease: Lease, refused: Refused | None, detail: str) -> None:
+        plan_id, task_id, attempt = lease.key
+        self._audit.emit(
+            "lease_lost_cancelled",
+            plan_id=plan_id,
+            task_id=task_id,
+            owner=lease.owner,
+            attempt=attempt,
+            expected={
+                "owner": lease.owner,
+                "attempt": attempt,
+                "sequence": lease.claim.fencing_token,
+            },
+            actual=refused.current if isinstance(refused, GuardReject) else None,
+            trace_id=trace_id_of(lease.claim.traceparent),
+            detail=detail,
+        )
 
 
 class _Schedule:

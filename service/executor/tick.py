@@ -15,7 +15,9 @@ from service.executor.attempt import Attempt, Workshop, release
 from service.executor.handlers.contract import Handler
 from service.executor.leases import Lease
 from service.executor.pool import WorkerPool
+from service.tally import DISPATCH_REJECTED
 from streams.log import LogFull, LogUnavailable
+from streams.traceparent import trace_id_of
 
 LONGEST_WAIT_S = 30.0  # what the core allows a claim to wait
 
@@ -148,6 +150,8 @@ class Dispatcher:
 
     def _accept(self, lease: Lease, handler: Handler) -> None:
         self._shop.metrics.count("agent.task.dispatch.success.total")
+        if self._shop.audit.wants("dispatch_submitted"):
+            self._tell("dispatch_submitted", lease, f"kind {lease.claim.kind}")
         attempt = Attempt(lease, handler, self.pool.admit(), self._shop)
         task = asyncio.get_running_loop().create_task(attempt.run())
         self._attempts[lease] = task
@@ -157,11 +161,25 @@ class Dispatcher:
         self.pool.give_back(1)
         self._shop.metrics.count("agent.task.dispatch.reject.total", reason=reason)
         log.warning("dispatch_rejected", task=lease.key, reason=reason)
+        self._tell("dispatch_rejected", lease, f"{reason}; the claim is released")
         task = asyncio.get_running_loop().create_task(
-            release(self._shop.reporter, lease, f"dispatch rejected: {reason}")
+            release(self._shop.reporter, lease, f"{DISPATCH_REJECTED}: {reason}")
         )
         self._releases.add(task)
         task.add_done_callback(self._releases.discard)
+
+    def _tell(self, event: str, lease: Lease, detail: str) -> None:
+        plan_id, task_id, attempt = lease.key
+        self._shop.audit.emit(
+            event,
+            plan_id=plan_id,
+            task_id=task_id,
+            owner=lease.owner,
+            attempt=attempt,
+            actual={"sequence": lease.claim.fencing_token},
+            trace_id=trace_id_of(lease.claim.traceparent),
+            detail=detail,
+        )
 
 
 async def _granted(claiming: Awaitable[list[Claim]], now: Callable[[], float]) -> Granted:

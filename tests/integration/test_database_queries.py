@@ -185,8 +185,9 @@ async def test_a_failed_task_that_was_claimed_again_shows_every_attempt(tmp_path
 async def test_audit_entries_are_found_and_said_once(tmp_path: Path) -> None:
     database = await folded_into(tmp_path / "x.sqlite", [])
     entries = [
-        (n, audit.Entry(at=float(n), event=f"e{n % 3}", class_="always", plan_id=f"p{n % 2}",
-                        task_id="t", owner=None if n % 5 else "w", attempt=2**63))
+        (n, f"id{n}", audit.Entry(at=float(n), event=f"e{n % 3}", class_="always",
+                                  plan_id=f"p{n % 2}", task_id="t", owner=None if n % 5 else "w",
+                                  attempt=2**63))
         for n in range(1, 31)
     ]  # fmt: skip
     for _ in range(2):

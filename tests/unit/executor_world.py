@@ -55,6 +55,19 @@ class FakeMetrics:
             self.gauges[name] = value
 
 
+class FakeAudit:
+    """Remembers what was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, dict[str, Any]]] = []
+
+    def wants(self, event: str) -> bool:
+        return bool(event)
+
+    def emit(self, event: str, **said: Any) -> None:
+        self.told.append((event, said))
+
+
 class FakeCore:
     """What the executor asks of the core, on plans in memory."""
 
@@ -237,7 +250,9 @@ async def executing(
         flags={"executor.poll_interval_s": 0.05, "executor.instance_id": "w1"} | given,
     )
     door = Door(cast("Any", core), asyncio.get_running_loop())
-    executor = Executor(settings, door, cast("Any", metrics), "instance-1")
+    executor = Executor(
+        settings, door, cast("Any", metrics), cast("Any", FakeAudit()), "instance-1"
+    )
     await executor.start()
     try:
         yield World(core, metrics, executor)

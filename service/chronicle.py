@@ -1,0 +1,347 @@
+"""What becomes an audit entry: facts that this instance wrote, and words of owners it turned away.
+
+Facts are told when they are folded, and only by the instance that wrote them: several instances
+tell each once, and a log that is read again after a restart tells nothing a second time, for the
+new process has another id. A fact that nobody wrote (it cannot be read, or is ignored) is told by
+all under one id, and only if it is news.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+from projections.board import Board
+from service.answers import Contended
+from service.audit import Audit
+from service.tally import OPERATIONS
+from streams.log import BadFact, Fact, LogFull, LogUnavailable, Origin, TooLarge
+from streams.plan.commands import Heartbeat, OwnerCommand
+from streams.plan.decide import GuardReject, NotAllowed, NotFound
+from streams.plan.events import (
+    Cancelled,
+    Claimed,
+    Completed,
+    Failed,
+    Paused,
+    Released,
+    Resumed,
+    Retried,
+    Started,
+)
+from streams.plan.state import LEASE_EXPIRED, TIMEOUT, Execution, Plan, Task
+from streams.traceparent import trace_id_of
+
+MAX_EARLIER = 10_000  # claims of attempts that are over, remembered for those who still speak
+MAX_SAID = 10_000  # owners' words that failed in one outage, each told once
+
+Trouble = LogUnavailable | LogFull | TooLarge | Contended | NotFound | NotAllowed
+Operation = Paused | Resumed | Cancelled | Retried
+
+_ACTIONS: dict[type[Operation], str] = {
+    Paused: "pause",
+    Resumed: "resume",
+    Cancelled: "cancel",
+    Retried: "retry",
+}
+
+
+class Chronicle:
+    """Turns facts and refusals into audit entries; lives on the API loop.
+
+    Bad facts up to ``news_after`` (where the read models, or for new ones the log, were at the
+    start) have been told before. ``epoch`` tells this log from others.
+    """
+
+    def __init__(
+        self, audit: Audit, board: Board, instance_id: str, *, epoch: str, news_after: int
+    ) -> None:
+        self._audit = audit
+        self._board = board
+        self._instance_id = instance_id
+        self._epoch = epoch
+        self._news_after = news_after
+        self._earlier: OrderedDict[tuple[str, str, int], Execution] = OrderedDict()
+        self._said: set[tuple[str, str, int, str]] = set()
+
+    # -- facts ------------------------------------------------------------------------------
+
+    def saw(self, fact: Fact | BadFact, ignored: str | None) -> None:
+        """Tell of a fact that has just been folded."""
+        if isinstance(fact, BadFact):
+            self._bad(fact.sequence, fact.subject, fact.reason)
+            return
+        if ignored is not None:
+            if not fact.origin.instance:
+                self._bad(fact.sequence, _place(fact.plan_id, fact.task_id), ignored)
+            return
+        event = fact.event
+        if isinstance(event, Claimed) and event.attempt > 1:
+            self._remember(fact)
+        if fact.origin.instance != self._instance_id:
+            return
+        self._ours(fact)
+
+    def _ours(self, fact: Fact) -> None:
+        """Tell of a fact that this instance wrote and that counts."""
+        match event := fact.event:
+            case Claimed():
+                self._claimed(fact, event)
+            case Started():
+                self._success("execution_started", fact, event)
+            case Completed():
+                self._completed(fact, event)
+            case Failed():
+                self._failed(fact, event)
+            case Released():
+                self._success("claim_released", fact, event, event.reason)
+            case Paused() | Resumed() | Cancelled() | Retried():
+                self._operated(fact, event)
+            case _:
+                pass
+
+    def _bad(self, sequence: int, subject: str, reason: str) -> None:
+        if sequence <= self._news_after:
+            return
+        plan_id, task_id = _split(subject)
+        self._audit.emit(
+            "bad_event",
+            plan_id=plan_id,
+            task_id=task_id,
+            actual={"sequence": sequence, "subject": subject},
+            detail=f"sequence {sequence} on {subject}: {reason}",
+            once=f"bad-event-{self._epoch}-{sequence}",
+        )
+
+    def _remember(self, fact: Fact) -> None:
+        """Keep the claim that this one followed: its owner may still speak."""
+        plan = self._board.knows(fact.plan_id)
+        if plan is None or not plan.closed or fact.task_id is None:
+            return
+        task_id, execution = plan.closed[-1]
+        self._earlier[fact.plan_id, task_id, execution.attempt] = execution
+        if len(self._earlier) > MAX_EARLIER:
+            self._earlier.popitem(last=False)
+
+    def _claimed(self, fact: Fact, event: Claimed) -> None:
+        if event.previous_owner is None:
+            if self._audit.wants("claim_acquired"):
+                sequence = {"sequence": fact.sequence}
+                self._tell("claim_acquired", fact, event, f"lane {event.lane}", actual=sequence)
+            return
+        key = (fact.plan_id, fact.task_id or "", event.attempt - 1)
+        before = self._earlier.get(key)
+        self._tell(
+            "claim_reclaimed",
+            fact,
+            event,
+            f"the lease of {event.previous_owner} (attempt {event.attempt - 1}) had expired",
+            expected={
+                "owner": event.previous_owner,
+                "attempt": event.attempt - 1,
+                "sequence": before.claimed_sequence if before else None,
+            },
+            actual={
+                "status": "RUNNING",
+                "owner": event.owner,
+                "attempt": event.attempt,
+                "sequence": fact.sequence,
+            },
+        )
+
+    def _completed(self, fact: Fact, event: Completed) -> None:
+        self._success("execution_completed", fact, event)
+        if event.verdict is None or event.verdict.pass_:
+            return
+        plan = self._board.knows(fact.plan_id)
+        critic = plan.tasks.get(fact.task_id or "") if plan else None
+        target = plan.tasks.get(critic.spec.target or "") if plan and critic else None
+        if target is None or target.sequence != fact.sequence:
+            return  # a stale verdict has moved nothing
+        self._audit.emit(
+            "execution_critic_rejected",
+            plan_id=fact.plan_id,
+            task_id=target.spec.id,
+            owner=target.execution.owner if target.execution else None,
+            attempt=target.attempt,
+            actual={
+                "critic": fact.task_id,
+                "owner": event.owner,
+                "attempt": event.attempt,
+                "sequence": fact.sequence,
+                "status": target.status,
+            },
+            trace_id=trace_id_of(fact.origin.traceparent),
+            detail=f"the critic '{fact.task_id}' rejected it; it is {target.status}, "
+            f"retry {target.retry} of {target.spec.max_retries}",
+        )
+
+    def _failed(self, fact: Fact, event: Failed) -> None:
+        plan = self._board.knows(fact.plan_id)
+        task = plan.tasks.get(fact.task_id or "") if plan else None
+        poisoned = (
+            event.error_type == LEASE_EXPIRED
+            and task is not None
+            and task.lost >= task.spec.max_lost_leases
+        )
+        then = "final" if event.retry_in_s is None else f"tried again in {event.retry_in_s:g} s"
+        said = f": {event.error_message}" if event.error_message else ""
+        name = "execution_timeout" if event.error_type == TIMEOUT else "execution_failed"
+        self._tell(
+            "task_poisoned" if poisoned else name,
+            fact,
+            event,
+            f"{event.error_type}, {then}{said}",
+            actual={
+                "status": task.status if task else None,
+                "error_type": event.error_type,
+                "lost": task.lost if task else None,
+                "sequence": fact.sequence,
+            },
+        )
+
+    def _operated(self, fact: Fact, event: Operation) -> None:
+        action, who = _ACTIONS[type(event)], fact.origin.actor
+        self._audit.emit(
+            "operator_action",
+            plan_id=fact.plan_id,
+            task_id=event.task_id if isinstance(event, Retried) else None,
+            owner=who or None,
+            actual={"action": action, "reason": event.reason, "sequence": fact.sequence},
+            trace_id=trace_id_of(fact.origin.traceparent),
+            detail=f"{action} by {who or 'nobody named'}: {event.reason or 'no reason given'}",
+        )
+
+    def _success(
+        self,
+        name: str,
+        fact: Fact,
+        event: Started | Completed | Released,
+        detail: str | None = None,
+    ) -> None:
+        if self._audit.wants(name):
+            self._tell(name, fact, event, detail)
+
+    def _tell(
+        self,
+        name: str,
+        fact: Fact,
+        event: Claimed | Started | Completed | Failed | Released,
+        detail: str | None,
+        *,
+        expected: object = None,
+        actual: object = None,
+    ) -> None:
+        self._audit.emit(
+            name,
+            plan_id=fact.plan_id,
+            task_id=fact.task_id,
+            owner=event.owner,
+            attempt=event.attempt,
+            expected=expected,
+            actual=actual,
+            trace_id=trace_id_of(fact.origin.traceparent),
+            detail=detail,
+            at=fact.at,
+        )
+
+    # -- owners' words ----------------------------------------------------------------------
+
+    def owner_write_refused(
+        self, command: OwnerCommand, refused: GuardReject, origin: Origin
+    ) -> None:
+        """A stale owner was turned away: who spoke, and who holds or ended the task."""
+        now = refused.current
+        heartbeat = isinstance(command, Heartbeat)
+        plan = self._board.knows(command.plan_id)
+        task = plan.tasks.get(command.task_id) if plan else None
+        holder = self._claim(plan, task, command.plan_id, now.attempt)
+        self._audit.emit(
+            "lease_renew_guard_reject" if heartbeat else "claimed_update_guard_reject",
+            plan_id=command.plan_id,
+            task_id=command.task_id,
+            owner=command.owner,
+            attempt=command.attempt,
+            expected=self._speaker(command, plan, task),
+            actual={
+                "status": now.status,
+                "owner": now.owner or (holder.owner if holder else None),
+                "attempt": now.attempt,
+                "sequence": holder.claimed_sequence if holder else None,
+            },
+            trace_id=_trace_id(origin, plan),
+            detail=f"{_op(command)} of attempt {command.attempt} by {command.owner} refused: "
+            f"the task is {now.status}, attempt {now.attempt}",
+        )
+
+    def owner_write_failed(self, command: OwnerCommand, trouble: Trouble, origin: Origin) -> None:
+        """An owner's word could not be written; in one outage each is told once."""
+        heartbeat = isinstance(command, Heartbeat)
+        if isinstance(trouble, LogUnavailable):
+            key = (command.plan_id, command.task_id, command.attempt, _op(command))
+            if key in self._said or len(self._said) >= MAX_SAID:
+                return
+            self._said.add(key)
+        plan = self._board.knows(command.plan_id)
+        task = plan.tasks.get(command.task_id) if plan else None
+        self._audit.emit(
+            "lease_renew_error" if heartbeat else "claimed_update_error",
+            plan_id=command.plan_id,
+            task_id=command.task_id,
+            owner=command.owner,
+            attempt=command.attempt,
+            expected=self._speaker(command, plan, task),
+            trace_id=_trace_id(origin, plan),
+            detail=f"{_op(command)}: {_why(trouble)}",
+        )
+
+    def log_recovered(self) -> None:
+        """The next outage tells again whose words fail."""
+        self._said.clear()
+
+    def _speaker(
+        self, command: OwnerCommand, plan: Plan | None, task: Task | None
+    ) -> dict[str, Any]:
+        claim = self._claim(plan, task, command.plan_id, command.attempt)
+        ours = claim is not None and claim.owner == command.owner
+        return {
+            "owner": command.owner,
+            "attempt": command.attempt,
+            "sequence": claim.claimed_sequence if claim and ours else None,
+        }
+
+    def _claim(
+        self, plan: Plan | None, task: Task | None, plan_id: str, attempt: int
+    ) -> Execution | None:
+        """The execution of an attempt, if it is the task's last or was seen to be followed."""
+        if plan is None or task is None:
+            return None
+        if task.execution is not None and task.execution.attempt == attempt:
+            return task.execution
+        return self._earlier.get((plan_id, task.spec.id, attempt))
+
+
+def _trace_id(origin: Origin, plan: Plan | None) -> str | None:
+    """The trace of a word: its own, or its plan's when it brought none."""
+    return trace_id_of(origin.traceparent) or (trace_id_of(plan.traceparent) if plan else None)
+
+
+def _op(command: OwnerCommand) -> str:
+    return "heartbeat" if isinstance(command, Heartbeat) else OPERATIONS[type(command)]
+
+
+def _why(trouble: Trouble) -> str:
+    match trouble:
+        case NotFound(detail) | NotAllowed(_, detail) | Contended(detail):
+            name = type(trouble).__name__
+            return f"{name}: {detail}"
+        case _:
+            return f"{type(trouble).__name__}: {trouble}"
+
+
+def _place(plan_id: str, task_id: str | None) -> str:
+    return f"plans.{plan_id}" if task_id is None else f"plans.{plan_id}.{task_id}"
+
+
+def _split(subject: str) -> tuple[str | None, str | None]:
+    _, _, place = subject.partition(".")
+    plan_id, _, task_id = place.partition(".")
+    return plan_id or None, task_id or None

@@ -1,0 +1,252 @@
+"""The audit trail takes notes without ever holding anybody up, and loses none unseen."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from threading import Thread
+
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+
+from projections.audit import Entry
+from service import audit as room
+from service.audit import CLASSES, MAX_WAITING, MAX_WAITING_SUCCESS, Audit
+from service.catalogue import AUDIT_EVENTS, OTHER
+from service.config import ObservabilitySettings
+from service.metrics import Metrics
+from service.outages import Outage
+from streams.log import LogUnavailable
+from streams.trail import TrailEntry
+
+EVERYTHING = ObservabilitySettings(audit_success_log_enabled=True)
+
+
+class Stream:
+    """Takes entries once it is there; ``refuses`` are the events that it never takes."""
+
+    def __init__(self) -> None:
+        self.there = True
+        self.asked = 0
+        self.taken: dict[str, Entry] = {}
+        self.refuses: set[str] = set()
+
+    async def write(self, entries: Sequence[TrailEntry]) -> list[TrailEntry]:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if not self.there:
+            raise LogUnavailable("away")
+        for each in entries:
+            if each.event not in self.refuses:
+                self.taken[each.id] = msgspec.json.decode(each.payload, type=Entry)
+        return [each for each in entries if each.event in self.refuses]
+
+
+class World:
+    def __init__(self, stream: Stream, audit: Audit, metrics: Metrics) -> None:
+        self.stream = stream
+        self.audit = audit
+        self.metrics = metrics
+
+    def counted(self, name: str) -> dict[str, float]:
+        shown = self.metrics.shown(name)
+        assert shown is not None
+        values = ((next(iter(v.labels.values())), v.value or 0.0) for v in shown.values)
+        return {label: value for label, value in values if value}
+
+    def dropped(self) -> dict[str, float]:
+        return self.counted("agent.audit.dropped.total")
+
+    async def written(self, count: int) -> list[Entry]:
+        async with asyncio.timeout(5):
+            while len(self.stream.taken) < count:
+                await asyncio.sleep(0.01)
+        return list(self.stream.taken.values())
+
+
+@asynccontextmanager
+async def trail(
+    settings: ObservabilitySettings = EVERYTHING, close_s: float = 5
+) -> AsyncIterator[World]:
+    """A trail that is closed at the end, as an instance closes its own."""
+    stream, metrics = Stream(), Metrics()
+    audit = Audit(stream, metrics, "here", lambda: 1e9, settings)
+    running = asyncio.create_task(audit.run())
+    try:
+        yield World(stream, audit, metrics)
+        assert not running.done(), "it must outlive whatever it is told"
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        await audit.close(close_s)
+
+
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "GATHER_S", 0.001)
+    monkeypatch.setattr(room, "AGAIN_S", 0.01)
+
+
+def test_every_event_is_one_that_is_counted() -> None:
+    assert set(CLASSES) == set(AUDIT_EVENTS) - {OTHER}
+
+
+async def test_an_entry_carries_what_was_said() -> None:
+    async with trail() as world:
+        world.audit.emit(
+            "claimed_update_guard_reject", plan_id="p", task_id="t", owner="w", attempt=1,
+            expected={"owner": "w"}, actual={"owner": "v"}, trace_id="f" * 32, detail="d" * 5_000,
+        )  # fmt: skip
+        (entry,) = await world.written(1)
+    assert (entry.at, entry.class_, entry.instance) == (1e9, "always", "here")
+    assert bytes(entry.expected) == b'{"owner":"w"}'
+    assert bytes(entry.actual) == b'{"owner":"v"}'
+    assert len(entry.detail or "") == room.LONGEST_DETAIL
+    assert world.counted("agent.audit.written.total") == {"claimed_update_guard_reject": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (EVERYTHING, ["claim_acquired", "claim_reclaimed"]),
+        (ObservabilitySettings(), ["claim_reclaimed"]),
+        (
+            ObservabilitySettings(audit_log_enabled=False, audit_success_log_enabled=True),
+            [],
+        ),
+        (ObservabilitySettings(audit_log_enabled=False), []),
+    ],
+)
+async def test_the_toggles_choose_the_classes(
+    settings: ObservabilitySettings, told: list[str]
+) -> None:
+    async with trail(ObservabilitySettings()) as world:
+        world.audit.apply(settings)
+        for event in ("claim_acquired", "claim_reclaimed"):
+            assert world.audit.wants(event) is (event in told)
+            world.audit.emit(event)
+    assert [entry.event for entry in world.stream.taken.values()] == told
+
+
+async def test_any_thread_may_tell() -> None:
+    async with trail() as world:
+
+        def tell() -> None:
+            for _ in range(100):
+                world.audit.emit("claim_acquired")
+
+        threads = [Thread(target=tell) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        await world.written(800)
+        for thread in threads:
+            thread.join()
+    assert len(world.stream.taken) == 800
+
+
+async def test_what_is_told_while_the_log_is_away_is_written_afterwards_in_order() -> None:
+    async with trail() as world:
+        world.stream.there = False
+        for n in range(1_500):
+            world.audit.emit("execution_failed", attempt=n)
+            if not n % 100:
+                await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            while world.stream.asked < 3:
+                await asyncio.sleep(0.01)
+        assert world.audit.waiting == 1_500
+        world.stream.there = True
+        entries = await world.written(1_500)
+    assert [entry.attempt for entry in entries] == list(range(1_500))
+    assert world.dropped() == {}
+
+
+async def test_an_overflow_is_counted_told_once_and_costs_successes_first() -> None:
+    with capture_logs() as lines:
+        async with trail() as world:
+            await overflow(world)
+    kept = [entry.event for entry in world.stream.taken.values()]
+    assert kept.count("claim_acquired") == MAX_WAITING_SUCCESS
+    told = [line for line in lines if line["event"] == "audit_entries_dropped"]
+    assert [line["queue_full"] for line in told] == [MAX_WAITING]
+
+
+async def overflow(world: World) -> None:
+    world.stream.there = False
+    for event in ("claim_acquired", "execution_failed"):
+        for _ in range(MAX_WAITING):
+            world.audit.emit(event)
+    assert world.dropped() == {"queue_full": float(MAX_WAITING)}
+    world.stream.there = True
+    await world.written(MAX_WAITING)
+
+
+async def test_what_the_stream_never_takes_is_counted_as_dropped() -> None:
+    async with trail() as world:
+        world.stream.refuses = {"bad_event"}
+        world.audit.emit("bad_event")
+        world.audit.emit("execution_failed")
+        await world.written(1)
+    assert world.dropped() == {"refused": 1}
+    assert world.counted("agent.audit.written.total") == {"execution_failed": 1}
+
+
+async def test_shutting_down_waits_for_a_bound_and_counts_the_rest() -> None:
+    async with asyncio.timeout(5), trail(close_s=0.1) as world:
+        world.stream.there = False
+        world.audit.emit("execution_failed")
+    assert world.dropped() == {"shutting_down": 1}
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [("no_such_event", {}), ("bad_event", {"expected": {1j: 1}}), ("bad_event", {"at": "x"})],
+)
+async def test_whoever_tells_nonsense_is_not_told_off(event: str, said: dict[str, object]) -> None:
+    async with trail() as world:
+        world.audit.emit(event, **said)  # type: ignore[arg-type]
+        world.audit.emit("execution_failed")
+        entries = await world.written(1)
+    assert entries[-1].event == "execution_failed"
+
+
+async def test_one_once_is_one_entry_whoever_says_it() -> None:
+    async with trail() as world:
+        for _ in range(3):
+            world.audit.emit("bad_event", once="bad-event-7")
+    assert list(world.stream.taken) == ["bad-event-7"]
+
+
+async def test_a_line_is_written_even_while_the_log_is_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with trail() as world:
+        world.stream.there = False
+        with caplog.at_level(logging.INFO, "holdfast.audit"):
+            world.audit.emit("task_poisoned", plan_id="p")
+            async with asyncio.timeout(5):
+                while not [r for r in caplog.records if r.name == "holdfast.audit"]:
+                    await asyncio.sleep(0.01)
+
+
+# -- outages ----------------------------------------------------------------------------------
+
+
+async def test_an_outage_lasts_from_the_first_witness_until_nobody_misses_it() -> None:
+    async with trail() as world:
+        outage = Outage(world.audit, "log_unavailable", "log_recovered")
+        assert not outage.found("probe", 100.0)
+        outage.missed("connection", "reset", 110.0)
+        outage.missed("probe", "no answer", 111.0)
+        assert outage.since == 110.0
+        assert not outage.found("connection", 112.0)
+        assert outage.found("probe", 114.5)
+        assert not outage.found("probe", 115.5)
+        began, ended = await world.written(2)
+    assert (began.event, began.at) == ("log_unavailable", 110.0)
+    assert (ended.event, ended.at) == ("log_recovered", 114.5)
+    window = msgspec.json.decode(ended.actual)
+    assert window["seconds"] == 4.5
+    assert (window["from"], window["to"]) == ("1970-01-01T00:01:50Z", "1970-01-01T00:01:54.500000Z")
