@@ -247,11 +247,7 @@ _LEASES = (
         alert="StaleWriters",
     ),
     _counter("agent.task.claimed_update.error.total", "Owners' writes that failed", OPERATION),
-    _gauge(
-        "agent.task.expired_running.current",
-        "RUNNING tasks whose lease has expired",
-        alert="LeasesExpired",
-    ),
+    _gauge("agent.task.expired_running.current", "RUNNING tasks whose lease has expired"),
     _gauge(
         "agent.task.expired_running.oldest",
         "How long the oldest expired lease of a RUNNING task has been expired",

@@ -7,11 +7,13 @@ import subprocess
 from pathlib import Path
 
 import msgspec
+import yaml
 
 from service.catalogue import CATALOGUE
+from tests.integration.alert_story import HERE, RULES, Fires, Series, Story, alert_rules, told
 from tests.programs import program
-from tests.unit.alert_story import HERE, RULES, Fires, Series, Story, alert_rules, told
 from tests.unit.test_catalogue import every_combination
+from tests.unit.test_ops import EVERYWHERE
 
 INSTANCE = {"instance": "a"}
 LATE = "agent_daemon_lateness_seconds"
@@ -472,6 +474,26 @@ def test_every_alert_has_a_story_of_each_kind() -> None:
 
 def test_the_rules_are_valid() -> None:
     check = [program("promtool"), "check", "rules", "--lint=all", "--lint-fatal", str(RULES)]
+    done = subprocess.run(check, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_dashboards_and_the_runbook_ask_can_be_asked(tmp_path: Path) -> None:
+    """Prometheus's own parser reads every expression."""
+    rules = [
+        {"record": f"asked:{number}", "expr": asked.replace("$__rate_interval", "5m")}
+        for number, (_, asked) in enumerate(EVERYWHERE)
+    ]
+    path = tmp_path / "asked.yaml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "asked", "rules": rules}]}))
+    check = [program("promtool"), "check", "rules", str(path)]
+    done = subprocess.run(check, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(EVERYWHERE)} rules found" in done.stdout
+
+
+def test_the_example_for_prometheus_is_valid() -> None:
+    check = [program("promtool"), "check", "config", str(RULES.with_name("prometheus.yml"))]
     done = subprocess.run(check, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

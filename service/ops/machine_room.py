@@ -1,0 +1,130 @@
+"""The dashboard of the machine room: the log, the read models, loops and daemons."""
+
+from service.ops.drawing import Dashboard, Panel, Query, Row
+from service.ops.expressions import AT, now, quantile, rate
+
+_LOG = Row(
+    "The log",
+    (
+        Panel(
+            title="Facts appended",
+            says="Per second.",
+            queries=(Query(rate("agent_log_append_total"), AT),),
+            unit="ops",
+        ),
+        Panel(
+            title="Duration of appends",
+            says="From request to answer: the disk, and the network to the log.",
+            queries=(
+                Query(quantile(0.5, "agent_log_append_duration_seconds"), f"{AT} median"),
+                Query(quantile(0.99, "agent_log_append_duration_seconds"), f"{AT} p99"),
+            ),
+            unit="s",
+        ),
+        Panel(
+            title="Messages per request",
+            says="Group commit: grows with the load.",
+            queries=(
+                Query(quantile(0.5, "agent_log_append_batch_size"), f"{AT} median"),
+                Query(quantile(0.99, "agent_log_append_batch_size"), f"{AT} p99"),
+            ),
+        ),
+        Panel(
+            title="Appends that lost or failed",
+            says="`conflict` is decided again; `unavailable` and `full` are alerts.",
+            queries=(Query(rate("agent_log_append_error_total", "kind"), "{{kind}}"),),
+            unit="ops",
+        ),
+        Panel(
+            title="Sequence reached by the read models",
+            says="Grows with the log; a flat line under load is a stuck projector.",
+            queries=(Query(now("agent_projection_sequence"), AT),),
+        ),
+        Panel(
+            title="Facts behind",
+            says="Folded by the board and not yet in SQLite.",
+            queries=(Query(now("agent_projection_lag_events"), AT),),
+        ),
+    ),
+)
+
+_DAEMONS = Row(
+    "Loops and daemons",
+    (
+        Panel(
+            title="Lag of each loop",
+            says="99th percentile, per instance.",
+            queries=(
+                Query(
+                    quantile(0.99, "agent_loop_lag_seconds", "instance, loop"),
+                    "{{instance}} {{loop}}",
+                ),
+            ),
+            unit="s",
+            alarm=0.25,
+        ),
+        Panel(
+            title="Lateness of daemons",
+            says="99th percentile; a tenth of the period is the aim. DaemonLate.",
+            queries=(
+                Query(quantile(0.99, "agent_daemon_lateness_seconds", "daemon"), "{{daemon}}"),
+            ),
+            unit="s",
+            alarm=0.5,
+        ),
+        Panel(
+            title="Last success of daemons",
+            says="Seconds ago. DaemonLate fires after 60 s.",
+            queries=(
+                Query(
+                    f"time() - {now('agent_daemon_last_success_timestamp_seconds')}",
+                    "{{instance}} {{daemon}}",
+                ),
+            ),
+            unit="s",
+            alarm=60,
+        ),
+        Panel(
+            title="Duration of ticks",
+            says="99th percentile.",
+            queries=(
+                Query(quantile(0.99, "agent_daemon_duration_seconds", "daemon"), "{{daemon}}"),
+            ),
+            unit="s",
+        ),
+        Panel(
+            title="Ticks longer than their period",
+            says="An overrun skips ticks; ticks never overlap.",
+            queries=(Query(rate("agent_daemon_overrun_total", "daemon"), "{{daemon}}"),),
+            unit="ops",
+        ),
+        Panel(
+            title="Self-check and bad events",
+            says="ProjectionMismatch and BadEvents: both should be 0 for ever.",
+            queries=(
+                Query(now("agent_projection_mismatch_total"), f"{AT} mismatches"),
+                Query(now("agent_projection_bad_event_total"), f"{AT} bad events"),
+            ),
+        ),
+        Panel(
+            title="Audit entries",
+            says="Written, by event.",
+            queries=(Query(rate("agent_audit_written_total", "event"), "{{event}}"),),
+            unit="ops",
+            width=16,
+        ),
+        Panel(
+            title="Audit entries dropped",
+            says="AuditDropped: the trail has a hole.",
+            queries=(Query(rate("agent_audit_dropped_total", "reason"), "{{reason}}"),),
+            unit="ops",
+        ),
+    ),
+)
+
+MACHINE_ROOM = Dashboard(
+    uid="holdfast-machine-room",
+    title="Holdfast: machine room",
+    says="The log, the read models, loops and daemons.",
+    rows=(_LOG, _DAEMONS),
+)
