@@ -300,8 +300,11 @@ CASES = [
     ),
     Case(
         alert="DaemonLate",
-        why="the log is gone, which is another alert's business",
-        series={f'{LAST}{{daemon="log_probe"}}': "0x40"},
+        why="log and database are gone, which is the business of other alerts",
+        series={
+            f'{LAST}{{daemon="log_probe"}}': "0x40",
+            f'{LAST}{{daemon="database_probe"}}': "0x40",
+        },
         after="8m",
     ),
     Case(
@@ -324,7 +327,17 @@ CASES = [
         why="SQLite takes nothing for a minute",
         series={"agent_projection_lag_seconds": "0 0+15x10"},
         after="1m30s",
-        fires=Fires("Reads at a are 1m 15s behind the log", INSTANCE),
+        fires=Fires("The database of a has taken nothing for 1m 15s", INSTANCE),
+    ),
+    Case(
+        alert="ProjectionLagging",
+        why="nobody writes, and the file is locked",
+        series={
+            "agent_projection_lag_seconds": "0x20",
+            f'{LAST}{{daemon="database_probe"}}': "0+15x4 60x20",
+        },
+        after="2m30s",
+        fires=Fires("The database of a has taken nothing for 1m 30s", INSTANCE),
     ),
     Case(
         alert="ProjectionLagging",
@@ -335,8 +348,8 @@ CASES = [
     Case(
         alert="ProjectionMismatch",
         why="the self-check found two differences",
-        series={"agent_projection_mismatch_total": "0x4 2x300"},
-        after="61m",
+        series={"agent_projection_mismatch_total": "0x10 2x60"},
+        after="15m",
         fires=Fires(
             "The self-check of a found 2 differences between its views and the log", INSTANCE
         ),
@@ -344,8 +357,8 @@ CASES = [
     Case(
         alert="ProjectionMismatch",
         why="the self-check found none",
-        series={"agent_projection_mismatch_total": "0x300"},
-        after="61m",
+        series={"agent_projection_mismatch_total": "0x70"},
+        after="15m",
     ),
     Case(
         alert="BadEvents",

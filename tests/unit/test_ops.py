@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from service import ops
+from service import daemons, ops
 from service.catalogue import CATALOGUE, Metric
 from service.ops.__main__ import DASHBOARDS, files
 
 OPS = Path(ops.__file__).parent
+DAEMONS = Path(daemons.__file__).parent
 RUNBOOK = (OPS / "RUNBOOK.md").read_text()
 RULES: list[dict[str, Any]] = [
     rule for group in yaml.safe_load((OPS / "rules.yaml").read_text())["groups"]
@@ -134,6 +136,15 @@ def test_a_metric_names_an_alert_that_looks_at_it(metric: Metric) -> None:
 def test_an_alert_is_named_by_a_metric(alert: str) -> None:
     # Of the two left out, one is about no metric at all, the other about one that names another.
     assert alert in {metric.alert for metric in CATALOGUE.values()}
+
+
+def test_daemon_late_leaves_a_daemon_time_for_many_of_its_periods() -> None:
+    found = re.search(r"daemon!~.*? > (\d+) # wait", ALERTS["DaemonLate"]["expr"])
+    assert found is not None
+    modules = [import_module(f"service.daemons.{path.stem}") for path in DAEMONS.glob("[!_]*.py")]
+    periods = [module.PERIOD_S for module in modules if hasattr(module, "PERIOD_S")]
+    assert len(periods) >= 5
+    assert 6 * max(periods) <= float(found[1])
 
 
 # -- names ----------------------------------------------------------------------------------------
