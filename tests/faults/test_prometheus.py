@@ -23,7 +23,7 @@ from tests.faults.watchtower import RULES, Watchtower, free_port, sooner
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
-FIRES_S = 90.0
+FIRES_S = 150.0
 RESOLVES_S = 90.0
 
 
