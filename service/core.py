@@ -8,6 +8,7 @@ the read models have reached where the board was when it arrived (DESIGN §2).
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import structlog
 from msgspec.structs import replace
@@ -99,7 +100,7 @@ class Core:
         self.log_state: LogState | None = None
         self._closing: dict[str, asyncio.Task[None]] = {}
         projector.on_fact += [self._tally.saw, self._chronicle.saw]
-        projector.on_flush_trouble.append(self._database_answers)
+        projector.on_flush_trouble.append(partial(self.database_answers, "flush"))
         projector.on_batch.append(self._after_batch)
 
     # -- the view that commands are decided on ----------------------------------------------
@@ -249,11 +250,13 @@ class Core:
         elif self.log_outage.found(witness, at):
             self._chronicle.log_recovered()
 
-    def _database_answers(self, error: str | None) -> None:
+    def database_answers(self, witness: str, error: str | None, at: float | None = None) -> None:
+        """``witness`` could use the database (``error`` None) or not, at log time ``at`` (now)."""
+        at = self.now() if at is None else at
         if error is not None:
-            self.database_outage.missed("flush", error, self.now())
+            self.database_outage.missed(witness, error, at)
         else:
-            self.database_outage.found("flush", self.now())
+            self.database_outage.found(witness, at)
 
     # -- reading ----------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Asks SQLite whether it answers and takes writes, so that trouble shows before a fact needs it."""
 
+from projections.database import DatabaseUnavailable
 from projections.probe import DatabaseProbe
 from service.core import Core
 from service.daemons.schedulers import Daemon
@@ -11,8 +12,14 @@ PERIOD_S = 0.5
 def database_probe(probe: DatabaseProbe) -> Daemon:
     """Probes twice a second."""
 
-    async def step(_: Core) -> None:
-        await probe.ask()
+    async def step(core: Core) -> None:
+        asked_at = core.now()
+        try:
+            await probe.ask()
+        except DatabaseUnavailable as error:
+            core.database_answers("probe", str(error), asked_at)
+            raise
+        core.database_answers("probe", None)
 
     async def step_through(door: Door) -> None:
         await door.call(step)

@@ -8,6 +8,7 @@ import uvloop
 
 from service.garbage import collect_seldom
 from tests.bench import (
+    audit_cost,
     cycles,
     memory,
     over_http,
@@ -23,6 +24,7 @@ from tests.bench.report import Result, say, table
 
 MEASURES: dict[str, Callable[[float], AsyncGenerator[Result]]] = {
     "cycles": cycles.measure,
+    "audit": audit_cost.measure,
     "http": over_http.measure,
     "start": start_latency.measure,
     "rebuild": rebuilds.measure,

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import logging
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +229,26 @@ async def test_a_rejected_dispatch_is_told(tmp_path: Path) -> None:
         assert "full" in entry["detail"]
         assert entry["actual"]["sequence"] > 0
         await until_status(client, "/v1/plans/p/tasks/t", "COMPLETED")
+
+
+async def test_a_locked_database_is_told_with_its_window(world: World) -> None:
+    await world.submit("p", task("t", "k"))
+    path = world.instance.settings.data_dir / "readmodels.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        async with asyncio.timeout(20):
+            while world.core.database_outage.since is None:
+                await asyncio.sleep(0.02)
+        began = world.core.database_outage.since
+        lock.execute("ROLLBACK")
+        ended = world.core.now()
+    async with asyncio.timeout(20):
+        while not await world.audit(event="database_recovered"):
+            await asyncio.sleep(0.05)
+    (gone,) = await world.audit(event="database_error")
+    (back,) = await world.audit(event="database_recovered")
+    assert gone["actual"]["from"] == back["actual"]["from"]
+    assert back["actual"]["seconds"] == pytest.approx(ended - began, abs=3)
 
 
 # -- where it is told -------------------------------------------------------------------------

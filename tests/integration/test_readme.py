@@ -135,7 +135,7 @@ def test_its_commands_that_follow_events_are_understood_and_end_with_the_plan(
     """After the examples above, which have ended the plan."""
     start = ".venv/bin/python -m service "
     commands = [
-        shlex.split(line.removeprefix(start))
+        shlex.split(line.removeprefix(start), comments=True)
         for block in BLOCKS
         for line in block.splitlines()
         if line.startswith(start)

@@ -1,0 +1,40 @@
+"""What the audit trail costs: the same life cycles without it, with failures only, with all."""
+
+import time
+from collections.abc import AsyncGenerator
+
+from tests.bench import bed
+from tests.bench.cycles import NO_EXECUTOR, TASKS_PER_PLAN, plan_of, work_through
+from tests.bench.report import Result
+
+WORKERS = 64
+ROUNDS = 3  # interleaved, the best of each: the machine is not quiet
+WAYS = {
+    "off": {"observability.audit_log_enabled": False},
+    "on": {},
+    "on, success class too": {"observability.audit_success_log_enabled": True},
+}
+
+
+async def measure(scale: float) -> AsyncGenerator[Result]:
+    """Tasks per second in each way, and the ratio to none."""
+    plans = max(int(6_000 * scale) // TASKS_PER_PLAN, 1)
+    best = dict.fromkeys(WAYS, 0.0)
+    cpu = dict.fromkeys(WAYS, float("inf"))
+    for _ in range(ROUNDS):
+        for way, flags in WAYS.items():
+            with bed.nats() as server:
+                async with bed.instance(server.url, NO_EXECUTOR, flags) as it:
+                    work = [(f"p{n}", plan_of(TASKS_PER_PLAN)) for n in range(plans)]
+                    began = time.process_time()
+                    took_s = await work_through(it.core, work, WORKERS)
+                    cpu[way] = min(cpu[way], time.process_time() - began)
+                    best[way] = max(best[way], plans * TASKS_PER_PLAN / took_s)
+    for way in list(WAYS)[1:]:
+        yield Result(
+            measure=f"life cycles with the audit trail {way}, against off",
+            value=best[way] / best["off"],
+            unit="ratio",
+            at_least=0.9,
+            seen={"tasks_per_s": best[way], "cpu_ratio": cpu[way] / cpu["off"]},
+        )
