@@ -7,12 +7,13 @@ client is one write to its socket.
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
-from projections.feed.client import Client, Gone
+from projections.feed.client import Client, Gone, PlanWord
 from projections.feed.entry import FINISHED, Entry, Interest
 
 FAN_OUT_SLICE = 64  # clients written to before the loop is given back: about a millisecond
 RUN_BYTES = 64 * 1024  # written to a client before its socket is looked at
 MAX_PENDING = 20_000  # events of a channel; its clients fetch more than that themselves
+MAX_PENDING_BYTES = 16 * 1024 * 1024
 
 LagsBehind = Callable[[Client], None]
 Failed = Callable[[Client, str], None]
@@ -26,7 +27,18 @@ class Channel:
         self.interest = interest
         self.clients: dict[Client, None] = {}
         self.pending: list[Entry] = []
-        self.over = False  # the plan that it follows has ended
+        self.pending_bytes = 0
+        self.word: PlanWord | None = None  # the last about the plan itself, where that may end it
+
+    @property
+    def over(self) -> bool:
+        """Whether the plan that it follows has ended."""
+        return self.word is not None and self.word.finished
+
+    def take_pending(self) -> list[Entry]:
+        """What was on its way; nothing is any more."""
+        entries, self.pending, self.pending_bytes = self.pending, [], 0
+        return entries
 
 
 class Channels:
@@ -80,23 +92,23 @@ class Channels:
     def _put(self, channel: Channel, entry: Entry) -> None:
         interest = channel.interest
         if interest.ends and entry.task_id is None:
-            channel.over = entry.type == FINISHED
+            channel.word = PlanWord(entry.sequence, entry.type == FINISHED)
             self._waiting[channel] = None
         if interest.wants(entry):
             channel.pending.append(entry)
+            channel.pending_bytes += entry.weight
             self._waiting[channel] = None
-            if len(channel.pending) > MAX_PENDING:
-                channel.pending.clear()
+            if len(channel.pending) > MAX_PENDING or channel.pending_bytes > MAX_PENDING_BYTES:
+                channel.take_pending()
                 for client in list(channel.clients):
-                    self._fall_behind(client)
+                    self._fall_behind(client, channel)
 
     async def fan_out(self) -> None:
         """Write what is on its way; new events meanwhile wait for the next call."""
         self.dirty.clear()
         waiting, self._waiting = self._waiting, {}
         for channel in waiting:
-            entries, channel.pending = channel.pending, []
-            for run in runs(entries):
+            for run in runs(channel.take_pending()):
                 await self._write(channel, run)
             # A plan that is retried meanwhile goes on; what came meanwhile has its own round.
             if channel.over and not channel.pending:
@@ -109,14 +121,16 @@ class Channels:
         for client in list(channel.clients):
             if client in channel.clients and client.cursor < last:
                 reached += 1
-                self._write_one(client, run, data if client.cursor < first else None)
+                self._write_one(client, channel, run, data if client.cursor < first else None)
             self._in_slice += 1
             if self._in_slice >= FAN_OUT_SLICE:
                 self._in_slice = 0
                 await asyncio.sleep(0)
         self._sent(run, reached)
 
-    def _write_one(self, client: Client, run: Sequence[Entry], data: bytes | None) -> None:
+    def _write_one(
+        self, client: Client, channel: Channel, run: Sequence[Entry], data: bytes | None
+    ) -> None:
         last = run[-1].sequence
         try:
             if data is not None:
@@ -128,9 +142,11 @@ class Channels:
             self._failed(client, "disconnected")
         else:
             if not keeps_up:
-                self._fall_behind(client)
+                self._fall_behind(client, channel)
 
-    def _fall_behind(self, client: Client) -> None:
+    def _fall_behind(self, client: Client, channel: Channel) -> None:
+        if channel.word is not None:
+            client.hear(channel.word)
         self.part(client)
         self._lags(client)
 

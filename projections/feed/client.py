@@ -140,6 +140,11 @@ class Client:
         if entry.task_id is None and entry.plan_id == self.interest.plan_id:
             self._word = PlanWord(entry.sequence, entry.type == FINISHED)
 
+    def hear(self, word: PlanWord) -> None:
+        """Learn what went by in the channel; what is still to come is skimmed when it does."""
+        if word.sequence <= self.cursor:
+            self._word = word
+
     @property
     def is_over(self) -> bool:
         """Whether the plan has ended and the client has all of it."""

@@ -290,6 +290,40 @@ async def test_a_plan_retried_while_finished_is_being_written_goes_on(
     assert all(watcher.ended is finishes_again for _, watcher in pairs)
 
 
+async def slow_from(world: World, event: int) -> Watcher:
+    """A live client of p's own stream that lags once, after the write with its nth event."""
+    watcher = Watcher(lambda: 3 if len(watcher.events) == event else 0)
+    await world.connect(watcher, plan_id="p", ends=True)
+    await until(lambda: "caught_up" in watcher.signals, "caught up")
+    return watcher
+
+
+async def test_who_falls_behind_with_finished_still_comes_to_the_end(world: World) -> None:
+    slow = await slow_from(world, 4)
+    world.write(FINISHED)
+    async with running(world):
+        await world.publish()
+        await until(lambda: slow.ended, "the end")
+    assert [block.name for block in slow.blocks][-2:] == ["plan.finished", "closed"]
+
+
+async def test_who_falls_behind_with_finished_is_not_ended_if_the_plan_goes_on(
+    world: World,
+) -> None:
+    slow = await slow_from(world, 4)
+    async with running(world):
+        world.write(FINISHED)
+        world.write(RETRIED)
+        await world.publish(6)  # the write that lags ends with finished
+        await until(lambda: slow.sequences[-1:] == [6], "it has that")
+        await world.publish()
+        await until(lambda: slow.sequences[-1:] == [7], "and what follows")
+        world.claims(1)
+        await world.publish()
+        await until(lambda: slow.sequences[-1:] == [8], "and what follows that")
+    assert not slow.ended
+
+
 async def test_an_unknown_plan_has_no_stream_but_may_be_waited_for(world: World) -> None:
     assert await world.feed.prepare(Interest(plan_id="x", ends=True), None) is NoStream.UNKNOWN_PLAN
     _, watcher = await world.connect(plan_id="x")
@@ -350,6 +384,19 @@ async def test_who_is_slow_comes_back_without_loss(world: World) -> None:
             await asyncio.sleep(0)
         await until(lambda: slow.sequences[-1:] == [last], "the last event")
     assert slow.sequences == list(range(6, last + 1))
+
+
+@pytest.mark.parametrize(("bound", "most"), [("MAX_PENDING", 3), ("MAX_PENDING_BYTES", 2_000)])
+async def test_clients_fetch_themselves_what_is_too_much_for_their_channel(
+    world: World, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+) -> None:
+    monkeypatch.setattr(channels, bound, most)
+    _, watcher = await world.connect()
+    await until(lambda: "caught_up" in watcher.signals, "caught up")
+    last = world.claims(30)
+    await world.publish()  # and nobody fans out
+    await until(lambda: watcher.sequences[-1:] == [last], "the last event")
+    assert watcher.sequences == list(range(6, last + 1))
 
 
 async def test_who_has_gone_is_noticed_at_the_next_write(world: World) -> None:

@@ -92,7 +92,8 @@ async def follow_with_breaks(
         client = world.feed.attach(opening, watcher)
         turns = luck.randrange(1, 400)
         while not watcher.ended and (last_round or turns > 0):
-            if last_round and client.cursor >= world.written[-1][0]:
+            # In the end every plan has ended, and with it every stream of its own.
+            if last_round and not interest.ends and client.cursor >= world.written[-1][0]:
                 break
             turns -= 1
             await asyncio.sleep(0)
