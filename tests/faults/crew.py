@@ -20,6 +20,7 @@ from streams.plan.events import TYPE_NAMES, TaskEvent
 PAUSE_S = 0.02
 REQUEST_S = 15.0
 LEASE_S = 2.0
+TROUBLE = (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.INSUFFICIENT_STORAGE)
 
 Json = dict[str, Any]
 
@@ -71,15 +72,15 @@ class Voice:
         self.newest_asked = 0.0  # when the newest question that was answered was asked
 
     async def say(self, path: str, body: Json) -> tuple[int, Json]:
-        """The answer, 2xx or 4xx; a 503 or none at all is not one."""
+        """The answer, 2xx or 4xx; a 503, a 507 or none at all is not one."""
         while True:
             url = self._url()
             if url:
                 asked = time.monotonic()
                 with suppress(httpx.TransportError):
                     answer = await self._client.post(f"{url}{path}", json=body)
-                    assert answer.status_code in (200, 201, 409, 503), answer.text
-                    if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                    assert answer.status_code in (200, 201, 409, *TROUBLE), answer.text
+                    if answer.status_code not in TROUBLE:
                         self.newest_asked = max(self.newest_asked, asked)
                         return answer.status_code, answer.json()
                 self.unanswered += 1

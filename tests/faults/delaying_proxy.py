@@ -54,7 +54,11 @@ class DelayingProxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        server, forth = await asyncio.open_connection(*self._server)
+        try:
+            server, forth = await asyncio.open_connection(*self._server)
+        except OSError:  # nobody is there: the client is told in the same way
+            back.close()
+            return
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pass_on(client, forth))

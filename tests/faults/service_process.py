@@ -67,18 +67,25 @@ def run_holdfast(*arguments: str, within_s: float = 60, **settings: str) -> tupl
 class ServiceProcess:
     """`python -m service serve` on a data folder, on free ports; `stop` it at the end.
 
-    Further settings by keyword, as in `environment`. What it prints is kept beside its folder.
+    Further settings by keyword, as in `environment`; ``preload`` is a library that is loaded into
+    it before all others. What it prints is kept beside its folder.
     """
 
     def __init__(
-        self, data_dir: Path, *, nats_url: str = "", roles: str = "", **settings: str
+        self,
+        data_dir: Path,
+        *,
+        nats_url: str = "",
+        roles: str = "",
+        preload: Path | None = None,
+        **settings: str,
     ) -> None:
         self.data_dir = data_dir
         self._arguments = ["--roles", roles] if roles else []
         defaults = {"http__port": "0", "nats__port": "0", "sample__enabled": "false"}
         self._environment = environment(
             **defaults | {"data_dir": str(data_dir), "nats__url": nats_url} | settings
-        )
+        ) | ({"LD_PRELOAD": str(preload)} if preload else {})
         self._output = data_dir.with_suffix(".output")
         self._process: subprocess.Popen[bytes] | None = None
         self._url = ""
