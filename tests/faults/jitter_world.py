@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import time
@@ -39,12 +40,28 @@ MIB = 1024 * 1024
 Samples = dict[str, float]
 
 
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    assert found, f"there is no {name}"
+    return found
+
+
 def build_slow_disk(folder: Path) -> Path:
     """The library of slow_disk.c, compiled."""
     library = folder / "slow_disk.so"
     source = Path(__file__).with_name("slow_disk.c")
     subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", str(library), str(source)],
+        [
+            _program("gcc"),
+            "-shared",
+            "-fPIC",
+            "-O2",
+            "-Wall",
+            "-Werror",
+            "-o",
+            str(library),
+            str(source),
+        ],
         check=True,
         timeout=60,
     )
@@ -56,11 +73,11 @@ def small_disk(folder: Path) -> Iterator[Path]:
     """``folder`` as a disk of `DISK_BYTES`; needs root."""
     folder.mkdir()
     size = f"size={DISK_BYTES}"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], check=True)
+    subprocess.run([_program("mount"), "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], check=True)
     try:
         yield folder
     finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+        subprocess.run([_program("umount"), "-l", str(folder)], check=True)
 
 
 class Ground:
@@ -249,7 +266,7 @@ class Watch:
 
     async def _ask_doctor(self) -> None:
         answer = (await self._client.get("/v1/ops/doctor")).json()
-        _note(self.diagnoses, self.now, [finding["code"] for finding in answer["findings"]])
+        _note(self.diagnoses, self.now, [finding["code"] for finding in answer.get("findings", ())])
 
     async def _scrape(self) -> None:
         try:
