@@ -1,0 +1,144 @@
+"""Question 1: under load the metrics stay visible, their number stays bounded, and they add up."""
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.faults.jitter_world import Samples, samples_of
+from tests.faults.report import Report, percentile
+from tests.faults.service_process import ServiceProcess
+
+pytestmark = pytest.mark.faults
+
+CONNECTIONS = 32
+SCRAPE_EVERY_S = 1.0
+MOST_SERIES = 400
+SCRAPE_P99_S = 0.1
+PAIRS = 3
+PAIR_S = 10
+WORTH = 0.9
+GROWING = ("_total", "_bucket", "_count", "_sum")
+
+Start = Callable[..., ServiceProcess]
+Json = dict[str, Any]
+
+
+class Scraper:
+    """Scrapes once a second as Prometheus does, and holds each answer against the one before."""
+
+    def __init__(self, url: str) -> None:
+        self.took_s: list[float] = []
+        self.complaints: list[str] = []
+        self.last: Samples = {}
+        self._client = httpx.AsyncClient(base_url=url, timeout=SCRAPE_EVERY_S)
+
+    async def scrape_forever(self) -> None:
+        while True:
+            began = time.monotonic()
+            await self.scrape()
+            await asyncio.sleep(max(SCRAPE_EVERY_S - (time.monotonic() - began), 0))
+
+    async def scrape(self) -> None:
+        began = time.monotonic()
+        try:
+            answer = (await self._client.get("/metrics")).raise_for_status()
+        except httpx.HTTPError as error:
+            self.complaints.append(f"scrape {len(self.took_s)} failed: {error!r}")
+            return
+        self.took_s.append(time.monotonic() - began)
+        samples = samples_of(answer.text)
+        for name, value in self.last.items():
+            if name not in samples:
+                self.complaints.append(f"{name} has vanished")
+            elif _grows(name) and samples[name] < value:
+                self.complaints.append(f"{name} went down from {value} to {samples[name]}")
+        self.last = samples
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _grows(name: str) -> bool:
+    return name.partition("{")[0].endswith(GROWING)
+
+
+async def random_work(url: str, seconds: float, seed: int) -> Json:
+    """Run tests.faults.random_work on the service; its answer."""
+    port = url.rsplit(":", 1)[1]
+    work = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.faults.random_work",
+        port, str(int(seconds)), str(CONNECTIONS), str(seed),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await work.communicate()
+    assert work.returncode == 0
+    return json.loads(out)
+
+
+@pytest.mark.timeout(300)
+async def test_under_load_every_scrape_succeeds_and_the_numbers_add_up(
+    start_service: Start, report: Report, *, long_faults: bool
+) -> None:
+    seconds = 60 if long_faults else 12
+    seed = random.SystemRandom().getrandbits(31)
+    service = start_service(observability__audit_success_log_enabled="true")
+    scraper = Scraper(service.url)
+    scraping = asyncio.create_task(scraper.scrape_forever())
+    seen = await random_work(service.url, seconds, seed)
+    scraping.cancel()
+    await at_rest(service.url)
+    await scraper.scrape()
+    await scraper.close()
+    p99_s = percentile(scraper.took_s, 0.99)
+    report.add(
+        "load",
+        f"{seconds} s at full speed, seed {seed}",
+        **seen,
+        scrapes=len(scraper.took_s),
+        scrape_p99_s=p99_s,
+        series=len(scraper.last),
+        complaints=len(scraper.complaints),
+    )
+    assert scraper.complaints == []
+    assert len(scraper.took_s) >= seconds / SCRAPE_EVERY_S / 2
+    assert len(scraper.last) <= MOST_SERIES
+    assert p99_s < SCRAPE_P99_S
+    if long_faults:
+        assert seen["tasks"] >= 10_000
+
+
+async def at_rest(url: str) -> None:
+    """Wait until no task is open, so that what has begun has also been counted as ended."""
+    async with asyncio.timeout(30), httpx.AsyncClient(base_url=url) as client:
+        for status in ("RUNNING", "READY", "REFINING"):
+            while (await client.get("/v1/tasks", params={"status": status})).json()["items"]:
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.timeout(600)
+async def test_watching_everything_costs_less_than_a_tenth(
+    start_service: Start, report: Report, *, long_faults: bool
+) -> None:
+    """Pairs of runs one after the other, so that a machine that is busy is busy for both."""
+    if not long_faults:
+        pytest.skip("a measurement, which a short run on a busy machine cannot make")
+    blind = start_service(observability__audit_log_enabled="false")
+    watched = start_service(observability__audit_success_log_enabled="true")
+    ratios: list[float] = []
+    for seed in range(PAIRS):
+        without = await random_work(blind.url, PAIR_S, seed)
+        scraper = Scraper(watched.url)
+        scraping = asyncio.create_task(scraper.scrape_forever())
+        with_all = await random_work(watched.url, PAIR_S, seed)
+        scraping.cancel()
+        await scraper.close()
+        ratios.append(with_all["tasks_per_s"] / without["tasks_per_s"])
+    report.add("load", "throughput with everything on against everything off", ratios=ratios)
+    assert percentile(ratios, 0.5) > WORTH
