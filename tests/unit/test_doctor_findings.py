@@ -152,7 +152,7 @@ CASES: list[tuple[str, Severity, Evidence, Evidence]] = [
     ("LogSlow", "warning", appends(slow=5, total=100), appends(slow=4, total=100)),
     ("LogSlow", "warning", appends(slow=3, total=4), appends(slow=2, total=4)),
     ("DatabaseUnavailable", "critical", database_is(error="locked"), database_is(behind=3)),
-    ("ProjectionLagging", "warning", database_is(lag_s=5.0), database_is(lag_s=4.9)),
+    ("ProjectionLagging", "warning", database_is(lag_s=2.0), database_is(lag_s=1.9)),
     ("ProjectionLagging", "critical", database_is(lag_s=60.0), WELL),
     ("AuditDropped", "warning", machine(agent__audit__dropped__total={"queue_full": 1.0}),
      machine(agent__audit__dropped__total={"queue_full": 0.0})),
