@@ -24,6 +24,7 @@ import nats
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.rebuild import READ_MODELS
+from tests import identities
 from tests.conftest import PrivateServer
 from tests.faults.crew import Ledger, Voice, Worker, fan, submit
 from tests.faults.delaying_proxy import DelayingProxy
@@ -166,6 +167,7 @@ class Crew:
         self.ledger = Ledger()
         self.voice = Voice(lambda: service.url)
         self.plans: list[str] = []
+        self.owners = frozenset(f"w{n}" for n in range(WORKERS))
         self._service = service
         self._seed = seed
         self._tasks: list[asyncio.Task[None]] = []
@@ -174,8 +176,8 @@ class Crew:
     def start(self) -> None:
         """Begin to submit and to work."""
         workers = [
-            Worker(f"w{n}", self.voice, self.ledger, random.Random(self._seed + n), 4)
-            for n in range(WORKERS)
+            Worker(owner, self.voice, self.ledger, random.Random(f"{self._seed} {owner}"), 4)
+            for owner in sorted(self.owners)
         ]
         self._tasks = [asyncio.create_task(worker.work()) for worker in workers]
         self._feeding = asyncio.create_task(self._feed())
@@ -251,7 +253,7 @@ class Watch:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._repeat(self._ask_readiness, POLL_S))
                 group.create_task(self._repeat(self._ask_doctor, DOCTOR_S))
-                group.create_task(self._repeat(self._scrape, SCRAPE_S))
+                group.create_task(self._repeat(self._look_at_metrics, SCRAPE_S))
         finally:
             await self._client.aclose()
 
@@ -266,9 +268,9 @@ class Watch:
 
     async def _ask_doctor(self) -> None:
         answer = (await self._client.get("/v1/ops/doctor")).json()
-        _note(self.diagnoses, self.now, [finding["code"] for finding in answer.get("findings", ())])
+        _note(self.diagnoses, self.now, [finding["code"] for finding in answer["findings"]])
 
-    async def _scrape(self) -> None:
+    async def _look_at_metrics(self) -> None:
         try:
             samples = await self.metrics()
         except httpx.TransportError:
@@ -279,8 +281,14 @@ class Watch:
 
     async def metrics(self) -> Samples:
         """Every sample now, by its name with its labels."""
-        answer = (await self._client.get("/metrics")).raise_for_status()
-        return samples_of(answer.text)
+        return samples_of(await self._metrics_text())
+
+    async def scrape(self) -> identities.Snapshot:
+        """The same, to be held against the identities."""
+        return identities.Snapshot(await self._metrics_text())
+
+    async def _metrics_text(self) -> str:
+        return (await self._client.get("/metrics")).raise_for_status().text
 
     def first(self, seen: list[Seen], what: str, since: float) -> float | None:
         """Seconds from ``since`` until ``what`` was said."""

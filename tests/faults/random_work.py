@@ -32,6 +32,7 @@ class Work:
         self.until = until
         self.submitted = 0
         self.ended = 0
+        self.claims = 0
         self.refused = 0
 
     @property
@@ -72,6 +73,7 @@ async def work_on(line: Line, work: Work) -> None:
         for claim in (await line.post("/v1/claims", wish))["claims"]:
             path = f"/v1/plans/{claim['plan_id']}/tasks/{claim['task_id']}"
             held = {"owner": owner, "attempt": claim["attempt"]}
+            work.claims += 1
             await line.post(f"{path}/start", held)
             if work.dice.random() < 0.02:
                 status, _ = await line.ask(f"{path}/complete", {**held, "owner": "a-zombie"})
@@ -106,6 +108,7 @@ async def main() -> None:
     print(  # noqa: T201 - its answer
         json.dumps({
             "tasks": work.ended,
+            "claims": work.claims,
             "tasks_per_s": work.ended / took_s,
             "stale_writes_refused": work.refused,
             "generator_cpu": (time.process_time() - cpu) / took_s,

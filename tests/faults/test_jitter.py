@@ -18,6 +18,7 @@ import httpx
 import msgspec
 import pytest
 
+from tests import identities
 from tests.conftest import PrivateServer
 from tests.faults.jitter_world import (
     Crew,
@@ -205,6 +206,7 @@ async def test_a_fault_below_is_located_from_outside_and_costs_only_time(
         async with asyncio.timeout(ENDS_S):
             await crew.finish()
         after = await watch.metrics()
+        at_rest = await watch.scrape()
         window = await _window(service, fault)
     finally:
         if looking.done():
@@ -215,6 +217,9 @@ async def test_a_fault_below_is_located_from_outside_and_costs_only_time(
     crew.ledger.assert_in(facts)
     assert_completed_once(facts)
     attempts = attempts_in(facts)
+    claims = [each.owner for many in attempts.values() for each in many]
+    outside = sum(owner in crew.owners for owner in claims)
+    assert identities.broken(at_rest, claimed_outside=outside, records=len(claims)) == []
     grown = moved(before, after)
     grown["late appends"] = _late_appends(before, after)
     seen = {

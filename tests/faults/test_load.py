@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import identities
 from tests.faults.jitter_world import Samples, samples_of
 from tests.faults.report import Report, percentile
 from tests.faults.service_process import ServiceProcess
@@ -37,6 +38,7 @@ class Scraper:
         self.took_s: list[float] = []
         self.complaints: list[str] = []
         self.last: Samples = {}
+        self.last_text = ""
         self._client = httpx.AsyncClient(base_url=url, timeout=SCRAPE_EVERY_S)
 
     async def scrape_forever(self) -> None:
@@ -59,7 +61,7 @@ class Scraper:
                 self.complaints.append(f"{name} has vanished")
             elif _grows(name) and samples[name] < value:
                 self.complaints.append(f"{name} went down from {value} to {samples[name]}")
-        self.last = samples
+        self.last, self.last_text = samples, answer.text
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -96,6 +98,11 @@ async def test_under_load_every_scrape_succeeds_and_the_numbers_add_up(
     await at_rest(service.url)
     await scraper.scrape()
     await scraper.close()
+    wrong = identities.broken(
+        identities.Snapshot(scraper.last_text),
+        claimed_outside=seen["claims"],
+        records=await execution_records(service.url),
+    )
     p99_s = percentile(scraper.took_s, 0.99)
     report.add(
         "load",
@@ -105,13 +112,27 @@ async def test_under_load_every_scrape_succeeds_and_the_numbers_add_up(
         scrape_p99_s=p99_s,
         series=len(scraper.last),
         complaints=len(scraper.complaints),
+        identities_broken=len(wrong),
     )
+    assert wrong == []
     assert scraper.complaints == []
     assert len(scraper.took_s) >= seconds / SCRAPE_EVERY_S / 2
     assert len(scraper.last) <= MOST_SERIES
     assert p99_s < SCRAPE_P99_S
     if long_faults:
         assert seen["tasks"] >= 10_000
+
+
+async def execution_records(url: str) -> int:
+    """How many attempts the API tells of."""
+    found, after = 0, None
+    async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+        while True:
+            asked = {"limit": "200"} | ({"after": after} if after else {})
+            page = (await client.get("/v1/executions", params=asked)).raise_for_status().json()
+            found, after = found + len(page["items"]), page["next"]
+            if after is None:
+                return found
 
 
 async def at_rest(url: str) -> None:
