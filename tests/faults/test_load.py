@@ -18,7 +18,7 @@ from tests.faults.service_process import ServiceProcess
 
 pytestmark = pytest.mark.faults
 
-CONNECTIONS = 32
+CONNECTIONS = 64
 SCRAPE_EVERY_S = 1.0
 MOST_SERIES = 400
 SCRAPE_P99_S = 0.1
