@@ -77,7 +77,7 @@ class ServiceProcess:
         *,
         nats_url: str = "",
         roles: str = "",
-        preload: Path | None = None,
+        preload: str = "",
         **settings: str,
     ) -> None:
         self.data_dir = data_dir
@@ -85,7 +85,7 @@ class ServiceProcess:
         defaults = {"http__port": "0", "nats__port": "0", "sample__enabled": "false"}
         self._environment = environment(
             **defaults | {"data_dir": str(data_dir), "nats__url": nats_url} | settings
-        ) | ({"LD_PRELOAD": str(preload)} if preload else {})
+        ) | ({"LD_PRELOAD": preload} if preload else {})
         self._output = data_dir.with_suffix(".output")
         self._process: subprocess.Popen[bytes] | None = None
         self._url = ""

@@ -178,7 +178,7 @@ def service(
     service = new_service(
         tmp_path / "disk",
         nats_url=ground.proxy.url,
-        preload=slow_disk,
+        preload=str(slow_disk),
         test_slow_disk=str(tmp_path / "slow"),
     )
     yield service.start()
