@@ -246,7 +246,7 @@ async def _core(
         board=board,
         projector=projector,
         database=database,
-        feed=Feed(settings.sse, source, metrics, clock.now, sequence),
+        feed=Feed(settings.sse, source, metrics, clock.now, position=sequence, epoch=state.epoch),
         metrics=metrics,
         clock=clock,
         audit=_audit(settings, source, metrics, clock, stack),

@@ -26,8 +26,8 @@ from projections.feed.forwarder import Forwarder
 from projections.feed.meter import Meter
 from projections.feed.pages import Pages
 from projections.feed.ring import Ring
-from streams.log import BadFact, Fact, Log, LogState
-from streams.plan.events import Finished
+from streams.log import BadFact, Fact, Log, LogReset, LogState
+from streams.plan.events import Finished, Submitted
 
 RING_BYTES = 64 * 1024 * 1024
 REST_RATIO = 0.5  # of a fan-out's time is left to everybody else before the next one
@@ -74,8 +74,8 @@ class NoStream(Enum):
 class Feed:
     """The event streams of one instance; lives on the API loop, driven by `run` and `publish`.
 
-    ``now`` is log time; ``position`` the sequence after which facts will be published, None if
-    that is not known yet.
+    ``now`` is log time; ``position`` the sequence after which facts will be published, and
+    ``epoch`` says of which log: of another one no stream begins.
     """
 
     def __init__(
@@ -84,18 +84,20 @@ class Feed:
         source: Log,
         meter: Meter,
         now: Callable[[], float],
-        position: int | None = None,
+        *,
+        position: int,
+        epoch: str,
     ) -> None:
         self._limits = limits
         self._source = source
         self._meter = meter
         self._now = now
         self._ring = Ring(limits.buffer_events, RING_BYTES, position)
-        self._pages = Pages(source, limits.replay_batch_size)
+        self._pages = Pages(source, limits.replay_batch_size, epoch)
         self._channels = Channels(self._lags, self._fail, self._sent)
         self._forwarder = Forwarder(self._ring, self._pages, self._channels, meter, self._fail)
         self._state = FreshState(source.state)
-        self._epoch = ""
+        self._epoch = epoch
         self._clients: dict[Client, int] = {}  # and its slot for pings
         self._slots: list[dict[Client, None]] = [{} for _ in range(PING_SLOTS)]
         self._next_slot = 0
@@ -118,11 +120,10 @@ class Feed:
         Saying it twice is saying it once.
         """
         reached = self._ring.position
-        before = facts[0].sequence - 1 if facts else position
         entries = [
             entry_of(fact) for fact in facts if isinstance(fact, Fact) and fact.sequence > reached
         ]
-        self._ring.extend(before, entries, max(position, reached))
+        self._ring.extend(entries, max(position, reached))
         self._channels.offer(entries)
         self._forwarder.published()
 
@@ -148,7 +149,10 @@ class Feed:
         self._admitted -= 1
 
     async def prepare(self, interest: Interest, cursor: int | None) -> Opening | NoStream:
-        """Where a stream after ``cursor`` (None: not given) begins. Raises LogUnavailable."""
+        """Where a stream after ``cursor`` (None: not given) begins.
+
+        Raises LogUnavailable, and LogReset when the log is not the one that is published here.
+        """
         word = None
         if interest.ends and interest.plan_id is not None:
             fact = await self._source.last_of(interest.plan_id)
@@ -157,9 +161,8 @@ class Feed:
             ended = isinstance(fact, Fact) and isinstance(fact.event, Finished)
             word = PlanWord(fact.sequence, ended)
         state = await self._state.get()
-        if self._epoch != state.epoch:
-            self._pages.forget_all()
-            self._epoch = state.epoch
+        if state.epoch != self._epoch:
+            raise LogReset("the log was made anew")
         if word and word.finished and cursor is not None and word.sequence <= cursor <= state.head:
             return NoStream.OVER
         return await self._skip_to_plan(_opening(interest, cursor, state, word))
@@ -170,7 +173,9 @@ class Feed:
         if plan_id is None or opening.cursor >= opening.head:
             return opening
         first = await self._source.first_of(plan_id)
-        if first is None:  # or the replica that said so lags
+        # Not when the replica that answers lags, nor when the log has let go of the plan's
+        # beginning: then facts of its tasks may stand before the first of its own.
+        if not isinstance(first, Fact) or not isinstance(first.event, Submitted):
             return opening
         start = min(first.sequence - 1, opening.head)
         return replace(opening, cursor=max(start, opening.cursor))
@@ -296,7 +301,7 @@ class FreshState:
         self._next: asyncio.Task[LogState] | None = None
 
     async def get(self) -> LogState:
-        """Raises LogUnavailable."""
+        """Raises LogUnavailable, LogReset."""
         # An answer to a question that was asked before may be older than this one.
         if self._next is None:
             self._next = asyncio.create_task(self._ask_after(self._under_way))

@@ -13,7 +13,7 @@ from projections.feed.meter import Meter
 from projections.feed.pace import Pace
 from projections.feed.pages import Pages
 from projections.feed.ring import Ring
-from streams.log import LogUnavailable
+from streams.log import LogReset, LogUnavailable
 
 SLOW_S = 10.0
 LOG_RETRY_S = 0.5
@@ -120,7 +120,7 @@ class Forwarder:
         reach = max(client.head, self._ring.position)
         try:
             page = await self._pages.after(client.cursor, client.interest.plan_id, reach)
-        except LogUnavailable:
+        except (LogUnavailable, LogReset):
             await asyncio.sleep(LOG_RETRY_S)  # pings go on; the projector reports the trouble
             return
         self._meter.observe(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from projections.feed.entry import Cut, Entry, Interest, cut, entry_of
-from streams.log import BadFact, Fact, Log, LogState
+from streams.log import BadFact, Fact, Log, LogReset, LogState
 
 MAX_READS = 4
 MAX_KEPT_BYTES = 64 * 1024 * 1024
@@ -51,9 +51,9 @@ class Page(msgspec.Struct, frozen=True, gc=False):
         max_bytes: int,
         on_skim: Callable[[Entry], None] | None = None,
     ) -> Cut:
-        """What ``interest`` wants next after ``cursor``, which lies in the page."""
+        """What ``interest`` wants next after ``cursor``, which lies in the page or beyond it."""
         place = bisect_right(self.entries, cursor, key=_sequence)
-        return cut(self.entries, place, interest, self.last, max_bytes, on_skim)
+        return cut(self.entries, place, interest, max(self.last, cursor), max_bytes, on_skim)
 
 
 Key = tuple[str | None, int]
@@ -68,11 +68,12 @@ class Reading:
 
 
 class Pages:
-    """Reads ``log`` in pages of ``size`` events."""
+    """Reads ``log``, as long as it is the one of ``epoch``, in pages of ``size`` events."""
 
-    def __init__(self, log: Log, size: int) -> None:
+    def __init__(self, log: Log, size: int, epoch: str) -> None:
         self._log = log
         self._size = size
+        self._epoch = epoch
         self._slots = asyncio.Semaphore(MAX_READS)
         self._kept: OrderedDict[Key, Page] = OrderedDict()
         self._starts: dict[str | None, list[int]] = {}
@@ -82,16 +83,19 @@ class Pages:
     async def after(self, cursor: int, plan_id: str | None, reach: int) -> Page:
         """A page that ``cursor`` lies in; without events after it, it reaches ``reach`` at most.
 
-        ``reach`` is a sequence that the log is known to have reached. Raises LogUnavailable.
+        ``reach`` is a sequence that the log is known to have reached. Raises LogUnavailable, and
+        LogReset when the log is another one.
         """
         page = self._find(cursor, plan_id)
         if page is None:
-            page = await self._wait_for(self._begin(cursor, plan_id, reach))
+            page = await self._wait_for(self._begin(self._shared(cursor, plan_id), reach))
+            if page.last <= cursor:
+                # Large events end a page early, and it may be gone before it is looked for again.
+                page = await self._wait_for(self._begin((plan_id, cursor), reach))
         self._read_ahead(page, plan_id, reach)
         return page
 
-    def _begin(self, cursor: int, plan_id: str | None, reach: int) -> Key:
-        key = (plan_id, self._aligned(cursor) if plan_id is None else cursor)
+    def _begin(self, key: Key, reach: int) -> Key:
         if key not in self._reading:
             task = asyncio.create_task(self._read(key, reach), name="sse read")
             self._reading[key] = Reading(task)
@@ -119,17 +123,12 @@ class Pages:
             and not self._slots.locked()
             and self._find(page.last, plan_id) is None
         ):
-            self._begin(page.last, plan_id, reach)
+            self._begin(self._shared(page.last, plan_id), reach)
 
     def forget_old(self) -> None:
         """Let go of pages that were read more than ``KEPT_S`` ago."""
         oldest = asyncio.get_running_loop().time() - KEPT_S
         for key in [key for key, page in self._kept.items() if page.read_at < oldest]:
-            self._drop(key)
-
-    def forget_all(self) -> None:
-        """Let go of everything, because the log is another one."""
-        for key in list(self._kept):
             self._drop(key)
 
     async def close(self) -> None:
@@ -147,10 +146,12 @@ class Pages:
         page = self._kept[plan_id, starts[place - 1]]
         return page if page.last > cursor else None
 
-    def _aligned(self, cursor: int) -> int:
+    def _shared(self, cursor: int, plan_id: str | None) -> Key:
         # Cursors differ by a little; pages that begin at round sequences are the same for all.
         start = cursor - cursor % self._size
-        return start if self._find(start, None) is None else cursor
+        if plan_id is None and self._find(start, None) is None:
+            return None, start
+        return plan_id, cursor
 
     async def _read(self, key: Key, reach: int) -> Page:
         plan_id, start = key
@@ -180,6 +181,8 @@ class Pages:
         if facts and facts[-1].sequence - start == len(facts):
             return None
         state = await self._log.state()
+        if state.epoch != self._epoch:
+            raise LogReset("the log was made anew")
         return state if state.first > start + 1 else None
 
     def _read_ended(self, key: Key, task: "asyncio.Task[Page]") -> None:

@@ -11,13 +11,12 @@ _COMPACT_AT = 1_024
 class Ring:
     """Every event above ``floor`` up to ``position``; bounded in events and in bytes.
 
-    Both are log sequences; messages that are no events (unreadable ones) count as passed.
-    Until the first `extend` nothing is known, unless ``position`` says where the tail begins.
+    Both are log sequences; messages that are no events (unreadable ones) count as passed. In the
+    beginning both are where the tail begins.
     """
 
-    def __init__(self, max_events: int, max_bytes: int, position: int | None = None) -> None:
-        self.position = position or 0
-        self._floor = position
+    def __init__(self, max_events: int, max_bytes: int, position: int) -> None:
+        self.position = self._floor = position
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._entries: list[Entry] = []
@@ -29,12 +28,10 @@ class Ring:
 
     def covers(self, cursor: int) -> bool:
         """Whether everything from ``cursor`` to ``position`` is here."""
-        return self._floor is not None and self._floor <= cursor <= self.position
+        return self._floor <= cursor <= self.position
 
-    def extend(self, before: int, entries: Sequence[Entry], position: int) -> None:
-        """Take in everything above ``before`` up to ``position``; it follows what is here."""
-        if self._floor is None:
-            self._floor = before
+    def extend(self, entries: Sequence[Entry], position: int) -> None:
+        """Take in everything that follows what is here, up to ``position``."""
         for entry in entries:
             self._entries.append(entry)
             self._size_bytes += entry.weight

@@ -63,7 +63,7 @@ class EventStream(Response[str]):
         return self.answer
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the stream to its end. Raises Refusal and LogUnavailable before it has begun."""
+        """Serve the stream to its end. Raises Refusal, LogUnavailable, LogReset before that."""
         refused = self._feed.admit()
         if refused is not None:
             raise _refusal(refused, self._interest)

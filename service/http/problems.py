@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 from projections.database import DatabaseUnavailable
 from projections.pages import BadCursor
 from service.answers import Behind, Contended, Refused
-from streams.log import LogFull, LogUnavailable, TooLarge
+from streams.log import LogFull, LogReset, LogUnavailable, TooLarge
 from streams.plan.decide import Current, GuardReject, Invalid, NotAllowed, NotFound, PlanExists
 from streams.plan.lifecycle import PlanStatus, TaskStatus
 
@@ -119,7 +119,7 @@ def _explained_exception(error: Exception) -> Told:
     match error:
         case Refusal(code=code, detail=detail, headers=headers):
             return _told(code, detail, headers)
-        case LogUnavailable():
+        case LogUnavailable() | LogReset():  # after a reset the instance ends; another one answers
             return _told("log_unavailable", f"{error}; the same request may safely be repeated")
         case LogFull():
             return _told("log_full", str(error))

@@ -139,7 +139,9 @@ class World:
         self.log = MemoryLog()
         self.meter = Counts()
         self.limits = SseSettings(**{"heartbeat_s": 300, **limits})  # type: ignore[arg-type]
-        self.feed = Feed(self.limits, self.log, self.meter, time.time, 0)
+        self.feed = Feed(
+            self.limits, self.log, self.meter, time.time, position=0, epoch=self.log._epoch
+        )
         self.written: list[tuple[int, str, str | None, Event]] = []
 
     def write(self, event: Event, plan_id: str = "p", task_id: str | None = None) -> int:

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from projections.feed import pages
+from projections.feed import forwarder, pages
+from projections.feed.entry import Interest
 from projections.feed.pace import STEPS, Pace
 from projections.feed.pages import MAX_READS, Pages
-from streams.plan.events import Progress
+from streams.log import LogReset
+from streams.plan.events import Paused, Progress
 from tests.unit.feed_world import CLAIMED, HEARTBEAT, SUBMITTED, Watcher, World, until
+
+PAUSED = Paused()
 
 
 async def turns(count: int = 20) -> None:
@@ -48,6 +52,8 @@ def purge(world: World, up_to: int) -> None:
     """As an administrator: everything up to a sequence is gone."""
     messages = world.log._messages
     messages[:] = [message for message in messages if message.sequence > up_to]
+    for subject, sequences in list(world.log._last.items()):
+        world.log._last[subject] = [sequence for sequence in sequences if sequence > up_to]
 
 
 # -- what the log does meanwhile ----------------------------------------------------------------
@@ -128,6 +134,41 @@ async def test_expired_heartbeats_are_no_gap_wherever_they_stood() -> None:
         assert watcher.sequences == list(range(4, 41, 3))
 
 
+async def test_a_plan_whose_beginning_has_left_the_log_is_told_from_what_is_left_of_it() -> None:
+    world = World(buffer_events=1)
+    world.write(SUBMITTED)
+    world.claims(3)  # 2, 3, 4
+    world.write(PAUSED)  # 5: now the first fact of the plan's own
+    world.claims(1)
+    purge(world, 2)
+    for interest in ({"cursor": 0, "plan_id": "p"}, {"plan_id": "p", "ends": True}):
+        client, watcher = await world.connect(**interest)
+        await until(lambda: client.caught_up, "caught up")  # noqa: B023
+        assert watcher.sequences == [3, 4, 5, 6]
+
+
+async def test_a_log_made_anew_is_never_mixed_with_the_one_that_was_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The instance ends soon; until then nobody is told that he has all, and nobody is let in."""
+    monkeypatch.setattr(forwarder, "LOG_RETRY_S", 0)
+    world = World(buffer_events=1)
+    world.claims(60)
+    await world.publish()
+    scans = Scans(world, monkeypatch)
+    scans.go.clear()
+    client, watcher = await world.connect(cursor=30)
+    await until(lambda: scans.under_way, "the first read")
+    world.log.reset()
+    world.write(SUBMITTED)
+    scans.go.set()
+    await until(lambda: len(scans.asked) > 3, "it goes on asking")
+    assert [block.name for block in watcher.blocks] == ["hello"]
+    with pytest.raises(LogReset):
+        await world.feed.prepare(Interest(), 0)
+    world.feed.leave(client)
+
+
 # -- bounds -------------------------------------------------------------------------------------
 
 
@@ -151,6 +192,27 @@ async def test_a_thousand_clients_with_a_thousand_filters_read_a_few_at_a_time(
     assert 0 < kept <= 20_000
     assert [watcher.sequences[0] for _, watcher in pairs] == list(range(1, 1_001))
     assert len(pairs[0][1].sequences) == 4
+
+
+async def test_pages_that_large_events_end_early_keep_nobody_from_going_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two clients push out each other's page, and stand where no page of round size reaches."""
+    monkeypatch.setattr(pages, "MAX_KEPT_BYTES", 1)
+    world = World(buffer_events=1, replay_batch_size=30)
+    world.claims(60)
+    await world.publish()
+    scan, reads = world.log.scan, list[int]()
+
+    async def few(after: int, limit: int, plan_id: str | None = None) -> Any:
+        reads.append(after)
+        return await scan(after, min(limit, 3), plan_id)
+
+    monkeypatch.setattr(world.log, "scan", few)
+    pairs = [await world.connect(cursor=cursor) for cursor in (20, 50)]
+    await until(lambda: all(client.caught_up for client, _ in pairs), "all caught up")
+    assert [watcher.sequences[0] for _, watcher in pairs] == [21, 51]
+    assert len(reads) <= 2 * (60 - 20 + 60 - 50) // 3 + 2
 
 
 async def test_clients_that_come_and_go_leave_no_reads_behind(
@@ -305,7 +367,7 @@ async def test_large_events_bound_what_is_kept(monkeypatch: pytest.MonkeyPatch) 
     large = Progress(owner="w", attempt=1, data=Raw(b'"' + b"x" * 100_000 + b'"'))
     for _ in range(40):
         world.write(large, "p", "a")
-    kept = Pages(world.log, 4)
+    kept = Pages(world.log, 4, world.log._epoch)
     cursor, most = 0, 0
     while cursor < 40:
         cursor = (await kept.after(cursor, None, 40)).last
