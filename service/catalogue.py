@@ -310,17 +310,20 @@ _STREAMS = (
     _counter("agent.sse.push.attempt.total", "Events written to clients"),
     _counter(
         "agent.sse.push.fail.total",
-        "Events that could not be written to a client",
+        "Clients given up because an event or a ping could not be written",
         Label("reason", ("slow_consumer", "disconnected", "error")),
         alert="SsePushFailing",
     ),
-    _counter("agent.sse.replay.batch.total", "Batches read for resuming clients"),
-    _counter("agent.sse.replay.hit.total", "Batches read for resuming clients with events in them"),
-    _counter("agent.sse.replay.empty.total", "Batches read for resuming clients without events"),
-    _counter("agent.sse.replay.events.total", "Events read for resuming clients"),
+    _counter(
+        "agent.sse.replay.batch.total",
+        "Batches read from the log for resuming clients; one that many share counts once",
+    ),
+    _counter("agent.sse.replay.hit.total", "Such batches with events in them"),
+    _counter("agent.sse.replay.empty.total", "Such batches without events"),
+    _counter("agent.sse.replay.events.total", "Events in such batches"),
     _times(
         "agent.sse.replay.duration",
-        "Reading one batch for a resuming client",
+        "Reading one such batch, the wait for its turn included",
         LATENCY_S,
         alert="SseReplaySlow",
     ),
@@ -331,7 +334,9 @@ _STREAMS = (
         alert="SseResumeGaps",
     ),
     _times(
-        "agent.sse.fanout.latency", "From the event's log time to the write to a client", LATENCY_S
+        "agent.sse.fanout.latency",
+        "From a live event's log time to the write to the last of the clients that share its text",
+        LATENCY_S,
     ),
 )
 

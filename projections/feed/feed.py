@@ -93,7 +93,7 @@ class Feed:
         self._meter = meter
         self._now = now
         self._ring = Ring(limits.buffer_events, RING_BYTES, position)
-        self._pages = Pages(source, limits.replay_batch_size, epoch)
+        self._pages = Pages(source, limits.replay_batch_size, epoch, meter)
         self._channels = Channels(self._lags, self._fail, self._sent)
         self._forwarder = Forwarder(self._ring, self._pages, self._channels, meter, self._fail)
         self._state = FreshState(source.state)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from projections.feed.channels import RUN_BYTES, Channels
 from projections.feed.client import Client, Gone
+from projections.feed.entry import Cut, Entry
 from projections.feed.meter import Meter
 from projections.feed.pace import Pace
 from projections.feed.pages import Pages
@@ -108,42 +109,28 @@ class Forwarder:
 
     def _from_ring(self, client: Client) -> bool:
         """Write a piece of the ring; True when that was all and the client took it."""
-        skim = client.skim if client.interest.ends else None
-        part = self._ring.after(client.cursor, client.interest, RUN_BYTES, skim)
-        self._meter.count("agent.sse.push.attempt.total", len(part.texts))
-        keeps_up = client.write(part.texts, part.reached)
-        return keeps_up and client.cursor == self._ring.position
+        part = self._ring.after(client.cursor, client.interest, RUN_BYTES, _skim_of(client))
+        return self._write(client, part) and client.cursor == self._ring.position
 
     async def _from_log(self, client: Client) -> None:
         """Write a piece of the log; while the log does not answer, wait for it."""
-        started = asyncio.get_running_loop().time()
         reach = max(client.head, self._ring.position)
         try:
             page = await self._pages.after(client.cursor, client.interest.plan_id, reach)
         except (LogUnavailable, LogReset):
             await asyncio.sleep(LOG_RETRY_S)  # pings go on; the projector reports the trouble
             return
-        self._meter.observe(
-            "agent.sse.replay.duration", asyncio.get_running_loop().time() - started
-        )
         await self._pace.step()
         if page.last <= client.cursor:
             return  # somebody else's question, asked before this client needed to know more
         if (state := page.lost_after(client.cursor)) is not None:
             client.skip_lost(state.first, state.head)
-        skim = client.skim if client.interest.ends else None
-        part = page.after(client.cursor, client.interest, RUN_BYTES, skim)
-        self._count_replayed(len(part.texts))
-        client.write(part.texts, part.reached)
+        part = page.after(client.cursor, client.interest, RUN_BYTES, _skim_of(client))
+        self._write(client, part)
 
-    def _count_replayed(self, events: int) -> None:
-        self._meter.count("agent.sse.replay.batch.total")
-        if not events:
-            self._meter.count("agent.sse.replay.empty.total")
-            return
-        self._meter.count("agent.sse.replay.hit.total")
-        self._meter.count("agent.sse.replay.events.total", events)
-        self._meter.count("agent.sse.push.attempt.total", events)
+    def _write(self, client: Client, part: Cut) -> bool:
+        self._meter.count("agent.sse.push.attempt.total", len(part.texts))
+        return client.write(part.texts, part.reached)
 
     async def _ring_reaches(self, sequence: int) -> None:
         """Wait for the first news that bring the ring up to ``sequence``."""
@@ -153,3 +140,7 @@ class Forwarder:
             await reached
         finally:
             self._waiting = [waiter for waiter in self._waiting if waiter[1] is not reached]
+
+
+def _skim_of(client: Client) -> Callable[[Entry], None] | None:
+    return client.skim if client.interest.ends else None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from projections.feed.entry import Cut, Entry, Interest, cut, entry_of
+from projections.feed.meter import Meter
 from streams.log import BadFact, Fact, Log, LogReset, LogState
 
 MAX_READS = 4
@@ -70,10 +71,11 @@ class Reading:
 class Pages:
     """Reads ``log``, as long as it is the one of ``epoch``, in pages of ``size`` events."""
 
-    def __init__(self, log: Log, size: int, epoch: str) -> None:
+    def __init__(self, log: Log, size: int, epoch: str, meter: Meter) -> None:
         self._log = log
         self._size = size
         self._epoch = epoch
+        self._meter = meter
         self._slots = asyncio.Semaphore(MAX_READS)
         self._kept: OrderedDict[Key, Page] = OrderedDict()
         self._starts: dict[str | None, list[int]] = {}
@@ -155,11 +157,14 @@ class Pages:
 
     async def _read(self, key: Key, reach: int) -> Page:
         plan_id, start = key
+        clock = asyncio.get_running_loop().time
+        asked_at = clock()
         async with self._slots:
             if (page := self._find(start, plan_id)) is not None:
                 return page  # read for somebody else while this waited
             facts = await self._log.scan(start, self._size, plan_id)
             state = await self._state_if_torn(start, facts)
+        self._count_read(len(facts), clock() - asked_at)
         if state is not None:
             # What the log let go of in the middle is told between two pages.
             facts = [fact for fact in facts if fact.sequence < state.first] or facts
@@ -168,12 +173,18 @@ class Pages:
             facts[-1].sequence if facts else reach,
             entries := await _entries_of(facts),
             sum(entry.weight for entry in entries),
-            asyncio.get_running_loop().time(),
+            clock(),
             state,
         )
         if facts:
             self._keep(key, page)
         return page
+
+    def _count_read(self, events: int, seconds: float) -> None:
+        self._meter.count("agent.sse.replay.batch.total")
+        self._meter.count(f"agent.sse.replay.{'hit' if events else 'empty'}.total")
+        self._meter.count("agent.sse.replay.events.total", events)
+        self._meter.observe("agent.sse.replay.duration", seconds)
 
     async def _state_if_torn(self, start: int, facts: Sequence[Fact | BadFact]) -> LogState | None:
         # Holes are legitimate (heartbeats expire, other plans are left out), unless the log's

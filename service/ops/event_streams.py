@@ -59,7 +59,7 @@ _REPLAY = Row(
     (
         Panel(
             title="Batches read",
-            says="A hit held events for its client, an empty one did not.",
+            says="A hit held events, an empty one did not; one read for many counts once.",
             queries=(
                 Query(rate("agent_sse_replay_batch_total", "job"), "batches"),
                 Query(rate("agent_sse_replay_hit_total", "job"), "with events"),

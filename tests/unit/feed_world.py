@@ -46,6 +46,7 @@ class Counts:
 
     def observe(self, name: str, value: float, **_: str) -> None:
         self.sums[name] = self.sums.get(name, 0) + value
+        self.count(f"{name} observations")
 
     def set(self, name: str, value: float, **_: str) -> None:
         self.sums[name] = value

@@ -116,6 +116,8 @@ async def test_a_log_that_let_go_of_everything_leaves_a_gap_and_catches_up(
     await until(lambda: "caught_up" in watcher.signals, "caught up")
     assert watcher.signals == ["hello", "gap", "caught_up"]
     assert watcher.blocks[1].data["first"] == 61
+    assert world.meter["agent.sse.replay.empty.total"] == 1
+    assert world.meter["agent.sse.replay.hit.total"] == 0
     assert watcher.last_id == 60
 
 
@@ -335,7 +337,7 @@ async def test_a_filter_that_matches_nothing_moves_the_cursor_through_the_log() 
     await until(lambda: "caught_up" in watcher.signals, "caught up")
     assert watcher.sequences == []
     assert watcher.last_id == 20_000
-    assert world.meter["agent.sse.replay.empty.total"] >= 19
+    assert 19 <= world.meter["agent.sse.replay.batch.total"] <= 21
 
 
 async def test_an_event_is_rendered_once_for_all_that_replay_it(
@@ -367,7 +369,7 @@ async def test_large_events_bound_what_is_kept(monkeypatch: pytest.MonkeyPatch) 
     large = Progress(owner="w", attempt=1, data=Raw(b'"' + b"x" * 100_000 + b'"'))
     for _ in range(40):
         world.write(large, "p", "a")
-    kept = Pages(world.log, 4, world.log._epoch)
+    kept = Pages(world.log, 4, world.log._epoch, world.meter)
     cursor, most = 0, 0
     while cursor < 40:
         cursor = (await kept.after(cursor, None, 40)).last
