@@ -14,6 +14,7 @@ from service.app import ALL_ROLES, Instance, Role, running
 from service.config import Settings
 from service.garbage import collect_seldom
 from service.narrator import Narrator
+from service.open_files import allow_streams
 from service.reloading import Reloading
 from service.switching import switch_often
 from streams.connection import without_password
@@ -32,6 +33,9 @@ def serve(
 
     At SIGHUP ``read_again`` gives the settings as they are now; what can change at run time does.
     """
+    streams = settings.sse.max_connections
+    if (room := allow_streams(streams)) < streams:
+        log.warning("few_open_files", room_for_streams=room, sse_max_connections=streams)
     return uvloop.run(_serve(settings, frozenset(roles), read_again))
 
 

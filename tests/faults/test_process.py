@@ -1,9 +1,12 @@
 """The process: it ends in order when asked, and leaves nothing behind however it ends."""
 
 import os
+import resource
 import signal
+import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -125,6 +128,28 @@ def test_a_second_process_on_the_same_folder_is_told_who_holds_it(
     assert "HOLDFAST_DATA_DIR" in said
     assert "Traceback" not in said
     assert service.readiness() == (200, [])
+
+
+def test_more_streams_than_a_login_may_open_files_leave_the_api_reachable(
+    new_service: Start,
+) -> None:
+    """A login's soft limit is often 1,024 files; the configured limit of streams comes first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    service = new_service(roles="api", sse__max_connections="300")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        service.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    host, port = service.url.removeprefix("http://").split(":")
+    with ExitStack() as streams, httpx.Client(base_url=service.url) as client:
+        for _ in range(300):
+            each = streams.enter_context(socket.create_connection((host, int(port)), timeout=20))
+            each.sendall(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert each.recv(1024).startswith(b"HTTP/1.1 200")
+        refused = client.get("/v1/events")
+        assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+        assert client.get("/healthz").status_code == httpx.codes.OK
 
 
 def test_asked_to_end_while_it_still_waits_for_its_log_it_ends(
