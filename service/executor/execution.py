@@ -67,7 +67,7 @@ def _execute(handler: Handler, work: Assignment, cancelled: Cancellation, show: 
     )
     try:
         run = TaskRun(work, cancelled, show)
-        returned = _run_async(handler, run) if handler.is_async else handler(run)
+        returned = _run_async(handler, run, cancelled) if handler.is_async else handler(run)
         return conclude(returned, work.type)
     except BaseException as error:
         if not isinstance(error, TaskFailed) and not cancelled.is_set():
@@ -124,13 +124,13 @@ def _bad_output(message: str) -> Failure:
     return Failure(error_type="bad_output", error_message=message, retryable=False)
 
 
-def _run_async(handler: Handler, run: TaskRun) -> object:
+def _run_async(handler: Handler, run: TaskRun, cancelled: Cancellation) -> object:
     """Run an ``async def`` handler on a private loop; cancelling the attempt cancels its task."""
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        return runner.run(_cancellable(handler, run))
+        return runner.run(_cancellable(handler, run, cancelled))
 
 
-async def _cancellable(handler: Handler, run: TaskRun) -> object:
+async def _cancellable(handler: Handler, run: TaskRun, cancelled: Cancellation) -> object:
     loop = asyncio.get_running_loop()
     task: asyncio.Task[Any] = asyncio.ensure_future(handler(run))
 
@@ -138,7 +138,7 @@ async def _cancellable(handler: Handler, run: TaskRun) -> object:
         if not loop.is_closed():
             loop.call_soon_threadsafe(task.cancel)
 
-    run.cancelled.on_cancel(stop)
+    cancelled.on_cancel(stop)
     try:
         return await task
     except asyncio.CancelledError:

@@ -180,6 +180,10 @@ async def test_a_daemon_that_holds_its_thread_is_told_with_its_loop_and_forgotte
             if each["name"] == "daemons"
         )  # fmt: skip
         assert check["detail"].startswith("plan_closer: holds its thread"), "and no other daemon"
+        diagnosis = (await client.get("/v1/ops/doctor")).json()
+        (finding,) = (each for each in diagnosis["findings"] if each["code"] == "DaemonLate")
+        assert (finding["severity"], list(finding["evidence"])) == ("critical", ["plan_closer"])
+        assert "plan_closer: holds its thread" in finding["summary"]
     finally:
         let_go.set()
     cleared_s = await time_until(client)

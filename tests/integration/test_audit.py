@@ -231,6 +231,23 @@ async def test_a_rejected_dispatch_is_told(tmp_path: Path) -> None:
         await until_status(client, "/v1/plans/p/tasks/t", "COMPLETED")
 
 
+async def test_a_handler_that_is_stopped_because_its_lease_is_lost_is_told_of(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, executor__claim__heartbeat_s=0.2) as (instance, client):
+        world = World(instance, client)
+        await world.submit("p", task("t", "sleep", input={"seconds": 60}))
+        await until_status(client, "/v1/plans/p/tasks/t", "RUNNING")
+        await client.post("/v1/plans/p/cancel", json={})
+        entry = await world.entry("lease_lost_cancelled", plan_id="p", task_id="t")
+        who = {"owner": instance.core.instance_id, "attempt": 1}
+        assert entry["class"] == "always"
+        assert entry["expected"].items() >= who.items()
+        assert entry["actual"]["status"] == "CANCELLED"
+        assert entry["owner"] == who["owner"]
+        assert "its lease is lost" in entry["detail"]
+
+
 async def test_a_locked_database_is_told_with_its_window(world: World) -> None:
     await world.submit("p", task("t", "k"))
     path = world.instance.settings.data_dir / "readmodels.sqlite"

@@ -111,6 +111,14 @@ async def events_of(client: httpx.AsyncClient, plan_id: str) -> list[dict[str, A
     return [event for event in map(msgspec.json.decode, data) if "type" in event]
 
 
+async def entry_of(client: httpx.AsyncClient, event: str) -> dict[str, Any]:
+    """The newest entry of an audit event, as soon as it can be seen."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not (found := (await client.get(f"/v1/audit?event={event}")).json()["items"]):
+            await asyncio.sleep(0.02)
+    return found[0]
+
+
 async def test_one_id_finds_everything(
     world: tuple[Instance, httpx.AsyncClient], other_side: OtherSide
 ) -> None:
@@ -131,6 +139,8 @@ async def test_one_id_finds_everything(
     assert [record["trace_id"] for record in records] == [TRACE, TRACE]
     failed = (await client.get("/v1/executions?error_type=handler_error")).json()["items"]
     assert [record["task_id"] for record in failed] == ["boom"]
+    entry = await entry_of(client, "execution_failed")
+    assert (entry["trace_id"], entry["task_id"]) == (TRACE, "boom")
 
     events = await events_of(client, "p")
     assert {event["trace_id"] for event in events} == {TRACE}

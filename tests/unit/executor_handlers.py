@@ -55,6 +55,22 @@ def polite(task: TaskRun) -> str:
     return "nobody stopped me"
 
 
+@handler("hooked")
+def hooked(task: TaskRun) -> None:
+    """Has itself called back when it is to stop, and dawdles and fails there."""
+    name = threading.current_thread().name
+
+    def stop() -> None:
+        note(task, f"called back beside {name}: {threading.current_thread().name}")
+        let_go.wait(PATIENCE_S)
+        raise RuntimeError("the callback is broken")
+
+    task.cancelled.on_cancel(stop)
+    task.cancelled.on_cancel(lambda: note(task, "the next one, too"))
+    task.cancelled.wait(PATIENCE_S)
+    task.raise_if_cancelled()
+
+
 @handler("late")
 def late(task: TaskRun) -> str:
     """Finishes its work although it is cancelled."""

@@ -67,6 +67,9 @@ class FakeAudit:
     def emit(self, event: str, **said: Any) -> None:
         self.told.append((event, said))
 
+    def about(self, event: str) -> list[dict[str, Any]]:
+        return [said for told, said in self.told if told == event]
+
 
 class FakeCore:
     """What the executor asks of the core, on plans in memory."""
@@ -226,9 +229,12 @@ class FakeCore:
 class World:
     """A fake core, metrics, and the real executor on top."""
 
-    def __init__(self, core: FakeCore, metrics: FakeMetrics, executor: Executor) -> None:
+    def __init__(
+        self, core: FakeCore, metrics: FakeMetrics, audit: FakeAudit, executor: Executor
+    ) -> None:
         self.core = core
         self.metrics = metrics
+        self.audit = audit
         self.executor = executor
 
     async def finished(self, plan_id: str, task_id: str, status: str = "COMPLETED") -> Task:
@@ -243,19 +249,17 @@ async def executing(
 ) -> AsyncIterator[World]:
     """An executor with ``flags`` as settings (dots as double underscores), drained at the end."""
     core = core or FakeCore()
-    metrics = FakeMetrics()
+    metrics, audit = FakeMetrics(), FakeAudit()
     given = {key.replace("__", "."): value for key, value in flags.items()}
     settings = load_settings(
         environment={},
         flags={"executor.poll_interval_s": 0.05, "executor.instance_id": "w1"} | given,
     )
     door = Door(cast("Any", core), asyncio.get_running_loop())
-    executor = Executor(
-        settings, door, cast("Any", metrics), cast("Any", FakeAudit()), "instance-1"
-    )
+    executor = Executor(settings, door, cast("Any", metrics), cast("Any", audit), "instance-1")
     await executor.start()
     try:
-        yield World(core, metrics, executor)
+        yield World(core, metrics, audit, executor)
     finally:
         await executor.drain(drain_s)
 

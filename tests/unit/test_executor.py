@@ -315,7 +315,30 @@ async def test_a_refused_heartbeat_stops_the_handler_and_nothing_is_reported() -
         await core.until(lambda: not world.executor.snapshot().in_flight, "the slot is free")
     assert executor_handlers.seen["p"][1] == "stopped: lease_lost"
     assert [type(word) for word in core.refused] == [commands.Heartbeat]
+    (told,) = world.audit.about("lease_lost_cancelled")
+    assert (told["plan_id"], told["task_id"], told["owner"], told["attempt"]) == ("p", "t", "w1", 1)
+    assert told["expected"] == {"owner": "w1", "attempt": 1, "sequence": 2}
+    assert (told["actual"].owner, told["actual"].attempt) == ("thief", 2)
     assert core.task("p", "t").owner == "thief"
+
+
+async def test_what_a_handler_has_called_back_holds_up_nobodys_heartbeats() -> None:
+    core = FakeCore()
+    async with executing(core, executor__handlers=USER_HANDLERS, **QUICK):
+        core.submit("p", spec("t", "hooked"), spec("other", "polite"))
+        await core.until(lambda: core.task("p", "t").status == "RUNNING", "it runs")
+        await core.until(lambda: core.words(commands.Start, "t"), "it began")
+        core.take_over("p", "t")
+        await core.until(lambda: len(executor_handlers.seen.get("p", [])) == 3, "both are called")
+        beats = len(core.words(commands.Heartbeat, "other"))
+        await core.until(
+            lambda: len(core.words(commands.Heartbeat, "other")) > beats + 2, "others are renewed"
+        )
+    called = executor_handlers.seen["p"]
+    (thread,) = [said.split(": ")[1] for said in called if said.startswith("called back")]
+    assert thread.startswith("worker-0-")
+    assert thread.endswith("-cancel")
+    assert "the next one, too" in called
 
 
 async def test_a_worker_cut_off_from_the_log_fences_itself() -> None:
@@ -328,6 +351,9 @@ async def test_a_worker_cut_off_from_the_log_fences_itself() -> None:
         assert core.task("p", "t").owner == "w1"
     assert executor_handlers.seen["p"][1] == "stopped: fenced"
     assert world.metrics.labels["agent.task.heartbeat.error.total", "fenced"] == 1
+    (told,) = world.audit.about("lease_lost_cancelled")
+    assert (told["owner"], told["attempt"], told["actual"]) == ("w1", 1, None)
+    assert told["detail"].startswith("fenced itself: no renewal got through for ")
     assert {type(word) for word in core.said} == {commands.Start, commands.Heartbeat}
 
 

@@ -1,12 +1,20 @@
 """Handlers do the work of tasks: the contract that users write against, and the built-in kinds."""
 
 from service.executor.failures import TaskCancelled, TaskFailed
-from service.executor.handlers.contract import Cancellation, Handler, Result, TaskRun, handler
+from service.executor.handlers.contract import (
+    Cancellation,
+    Handler,
+    Result,
+    Stopping,
+    TaskRun,
+    handler,
+)
 
 __all__ = [
     "Cancellation",
     "Handler",
     "Result",
+    "Stopping",
     "TaskCancelled",
     "TaskFailed",
     "TaskRun",

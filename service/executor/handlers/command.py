@@ -23,9 +23,9 @@ from service.config import ConfigError
 from service.executor.failures import TaskFailed
 from service.executor.handlers import guardian
 from service.executor.handlers.contract import (
-    Cancellation,
     Handler,
     Result,
+    Stopping,
     TaskRun,
     verdict_of,
 )
@@ -141,7 +141,7 @@ class _Leash:
                 os.close(self._ours)
 
 
-def _run(path: str, wish: CommandInput, stdin: bytes, cancelled: Cancellation) -> dict[str, Any]:
+def _run(path: str, wish: CommandInput, stdin: bytes, stopping: Stopping) -> dict[str, Any]:
     leash = _Leash()
     try:
         process = _start(path, wish, leash.theirs)
@@ -157,7 +157,7 @@ def _run(path: str, wish: CommandInput, stdin: bytes, cancelled: Cancellation) -
         leash.let_go()
         killer.start()
 
-    cancelled.on_cancel(stop)
+    stopping.on_cancel(stop)
     try:
         with process:
             outputs = _converse(process, stdin)

@@ -13,10 +13,12 @@ A handler runs in a worker thread, an ``async def`` one on a private loop there,
 import hashlib
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from threading import Event, Lock
+from contextvars import copy_context
+from threading import Event, Lock, Thread, current_thread
 from typing import Any, Literal, cast
 
 import msgspec
+import structlog
 from msgspec import Raw
 
 from service.executor.failures import TaskCancelled
@@ -26,9 +28,15 @@ PoolKind = Literal["thread", "process"]
 StopReason = Literal["timeout", "lease_lost", "fenced", "plan_failed", "draining"]
 PROGRESS_BYTES = 64 * 1024
 
+log = structlog.get_logger("holdfast.executor")
+
 
 class Cancellation:
-    """Says to a handler, from any thread, that its attempt is to stop; the first reason holds."""
+    """Says, from any thread, that an attempt is to stop; the first reason holds.
+
+    Its callbacks run on the thread that says so, be it the heartbeats': they are the executor's
+    own and only pass the word on. A handler sees a `Stopping` instead.
+    """
 
     def __init__(self) -> None:
         self._event = Event()
@@ -45,7 +53,7 @@ class Cancellation:
             self._event.set()
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            callback()
+            _call(callback)
         return True
 
     def is_set(self) -> bool:
@@ -67,7 +75,52 @@ class Cancellation:
             if not self._event.is_set():
                 self._callbacks.append(callback)
                 return
+        _call(callback)
+
+
+class Stopping:
+    """Whether and why an attempt is to stop, as its handler sees it."""
+
+    def __init__(self, cancellation: Cancellation) -> None:
+        self._cancellation = cancellation
+
+    @property
+    def reason(self) -> StopReason | None:
+        """Why the attempt is to stop; None while it may go on."""
+        return self._cancellation.reason
+
+    def is_set(self) -> bool:
+        """Whether the attempt is to stop."""
+        return self._cancellation.is_set()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Block until the attempt is to stop, or ``timeout_s`` seconds; says whether it is."""
+        return self._cancellation.wait(timeout_s)
+
+    def raise_if_cancelled(self) -> None:
+        """Raise `TaskCancelled` when the attempt is to stop."""
+        self._cancellation.raise_if_cancelled()
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once when the attempt is to stop, on a thread of its own.
+
+        It is user code, so it may block and raise without holding up whoever said stop; what it
+        raises is logged. If the attempt is to stop already it is called at once, like the others.
+        """
+        thread = Thread(
+            target=copy_context().run,  # so that its lines bear the attempt and its trace
+            args=(_call, callback),
+            name=f"{current_thread().name}-cancel",
+            daemon=True,
+        )
+        self._cancellation.on_cancel(thread.start)
+
+
+def _call(callback: Callable[[], None]) -> None:
+    try:
         callback()
+    except Exception:
+        log.exception("on_cancel_raised")
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +152,7 @@ class TaskRun:
     def __init__(
         self,
         assignment: Assignment,
-        cancelled: Cancellation,
+        cancellation: Cancellation,
         show: Callable[[Raw], None],
     ) -> None:
         self.plan_id = assignment.plan_id
@@ -117,7 +170,7 @@ class TaskRun:
             name: msgspec.json.decode(output) for name, output in assignment.dependencies.items()
         }
         self.feedback: Any = msgspec.json.decode(assignment.feedback)
-        self.cancelled = cancelled
+        self.cancelled = Stopping(cancellation)
         self._show = show
 
     @property
