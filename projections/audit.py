@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Raw
@@ -38,6 +38,8 @@ INSERT = bulk.insert_new(
 )
 
 AuditClass = Literal["success", "always"]
+# Whoever publishes by hand may write any number; beyond this one none is a date.
+At = Annotated[float, msgspec.Meta(ge=0, lt=253_402_300_800)]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -46,7 +48,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``expected`` and ``actual`` are any JSON: what the writer assumed and what was there.
     """
 
-    at: float
+    at: At
     event: str
     class_: AuditClass = msgspec.field(name="class")
     plan_id: str | None = None

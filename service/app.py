@@ -9,6 +9,7 @@ instance is worse than a restarted one.
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,7 +127,7 @@ async def running(
             embedded=embedded,
             died=died,
         )
-        doctor = _doctor(instance)
+        doctor = _doctor(instance, lag)
         _guard(stack, died, history=doctor.history.sample_forever())
         schedulers = await _start_roles(instance, stack)
         _look_at(instance, source, schedulers, lag, stack)
@@ -144,9 +145,7 @@ def _look_at(
 ) -> None:
     """Let readiness, status and the watch see every part."""
     core, executor = instance.core, instance.executor
-
-    def lags() -> list[Lag]:
-        return [api, *schedulers.lags(), *(executor.lags() if executor else ())]
+    lags = partial(_lags, instance, api)
 
     core.checks += [
         health.log_check(source, schedulers),
@@ -169,13 +168,24 @@ def _look_at(
     stack.callback(watch.stop)
 
 
-def _doctor(instance: Instance) -> Doctor:
+def _lags(instance: Instance, api: Lag) -> list[Lag]:
+    """How late every loop of the instance is, as far as it has started."""
+    schedulers, executor = instance.schedulers, instance.executor
+    return [
+        api,
+        *(schedulers.lags() if schedulers else ()),
+        *(executor.lags() if executor else ()),
+    ]
+
+
+def _doctor(instance: Instance, api: Lag) -> Doctor:
     return Doctor(
         instance.core,
         url=lambda: instance.http_url,
         nats_url=without_password(instance.nats_url),
         schedulers=lambda: instance.schedulers,
         executor=lambda: instance.executor,
+        lags=lambda: _lags(instance, api),
         database_path=instance.settings.data_dir / READ_MODELS,
     )
 

@@ -2,8 +2,8 @@
 
 `Audit.emit` may be called from any thread; it takes a note and returns. The notes are written by
 one loop: a structured line each (logger `holdfast.audit`), and a message on the stream AUDIT. While
-the log is away they wait, so the audit of an outage is complete. What cannot wait any longer is
-counted and told, never silently lost.
+the log is away they wait, so the audit of an outage is complete. What cannot wait any longer has
+its line all the same, and is counted and told, never silently lost.
 """
 
 import asyncio
@@ -174,10 +174,6 @@ class Audit:
             kind = CLASSES[event]
             if not self._wanted[kind]:
                 return
-            most = MAX_WAITING if kind == "always" else MAX_WAITING_SUCCESS
-            if self.waiting >= most:
-                self._drop("queue_full", 1)
-                return
             entry = Entry(
                 at=self._now() if at is None else float(at),
                 event=event,
@@ -192,6 +188,11 @@ class Audit:
                 instance=self._instance_id,
                 detail=None if detail is None else detail[:LONGEST_DETAIL],
             )
+            most = MAX_WAITING if kind == "always" else MAX_WAITING_SUCCESS
+            if self.waiting >= most:
+                _say_line(entry)  # there is no room for it to wait; its line needs none
+                self._drop("queue_full", 1)
+                return
             note_id = once or f"{self._life}-{next(self._numbers)}"
             self._notes.append(_Note(note_id, entry))
             self._call()

@@ -277,9 +277,10 @@ class Chronicle:
         heartbeat = isinstance(command, Heartbeat)
         if isinstance(trouble, LogUnavailable):
             key = (command.plan_id, command.task_id, command.attempt, _op(command))
-            if key in self._said or len(self._said) >= MAX_SAID:
+            if key in self._said:
                 return
-            self._said.add(key)
+            if len(self._said) < MAX_SAID:  # beyond, the audit's own bound holds, and counts
+                self._said.add(key)
         plan = self._board.knows(command.plan_id)
         task = plan.tasks.get(command.task_id) if plan else None
         self._audit.emit(

@@ -19,6 +19,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from service.spans import Kind, Span
+from streams.connection import without_password
 from streams.traceparent import is_sampled, span_id_of, trace_id_of
 
 QUEUE_SPANS = 8192
@@ -49,7 +50,8 @@ class OtlpRecorder:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         url = endpoint.rstrip("/")
         url = url if url.endswith(PATH) else url + PATH
-        self.exporter = _Counted(OTLPSpanExporter(url, timeout=EXPORT_TIMEOUT_S), endpoint)
+        shown = without_password(endpoint)
+        self.exporter = _Counted(OTLPSpanExporter(url, timeout=EXPORT_TIMEOUT_S), shown)
         self._batches = BatchSpanProcessor(
             self.exporter,
             max_queue_size=QUEUE_SPANS,

@@ -30,6 +30,7 @@ from service.doctor.report import (
     joined,
     reported,
 )
+from streams.connection import without_password
 from streams.inspection import Inspection
 
 LONGEST_S = 14.0
@@ -62,6 +63,7 @@ class CheckUp:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._shown_url = without_password(target.url)
         self._parts = Parts()
         self._holding: Holding | None = None
 
@@ -93,7 +95,7 @@ class CheckUp:
         took_s = time.monotonic() - began
 
         def asked(trouble: reach.Trouble | None, detail: str) -> Asked:
-            return Asked(url=self._target.url, trouble=trouble, detail=detail, took_s=took_s)
+            return Asked(url=self._shown_url, trouble=trouble, detail=detail, took_s=took_s)
 
         match answer:
             case httpx.Response() if answer.is_success:
@@ -132,7 +134,7 @@ class CheckUp:
                 took_s=0.0,
                 failed=failed,
             )
-        return event_streams.examine_canary(sung, self._target.url)
+        return event_streams.examine_canary(sung, self._shown_url)
 
     async def _witness(self) -> Inspection | None:
         url = self._target.nats_url
@@ -151,9 +153,9 @@ class CheckUp:
             missing = sorted(declared - {name.removesuffix("_total") for name in shown})
             if not missing:
                 return None
-            return _metrics_missing(self._target.url, f"{len(missing)} are not shown", missing)
+            return _metrics_missing(self._shown_url, f"{len(missing)} are not shown", missing)
         detail = self._parts.of("metrics").detail or f"it answered {answer}"
-        return _metrics_missing(self._target.url, detail, [])
+        return _metrics_missing(self._shown_url, detail, [])
 
     def _joined(
         self, report: Report, asked: Asked, canary: Examined, metrics: Examined | None
@@ -170,7 +172,7 @@ class CheckUp:
         places = Places(
             nats_url=target.nats_url,
             database=target.database,
-            api_url=target.url,
+            api_url=self._shown_url,
             stopped_nats_pid=self._holding.stopped_nats_pid if self._holding else None,
         )
         trace = self._holding.trace if self._holding else None

@@ -4,6 +4,8 @@ None means "could not be looked at from here", never "nothing there". Times are 
 seconds since the epoch, counts are of the window unless they say "now".
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 
@@ -197,7 +199,10 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Loop(msgspec.Struct, frozen=True, kw_only=True):
-    """One event loop: how late it ran what was due, the last time it was sampled."""
+    """One event loop: how late it ran what was due, the last time it was sampled.
+
+    ``name`` is its kind, as ``agent.loop.lag`` counts it; several threads may share it.
+    """
 
     name: str
     lag_s: float
@@ -239,15 +244,16 @@ class BadEvent(msgspec.Struct, frozen=True, kw_only=True):
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """The machine room.
 
-    ``from_afar`` says that no instance answered, and that the log and SQLite were read past it:
-    then there are no daemons and loops to be seen.
+    ``failing`` has the checks of readiness that fail, and why. ``from_afar`` says that no instance
+    answered, and that the log and SQLite were read past it: then there are no daemons and loops
+    to be seen.
     """
 
     log: LogHealth
     database: DatabaseHealth
     daemons: tuple[Daemon, ...] = ()
     loops: tuple[Loop, ...] = ()
-    failing: tuple[str, ...] = ()
+    failing: Mapping[str, str] = {}
     window: Window | None = None
     bad_events: tuple[BadEvent, ...] = ()
     from_afar: bool = False

@@ -6,7 +6,7 @@ moment, and those who ask together, or within a second, get the same report.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from projections.database import DatabaseUnavailable
@@ -34,6 +34,7 @@ from service.doctor.refusals import refusals_in
 from service.doctor.report import Part, Report
 from service.doctor.shapes import expired_leases, waiting_kinds
 from service.executor import Executor
+from service.loops import Lag
 
 FRESH_S = 1.0
 DATABASE_S = 2.0
@@ -50,6 +51,7 @@ class Doctor:
         nats_url: str,
         schedulers: Callable[[], Schedulers | None],
         executor: Callable[[], Executor | None],
+        lags: Callable[[], Iterable[Lag]],
         database_path: Path,
     ) -> None:
         self._core = core
@@ -57,6 +59,7 @@ class Doctor:
         self._nats_url = nats_url
         self._schedulers = schedulers
         self._executor = executor
+        self._lags = lags
         self._database_path = database_path
         self._asked: asyncio.Task[Report] | None = None
         self._asked_at = 0.0
@@ -144,29 +147,29 @@ class Doctor:
 
     def _machine(self, recent: Window, trouble: str | None) -> Machine:
         core = self._core
-        checks = {check.name: check for check in core.readiness()}
-        seen, projector, log = core.log_state, core.projector, checks.get("log")
+        failing = {check.name: check.detail for check in core.readiness() if not check.ok}
+        seen, projector = core.log_state, core.projector
         return Machine(
             log=LogHealth(
                 url=self._nats_url,
-                answers=log is None or log.ok,
-                detail=log.detail if log else "",
+                answers="log" not in failing,
+                detail=failing.get("log", "connected"),
                 first=seen.first if seen else 0,
                 head=max(seen.head if seen else 0, core.board.sequence),
                 size_bytes=seen.size_bytes if seen else 0,
                 seen_age_s=max(core.now() - seen.at, 0.0) if seen else None,
-                stopped_pid=None if log is None or log.ok else self._stopped_nats(),
+                stopped_pid=self._stopped_nats() if "log" in failing else None,
             ),
             database=DatabaseHealth(
                 path=str(self._database_path),
-                error=projector.flush_error or trouble,
+                error=failing.get("database") or trouble,
                 sequence=projector.flushed_sequence,
                 behind=core.board.sequence - projector.flushed_sequence,
                 lag_s=projector.lag_s,
             ),
             daemons=self._daemons(),
             loops=self._loops(),
-            failing=tuple(check.name for check in checks.values() if not check.ok),
+            failing=failing,
             window=recent,
             bad_events=tuple(self.history.bad_events),
         )
@@ -175,10 +178,7 @@ class Doctor:
         return holding(self._database_path.parent).stopped_nats_pid
 
     def _loops(self) -> tuple[Loop, ...]:
-        status = self._core.describe() if self._core.describe else None
-        return (
-            tuple(Loop(name=loop.name, lag_s=loop.lag_s) for loop in status.loops) if status else ()
-        )
+        return tuple(Loop(name=lag.label, lag_s=lag.lag_s) for lag in self._lags())
 
     def _daemons(self) -> tuple[Daemon, ...]:
         schedulers = self._schedulers()

@@ -1,5 +1,6 @@
 """Is the machine room alive? Daemons, loops, the log, the database, the projector, audit."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,6 +16,15 @@ FEWEST_SAMPLES = 20
 BEHIND_S = 2.0
 BEHIND_CRITICAL_S = 60.0
 BEHIND_EVENTS = 10_000
+
+TELLS: Mapping[str, set[str]] = {
+    "log": {"LogUnavailable"},
+    "projector": {"ProjectionLagging", "DatabaseUnavailable"},
+    "database": {"DatabaseUnavailable"},
+    "daemons": {"DaemonLate"},
+    "loops": {"LoopLagHigh", "DaemonLate"},
+}
+"""The findings that tell why a check of readiness fails."""
 
 
 def examine(evidence: Evidence) -> Examined:
@@ -32,6 +42,7 @@ def examine(evidence: Evidence) -> Examined:
         *_bad_events(seen, url),
         *_mismatch(seen),
     ]
+    findings += _not_ready(seen, {finding.code for finding in findings}, url)
     return answered("machine_room", _says(seen), numbers, findings)
 
 
@@ -67,7 +78,7 @@ def _daemon(daemon: Daemon) -> dict[str, Any]:
 
 
 def _slowest(seen: Machine) -> dict[str, float]:
-    """The lag of each kind of loop; several threads may share a name."""
+    """The lag of each kind of loop: that of the slowest thread of the kind."""
     slowest: dict[str, float] = {}
     for loop in seen.loops:
         slowest[loop.name] = max(slowest.get(loop.name, 0.0), round(loop.lag_s, 4))
@@ -269,5 +280,25 @@ def _mismatch(seen: Machine) -> list[Finding]:
             command="holdfast rebuild --verify",
             alert="ProjectionMismatch",
             runbook=anchor("ProjectionMismatch"),
+        )
+    ]
+
+
+def _not_ready(seen: Machine, told: set[str], url: str) -> list[Finding]:
+    """Checks of readiness that fail and that no finding has told yet."""
+    failing = {name: why for name, why in seen.failing.items() if not TELLS.get(name, set()) & told}
+    if not failing:
+        return []
+    return [
+        Finding(
+            code="NotReady",
+            question="machine_room",
+            severity="critical",
+            summary="; ".join(f"{name}: {why}" for name, why in failing.items()),
+            evidence=failing,
+            meaning="The instance says that it cannot do its work, so nothing should be sent to "
+            "it. What it held is taken over when its leases expire. If it does not heal by itself, "
+            "restart it.",
+            command=f"curl -s '{url}/readyz'",
         )
     ]

@@ -181,9 +181,13 @@ async def test_a_daemon_that_holds_its_thread_is_told_with_its_loop_and_forgotte
         )  # fmt: skip
         assert check["detail"].startswith("plan_closer: holds its thread"), "and no other daemon"
         diagnosis = (await client.get("/v1/ops/doctor")).json()
-        (finding,) = (each for each in diagnosis["findings"] if each["code"] == "DaemonLate")
-        assert (finding["severity"], list(finding["evidence"])) == ("critical", ["plan_closer"])
-        assert "plan_closer: holds its thread" in finding["summary"]
+        found = {finding["code"]: finding for finding in diagnosis["findings"]}
+        assert found.keys() == {"DaemonLate", "LoopLagHigh"}
+        late, lag = found["DaemonLate"], found["LoopLagHigh"]
+        assert (late["severity"], list(late["evidence"])) == ("critical", ["plan_closer"])
+        assert "plan_closer: holds its thread" in late["summary"]
+        assert list(lag["evidence"]) == ["daemon"]
+        assert lag["evidence"]["daemon"]["samples"] > 0, "it is counted under the same name"
     finally:
         let_go.set()
     cleared_s = await time_until(client)
@@ -201,6 +205,9 @@ async def test_a_dead_loop_of_the_executor_is_told(world: World, report: Report)
     while "executor" not in (answer := (await client.get("/readyz")).json())["failing"]:
         assert time.monotonic() - began < PATIENCE_S, answer
     told_s = time.monotonic() - began
+    diagnosis = (await client.get("/v1/ops/doctor")).json()
+    (finding,) = diagnosis["findings"]
+    assert (finding["code"], list(finding["evidence"])) == ("NotReady", ["executor"])
     report.add("health", "a loop of the executor is dead", told_s=told_s)
     assert told_s <= HARD_S
 

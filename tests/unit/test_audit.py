@@ -163,10 +163,14 @@ async def test_what_is_told_while_the_log_is_away_is_written_afterwards_in_order
     assert world.dropped() == {}
 
 
-async def test_an_overflow_is_counted_told_once_and_costs_successes_first() -> None:
-    with capture_logs() as lines:
+async def test_an_overflow_is_counted_told_once_and_costs_successes_first(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with capture_logs() as lines, caplog.at_level(logging.INFO, "holdfast.audit"):
         async with trail() as world:
             await overflow(world)
+    said = [record for record in caplog.records if record.name == "holdfast.audit"]
+    assert len(said) == 2 * MAX_WAITING, "each has its line, those that are dropped, too"
     kept = [entry.event for entry in world.stream.taken.values()]
     assert kept.count("claim_acquired") == MAX_WAITING_SUCCESS
     told = [line for line in lines if line["event"] == "audit_entries_dropped"]

@@ -159,6 +159,11 @@ CASES: list[tuple[str, Severity, Evidence, Evidence]] = [
     ("BadEvents", "warning", machine(agent__projection__bad_event__total=1.0), WELL),
     ("BadEvents", "warning",
      well("machine", bad_events=(BadEvent(sequence=8, reason="no such event"),)), WELL),
+    ("NotReady", "critical", well("machine", failing={"executor": "a loop of it has ended"}), WELL),
+    # What another finding tells is told once.
+    ("DatabaseUnavailable", "critical",
+     well("machine", failing={"database": "locked"},
+          database=replace(WELL.machine.database, error="locked")), WELL),
     ("ProjectionMismatch", "critical", machine(agent__projection__mismatch__total=1.0), WELL),
 ]  # fmt: skip
 
