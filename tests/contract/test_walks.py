@@ -198,6 +198,30 @@ async def test_walks_are_few_whoever_reads_and_end_when_they_are_left(
     await until(lambda: _true(not jetstream._reader._walks._closing), "and nothing stays")
 
 
+async def test_a_walk_that_was_fresh_when_looked_at_is_looked_at_again(
+    jetstream: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody takes from it any more, and no other walk begins: it has to be found all the same."""
+    monkeypatch.setattr(walks, "LEFT_S", 0.5)
+    look, looks = walks.Walks._look, 0
+
+    def counted(self: walks.Walks) -> None:
+        nonlocal looks
+        looks += 1
+        look(self)
+
+    monkeypatch.setattr(walks.Walks, "_look", counted)
+    await fill(jetstream)
+    after = (await jetstream.scan(0, PAGE))[-1].sequence
+    while not looks:
+        (fact,) = await jetstream.scan(after, 1)
+        after = fact.sequence
+        await asyncio.sleep(0.005)
+    assert opened(jetstream) == 1, "it is still fresh"
+    await until(lambda: _true(not opened(jetstream)), "left alone, it ends")
+    assert looks > 1
+
+
 async def test_closing_the_log_leaves_no_walk_behind(private_nats: PrivateServer) -> None:
     log = await JetStreamLog.connect(private_nats.url)
     await fill(log)
