@@ -183,6 +183,8 @@ def cut(
             on_skim(entry)
         if wants(entry):
             text = entry.text()
+            if texts and len(text) >= max_bytes:  # alone, so that all its clients share its bytes
+                return Cut(texts, entry.sequence - 1)
             texts.append(text)
             size += len(text)
             if size >= max_bytes:

@@ -33,6 +33,7 @@ HEARTBEAT_S = 1
 MARGIN_S = 10.0  # a busy machine
 SO_ATTACH_FILTER = 26
 DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF: return 0 bytes of every segment
+LARGE_BYTES, WAITING = 900_000, 200
 HISTORY_EVENTS, HISTORY_BYTES = 6_000, 2_000  # 12 MB, more than any socket holds
 
 
@@ -206,6 +207,28 @@ async def test_frozen_clients_end_in_time_and_the_healthy_ones_do_not_notice(
     assert watch.most_bytes - watch.start_bytes < allowed
     limit_s = max(size.ratio * quiet.percentile(99), size.floor_s)
     assert troubled.percentile(99) < limit_s, "the healthy clients have noticed"
+
+
+async def test_many_that_wait_for_a_large_event_hold_it_once(
+    start_service: Callable[..., ServiceProcess], private_nats: PrivateServer
+) -> None:
+    service = await asyncio.to_thread(start_service, nats_url=private_nats.url, roles="api")
+    async with opened(private_nats.url) as log:
+        writer = Writer(log)
+        await writer.begin()
+        for _ in range(3):
+            await writer.write(1, LARGE_BYTES)
+    process = psutil.Process(service.pid)
+    before = process.memory_info().rss
+    frozen = await freeze(service.url, WAITING)
+    # Each has been written the first of them, which its socket cannot take.
+    while await asyncio.to_thread(metric, service, "agent_sse_push_attempt_total") < 3 * WAITING:
+        await asyncio.sleep(0.05)
+    grown = process.memory_info().rss - before
+    for client in frozen:
+        client.close()
+    print(f"{WAITING} frozen clients of a large event: {grown / 1e6:.1f} MB")  # noqa: T201
+    assert grown < WAITING * LARGE_BYTES / 4
 
 
 async def write_on(writer: Writer, rate: float) -> None:

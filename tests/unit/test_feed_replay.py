@@ -363,6 +363,26 @@ async def test_an_event_is_rendered_once_for_all_that_replay_it(
     assert sum(rendered.values()) <= 350
 
 
+async def test_a_large_event_is_the_same_bytes_for_all_that_replay_it() -> None:
+    world = World(buffer_events=1)
+    world.claims(2)
+    large = Progress(owner="w", attempt=1, data=Raw(b'"' + b"x" * 100_000 + b'"'))
+    world.write(large, "p", "a")
+    world.claims(2)
+    written: list[bytes] = []
+
+    class Noting(Watcher):
+        def write(self, data: bytes) -> bool:
+            written.append(data)
+            return super().write(data)
+
+    pairs = [await world.connect(Noting(), cursor=cursor) for cursor in (0, 1)]
+    await until(lambda: all(client.caught_up for client, _ in pairs), "all caught up")
+    assert [watcher.sequences for _, watcher in pairs] == [[1, 2, 3, 4, 5], [2, 3, 4, 5]]
+    first, second = [data for data in written if len(data) > 100_000]
+    assert first is second
+
+
 async def test_large_events_bound_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "MAX_KEPT_BYTES", 1_000_000)
     world = World(buffer_events=1)
