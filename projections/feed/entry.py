@@ -4,7 +4,6 @@ The text is API.md's *Events — server-sent*. ``data`` shows every field of the
 included; a submitted plan's tasks appear as they were submitted, without defaults.
 """
 
-from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -83,13 +82,6 @@ class Interest(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Cut(msgspec.Struct, frozen=True, gc=False):
-    """A part of a run of entries, as one client wants it: texts, and the sequence it reaches."""
-
-    texts: list[bytes]
-    reached: int
-
-
 def entry_of(fact: Fact) -> Entry:
     """The entry of ``fact``, not rendered yet."""
     kind = type(fact.event)
@@ -159,37 +151,3 @@ def signal(name: str, content: dict[str, object], sequence: int | None = None) -
     """A block that is about the stream; with ``sequence`` it moves the client's cursor there."""
     block = b"event: %b\ndata: %b\n\n" % (name.encode(), one_line(_encode(content)))
     return block if sequence is None else b"id: %d\n%b" % (sequence, block)
-
-
-def cut(
-    entries: Sequence[Entry],
-    start: int,
-    interest: Interest,
-    end: int,
-    max_bytes: int,
-    on_skim: Callable[[Entry], None] | None = None,
-) -> Cut:
-    """What ``interest`` wants of ``entries[start:]``, up to ``max_bytes`` or `MAX_SCANNED` entries.
-
-    ``end`` is the sequence that the whole run covers; ``on_skim`` sees every entry passed.
-    """
-    texts: list[bytes] = []
-    size = 0
-    wants = interest.wants
-    stop = min(len(entries), start + MAX_SCANNED)
-    for place in range(start, stop):
-        entry = entries[place]
-        if on_skim is not None:
-            on_skim(entry)
-        if wants(entry):
-            text = entry.text()
-            if texts and len(text) >= max_bytes:  # alone, so that all its clients share its bytes
-                return Cut(texts, entry.sequence - 1)
-            texts.append(text)
-            size += len(text)
-            if size >= max_bytes:
-                return Cut(texts, entry.sequence)
-    return Cut(texts, end if stop == len(entries) else entries[stop - 1].sequence)
-
-
-MAX_SCANNED = 1_000

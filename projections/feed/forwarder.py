@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from projections.feed.channels import RUN_BYTES, Channels
 from projections.feed.client import Client, Gone
-from projections.feed.entry import Cut, Entry
+from projections.feed.cuts import Cut
+from projections.feed.entry import Entry
 from projections.feed.meter import Meter
 from projections.feed.pace import Pace
 from projections.feed.pages import Pages

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from projections.feed.entry import Cut, Entry, Interest, cut, entry_of
+from projections.feed.cuts import Cut, cut, place_after
+from projections.feed.entry import Entry, Interest, entry_of
 from projections.feed.meter import Meter
 from streams.log import BadFact, Fact, Log, LogReset, LogState
 
@@ -41,7 +42,7 @@ class Page(msgspec.Struct, frozen=True, gc=False):
         """The log's state if it has let go of what comes next after ``cursor``, else None."""
         if self.state is None or self.state.first <= cursor + 1:
             return None
-        place = bisect_right(self.entries, cursor, key=_sequence)
+        place = place_after(self.entries, cursor)
         kept = place < len(self.entries) and self.entries[place].sequence < self.state.first
         return None if kept else self.state
 
@@ -53,7 +54,7 @@ class Page(msgspec.Struct, frozen=True, gc=False):
         on_skim: Callable[[Entry], None] | None = None,
     ) -> Cut:
         """What ``interest`` wants next after ``cursor``, which lies in the page or beyond it."""
-        place = bisect_right(self.entries, cursor, key=_sequence)
+        place = place_after(self.entries, cursor)
         return cut(self.entries, place, interest, max(self.last, cursor), max_bytes, on_skim)
 
 
@@ -229,7 +230,3 @@ async def _entries_of(facts: Sequence[Fact | BadFact]) -> list[Entry]:
         part = facts[start : start + SLICE]
         entries += [entry_of(fact) for fact in part if isinstance(fact, Fact)]
     return entries
-
-
-def _sequence(entry: Entry) -> int:
-    return entry.sequence

@@ -1,9 +1,9 @@
 """The newest events of the log, in memory: what live clients are served from."""
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
-from projections.feed.entry import Cut, Entry, Interest, cut
+from projections.feed.cuts import Cut, cut, place_after
+from projections.feed.entry import Entry, Interest
 
 _COMPACT_AT = 1_024
 
@@ -58,12 +58,8 @@ class Ring:
         on_skim: Callable[[Entry], None] | None = None,
     ) -> Cut:
         """What ``interest`` wants next after ``cursor``; only where the ring `covers` it."""
-        place = bisect_right(self._entries, cursor, lo=self._start, key=_sequence)
+        place = place_after(self._entries, cursor, self._start)
         return cut(self._entries, place, interest, self.position, max_bytes, on_skim)
-
-
-def _sequence(entry: Entry) -> int:
-    return entry.sequence
 
 
 _GONE = Entry(0, "", None, "", 0, 0.0, None)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from projections.feed import NoStream, channels, entry, forwarder
+from projections.feed import NoStream, channels, cuts, forwarder
 from projections.feed.entry import ALL_TYPES, UNASKED_TYPES, Interest
 from streams.plan.events import Event
 from tests.unit.feed_world import (
@@ -130,7 +130,7 @@ async def test_each_client_sees_exactly_the_filtered_log(
     monkeypatch.setattr(channels, "FAN_OUT_SLICE", luck.choice((1, 3)))
     monkeypatch.setattr(channels, "RUN_BYTES", luck.choice((1, 2000, 60_000)))
     monkeypatch.setattr(forwarder, "RUN_BYTES", luck.choice((1, 2000, 60_000)))
-    monkeypatch.setattr(entry, "MAX_SCANNED", luck.choice((1, 7, 1000)))
+    monkeypatch.setattr(cuts, "MAX_SCANNED", luck.choice((1, 7, 1000)))
     slow = luck.choice(((0,), (0, 0, 0, 0, 1, 5, 30)))
     world = World(
         buffer_events=luck.choice((1, 5, 30, 1000)), replay_batch_size=luck.choice((1, 4, 50, 1000))
