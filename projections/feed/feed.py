@@ -233,7 +233,7 @@ class Feed:
             for slot in self._slots:
                 await asyncio.sleep(self._limits.heartbeat_s / PING_SLOTS)
                 self._ping_all(list(slot))
-            self._pages.forget_old()
+                self._pages.forget_old()
 
     def _ping_all(self, clients: Sequence[Client]) -> None:
         # Not in the loop above: it would hold on to the last of them until the next ping.

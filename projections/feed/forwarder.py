@@ -42,7 +42,7 @@ class Forwarder:
         self._failed = failed
         self._pace = Pace()
         self._tasks: dict[Client, asyncio.Task[None]] = {}
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiting: dict[asyncio.Future[None], int] = {}  # and the sequence waited for
 
     def start(self, client: Client) -> None:
         """Bring ``client`` forward until it is in its channel or has ended."""
@@ -58,13 +58,10 @@ class Forwarder:
 
     def published(self) -> None:
         """The ring has moved: wake those that are ahead of it."""
-        if not self._waiting:
-            return
         position = self._ring.position
-        for sequence, reached in self._waiting:
+        for reached, sequence in self._waiting.items():
             if sequence <= position and not reached.done():
                 reached.set_result(None)
-        self._waiting = [waiter for waiter in self._waiting if not waiter[1].done()]
 
     def _ended(self, client: Client, task: asyncio.Task[None]) -> None:
         if self._tasks.get(client) is task:
@@ -136,11 +133,11 @@ class Forwarder:
     async def _ring_reaches(self, sequence: int) -> None:
         """Wait for the first news that bring the ring up to ``sequence``."""
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((sequence, reached))
+        self._waiting[reached] = sequence
         try:
             await reached
         finally:
-            self._waiting = [waiter for waiter in self._waiting if waiter[1] is not reached]
+            del self._waiting[reached]
 
 
 def _skim_of(client: Client) -> Callable[[Entry], None] | None:

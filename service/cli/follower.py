@@ -177,12 +177,15 @@ class Follower:
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """The lines of a stream. What else Python takes for a line's end may stand in its JSON."""
+    """The lines of a stream. What else Python takes for a line's end may stand in its JSON.
+
+    So may bytes that are no UTF-8, where somebody published past Holdfast.
+    """
     rest = b""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")
         for each in whole:
-            yield each.decode()
+            yield each.decode(errors="replace")
 
 
 def blocks(lines: Iterable[str]) -> Iterator[Block]:

@@ -199,6 +199,20 @@ def test_events_may_hold_what_python_takes_for_the_end_of_a_line(
     assert json.loads(capsys.readouterr().out.removesuffix("\n")) == done
 
 
+def test_events_may_hold_bytes_that_are_no_text(
+    server: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What somebody published past Holdfast goes to its readers as it is."""
+    content = frame("task.completed", event(1, "task.completed", output="odd"), 1)
+    server.answers.append((
+        200,
+        content.replace(b"odd", b"o\xff") + frame("closed", {"reason": "plan_finished"}),
+        "text/event-stream",
+    ))  # fmt: skip
+    assert main(["events", "--plan", "p", "--json", "--url", server.url]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["output"] == "o\ufffd"
+
+
 def test_what_workers_say_cannot_steer_the_terminal(
     server: Scripted, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from projections.feed.pace import STEPS, Pace
 from projections.feed.pages import MAX_READS, Pages
 from streams.log import LogReset
 from streams.plan.events import Paused, Progress
-from tests.unit.feed_world import CLAIMED, HEARTBEAT, SUBMITTED, Watcher, World, until
+from tests.unit.feed_world import CLAIMED, HEARTBEAT, SUBMITTED, Watcher, World, running, until
 
 PAUSED = Paused()
 
@@ -361,6 +361,20 @@ async def test_an_event_is_rendered_once_for_all_that_replay_it(
     # Once for the page that it stands in, and once for the ring.
     assert max(rendered.values()) <= 2
     assert sum(rendered.values()) <= 350
+
+
+async def test_pages_are_kept_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(buffer_events=1, heartbeat_s=1)
+    world.claims(60)
+    await world.publish()
+    client, _ = await world.connect(cursor=0)
+    await until(lambda: client.caught_up, "caught up")
+    assert world.feed._pages._kept
+    async with running(world):
+        monkeypatch.setattr(pages, "KEPT_S", 0)
+        await until(lambda: not world.feed._pages._kept, "they are forgotten", within_s=0.9)
+    assert world.feed._pages._kept_bytes == 0
+    assert not world.feed._pages._starts
 
 
 async def test_a_large_event_is_the_same_bytes_for_all_that_replay_it() -> None:
