@@ -12,8 +12,8 @@ from typing import Any
 from projections.board import Board
 from service.answers import Contended
 from service.audit import Audit
-from service.tally import OPERATIONS
-from streams.log import BadFact, Fact, LogFull, LogUnavailable, Origin, TooLarge
+from service.tally import OPERATIONS, Trouble
+from streams.log import BadFact, Fact, LogUnavailable, Origin
 from streams.plan.commands import Heartbeat, OwnerCommand
 from streams.plan.decide import GuardReject, NotAllowed, NotFound
 from streams.plan.events import (
@@ -33,7 +33,6 @@ from streams.traceparent import trace_id_of
 MAX_EARLIER = 10_000  # claims of attempts that are over, remembered for those who still speak
 MAX_SAID = 10_000  # owners' words that failed in one outage, each told once
 
-Trouble = LogUnavailable | LogFull | TooLarge | Contended | NotFound | NotAllowed
 Operation = Paused | Resumed | Cancelled | Retried
 
 _ACTIONS: dict[type[Operation], str] = {

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from projections import audit, executions
-from projections.audit import Entry
+from projections.audit import AuditView, Entry
 from projections.database import Database
 from projections.executions import ClaimView
 from service.doctor.evidence import StaleWrite
@@ -59,20 +59,10 @@ async def refusals_in(database: Database, since: float) -> tuple[StaleWrite, ...
     for event in REFUSALS:
         page = await audit.page(database, event=event, limit=MOST_ENTRIES)
         found += [
-            Refusal(
-                sequence=entry.sequence,
-                at=entry.at.timestamp(),
-                event=entry.event,
-                plan_id=entry.plan_id,
-                task_id=entry.task_id,
-                owner=entry.owner,
-                attempt=entry.attempt,
-                expected=entry.expected,
-                actual=entry.actual,
-                detail=entry.detail,
-            )
+            refusal
             for entry in page.items
-            if entry.plan_id and entry.task_id and entry.at.timestamp() >= since
+            if (refusal := _refusal(entry.sequence, entry.at.timestamp(), entry))
+            and refusal.at >= since
         ]
     claims = {
         place: await executions.claims_of_task(database, *place) for place in places_of(found)
@@ -85,25 +75,32 @@ async def refusals_on(log: Inspection, since: float) -> tuple[StaleWrite, ...]:
     found: list[Refusal] = []
     for event in REFUSALS:
         messages = await log.audited(event, since, MOST_MESSAGES)
-        entries = ((each, _entry(each.payload)) for each in messages[-MOST_ENTRIES:])
         found += [
-            Refusal(
-                sequence=message.sequence,
-                at=entry.at,
-                event=entry.event,
-                plan_id=entry.plan_id,
-                task_id=entry.task_id,
-                owner=entry.owner,
-                attempt=entry.attempt,
-                expected=entry.expected,
-                actual=entry.actual,
-                detail=entry.detail,
-            )
-            for message, entry in entries
-            if entry is not None and entry.plan_id and entry.task_id
+            refusal
+            for message in messages[-MOST_ENTRIES:]
+            if (entry := _entry(message.payload))
+            and (refusal := _refusal(message.sequence, entry.at, entry))
         ]
     claims: Claims = {place: await _claims(log, place) for place in places_of(found)}
     return stale_writes(found, claims)
+
+
+def _refusal(sequence: int, at: float, entry: Entry | AuditView) -> Refusal | None:
+    """What an entry says; None if it names no task."""
+    if not entry.plan_id or not entry.task_id:
+        return None
+    return Refusal(
+        sequence=sequence,
+        at=at,
+        event=entry.event,
+        plan_id=entry.plan_id,
+        task_id=entry.task_id,
+        owner=entry.owner,
+        attempt=entry.attempt,
+        expected=entry.expected,
+        actual=entry.actual,
+        detail=entry.detail,
+    )
 
 
 def _entry(payload: bytes) -> Entry | None:

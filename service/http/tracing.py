@@ -8,11 +8,10 @@ from typing import Any
 import msgspec
 from litestar.types import Message, Scope
 
+from streams.traceparent import trace_id_of
+
 _fits_request_id = re.compile(rb"[A-Za-z0-9_.:/+=@-]{1,128}").fullmatch
 _fits_trace_id = re.compile(rb"(?!0{32})[0-9a-f]{32}").fullmatch
-_fits_traceparent = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-).fullmatch
 
 _KEY = "holdfast.trace"
 _dice = random.Random()  # noqa: S311 - names, no secrets; asking the system for each costs 5 µs
@@ -47,8 +46,8 @@ def _read(headers: Iterable[tuple[bytes, bytes]]) -> Trace:
             request_id = value
         elif name == b"x-trace-id" and _fits_trace_id(value):
             trace_id = value
-        elif name == b"traceparent" and (found := _fits_traceparent(value)):
-            parent, trace_id = value, found[1]
+        elif name == b"traceparent" and (found := trace_id_of(value.decode("latin-1"))):
+            parent, trace_id = value, found.encode()
             break
     made = b"%064x" % _dice.getrandbits(256)
     own = bool(trace_id)

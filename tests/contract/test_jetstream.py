@@ -21,6 +21,7 @@ from streams.plan.events import Completed, Heartbeat, Progress, Raw
 from streams.trail import TrailEntry
 from tests.conftest import PrivateServer
 from tests.contract.drafts import STARTED, all_of, on_plan, on_task, tail, won
+from tests.waiting import eventually
 
 LIMITS = AppenderLimits(budget_s=15, try_s=0.3, grace_s=0.5)
 
@@ -47,13 +48,6 @@ async def log(connect: Open, private_nats: PrivateServer) -> JetStreamLog:
     return await connect(private_nats)
 
 
-async def until(condition: Callable[[], bool], within_s: float = 20) -> None:
-    """Wait for something that the log shows but does not announce."""
-    async with asyncio.timeout(within_s):
-        while not condition():  # there is no event to wait for
-            await asyncio.sleep(0.01)
-
-
 async def consumers(log: JetStreamLog) -> list[str]:
     return msgspec.json.decode(await log._ask("CONSUMER.NAMES.PLANS", b""))["consumers"] or []
 
@@ -70,7 +64,7 @@ async def test_a_server_that_stalls_past_the_time_out_stores_every_draft_once(
     started = time.monotonic()
     drafts = [on_task(f"t{i}", 0, *([STARTED] * (1 + i % 2))) for i in range(count)]
     appends = [asyncio.ensure_future(log.append(draft)) for draft in drafts]
-    await until(lambda: time.monotonic() > started + 3 * LIMITS.try_s)
+    await eventually(lambda: time.monotonic() > started + 3 * LIMITS.try_s)
     assert not any(append.done() for append in appends)
     private_nats.resume()
     for draft, outcome in zip(drafts, await asyncio.gather(*appends), strict=True):
@@ -87,7 +81,7 @@ async def test_an_append_that_landed_is_ours_although_others_wrote_after_it(
     private_nats.pause()
     ours = asyncio.ensure_future(log.append(on_task("t")))
     started = time.monotonic()
-    await until(lambda: time.monotonic() > started + 2 * LIMITS.try_s)
+    await eventually(lambda: time.monotonic() > started + 2 * LIMITS.try_s)
 
     async def rival() -> Appended:
         # Knows the sequence that ours will have, and writes on top of it as soon as it can.
@@ -110,7 +104,7 @@ async def test_a_race_lost_during_a_stall_is_a_conflict(
     private_nats.pause()
     outcomes = asyncio.gather(*(each.append(on_task("t")) for each in (log, other)))
     started = time.monotonic()
-    await until(lambda: time.monotonic() > started + 2 * LIMITS.try_s)
+    await eventually(lambda: time.monotonic() > started + 2 * LIMITS.try_s)
     private_nats.resume()
     assert Counter(map(type, await outcomes)) == {Appended: 1, Conflict: 1}
     assert len(await log.read("p", "t")) == 1
@@ -134,11 +128,11 @@ async def test_killing_the_server_under_load_loses_nothing_and_doubles_nothing(
     load = [asyncio.ensure_future(writer(name)) for name in range(writers)]
     for _ in range(3):
         enough = len(acknowledged) + 10 * writers
-        await until(lambda enough=enough: len(acknowledged) >= enough)
+        await eventually(lambda enough=enough: len(acknowledged) >= enough)
         private_nats.kill()
         await asyncio.to_thread(private_nats.restart)
     enough = len(acknowledged) + writers
-    await until(lambda: len(acknowledged) >= enough)
+    await eventually(lambda: len(acknowledged) >= enough)
     done = True
     await asyncio.gather(*load)
     stored = {fact.task_id: fact.sequence for fact in await log.read("p") if isinstance(fact, Fact)}
@@ -151,7 +145,7 @@ async def test_a_server_that_is_gone_is_reported_within_the_grace_and_heals_by_i
 ) -> None:
     await won(log, on_plan("p"))
     private_nats.kill()
-    await until(lambda: not log.connected)
+    await eventually(lambda: not log.connected)
     started = time.monotonic()
     with pytest.raises(LogUnavailable):
         await log.append(on_task("t"))
@@ -162,7 +156,7 @@ async def test_a_server_that_is_gone_is_reported_within_the_grace_and_heals_by_i
         await log.state()
     assert log.last_error
     await asyncio.to_thread(private_nats.restart)
-    await until(lambda: log.connected)
+    await eventually(lambda: log.connected)
     assert await log.append(on_task("t")) == Appended(2)
     assert log.last_error is None
     assert log.reconnects == 1
@@ -180,7 +174,7 @@ async def test_too_many_waiting_writes_are_turned_away(
 async def test_a_connection_that_the_server_ends_in_anger_is_made_again(log: JetStreamLog) -> None:
     # nats-py alone would close for ever at "Maximum Payload Violation".
     log._connection.send(render(b"plans.p", b"", b"", b"x" * 3_000_000))
-    await until(lambda: log.reconnects == 1)
+    await eventually(lambda: log.reconnects == 1)
     assert isinstance(await log.append(on_plan("q")), Appended)
 
 
@@ -218,7 +212,7 @@ async def test_a_tail_whose_consumer_is_deleted_makes_another(log: JetStreamLog)
         while not (names := await consumers(log)):
             await asyncio.sleep(0.01)
     await log._ask(f"CONSUMER.DELETE.PLANS.{names[0]}", b"")
-    await until(lambda: log.new_consumers >= 1)
+    await eventually(lambda: log.new_consumers >= 1)
     await won(log, on_task("late"))
     assert [fact.sequence for fact in await following] == list(range(1, 12))
 

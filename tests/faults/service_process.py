@@ -7,33 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 import psutil
 
 from service.data_folder import read_holder
 from service.tether import tethered
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 START_S = 40.0
 STOP_S = 30.0
 POLL_S = 0.01
-
-T = TypeVar("T")
-
-
-def until(condition: Callable[[], T], within_s: float, what: str) -> T:
-    """The first true answer of `condition`; fails, saying what was waited for."""
-    deadline = time.monotonic() + within_s
-    while True:
-        if answer := condition():
-            return answer
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
-        time.sleep(POLL_S)
 
 
 def environment(**settings: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import PrivateServer
 from tests.faults.service_process import ServiceProcess, until
+from tests.scrape import scraped
 
 pytestmark = pytest.mark.faults
 
@@ -20,12 +21,6 @@ Json = dict[str, Any]
 def entries(service: ServiceProcess, **filters: str) -> list[Json]:
     answer = httpx.get(f"{service.url}/v1/audit", params={"limit": "200", **filters}, timeout=10)
     return answer.raise_for_status().json()["items"]
-
-
-def metric(service: ServiceProcess, name: str) -> float:
-    lines = httpx.get(f"{service.url}/metrics", timeout=10).text.splitlines()
-    found = [line for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
-    return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
 def moment(text: str) -> float:
@@ -60,6 +55,6 @@ def test_an_outage_of_the_log_is_told_with_its_window_and_nothing_is_dropped(
     assert window["seconds"] == pytest.approx(ended - began, abs=3)
     (failed,) = entries(service, event="claimed_update_error", plan_id="p")
     assert "LogUnavailable" in failed["detail"]
-    assert metric(service, "agent_audit_dropped_total") == 0
-    written = metric(service, "agent_audit_written_total")
+    assert scraped(service.url).sum("agent_audit_dropped_total") == 0
+    written = scraped(service.url).sum("agent_audit_written_total")
     assert written == len(entries(service))

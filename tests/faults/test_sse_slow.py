@@ -13,7 +13,6 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 
-import httpx
 import msgspec
 import psutil
 import pytest
@@ -25,6 +24,7 @@ from tests.faults.service_process import ServiceProcess, until
 from tests.faults.sse_client import Ages, Connection, Story, ask, begun
 from tests.faults.sse_load import Writer, opened
 from tests.integration.sse_world import open_raw
+from tests.scrape import scraped
 
 pytestmark = pytest.mark.faults
 
@@ -102,15 +102,12 @@ def trouble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trouble]:
         nats.stop()
 
 
-def metric(service: ServiceProcess, name: str, labels: str = "") -> float:
-    """One value as a scraper sees it; 0 for a series that is not there yet."""
-    text = httpx.get(f"{service.url}/metrics", timeout=20).text
-    found = re.search(rf"^{name}{re.escape(labels)} (\S+)$", text, re.MULTILINE)
-    return float(found.group(1)) if found else 0.0
+def connections(service: ServiceProcess) -> int:
+    return int(scraped(service.url).sum("agent_sse_connections_current"))
 
 
 def slow_consumers(service: ServiceProcess) -> int:
-    return int(metric(service, "agent_sse_push_fail_total", '{reason="slow_consumer"}'))
+    return int(scraped(service.url).sum("agent_sse_push_fail_total", reason="slow_consumer"))
 
 
 # -- frozen clients -----------------------------------------------------------------------------
@@ -194,7 +191,7 @@ async def test_frozen_clients_end_in_time_and_the_healthy_ones_do_not_notice(
         await assert_told_and_whole(service, late, writer)
         await assert_all_told_all(healthy, writer)
     until(
-        lambda: metric(service, "agent_sse_connections_current") <= VANISHED,
+        lambda: connections(service) <= VANISHED,
         GOODBYE_S + MARGIN_S,
         "nobody is counted any more",
     )
@@ -320,7 +317,7 @@ def test_peers_that_have_vanished_are_let_go_in_time(trouble: Trouble) -> None:
     service = trouble.service
     bound_s = VANISHED_S + 2 * HEARTBEAT_S + MARGIN_S
     until(
-        lambda: metric(service, "agent_sse_connections_current") == 0,
+        lambda: connections(service) == 0,
         # The client of the test before may still be having its goodbye.
         max(GOODBYE_S + MARGIN_S, trouble.since + bound_s - time.monotonic()),
         "who has vanished is let go",

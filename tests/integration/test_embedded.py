@@ -7,8 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from importlib import metadata
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import pytest
 from service import nats_process
 from service.embedded import EmbeddedServer
 from service.nats_process import EmbeddedServerError, find_server, jetstream_answers, launch
+from tests.waiting import until
 
 TOP_LEVEL = Path(__file__).parents[2]
 PATIENCE_S = 20.0
@@ -72,13 +72,6 @@ def gone(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 async def test_it_is_ready_on_return(observed: Observed) -> None:
@@ -241,7 +234,7 @@ def test_it_ends_with_its_parent(tmp_path: Path, number: signal.Signals) -> None
         assert psutil.pid_exists(child)
         parent.send_signal(number)
         parent.wait(PATIENCE_S)
-    wait_until(lambda: gone(child))
+    until(lambda: gone(child))
     # The store is free at once for the next process.
     launch(tmp_path / "nats", 0).stop()
 

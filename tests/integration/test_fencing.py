@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults.log_witness import last_sequence
 from tests.faults.service_process import ServiceProcess, until
+from tests.scrape import scraped
 
 Json = dict[str, Any]
 
@@ -56,10 +57,7 @@ class Api:
         return self.client.get(f"/v1/plans/{plan_id}").raise_for_status().json()
 
     def metric(self, name: str) -> float:
-        """The sum over all labels of a counter or gauge, by its Prometheus name."""
-        lines = self.client.get("/metrics").text.splitlines()
-        found = [line for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
-        return sum(float(line.rpartition(" ")[2]) for line in found)
+        return scraped(str(self.client.base_url)).sum(name)
 
 
 @pytest.fixture(scope="module")

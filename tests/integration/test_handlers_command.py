@@ -5,8 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,6 +15,7 @@ from msgspec import Raw
 from service.executor.execution import Failure, Success, execute
 from service.executor.handlers.command import OUTPUT_BYTES, command_handler
 from service.executor.handlers.contract import Assignment, Cancellation
+from tests.waiting import until
 
 PROGRAMS = ("cat", "echo", "false", "sh", "sleep", "wc", "env", "yes", sys.executable)
 HANDLER = command_handler(PROGRAMS)
@@ -49,13 +48,6 @@ def output(ending: Success | Failure) -> dict[str, object]:
 def error(ending: Success | Failure) -> tuple[str, bool]:
     assert isinstance(ending, Failure), ending
     return ending.error_type, ending.retryable
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "never came true"
-        time.sleep(0.005)
 
 
 def test_a_program_gets_its_arguments_and_input() -> None:

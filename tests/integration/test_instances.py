@@ -15,6 +15,7 @@ from tests.conftest import PrivateServer
 from tests.faults.crew import Ledger, Voice, Worker, fan, submit
 from tests.faults.log_witness import assert_completed_once, attempts_in, read_log_async
 from tests.faults.service_process import POLL_S, ServiceProcess, run_holdfast
+from tests.scrape import scraped
 
 WORKERS = 9
 HOLD = 5
@@ -130,11 +131,7 @@ def test_each_instance_answers_reads_of_the_others_writes(start_instances: Start
 
 
 def counted(instances: list[ServiceProcess], name: str) -> float:
-    """A counter without labels, summed over the instances."""
-    texts = [httpx.get(f"{instance.url}/metrics").text for instance in instances]
-    lines = [line for text in texts for line in text.splitlines() if line.startswith(f"{name} ")]
-    assert len(lines) == len(instances), name
-    return sum(float(line.split()[1]) for line in lines)
+    return sum(scraped(instance.url).sum(name) for instance in instances)
 
 
 @pytest.mark.timeout(120)

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -16,6 +16,7 @@ from service.http import sse_wire
 from streams.plan.events import Claimed, Finished, Progress, Submitted, TaskSpec
 from tests.conftest import PrivateServer
 from tests.integration.sse_world import Stream, open_raw, serving, write
+from tests.waiting import eventually
 
 SUBMITTED = Submitted(tasks=(TaskSpec(id="a", kind="nobody does this"),))
 CLAIMED = Claimed(owner="w", attempt=1, lease_s=600)
@@ -30,15 +31,6 @@ def progress(size: int = 1) -> Progress:
 async def instance(private_nats: PrivateServer, tmp_path: Path) -> AsyncIterator[Instance]:
     async with serving(private_nats.url, tmp_path / "one", buffer_events=20) as instance:
         yield instance
-
-
-async def until(condition: Callable[[], object], what: str, within_s: float = 20) -> None:
-    try:
-        async with asyncio.timeout(within_s):
-            while not condition():
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        raise AssertionError(f"not within {within_s} s: {what}") from None
 
 
 async def begin_plan(instance: Instance, plan_id: str = "p") -> int:
@@ -108,7 +100,7 @@ async def test_too_many_streams_are_told_to_come_back(
                 answer = await client.get("/v1/events")
         assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
         assert int(answer.headers["retry-after"]) > 0
-        await until(lambda: not instance.core.feed.connections, "the first has left")
+        await eventually(lambda: not instance.core.feed.connections, "the first has left")
         async with Stream(instance.http_url, "/v1/events") as stream:
             await stream.until("caught_up")
 
@@ -168,7 +160,7 @@ async def test_clients_that_break_off_and_move_see_every_event_once(
         for number, seen in enumerate(results):
             assert seen == (everything, of_p)[number % 2]
         feeds = (one.core.feed, two.core.feed)
-        await until(lambda: not any(feed.connections for feed in feeds), "all have left")
+        await eventually(lambda: not any(feed.connections for feed in feeds), "all have left")
 
 
 async def test_a_frozen_client_is_gone_in_time_and_the_others_do_not_notice(
@@ -180,11 +172,11 @@ async def test_a_frozen_client_is_gone_in_time_and_the_others_do_not_notice(
     async with Stream(instance.http_url, "/v1/events") as healthy:
         await healthy.until("caught_up")
         frozen = await open_raw(instance.http_url, "/v1/events")
-        await until(lambda: instance.core.feed.connections == 2, "both are there")
+        await eventually(lambda: instance.core.feed.connections == 2, "both are there")
         for _ in range(30):  # 3 MB, more than its socket takes
             sequence = await write(instance.core, "p", "a", sequence, progress(100_000))
             assert await healthy.take(1) == [sequence]
-        await until(lambda: instance.core.feed.connections == 1, "the frozen one is gone")
+        await eventually(lambda: instance.core.feed.connections == 1, "the frozen one is gone")
         frozen.close()
         await write(instance.core, "p", "a", sequence, progress())
         assert await healthy.take(1) == [sequence + 1]
@@ -193,7 +185,7 @@ async def test_a_frozen_client_is_gone_in_time_and_the_others_do_not_notice(
 async def test_a_client_that_hangs_up_is_forgotten_at_once(instance: Instance) -> None:
     async with Stream(instance.http_url, "/v1/events") as stream:
         await stream.until("caught_up")
-    await until(lambda: not instance.core.feed.connections, "it has left", within_s=2)
+    await eventually(lambda: not instance.core.feed.connections, "it has left", within_s=2)
 
 
 async def test_shutting_down_says_so_and_does_not_wait(

@@ -14,6 +14,7 @@ from service.door import Door
 from service.health import daemons_check, loops_check
 from service.loops import Lag, Watch
 from service.metrics import Metrics
+from tests.waiting import eventually
 
 PERIOD_S = 0.05
 PATIENCE_S = 10.0
@@ -76,18 +77,9 @@ async def ticking(
         await schedulers.stop()
 
 
-async def until(condition: Callable[[], object], why: str) -> None:
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        raise AssertionError(f"never came true: {why}") from None
-
-
 async def more_ticks(bell: Bell, count: int = 5) -> None:
     wanted = bell.ticks + count
-    await until(lambda: bell.ticks >= wanted, "the other daemon goes on")
+    await eventually(lambda: bell.ticks >= wanted, "the other daemon goes on")
 
 
 @pytest.fixture
@@ -106,8 +98,8 @@ async def test_a_daemon_that_holds_the_only_thread_does_not_stop_another(
 ) -> None:
     bell = Bell()
     async with ticking(metrics, held.daemon, bell.daemon) as schedulers:
-        await until(held.begun.is_set, "the thread is held")
-        await until(lambda: schedulers.replaced, "the guard sees it")
+        await eventually(held.begun.is_set, "the thread is held")
+        await eventually(lambda: schedulers.replaced, "the guard sees it")
         await more_ticks(bell)
         assert set(bell.threads[-5:]) == {"daemons-1"}
         assert list(schedulers.troubles()) == ["log_probe"]
@@ -121,13 +113,13 @@ async def test_let_go_the_holder_follows_the_others_and_its_thread_ends(
 ) -> None:
     bell = Bell()
     async with ticking(metrics, held.daemon, bell.daemon) as schedulers:
-        await until(lambda: schedulers.replaced, "the guard sees it")
+        await eventually(lambda: schedulers.replaced, "the guard sees it")
         assert [lag.name for lag in schedulers.lags()] == ["daemons-0", "daemons-1"]
         held.let_go.set()
-        await until(lambda: held.ticks >= 3, "it ticks again")
+        await eventually(lambda: held.ticks >= 3, "it ticks again")
         assert schedulers.troubles() == {}
         assert [lag.name for lag in schedulers.lags()] == ["daemons-1"]
-        await until(lambda: "daemons-0" not in names_of_threads(), "the old thread has ended")
+        await eventually(lambda: "daemons-0" not in names_of_threads(), "the old thread has ended")
         await more_ticks(bell)
         assert schedulers.replaced == 1
 
@@ -145,7 +137,7 @@ async def test_one_that_computes_without_end_is_no_different(metrics: Metrics) -
     greedy = Troublemaker(burn)
     async with ticking(metrics, greedy.daemon, bell.daemon) as schedulers:
         try:
-            await until(lambda: schedulers.replaced, "the guard sees it")
+            await eventually(lambda: schedulers.replaced, "the guard sees it")
             await more_ticks(bell)
             assert list(schedulers.troubles()) == ["log_probe"]
         finally:
@@ -158,7 +150,7 @@ async def test_several_that_hold_threads_cost_a_thread_each_and_no_more(metrics:
     daemons = [each.daemon for each in holders]
     async with ticking(metrics, *daemons, bell.daemon) as schedulers:
         try:
-            await until(lambda: schedulers.replaced == 3, "each is seen")
+            await eventually(lambda: schedulers.replaced == 3, "each is seen")
             await more_ticks(bell, 20)
             assert schedulers.replaced == 3
             assert len(schedulers.lags()) == 4
@@ -166,8 +158,8 @@ async def test_several_that_hold_threads_cost_a_thread_each_and_no_more(metrics:
         finally:
             for each in holders:
                 each.let_go.set()
-        await until(lambda: all(each.ticks > 2 for each in holders), "all tick again")
-        await until(lambda: len(schedulers.lags()) == 1, "one thread is left")
+        await eventually(lambda: all(each.ticks > 2 for each in holders), "all tick again")
+        await eventually(lambda: len(schedulers.lags()) == 1, "one thread is left")
         assert schedulers.troubles() == {}
 
 
@@ -176,7 +168,7 @@ async def test_lateness_tells_what_the_others_suffered(
 ) -> None:
     bell = Bell()
     async with ticking(metrics, held.daemon, bell.daemon) as schedulers:
-        await until(lambda: schedulers.replaced, "the guard sees it")
+        await eventually(lambda: schedulers.replaced, "the guard sees it")
         await more_ticks(bell)
         held.let_go.set()
     lateness = metrics.shown("agent.daemon.lateness")
@@ -209,10 +201,10 @@ async def test_ticks_never_overlap_even_when_one_is_taken_to_another_thread(
     waiting = Daemon(name="lease_monitor", period_s=PERIOD_S, step=step)
     async with ticking(metrics, waiting, held.daemon) as schedulers:
         try:
-            await until(lambda: inside and schedulers.replaced, "one waits, the other holds")
-            await until(lambda: schedulers.states[0].began_at is not None, "it ticks anew")
+            await eventually(lambda: inside and schedulers.replaced, "one waits, the other holds")
+            await eventually(lambda: schedulers.states[0].began_at is not None, "it ticks anew")
             open_gate.set()
-            await until(lambda: ticks > 5, "it goes on")
+            await eventually(lambda: ticks > 5, "it goes on")
             assert most == 1
         finally:
             held.let_go.set()
@@ -228,15 +220,15 @@ async def test_one_that_awaits_for_ever_is_stuck_then_cut_off_and_told_until_it_
     patient = Troublemaker(lambda _: asyncio.sleep(3600), deadline_s=0.6)
     async with ticking(metrics, patient.daemon, bell.daemon) as schedulers:
         check = daemons_check(schedulers)
-        await until(lambda: "stuck" in check().detail, "it is stuck")
-        await until(lambda: "longer than 0.6 s" in check().detail, "it is cut off")
+        await eventually(lambda: "stuck" in check().detail, "it is stuck")
+        await eventually(lambda: "longer than 0.6 s" in check().detail, "it is cut off")
         # Between its ticks, too: a daemon that is cut off again and again never looks well.
         wanted = time.monotonic() + 1
         while time.monotonic() < wanted:
             assert not check().ok
             await asyncio.sleep(0.005)
         patient.let_go.set()
-        await until(lambda: check().ok, "it succeeded")
+        await eventually(lambda: check().ok, "it succeeded")
         assert schedulers.replaced == 0
         await more_ticks(bell)
 
@@ -255,10 +247,12 @@ async def test_one_that_ignores_its_cancellation_is_seen_and_stops_nobody(
 
     stubborn = Troublemaker(deaf, deadline_s=0.1)
     async with ticking(metrics, stubborn.daemon, bell.daemon) as schedulers:
-        await until(lambda: "stuck" in schedulers.troubles().get("log_probe", ""), "it is stuck")
+        await eventually(
+            lambda: "stuck" in schedulers.troubles().get("log_probe", ""), "it is stuck"
+        )
         await more_ticks(bell, 20)
         stubborn.let_go.set()
-        await until(lambda: not schedulers.troubles(), "it goes on")
+        await eventually(lambda: not schedulers.troubles(), "it goes on")
 
 
 async def test_one_that_fails_is_told_by_its_error_unless_it_is_a_probe(metrics: Metrics) -> None:
@@ -267,7 +261,7 @@ async def test_one_that_fails_is_told_by_its_error_unless_it_is_a_probe(metrics:
 
     failing = Troublemaker(fail)
     async with ticking(metrics, failing.daemon) as schedulers:
-        await until(lambda: schedulers.error_of("log_probe"), "it has failed")
+        await eventually(lambda: schedulers.error_of("log_probe"), "it has failed")
         state = schedulers.states[0]
         assert state.trouble(failing.daemon) is None, "once is no trouble"
         assert state.fails_since is not None
@@ -276,7 +270,7 @@ async def test_one_that_fails_is_told_by_its_error_unless_it_is_a_probe(metrics:
         probe = Daemon(name="log_probe", period_s=PERIOD_S, step=fail, probe=True)
         assert state.trouble(probe) is None
         failing.let_go.set()
-        await until(lambda: schedulers.error_of("log_probe") is None, "it has recovered")
+        await eventually(lambda: schedulers.error_of("log_probe") is None, "it has recovered")
 
 
 # -- time -------------------------------------------------------------------------------------
@@ -310,12 +304,12 @@ async def test_daemons_have_as_many_threads_as_the_pool_says(metrics: Metrics) -
 async def test_a_held_loop_is_named_while_it_is_held(metrics: Metrics, held: Troublemaker) -> None:
     async with ticking(metrics, held.daemon) as schedulers:
         check = loops_check(schedulers.lags)
-        await until(held.begun.is_set, "the thread is held")
+        await eventually(held.begun.is_set, "the thread is held")
         assert check().ok
-        await until(lambda: not check().ok, "readiness sees it")
+        await eventually(lambda: not check().ok, "readiness sees it")
         assert check().detail.startswith("daemons-0 is held up for 1.")
         held.let_go.set()
-        await until(lambda: check().ok, "it is free")
+        await eventually(lambda: check().ok, "it is free")
 
 
 async def test_the_watch_says_where_the_loop_that_runs_this_test_is_held(
@@ -329,7 +323,7 @@ async def test_the_watch_says_where_the_loop_that_runs_this_test_is_held(
         await asyncio.sleep(0)
         time.sleep(1.8)  # noqa: ASYNC251 - the fault
         assert lag.held_s > 1
-        await until(lambda: lag.held_s == 0, "the loop comes round")
+        await eventually(lambda: lag.held_s == 0, "the loop comes round")
         watch.step()
     finally:
         watch.stop()
