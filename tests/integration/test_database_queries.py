@@ -54,14 +54,19 @@ async def walk(ask: Ask, database: Database, limit: int, **filters: str) -> list
 async def test_views_from_rows_equal_views_from_the_fold(database: Database, told: History) -> None:
     for plan in told.plans.values():
         assert await plans.find(database, plan.plan_id) == plan_view(plan)
-        expected = [task_view(plan.plan_id, plan.created_at, t) for t in plan.tasks.values()]
+        expected = [
+            task_view(plan.plan_id, plan.created_at, task, plan.traceparent)
+            for task in plan.tasks.values()
+        ]
         assert await tasks.of_plan(database, plan.plan_id) == expected
         for task, view in zip(plan.tasks.values(), expected, strict=True):
             assert await tasks.find(database, plan.plan_id, task.spec.id) == view
             attempts = await executions.of_task(database, plan.plan_id, task.spec.id)
             assert [e.attempt for e in attempts] == list(range(1, task.attempt + 1))
             if task.execution is not None:
-                assert attempts[-1] == execution_view(plan.plan_id, task.spec.id, task.execution)
+                assert attempts[-1] == execution_view(
+                    plan.plan_id, task.spec.id, task.execution, plan.traceparent
+                )
 
 
 async def test_what_is_not_there_is_not_found(database: Database) -> None:

@@ -52,6 +52,11 @@ def task_of(core: Core, plan_id: str, task_id: str) -> Task:
     return plan.tasks[task_id]
 
 
+def has_started(core: Core, plan_id: str, task_id: str) -> bool:
+    execution = task_of(core, plan_id, task_id).execution
+    return execution is not None and execution.started_at is not None
+
+
 def is_over(core: Core, plan_id: str) -> bool:
     plan = core.knows(plan_id)
     return plan is None or plan.finished_at is not None
@@ -157,7 +162,8 @@ async def test_a_stolen_lease_stops_the_handler(
         core, executor = instance.core, instance.executor
         assert executor is not None
         await submit(core, "p", spec("t", "sleep", {"seconds": 60}))
-        await eventually(lambda: executor.snapshot().in_flight == 1)
+        # Before it has started, its start would be what is refused.
+        await eventually(lambda: has_started(core, "p", "t"))
         await core.operate(commands.Cancel(plan_id="p", reason="test"), ORIGIN)
         await eventually(lambda: executor.snapshot().in_flight == 0)
         assert counted(core, "agent.task.heartbeat.guard_reject.total") == 1
