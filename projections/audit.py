@@ -42,7 +42,7 @@ AuditClass = Literal["success", "always"]
 At = Annotated[float, msgspec.Meta(ge=0, lt=253_402_300_800)]
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One message of the AUDIT stream (SIGNALS.md); ``at`` in seconds since the epoch.
 
     ``expected`` and ``actual`` are any JSON: what the writer assumed and what was there.
@@ -80,15 +80,18 @@ class AuditView(msgspec.Struct, kw_only=True):
     detail: str | None
 
 
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Entry).decode
 
 
 # -- rows -------------------------------------------------------------------------------------
 
 
-def row(sequence: int, entry_id: str, entry: Entry) -> bulk.Row:
-    """The row of the entry that stands at ``sequence`` of the AUDIT stream."""
+def row(sequence: int, entry_id: str, payload: bytes) -> bulk.Row:
+    """The row of the entry that stands at ``sequence`` of the AUDIT stream.
+
+    Raises ValueError (msgspec's DecodeError is one) or RecursionError for what is no entry.
+    """
+    entry = _decode(payload)
     return (
         sequence,
         entry_id or None,
@@ -96,19 +99,16 @@ def row(sequence: int, entry_id: str, entry: Entry) -> bulk.Row:
         entry.plan_id,
         entry.task_id,
         entry.owner,
-        _encode(entry),
+        payload,
     )
 
 
-async def apply(
-    database: Database, entries: Sequence[tuple[int, str, Entry]], sequence: int, epoch: str
-) -> None:
-    """Write entries with their sequences and ids, and that AUDIT has been read up to ``sequence``.
+async def apply(database: Database, rows: Sequence[bulk.Row], sequence: int, epoch: str) -> None:
+    """Write rows of entries, and that AUDIT has been read up to ``sequence``.
 
     Saying it twice is saying it once. Raises DatabaseUnavailable.
     """
-    calls = INSERT.calls([row(*entry) for entry in entries])
-    await database.write(calls, Checkpoint(STREAM, sequence, epoch))
+    await database.write(INSERT.calls(rows), Checkpoint(STREAM, sequence, epoch))
 
 
 async def forget(database: Database, before: int) -> None:

@@ -9,12 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
-import msgspec
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
 
 from projections import audit
-from projections.audit import Entry
+from projections.bulk import Row
 from projections.database import Database, DatabaseUnavailable
 from streams.log import LogReset, LogUnavailable, TopologyMismatch
 from streams.trail import TrailExtent, TrailMessage
@@ -22,8 +21,6 @@ from streams.trail import TrailExtent, TrailMessage
 RETRY_S = 0.25
 AGAIN_S = 1.0
 TRIM_S = 60.0
-
-_decode = msgspec.json.Decoder(Entry).decode
 
 log = structlog.get_logger("holdfast.audit.tail")
 
@@ -93,15 +90,15 @@ class AuditTail:
         return 0
 
     async def _take(self, messages: Sequence[TrailMessage], epoch: str) -> None:
-        entries: list[tuple[int, str, Entry]] = []
+        rows: list[Row] = []
         for message in messages:
             try:
-                entries.append((message.sequence, message.id, _decode(message.payload)))
-            except (msgspec.DecodeError, ValueError, RecursionError) as error:
+                rows.append(audit.row(message.sequence, message.id, message.payload))
+            except (ValueError, RecursionError) as error:
                 if message.sequence > self._news_after:
                     self._on_bad(message.sequence, message.subject, str(error))
         reached = messages[-1].sequence
-        await _persistently(lambda: audit.apply(self._database, entries, reached, epoch))
+        await _persistently(lambda: audit.apply(self._database, rows, reached, epoch))
 
     async def _trim_forever(self) -> None:
         while True:

@@ -15,6 +15,7 @@ Call = tuple[str, Iterable[Sequence[Any]]]
 """A statement and the parameter lists to execute it with, one after the other."""
 
 MAX_ROWS = 1024
+SIZES = (1, 8, 32, 64, 128, 256, 512)  # and the largest: at most half of what is written is padding
 MAX_PARAMETERS = 32_000  # SQLite's own limit is 32,766
 
 
@@ -29,7 +30,7 @@ class Bulk:
         self._columns = tuple(columns)
         self._statement = statement
         largest = min(MAX_ROWS, MAX_PARAMETERS // len(self._columns))
-        self._statements = {size: self._sized(size) for size in (1, 8, 64, 256, largest)}
+        self._statements = {size: self._sized(size) for size in (*SIZES, largest)}
         self._largest = largest
 
     def _sized(self, size: int) -> str:

@@ -12,9 +12,8 @@ import logging
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from typing import Protocol
 
 import msgspec
@@ -24,7 +23,7 @@ from msgspec import Raw
 from projections.audit import AuditClass, Entry
 from projections.views import moment
 from service.config import ObservabilitySettings
-from service.logs import Line
+from service.logs import Lines
 from service.metrics import Metrics
 from streams.log import LogUnavailable
 from streams.plan.events import NOTHING
@@ -61,6 +60,8 @@ MAX_WAITING = 10_000
 MAX_WAITING_SUCCESS = 8_000  # the rest is kept for what went wrong
 BATCH = 500
 GATHER_S = 0.05  # entries that come together are written together
+GATHER_SUCCESS_S = 0.25  # and successes wait for more of them, until something goes wrong
+GATHER_MOST = 2_000  # or until so many wait
 AGAIN_S = 0.25
 CLOSE_S = 2.0
 TELL_EVERY_S = 5.0  # at most one line of loss in this time
@@ -68,6 +69,7 @@ LONGEST_DETAIL = 1_000  # characters
 
 _log = structlog.get_logger("holdfast.audit.delivery")
 _lines = logging.getLogger("holdfast.audit")
+_LEVELS: Mapping[AuditClass, bytes] = {"success": b"info", "always": b"warning"}
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -77,32 +79,6 @@ class Writer(Protocol):
     async def write(self, entries: Sequence[TrailEntry]) -> list[TrailEntry]:
         """Store entries; answers those that never will be. Raises LogUnavailable."""
         ...
-
-
-class _Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An entry as the log line shows it."""
-
-    at: datetime
-    event: str
-    class_: AuditClass = msgspec.field(name="class")
-    plan_id: str | None = None
-    task_id: str | None = None
-    owner: str | None = None
-    attempt: int | None = None
-    expected: Raw = NOTHING
-    actual: Raw = NOTHING
-    trace_id: str | None = None
-    instance: str | None = None
-    detail: str | None = None
-    level: str
-    logger: str
-
-
-class _Note(msgspec.Struct, frozen=True):
-    """An entry on its way, and the id under which it is stored once."""
-
-    id: str
-    entry: Entry
 
 
 class Audit:
@@ -124,11 +100,13 @@ class Audit:
         self._loop = asyncio.get_running_loop()
         self._life = secrets.token_hex(8)
         self._numbers = itertools.count(1)
-        self._notes: deque[_Note] = deque()
-        self._unwritten: deque[_Note] = deque()
+        self._notes: deque[TrailEntry] = deque()
+        self._unwritten: deque[TrailEntry] = deque()
         self._news = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._to_write = asyncio.Event()
         self._called = False
+        self._hurried = False
         self._dropped: Counter[str] = Counter()
         self._told_at = 0.0
         self.apply(settings)
@@ -174,12 +152,14 @@ class Audit:
             kind = CLASSES[event]
             if not self._wanted[kind]:
                 return
+            plan_id = plan_id if plan_id is not None and is_id(plan_id) else None
+            task_id = task_id if task_id is not None and is_id(task_id) else None
             entry = Entry(
                 at=self._now() if at is None else float(at),
                 event=event,
                 class_=kind,
-                plan_id=plan_id if plan_id is not None and is_id(plan_id) else None,
-                task_id=task_id if task_id is not None and is_id(task_id) else None,
+                plan_id=plan_id,
+                task_id=task_id,
                 owner=owner,
                 attempt=attempt,
                 expected=NOTHING if expected is None else Raw(_encode(expected)),
@@ -188,24 +168,34 @@ class Audit:
                 instance=self._instance_id,
                 detail=None if detail is None else detail[:LONGEST_DETAIL],
             )
+            # Encoded once: the message, the log line and the row are all made of these bytes.
+            note = TrailEntry(
+                id=once or f"{self._life}-{next(self._numbers):012x}",  # in order, for the index
+                event=event,
+                plan_id=plan_id,
+                task_id=task_id,
+                payload=_encode(entry),
+            )
             most = MAX_WAITING if kind == "always" else MAX_WAITING_SUCCESS
             if self.waiting >= most:
-                _say_line(entry)  # there is no room for it to wait; its line needs none
+                _say_lines(kind, [note])  # there is no room for it to wait; its line needs none
                 self._drop("queue_full", 1)
                 return
-            note_id = once or f"{self._life}-{next(self._numbers)}"
-            self._notes.append(_Note(note_id, entry))
-            self._call()
+            self._notes.append(note)
+            self._call(hurry=kind == "always" or len(self._notes) >= GATHER_MOST)
         except Exception as error:  # noqa: BLE001 - whoever tells of trouble must not get into it
             self._drop("invalid", 1)
             with suppress(Exception):
                 _log.error("audit_entry_not_taken", audit_event=event, error=repr(error))
 
-    def _call(self) -> None:
+    def _call(self, *, hurry: bool) -> None:
         """Wake the loop, once for all that is noted before it looks."""
         if not self._called:
             self._called = True
             self._loop.call_soon_threadsafe(self._news.set)
+        if hurry and not self._hurried:
+            self._hurried = True
+            self._loop.call_soon_threadsafe(self._hurry.set)
 
     # -- writing, on the loop ---------------------------------------------------------------
 
@@ -229,10 +219,7 @@ class Audit:
 
     async def _say_forever(self) -> None:
         while True:
-            await self._news.wait()
-            await asyncio.sleep(GATHER_S)
-            self._news.clear()
-            self._called = False
+            await self._gather()
             while self._notes:
                 self._say()
                 await asyncio.sleep(0)
@@ -240,12 +227,23 @@ class Audit:
             if time.monotonic() - self._told_at >= TELL_EVERY_S:
                 self._tell_dropped()
 
+    async def _gather(self) -> None:
+        """Wait for a note, and for those that come with it."""
+        await self._news.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_SUCCESS_S):
+                await self._hurry.wait()
+        await asyncio.sleep(GATHER_S)
+        self._news.clear()
+        self._hurry.clear()
+        self._called = self._hurried = False
+
     def _say(self) -> None:
         """Give noted entries their lines, and let them be written."""
-        for _ in range(min(BATCH, len(self._notes))):
-            note = self._notes.popleft()
-            _say_line(note.entry)
-            self._unwritten.append(note)
+        notes = [self._notes.popleft() for _ in range(min(BATCH, len(self._notes)))]
+        self._unwritten.extend(notes)
+        for kind, entries in itertools.groupby(notes, _kind):
+            _say_lines(kind, entries)
 
     async def _write_forever(self) -> None:
         while True:
@@ -261,13 +259,13 @@ class Audit:
     async def _write_some(self) -> None:
         """Write the oldest entries. Raises LogUnavailable; then they stay where they are."""
         notes = list(itertools.islice(self._unwritten, BATCH))
-        refused = await self._writer.write([_stored(note) for note in notes])
+        refused = await self._writer.write(notes)
         for _ in notes:
             self._unwritten.popleft()
         if refused:
             self._drop("refused", len(refused))
         never = {entry.id for entry in refused}
-        counts = Counter(note.entry.event for note in notes if note.id not in never)
+        counts = Counter(note.event for note in notes if note.id not in never)
         for event, count in counts.items():
             self._metrics.count("agent.audit.written.total", count, event=event)
 
@@ -278,7 +276,7 @@ class Audit:
             self._metrics.count("agent.audit.dropped.total", count, reason=reason)
             self._dropped[reason] += count
             with suppress(RuntimeError):  # the loop has ended; `close` has told the rest
-                self._call()
+                self._call(hurry=True)
 
     def _tell_dropped(self) -> None:
         """One line for all entries that were lost since the last one."""
@@ -288,35 +286,20 @@ class Audit:
             _log.error("audit_entries_dropped", **lost)
 
 
-def _stored(note: _Note) -> TrailEntry:
-    entry = note.entry
-    return TrailEntry(
-        id=note.id,
-        event=entry.event,
-        plan_id=entry.plan_id,
-        task_id=entry.task_id,
-        payload=_encode(entry),
-    )
+def _kind(entry: TrailEntry) -> AuditClass:
+    return CLASSES[entry.event]
 
 
-def _say_line(entry: Entry) -> None:
-    level = logging.INFO if entry.class_ == "success" else logging.WARNING
-    if not _lines.isEnabledFor(level):
-        return
-    line = _Line(
-        at=moment(entry.at),
-        event=entry.event,
-        class_=entry.class_,
-        plan_id=entry.plan_id,
-        task_id=entry.task_id,
-        owner=entry.owner,
-        attempt=entry.attempt,
-        expected=entry.expected,
-        actual=entry.actual,
-        trace_id=entry.trace_id,
-        instance=entry.instance,
-        detail=entry.detail,
-        level=logging.getLevelName(level).lower(),
-        logger=_lines.name,
-    )
-    _lines.log(level, Line(_encode(line).decode()))
+def _say_lines(kind: AuditClass, entries: Iterable[TrailEntry]) -> None:
+    level = logging.INFO if kind == "success" else logging.WARNING
+    if _lines.isEnabledFor(level):
+        ending = b',"level":"%b","logger":"%b"}' % (_LEVELS[kind], _lines.name.encode())
+        lines = [_line(entry.payload, ending) for entry in entries]
+        _lines.log(level, Lines(b"\n".join(lines).decode()))
+
+
+def _line(payload: bytes, ending: bytes) -> bytes:
+    """An entry as the log shows it: its time in words, and in the end what every line has."""
+    comma = payload.index(b",")
+    at = _encode(moment(float(payload[len(b'{"at":') : comma])))
+    return b'{"at":%b%b%b' % (at, payload[comma:-1], ending)

@@ -8,10 +8,11 @@ costs lines, which are counted, and never stops a loop.
 
 import logging
 import os
-import queue
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TextIO
 
 import structlog
@@ -19,6 +20,7 @@ import structlog
 QUEUE_LINES = 10_000
 FLUSH_S = 2.0
 FLUSH_POLL_S = 0.005
+WRITE_CHARACTERS = 4_096  # of one write; a pipe takes as many bytes whole, whoever else writes
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -30,8 +32,8 @@ _SHARED: list[structlog.typing.Processor] = [
 ]
 
 
-class Line(str):
-    """A line that its writer has rendered as JSON: it goes out as it is, in either look."""
+class Lines(str):
+    """Lines that their writer has rendered as JSON: they go out as they are, in either look."""
 
     __slots__ = ()
 
@@ -43,45 +45,87 @@ class QueuedHandler(logging.Handler):
         super().__init__()
         self.dropped = 0
         self._stream = stream
-        self._lines: queue.Queue[str | None] = queue.Queue(lines)
-        self._writer = threading.Thread(target=self._write, name="logs", daemon=True)
+        self._most = lines
+        self._queued: list[str] = []
+        self._unwritten = 0  # lines, those that are being written among them
+        self._closed = False
+        self._news = threading.Condition()
+        self._writer = threading.Thread(target=self._write_forever, name="logs", daemon=True)
         self._writer.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue the formatted line, or count it as dropped."""
+        """Queue what ``record`` has to say, or count its lines as dropped."""
         try:
-            self._lines.put_nowait(self.format(record))
-        except queue.Full:
-            self.dropped += 1
+            text = self.format(record)
         except Exception:  # noqa: BLE001 - a line that cannot be formatted must not stop its writer
             self.handleError(record)
+            return
+        count = _lines_of(text)
+        with self._news:
+            if self._unwritten + count > self._most:
+                self.dropped += count
+                return
+            self._unwritten += count
+            self._queued.append(text)
+            self._news.notify()
 
     def flush(self) -> None:
         """Wait until the queued lines are written, at most `FLUSH_S`."""
         deadline = time.monotonic() + FLUSH_S
-        while self._lines.unfinished_tasks and time.monotonic() < deadline:
+        while self._unwritten and time.monotonic() < deadline:
             time.sleep(FLUSH_POLL_S)
 
     def close(self) -> None:
         """Write what is queued, within `FLUSH_S`, and end the thread."""
         self.flush()
-        try:
-            self._lines.put_nowait(None)
-        except queue.Full:
-            pass  # the stream has stopped; the daemon thread ends with the process
-        else:
+        with self._news:
+            self._closed = True
+            self._news.notify()
+        if not self._unwritten:  # else the stream has stopped; the thread ends with the process
             self._writer.join(FLUSH_S)
         super().close()
 
-    def _write(self) -> None:
-        while (line := self._lines.get()) is not None:
-            try:
-                self._stream.write(line + "\n")
-                self._stream.flush()
-            except (OSError, ValueError):
-                self.dropped += 1  # stderr is gone; the service is not
-            finally:
-                self._lines.task_done()
+    def _write_forever(self) -> None:
+        while taken := self._take():
+            for text in _together(taken):
+                lost = self._write(text)
+                with self._news:
+                    self.dropped += lost
+                    self._unwritten -= _lines_of(text)
+
+    def _take(self) -> list[str]:
+        """All that is queued, as soon as there is something; nothing at the end."""
+        with self._news:
+            self._news.wait_for(lambda: self._queued or self._closed)
+            taken, self._queued = self._queued, []
+            return taken
+
+    def _write(self, text: str) -> int:
+        """Write lines; answers how many are lost."""
+        try:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            return _lines_of(text)  # stderr is gone; the service is not
+        return 0
+
+
+def _lines_of(text: str) -> int:
+    return text.count("\n") + 1
+
+
+def _together(texts: Sequence[str]) -> Iterator[str]:
+    """The same lines in pieces of up to `WRITE_CHARACTERS`; a longer line is one by itself."""
+    piece: list[str] = []
+    size = 0
+    for line in chain.from_iterable(text.split("\n") for text in texts):
+        if piece and size + len(line) >= WRITE_CHARACTERS:
+            yield "\n".join(piece)
+            piece, size = [], 0
+        piece.append(line)
+        size += len(line) + 1
+    if piece:
+        yield "\n".join(piece)
 
 
 def configure(
@@ -124,8 +168,8 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
     """structlog's, with a short way for lines that are rendered already."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of ``record``."""
-        if isinstance(record.msg, Line):
+        """What ``record`` has to say."""
+        if isinstance(record.msg, Lines):
             return str(record.msg)
         return super().format(record)
 

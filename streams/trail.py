@@ -21,7 +21,7 @@ from streams.appender import (
     Transport,
     Unknown,
 )
-from streams.codec import MESSAGE_ID, split_headers
+from streams.codec import HEADER_LINE, MESSAGE_ID, split_headers
 from streams.connection import Connection
 from streams.follower import Follower, StreamPosition
 from streams.log import LogUnavailable
@@ -38,6 +38,8 @@ from streams.topology import (
 
 WRITE_TIMEOUT_S = 5.0
 MAX_BATCH = 1_000  # the server's limit
+
+_BEGINNING = b"%b%b: " % (HEADER_LINE, MESSAGE_ID)
 
 
 class TrailEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -152,8 +154,13 @@ def _is_stored(answer: Answer) -> bool:
 
 
 def _read(sequence: int, at: float, subject: str, headers: bytes, payload: bytes) -> TrailMessage:
-    entry_id = split_headers(headers).get(MESSAGE_ID, b"").decode("utf-8", "replace")
-    return TrailMessage(sequence, at, subject, entry_id, payload)
+    return TrailMessage(sequence, at, subject, _id(headers).decode("utf-8", "replace"), payload)
+
+
+def _id(headers: bytes) -> bytes:
+    if headers.startswith(_BEGINNING):  # as `_message` writes it
+        return headers[len(_BEGINNING) :].partition(b"\r")[0].strip()
+    return split_headers(headers).get(MESSAGE_ID, b"")
 
 
 def _message(entry: TrailEntry) -> Message:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.json import encode
 
 from projections import audit, executions, plans, tasks
 from projections.database import Database
@@ -190,13 +191,13 @@ async def test_a_failed_task_that_was_claimed_again_shows_every_attempt(tmp_path
 async def test_audit_entries_are_found_and_said_once(tmp_path: Path) -> None:
     database = await folded_into(tmp_path / "x.sqlite", [])
     entries = [
-        (n, f"id{n}", audit.Entry(at=float(n), event=f"e{n % 3}", class_="always",
-                                  plan_id=f"p{n % 2}", task_id="t", owner=None if n % 5 else "w",
-                                  attempt=2**63))
+        audit.Entry(at=float(n), event=f"e{n % 3}", class_="always",
+                    plan_id=f"p{n % 2}", task_id="t", owner=None if n % 5 else "w", attempt=2**63)
         for n in range(1, 31)
     ]  # fmt: skip
+    rows = [audit.row(n, f"id{n}", encode(entry)) for n, entry in enumerate(entries, 1)]
     for _ in range(2):
-        await audit.apply(database, entries, 30, "e")
+        await audit.apply(database, rows, 30, "e")
     checkpoint = await database.checkpoint(audit.STREAM)
     assert checkpoint is not None
     assert checkpoint.sequence == 30

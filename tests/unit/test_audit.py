@@ -1,6 +1,7 @@
 """The audit trail takes notes without ever holding anybody up, and loses none unseen."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -169,7 +170,8 @@ async def test_an_overflow_is_counted_told_once_and_costs_successes_first(
     with capture_logs() as lines, caplog.at_level(logging.INFO, "holdfast.audit"):
         async with trail() as world:
             await overflow(world)
-    said = [record for record in caplog.records if record.name == "holdfast.audit"]
+    records = [record for record in caplog.records if record.name == "holdfast.audit"]
+    said = [line for record in records for line in record.getMessage().split("\n")]
     assert len(said) == 2 * MAX_WAITING, "each has its line, those that are dropped, too"
     kept = [entry.event for entry in world.stream.taken.values()]
     assert kept.count("claim_acquired") == MAX_WAITING_SUCCESS
@@ -233,6 +235,38 @@ async def test_a_line_is_written_even_while_the_log_is_away(
             async with asyncio.timeout(5):
                 while not [r for r in caplog.records if r.name == "holdfast.audit"]:
                     await asyncio.sleep(0.01)
+
+
+async def test_each_entry_has_a_line_that_says_what_is_stored(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO, "holdfast.audit"):
+        async with trail() as world:
+            for event in ("claim_acquired", "claim_acquired", "task_poisoned", "claim_released"):
+                world.audit.emit(event, owner='w", "level":"none', attempt=1, at=1.5)
+            entries = await world.written(4)
+    records = [record for record in caplog.records if record.name == "holdfast.audit"]
+    said = [json.loads(line) for record in records for line in record.getMessage().split("\n")]
+    assert [line["event"] for line in said] == [entry.event for entry in entries]
+    assert [line.pop("level") for line in said] == ["info", "info", "warning", "info"]
+    assert said[0] == {
+        "at": "1970-01-01T00:00:01.500000Z", "event": "claim_acquired", "class": "success",
+        "owner": 'w", "level":"none', "attempt": 1, "instance": "here", "logger": "holdfast.audit",
+    }  # fmt: skip
+
+
+async def test_what_went_wrong_does_not_wait_for_successes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "GATHER_SUCCESS_S", 60)
+    async with trail() as world:
+        world.audit.emit("claim_acquired")
+        world.audit.emit("task_poisoned")
+        assert [entry.event for entry in await world.written(2)] == [
+            "claim_acquired",
+            "task_poisoned",
+        ]
+        for _ in range(room.GATHER_MOST):
+            world.audit.emit("claim_acquired")
+        assert len(await world.written(room.GATHER_MOST + 2)) == room.GATHER_MOST + 2
 
 
 # -- outages ----------------------------------------------------------------------------------

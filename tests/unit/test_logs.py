@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from service.logs import QueuedHandler, configure
+from service.logs import WRITE_CHARACTERS, Lines, QueuedHandler, configure
 
 
 class Terminal(io.StringIO):
@@ -128,6 +128,40 @@ def test_a_stuck_reader_costs_lines_and_not_time() -> None:
     stream.released.set()
     handler.close()
     assert stream.getvalue().startswith("0\n1\n2\n")
+
+
+class Counting(io.StringIO):
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+
+    def write(self, text: str, /) -> int:
+        self.writes.append(text)
+        return super().write(text)
+
+
+def test_many_lines_go_out_in_few_writes_that_a_pipe_takes_whole() -> None:
+    stream = Counting()
+    handler = QueuedHandler(stream)
+    said = [json.dumps({"n": n, "text": "x" * 90}) for n in range(1_000)]
+    said[500] = json.dumps({"text": "y" * 10_000})
+    handler.emit(logging.makeLogRecord({"msg": "\n".join(said)}))
+    handler.close()
+    assert stream.getvalue().splitlines() == said
+    assert len(stream.writes) < 40
+    assert all(len(text) <= WRITE_CHARACTERS or text == said[500] + "\n" for text in stream.writes)
+    assert all(text.endswith("}\n") for text in stream.writes)
+
+
+def test_lines_that_come_together_are_bounded_and_counted_one_by_one() -> None:
+    stream = Stuck()
+    handler = QueuedHandler(stream, lines=10)
+    for _ in range(4):
+        handler.emit(logging.makeLogRecord({"msg": Lines("\n".join("abcd"))}))
+    assert handler.dropped == 8
+    stream.released.set()
+    handler.close()
+    assert stream.getvalue() == "a\nb\nc\nd\n" * 2
 
 
 def test_configured_twice_writes_once() -> None:
