@@ -207,7 +207,8 @@ class Audit:
 
     async def close(self, within_s: float = CLOSE_S) -> None:
         """Write what is left, within ``within_s``; call it when `run` has ended."""
-        self._say()
+        while self._notes:
+            self._say()
         try:
             async with asyncio.timeout(within_s):
                 while self._unwritten:

@@ -206,6 +206,13 @@ async def test_shutting_down_waits_for_a_bound_and_counts_the_rest() -> None:
     assert world.dropped() == {"shutting_down": 1}
 
 
+async def test_shutting_down_writes_all_that_was_just_noted() -> None:
+    async with trail() as world:
+        for _ in range(3 * room.BATCH):
+            world.audit.emit("execution_failed")
+    assert len(world.stream.taken) == 3 * room.BATCH
+
+
 @pytest.mark.parametrize(
     ("event", "said"),
     [("no_such_event", {}), ("bad_event", {"expected": {1j: 1}}), ("bad_event", {"at": "x"})],
