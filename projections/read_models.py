@@ -9,21 +9,44 @@ that differ, not for the facts. `restore` is the inverse: rows become the plans 
 import asyncio
 from pathlib import Path
 
+import structlog
 from msgspec.structs import replace
 
 from projections import audit, executions, plans, tasks
 from projections.bulk import Call, Changes
-from projections.database import Checkpoint, Database, Schema
+from projections.database import Checkpoint, Database, MustRebuild, Schema, discard
+from streams.log import LogState
 from streams.plan.state import Plan, connect, recount
 
 STREAM = "PLANS"
 SCHEMA = Schema(version=2, ddl=plans.DDL + tasks.DDL + executions.DDL + audit.DDL)
 RESTORE_TIME_S = 600.0  # at start nobody waits, and a million unfinished tasks take a minute
 
+log = structlog.get_logger("holdfast.read_models")
+
 
 async def open_read_models(path: Path) -> Database:
     """Open the read models' file (`Database.open`), made new if it is missing."""
     return await Database.open(path, SCHEMA)
+
+
+async def read_models_of(path: Path, state: LogState) -> tuple[Database, int]:
+    """The read models, and the sequence they have reached; made anew if they are another log's."""
+    try:
+        database = await open_read_models(path)
+    except MustRebuild as reason:
+        log.warning("rebuilding_read_models", reason=str(reason))
+        discard(path)
+        return await open_read_models(path), 0
+    checkpoint = await database.checkpoint()
+    if checkpoint is None:
+        return database, 0
+    if checkpoint.epoch == state.epoch and checkpoint.sequence <= state.head:
+        return database, checkpoint.sequence
+    log.warning("rebuilding_read_models", reason="they were folded from another log")
+    await database.close()
+    discard(path)
+    return await open_read_models(path), 0
 
 
 class Pending:

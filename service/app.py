@@ -7,24 +7,23 @@ instance is worse than a restarted one.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import structlog
 
 from projections.audit_tail import AuditTail
 from projections.board import Board
-from projections.database import Database, DatabaseUnavailable, MustRebuild, discard
+from projections.database import DatabaseUnavailable
 from projections.feed import Feed
 from projections.lanes import SharingRule
 from projections.plan_rows import PlanFile
 from projections.probe import DatabaseProbe
 from projections.projector import Projector
-from projections.read_models import open_read_models, restore
+from projections.read_models import read_models_of, restore
 from service import health
 from service.audit import Audit
 from service.clock import LogClock
@@ -48,9 +47,10 @@ from service.metrics import Metrics
 from service.observer import LogObserver
 from service.rebuild import READ_MODELS
 from service.spans import Recorder
+from service.vital import guard
 from streams.connection import without_password
 from streams.jetstream import JetStreamLog
-from streams.log import LogState, LogUnavailable
+from streams.log import LogUnavailable
 
 Role = Literal["api", "executor", "daemons"]
 ALL_ROLES: frozenset[Role] = frozenset({"api", "executor", "daemons"})
@@ -102,7 +102,7 @@ async def running(
         died = asyncio.get_running_loop().create_future()
         lag = Lag("api", "api", metrics)
         stack.callback(_watch_line(source, core))
-        _guard(
+        guard(
             stack,
             died,
             projector=core.projector.run(),
@@ -111,7 +111,7 @@ async def running(
             audit_tail=_audit_tail(source, core).run(),
         )
         await _catch_up(core, died)
-        _guard(
+        guard(
             stack,
             died,
             flush=core.projector.flush_forever(),
@@ -128,7 +128,7 @@ async def running(
             died=died,
         )
         doctor = _doctor(instance, lag)
-        _guard(stack, died, history=doctor.history.sample_forever())
+        guard(stack, died, history=doctor.history.sample_forever())
         schedulers = await _start_roles(instance, stack)
         _look_at(instance, source, schedulers, lag, stack)
         core.diagnose = doctor.report
@@ -242,7 +242,7 @@ async def _core(
     state = await source.state()
     clock = LogClock()
     clock.observe(state.at)
-    database, sequence = await _read_models(settings.data_dir / READ_MODELS, state)
+    database, sequence = await read_models_of(settings.data_dir / READ_MODELS, state)
     stack.push_async_callback(database.close)
     board = new_board(settings)
     board.restore(await restore(database), sequence, clock.now())
@@ -308,25 +308,6 @@ def new_board(settings: Settings) -> Board:
     return Board(rule, settings.executor.instance_id)
 
 
-async def _read_models(path: Path, state: LogState) -> tuple[Database, int]:
-    """The read models and the sequence they have reached; made anew if they are another log's."""
-    try:
-        database = await open_read_models(path)
-    except MustRebuild as reason:
-        log.warning("rebuilding_read_models", reason=str(reason))
-        discard(path)
-        return await open_read_models(path), 0
-    checkpoint = await database.checkpoint()
-    if checkpoint is None:
-        return database, 0
-    if checkpoint.epoch == state.epoch and checkpoint.sequence <= state.head:
-        return database, checkpoint.sequence
-    log.warning("rebuilding_read_models", reason="they were folded from another log")
-    await database.close()
-    discard(path)
-    return await open_read_models(path), 0
-
-
 async def _last_flush(projector: Projector) -> None:
     try:
         async with asyncio.timeout(LAST_FLUSH_S):
@@ -352,35 +333,12 @@ async def _catch_up(core: Core, died: asyncio.Future[str]) -> None:
                 return  # the last messages of the log were short-lived and have expired
 
 
-def _guard(
-    stack: AsyncExitStack, died: asyncio.Future[str], **loops: Coroutine[Any, Any, None]
-) -> None:
-    """Run vital loops; the first that ends says so in ``died``."""
-    for name, loop in loops.items():
-        task = asyncio.create_task(loop, name=name)
-
-        def ended(task: asyncio.Task[None]) -> None:
-            if task.cancelled():
-                return
-            reason = f"the loop '{task.get_name()}' has ended: {task.exception()!r}"
-            if not died.done():
-                died.set_result(reason)
-
-        task.add_done_callback(ended)
-        stack.push_async_callback(_cancelled, task)
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
-
-
 async def _start_roles(instance: Instance, stack: AsyncExitStack) -> Schedulers:
     core, settings = instance.core, instance.settings
     if "api" in instance.roles:
         server = HttpServer(core)
         instance.http_url = await server.start()
-        _guard(stack, instance.died, http=server.serve())
+        guard(stack, instance.died, http=server.serve())
         stack.push_async_callback(server.stop)
         stack.callback(core.feed.close)
     stack.callback(core.desk.close)
