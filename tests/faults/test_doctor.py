@@ -264,8 +264,7 @@ def test_a_locked_database_is_named_and_holds_nobody_up(
 ) -> None:
     path = service.data_dir / "readmodels.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        submit(service, "t")
+        connection.execute("BEGIN IMMEDIATE")  # and nothing has to be written meanwhile
         seen = until_found(lambda: diagnosed(service), "DatabaseUnavailable")
         assert seen.code == 2
         assert str(path) in seen.findings["DatabaseUnavailable"]["command"]
