@@ -93,6 +93,7 @@ def trouble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trouble]:
     service = ServiceProcess(folder / "data", nats_url=nats.url, **settings)
     try:
         service.start()
+        asyncio.run(write_history(nats.url))
         clients = [open_and_vanish(service.url) for _ in range(VANISHED)]
         yield Trouble(service, nats, clients, time.monotonic())
         for client in clients:
@@ -108,6 +109,15 @@ def connections(service: ServiceProcess) -> int:
 
 def pushed(service: ServiceProcess) -> int:
     return int(scraped(service.url).sum("agent_sse_push_attempt_total"))
+
+
+async def write_history(nats_url: str) -> None:
+    """More than any socket holds, for those who ask for all of the log."""
+    async with opened(nats_url) as log:
+        writer = Writer(log, "history")
+        await writer.begin()
+        for _ in range(HISTORY_EVENTS // 500):
+            await writer.write(500, HISTORY_BYTES)
 
 
 def slow_consumers(service: ServiceProcess) -> int:
@@ -172,10 +182,7 @@ async def test_frozen_clients_end_in_time_and_the_healthy_ones_do_not_notice(
     size = LONG if long_faults else SHORT
     service = trouble.service
     async with opened(trouble.nats.url) as log:
-        history, writer = Writer(log, "history"), Writer(log)
-        await history.begin()
-        for _ in range(HISTORY_EVENTS // 500):
-            await history.write(500, HISTORY_BYTES)
+        writer = Writer(log)
         await writer.begin()
         healthy = await healthy_clients(service.url, size.healthy)
         await writer.write_steadily(size.rate, 1)  # warm
