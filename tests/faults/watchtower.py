@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -58,17 +59,18 @@ class Watchtower:
         self._folder = folder
         self._targets = folder / "targets.json"
         self._jobs: dict[str, str] = {}
-        self.seen: dict[tuple[str, str], list[str]] = {}
+        self._naming = threading.Lock()  # the courses of several alerts run at once
         self._process = self._launch(free_port())
         until(self._is_ready, START_S, f"Prometheus is ready:\n{self._said()}")
 
     def watch(self, job: str, url: str) -> None:
         """Scrape the instance at ``url`` as ``job``, instead of the one before."""
-        self._jobs[job] = url.removeprefix("http://")
-        groups = [{"targets": [url], "labels": {"job": job}} for job, url in self._jobs.items()]
-        fresh = self._targets.with_suffix(".new")
-        fresh.write_text(json.dumps(groups))
-        fresh.rename(self._targets)
+        with self._naming:
+            self._jobs[job] = url.removeprefix("http://")
+            groups = [{"targets": [url], "labels": {"job": job}} for job, url in self._jobs.items()]
+            fresh = self._targets.with_suffix(".new")
+            fresh.write_text(json.dumps(groups))
+            fresh.rename(self._targets)
         httpx.post(f"{self.url}/-/reload").raise_for_status()
         until(lambda: self.value(f'up{{job="{job}"}}') == 1, START_S, f"{job} is scraped")
 
