@@ -1,11 +1,12 @@
 """Keeps the audit rows up with the stream AUDIT: one tail per process, its own checkpoint.
 
-Rows follow the stream, so they can be thrown away: a rebuilt file is filled again from what the
-stream still holds, and what the stream has forgotten leaves the rows, too.
+What this instance has written itself is known already, with its sequence; only what lies between
+is read from the stream. Rows follow the stream, so they can be thrown away: a rebuilt file is
+filled again from what the stream still holds, and what the stream has forgotten leaves the rows.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
@@ -16,8 +17,11 @@ from projections import audit
 from projections.bulk import Row
 from projections.database import Database, DatabaseUnavailable
 from streams.log import LogReset, LogUnavailable, TopologyMismatch
-from streams.trail import TrailExtent, TrailMessage
+from streams.trail import TrailEntry, TrailExtent, TrailMessage
 
+POLL_S = 0.25
+BATCH = 1_000
+MAX_OWN = 10_000  # entries kept until they are rows; more are read from the stream
 RETRY_S = 0.25
 AGAIN_S = 1.0
 TRIM_S = 60.0
@@ -40,8 +44,8 @@ class Source(Protocol):
         """What it holds. Raises LogReset, LogUnavailable."""
         ...
 
-    def follow(self, after: int) -> AsyncIterator[list[TrailMessage]]:
-        """Every message above ``after``. Raises LogReset."""
+    async def read(self, after: int, limit: int) -> Sequence[TrailMessage]:
+        """The first messages above ``after``. Raises LogUnavailable."""
         ...
 
 
@@ -53,6 +57,14 @@ class AuditTail:
         self._database = database
         self._on_bad = on_bad
         self._news_after = 0
+        self._position = 0
+        self._own: dict[int, TrailEntry] = {}
+        self._away = False
+
+    def stored(self, entries: Sequence[tuple[int, TrailEntry]]) -> None:
+        """Take in what this instance has written, and where it stands."""
+        if len(self._own) < MAX_OWN:
+            self._own.update(entries)  # what is a row by now leaves with the next rows
 
     async def run(self) -> None:
         """Follow for ever; a stream that was made anew is read from its beginning."""
@@ -64,7 +76,9 @@ class AuditTail:
                 except LogReset as reason:
                     log.warning("audit_trail_reset", reason=str(reason))
                 except (LogUnavailable, TopologyMismatch) as error:
-                    log.warning("audit_trail_unavailable", error=str(error))
+                    if not self._away:
+                        log.warning("audit_trail_unavailable", error=str(error))
+                    self._away = True
                     await asyncio.sleep(AGAIN_S)
         finally:
             trimming.cancel()
@@ -73,11 +87,18 @@ class AuditTail:
     async def _follow(self) -> None:
         await self._source.ensure()
         extent = await self._source.extent()
-        after = await _persistently(lambda: self._start(extent))
+        epoch = extent.epoch
+        self._away = False
+        self._own.clear()  # of another stream, perhaps
+        self._position = await _persistently(lambda: self._start(extent))
         # What is no entry is told once: up to here an earlier life has read, or nobody misses it.
-        self._news_after = after or extent.head
-        async for messages in self._source.follow(after):
-            await self._take(messages, extent.epoch)
+        self._news_after = self._position or extent.head
+        while extent.epoch == epoch and extent.head >= self._position:
+            while self._position < extent.head:
+                await self._advance(extent)
+            await asyncio.sleep(POLL_S)
+            extent = await self._source.extent()
+        raise LogReset(f"it ends at {extent.head}, and was read up to {self._position}")
 
     async def _start(self, extent: TrailExtent) -> int:
         """From where to read: the checkpoint, or the beginning of a stream that is another."""
@@ -89,7 +110,10 @@ class AuditTail:
         await audit.start_anew(self._database, extent.epoch)
         return 0
 
-    async def _take(self, messages: Sequence[TrailMessage], epoch: str) -> None:
+    async def _advance(self, extent: TrailExtent) -> None:
+        """Write the rows of what comes next."""
+        messages = self._next_own() or await self._source.read(self._position, BATCH)
+        reached = messages[-1].sequence if messages else extent.head
         rows: list[Row] = []
         for message in messages:
             try:
@@ -97,8 +121,18 @@ class AuditTail:
             except (ValueError, RecursionError) as error:
                 if message.sequence > self._news_after:
                     self._on_bad(message.sequence, message.subject, str(error))
-        reached = messages[-1].sequence
-        await _persistently(lambda: audit.apply(self._database, rows, reached, epoch))
+        await _persistently(lambda: audit.apply(self._database, rows, reached, extent.epoch))
+        self._position = reached
+        self._own = {place: entry for place, entry in self._own.items() if place > reached}
+
+    def _next_own(self) -> list[TrailMessage]:
+        """What follows directly and was written here."""
+        found: list[TrailMessage] = []
+        place = self._position + 1
+        while len(found) < BATCH and (entry := self._own.get(place)) is not None:
+            found.append(TrailMessage(place, entry.subject, entry.id, entry.payload))
+            place += 1
+        return found
 
     async def _trim_forever(self) -> None:
         while True:

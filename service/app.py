@@ -284,7 +284,9 @@ def _audit_tail(source: JetStreamLog, core: Core) -> AuditTail:
         core.metrics.count("agent.projection.bad_event.total")
         log.warning("bad_audit_entry", sequence=sequence, subject=subject, reason=reason)
 
-    return AuditTail(source.trail, core.database, on_bad)
+    tail = AuditTail(source.trail, core.database, on_bad)
+    core.audit.on_stored.append(tail.stored)
+    return tail
 
 
 def _watch_line(source: JetStreamLog, core: Core) -> Callable[[], None]:

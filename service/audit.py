@@ -27,7 +27,7 @@ from service.logs import Lines
 from service.metrics import Metrics
 from streams.log import LogUnavailable
 from streams.plan.events import NOTHING
-from streams.subjects import is_id
+from streams.subjects import audit_subject, is_id
 from streams.trail import TrailEntry
 
 CLASSES: Mapping[str, AuditClass] = {
@@ -59,7 +59,7 @@ CLASSES: Mapping[str, AuditClass] = {
 MAX_WAITING = 10_000
 MAX_WAITING_SUCCESS = 8_000  # the rest is kept for what went wrong
 BATCH = 500
-GATHER_S = 0.05  # entries that come together are written together
+GATHER_S = 0.1  # entries that come together are written together
 GATHER_SUCCESS_S = 0.25  # and successes wait for more of them, until something goes wrong
 GATHER_MOST = 2_000  # or until so many wait
 AGAIN_S = 0.25
@@ -69,15 +69,24 @@ LONGEST_DETAIL = 1_000  # characters
 
 _log = structlog.get_logger("holdfast.audit.delivery")
 _lines = logging.getLogger("holdfast.audit")
-_LEVELS: Mapping[AuditClass, bytes] = {"success": b"info", "always": b"warning"}
+_LEVELS: Mapping[AuditClass, int] = {"success": logging.INFO, "always": logging.WARNING}
+_ENDINGS: Mapping[AuditClass, bytes] = {
+    kind: b',"level":"%b","logger":"%b"}'
+    % (logging.getLevelName(level).lower().encode(), _lines.name.encode())
+    for kind, level in _LEVELS.items()
+}
 _encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+# Hears of entries that are stored, with their sequences in the stream.
+OnStored = Callable[[Sequence[tuple[int, TrailEntry]]], None]
 
 
 class Writer(Protocol):
     """Where entries are kept; see `streams.trail.Trail.write`."""
 
-    async def write(self, entries: Sequence[TrailEntry]) -> list[TrailEntry]:
-        """Store entries; answers those that never will be. Raises LogUnavailable."""
+    async def write(self, entries: Sequence[TrailEntry]) -> list[int | None]:
+        """Store entries; answers their sequences, None for never. Raises LogUnavailable."""
         ...
 
 
@@ -93,6 +102,7 @@ class Audit:
         settings: ObservabilitySettings,
     ) -> None:
         """``now`` is log time; `run` must run on the loop on which this is made."""
+        self.on_stored: list[OnStored] = []
         self._writer = writer
         self._metrics = metrics
         self._instance_id = instance_id
@@ -152,8 +162,12 @@ class Audit:
             kind = CLASSES[event]
             if not self._wanted[kind]:
                 return
-            plan_id = plan_id if plan_id is not None and is_id(plan_id) else None
-            task_id = task_id if task_id is not None and is_id(task_id) else None
+            try:
+                subject = audit_subject(event, plan_id, task_id)
+            except ValueError:  # whoever speaks of what is not there may have made up its name
+                plan_id = plan_id if plan_id is not None and is_id(plan_id) else None
+                task_id = task_id if task_id is not None and is_id(task_id) else None
+                subject = audit_subject(event, plan_id, task_id)
             entry = Entry(
                 at=self._now() if at is None else float(at),
                 event=event,
@@ -172,13 +186,12 @@ class Audit:
             note = TrailEntry(
                 id=once or f"{self._life}-{next(self._numbers):012x}",  # in order, for the index
                 event=event,
-                plan_id=plan_id,
-                task_id=task_id,
+                subject=subject,
                 payload=_encode(entry),
             )
             most = MAX_WAITING if kind == "always" else MAX_WAITING_SUCCESS
             if self.waiting >= most:
-                _say_lines(kind, [note])  # there is no room for it to wait; its line needs none
+                _say_lines([note])  # there is no room for it to wait; its line needs none
                 self._drop("queue_full", 1)
                 return
             self._notes.append(note)
@@ -243,8 +256,7 @@ class Audit:
         """Give noted entries their lines, and let them be written."""
         notes = [self._notes.popleft() for _ in range(min(BATCH, len(self._notes)))]
         self._unwritten.extend(notes)
-        for kind, entries in itertools.groupby(notes, _kind):
-            _say_lines(kind, entries)
+        _say_lines(notes)
 
     async def _write_forever(self) -> None:
         while True:
@@ -260,15 +272,15 @@ class Audit:
     async def _write_some(self) -> None:
         """Write the oldest entries. Raises LogUnavailable; then they stay where they are."""
         notes = list(itertools.islice(self._unwritten, BATCH))
-        refused = await self._writer.write(notes)
+        places = await self._writer.write(notes)
         for _ in notes:
             self._unwritten.popleft()
-        if refused:
-            self._drop("refused", len(refused))
-        never = {entry.id for entry in refused}
-        counts = Counter(note.event for note in notes if note.id not in never)
-        for event, count in counts.items():
+        stored = [(place, note) for place, note in zip(places, notes, strict=True) if place]
+        self._drop("refused", len(notes) - len(stored))
+        for event, count in Counter(note.event for _, note in stored).items():
             self._metrics.count("agent.audit.written.total", count, event=event)
+        for on_stored in self.on_stored:
+            on_stored(stored)
 
     # -- what is lost -----------------------------------------------------------------------
 
@@ -287,20 +299,17 @@ class Audit:
             _log.error("audit_entries_dropped", **lost)
 
 
-def _kind(entry: TrailEntry) -> AuditClass:
-    return CLASSES[entry.event]
+def _say_lines(entries: Iterable[TrailEntry]) -> None:
+    """The lines of entries, as one record: the logger is asked once for all."""
+    said = {kind for kind in _LEVELS if _lines.isEnabledFor(_LEVELS[kind])}
+    lines = [_line(entry) for entry in entries if CLASSES[entry.event] in said]
+    if lines:
+        _lines.log(logging.WARNING, Lines(b"\n".join(lines).decode()))
 
 
-def _say_lines(kind: AuditClass, entries: Iterable[TrailEntry]) -> None:
-    level = logging.INFO if kind == "success" else logging.WARNING
-    if _lines.isEnabledFor(level):
-        ending = b',"level":"%b","logger":"%b"}' % (_LEVELS[kind], _lines.name.encode())
-        lines = [_line(entry.payload, ending) for entry in entries]
-        _lines.log(level, Lines(b"\n".join(lines).decode()))
-
-
-def _line(payload: bytes, ending: bytes) -> bytes:
+def _line(entry: TrailEntry) -> bytes:
     """An entry as the log shows it: its time in words, and in the end what every line has."""
+    payload = entry.payload
     comma = payload.index(b",")
     at = _encode(moment(float(payload[len(b'{"at":') : comma])))
-    return b'{"at":%b%b%b' % (at, payload[comma:-1], ending)
+    return b'{"at":%b%b%b' % (at, payload[comma:-1], _ENDINGS[CLASSES[entry.event]])

@@ -20,7 +20,9 @@ import structlog
 QUEUE_LINES = 10_000
 FLUSH_S = 2.0
 FLUSH_POLL_S = 0.005
-WRITE_CHARACTERS = 4_096  # of one write; a pipe takes as many bytes whole, whoever else writes
+# Of one write. Each gives the interpreter lock away and waits to get it back, which under load costs
+# everybody more than the write; a pipe with room for it still takes as many whole.
+WRITE_CHARACTERS = 32_768
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,

@@ -32,8 +32,8 @@ HEADER_LINE = b"NATS/1.0\r\n"
 MESSAGE_ID = b"Nats-Msg-Id"
 
 # The beginning of a block as `encode_headers` writes it, and what may not follow it. Nearly every
-# message ever read fits, at a third of the time that it takes to split a block into lines.
-_VALUE = rb"(\S(?:[^\r\n]*\S)?)"
+# message ever read fits, in less time than it takes to split a block into lines.
+_VALUE = rb"(\S.*)(?<!\s)"
 _ours = re.compile(
     rb"NATS/1\.0\r\nHoldfast-Event: %b\r\nHoldfast-Schema: (\d+)\r\nNats-Msg-Id: %b\r\n"
     rb"(?:Holdfast-Actor: %b\r\n)?(?:Holdfast-Instance: %b\r\n)?(?:traceparent: %b\r\n)?"

@@ -39,6 +39,7 @@ from streams.log import (
 from streams.reader import Reader, seconds_of
 from streams.subjects import ALL_PLANS, subject_of, tasks_of
 from streams.topology import (
+    AUDIT_STREAM,
     PLANS_STREAM,
     ApiError,
     InfoAnswer,
@@ -177,7 +178,7 @@ class JetStreamLog:
         self._reader = Reader(connection, PLANS_STREAM)
         transport = JetStreamTransport(connection, self._reader)
         self._appender = Appender(transport, limits=limits, observer=observer)
-        self.trail = Trail(connection, transport, self._ask, replicas)
+        self.trail = Trail(Reader(connection, AUDIT_STREAM), transport, self._ask, replicas)
         self._follow_error: str | None = None
         self.new_consumers = 0  # how often a tail had to start anew
 

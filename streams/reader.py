@@ -156,6 +156,14 @@ class Reader:
             await asyncio.sleep(wait_s)
         raise LogUnavailable(f"the replicas that answer do not get beyond sequence {after}")
 
+    async def messages(self, subject: str, start: int, limit: int) -> list[Reply]:
+        """The first raw messages on ``subject`` (a filter) from ``start`` on; none if none is."""
+        question = {"seq": start, "next_by_subj": subject, "batch": limit}
+        replies = (await self._page({**question, "max_bytes": PAGE_BYTES})).replies
+        if not replies and await self._leader_has([subject], start - 1):
+            raise LogUnavailable(f"the replica that answers does not reach sequence {start}")
+        return replies
+
     async def page_since(self, subject: str, started: str, limit: int) -> list[Reply]:
         """The first raw messages on ``subject`` (a filter) from a time (RFC 3339) on."""
         question = {"start_time": started, "next_by_subj": subject, "batch": limit}

@@ -17,7 +17,9 @@ NOBODY = "~"
 
 _ID = "[A-Za-z0-9_-]{1,64}"
 _is_id = re.compile(_ID).fullmatch
-_is_event = re.compile("[a-z0-9_]{1,64}").fullmatch
+_is_audit_subject = re.compile(
+    rf"{AUDIT}\.[a-z0-9_]{{1,64}}\.(?:{_ID}|{NOBODY})\.(?:{_ID}|{NOBODY})"
+).fullmatch
 _split = re.compile(rf"plans\.({_ID})(?:\.({_ID}))?").fullmatch
 
 
@@ -57,8 +59,7 @@ def split_subject(subject: str) -> tuple[str, str | None] | None:
 
 def audit_subject(event: str, plan_id: str | None, task_id: str | None) -> str:
     """``audit.<event>.<plan>.<task>``; raises ValueError on a bad event name or id."""
-    if _is_event(event) is None:
-        raise ValueError(f"not an audit event name: {event!r}")
-    plan = NOBODY if plan_id is None else checked_id(plan_id)
-    task = NOBODY if task_id is None else checked_id(task_id)
-    return f"{AUDIT}.{event}.{plan}.{task}"
+    subject = f"{AUDIT}.{event}.{plan_id or NOBODY}.{task_id or NOBODY}"
+    if _is_audit_subject(subject) is None:
+        raise ValueError(f"no audit entry can have the subject {subject!r}")
+    return subject

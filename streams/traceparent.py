@@ -7,13 +7,21 @@ the claim is written and after a restart, and nothing has to be remembered for i
 
 import random
 import re
+from functools import lru_cache
 from hashlib import blake2b
 
-_parts = re.compile(
+_traceparent = re.compile(
     r"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-([0-9a-f]{2})"
 ).fullmatch
 _SAMPLED = 1
 _dice = random.Random()  # noqa: S311 - names, no secrets
+
+
+@lru_cache(maxsize=4_096)  # the facts of an attempt share one, and each is asked a few times
+def _parts(traceparent: str) -> tuple[str, str, str] | None:
+    """Trace id, span id and flags; None for what is no traceparent."""
+    found = _traceparent(traceparent)
+    return None if found is None else (found[1], found[2], found[3])
 
 
 def new_traceparent() -> str:
@@ -29,19 +37,19 @@ def new_span_id() -> str:
 def trace_id_of(traceparent: str) -> str | None:
     """The trace id; None for what is no traceparent (a fact may have been written by hand)."""
     found = _parts(traceparent)
-    return None if found is None else found[1]
+    return None if found is None else found[0]
 
 
 def span_id_of(traceparent: str) -> str | None:
     """The id of the span that a traceparent names; None for what is no traceparent."""
     found = _parts(traceparent)
-    return None if found is None else found[2]
+    return None if found is None else found[1]
 
 
 def is_sampled(traceparent: str) -> bool:
     """Whether whoever began the trace wants its spans."""
     found = _parts(traceparent)
-    return found is not None and bool(int(found[3], 16) & _SAMPLED)
+    return found is not None and bool(int(found[2], 16) & _SAMPLED)
 
 
 def of_attempt(traceparent: str, plan_id: str, task_id: str, attempt: int) -> str:
@@ -50,4 +58,4 @@ def of_attempt(traceparent: str, plan_id: str, task_id: str, attempt: int) -> st
     if found is None:
         return ""
     span = blake2b(f"{plan_id}/{task_id}/{attempt}".encode(), digest_size=8).hexdigest()
-    return f"00-{found[1]}-{span}-{int(found[3], 16) & _SAMPLED:02x}"
+    return f"00-{found[0]}-{span}-{int(found[2], 16) & _SAMPLED:02x}"

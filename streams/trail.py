@@ -1,4 +1,4 @@
-"""The stream AUDIT: what happened around the log goes in here, and is told to whoever follows.
+"""The stream AUDIT: what happened around the log goes in here, and can be read from here.
 
 Nothing here knows what an entry says; it is a subject, an id and a payload. Entries carry no
 expectation, so they go as one atomic batch when there are many (one sync for all) and singly
@@ -6,7 +6,7 @@ otherwise. An id that is stored already counts as stored: writing again after tr
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -21,11 +21,11 @@ from streams.appender import (
     Transport,
     Unknown,
 )
-from streams.codec import HEADER_LINE, MESSAGE_ID, split_headers
-from streams.connection import Connection
-from streams.follower import Follower, StreamPosition
+from streams.codec import MESSAGE_ID, split_headers
+from streams.connection import Reply
 from streams.log import LogUnavailable
-from streams.subjects import audit_subject
+from streams.reader import Reader
+from streams.subjects import ALL_AUDIT
 from streams.topology import (
     AUDIT_STREAM,
     BATCHES,
@@ -39,16 +39,13 @@ from streams.topology import (
 WRITE_TIMEOUT_S = 5.0
 MAX_BATCH = 1_000  # the server's limit
 
-_BEGINNING = b"%b%b: " % (HEADER_LINE, MESSAGE_ID)
-
 
 class TrailEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One entry to write: its subject's parts, an id that no other entry has, its payload."""
+    """One entry to write: its event and subject, an id that no other entry has, its payload."""
 
     id: str
     event: str
-    plan_id: str | None
-    task_id: str | None
+    subject: str
     payload: bytes
 
 
@@ -56,7 +53,6 @@ class TrailMessage(msgspec.Struct, frozen=True, gc=False):
     """One message of the stream: an entry, or whatever somebody has published by hand."""
 
     sequence: int
-    at: float
     subject: str
     id: str
     payload: bytes
@@ -73,10 +69,8 @@ class TrailExtent(msgspec.Struct, frozen=True):
 class Trail:
     """The stream AUDIT."""
 
-    def __init__(
-        self, connection: Connection, transport: Transport, ask: Ask, replicas: int
-    ) -> None:
-        self._connection = connection
+    def __init__(self, reader: Reader, transport: Transport, ask: Ask, replicas: int) -> None:
+        self._reader = reader
         self._transport = transport
         self._ask = ask
         self._replicas = replicas
@@ -91,79 +85,69 @@ class Trail:
         info = await info_of(self._ask, AUDIT_STREAM)
         return TrailExtent(epoch_of(AUDIT_STREAM, info), info.state.first_seq, info.state.last_seq)
 
-    async def follow(self, after: int) -> AsyncIterator[list[TrailMessage]]:
-        """Every message above ``after``, in order, in batches, for ever. Raises LogReset."""
-        follower = Follower(
-            self._connection,
-            AUDIT_STREAM,
-            after,
-            decode=_read,
-            position_of=self._position,
-            on_restart=lambda _: None,
-        )
-        tail = follower.batches()
-        try:
-            async for messages in tail:
-                yield messages
-        finally:
-            await tail.aclose()
+    async def read(self, after: int, limit: int) -> list[TrailMessage]:
+        """The first messages above ``after``; none only if there is none. Raises LogUnavailable."""
+        replies = await self._reader.messages(ALL_AUDIT, after + 1, limit)
+        return [_read(reply) for reply in replies]
 
-    async def _position(self) -> StreamPosition:
-        extent = await self.extent()
-        return StreamPosition(extent.epoch, extent.head)
-
-    async def write(self, entries: Sequence[TrailEntry]) -> list[TrailEntry]:
-        """Store up to MAX_BATCH entries; answers those that the stream will never take.
+    async def write(self, entries: Sequence[TrailEntry]) -> list[int | None]:
+        """Store up to MAX_BATCH entries; answers the sequence of each, None for never.
 
         Raises LogUnavailable when it is not known that all are stored: write the same again.
         """
         # The server answers a message over its limit by closing the connection.
         most = self._transport.max_payload - ENVELOPE_BYTES
-        refused = [entry for entry in entries if len(entry.payload) > most]
-        fitting = [entry for entry in entries if len(entry.payload) <= most]
-        messages = [_message(entry) for entry in fitting]
-        if len(messages) > SINGLES and await self._written_together(messages):
-            return refused
+        fitting = {
+            place: _message(entry)
+            for place, entry in enumerate(entries)
+            if len(entry.payload) <= most
+        }
+        stored = await self._store(list(fitting.values()))
+        places: list[int | None] = [None] * len(entries)
+        for place, sequence in zip(fitting, stored, strict=True):
+            places[place] = sequence
+        return places
+
+    async def _store(self, messages: Sequence[Message]) -> Sequence[int | None]:
+        if len(messages) > SINGLES and (last := await self._written_together(messages)):
+            return range(last - len(messages) + 1, last + 1)
         answers = await asyncio.gather(
             *(self._transport.publish([message], WRITE_TIMEOUT_S) for message in messages)
         )
-        for entry, answer in zip(fitting, answers, strict=True):
-            if not _is_stored(answer):
-                refused.append(entry)
-        return refused
+        return [_sequence(answer) for answer in answers]
 
-    async def _written_together(self, messages: Sequence[Message]) -> bool:
+    async def _written_together(self, messages: Sequence[Message]) -> int | None:
+        """The last one's sequence, the others have those before it; None if they cannot go so."""
         match await self._transport.publish(messages, WRITE_TIMEOUT_S):
-            case Stored():
-                return True
+            case Stored(sequence):
+                return sequence
             case Unknown(reason):
                 raise LogUnavailable(f"the audit trail does not answer: {reason}")
             case Refused():
-                return False  # one of them is stored already, say: each for itself tells
+                return None  # one of them is stored already, say: each for itself tells
 
 
-def _is_stored(answer: Answer) -> bool:
-    """Whether one entry is stored (True) or never will be. Raises LogUnavailable otherwise."""
+def _sequence(answer: Answer) -> int | None:
+    """Where one entry is stored, None if it never will be. Raises LogUnavailable otherwise."""
     match answer:
-        case Stored():
-            return True
+        case Stored(sequence):
+            return sequence
         case Refused(code) if code == TOO_LARGE:
-            return False
+            return None
         case Refused(_, reason) | Unknown(reason):
             raise LogUnavailable(f"the audit trail does not take entries: {reason}")
 
 
-def _read(sequence: int, at: float, subject: str, headers: bytes, payload: bytes) -> TrailMessage:
-    return TrailMessage(sequence, at, subject, _id(headers).decode("utf-8", "replace"), payload)
-
-
-def _id(headers: bytes) -> bytes:
-    if headers.startswith(_BEGINNING):  # as `_message` writes it
-        return headers[len(_BEGINNING) :].partition(b"\r")[0].strip()
-    return split_headers(headers).get(MESSAGE_ID, b"")
+def _read(reply: Reply) -> TrailMessage:
+    headers = split_headers(reply.headers)
+    return TrailMessage(
+        int(headers[b"Nats-Sequence"]),
+        headers[b"Nats-Subject"].decode("utf-8", "replace"),
+        headers.get(MESSAGE_ID, b"").decode("utf-8", "replace"),
+        reply.payload,
+    )
 
 
 def _message(entry: TrailEntry) -> Message:
-    subject = audit_subject(entry.event, entry.plan_id, entry.task_id)
     lines = b"%b: %b\r\n" % (MESSAGE_ID, entry.id.encode())
-    return Message(subject, None, lines, entry.payload)
+    return Message(entry.subject, None, lines, entry.payload)

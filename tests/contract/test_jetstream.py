@@ -18,6 +18,7 @@ from streams.follower import SILENCE_S
 from streams.jetstream import JetStreamLog
 from streams.log import Appended, Conflict, Fact, LogReset, LogUnavailable, TopologyMismatch
 from streams.plan.events import Completed, Heartbeat, Progress, Raw
+from streams.subjects import audit_subject
 from streams.trail import TrailEntry
 from tests.conftest import PrivateServer
 from tests.contract.drafts import STARTED, all_of, on_plan, on_task, tail, won
@@ -338,15 +339,15 @@ async def test_the_audit_trail_takes_what_happened_around_the_log(
     heard = await client.subscribe("audit.claimed_update_guard_reject.>")
     # nats-py lets a PING overtake a SUB, so flush() proves nothing; a request keeps the order.
     await client.request("$JS.API.INFO", b"")
-    assert not await log.trail.write([trail_entry("1", "claimed_update_guard_reject")])
+    assert await log.trail.write([trail_entry("1", "claimed_update_guard_reject")]) == [1]
     assert (await heard.next_msg(5)).subject == "audit.claimed_update_guard_reject.p.~"
     await client.close()
-    with pytest.raises(ValueError, match="audit event"):
-        await log.trail.write([trail_entry("2", "no.such")])
+    with pytest.raises(ValueError, match="no audit entry"):
+        trail_entry("2", "no.such")
 
 
 def trail_entry(id: str, event: str = "execution_failed", payload: bytes = b"{}") -> TrailEntry:
-    return TrailEntry(id=id, event=event, plan_id="p", task_id=None, payload=payload)
+    return TrailEntry(id=id, event=event, subject=audit_subject(event, "p", None), payload=payload)
 
 
 async def audit_messages(log: JetStreamLog) -> int:
@@ -359,18 +360,25 @@ async def test_an_audit_entry_that_is_written_again_is_stored_once(
     log: JetStreamLog, count: int
 ) -> None:
     entries = [trail_entry(f"e{n}") for n in range(count)]
-    assert not await log.trail.write(entries)
-    assert not await log.trail.write(entries)
+    assert await log.trail.write(entries) == list(range(1, count + 1))
+    assert await log.trail.write(entries) == list(range(1, count + 1))
     assert await audit_messages(log) == count
     more = [trail_entry(f"e{n}") for n in range(count - 1, 2 * count)]
-    assert not await log.trail.write(more)
+    assert await log.trail.write(more) == list(range(count, 2 * count + 1))
     assert await audit_messages(log) == 2 * count
+    kept = await log.trail.read(0, 3 * count)
+    assert [(message.sequence, message.id) for message in kept] == [
+        (n + 1, f"e{n}") for n in range(2 * count)
+    ]
+    assert await log.trail.read(1, 2) == kept[1:3]
+    assert await log.trail.read(2 * count, 1) == []
 
 
 async def test_an_audit_entry_that_is_too_large_takes_no_other_with_it(log: JetStreamLog) -> None:
     entries = [trail_entry(f"e{n}") for n in range(20)]
     too_large = trail_entry("large", payload=b"x" * (log._connection.max_payload + 1))
-    assert await log.trail.write([*entries, too_large]) == [too_large]
+    places = await log.trail.write([too_large, *entries])
+    assert places == [None, *range(1, 21)]
     assert await audit_messages(log) == 20
 
 

@@ -379,7 +379,7 @@ async def test_a_trail_that_was_deleted_is_made_anew_and_starts_the_rows_anew(
     await client.jetstream().delete_stream("AUDIT")
     await client.close()
     await world.client.post("/v1/plans/p/resume", json={})
-    async with asyncio.timeout(30):  # a tail notices that its consumer is gone after 12.5 s at most
+    async with asyncio.timeout(VISIBLE_S):
         while [e["actual"]["action"] for e in await world.audit()] != ["resume"]:
             await asyncio.sleep(0.05)
 

@@ -33,7 +33,7 @@ class Stream:
         self.taken: dict[str, Entry] = {}
         self.refuses: set[str] = set()
 
-    async def write(self, entries: Sequence[TrailEntry]) -> list[TrailEntry]:
+    async def write(self, entries: Sequence[TrailEntry]) -> list[int | None]:
         self.asked += 1
         await asyncio.sleep(0)
         if not self.there:
@@ -41,7 +41,8 @@ class Stream:
         for each in entries:
             if each.event not in self.refuses:
                 self.taken[each.id] = msgspec.json.decode(each.payload, type=Entry)
-        return [each for each in entries if each.event in self.refuses]
+        refused = [each.event in self.refuses for each in entries]
+        return [None if never else place for place, never in enumerate(refused, 1)]
 
 
 class World:
