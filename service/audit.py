@@ -78,7 +78,7 @@ _ENDINGS: Mapping[AuditClass, bytes] = {
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-# Hears of entries that are stored, with their sequences in the stream.
+# Hears of entries of this instance that are stored, with their sequences in the stream.
 OnStored = Callable[[Sequence[tuple[int, TrailEntry]]], None]
 
 
@@ -279,8 +279,10 @@ class Audit:
         self._drop("refused", len(notes) - len(stored))
         for event, count in Counter(note.event for _, note in stored).items():
             self._metrics.count("agent.audit.written.total", count, event=event)
+        # Of one `once` another instance's words may be those that stand there.
+        ours = [(place, note) for place, note in stored if note.id.startswith(self._life)]
         for on_stored in self.on_stored:
-            on_stored(stored)
+            on_stored(ours)
 
     # -- what is lost -----------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ import structlog
 QUEUE_LINES = 10_000
 FLUSH_S = 2.0
 FLUSH_POLL_S = 0.005
-# Of one write. Each gives the interpreter lock away and waits to get it back, which under load costs
-# everybody more than the write; a pipe with room for it still takes as many whole.
+# Of one write. Each gives the interpreter lock away and waits to get it back, which under load
+# costs everybody more than the write; a pipe with room for it still takes as many whole.
 WRITE_CHARACTERS = 32_768
 
 _SHARED: list[structlog.typing.Processor] = [

@@ -9,14 +9,13 @@ expire.
 import contextlib
 import secrets
 from asyncio import Event, timeout
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Sequence
 
 import msgspec
 
-from streams.codec import split_headers
+from streams.codec import decode, split_headers
 from streams.connection import Connection, render, status_of
-from streams.log import LogUnavailable
+from streams.log import BadFact, Fact, LogUnavailable
 from streams.topology import ApiError
 
 PULL_MESSAGES = 1_000
@@ -31,9 +30,6 @@ _ENDED = {b"404", b"408"}
 _HARMLESS_409 = (b"Message Size Exceeds MaxBytes", b"Batch Completed", b"Exceeded MaxWaiting")
 
 Arrival = tuple[bytes, bytes, bytes, bytes]
-T = TypeVar("T")
-# What one message says: its sequence, stream time, subject, raw headers and payload. Never raises.
-Decode = Callable[[int, float, str, bytes, bytes], T]
 
 
 class Broken(Exception):
@@ -46,12 +42,11 @@ class ConsumerAnswer(msgspec.Struct, frozen=True):
     error: ApiError | None = None
 
 
-class Consumer(Generic[T]):
+class Consumer:
     """One pull consumer on ``stream`` above ``after``, between `open` and `shut`.
 
-    ``decode`` reads its messages. ``subjects`` are its filters; none is everything, and quicker. At
-    most ``pulls`` requests of `PULL_MESSAGES` are outstanding; ``inactive_s`` after the last the
-    server forgets the consumer.
+    ``subjects`` are its filters; none is everything, and quicker. At most ``pulls`` requests of
+    `PULL_MESSAGES` are outstanding; ``inactive_s`` after the last the server forgets the consumer.
     """
 
     def __init__(
@@ -60,7 +55,6 @@ class Consumer(Generic[T]):
         stream: str,
         after: int,
         *,
-        decode: Decode[T],
         subjects: Sequence[str] = (),
         pulls: int,
         inactive_s: int,
@@ -69,7 +63,6 @@ class Consumer(Generic[T]):
         self.at_end = False  # whether the server had nothing more after the last message taken
         self._connection = connection
         self._stream = stream
-        self._read = decode
         self._name = f"tail-{secrets.token_hex(8)}"
         self._subjects = subjects
         self._pulls = pulls
@@ -124,7 +117,7 @@ class Consumer(Generic[T]):
             except TimeoutError:
                 raise Broken(f"nothing heard for {silence_s:g} s") from None
 
-    def take(self, limit: int) -> list[T]:
+    def take(self, limit: int) -> list[Fact | BadFact]:
         """Up to ``limit`` facts of what has arrived; asks for more when that is all.
 
         Raises Broken, but never instead of good facts.
@@ -161,8 +154,8 @@ class Consumer(Generic[T]):
         self._arrived.append((subject, reply, headers, payload))
         self._news.set()
 
-    def _decode(self, limit: int) -> list[T]:
-        facts: list[T] = []
+    def _decode(self, limit: int) -> list[Fact | BadFact]:
+        facts: list[Fact | BadFact] = []
         stop = min(len(self._arrived), self._taken + limit)
         while self._taken < stop:
             subject, reply, headers, payload = self._arrived[self._taken]
@@ -177,7 +170,7 @@ class Consumer(Generic[T]):
                 self._broken = f"hole: message {consumed} came after {self._consumed}"
                 break
             facts.append(
-                self._read(
+                decode(
                     sequence,
                     nanoseconds / NANOSECONDS,
                     subject.decode("utf-8", "replace"),

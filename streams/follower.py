@@ -7,14 +7,13 @@ position + 1.
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Generic
 
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from streams.connection import Connection
-from streams.consumer import HEARTBEAT_S, Broken, Consumer, Decode, T
-from streams.log import LogReset, LogUnavailable
+from streams.consumer import HEARTBEAT_S, Broken, Consumer
+from streams.log import BadFact, Fact, LogReset, LogUnavailable
 
 PULLS = 3
 SILENCE_S = 2.5 * HEARTBEAT_S  # after which the consumer counts as gone
@@ -29,8 +28,8 @@ class StreamPosition(msgspec.Struct, frozen=True, gc=False):
     head: int
 
 
-class Follower(Generic[T]):
-    """One tail on stream ``stream`` above ``after``, read by ``decode``; iterate `batches` once.
+class Follower:
+    """One tail on stream ``stream`` above ``after``; iterate `batches` once.
 
     ``position_of`` asks the log who it is: a log that was made anew raises LogReset. ``on_restart``
     hears why a consumer had to be replaced.
@@ -42,20 +41,18 @@ class Follower(Generic[T]):
         stream: str,
         after: int,
         *,
-        decode: Decode[T],
         position_of: Callable[[], Awaitable[StreamPosition]],
         on_restart: Callable[[str], None],
     ) -> None:
         self._connection = connection
         self._stream = stream
         self._position = after
-        self._decode = decode
         self._position_of = position_of
         self._on_restart = on_restart
         self._epoch: str | None = None
-        self._consumer: Consumer[T] | None = None
+        self._consumer: Consumer | None = None
 
-    async def batches(self) -> AsyncGenerator[list[T], None]:
+    async def batches(self) -> AsyncGenerator[list[Fact | BadFact], None]:
         """Yield facts for ever. Raises LogReset only."""
         unwatch = self._connection.watch(self._interrupt)
         try:
@@ -75,7 +72,7 @@ class Follower(Generic[T]):
         finally:
             unwatch()
 
-    async def _open(self) -> Consumer[T]:
+    async def _open(self) -> Consumer:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(LogUnavailable),
             wait=wait_random_exponential(multiplier=0.05, max=1),
@@ -88,13 +85,12 @@ class Follower(Generic[T]):
                     raise
         raise AssertionError("retried for ever")
 
-    async def _open_once(self) -> Consumer[T]:
+    async def _open_once(self) -> Consumer:
         await self._check_log()
         consumer = self._consumer = Consumer(
             self._connection,
             self._stream,
             self._position,
-            decode=self._decode,
             pulls=PULLS,
             inactive_s=INACTIVE_S,
         )

@@ -25,7 +25,6 @@ from streams.appender import (
     Stored,
     Unknown,
 )
-from streams.codec import decode
 from streams.connection import Connection, Lost, Reply, render
 from streams.follower import Follower, StreamPosition
 from streams.log import (
@@ -239,7 +238,6 @@ class JetStreamLog:
             self._connection,
             PLANS_STREAM,
             after,
-            decode=decode,
             position_of=self._position,
             on_restart=self._on_restart,
         )

@@ -9,7 +9,6 @@ way. A stream allows 1,000 consumers and memory is finite, so only a few walks a
 import asyncio
 from collections.abc import Sequence
 
-from streams.codec import decode
 from streams.connection import Connection
 from streams.consumer import Broken, Consumer
 from streams.log import BadFact, Fact, LogUnavailable
@@ -27,7 +26,7 @@ Place = tuple[tuple[str, ...], int]
 class Walk:
     """One consumer on its way, from the moment that it is asked for."""
 
-    def __init__(self, consumer: Consumer[Fact | BadFact]) -> None:
+    def __init__(self, consumer: Consumer) -> None:
         self.consumer = consumer
         self.opened = asyncio.create_task(consumer.open(), name="log walk")
         self.taken_at = self.opened.get_loop().time()
@@ -80,7 +79,6 @@ class Walks:
             self._connection,
             self._stream,
             after,
-            decode=decode,
             subjects=subjects,
             pulls=PULLS,
             inactive_s=INACTIVE_S,

@@ -6,11 +6,9 @@ import sys
 import time
 from collections.abc import AsyncGenerator
 
-from streams.codec import decode
 from streams.connection import Connection
 from streams.consumer import Broken, Consumer, parse_reply
 from streams.jetstream import JetStreamLog
-from streams.log import BadFact, Fact
 from streams.topology import PLANS_STREAM
 from tests.bench import bed, sse_bed, sse_log
 from tests.bench.report import Result
@@ -19,7 +17,7 @@ from tests.faults.service_process import ServiceProcess
 PULLS = 3
 
 
-class BareConsumer(Consumer[Fact | BadFact]):
+class BareConsumer(Consumer):
     """Looks at positions and at nothing else."""
 
     def count(self) -> int:
@@ -42,7 +40,7 @@ class BareConsumer(Consumer[Fact | BadFact]):
 async def bare_pull(url: str) -> float:
     """Messages per second of a pull loop that decodes nothing."""
     connection = await Connection.open(url, name="bench", timeout_s=5)
-    consumer = BareConsumer(connection, PLANS_STREAM, 0, decode=decode, pulls=PULLS, inactive_s=10)
+    consumer = BareConsumer(connection, PLANS_STREAM, 0, pulls=PULLS, inactive_s=10)
     began, seen = time.perf_counter(), 0
     await consumer.open()
     while not consumer.at_end:

@@ -384,6 +384,47 @@ async def test_a_trail_that_was_deleted_is_made_anew_and_starts_the_rows_anew(
             await asyncio.sleep(0.05)
 
 
+async def test_rows_follow_the_stream_whoever_writes_into_it_and_own_entries_are_not_read_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.core.audit.apply(EVERYTHING)
+    trail = world.core.log.trail  # type: ignore[attr-defined]
+    reads: list[int] = []
+
+    async def counted(after: int, limit: int, read: Any = trail.read) -> Any:
+        reads.append(after)
+        return await read(after, limit)
+
+    monkeypatch.setattr(trail, "read", counted)
+    names = [f"t{n}" for n in range(30)]
+    await world.submit("p", *(task(name, "k") for name in names))
+    for _ in names[:10]:
+        await world.claim("k")
+    await world.settled()
+    assert reads == []
+
+    async def by_hand() -> None:
+        client = await nats.connect(world.instance.nats_url)
+        for n in range(100):
+            entry = {"at": n, "event": "x", "class": "always", "detail": "by hand"}
+            await client.jetstream().publish("audit.x.~.~", json.dumps(entry).encode())
+        await client.close()
+
+    async def by_this_instance() -> None:
+        for _ in names[10:]:
+            await world.say("start", await world.claim("k"))
+
+    await asyncio.gather(by_hand(), by_this_instance())
+    await world.settled()
+    assert reads
+    stored = await trail.read(0, 1_000)
+    kept = await world.core.database.read(
+        "SELECT sequence, id, entry FROM audit ORDER BY sequence", (), lambda _, found: found
+    )
+    assert [(m.sequence, m.id or None, m.payload) for m in stored] == kept
+    assert len(kept) == 100 + 30 + 20
+
+
 async def test_what_the_stream_has_forgotten_leaves_the_rows(world: World) -> None:
     await world.submit("p", task("t", "k"))
     await world.client.post("/v1/plans/p/pause", json={})
