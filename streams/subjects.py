@@ -59,7 +59,9 @@ def split_subject(subject: str) -> tuple[str, str | None] | None:
 
 def audit_subject(event: str, plan_id: str | None, task_id: str | None) -> str:
     """``audit.<event>.<plan>.<task>``; raises ValueError on a bad event name or id."""
-    subject = f"{AUDIT}.{event}.{plan_id or NOBODY}.{task_id or NOBODY}"
+    plan = NOBODY if plan_id is None else plan_id
+    task = NOBODY if task_id is None else task_id
+    subject = f"{AUDIT}.{event}.{plan}.{task}"
     if _is_audit_subject(subject) is None:
         raise ValueError(f"no audit entry can have the subject {subject!r}")
     return subject

@@ -47,7 +47,6 @@ STORIES: dict[str, list[tuple[tuple[str, ...], Story]]] = {
         (("LogUnavailable",), faults.log_unavailable),
         (("LogFull",), faults.log_full),
         (("MetricsMissing",), faults.metrics_missing),
-        (("SseReplaySlow",), faults.sse_replay_slow),
     ],
     "claims": [
         (("ClaimStarved",), faults.claim_starved),
@@ -71,6 +70,7 @@ STORIES: dict[str, list[tuple[tuple[str, ...], Story]]] = {
             ("SseResumeGaps", "BadEvents", "AuditDropped"),
             together(faults.sse_resume_gaps, faults.bad_events, faults.audit_dropped),
         ),
+        (("SseReplaySlow",), faults.sse_replay_slow),
     ],
     "database": [
         (("ProjectionLagging",), faults.projection_lagging),
@@ -79,7 +79,7 @@ STORIES: dict[str, list[tuple[tuple[str, ...], Story]]] = {
 }
 SETTINGS = {
     "executor": {"executor__worker__core_size": "1"},
-    "holdfast": {"sse__buffer_events": "5", "sse__replay_batch_size": "5"},
+    "views": {"sse__buffer_events": "5", "sse__replay_batch_size": "5"},
 }
 
 

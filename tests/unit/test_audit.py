@@ -226,6 +226,13 @@ async def test_whoever_tells_nonsense_is_not_told_off(event: str, said: dict[str
     assert entries[-1].event == "execution_failed"
 
 
+async def test_ids_that_cannot_be_ids_are_left_out_and_the_rest_is_told() -> None:
+    async with trail() as world:
+        world.audit.emit("claimed_update_error", plan_id="p", task_id="no.task > *", owner="w")
+        (entry,) = await world.written(1)
+    assert (entry.plan_id, entry.task_id, entry.owner) == ("p", None, "w")
+
+
 async def test_one_once_is_one_entry_whoever_says_it() -> None:
     async with trail() as world:
         for _ in range(3):
