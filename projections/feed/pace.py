@@ -7,7 +7,7 @@ in one turn would keep the loop from everything else.
 import asyncio
 from collections import deque
 
-STEPS = 4  # of one turn: each writes some 64 kB, which takes up to a millisecond
+STEPS = 2  # of one turn: each writes some 64 kB, which takes up to a millisecond
 
 
 class Pace:
