@@ -32,7 +32,7 @@ from streams.plan.events import Finished, Submitted
 RING_BYTES = 64 * 1024 * 1024
 REST_RATIO = 0.5  # of a fan-out's time is left to everybody else before the next one
 REST_MAX_S = 0.05
-PING_SLOTS = 50  # pings are spread over the period, so that no moment is for pings alone
+PING_SLOTS = 250  # pings are spread over the period, so that no moment is for pings alone
 RETRY_MS = (1_000, 5_000)
 
 log = structlog.get_logger("holdfast.sse")
