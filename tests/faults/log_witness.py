@@ -5,6 +5,7 @@ It knows nothing of the fold: it walks the facts one after the other, as an audi
 
 import asyncio
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import nats
@@ -14,11 +15,14 @@ from nats.aio.msg import Msg
 from streams.jetstream import JetStreamLog
 from streams.log import Fact
 from streams.plan.events import (
+    Cancelled,
     Claimed,
     Completed,
     Failed,
     Finished,
+    Paused,
     Released,
+    Resumed,
     Submitted,
     TaskEvent,
 )
@@ -109,11 +113,28 @@ async def read_log_async(nats_url: str) -> list[Fact]:
         await log.close()
 
 
+def without_late_claims(facts: Iterable[Fact]) -> Iterator[Fact]:
+    """The facts but for claims behind a `paused` or `cancelled`: they stand there and do not count.
+
+    Such a claim is on another subject than what it missed: both may be on their way to a log that
+    has stopped, and then stand in the order in which it found them.
+    """
+    closed: set[str] = set()
+    for fact in facts:
+        if isinstance(fact.event, Paused | Cancelled):
+            closed.add(fact.plan_id)
+        elif isinstance(fact.event, Resumed):
+            closed.discard(fact.plan_id)
+        if not (isinstance(fact.event, Claimed) and fact.plan_id in closed):
+            yield fact
+
+
 def attempts_in(facts: list[Fact]) -> dict[TaskName, list[Attempt]]:
     """The attempts of every task. Fails if one is not its only owner's, or does not follow."""
-    check_history((fact, None) for fact in facts)
+    counting = list(without_late_claims(facts))
+    check_history((fact, None) for fact in counting)
     tasks: dict[TaskName, list[Attempt]] = defaultdict(list)
-    for fact in facts:
+    for fact in counting:
         if not isinstance(fact.event, TaskEvent) or fact.task_id is None:
             continue
         attempts = tasks[fact.plan_id, fact.task_id]
