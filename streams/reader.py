@@ -158,8 +158,7 @@ class Reader:
 
     async def messages(self, subject: str, start: int, limit: int) -> list[Reply]:
         """The first raw messages on ``subject`` (a filter) from ``start`` on; none if none is."""
-        question = {"seq": start, "next_by_subj": subject, "batch": limit}
-        replies = (await self._page({**question, "max_bytes": PAGE_BYTES})).replies
+        replies = (await self._page_from(subject, start, limit)).replies
         if not replies and await self._leader_has([subject], start - 1):
             raise LogUnavailable(f"the replica that answers does not reach sequence {start}")
         return replies
@@ -187,9 +186,7 @@ class Reader:
         return [fact for fact in facts if fact.sequence <= whole_up_to][:limit]
 
     async def _scan_one(self, subject: str, after: int, limit: int) -> Part:
-        page = await self._page(
-            {"seq": after + 1, "next_by_subj": subject, "batch": limit, "max_bytes": PAGE_BYTES}
-        )
+        page = await self._page_from(subject, after + 1, limit)
         facts: list[Fact | BadFact] = []
         for count, reply in enumerate(page.replies, 1):
             facts.append(fact_of(reply))
@@ -210,13 +207,16 @@ class Reader:
     async def _pages(self, subject: str, start: int, messages: int) -> AsyncGenerator[Page, None]:
         more = True
         while more:
-            page = await self._page(
-                {"seq": start, "next_by_subj": subject, "batch": messages, "max_bytes": PAGE_BYTES}
-            )
+            page = await self._page_from(subject, start, messages)
             yield page
             more = page.more and bool(page.replies)
             if more:
                 start = int(split_headers(page.replies[-1].headers)[b"Nats-Sequence"]) + 1
+
+    async def _page_from(self, subject: str, start: int, limit: int) -> Page:
+        return await self._page(
+            {"seq": start, "next_by_subj": subject, "batch": limit, "max_bytes": PAGE_BYTES}
+        )
 
     async def _page(self, question: dict[str, object]) -> Page:
         replies: list[Reply] = []

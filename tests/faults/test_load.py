@@ -6,7 +6,6 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from statistics import mean
 from typing import Any
 
@@ -154,39 +153,33 @@ async def test_watching_everything_costs_less_than_a_tenth(
     """Rates of fresh processes, by turns: one process differs from the next by a tenth."""
     if not long_faults:
         pytest.skip("a measurement, which a short run on a busy machine cannot make")
-    off: list[float] = []
-    on: list[float] = []
+    rates: dict[bool, list[float]] = {False: [], True: []}
     for seed in range(PAIRS):
-        ways = [partial(_rate_unwatched, off), partial(_rate_watched, on)]
-        for way in ways if seed % 2 else reversed(ways):
-            await way(start_service, seed)
-    ratio = mean(on) / mean(off)
+        for watched in (False, True) if seed % 2 else (True, False):
+            rates[watched].append(await _rate(start_service, seed, watched=watched))
+    ratio = mean(rates[True]) / mean(rates[False])
     report.add(
         "load",
         f"throughput with everything on against everything off, {PAIRS} fresh processes each",
         ratio=ratio,
-        off_tasks_per_s=off,
-        on_tasks_per_s=on,
+        off_tasks_per_s=rates[False],
+        on_tasks_per_s=rates[True],
     )
     assert ratio > WORTH
 
 
-async def _rate_unwatched(rates: list[float], start_service: Start, seed: int) -> None:
-    service = start_service(observability__audit_log_enabled="false")
-    rates.append(await _rate(service, seed))
-    service.stop()
-
-
-async def _rate_watched(rates: list[float], start_service: Start, seed: int) -> None:
-    service = start_service(observability__audit_success_log_enabled="true")
+async def _rate(start_service: Start, seed: int, *, watched: bool) -> float:
+    """Tasks per second of a new process, audited and scraped or neither."""
+    on = str(watched).lower()
+    service = start_service(
+        observability__audit_log_enabled=on, observability__audit_success_log_enabled=on
+    )
     scraper = Scraper(service.url)
-    scraping = asyncio.create_task(scraper.scrape_forever())
-    rates.append(await _rate(service, seed))
-    scraping.cancel()
+    scraping = asyncio.create_task(scraper.scrape_forever()) if watched else None
+    await random_work(service.url, WARM_S, seed)
+    seen = await random_work(service.url, PAIR_S, seed)
+    if scraping is not None:
+        scraping.cancel()
     await scraper.close()
     service.stop()
-
-
-async def _rate(service: ServiceProcess, seed: int) -> float:
-    await random_work(service.url, WARM_S, seed)
-    return (await random_work(service.url, PAIR_S, seed))["tasks_per_s"]
+    return seen["tasks_per_s"]
