@@ -16,8 +16,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
 from projections import audit
 from projections.bulk import Row
 from projections.database import Database, DatabaseUnavailable
+from streams.jetstream.audit_stream import TrailEntry, TrailExtent, TrailMessage
 from streams.log import LogReset, LogUnavailable, TopologyMismatch
-from streams.trail import TrailEntry, TrailExtent, TrailMessage
 
 POLL_S = 0.25
 BATCH = 1_000
@@ -34,7 +34,7 @@ OnBad = Callable[[int, str, str], None]
 
 
 class Source(Protocol):
-    """The stream; see `streams.trail.Trail`."""
+    """The stream; see `streams.jetstream.audit_stream.Trail`."""
 
     async def ensure(self) -> None:
         """Make it if it is not there."""

@@ -48,8 +48,8 @@ from service.observer import LogObserver
 from service.rebuild import READ_MODELS
 from service.spans import Recorder
 from service.vital import guard
-from streams.connection import without_password
-from streams.jetstream import JetStreamLog
+from streams.jetstream.connection import without_password
+from streams.jetstream.log import JetStreamLog
 from streams.log import LogUnavailable
 
 Role = Literal["api", "executor", "daemons"]

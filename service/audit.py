@@ -25,10 +25,10 @@ from projections.views import moment
 from service.config import ObservabilitySettings
 from service.logs import Lines
 from service.metrics import Metrics
+from streams.jetstream.audit_stream import TrailEntry
 from streams.log import LogUnavailable
 from streams.plan.events import NOTHING
 from streams.subjects import audit_subject, is_id
-from streams.trail import TrailEntry
 
 CLASSES: Mapping[str, AuditClass] = {
     "claim_acquired": "success",
@@ -83,7 +83,7 @@ OnStored = Callable[[Sequence[tuple[int, TrailEntry]]], None]
 
 
 class Writer(Protocol):
-    """Where entries are kept; see `streams.trail.Trail.write`."""
+    """Where entries are kept; see `streams.jetstream.audit_stream.Trail.write`."""
 
     async def write(self, entries: Sequence[TrailEntry]) -> list[int | None]:
         """Store entries; answers their sequences, None for never. Raises LogUnavailable."""

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from msgspec import Meta, Struct, ValidationError, convert, field
 from msgspec.structs import replace
 
-from streams.connection import without_password
+from streams.jetstream.connection import without_password
 
 CONFIG_FILE = "holdfast.toml"
 ENVIRONMENT_PREFIX = "HOLDFAST_"

@@ -21,7 +21,7 @@ from service.core import Core
 from service.daemons.schedulers import Schedulers
 from service.executor import Executor
 from service.loops import Lag
-from streams.jetstream import JetStreamLog
+from streams.jetstream.log import JetStreamLog
 
 MAX_LAG_S = 5.0
 MAX_HELD_S = 1.0  # a loop that has not come round for so long

@@ -4,7 +4,7 @@ from service.metrics import Metrics
 
 
 class LogObserver:
-    """What `streams.appender` tells of its work."""
+    """What `streams.jetstream.group_commit` tells of its work."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics

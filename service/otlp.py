@@ -19,7 +19,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from service.spans import Kind, Span
-from streams.connection import without_password
+from streams.jetstream.connection import without_password
 from streams.traceparent import is_sampled, span_id_of, trace_id_of
 
 QUEUE_SPANS = 8192

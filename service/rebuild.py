@@ -23,7 +23,7 @@ from service.config import Settings
 from service.data_folder import DataFolder, DataFolderBusy, read_holder
 from service.embedded import EmbeddedServer
 from service.garbage import uncollected
-from streams.jetstream import JetStreamLog
+from streams.jetstream.log import JetStreamLog
 from streams.log import BadFact, Fact, Log, LogUnavailable
 
 READ_MODELS = "readmodels.sqlite"

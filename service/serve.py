@@ -17,7 +17,7 @@ from service.narrator import Narrator
 from service.open_files import allow_streams
 from service.reloading import Reloading
 from service.switching import switch_often
-from streams.connection import without_password
+from streams.jetstream.connection import without_password
 from streams.log import BadFact, Fact, Origin
 from streams.plan.events import Finished
 

@@ -1,7 +1,7 @@
 """The port to the log: append at an expected sequence, read what is there, follow what comes.
 
 Two implementations hold to one contract suite (``tests/contract``): `streams.memory.MemoryLog`,
-the reference, and `streams.jetstream.JetStreamLog`, the real one.
+the reference, and `streams.jetstream.log.JetStreamLog`, the real one.
 """
 
 from collections.abc import AsyncIterator

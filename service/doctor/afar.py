@@ -32,8 +32,8 @@ from service.doctor.history import KEPT_S, LAST_BAD_EVENTS
 from service.doctor.parts import Parts
 from service.doctor.refusals import refusals_in, refusals_on
 from service.doctor.shapes import expired_leases, waiting_kinds
-from streams.connection import without_password
-from streams.inspection import Inspection
+from streams.jetstream.connection import without_password
+from streams.jetstream.read_only import Inspection
 from streams.log import BadFact, Fact, LogState
 from streams.plan.events import Claimed, Completed, Failed, Released
 

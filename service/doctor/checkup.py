@@ -30,8 +30,8 @@ from service.doctor.report import (
     joined,
     reported,
 )
-from streams.connection import without_password
-from streams.inspection import Inspection
+from streams.jetstream.connection import without_password
+from streams.jetstream.read_only import Inspection
 
 LONGEST_S = 14.0
 API_S = 4.0

@@ -11,7 +11,7 @@ from projections.audit import AuditView, Entry
 from projections.database import Database
 from projections.executions import ClaimView
 from service.doctor.evidence import StaleWrite
-from streams.inspection import Inspection
+from streams.jetstream.read_only import Inspection
 from streams.log import Fact
 from streams.plan.events import Claimed
 

@@ -9,7 +9,7 @@ from msgspec import Raw
 from service.answers import ClaimRequest, OwnerAnswer, Submission
 from service.app import Role
 from service.core import Core
-from streams.jetstream import JetStreamLog
+from streams.jetstream.log import JetStreamLog
 from streams.log import Appended, Draft, Origin
 from streams.plan.commands import Complete, Start
 from streams.plan.events import Completed, Submitted, TaskSpec

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from projections.read_models import open_read_models
 from service.rebuild import refold
-from streams.jetstream import JetStreamLog
+from streams.jetstream.log import JetStreamLog
 from tests.bench import bed
 from tests.bench.cycles import NO_EXECUTOR, TASKS_PER_PLAN, plan_of, work_through
 from tests.bench.report import Result

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 
 from msgspec import Raw
 
-from streams.jetstream import JetStreamLog
+from streams.jetstream.log import JetStreamLog
 from streams.plan.events import Claimed, Progress
 from tests.bench import bed, sse_bed, sse_log
 from tests.bench.report import Result

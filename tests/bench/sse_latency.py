@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 
-from streams.jetstream import JetStreamLog
+from streams.jetstream.log import JetStreamLog
 from tests.bench import bed, sse_bed
 from tests.bench.report import Result, percentile
 from tests.bench.sse_fanout import Writer

@@ -4,7 +4,7 @@ import asyncio
 
 from msgspec import Raw
 
-from streams.jetstream import JetStreamLog
+from streams.jetstream.log import JetStreamLog
 from streams.log import Appended, Draft, Origin
 from streams.plan.events import Claimed, Completed, Event, Started, Submitted, TaskSpec
 

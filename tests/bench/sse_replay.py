@@ -6,10 +6,10 @@ import sys
 import time
 from collections.abc import AsyncGenerator
 
-from streams.connection import Connection
-from streams.consumer import Broken, Consumer, parse_reply
-from streams.jetstream import JetStreamLog
-from streams.topology import PLANS_STREAM
+from streams.jetstream.connection import Connection
+from streams.jetstream.consumer import Broken, Consumer, parse_reply
+from streams.jetstream.log import JetStreamLog
+from streams.jetstream.topology import PLANS_STREAM
 from tests.bench import bed, sse_bed, sse_log
 from tests.bench.report import Result
 from tests.faults.service_process import ServiceProcess

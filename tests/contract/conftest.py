@@ -6,9 +6,9 @@ from typing import Any
 import nats
 import pytest
 
-from streams.appender import AppenderLimits
 from streams.codec import HEADER_LINE
-from streams.jetstream import JetStreamLog
+from streams.jetstream.group_commit import AppenderLimits
+from streams.jetstream.log import JetStreamLog
 from streams.log import Log
 from streams.memory import MemoryLog
 from tests.conftest import PrivateServer

@@ -11,15 +11,15 @@ import msgspec
 import nats
 import pytest
 
-from streams.appender import AppenderLimits
-from streams.connection import render
-from streams.consumer import Consumer, parse_reply
-from streams.follower import SILENCE_S
-from streams.jetstream import JetStreamLog
+from streams.jetstream.audit_stream import TrailEntry
+from streams.jetstream.connection import render
+from streams.jetstream.consumer import Consumer, parse_reply
+from streams.jetstream.group_commit import AppenderLimits
+from streams.jetstream.log import JetStreamLog
+from streams.jetstream.tail import SILENCE_S
 from streams.log import Appended, Conflict, Fact, LogReset, LogUnavailable, TopologyMismatch
 from streams.plan.events import Completed, Heartbeat, Progress, Raw
 from streams.subjects import audit_subject
-from streams.trail import TrailEntry
 from tests.conftest import PrivateServer
 from tests.contract.drafts import STARTED, all_of, on_plan, on_task, tail, won
 from tests.waiting import eventually

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 import pytest
 
-from streams import walks
-from streams.appender import AppenderLimits
-from streams.consumer import Consumer
-from streams.jetstream import JetStreamLog
+from streams.jetstream import read_ahead as walks
+from streams.jetstream.consumer import Consumer
+from streams.jetstream.group_commit import AppenderLimits
+from streams.jetstream.log import JetStreamLog
+from streams.jetstream.reader import Reader
 from streams.log import Fact, Log, LogUnavailable
 from streams.plan.events import Completed, Heartbeat, Raw
-from streams.reader import Reader
 from tests.conftest import PrivateServer
 from tests.contract.conftest import World
 from tests.contract.drafts import STARTED, on_plan, on_task, tail, won

@@ -12,7 +12,7 @@ import nats
 import nats.js.api
 from nats.aio.msg import Msg
 
-from streams.jetstream import JetStreamLog
+from streams.jetstream.log import JetStreamLog
 from streams.log import Fact
 from streams.plan.events import (
     Cancelled,

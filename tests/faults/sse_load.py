@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from msgspec import Raw
 
-from streams.jetstream import JetStreamLog
+from streams.jetstream.log import JetStreamLog
 from streams.log import Appended, Draft, Log
 from streams.plan.events import (
     Claimed,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from streams.connection import RawClient
+from streams.jetstream.connection import RawClient
 
 
 class Dead:

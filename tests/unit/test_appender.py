@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import pytest
 
-from streams.appender import (
+from streams.codec import HEADER_LINE, MESSAGE_ID, split_headers
+from streams.jetstream.group_commit import (
     BATCH_BYTES,
     BATCH_MESSAGES,
     SINGLES,
@@ -24,7 +25,6 @@ from streams.appender import (
     Stored,
     Unknown,
 )
-from streams.codec import HEADER_LINE, MESSAGE_ID, split_headers
 from streams.log import Appended, Conflict, Draft, LogFull, LogUnavailable, TooLarge
 from streams.plan.events import Completed, Heartbeat, Raw, Started
 

@@ -18,8 +18,8 @@ from service.catalogue import AUDIT_EVENTS, OTHER
 from service.config import ObservabilitySettings
 from service.metrics import Metrics
 from service.outages import Outage
+from streams.jetstream.audit_stream import TrailEntry
 from streams.log import LogUnavailable
-from streams.trail import TrailEntry
 
 EVERYTHING = ObservabilitySettings(audit_success_log_enabled=True)
 

@@ -1,6 +1,6 @@
 """A tail on the log: every fact above a position, in order, in batches, across every disturbance.
 
-It is a checked pull consumer (`streams.consumer`). Whatever looks wrong (a consumer that broke,
+It is a checked pull consumer (`streams.jetstream.consumer`). Whatever looks wrong (a consumer that broke,
 silence where a heartbeat was due, a new connection) has one cure: a new consumer from the last
 position + 1.
 """
@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from streams.connection import Connection
-from streams.consumer import HEARTBEAT_S, Broken, Consumer
+from streams.jetstream.connection import Connection
+from streams.jetstream.consumer import HEARTBEAT_S, Broken, Consumer
 from streams.log import BadFact, Fact, LogReset, LogUnavailable
 
 PULLS = 3

@@ -13,10 +13,10 @@ from math import inf
 import msgspec
 
 from streams.codec import MESSAGE_ID, decode, split_headers
-from streams.connection import Connection, Lost, Reply, render
+from streams.jetstream.connection import Connection, Lost, Reply, render
+from streams.jetstream.read_ahead import Walks
+from streams.jetstream.topology import ApiError
 from streams.log import BadFact, Fact, LogUnavailable
-from streams.topology import ApiError
-from streams.walks import Walks
 
 PAGE_MESSAGES = 1_000
 PAGE_BYTES = 8 * 1024 * 1024

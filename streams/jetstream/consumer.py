@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import msgspec
 
 from streams.codec import decode, split_headers
-from streams.connection import Connection, render, status_of
+from streams.jetstream.connection import Connection, render, status_of
+from streams.jetstream.topology import ApiError
 from streams.log import BadFact, Fact, LogUnavailable
-from streams.topology import ApiError
 
 PULL_MESSAGES = 1_000
 PULL_BYTES = 8 * 1024 * 1024  # of one request, or twice the largest message: one has to fit

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from streams.appender import (
+from streams.codec import MESSAGE_ID, split_headers
+from streams.jetstream.connection import Reply
+from streams.jetstream.group_commit import (
     ENVELOPE_BYTES,
     SINGLES,
     TOO_LARGE,
@@ -21,12 +23,8 @@ from streams.appender import (
     Transport,
     Unknown,
 )
-from streams.codec import MESSAGE_ID, split_headers
-from streams.connection import Reply
-from streams.log import LogUnavailable
-from streams.reader import Reader
-from streams.subjects import ALL_AUDIT
-from streams.topology import (
+from streams.jetstream.reader import Reader
+from streams.jetstream.topology import (
     AUDIT_STREAM,
     BATCHES,
     Ask,
@@ -35,6 +33,8 @@ from streams.topology import (
     epoch_of,
     info_of,
 )
+from streams.log import LogUnavailable
+from streams.subjects import ALL_AUDIT
 
 WRITE_TIMEOUT_S = 5.0
 MAX_BATCH = 1_000  # the server's limit

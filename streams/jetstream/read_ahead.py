@@ -9,8 +9,8 @@ way. A stream allows 1,000 consumers and memory is finite, so only a few walks a
 import asyncio
 from collections.abc import Sequence
 
-from streams.connection import Connection
-from streams.consumer import Broken, Consumer
+from streams.jetstream.connection import Connection
+from streams.jetstream.consumer import Broken, Consumer
 from streams.log import BadFact, Fact, LogUnavailable
 
 MAX_WALKS = 4

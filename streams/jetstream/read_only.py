@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from streams.appender import DEFAULT_LIMITS
 from streams.codec import split_headers
-from streams.connection import Connection
-from streams.jetstream import JetStreamLog
+from streams.jetstream.connection import Connection
+from streams.jetstream.group_commit import DEFAULT_LIMITS
+from streams.jetstream.log import JetStreamLog
+from streams.jetstream.reader import Reader, seconds_of
+from streams.jetstream.topology import AUDIT_STREAM
 from streams.log import LogReset, LogState, LogUnavailable
-from streams.reader import Reader, seconds_of
 from streams.subjects import AUDIT
-from streams.topology import AUDIT_STREAM
 
 
 class AuditMessage(msgspec.Struct, frozen=True):

@@ -1,8 +1,8 @@
 """The real log: Holdfast's facts in NATS JetStream.
 
 This file says how a write becomes JetStream messages and what JetStream's answers mean. The line
-itself is `streams.connection`, tails are `streams.follower`, reading is `streams.reader`, group
-commit is `streams.appender`.
+itself is `streams.jetstream.connection`, tails are `streams.jetstream.tail`, reading is `streams.jetstream.reader`, group
+commit is `streams.jetstream.group_commit`.
 """
 
 import asyncio
@@ -13,7 +13,9 @@ from functools import partial
 
 import msgspec
 
-from streams.appender import (
+from streams.jetstream.audit_stream import Trail
+from streams.jetstream.connection import Connection, Lost, Reply, render
+from streams.jetstream.group_commit import (
     DEFAULT_LIMITS,
     Answer,
     Appender,
@@ -25,19 +27,9 @@ from streams.appender import (
     Stored,
     Unknown,
 )
-from streams.connection import Connection, Lost, Reply, render
-from streams.follower import Follower, StreamPosition
-from streams.log import (
-    Appended,
-    BadFact,
-    Conflict,
-    Draft,
-    Fact,
-    LogState,
-)
-from streams.reader import Reader, seconds_of
-from streams.subjects import ALL_PLANS, subject_of, tasks_of
-from streams.topology import (
+from streams.jetstream.reader import Reader, seconds_of
+from streams.jetstream.tail import Follower, StreamPosition
+from streams.jetstream.topology import (
     AUDIT_STREAM,
     PLANS_STREAM,
     ApiError,
@@ -47,7 +39,15 @@ from streams.topology import (
     info_of,
     plans_stream,
 )
-from streams.trail import Trail
+from streams.log import (
+    Appended,
+    BadFact,
+    Conflict,
+    Draft,
+    Fact,
+    LogState,
+)
+from streams.subjects import ALL_PLANS, subject_of, tasks_of
 
 API_TIMEOUT_S = 2.0
 SETUP_TIMEOUT_S = 10.0
@@ -75,21 +75,21 @@ class JetStreamTransport:
 
     @property
     def connected(self) -> bool:
-        """See `streams.appender.Transport`."""
+        """See `streams.jetstream.group_commit.Transport`."""
         return self._connection.connected
 
     @property
     def down_s(self) -> float:
-        """See `streams.appender.Transport`."""
+        """See `streams.jetstream.group_commit.Transport`."""
         return self._connection.down_s
 
     @property
     def max_payload(self) -> int:
-        """See `streams.appender.Transport`."""
+        """See `streams.jetstream.group_commit.Transport`."""
         return self._connection.max_payload
 
     async def until_connected(self, timeout_s: float) -> bool:
-        """See `streams.appender.Transport`."""
+        """See `streams.jetstream.group_commit.Transport`."""
         return await self._connection.until_connected(timeout_s)
 
     def publish(self, messages: Sequence[Message], timeout_s: float) -> asyncio.Future[Answer]:
@@ -114,12 +114,12 @@ class JetStreamTransport:
         return answer
 
     async def first_after(self, subject: str, sequence: int, timeout_s: float) -> Found | None:
-        """See `streams.appender.Transport`."""
+        """See `streams.jetstream.group_commit.Transport`."""
         found = await self._reader.leader_first_after(subject, sequence, timeout_s)
         return None if found is None else Found(*found)
 
     async def last_of(self, subjects: Sequence[str]) -> Mapping[str, int]:
-        """See `streams.appender.Transport`."""
+        """See `streams.jetstream.group_commit.Transport`."""
         return await self._reader.last_of(subjects)
 
 
