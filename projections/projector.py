@@ -14,7 +14,7 @@ from typing import TypeVar
 import structlog
 import tenacity
 
-from projections.board import Board
+from projections.board.board import Board
 from projections.database import Database, DatabaseUnavailable
 from projections.read_models import Pending
 from streams.log import BadFact, Fact, Log, LogUnavailable

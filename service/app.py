@@ -16,10 +16,10 @@ import msgspec
 import structlog
 
 from projections.audit_tail import AuditTail
-from projections.board import Board
+from projections.board.board import Board
+from projections.board.lanes import SharingRule
 from projections.database import DatabaseUnavailable
 from projections.feed import Feed
-from projections.lanes import SharingRule
 from projections.plan_rows import PlanFile
 from projections.probe import DatabaseProbe
 from projections.projector import Projector

@@ -9,7 +9,7 @@ all under one id, and only if it is news.
 from collections import OrderedDict
 from typing import Any
 
-from projections.board import Board
+from projections.board.board import Board
 from service.answers import Contended
 from service.audit import Audit
 from service.tally import OPERATIONS, Trouble

@@ -13,8 +13,8 @@ from typing import Protocol
 import structlog
 from msgspec.structs import replace
 
-from projections.board import Board
-from projections.lanes import Pick
+from projections.board.board import Board
+from projections.board.lanes import Pick
 from projections.views import moment
 from service.answers import Claim, ClaimRequest
 from service.metrics import Metrics

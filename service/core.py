@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 from msgspec.structs import replace
 
-from projections.board import Board
+from projections.board.board import Board
 from projections.database import Database
 from projections.feed import Feed
 from projections.projector import MAX_PENDING_ROWS, Projector

@@ -12,9 +12,9 @@ from typing import TextIO
 
 import msgspec
 
-from projections.board import Board
+from projections.board.board import Board
+from projections.board.lanes import SharingRule
 from projections.database import Database, DatabaseUnavailable, discard
-from projections.lanes import SharingRule
 from projections.projector import Projector
 from projections.read_models import open_read_models
 from projections.verify import Comparison, compare

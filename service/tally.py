@@ -5,7 +5,7 @@ fact: each end is counted once however many instances follow the log, and a log 
 after a restart counts nothing a second time, for the new process has another id.
 """
 
-from projections.board import Board
+from projections.board.board import Board
 from service.answers import Contended
 from service.metrics import Metrics
 from service.spans import Recorder, Span

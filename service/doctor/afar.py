@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from projections.board import Board
+from projections.board.board import Board
+from projections.board.lanes import SharingRule
 from projections.database import Database
-from projections.lanes import SharingRule
 from projections.read_models import SCHEMA, restore
 from service.doctor.evidence import (
     BadEvent,

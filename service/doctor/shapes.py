@@ -2,7 +2,7 @@
 
 import heapq
 
-from projections.board import Board
+from projections.board.board import Board
 from service.doctor.evidence import ExpiredLease, Waiting
 from streams.plan.state import Plan, Task
 

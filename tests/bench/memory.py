@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 
 from msgspec import Raw
 
-from projections.board import Board
-from projections.lanes import SharingRule
+from projections.board.board import Board
+from projections.board.lanes import SharingRule
 from streams.log import Fact
 from streams.plan.events import Cancelled, Event, Finished, Submitted, TaskSpec
 from tests.bench.report import Result

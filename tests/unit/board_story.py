@@ -7,8 +7,8 @@ back), and `Yard.start_claims` does the first half only, so that claims of sever
 from collections.abc import Iterable
 from typing import Any
 
-from projections.board import Board
-from projections.lanes import Pick, SharingRule
+from projections.board.board import Board
+from projections.board.lanes import Pick, SharingRule
 from streams.log import BadFact, Fact, Origin
 from streams.plan import commands
 from streams.plan.decide import Accept, Decision, decide

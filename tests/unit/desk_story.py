@@ -7,8 +7,8 @@ projector would.
 from collections import Counter
 from typing import Any
 
-from projections.board import Board
-from projections.lanes import SharingRule
+from projections.board.board import Board
+from projections.board.lanes import SharingRule
 from service.metrics import Metrics
 from streams.decider import Accepted, Outcome, transact
 from streams.log import Fact, Log, Origin

@@ -5,9 +5,9 @@ import weakref
 
 import pytest
 
-from projections import board as board_module
-from projections.board import Board
-from projections.lanes import SharingRule
+from projections.board import board
+from projections.board.board import Board
+from projections.board.lanes import SharingRule
 from streams.plan import commands
 from streams.plan.decide import Accept
 from streams.plan.events import Finished, Retried, Submitted

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from projections.lanes import Peers
+from projections.board.lanes import Peers
 from streams.log import BadFact
 from streams.plan.events import Submitted
 from tests.unit.board_story import Yard, names

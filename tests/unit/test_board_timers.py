@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from projections.timers import Timers
+from projections.board.timers import Timers
 from streams.plan import commands
 from tests.unit.board_story import START_AT, Yard, names
 from tests.unit.plan_story import task

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from projections.lanes import SharingRule
+from projections.board.lanes import SharingRule
 from streams.plan import commands
 from tests.unit.board_story import Yard, names
 from tests.unit.plan_story import task

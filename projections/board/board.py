@@ -12,8 +12,8 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from math import inf
 
-from projections.lanes import Lanes, Peers, Pick, Seat, SharingRule
-from projections.timers import Timers
+from projections.board.lanes import Lanes, Peers, Pick, Seat, SharingRule
+from projections.board.timers import Timers
 from streams.log import BadFact, Fact
 from streams.plan.decide import can_reclaim
 from streams.plan.events import Claimed, Lane, Paused, Resumed, Retried, Submitted
