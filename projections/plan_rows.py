@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from projections import bulk, executions, plans, tasks
-from projections.database import DatabaseUnavailable
+from projections.read_models import bulk, executions, plans, tasks
+from projections.read_models.database import DatabaseUnavailable
 from projections.verify import Difference, differences_between
 from streams.plan.state import ORDINALS_PER_PLAN, Plan
 

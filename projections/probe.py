@@ -13,7 +13,7 @@ from typing import Self
 
 import aiosqlite
 
-from projections.database import Database, DatabaseUnavailable, connect, sqlite_errors
+from projections.read_models.database import Database, DatabaseUnavailable, connect, sqlite_errors
 
 ANSWER_S = 1.0
 BUSY_TIMEOUT_S = 0.2

@@ -15,8 +15,8 @@ import structlog
 import tenacity
 
 from projections.board.board import Board
-from projections.database import Database, DatabaseUnavailable
-from projections.read_models import Pending
+from projections.read_models.database import Database, DatabaseUnavailable
+from projections.read_models.restore import Pending
 from streams.log import BadFact, Fact, Log, LogUnavailable
 from streams.plan.events import Submitted
 from streams.plan.evolve import begin, evolve, mark_unreadable

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from projections.database import DatabaseUnavailable
+from projections.read_models.database import DatabaseUnavailable
 
 TABLES = {
     "plans": ("first_sequence",),

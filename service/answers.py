@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 from msgspec import Raw
 
-from projections.views import TaskView
+from projections.read_models.views import TaskView
 from streams.plan.decide import Refusal
 from streams.plan.events import TaskType
 

@@ -15,15 +15,15 @@ from typing import Literal
 import msgspec
 import structlog
 
-from projections.audit_tail import AuditTail
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
-from projections.database import DatabaseUnavailable
 from projections.feed import Feed
 from projections.plan_rows import PlanFile
 from projections.probe import DatabaseProbe
 from projections.projector import Projector
-from projections.read_models import read_models_of, restore
+from projections.read_models.audit_tail import AuditTail
+from projections.read_models.database import DatabaseUnavailable
+from projections.read_models.restore import read_models_of, restore
 from service import health
 from service.audit import Audit
 from service.clock import LogClock

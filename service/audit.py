@@ -20,8 +20,8 @@ import msgspec
 import structlog
 from msgspec import Raw
 
-from projections.audit import AuditClass, Entry
-from projections.views import moment
+from projections.read_models.audit import AuditClass, Entry
+from projections.read_models.views import moment
 from service.config import ObservabilitySettings
 from service.logs import Lines
 from service.metrics import Metrics

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from projections.board.board import Board
 from projections.board.lanes import Pick
-from projections.views import moment
+from projections.read_models.views import moment
 from service.answers import Claim, ClaimRequest
 from service.metrics import Metrics
 from streams import decider

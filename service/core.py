@@ -14,10 +14,10 @@ import structlog
 from msgspec.structs import replace
 
 from projections.board.board import Board
-from projections.database import Database
 from projections.feed import Feed
 from projections.projector import MAX_PENDING_ROWS, Projector
-from projections.views import PlanView, TaskView, moment_or_none, plan_view, task_view
+from projections.read_models.database import Database
+from projections.read_models.views import PlanView, TaskView, moment_or_none, plan_view, task_view
 from service.answers import (
     Behind,
     Check,

@@ -6,7 +6,7 @@ sick instance sicker.
 
 from collections.abc import Callable, Iterable
 
-from projections.views import moment_or_none
+from projections.read_models.views import moment_or_none
 from service.answers import (
     Check,
     DaemonStatus,

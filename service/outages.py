@@ -1,6 +1,6 @@
 """Times in which something that is needed was away, told to the audit trail with their window."""
 
-from projections.views import moment
+from projections.read_models.views import moment
 from service.audit import Audit
 
 

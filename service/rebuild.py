@@ -14,9 +14,9 @@ import msgspec
 
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
-from projections.database import Database, DatabaseUnavailable, discard
 from projections.projector import Projector
-from projections.read_models import open_read_models
+from projections.read_models.database import Database, DatabaseUnavailable, discard
+from projections.read_models.restore import open_read_models
 from projections.verify import Comparison, compare
 from service.clock import LogClock
 from service.config import Settings

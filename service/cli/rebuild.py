@@ -2,7 +2,7 @@
 
 import uvloop
 
-from projections.database import DatabaseUnavailable
+from projections.read_models.database import DatabaseUnavailable
 from projections.verify import Comparison
 from service.cli.client import FAILED, OK, UNREACHABLE, complain
 from service.config import Settings

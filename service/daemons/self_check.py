@@ -12,8 +12,8 @@ import time
 
 import structlog
 
-from projections.database import DatabaseUnavailable
 from projections.plan_rows import PlanFile, Rows, Seen, compare_rows, rows_of
+from projections.read_models.database import DatabaseUnavailable
 from projections.verify import Difference
 from service.core import Core
 from service.daemons.schedulers import Daemon

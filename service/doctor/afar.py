@@ -14,8 +14,8 @@ import msgspec
 
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
-from projections.database import Database
-from projections.read_models import SCHEMA, restore
+from projections.read_models.database import Database
+from projections.read_models.restore import SCHEMA, restore
 from service.doctor.evidence import (
     BadEvent,
     Claiming,

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from projections.views import moment
+from projections.read_models.views import moment
 from service.catalogue import CATALOGUE
 from service.doctor import event_streams, reach
 from service.doctor.afar import Afar, Places

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from projections.views import moment
+from projections.read_models.views import moment
 from service.doctor import claiming, event_streams, leases, load, machine_room, stale_writers
 from service.doctor.evidence import Evidence
 from service.doctor.report import Examined, Part, Report, reported

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from projections.database import DatabaseUnavailable
+from projections.read_models.database import DatabaseUnavailable
 from service.core import Core
 from service.daemons.schedulers import Schedulers
 from service.doctor.diagnosis import diagnose

@@ -6,10 +6,10 @@ from contextlib import suppress
 import msgspec
 from msgspec import Raw
 
-from projections import audit, executions
-from projections.audit import AuditView, Entry
-from projections.database import Database
-from projections.executions import ClaimView
+from projections.read_models import audit, executions
+from projections.read_models.audit import AuditView, Entry
+from projections.read_models.database import Database
+from projections.read_models.executions import ClaimView
 from service.doctor.evidence import StaleWrite
 from streams.jetstream.read_only import Inspection
 from streams.log import Fact

@@ -2,7 +2,7 @@
 
 from msgspec.structs import asdict
 
-from projections.views import PlanView, TaskView
+from projections.read_models.views import PlanView, TaskView
 from service.answers import Submission
 from service.http.plan_ids import new_plan_id, plan_id_of_key
 from service.http.problems import Refusal

@@ -15,7 +15,7 @@ from litestar.types import Receive
 from msgspec import Raw, UnsetType
 from msgspec.structs import asdict
 
-from projections.views import TaskView
+from projections.read_models.views import TaskView
 from service.answers import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.executor.failures import closed
 from service.http.intake import ClientGone

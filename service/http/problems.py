@@ -12,8 +12,8 @@ import structlog
 from litestar.exceptions import HTTPException
 from msgspec import UNSET, UnsetType
 
-from projections.database import DatabaseUnavailable
-from projections.pages import BadCursor
+from projections.read_models.database import DatabaseUnavailable
+from projections.read_models.pagination import BadCursor
 from service.answers import Behind, Contended, Refused
 from streams.log import LogFull, LogReset, LogUnavailable, TooLarge
 from streams.plan.decide import Current, GuardReject, Invalid, NotAllowed, NotFound, PlanExists

@@ -6,10 +6,10 @@ A read first waits until it sees what was written before it (`Core.visible`).
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from projections import audit, executions, plans, tasks
-from projections.audit import AuditView
-from projections.pages import Page
-from projections.views import ExecutionView, PlanView, TaskView
+from projections.read_models import audit, executions, plans, tasks
+from projections.read_models.audit import AuditView
+from projections.read_models.pagination import Page
+from projections.read_models.views import ExecutionView, PlanView, TaskView
 from service.http.problems import Refusal
 from service.http.reply import Reply, show, show_with
 from service.http.routes import READ_TROUBLE, Call, route

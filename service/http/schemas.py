@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from projections.pages import MAX_LIMIT
+from projections.read_models.pagination import MAX_LIMIT
 from service.config import MAX_LEASE_S
 from streams.plan.events import EMPTY_OBJECT, NOTHING, FailureRule, JoinRule, TaskType
 from streams.plan.lifecycle import ExecutionStatus, PlanStatus, TaskStatus

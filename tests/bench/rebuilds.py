@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from projections.read_models import open_read_models
+from projections.read_models.restore import open_read_models
 from service.rebuild import refold
 from streams.jetstream.log import JetStreamLog
 from tests.bench import bed

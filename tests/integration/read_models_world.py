@@ -5,8 +5,8 @@ from pathlib import Path
 
 from msgspec import Raw
 
-from projections.database import Database
-from projections.read_models import Pending, open_read_models, restore
+from projections.read_models.database import Database
+from projections.read_models.restore import Pending, open_read_models, restore
 from streams.log import Fact, Origin
 from streams.plan import commands
 from streams.plan.decide import Accept, decide

@@ -13,7 +13,7 @@ import httpx
 import nats
 import pytest
 
-from projections.audit_tail import AuditTail
+from projections.read_models.audit_tail import AuditTail
 from service.app import Instance
 from service.config import ObservabilitySettings
 from tests.conftest import PrivateServer

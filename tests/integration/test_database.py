@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from projections import plans, tasks
-from projections.database import (
+from projections.read_models import plans, tasks
+from projections.read_models.database import (
     Database,
     DatabaseUnavailable,
     MustRebuild,
     Schema,
     discard,
 )
-from projections.read_models import SCHEMA, Pending, open_read_models, restore
+from projections.read_models.restore import SCHEMA, Pending, open_read_models, restore
 from projections.verify import compare
 from streams.plan.events import Claimed, Heartbeat, Submitted, TaskSpec
 from streams.plan.evolve import begin, evolve

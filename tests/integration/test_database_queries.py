@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from msgspec.json import encode
 
-from projections import audit, executions, plans, tasks
-from projections.database import Database
-from projections.pages import Page
-from projections.read_models import Pending
-from projections.views import execution_view, plan_view, task_view
+from projections.read_models import audit, executions, plans, tasks
+from projections.read_models.database import Database
+from projections.read_models.pagination import Page
+from projections.read_models.restore import Pending
+from projections.read_models.views import execution_view, plan_view, task_view
 from streams.plan.events import Claimed, Completed, Failed, Submitted, TaskSpec
 from streams.plan.evolve import begin, evolve
 from streams.plan.state import Plan

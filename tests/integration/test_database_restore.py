@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from projections.read_models import Pending, open_read_models, restore, restore_plan
+from projections.read_models.restore import Pending, open_read_models, restore, restore_plan
 from projections.verify import compare
 from streams.plan.state import Plan, Task
 from tests.integration.read_models_world import CrashingProjector, History, folded_into

@@ -15,7 +15,7 @@ from typing import Any, cast
 import msgspec
 from msgspec import Raw
 
-from projections.views import moment, moment_or_none, task_view
+from projections.read_models.views import moment, moment_or_none, task_view
 from service.answers import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.config import load_settings
 from service.door import Door

@@ -7,7 +7,7 @@ from typing import Any, cast
 from litestar import Litestar
 from msgspec import Raw
 
-from projections.views import PlanView, TaskView, moment
+from projections.read_models.views import PlanView, TaskView, moment
 from service.answers import Check, Claim, ClaimRequest, OwnerAnswer
 from service.config import Settings
 from service.core import Core

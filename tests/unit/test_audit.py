@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from projections.audit import Entry
+from projections.read_models.audit import Entry
 from service import audit as room
 from service.audit import CLASSES, MAX_WAITING, MAX_WAITING_SUCCESS, Audit
 from service.catalogue import AUDIT_EVENTS, OTHER

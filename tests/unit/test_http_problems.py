@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from litestar.testing import AsyncTestClient
 
-from projections.database import DatabaseUnavailable
-from projections.pages import BadCursor
+from projections.read_models.database import DatabaseUnavailable
+from projections.read_models.pagination import BadCursor
 from service.answers import Behind, Contended
 from service.http.problems import PROBLEM_TYPE, PROBLEMS
 from streams.log import LogFull, LogUnavailable, TooLarge

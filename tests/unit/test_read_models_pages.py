@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections import bulk
-from projections.pages import BadCursor, cursor_after, key_of, page_of
+from projections.read_models import bulk
+from projections.read_models.pagination import BadCursor, cursor_after, key_of, page_of
 
 
 @given(key=st.integers(0, 2**63 - 1))

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Raw
 
-from projections import bulk
-from projections.database import Checkpoint, Database
-from projections.pages import Page, Selection, checked_limit, key_of, page_of
-from projections.views import moment
+from projections.read_models import bulk
+from projections.read_models.database import Checkpoint, Database
+from projections.read_models.pagination import Page, Selection, checked_limit, key_of, page_of
+from projections.read_models.views import moment
 from streams.plan.events import NOTHING
 
 STREAM = "AUDIT"

@@ -5,10 +5,17 @@ from typing import Any
 
 import msgspec
 
-from projections import bulk
-from projections.database import Database
-from projections.pages import MAX_LIMIT, Page, Selection, checked_limit, key_of, page_of
-from projections.views import ExecutionView, execution_view
+from projections.read_models import bulk
+from projections.read_models.database import Database
+from projections.read_models.pagination import (
+    MAX_LIMIT,
+    Page,
+    Selection,
+    checked_limit,
+    key_of,
+    page_of,
+)
+from projections.read_models.views import ExecutionView, execution_view
 from streams.plan.events import TokenUsage
 from streams.plan.lifecycle import ExecutionStatus
 from streams.plan.state import ORDINALS_PER_PLAN, Execution

@@ -12,9 +12,9 @@ from pathlib import Path
 import structlog
 from msgspec.structs import replace
 
-from projections import audit, executions, plans, tasks
-from projections.bulk import Call, Changes
-from projections.database import Checkpoint, Database, MustRebuild, Schema, discard
+from projections.read_models import audit, executions, plans, tasks
+from projections.read_models.bulk import Call, Changes
+from projections.read_models.database import Checkpoint, Database, MustRebuild, Schema, discard
 from streams.log import LogState
 from streams.plan.state import Plan, connect, recount
 

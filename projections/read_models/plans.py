@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from projections import bulk
-from projections.database import Database
-from projections.pages import Page, Selection, checked_limit, key_of, page_of
-from projections.views import PlanView, moment, moment_or_none
+from projections.read_models import bulk
+from projections.read_models.database import Database
+from projections.read_models.pagination import Page, Selection, checked_limit, key_of, page_of
+from projections.read_models.views import PlanView, moment, moment_or_none
 from streams.plan.events import Submitted
 from streams.plan.lifecycle import TASK_STATUSES, PlanStatus, TaskStatus
 from streams.plan.state import Plan

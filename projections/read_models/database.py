@@ -16,7 +16,7 @@ from urllib.parse import quote
 import aiosqlite
 import msgspec
 
-from projections.bulk import Bulk, Call
+from projections.read_models.bulk import Bulk, Call
 
 APPLICATION_ID = 0x486F6C64  # "Hold", in the file's header: whose file this is
 OLDEST_SQLITE = (3, 33)  # the first with UPDATE … FROM

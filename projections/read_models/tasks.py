@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from projections import bulk, executions
-from projections.database import Database
-from projections.pages import Page, Selection, checked_limit, key_of, page_of
-from projections.views import TaskView, task_view
+from projections.read_models import bulk, executions
+from projections.read_models.database import Database
+from projections.read_models.pagination import Page, Selection, checked_limit, key_of, page_of
+from projections.read_models.views import TaskView, task_view
 from streams.plan.events import NOTHING, TaskSpec
 from streams.plan.lifecycle import TaskStatus
 from streams.plan.state import ORDINALS_PER_PLAN, Result, Task

@@ -13,9 +13,9 @@ from typing import Protocol, TypeVar
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
 
-from projections import audit
-from projections.bulk import Row
-from projections.database import Database, DatabaseUnavailable
+from projections.read_models import audit
+from projections.read_models.bulk import Row
+from projections.read_models.database import Database, DatabaseUnavailable
 from streams.jetstream.audit_stream import TrailEntry, TrailExtent, TrailMessage
 from streams.log import LogReset, LogUnavailable, TopologyMismatch
 
