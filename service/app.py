@@ -18,8 +18,8 @@ import structlog
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
 from projections.feed import Feed
-from projections.plan_rows import PlanFile
-from projections.probe import DatabaseProbe
+from projections.integrity.plan_rows import PlanFile
+from projections.integrity.write_probe import DatabaseProbe
 from projections.projector import Projector
 from projections.read_models.audit_tail import AuditTail
 from projections.read_models.database import DatabaseUnavailable

@@ -14,10 +14,10 @@ import msgspec
 
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
+from projections.integrity.verify import Comparison, compare
 from projections.projector import Projector
 from projections.read_models.database import Database, DatabaseUnavailable, discard
 from projections.read_models.restore import open_read_models
-from projections.verify import Comparison, compare
 from service.clock import LogClock
 from service.config import Settings
 from service.data_folder import DataFolder, DataFolderBusy, read_holder

@@ -24,7 +24,7 @@ from projections.feed.client import Client, Gone, Opening, PlanWord, Sink
 from projections.feed.entry import PING, Entry, Interest, entry_of
 from projections.feed.forwarder import Forwarder
 from projections.feed.meter import Meter
-from projections.feed.pages import Pages
+from projections.feed.replay import Pages
 from projections.feed.ring import Ring
 from streams.log import BadFact, Fact, Log, LogReset, LogState
 from streams.plan.events import Finished, Submitted

@@ -13,7 +13,7 @@ from projections.feed.cuts import Cut
 from projections.feed.entry import Entry
 from projections.feed.meter import Meter
 from projections.feed.pace import Pace
-from projections.feed.pages import Pages
+from projections.feed.replay import Pages
 from projections.feed.ring import Ring
 from streams.log import LogReset, LogUnavailable
 

@@ -2,8 +2,8 @@
 
 import uvloop
 
+from projections.integrity.verify import Comparison
 from projections.read_models.database import DatabaseUnavailable
-from projections.verify import Comparison
 from service.cli.client import FAILED, OK, UNREACHABLE, complain
 from service.config import Settings
 from service.nats_process import EmbeddedServerError

@@ -1,6 +1,6 @@
 """Asks SQLite whether it answers and takes writes, so that trouble shows before a fact needs it."""
 
-from projections.probe import DatabaseProbe
+from projections.integrity.write_probe import DatabaseProbe
 from projections.read_models.database import DatabaseUnavailable
 from service.core import Core
 from service.daemons.schedulers import Daemon

@@ -12,9 +12,9 @@ import time
 
 import structlog
 
-from projections.plan_rows import PlanFile, Rows, Seen, compare_rows, rows_of
+from projections.integrity.plan_rows import PlanFile, Rows, Seen, compare_rows, rows_of
+from projections.integrity.verify import Difference
 from projections.read_models.database import DatabaseUnavailable
-from projections.verify import Difference
 from service.core import Core
 from service.daemons.schedulers import Daemon
 from service.door import Door

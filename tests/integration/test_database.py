@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from projections.integrity.verify import compare
 from projections.read_models import plans, tasks
 from projections.read_models.database import (
     Database,
@@ -18,7 +19,6 @@ from projections.read_models.database import (
     discard,
 )
 from projections.read_models.restore import SCHEMA, Pending, open_read_models, restore
-from projections.verify import compare
 from streams.plan.events import Claimed, Heartbeat, Submitted, TaskSpec
 from streams.plan.evolve import begin, evolve
 from streams.plan.state import Plan

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from projections.integrity.verify import compare
 from projections.read_models.restore import Pending, open_read_models, restore, restore_plan
-from projections.verify import compare
 from streams.plan.state import Plan, Task
 from tests.integration.read_models_world import CrashingProjector, History, folded_into
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from projections.plan_rows import PlanFile
+from projections.integrity.plan_rows import PlanFile
 from service.app import Instance
 from service.daemons.self_check import SelfCheck
 from service.rebuild import READ_MODELS

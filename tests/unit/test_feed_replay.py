@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from projections.feed import forwarder, pages
+from projections.feed import forwarder
+from projections.feed import replay as pages
 from projections.feed.entry import Interest
 from projections.feed.pace import STEPS, Pace
-from projections.feed.pages import MAX_READS, Pages
+from projections.feed.replay import MAX_READS, Pages
 from streams.log import LogReset
 from streams.plan.events import Paused, Progress
 from tests.unit.feed_world import CLAIMED, HEARTBEAT, SUBMITTED, Watcher, World, running, until

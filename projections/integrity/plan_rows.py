@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+from projections.integrity.verify import Difference, differences_between
 from projections.read_models import bulk, executions, plans, tasks
 from projections.read_models.database import DatabaseUnavailable
-from projections.verify import Difference, differences_between
 from streams.plan.state import ORDINALS_PER_PLAN, Plan
 
 PATIENCE_S = 0.2
