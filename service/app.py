@@ -36,18 +36,18 @@ from service.daemons.log_probe import log_probe
 from service.daemons.plan_closer import plan_closer
 from service.daemons.schedulers import Daemon, Schedulers
 from service.daemons.self_check import self_check
-from service.data_folder import DataFolder
 from service.doctor.live import Doctor
 from service.door import Door
-from service.embedded import EmbeddedServer
 from service.executor import Executor
 from service.http.server import HttpServer
-from service.loops import Lag, Watch
 from service.metrics import Metrics
 from service.observer import LogObserver
 from service.rebuild import READ_MODELS
+from service.runtime.data_folder import DataFolder
+from service.runtime.loops import Lag, Watch
+from service.runtime.nats_server.embedded import EmbeddedServer
+from service.runtime.supervision import guard
 from service.spans import Recorder
-from service.vital import guard
 from streams.jetstream.connection import without_password
 from streams.jetstream.log import JetStreamLog
 from streams.log import LogUnavailable

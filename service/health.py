@@ -20,7 +20,7 @@ from service.answers import (
 from service.core import Core
 from service.daemons.schedulers import Schedulers
 from service.executor import Executor
-from service.loops import Lag
+from service.runtime.loops import Lag
 from streams.jetstream.log import JetStreamLog
 
 MAX_LAG_S = 5.0

@@ -20,9 +20,9 @@ from projections.read_models.database import Database, DatabaseUnavailable, disc
 from projections.read_models.restore import open_read_models
 from service.clock import LogClock
 from service.config import Settings
-from service.data_folder import DataFolder, DataFolderBusy, read_holder
-from service.embedded import EmbeddedServer
-from service.garbage import uncollected
+from service.runtime.data_folder import DataFolder, DataFolderBusy, read_holder
+from service.runtime.garbage import uncollected
+from service.runtime.nats_server.embedded import EmbeddedServer
 from streams.jetstream.log import JetStreamLog
 from streams.log import BadFact, Fact, Log, LogUnavailable
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from service.nats_process import ServerProcess, launch
+from service.runtime.nats_server.process import ServerProcess, launch
 
 # A busy machine is no bug: tests that must be quick measure it themselves.
 hypothesis.settings.register_profile("holdfast", deadline=None, print_blob=True)

@@ -12,11 +12,11 @@ import uvloop
 
 from service.cli.client import Instance
 from service.config import Settings
-from service.data_folder import last_trace
 from service.doctor.checkup import LONGEST_S, CheckUp, Target
 from service.doctor.report import Report
 from service.doctor.text import lines
 from service.rebuild import READ_MODELS
+from service.runtime.data_folder import last_trace
 
 _encode = msgspec.json.Encoder().encode
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from service import logs
 from service.cli.client import INTERRUPTED, OK, UNREACHABLE, USAGE, Instance, complain
 from service.config import ConfigError, Settings, load_settings
-from service.data_folder import DataFolderError
+from service.runtime.data_folder import DataFolderError
 
 ROLES = ("api", "executor", "daemons")
 
@@ -145,7 +145,7 @@ def _serve(given: argparse.Namespace) -> int:
     settings = _settings(given)
     # Imported here: `submit` and `check-config` need none of it and should answer at once.
     from service.http.server import PortBusy  # noqa: PLC0415
-    from service.nats_process import EmbeddedServerError  # noqa: PLC0415
+    from service.runtime.nats_server.process import EmbeddedServerError  # noqa: PLC0415
     from service.serve import serve  # noqa: PLC0415
     from streams.log import LogReset, LogUnavailable, TopologyMismatch  # noqa: PLC0415
 
@@ -273,7 +273,7 @@ def _add_doctor(commands: Commands) -> None:
 
 def _doctor(given: argparse.Namespace) -> int:
     from service.cli.doctor import doctor  # noqa: PLC0415 - see _serve
-    from service.data_folder import last_trace  # noqa: PLC0415
+    from service.runtime.data_folder import last_trace  # noqa: PLC0415
 
     settings = _settings(given)
     trace = last_trace(settings.data_dir)

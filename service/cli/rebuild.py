@@ -6,8 +6,8 @@ from projections.integrity.verify import Comparison
 from projections.read_models.database import DatabaseUnavailable
 from service.cli.client import FAILED, OK, UNREACHABLE, complain
 from service.config import Settings
-from service.nats_process import EmbeddedServerError
 from service.rebuild import Rebuilt, replace_read_models, verify_read_models
+from service.runtime.nats_server.process import EmbeddedServerError
 from streams.log import LogReset, LogUnavailable, TopologyMismatch
 
 

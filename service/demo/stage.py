@@ -20,10 +20,10 @@ from typing import IO, Any, Self
 import httpx
 import msgspec
 
-from service.data_folder import read_holder
 from service.demo.worker import TOKEN, Told
 from service.doctor.processes import process_state
-from service.tether import tethered
+from service.runtime.child_process import tethered
+from service.runtime.data_folder import read_holder
 
 READY_S = 60.0
 END_S = 20.0

@@ -34,7 +34,7 @@ from service.doctor.refusals import refusals_in
 from service.doctor.report import Part, Report
 from service.doctor.shapes import expired_leases, waiting_kinds
 from service.executor import Executor
-from service.loops import Lag
+from service.runtime.loops import Lag
 
 FRESH_S = 1.0
 DATABASE_S = 2.0

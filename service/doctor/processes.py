@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from service.data_folder import Trace, last_trace
+from service.runtime.data_folder import Trace, last_trace
 
 ProcessState = Literal["running", "stopped", "gone", "unknown"]
 

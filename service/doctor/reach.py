@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from service.data_folder import Holder
 from service.doctor.processes import Holding
 from service.doctor.report import Examined, Finding, answered
+from service.runtime.data_folder import Holder
 
 Trouble = Literal["refused", "silent", "forbidden", "error"]
 

@@ -18,8 +18,8 @@ from service.executor.pool import WorkerPool
 from service.executor.processes import ProcessWorkers
 from service.executor.reports import Reporter
 from service.executor.tick import Dispatcher
-from service.loops import Lag, LoopThread
 from service.metrics import Metrics
+from service.runtime.loops import Lag, LoopThread
 from service.spans import Recorder
 
 LAST_WORDS_S = 2.0  # after a drain's time-out and the handlers' grace: to write the releases

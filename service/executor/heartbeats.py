@@ -20,8 +20,8 @@ from service.audit import Audit
 from service.door import Door, DoorClosed
 from service.executor.leases import Lease
 from service.executor.reports import Reporter
-from service.loops import LoopThread
 from service.metrics import Metrics
+from service.runtime.loops import LoopThread
 from streams.log import LogFull, LogUnavailable, TooLarge
 from streams.plan.commands import Heartbeat, OwnerCommand, Progress
 from streams.plan.decide import GuardReject

@@ -12,7 +12,7 @@ from threading import Lock, Thread
 from service.executor.execution import Ending, Failure, execute
 from service.executor.handlers.contract import Cancellation, Handler
 from service.executor.processes import Ended, Job, Shown, Stop, Wire
-from service.tether import PR_SET_PDEATHSIG
+from service.runtime.child_process import PR_SET_PDEATHSIG
 
 
 class _Listener:

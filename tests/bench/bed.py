@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.app import ALL_ROLES, Instance, Role, running
 from service.config import Settings, load_settings
-from service.nats_process import ServerProcess, launch
+from service.runtime.nats_server.process import ServerProcess, launch
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any, Self
 import httpx
 import psutil
 
-from service.tether import tethered
+from service.runtime.child_process import tethered
 from tests.faults.service_process import until
 from tests.programs import program
 

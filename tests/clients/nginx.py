@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Self
 
-from service.tether import tethered
+from service.runtime.child_process import tethered
 from tests.faults.service_process import until
 from tests.programs import program
 

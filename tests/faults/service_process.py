@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from service.data_folder import read_holder
-from service.tether import tethered
+from service.runtime.child_process import tethered
+from service.runtime.data_folder import read_holder
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]

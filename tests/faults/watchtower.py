@@ -17,7 +17,7 @@ import httpx
 import yaml
 
 from service import ops
-from service.tether import tethered
+from service.runtime.child_process import tethered
 from tests.faults.service_process import until
 from tests.programs import program
 

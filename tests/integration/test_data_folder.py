@@ -11,12 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from service.data_folder import DataFolder, DataFolderBusy, DataFolderError, Holder, read_holder
+from service.runtime.data_folder import (
+    DataFolder,
+    DataFolderBusy,
+    DataFolderError,
+    Holder,
+    read_holder,
+)
 
 HOLD = """
     import sys
     from pathlib import Path
-    from service.data_folder import DataFolder
+    from service.runtime.data_folder import DataFolder
     folder = DataFolder.acquire(Path(sys.argv[1]), "other:1:ab")
     folder.announce(nats_url="nats://127.0.0.1:1", http_url="http://127.0.0.1:2")
     print("held", flush=True)

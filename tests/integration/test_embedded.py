@@ -15,9 +15,14 @@ import nats
 import psutil
 import pytest
 
-from service import nats_process
-from service.embedded import EmbeddedServer
-from service.nats_process import EmbeddedServerError, find_server, jetstream_answers, launch
+from service.runtime.nats_server import process as nats_process
+from service.runtime.nats_server.embedded import EmbeddedServer
+from service.runtime.nats_server.process import (
+    EmbeddedServerError,
+    find_server,
+    jetstream_answers,
+    launch,
+)
 from tests.waiting import until
 
 TOP_LEVEL = Path(__file__).parents[2]
@@ -26,7 +31,7 @@ PATIENCE_S = 20.0
 PARENT = """
     import asyncio, sys, threading
     from pathlib import Path
-    from service.embedded import EmbeddedServer
+    from service.runtime.nats_server.embedded import EmbeddedServer
 
     async def main():
         server = EmbeddedServer(Path(sys.argv[1]), 0)

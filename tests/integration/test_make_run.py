@@ -12,7 +12,7 @@ from typing import Self
 import httpx
 import pytest
 
-from service.data_folder import read_holder
+from service.runtime.data_folder import read_holder
 from tests.faults.service_process import ROOT, environment, until
 
 SAMPLE_S = 30.0

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import nats
 import pytest
 
-from service.nats_process import jetstream_answers
+from service.runtime.nats_server.process import jetstream_answers
 from tests.conftest import PrivateServer
 
 

@@ -15,7 +15,7 @@ from typing import TypeVarTuple
 
 import structlog
 
-from service.nats_process import (
+from service.runtime.nats_server.process import (
     HOST,
     READY_S,
     STOP_S,

