@@ -27,7 +27,6 @@ from projections.read_models.restore import read_models_of, restore
 from service import health
 from service.audit import Audit
 from service.clock import LogClock
-from service.config import Settings
 from service.core import Core
 from service.daemons.backlog_sampler import backlog_sampler
 from service.daemons.database_probe import database_probe
@@ -47,6 +46,7 @@ from service.runtime.data_folder import DataFolder
 from service.runtime.loops import Lag, Watch
 from service.runtime.nats_server.embedded import EmbeddedServer
 from service.runtime.supervision import guard
+from service.settings.config import Settings
 from service.spans import Recorder
 from streams.jetstream.connection import without_password
 from streams.jetstream.log import JetStreamLog

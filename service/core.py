@@ -33,10 +33,10 @@ from service.audit import Audit
 from service.chronicle import Chronicle
 from service.claims import ClaimDesk
 from service.clock import LogClock
-from service.config import Settings
 from service.doctor.report import Report
 from service.metrics import Metrics
 from service.outages import Outage
+from service.settings.config import Settings
 from service.spans import Recorder, Span, child_of
 from service.tally import Tally
 from streams import decider

@@ -19,10 +19,10 @@ from projections.projector import Projector
 from projections.read_models.database import Database, DatabaseUnavailable, discard
 from projections.read_models.restore import open_read_models
 from service.clock import LogClock
-from service.config import Settings
 from service.runtime.data_folder import DataFolder, DataFolderBusy, read_holder
 from service.runtime.garbage import uncollected
 from service.runtime.nats_server.embedded import EmbeddedServer
+from service.settings.config import Settings
 from streams.jetstream.log import JetStreamLog
 from streams.log import BadFact, Fact, Log, LogUnavailable
 

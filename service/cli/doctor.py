@@ -11,12 +11,12 @@ import msgspec
 import uvloop
 
 from service.cli.client import Instance
-from service.config import Settings
 from service.doctor.checkup import LONGEST_S, CheckUp, Target
 from service.doctor.report import Report
 from service.doctor.text import lines
 from service.rebuild import READ_MODELS
 from service.runtime.data_folder import last_trace
+from service.settings.config import Settings
 
 _encode = msgspec.json.Encoder().encode
 

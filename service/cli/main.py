@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from service import logs
 from service.cli.client import INTERRUPTED, OK, UNREACHABLE, USAGE, Instance, complain
-from service.config import ConfigError, Settings, load_settings
 from service.runtime.data_folder import DataFolderError
+from service.settings.config import ConfigError, Settings, load_settings
 
 ROLES = ("api", "executor", "daemons")
 

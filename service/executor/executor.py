@@ -8,7 +8,6 @@ import msgspec
 import structlog
 
 from service.audit import Audit
-from service.config import Settings
 from service.door import Door
 from service.executor.attempt import GRACE_S
 from service.executor.gate import Gate
@@ -20,6 +19,7 @@ from service.executor.reports import Reporter
 from service.executor.tick import Dispatcher
 from service.metrics import Metrics
 from service.runtime.loops import Lag, LoopThread
+from service.settings.config import Settings
 from service.spans import Recorder
 
 LAST_WORDS_S = 2.0  # after a drain's time-out and the handlers' grace: to write the releases
@@ -42,7 +42,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 class Executor:
     """Runs the tasks whose kinds it has handlers for. Lives on any loop; its work does not.
 
-    Raises `service.config.ConfigError` when a handler module cannot be used.
+    Raises `service.settings.config.ConfigError` when a handler module cannot be used.
     """
 
     def __init__(

@@ -9,12 +9,12 @@ import msgspec
 import structlog
 
 from service.answers import Claim, ClaimRequest
-from service.config import ClaimSettings
 from service.door import Door, DoorClosed
 from service.executor.attempt import Attempt, Workshop, release
 from service.executor.handlers.contract import Handler
 from service.executor.leases import Lease
 from service.executor.pool import WorkerPool
+from service.settings.config import ClaimSettings
 from service.tally import DISPATCH_REJECTED
 from streams.log import LogFull, LogUnavailable
 from streams.traceparent import trace_id_of

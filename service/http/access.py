@@ -14,8 +14,8 @@ import msgspec
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
-from service.config import ConfigError
 from service.http.problems import Refusal
+from service.settings.config import ConfigError
 
 KEY = "auth.tokens_file"
 SHORTEST_TOKEN = 16

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from projections.read_models.pagination import MAX_LIMIT
-from service.config import MAX_LEASE_S
+from service.settings.config import MAX_LEASE_S
 from streams.plan.events import EMPTY_OBJECT, NOTHING, FailureRule, JoinRule, TaskType
 from streams.plan.lifecycle import ExecutionStatus, PlanStatus, TaskStatus
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from service.config import HttpSettings, variable_name
 from service.core import Core
 from service.http.app import create_app
+from service.settings.config import HttpSettings, variable_name
 
 BACKLOG = 1024
 GOODBYE_S = 5

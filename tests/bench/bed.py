@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from service.app import ALL_ROLES, Instance, Role, running
-from service.config import Settings, load_settings
 from service.runtime.nats_server.process import ServerProcess, launch
+from service.settings.config import Settings, load_settings
 
 
 @contextmanager

@@ -12,8 +12,14 @@ import msgspec
 from httpx_sse import ServerSentEvent, aconnect_sse
 
 from service.app import Instance, running
-from service.config import ExecutorSettings, HttpSettings, NatsSettings, Settings, SseSettings
 from service.core import Core
+from service.settings.config import (
+    ExecutorSettings,
+    HttpSettings,
+    NatsSettings,
+    Settings,
+    SseSettings,
+)
 from streams.log import Appended, Draft
 from streams.plan.events import Event
 

@@ -15,7 +15,7 @@ import pytest
 
 from projections.read_models.audit_tail import AuditTail
 from service.app import Instance
-from service.config import ObservabilitySettings
+from service.settings.config import ObservabilitySettings
 from tests.conftest import PrivateServer
 from tests.integration.http_world import serving, until_status
 

@@ -12,8 +12,8 @@ from msgspec import Raw
 
 from service.answers import ClaimRequest, Submission
 from service.app import Instance, running
-from service.config import load_settings
 from service.core import Core
+from service.settings.config import load_settings
 from streams.log import Fact, Origin
 from streams.plan import commands
 from streams.plan.events import Submitted, TaskSpec

@@ -17,9 +17,9 @@ from msgspec import Raw
 
 from projections.read_models.views import moment, moment_or_none, task_view
 from service.answers import Claim, ClaimRequest, OwnerAnswer, Refused
-from service.config import load_settings
 from service.door import Door
 from service.executor import Executor
+from service.settings.config import load_settings
 from streams.log import Origin
 from streams.plan import commands, events
 from streams.plan.commands import OwnerCommand

@@ -12,7 +12,7 @@ import msgspec
 from projections.feed import Feed, NoStream
 from projections.feed.client import Client, Gone
 from projections.feed.entry import Interest
-from service.config import SseSettings
+from service.settings.config import SseSettings
 from streams.codec import encode_payload
 from streams.memory import MemoryLog
 from streams.plan.events import (

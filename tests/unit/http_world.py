@@ -9,10 +9,10 @@ from msgspec import Raw
 
 from projections.read_models.views import PlanView, TaskView, moment
 from service.answers import Check, Claim, ClaimRequest, OwnerAnswer
-from service.config import Settings
 from service.core import Core
 from service.http.app import create_app
 from service.metrics import Metrics
+from service.settings.config import Settings
 from streams.log import Origin
 from streams.plan.commands import OwnerCommand
 

@@ -15,9 +15,9 @@ from projections.read_models.audit import Entry
 from service import audit as room
 from service.audit import CLASSES, MAX_WAITING, MAX_WAITING_SUCCESS, Audit
 from service.catalogue import AUDIT_EVENTS, OTHER
-from service.config import ObservabilitySettings
 from service.metrics import Metrics
 from service.outages import Outage
+from service.settings.config import ObservabilitySettings
 from streams.jetstream.audit_stream import TrailEntry
 from streams.log import LogUnavailable
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.config import (
+from service.settings.config import (
     KEYS,
     ConfigError,
     Settings,

@@ -6,7 +6,6 @@ import httpx
 import pytest
 from msgspec import Raw
 
-from service.config import ConfigError
 from service.executor.failures import (
     LONGEST_RETRY_AFTER_S,
     MESSAGE_CHARACTERS,
@@ -19,6 +18,7 @@ from service.executor.handlers import Cancellation, TaskCancelled, TaskRun, hand
 from service.executor.handlers.command import command_handler
 from service.executor.handlers.contract import PROGRESS_BYTES, Assignment, verdict_of
 from service.executor.handlers.web import checked_url
+from service.settings.config import ConfigError
 
 
 def run_of(**fields: object) -> TaskRun:

@@ -9,9 +9,9 @@ from litestar.testing import AsyncTestClient
 from msgspec import Raw
 
 from service.answers import Claim, OwnerAnswer, Submission
-from service.config import AuthSettings, ConfigError, Settings
 from service.http.access import read_tokens
 from service.http.app import ROUTES
+from service.settings.config import AuthSettings, ConfigError, Settings
 from streams.log import TooLarge
 from streams.plan import commands
 from streams.plan.decide import Current, GuardReject, NotFound

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from service.config import ConfigError, ObservabilitySettings, Settings, load_settings
-from service.reloading import Reloading
+from service.settings.config import ConfigError, ObservabilitySettings, Settings, load_settings
+from service.settings.reloading import Reloading
 
 
 class World:

@@ -19,7 +19,6 @@ from typing import IO, Annotated, Any, Literal, cast
 
 import msgspec
 
-from service.config import ConfigError
 from service.executor.failures import TaskFailed
 from service.executor.handlers import guardian
 from service.executor.handlers.contract import (
@@ -29,6 +28,7 @@ from service.executor.handlers.contract import (
     TaskRun,
     verdict_of,
 )
+from service.settings.config import ConfigError
 from streams.plan.events import Verdict
 
 OUTPUT_BYTES = 256 * 1024

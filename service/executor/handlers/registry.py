@@ -4,9 +4,9 @@ import importlib
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 
-from service.config import ConfigError
 from service.executor.handlers.command import command_handler
 from service.executor.handlers.contract import Handler
+from service.settings.config import ConfigError
 
 BUILT_IN = (
     "service.executor.handlers.echo",
