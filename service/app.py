@@ -25,7 +25,6 @@ from projections.read_models.audit_tail import AuditTail
 from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.restore import read_models_of, restore
 from service import health
-from service.audit import Audit
 from service.clock import LogClock
 from service.core import Core
 from service.daemons.backlog_sampler import backlog_sampler
@@ -39,15 +38,16 @@ from service.doctor.live import Doctor
 from service.door import Door
 from service.executor import Executor
 from service.http.server import HttpServer
-from service.metrics import Metrics
-from service.observer import LogObserver
 from service.rebuild import READ_MODELS
 from service.runtime.data_folder import DataFolder
 from service.runtime.loops import Lag, Watch
 from service.runtime.nats_server.embedded import EmbeddedServer
 from service.runtime.supervision import guard
 from service.settings.config import Settings
-from service.spans import Recorder
+from service.signals.audit.trail import Audit
+from service.signals.metrics.appends import LogObserver
+from service.signals.metrics.registry import Metrics
+from service.signals.tracing.spans import Recorder
 from streams.jetstream.connection import without_password
 from streams.jetstream.log import JetStreamLog
 from streams.log import LogUnavailable
@@ -225,7 +225,7 @@ def _spans(settings: Settings, stack: AsyncExitStack) -> Recorder | None:
     endpoint = settings.observability.otlp_endpoint
     if not endpoint:
         return None
-    from service.otlp import OtlpRecorder  # noqa: PLC0415 - see above
+    from service.signals.tracing.otlp import OtlpRecorder  # noqa: PLC0415 - see above
 
     recorder = OtlpRecorder(endpoint, settings.executor.instance_id, VERSION)
     stack.push_async_callback(recorder.close)

@@ -17,7 +17,7 @@ from projections.board.board import Board
 from projections.board.lanes import Pick
 from projections.read_models.views import moment
 from service.answers import Claim, ClaimRequest
-from service.metrics import Metrics
+from service.signals.metrics.registry import Metrics
 from streams import decider
 from streams.log import Log, LogFull, LogUnavailable, Origin
 from streams.plan import commands

@@ -29,16 +29,16 @@ from service.answers import (
     Status,
     Submission,
 )
-from service.audit import Audit
-from service.chronicle import Chronicle
 from service.claims import ClaimDesk
 from service.clock import LogClock
 from service.doctor.report import Report
-from service.metrics import Metrics
-from service.outages import Outage
 from service.settings.config import Settings
-from service.spans import Recorder, Span, child_of
-from service.tally import Tally
+from service.signals.audit.facts import Chronicle
+from service.signals.audit.outages import Outage
+from service.signals.audit.trail import Audit
+from service.signals.metrics.facts import Tally
+from service.signals.metrics.registry import Metrics
+from service.signals.tracing.spans import Recorder, Span, child_of
 from streams import decider
 from streams.decider import Accepted, Contention, Outcome
 from streams.log import BadFact, Fact, Log, LogFull, LogState, LogUnavailable, Origin, TooLarge

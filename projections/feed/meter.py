@@ -1,4 +1,4 @@
-"""The verbs in which the feed reports; `service.metrics` implements them."""
+"""The verbs in which the feed reports; `service.signals.metrics.registry` implements them."""
 
 from typing import Protocol
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from service import logs
 from service.cli.client import INTERRUPTED, OK, UNREACHABLE, USAGE, Instance, complain
 from service.runtime.data_folder import DataFolderError
 from service.settings.config import ConfigError, Settings, load_settings
+from service.signals import logs
 
 ROLES = ("api", "executor", "daemons")
 

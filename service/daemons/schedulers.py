@@ -24,8 +24,8 @@ import structlog
 
 from service.core import Core
 from service.door import Door
-from service.metrics import Metrics
 from service.runtime.loops import Lag, LoopThread
+from service.signals.metrics.registry import Metrics
 
 T = TypeVar("T")
 

@@ -11,7 +11,6 @@ import httpx
 import msgspec
 
 from projections.read_models.views import moment
-from service.catalogue import CATALOGUE
 from service.doctor import event_streams, reach
 from service.doctor.afar import Afar, Places
 from service.doctor.canary import log_witness, sing
@@ -30,6 +29,7 @@ from service.doctor.report import (
     joined,
     reported,
 )
+from service.signals.metrics.catalogue import CATALOGUE
 from streams.jetstream.connection import without_password
 from streams.jetstream.read_only import Inspection
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from service.doctor.evidence import BadEvent, Window
-from service.metrics import Metrics, Value
+from service.signals.metrics.registry import Metrics, Value
 from streams.log import BadFact, Fact
 
 SAMPLE_S = 5.0

@@ -11,7 +11,6 @@ from msgspec import Raw
 from structlog.contextvars import bind_contextvars
 
 from service.answers import OwnerAnswer
-from service.audit import Audit
 from service.executor.execution import Ending, Failure, Success, execute
 from service.executor.handlers.contract import Handler, StopReason
 from service.executor.heartbeats import Heartbeats
@@ -19,8 +18,9 @@ from service.executor.leases import Lease
 from service.executor.pool import Place
 from service.executor.processes import ProcessWorkers
 from service.executor.reports import Answer, Reporter
-from service.metrics import Metrics
-from service.spans import Recorder, recorder
+from service.signals.audit.trail import Audit
+from service.signals.metrics.registry import Metrics
+from service.signals.tracing.spans import Recorder, recorder
 from streams.log import TooLarge
 from streams.plan import commands
 from streams.plan.decide import Invalid

@@ -7,7 +7,6 @@ from time import monotonic
 import msgspec
 import structlog
 
-from service.audit import Audit
 from service.door import Door
 from service.executor.attempt import GRACE_S
 from service.executor.gate import Gate
@@ -17,10 +16,11 @@ from service.executor.pool import WorkerPool
 from service.executor.processes import ProcessWorkers
 from service.executor.reports import Reporter
 from service.executor.tick import Dispatcher
-from service.metrics import Metrics
 from service.runtime.loops import Lag, LoopThread
 from service.settings.config import Settings
-from service.spans import Recorder
+from service.signals.audit.trail import Audit
+from service.signals.metrics.registry import Metrics
+from service.signals.tracing.spans import Recorder
 
 LAST_WORDS_S = 2.0  # after a drain's time-out and the handlers' grace: to write the releases
 GAUGES_S = 0.5

@@ -16,12 +16,12 @@ from time import monotonic
 import structlog
 
 from service.answers import Contended, OwnerAnswer, Refused
-from service.audit import Audit
 from service.door import Door, DoorClosed
 from service.executor.leases import Lease
 from service.executor.reports import Reporter
-from service.metrics import Metrics
 from service.runtime.loops import LoopThread
+from service.signals.audit.trail import Audit
+from service.signals.metrics.registry import Metrics
 from streams.log import LogFull, LogUnavailable, TooLarge
 from streams.plan.commands import Heartbeat, OwnerCommand, Progress
 from streams.plan.decide import GuardReject

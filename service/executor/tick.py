@@ -15,7 +15,7 @@ from service.executor.handlers.contract import Handler
 from service.executor.leases import Lease
 from service.executor.pool import WorkerPool
 from service.settings.config import ClaimSettings
-from service.tally import DISPATCH_REJECTED
+from service.signals.metrics.facts import DISPATCH_REJECTED
 from streams.log import LogFull, LogUnavailable
 from streams.traceparent import trace_id_of
 

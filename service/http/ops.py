@@ -8,7 +8,7 @@ from service.http.problems import Refusal
 from service.http.reply import Reply, show
 from service.http.routes import Call, route
 from service.http.schemas import NoQuery
-from service.metrics import Shown
+from service.signals.metrics.registry import Shown
 
 
 class Alive(msgspec.Struct, frozen=True):

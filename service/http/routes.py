@@ -22,7 +22,7 @@ from service.http.problems import Refusal
 from service.http.reply import Reply, tell
 from service.http.schemas import NoQuery
 from service.http.tracing import Trace, trace_of
-from service.spans import Span, child_of
+from service.signals.tracing.spans import Span, child_of
 from streams.log import Origin
 from streams.subjects import is_id
 from streams.traceparent import span_id_of

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.catalogue import CATALOGUE, Metric
 from service.ops.drawing import drawn
 from service.ops.event_streams import EVENT_STREAMS
 from service.ops.machine_room import MACHINE_ROOM
 from service.ops.overview import OVERVIEW
+from service.signals.metrics.catalogue import CATALOGUE, Metric
 
 HERE = Path(__file__).parent
 DASHBOARDS = {"overview": OVERVIEW, "machine-room": MACHINE_ROOM, "sse": EVENT_STREAMS}
@@ -15,7 +15,7 @@ DASHBOARDS = {"overview": OVERVIEW, "machine-room": MACHINE_ROOM, "sse": EVENT_S
 
 _HEAD = """# Metrics
 
-Drawn from `service/catalogue.py` by `python -m service.ops`. Every series that is known beforehand
+Drawn from `service/signals/metrics/catalogue.py` by `python -m service.ops`. Every series that is known beforehand
 is there from the start, at 0; label values are the ones listed and no others.
 
 | name | in Prometheus | kind | labels | what is counted | alert |

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import structlog
 import uvloop
 
-from service.metrics import Metrics
+from service.signals.metrics.registry import Metrics
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from service.catalogue import CATALOGUE
+from service.signals.metrics.catalogue import CATALOGUE
 from tests.integration.alert_story import HERE, RULES, Fires, Series, Story, alert_rules, told
 from tests.programs import program
 from tests.unit.test_catalogue import every_combination

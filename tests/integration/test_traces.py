@@ -17,7 +17,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from service.app import Instance
-from service.logs import configure
+from service.signals.logs import configure
 from streams.traceparent import of_attempt, span_id_of, trace_id_of
 from tests.integration.http_world import serving, until_status
 
@@ -311,7 +311,7 @@ async def main():
     async with serving(Path(sys.argv[1])) as (_, client):
         plan = {"id": "p", "tasks": [{"id": "t", "kind": "echo"}]}
         assert (await client.post("/v1/plans", json=plan)).status_code == 201
-    print(sorted(set(sys.modules) & {"service.otlp", "opentelemetry.sdk", "google.protobuf"}))
+    print(sorted(set(sys.modules) & {"service.signals.tracing.otlp", "opentelemetry.sdk", "google.protobuf"}))
 
 asyncio.run(main())
 """

@@ -9,7 +9,7 @@ from typing import Any
 
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
-from service.metrics import Metrics
+from service.signals.metrics.registry import Metrics
 from streams.decider import Accepted, Outcome, transact
 from streams.log import Fact, Log, Origin
 from streams.memory import MemoryLog

@@ -11,8 +11,8 @@ from projections.read_models.views import PlanView, TaskView, moment
 from service.answers import Check, Claim, ClaimRequest, OwnerAnswer
 from service.core import Core
 from service.http.app import create_app
-from service.metrics import Metrics
 from service.settings.config import Settings
+from service.signals.metrics.registry import Metrics
 from streams.log import Origin
 from streams.plan.commands import OwnerCommand
 

@@ -12,12 +12,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from projections.read_models.audit import Entry
-from service import audit as room
-from service.audit import CLASSES, MAX_WAITING, MAX_WAITING_SUCCESS, Audit
-from service.catalogue import AUDIT_EVENTS, OTHER
-from service.metrics import Metrics
-from service.outages import Outage
 from service.settings.config import ObservabilitySettings
+from service.signals.audit import trail as audit
+from service.signals.audit.outages import Outage
+from service.signals.audit.trail import CLASSES, MAX_WAITING, MAX_WAITING_SUCCESS, Audit
+from service.signals.metrics.catalogue import AUDIT_EVENTS, OTHER
+from service.signals.metrics.registry import Metrics
 from streams.jetstream.audit_stream import TrailEntry
 from streams.log import LogUnavailable
 

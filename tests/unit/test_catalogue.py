@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 
-from service.catalogue import CATALOGUE, LANE, MAX_SERIES, OTHER, Kind, Metric
 from service.executor.failures import ERROR_TYPES
-from service.metrics import Metrics
+from service.signals.metrics.catalogue import CATALOGUE, LANE, MAX_SERIES, OTHER, Kind, Metric
+from service.signals.metrics.registry import Metrics
 
 # The contract's table, row by row: dotted name, kind, labels, name in Prometheus.
 CONTRACT = Path(__file__).with_name("catalogue.txt").read_text().splitlines()

@@ -1,7 +1,7 @@
 """Rates need a past: counters of the last five minutes, kept small."""
 
 from service.doctor.history import KEPT_S, SAMPLE_S, History
-from service.metrics import Metrics
+from service.signals.metrics.registry import Metrics
 
 
 class Watch:

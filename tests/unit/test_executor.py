@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from service.catalogue import ERROR_TYPES as METRIC_ERROR_TYPES
 from service.executor.failures import ERROR_TYPES
 from service.executor.handlers.registry import load_handlers
 from service.settings.config import ConfigError
+from service.signals.metrics.catalogue import ERROR_TYPES as METRIC_ERROR_TYPES
 from streams.log import LogUnavailable, TooLarge
 from streams.plan import commands
 from streams.plan.events import Completed, Failed, Released

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from service.logs import WRITE_CHARACTERS, Lines, QueuedHandler, configure
+from service.signals.logs import WRITE_CHARACTERS, Lines, QueuedHandler, configure
 
 
 class Terminal(io.StringIO):

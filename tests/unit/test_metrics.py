@@ -8,8 +8,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.catalogue import CATALOGUE, OTHER
-from service.metrics import Metrics, UndeclaredMetric
+from service.signals.metrics.catalogue import CATALOGUE, OTHER
+from service.signals.metrics.registry import Metrics, UndeclaredMetric
 
 
 def series(metrics: Metrics) -> dict[str, float]:

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from service import daemons, ops
-from service.catalogue import CATALOGUE, Metric
 from service.ops.__main__ import DASHBOARDS, files
+from service.signals.metrics.catalogue import CATALOGUE, Metric
 
 OPS = Path(ops.__file__).parent
 DAEMONS = Path(daemons.__file__).parent

@@ -12,8 +12,8 @@ import pytest
 from service.daemons.schedulers import JITTER, Daemon, Schedulers
 from service.door import Door
 from service.health import daemons_check, loops_check
-from service.metrics import Metrics
 from service.runtime.loops import Lag, Watch
+from service.signals.metrics.registry import Metrics
 from tests.waiting import eventually
 
 PERIOD_S = 0.05

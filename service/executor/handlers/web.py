@@ -13,7 +13,7 @@ from service.executor.failures import (
     classify_status,
     retry_after_s,
 )
-from service.spans import calling
+from service.signals.tracing.spans import calling
 
 CONNECT_S = 10.0
 QUOTED_BYTES = 1_000

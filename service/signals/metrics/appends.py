@@ -1,6 +1,6 @@
 """Speaks the log's verbs into metrics, so that `streams` needs to know no metrics library."""
 
-from service.metrics import Metrics
+from service.signals.metrics.registry import Metrics
 
 
 class LogObserver:

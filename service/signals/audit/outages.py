@@ -1,7 +1,7 @@
 """Times in which something that is needed was away, told to the audit trail with their window."""
 
 from projections.read_models.views import moment
-from service.audit import Audit
+from service.signals.audit.trail import Audit
 
 
 class Outage:

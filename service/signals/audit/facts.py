@@ -11,8 +11,8 @@ from typing import Any
 
 from projections.board.board import Board
 from service.answers import Contended
-from service.audit import Audit
-from service.tally import OPERATIONS, Trouble
+from service.signals.audit.trail import Audit
+from service.signals.metrics.facts import OPERATIONS, Trouble
 from streams.log import BadFact, Fact, LogUnavailable, Origin
 from streams.plan.commands import Heartbeat, OwnerCommand
 from streams.plan.decide import GuardReject, NotAllowed, NotFound

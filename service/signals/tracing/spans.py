@@ -2,7 +2,7 @@
 
 A span is written down when it has ended, under ids that facts, answers and headers name anyway;
 its parent is the span that the trace it joined names. Without an endpoint there is no recorder,
-and nobody makes spans or imports OpenTelemetry (`service.otlp`).
+and nobody makes spans or imports OpenTelemetry (`service.signals.tracing.otlp`).
 """
 
 import time

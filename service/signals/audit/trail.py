@@ -22,9 +22,9 @@ from msgspec import Raw
 
 from projections.read_models.audit import AuditClass, Entry
 from projections.read_models.views import moment
-from service.logs import Lines
-from service.metrics import Metrics
 from service.settings.config import ObservabilitySettings
+from service.signals.logs import Lines
+from service.signals.metrics.registry import Metrics
 from streams.jetstream.audit_stream import TrailEntry
 from streams.log import LogUnavailable
 from streams.plan.events import NOTHING

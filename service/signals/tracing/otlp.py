@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from service.spans import Kind, Span
+from service.signals.tracing.spans import Kind, Span
 from streams.jetstream.connection import without_password
 from streams.traceparent import is_sampled, span_id_of, trace_id_of
 
@@ -40,7 +40,7 @@ _KINDS: dict[Kind, SpanKind] = {
 
 
 class OtlpRecorder:
-    """`service.spans.Recorder` to the collector at ``endpoint``, the base URL of OTLP over HTTP.
+    """`service.signals.tracing.spans.Recorder` to the collector at ``endpoint``, the base URL of OTLP over HTTP.
 
     Headers, certificates and compression come from OpenTelemetry's own variables.
     """

@@ -1,0 +1,1 @@
+"""What operators see of the process: metrics, audit entries, traces, log lines."""

@@ -1,0 +1,1 @@
+"""Spans of what was done under which trace, and their export."""
