@@ -25,8 +25,9 @@ from projections.read_models.audit_tail import AuditTail
 from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.restore import read_models_of, restore
 from service import health
-from service.clock import LogClock
-from service.core import Core
+from service.core.bridge import Door
+from service.core.core import Core
+from service.core.log_clock import LogClock
 from service.daemons.backlog_sampler import backlog_sampler
 from service.daemons.database_probe import database_probe
 from service.daemons.lease_monitor import lease_monitor
@@ -35,7 +36,6 @@ from service.daemons.plan_closer import plan_closer
 from service.daemons.schedulers import Daemon, Schedulers
 from service.daemons.self_check import self_check
 from service.doctor.live import Doctor
-from service.door import Door
 from service.executor import Executor
 from service.http.server import HttpServer
 from service.rebuild import READ_MODELS

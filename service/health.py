@@ -7,7 +7,8 @@ sick instance sicker.
 from collections.abc import Callable, Iterable
 
 from projections.read_models.views import moment_or_none
-from service.answers import (
+from service.core.core import Core
+from service.core.results import (
     Check,
     DaemonStatus,
     ExecutorStatus,
@@ -17,7 +18,6 @@ from service.answers import (
     SseStatus,
     Status,
 )
-from service.core import Core
 from service.daemons.schedulers import Schedulers
 from service.executor import Executor
 from service.runtime.loops import Lag

@@ -18,7 +18,7 @@ from projections.integrity.verify import Comparison, compare
 from projections.projector import Projector
 from projections.read_models.database import Database, DatabaseUnavailable, discard
 from projections.read_models.restore import open_read_models
-from service.clock import LogClock
+from service.core.log_clock import LogClock
 from service.runtime.data_folder import DataFolder, DataFolderBusy, read_holder
 from service.runtime.garbage import uncollected
 from service.runtime.nats_server.embedded import EmbeddedServer

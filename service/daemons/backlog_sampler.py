@@ -1,8 +1,8 @@
 """Shows how much waits to be claimed, how old it is, and how far the read models are behind."""
 
-from service.core import Core
+from service.core.bridge import Door
+from service.core.core import Core
 from service.daemons.schedulers import Daemon
-from service.door import Door
 
 PERIOD_S = 1.0
 

@@ -2,9 +2,9 @@
 
 from projections.integrity.write_probe import DatabaseProbe
 from projections.read_models.database import DatabaseUnavailable
-from service.core import Core
+from service.core.bridge import Door
+from service.core.core import Core
 from service.daemons.schedulers import Daemon
-from service.door import Door
 
 PERIOD_S = 0.5
 

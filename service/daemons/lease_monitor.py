@@ -2,9 +2,9 @@
 
 import asyncio
 
-from service.core import Core
+from service.core.bridge import Door
+from service.core.core import Core
 from service.daemons.schedulers import Daemon
-from service.door import Door
 from streams.plan.decide import can_reclaim
 
 PERIOD_S = 1.0

@@ -1,8 +1,8 @@
 """Appends the last fact of plans whose own closer died, or that another instance left unclosed."""
 
-from service.core import Core
+from service.core.bridge import Door
+from service.core.core import Core
 from service.daemons.schedulers import Daemon
-from service.door import Door
 
 PERIOD_S = 1.0
 MAX_PER_TICK = 200

@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from service.core import Core
-from service.door import Door
+from service.core.bridge import Door
+from service.core.core import Core
 from service.runtime.loops import Lag, LoopThread
 from service.signals.metrics.registry import Metrics
 

@@ -15,9 +15,9 @@ import structlog
 from projections.integrity.plan_rows import PlanFile, Rows, Seen, compare_rows, rows_of
 from projections.integrity.verify import Difference
 from projections.read_models.database import DatabaseUnavailable
-from service.core import Core
+from service.core.bridge import Door
+from service.core.core import Core
 from service.daemons.schedulers import Daemon
-from service.door import Door
 from streams.log import BadFact, Fact, LogUnavailable
 from streams.plan.events import Submitted
 from streams.plan.evolve import begin, evolve, mark_unreadable

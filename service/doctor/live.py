@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from projections.read_models.database import DatabaseUnavailable
-from service.core import Core
+from service.core.core import Core
 from service.daemons.schedulers import Schedulers
 from service.doctor.diagnosis import diagnose
 from service.doctor.evidence import (

@@ -10,7 +10,7 @@ import structlog
 from msgspec import Raw
 from structlog.contextvars import bind_contextvars
 
-from service.answers import OwnerAnswer
+from service.core.results import OwnerAnswer
 from service.executor.execution import Ending, Failure, Success, execute
 from service.executor.handlers.contract import Handler, StopReason
 from service.executor.heartbeats import Heartbeats

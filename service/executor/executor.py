@@ -7,7 +7,7 @@ from time import monotonic
 import msgspec
 import structlog
 
-from service.door import Door
+from service.core.bridge import Door
 from service.executor.attempt import GRACE_S
 from service.executor.gate import Gate
 from service.executor.handlers.registry import load_handlers

@@ -15,8 +15,8 @@ from time import monotonic
 
 import structlog
 
-from service.answers import Contended, OwnerAnswer, Refused
-from service.door import Door, DoorClosed
+from service.core.bridge import Door, DoorClosed
+from service.core.results import Contended, OwnerAnswer, Refused
 from service.executor.leases import Lease
 from service.executor.reports import Reporter
 from service.runtime.loops import LoopThread

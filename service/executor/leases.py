@@ -6,7 +6,7 @@ from time import monotonic
 
 from msgspec import Raw
 
-from service.answers import Claim
+from service.core.results import Claim
 from service.executor.handlers.contract import Assignment, Cancellation, StopReason
 from streams.plan import commands
 

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Generic, TypeVar
 
-from service.door import Crossing, DoorClosed
+from service.core.bridge import Crossing, DoorClosed
 from service.executor.gate import Gate
 
 T = TypeVar("T")

@@ -12,8 +12,8 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from service.answers import Contended, OwnerAnswer, Refused
-from service.door import Door, DoorClosed
+from service.core.bridge import Door, DoorClosed
+from service.core.results import Contended, OwnerAnswer, Refused
 from streams.log import LogFull, LogUnavailable, Origin
 from streams.plan.commands import OwnerCommand
 

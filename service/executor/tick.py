@@ -8,8 +8,8 @@ from time import monotonic
 import msgspec
 import structlog
 
-from service.answers import Claim, ClaimRequest
-from service.door import Door, DoorClosed
+from service.core.bridge import Door, DoorClosed
+from service.core.results import Claim, ClaimRequest
 from service.executor.attempt import Attempt, Workshop, release
 from service.executor.handlers.contract import Handler
 from service.executor.leases import Lease

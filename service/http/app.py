@@ -6,7 +6,7 @@ from typing import Any
 from litestar import Litestar, Request, Response, Router
 from litestar.datastructures import State
 
-from service.core import Core
+from service.core.core import Core
 from service.http import commands, leases, ops, queries
 from service.http.access import Access, read_tokens
 from service.http.events import all_events, plan_events

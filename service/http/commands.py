@@ -3,7 +3,7 @@
 from msgspec.structs import asdict
 
 from projections.read_models.views import PlanView, TaskView
-from service.answers import Submission
+from service.core.results import Submission
 from service.http.plan_ids import new_plan_id, plan_id_of_key
 from service.http.problems import Refusal
 from service.http.reply import Reply, show, tell

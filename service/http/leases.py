@@ -16,7 +16,7 @@ from msgspec import Raw, UnsetType
 from msgspec.structs import asdict
 
 from projections.read_models.views import TaskView
-from service.answers import Claim, ClaimRequest, OwnerAnswer, Refused
+from service.core.results import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.executor.failures import closed
 from service.http.intake import ClientGone
 from service.http.problems import explained

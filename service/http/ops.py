@@ -2,7 +2,7 @@
 
 import msgspec
 
-from service.answers import Check, Status
+from service.core.results import Check, Status
 from service.doctor.report import Report
 from service.http.problems import Refusal
 from service.http.reply import Reply, show

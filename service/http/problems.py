@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.pagination import BadCursor
-from service.answers import Behind, Contended, Refused
+from service.core.results import Behind, Contended, Refused
 from streams.log import LogFull, LogReset, LogUnavailable, TooLarge
 from streams.plan.decide import Current, GuardReject, Invalid, NotAllowed, NotFound, PlanExists
 from streams.plan.lifecycle import PlanStatus, TaskStatus

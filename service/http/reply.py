@@ -7,7 +7,7 @@ from http import HTTPStatus
 import msgspec
 from litestar.types import Receive, Scope, Send
 
-from service.answers import Refused
+from service.core.results import Refused
 from service.http.problems import PROBLEM_TYPE, explained
 
 JSON_TYPE = "application/json"

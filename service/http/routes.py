@@ -15,7 +15,7 @@ from litestar.openapi.spec import Operation
 from litestar.types import ASGIApp, Receive, Scope
 from structlog.contextvars import bind_contextvars
 
-from service.core import Core
+from service.core.core import Core
 from service.http.access import Access, Role
 from service.http.intake import BodyReader, ClientGone, read_body, read_query
 from service.http.problems import Refusal

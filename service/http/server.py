@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from service.core import Core
+from service.core.core import Core
 from service.http.app import create_app
 from service.settings.config import HttpSettings, variable_name
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from service.core import Core
+from service.core.core import Core
 from service.signals import logs
 from tests.bench import bed
 from tests.bench.cycles import NO_EXECUTOR, TASKS_PER_PLAN, plan_of, work_through

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator
 
 from msgspec import Raw
 
-from service.answers import ClaimRequest, OwnerAnswer, Submission
 from service.app import Role
-from service.core import Core
+from service.core.core import Core
+from service.core.results import ClaimRequest, OwnerAnswer, Submission
 from streams.jetstream.log import JetStreamLog
 from streams.log import Appended, Draft, Origin
 from streams.plan.commands import Complete, Start

@@ -2,7 +2,7 @@
 
 from msgspec import Raw
 
-from service.core import Core
+from service.core.core import Core
 from streams.plan.events import Claimed, Completed, Finished, Progress, Submitted, TaskSpec
 from tests.integration.sse_world import write
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from projections.feed.entry import ALL_TYPES
-from service.core import Core
+from service.core.core import Core
 from tests.clients.browser import Browser
 from tests.clients.outside import OutsidePlan
 from tests.faults.service_process import ServiceProcess

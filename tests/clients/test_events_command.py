@@ -10,7 +10,7 @@ from typing import IO
 
 import pytest
 
-from service.core import Core
+from service.core.core import Core
 from streams.plan.events import Claimed
 from tests.clients.outside import OutsidePlan
 from tests.faults.service_process import ServiceProcess, environment, until

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.core import Core
+from service.core.core import Core
 from tests.clients.browser import Browser
 from tests.clients.nginx import Nginx
 from tests.clients.outside import OutsidePlan

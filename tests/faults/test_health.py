@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from service.app import Instance
-from service.door import Door
+from service.core.bridge import Door
 from service.rebuild import READ_MODELS
 from tests.conftest import PrivateServer
 from tests.faults.report import Report

@@ -12,7 +12,7 @@ import msgspec
 from httpx_sse import ServerSentEvent, aconnect_sse
 
 from service.app import Instance, running
-from service.core import Core
+from service.core.core import Core
 from service.settings.config import (
     ExecutorSettings,
     HttpSettings,

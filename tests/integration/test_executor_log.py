@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from service.answers import ClaimRequest, Submission
 from service.app import Instance, running
-from service.core import Core
+from service.core.core import Core
+from service.core.results import ClaimRequest, Submission
 from service.settings.config import load_settings
 from streams.log import Fact, Origin
 from streams.plan import commands

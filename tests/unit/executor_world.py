@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Raw
 
 from projections.read_models.views import moment, moment_or_none, task_view
-from service.answers import Claim, ClaimRequest, OwnerAnswer, Refused
-from service.door import Door
+from service.core.bridge import Door
+from service.core.results import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.executor import Executor
 from service.settings.config import load_settings
 from streams.log import Origin

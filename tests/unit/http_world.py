@@ -8,8 +8,8 @@ from litestar import Litestar
 from msgspec import Raw
 
 from projections.read_models.views import PlanView, TaskView, moment
-from service.answers import Check, Claim, ClaimRequest, OwnerAnswer
-from service.core import Core
+from service.core.core import Core
+from service.core.results import Check, Claim, ClaimRequest, OwnerAnswer
 from service.http.app import create_app
 from service.settings.config import Settings
 from service.signals.metrics.registry import Metrics

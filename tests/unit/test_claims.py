@@ -7,8 +7,8 @@ from collections.abc import Coroutine
 import pytest
 from msgspec import Raw
 
-from service.answers import Claim, ClaimRequest
-from service.claims import ClaimDesk
+from service.core.claim_queue import ClaimDesk
+from service.core.results import Claim, ClaimRequest
 from streams.log import LogUnavailable
 from streams.memory import Fault, MemoryLog
 from streams.plan import commands

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.clock import WINDOW_S, LogClock
+from service.core.log_clock import WINDOW_S, LogClock
 
 
 class Monotonic:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from litestar.testing import AsyncTestClient
 
-from service.answers import Submission
+from service.core.results import Submission
 from service.http.intake import MAX_BODY_BYTES, MAX_DEPTH
 from tests.unit.http_world import ACCEPTED, Caller, FakeCore
 

@@ -7,7 +7,7 @@ from litestar.testing import AsyncTestClient
 
 from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.pagination import BadCursor
-from service.answers import Behind, Contended
+from service.core.results import Behind, Contended
 from service.http.problems import PROBLEM_TYPE, PROBLEMS
 from streams.log import LogFull, LogUnavailable, TooLarge
 from streams.plan.decide import Current, GuardReject, Invalid, NotAllowed, NotFound, PlanExists

@@ -8,7 +8,7 @@ import pytest
 from litestar.testing import AsyncTestClient
 from msgspec import Raw
 
-from service.answers import Claim, OwnerAnswer, Submission
+from service.core.results import Claim, OwnerAnswer, Submission
 from service.http.access import read_tokens
 from service.http.app import ROUTES
 from service.settings.config import AuthSettings, ConfigError, Settings

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
+from service.core.bridge import Door
 from service.daemons.schedulers import JITTER, Daemon, Schedulers
-from service.door import Door
 from service.health import daemons_check, loops_check
 from service.runtime.loops import Lag, Watch
 from service.signals.metrics.registry import Metrics

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from typing import Any
 
 from projections.board.board import Board
-from service.answers import Contended
+from service.core.results import Contended
 from service.signals.audit.trail import Audit
 from service.signals.metrics.facts import OPERATIONS, Trouble
 from streams.log import BadFact, Fact, LogUnavailable, Origin

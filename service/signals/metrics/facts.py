@@ -6,7 +6,7 @@ after a restart counts nothing a second time, for the new process has another id
 """
 
 from projections.board.board import Board
-from service.answers import Contended
+from service.core.results import Contended
 from service.signals.metrics.registry import Metrics
 from service.signals.tracing.spans import Recorder, Span
 from streams.log import BadFact, Fact, LogFull, LogUnavailable, TooLarge

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from service.core import Core
+from service.core.core import Core
 
 T = TypeVar("T")
 

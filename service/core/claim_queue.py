@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from projections.board.board import Board
 from projections.board.lanes import Pick
 from projections.read_models.views import moment
-from service.answers import Claim, ClaimRequest
+from service.core.results import Claim, ClaimRequest
 from service.signals.metrics.registry import Metrics
 from streams import decider
 from streams.log import Log, LogFull, LogUnavailable, Origin

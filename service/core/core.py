@@ -1,6 +1,6 @@
 """The core: what can be asked of Holdfast, whoever asks (HTTP, the executor, a daemon).
 
-It lives on the API loop; other threads reach it through `service.door`. Each write is one
+It lives on the API loop; other threads reach it through `service.core.bridge`. Each write is one
 `streams.decider.transact` against the board; expected refusals come back as values. A write answers
 when the board has folded it and never waits for SQLite; a read first waits, within a bound, until
 the read models have reached where the board was when it arrived (DESIGN §2).
@@ -18,7 +18,9 @@ from projections.feed import Feed
 from projections.projector import MAX_PENDING_ROWS, Projector
 from projections.read_models.database import Database
 from projections.read_models.views import PlanView, TaskView, moment_or_none, plan_view, task_view
-from service.answers import (
+from service.core.claim_queue import ClaimDesk
+from service.core.log_clock import LogClock
+from service.core.results import (
     Behind,
     Check,
     Claim,
@@ -29,8 +31,6 @@ from service.answers import (
     Status,
     Submission,
 )
-from service.claims import ClaimDesk
-from service.clock import LogClock
 from service.doctor.report import Report
 from service.settings.config import Settings
 from service.signals.audit.facts import Chronicle
