@@ -8,14 +8,14 @@ import msgspec
 import structlog
 
 from service.core.bridge import Door
-from service.executor.attempt import GRACE_S
-from service.executor.gate import Gate
+from service.executor.attempts.attempt import GRACE_S
+from service.executor.attempts.heartbeats import Heartbeats
+from service.executor.attempts.reports import Reporter
+from service.executor.dispatcher import Dispatcher
 from service.executor.handlers.registry import load_handlers
-from service.executor.heartbeats import Heartbeats
-from service.executor.pool import WorkerPool
-from service.executor.processes import ProcessWorkers
-from service.executor.reports import Reporter
-from service.executor.tick import Dispatcher
+from service.executor.running.gate import Gate
+from service.executor.running.pool import WorkerPool
+from service.executor.running.processes import ProcessWorkers
 from service.runtime.loops import Lag, LoopThread
 from service.settings.config import Settings
 from service.signals.audit.trail import Audit

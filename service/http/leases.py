@@ -17,7 +17,7 @@ from msgspec.structs import asdict
 
 from projections.read_models.views import TaskView
 from service.core.results import Claim, ClaimRequest, OwnerAnswer, Refused
-from service.executor.failures import closed
+from service.executor.attempts.failures import closed
 from service.http.intake import ClientGone
 from service.http.problems import explained
 from service.http.reply import Reply, show, tell

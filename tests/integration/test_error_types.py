@@ -17,11 +17,11 @@ import requests
 import structlog
 from msgspec import Raw
 
-from service.executor.execution import Failure
-from service.executor.failures import classify
+from service.executor.attempts.execution import Failure
+from service.executor.attempts.failures import classify
 from service.executor.handlers import TaskRun, handler
 from service.executor.handlers.contract import Assignment, Cancellation
-from service.executor.processes import ProcessWorkers
+from service.executor.running.processes import ProcessWorkers
 from tests.integration import error_handlers
 from tests.integration.test_handlers_web import Server, answer, execution, failure
 

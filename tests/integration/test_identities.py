@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from service.app import Instance
-from service.executor.pool import WorkerPool
+from service.executor.running.pool import WorkerPool
 from tests.identities import Snapshot, broken
 from tests.integration.http_world import serving
 

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from service.executor.failures import ERROR_TYPES
+from service.executor.attempts.failures import ERROR_TYPES
 from service.signals.metrics.catalogue import CATALOGUE, LANE, MAX_SERIES, OTHER, Kind, Metric
 from service.signals.metrics.registry import Metrics
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.executor.failures import ERROR_TYPES
+from service.executor.attempts.failures import ERROR_TYPES
 from service.executor.handlers.registry import load_handlers
 from service.settings.config import ConfigError
 from service.signals.metrics.catalogue import ERROR_TYPES as METRIC_ERROR_TYPES
@@ -261,7 +261,7 @@ async def test_an_async_handler_is_cancelled_where_it_awaits() -> None:
 async def test_a_deaf_handler_keeps_its_slot_and_its_result_is_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.executor.attempt.GRACE_S", 0.05)
+    monkeypatch.setattr("service.executor.attempts.attempt.GRACE_S", 0.05)
     core = FakeCore()
     async with executing(
         core, executor__handlers=USER_HANDLERS, executor__worker__core_size=1
@@ -524,7 +524,7 @@ async def test_draining_stops_and_releases_what_cannot_end() -> None:
 
 
 async def test_draining_does_not_wait_for_the_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.executor.attempt.GRACE_S", 0.05)
+    monkeypatch.setattr("service.executor.attempts.attempt.GRACE_S", 0.05)
     core = FakeCore()
     async with executing(core, executor__handlers=USER_HANDLERS) as world:
         core.submit("p", spec("t", "stubborn"))
@@ -559,7 +559,7 @@ async def test_a_killed_process_is_a_failure_and_the_pool_heals() -> None:
 async def test_a_process_that_is_timed_out_ends_even_when_it_is_deaf(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.executor.processes.KILL_AFTER_S", 0.2)
+    monkeypatch.setattr("service.executor.running.processes.KILL_AFTER_S", 0.2)
     core = FakeCore()
     async with executing(
         core, executor__handlers=USER_HANDLERS, executor__worker__core_size=1

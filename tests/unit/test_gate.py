@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from service.executor.gate import ALWAYS, Gate
+from service.executor.running.gate import ALWAYS, Gate
 
 
 async def test_a_default_pool_never_waits_and_whoever_leaves_makes_room() -> None:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from msgspec import Raw
 
-from service.executor.failures import (
+from service.executor.attempts.failures import (
     LONGEST_RETRY_AFTER_S,
     MESSAGE_CHARACTERS,
     TaskFailed,

@@ -1,6 +1,6 @@
 """Handlers do the work of tasks: the contract that users write against, and the built-in kinds."""
 
-from service.executor.failures import TaskCancelled, TaskFailed
+from service.executor.attempts.failures import TaskCancelled, TaskFailed
 from service.executor.handlers.contract import (
     Cancellation,
     Handler,

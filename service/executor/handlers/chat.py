@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import httpx
 import msgspec
 
-from service.executor.failures import TaskFailed
+from service.executor.attempts.failures import TaskFailed
 from service.executor.handlers.contract import Result, TaskRun, handler, verdict_of
 from service.executor.handlers.web import checked_url, client, raise_for_status, told_apart
 from streams.plan.events import TokenUsage, Verdict

@@ -19,7 +19,7 @@ from typing import IO, Annotated, Any, Literal, cast
 
 import msgspec
 
-from service.executor.failures import TaskFailed
+from service.executor.attempts.failures import TaskFailed
 from service.executor.handlers import guardian
 from service.executor.handlers.contract import (
     Handler,

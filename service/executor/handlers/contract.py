@@ -21,7 +21,7 @@ import msgspec
 import structlog
 from msgspec import Raw
 
-from service.executor.failures import TaskCancelled
+from service.executor.attempts.failures import TaskCancelled
 from streams.plan.events import TaskType, TokenUsage, Verdict
 
 PoolKind = Literal["thread", "process"]

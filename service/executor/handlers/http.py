@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import httpx
 import msgspec
 
-from service.executor.failures import TaskFailed
+from service.executor.attempts.failures import TaskFailed
 from service.executor.handlers.contract import Result, TaskRun, handler, verdict_of
 from service.executor.handlers.web import (
     checked_url,

@@ -7,7 +7,7 @@ from functools import cache
 
 import httpx
 
-from service.executor.failures import (
+from service.executor.attempts.failures import (
     MESSAGE_CHARACTERS,
     TaskFailed,
     classify_status,

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from service.executor.execution import Ending, Failure, Show
+from service.executor.attempts.execution import Ending, Failure, Show
 from service.executor.handlers.contract import Assignment, Cancellation, Handler, StopReason
 
 KILL_AFTER_S = 2.0  # after a child was asked to stop
@@ -148,7 +148,12 @@ class _Child:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "service.executor.process_child", str(theirs.fileno())]
+        command = [
+            sys.executable,
+            "-m",
+            "service.executor.running.process_child",
+            str(theirs.fileno()),
+        ]
         search_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
         with theirs:
             self._process = subprocess.Popen(

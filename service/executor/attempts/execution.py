@@ -10,7 +10,7 @@ import structlog
 from msgspec import Raw
 from structlog.contextvars import bind_contextvars
 
-from service.executor.failures import TaskFailed, classify, describe, retry_in_s
+from service.executor.attempts.failures import TaskFailed, classify, describe, retry_in_s
 from service.executor.handlers.contract import (
     Assignment,
     Cancellation,

@@ -10,10 +10,10 @@ import structlog
 
 from service.core.bridge import Door, DoorClosed
 from service.core.results import Claim, ClaimRequest
-from service.executor.attempt import Attempt, Workshop, release
+from service.executor.attempts.attempt import Attempt, Workshop, release
+from service.executor.attempts.leases import Lease
 from service.executor.handlers.contract import Handler
-from service.executor.leases import Lease
-from service.executor.pool import WorkerPool
+from service.executor.running.pool import WorkerPool
 from service.settings.config import ClaimSettings
 from service.signals.metrics.facts import DISPATCH_REJECTED
 from streams.log import LogFull, LogUnavailable

@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Generic, TypeVar
 
 from service.core.bridge import Crossing, DoorClosed
-from service.executor.gate import Gate
+from service.executor.running.gate import Gate
 
 T = TypeVar("T")
 

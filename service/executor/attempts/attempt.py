@@ -11,13 +11,13 @@ from msgspec import Raw
 from structlog.contextvars import bind_contextvars
 
 from service.core.results import OwnerAnswer
-from service.executor.execution import Ending, Failure, Success, execute
+from service.executor.attempts.execution import Ending, Failure, Success, execute
+from service.executor.attempts.heartbeats import Heartbeats
+from service.executor.attempts.leases import Lease
+from service.executor.attempts.reports import Answer, Reporter
 from service.executor.handlers.contract import Handler, StopReason
-from service.executor.heartbeats import Heartbeats
-from service.executor.leases import Lease
-from service.executor.pool import Place
-from service.executor.processes import ProcessWorkers
-from service.executor.reports import Answer, Reporter
+from service.executor.running.pool import Place
+from service.executor.running.processes import ProcessWorkers
 from service.signals.audit.trail import Audit
 from service.signals.metrics.registry import Metrics
 from service.signals.tracing.spans import Recorder, recorder

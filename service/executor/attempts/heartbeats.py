@@ -17,8 +17,8 @@ import structlog
 
 from service.core.bridge import Door, DoorClosed
 from service.core.results import Contended, OwnerAnswer, Refused
-from service.executor.leases import Lease
-from service.executor.reports import Reporter
+from service.executor.attempts.leases import Lease
+from service.executor.attempts.reports import Reporter
 from service.runtime.loops import LoopThread
 from service.signals.audit.trail import Audit
 from service.signals.metrics.registry import Metrics
