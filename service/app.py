@@ -24,7 +24,6 @@ from projections.projector import Projector
 from projections.read_models.audit_tail import AuditTail
 from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.restore import read_models_of, restore
-from service import health
 from service.core.bridge import Door
 from service.core.core import Core
 from service.core.log_clock import LogClock
@@ -35,9 +34,10 @@ from service.daemons.log_probe import log_probe
 from service.daemons.plan_closer import plan_closer
 from service.daemons.schedulers import Daemon, Schedulers
 from service.daemons.self_check import self_check
-from service.doctor.live import Doctor
 from service.executor import Executor
 from service.http.server import HttpServer
+from service.ops import health
+from service.ops.doctor.sources.live import Doctor
 from service.rebuild import READ_MODELS
 from service.runtime.data_folder import DataFolder
 from service.runtime.loops import Lag, Watch

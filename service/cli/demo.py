@@ -5,8 +5,8 @@ import signal
 import httpx
 
 from service.cli.client import FAILED, OK, UNREACHABLE, complain
-from service.demo.stage import Stage, StageFailure
-from service.demo.zombie import Zombie
+from service.ops.demo.stage import Stage, StageFailure
+from service.ops.demo.zombie import Zombie
 
 
 def zombie(url: str, token: str | None) -> int:

@@ -31,7 +31,7 @@ from service.core.results import (
     Status,
     Submission,
 )
-from service.doctor.report import Report
+from service.ops.doctor.report import Report
 from service.settings.config import Settings
 from service.signals.audit.facts import Chronicle
 from service.signals.audit.outages import Outage

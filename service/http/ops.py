@@ -3,11 +3,11 @@
 import msgspec
 
 from service.core.results import Check, Status
-from service.doctor.report import Report
 from service.http.problems import Refusal
 from service.http.reply import Reply, show
 from service.http.routes import Call, route
 from service.http.schemas import NoQuery
+from service.ops.doctor.report import Report
 from service.signals.metrics.registry import Shown
 
 

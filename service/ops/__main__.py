@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.ops.drawing import drawn
-from service.ops.event_streams import EVENT_STREAMS
-from service.ops.machine_room import MACHINE_ROOM
-from service.ops.overview import OVERVIEW
+from service.ops.dashboards.drawing import drawn
+from service.ops.dashboards.event_streams import EVENT_STREAMS
+from service.ops.dashboards.internals import MACHINE_ROOM
+from service.ops.dashboards.overview import OVERVIEW
 from service.signals.metrics.catalogue import CATALOGUE, Metric
 
 HERE = Path(__file__).parent

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.doctor.checkup import LONGEST_S
+from service.ops.doctor.checkup import LONGEST_S
 from tests.conftest import PrivateServer
 from tests.faults.conftest import StartService
 from tests.faults.service_process import ROOT, ServiceProcess, environment, run_holdfast, until

@@ -4,8 +4,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from service.doctor.diagnosis import diagnose
-from service.doctor.evidence import (
+from service.ops.doctor.diagnosis import diagnose
+from service.ops.doctor.evidence import (
     Claiming,
     Daemon,
     DatabaseHealth,
@@ -22,7 +22,7 @@ from service.doctor.evidence import (
     Window,
     Writers,
 )
-from service.doctor.report import Finding
+from service.ops.doctor.report import Finding
 
 NOW = 1_800_000_000.0
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import httpx
 import pytest
 
-from service.doctor.canary import Name, sing
-from service.doctor.evidence import Canary
+from service.ops.doctor.evidence import Canary
+from service.ops.doctor.sources.canary import Name, sing
 
 Told = Callable[[int], Sequence[int]]
 LOG = [2, 3, 5, 6, 9, 10, 11]  # what stands between were heartbeats

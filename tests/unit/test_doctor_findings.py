@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from service.doctor import event_streams
-from service.doctor.diagnosis import diagnose
-from service.doctor.evidence import BadEvent, Canary, Evidence, Loop
-from service.doctor.report import ASKED, EXIT_CODES, Severity, worst
+from service.ops.doctor.diagnosis import diagnose
+from service.ops.doctor.evidence import BadEvent, Canary, Evidence, Loop
+from service.ops.doctor.questions import event_streams
+from service.ops.doctor.report import ASKED, EXIT_CODES, Severity, worst
 from tests.unit.doctor_evidence import (
     WELL,
     daemon,

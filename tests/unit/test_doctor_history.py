@@ -1,6 +1,6 @@
 """Rates need a past: counters of the last five minutes, kept small."""
 
-from service.doctor.history import KEPT_S, SAMPLE_S, History
+from service.ops.doctor.sources.history import KEPT_S, SAMPLE_S, History
 from service.signals.metrics.registry import Metrics
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from service.doctor.evidence import Claiming, Evidence, Waiting
-from service.doctor.report import Examined, Finding, anchor, answered, cannot_tell
+from service.ops.doctor.evidence import Claiming, Evidence, Waiting
+from service.ops.doctor.report import Examined, Finding, anchor, answered, cannot_tell
 
 STARVED_S = 30.0  # a claimable task should be taken within a poll or two
 MOST_WAITING = 5  # kinds shown

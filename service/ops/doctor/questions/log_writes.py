@@ -1,7 +1,7 @@
 """How the log takes new facts: refused for want of room, or slowly. A part of the machine room."""
 
-from service.doctor.evidence import LogHealth, Machine, Window
-from service.doctor.report import Finding, anchor
+from service.ops.doctor.evidence import LogHealth, Machine, Window
+from service.ops.doctor.report import Finding, anchor
 
 SLOW_S = 0.25
 SLOW_SHARE = 0.05

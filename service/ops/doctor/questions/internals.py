@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-from service.doctor import log_writes
-from service.doctor.evidence import Daemon, Evidence, Machine
-from service.doctor.report import Examined, Finding, Severity, anchor, answered
+from service.ops.doctor.evidence import Daemon, Evidence, Machine
+from service.ops.doctor.questions import log_writes
+from service.ops.doctor.report import Examined, Finding, Severity, anchor, answered
 
 LOOP_LAG_S = 0.1
 LOOP_LAG_SHARE = 0.05

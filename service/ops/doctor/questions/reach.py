@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from service.doctor.processes import Holding
-from service.doctor.report import Examined, Finding, answered
+from service.ops.doctor.report import Examined, Finding, answered
+from service.ops.doctor.sources.processes import Holding
 from service.runtime.data_folder import Holder
 
 Trouble = Literal["refused", "silent", "forbidden", "error"]

@@ -20,8 +20,8 @@ from typing import IO, Any, Self
 import httpx
 import msgspec
 
-from service.demo.worker import TOKEN, Told
-from service.doctor.processes import process_state
+from service.ops.demo.worker import TOKEN, Told
+from service.ops.doctor.sources.processes import process_state
 from service.runtime.child_process import tethered
 from service.runtime.data_folder import read_holder
 
@@ -118,7 +118,7 @@ class Stage:
 
     def worker(self, name: str, kind: str, *, lease_s: float, work_s: float) -> Worker:
         """Start a worker."""
-        module = ("-m", "service.demo.worker")
+        module = ("-m", "service.ops.demo.worker")
         arguments = (self.url, name, kind, str(lease_s), str(work_s))
         extra = {TOKEN: self._token} if self._token else {}
         process = self._launch([*module, *arguments], subprocess.PIPE, **extra)

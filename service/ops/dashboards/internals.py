@@ -1,7 +1,7 @@
 """The dashboard of the machine room: the log, the read models, loops and daemons."""
 
-from service.ops.drawing import Dashboard, Panel, Query, Row
-from service.ops.expressions import AT, now, quantile, rate
+from service.ops.dashboards.drawing import Dashboard, Panel, Query, Row
+from service.ops.dashboards.expressions import AT, now, quantile, rate
 
 _LOG = Row(
     "The log",

@@ -16,7 +16,7 @@ from projections.board.board import Board
 from projections.board.lanes import SharingRule
 from projections.read_models.database import Database
 from projections.read_models.restore import SCHEMA, restore
-from service.doctor.evidence import (
+from service.ops.doctor.evidence import (
     BadEvent,
     Claiming,
     DatabaseHealth,
@@ -28,10 +28,10 @@ from service.doctor.evidence import (
     StaleWrite,
     Writers,
 )
-from service.doctor.history import KEPT_S, LAST_BAD_EVENTS
-from service.doctor.parts import Parts
-from service.doctor.refusals import refusals_in, refusals_on
-from service.doctor.shapes import expired_leases, waiting_kinds
+from service.ops.doctor.parts import Parts
+from service.ops.doctor.sources.history import KEPT_S, LAST_BAD_EVENTS
+from service.ops.doctor.sources.refusals import refusals_in, refusals_on
+from service.ops.doctor.sources.shapes import expired_leases, waiting_kinds
 from streams.jetstream.connection import without_password
 from streams.jetstream.read_only import Inspection
 from streams.log import BadFact, Fact, LogState

@@ -12,8 +12,9 @@ from pathlib import Path
 from projections.read_models.database import DatabaseUnavailable
 from service.core.core import Core
 from service.daemons.schedulers import Schedulers
-from service.doctor.diagnosis import diagnose
-from service.doctor.evidence import (
+from service.executor import Executor
+from service.ops.doctor.diagnosis import diagnose
+from service.ops.doctor.evidence import (
     Claiming,
     Daemon,
     DatabaseHealth,
@@ -28,12 +29,11 @@ from service.doctor.evidence import (
     Window,
     Writers,
 )
-from service.doctor.history import RECENT_S, History
-from service.doctor.processes import holding
-from service.doctor.refusals import refusals_in
-from service.doctor.report import Part, Report
-from service.doctor.shapes import expired_leases, waiting_kinds
-from service.executor import Executor
+from service.ops.doctor.report import Part, Report
+from service.ops.doctor.sources.history import RECENT_S, History
+from service.ops.doctor.sources.processes import holding
+from service.ops.doctor.sources.refusals import refusals_in
+from service.ops.doctor.sources.shapes import expired_leases, waiting_kinds
 from service.runtime.loops import Lag
 
 FRESH_S = 1.0

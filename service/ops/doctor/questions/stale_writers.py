@@ -4,10 +4,10 @@ from typing import Any
 
 import msgspec
 
-from service.doctor.evidence import Evidence, StaleWrite, Writers
-from service.doctor.leases import clock
-from service.doctor.refusals import MOST_ENTRIES
-from service.doctor.report import Examined, Finding, anchor, answered, cannot_tell
+from service.ops.doctor.evidence import Evidence, StaleWrite, Writers
+from service.ops.doctor.questions.leases import clock
+from service.ops.doctor.report import Examined, Finding, anchor, answered, cannot_tell
+from service.ops.doctor.sources.refusals import MOST_ENTRIES
 
 MOST_SHOWN = 10
 

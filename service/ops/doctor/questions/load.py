@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from service.doctor.evidence import Evidence, Load, Waiting
-from service.doctor.report import Examined, Finding, anchor, answered, cannot_tell
+from service.ops.doctor.evidence import Evidence, Load, Waiting
+from service.ops.doctor.report import Examined, Finding, anchor, answered, cannot_tell
 
 GREW_BY = 20  # tasks; less is a ripple
 GREW_FASTER = 1.1  # arrivals against ends

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from service.demo.stage import Stage, Worker
+from service.ops.demo.stage import Stage, Worker
 
 LEASE_S = 2.0
 ZOMBIE_WORKS_S = 1.5  # long enough to be frozen in the midst of it

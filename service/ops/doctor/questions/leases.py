@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from service.doctor.evidence import Evidence, ExpiredLease, Leases
-from service.doctor.report import Examined, Finding, Severity, anchor, answered, cannot_tell
+from service.ops.doctor.evidence import Evidence, ExpiredLease, Leases
+from service.ops.doctor.report import Examined, Finding, Severity, anchor, answered, cannot_tell
 
 EXPIRED_FOR_S = (
     5.0  # a reclaim usually follows within a moment; the lease monitor looks each second

@@ -1,7 +1,7 @@
 """The dashboard that follows an operator's questions, in order."""
 
-from service.ops.drawing import Dashboard, Panel, Query, Row
-from service.ops.expressions import AT, now, quantile, rate
+from service.ops.dashboards.drawing import Dashboard, Panel, Query, Row
+from service.ops.dashboards.expressions import AT, now, quantile, rate
 
 _CLAIMING = Row(
     "Is claiming congested, or spinning idle?",

@@ -3,7 +3,7 @@
 import heapq
 
 from projections.board.board import Board
-from service.doctor.evidence import ExpiredLease, Waiting
+from service.ops.doctor.evidence import ExpiredLease, Waiting
 from streams.plan.state import Plan, Task
 
 MOST_LEASES = 10

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
-from service.doctor.report import Answer, Finding, Report
+from service.ops.doctor.report import Answer, Finding, Report
 
 WIDTH = 100
 INDENT = " " * 10

@@ -1,6 +1,6 @@
 """How panels ask: rates, quantiles and present values of the chosen instances."""
 
-from service.ops.drawing import INSTANCE
+from service.ops.dashboards.drawing import INSTANCE
 
 AT = "{{instance}}"
 

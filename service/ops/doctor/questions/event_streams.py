@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from service.doctor.evidence import Canary, Evidence, Streams
-from service.doctor.report import Examined, Finding, anchor, answered, cannot_tell
+from service.ops.doctor.evidence import Canary, Evidence, Streams
+from service.ops.doctor.report import Examined, Finding, anchor, answered, cannot_tell
 
 FAIL_SHARE = 0.01
 SLOW_S = 0.5  # one batch of a replay

@@ -11,15 +11,12 @@ import httpx
 import msgspec
 
 from projections.read_models.views import moment
-from service.doctor import event_streams, reach
-from service.doctor.afar import Afar, Places
-from service.doctor.canary import log_witness, sing
-from service.doctor.diagnosis import diagnose
-from service.doctor.evidence import Canary
-from service.doctor.parts import Parts
-from service.doctor.processes import Holding, holding
-from service.doctor.reach import Asked
-from service.doctor.report import (
+from service.ops.doctor.diagnosis import diagnose
+from service.ops.doctor.evidence import Canary
+from service.ops.doctor.parts import Parts
+from service.ops.doctor.questions import event_streams, reach
+from service.ops.doctor.questions.reach import Asked
+from service.ops.doctor.report import (
     Examined,
     Finding,
     Report,
@@ -29,6 +26,9 @@ from service.doctor.report import (
     joined,
     reported,
 )
+from service.ops.doctor.sources.canary import log_witness, sing
+from service.ops.doctor.sources.offline import Afar, Places
+from service.ops.doctor.sources.processes import Holding, holding
 from service.signals.metrics.catalogue import CATALOGUE
 from streams.jetstream.connection import without_password
 from streams.jetstream.read_only import Inspection

@@ -10,7 +10,7 @@ from projections.read_models import audit, executions
 from projections.read_models.audit import AuditView, Entry
 from projections.read_models.database import Database
 from projections.read_models.executions import ClaimView
-from service.doctor.evidence import StaleWrite
+from service.ops.doctor.evidence import StaleWrite
 from streams.jetstream.read_only import Inspection
 from streams.log import Fact
 from streams.plan.events import Claimed

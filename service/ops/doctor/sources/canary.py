@@ -14,7 +14,7 @@ import httpx
 import msgspec
 
 from projections.feed.entry import UNASKED_TYPES
-from service.doctor.evidence import Canary
+from service.ops.doctor.evidence import Canary
 from streams.log import Fact, Log
 from streams.plan.events import TYPE_NAMES
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 from projections.read_models.views import moment
-from service.doctor import claiming, event_streams, leases, load, machine_room, stale_writers
-from service.doctor.evidence import Evidence
-from service.doctor.report import Examined, Part, Report, reported
+from service.ops.doctor.evidence import Evidence
+from service.ops.doctor.questions import claiming, event_streams, leases, load, stale_writers
+from service.ops.doctor.questions import internals as machine_room
+from service.ops.doctor.report import Examined, Part, Report, reported
 
 QUESTIONS = (
     claiming.examine,

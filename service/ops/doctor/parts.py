@@ -8,7 +8,7 @@ from typing import TypeVar
 import httpx
 import msgspec
 
-from service.doctor.report import Part
+from service.ops.doctor.report import Part
 
 T = TypeVar("T")
 

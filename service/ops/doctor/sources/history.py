@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from service.doctor.evidence import BadEvent, Window
+from service.ops.doctor.evidence import BadEvent, Window
 from service.signals.metrics.registry import Metrics, Value
 from streams.log import BadFact, Fact
 

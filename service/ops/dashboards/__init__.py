@@ -1,0 +1,1 @@
+"""The Grafana dashboards as JSON, and the code that draws them."""

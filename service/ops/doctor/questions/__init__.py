@@ -1,0 +1,1 @@
+"""The questions that an operator asks, one pure module each."""

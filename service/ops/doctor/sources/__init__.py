@@ -1,0 +1,1 @@
+"""Where a doctor's evidence comes from: a running instance, NATS and SQLite, the event stream."""
