@@ -24,6 +24,7 @@ from projections.projector import Projector
 from projections.read_models.audit_tail import AuditTail
 from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.restore import read_models_of, restore
+from service.cli.refold import READ_MODELS
 from service.core.bridge import Door
 from service.core.core import Core
 from service.core.log_clock import LogClock
@@ -38,7 +39,6 @@ from service.executor import Executor
 from service.http.server import HttpServer
 from service.ops import health
 from service.ops.doctor.sources.live import Doctor
-from service.rebuild import READ_MODELS
 from service.runtime.data_folder import DataFolder
 from service.runtime.loops import Lag, Watch
 from service.runtime.nats_server.embedded import EmbeddedServer

@@ -144,9 +144,9 @@ def _roles(text: str) -> frozenset[str]:
 def _serve(given: argparse.Namespace) -> int:
     settings = _settings(given)
     # Imported here: `submit` and `check-config` need none of it and should answer at once.
+    from service.cli.serve import serve  # noqa: PLC0415
     from service.http.server import PortBusy  # noqa: PLC0415
     from service.runtime.nats_server.process import EmbeddedServerError  # noqa: PLC0415
-    from service.serve import serve  # noqa: PLC0415
     from streams.log import LogReset, LogUnavailable, TopologyMismatch  # noqa: PLC0415
 
     handler = logs.configure(settings.executor.instance_id)

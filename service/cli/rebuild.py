@@ -5,7 +5,7 @@ import uvloop
 from projections.integrity.verify import Comparison
 from projections.read_models.database import DatabaseUnavailable
 from service.cli.client import FAILED, OK, UNREACHABLE, complain
-from service.rebuild import Rebuilt, replace_read_models, verify_read_models
+from service.cli.refold import Rebuilt, replace_read_models, verify_read_models
 from service.runtime.nats_server.process import EmbeddedServerError
 from service.settings.config import Settings
 from streams.log import LogReset, LogUnavailable, TopologyMismatch

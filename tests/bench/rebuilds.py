@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from projections.read_models.restore import open_read_models
-from service.rebuild import refold
+from service.cli.refold import refold
 from streams.jetstream.log import JetStreamLog
 from tests.bench import bed
 from tests.bench.cycles import NO_EXECUTOR, TASKS_PER_PLAN, plan_of, work_through

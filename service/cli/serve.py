@@ -11,10 +11,10 @@ import uvloop
 
 from service import sample
 from service.app import ALL_ROLES, Instance, Role, running
-from service.narrator import Narrator
 from service.runtime.garbage import collect_seldom
 from service.runtime.open_files import allow_streams
 from service.runtime.switching import switch_often
+from service.sample.story import Narrator
 from service.settings.config import Settings
 from service.settings.reloading import Reloading
 from streams.jetstream.connection import without_password
