@@ -24,7 +24,6 @@ from projections.projector import Projector
 from projections.read_models.audit_tail import AuditTail
 from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.restore import read_models_of, restore
-from service.cli.refold import READ_MODELS
 from service.core.bridge import Door
 from service.core.core import Core
 from service.core.log_clock import LogClock
@@ -39,12 +38,12 @@ from service.executor import Executor
 from service.http.server import HttpServer
 from service.ops import health
 from service.ops.doctor.sources.live import Doctor
-from service.runtime.data_folder import DataFolder
-from service.runtime.loops import Lag, Watch
+from service.runtime.data_folder import READ_MODELS, DataFolder
 from service.runtime.nats_server.embedded import EmbeddedServer
 from service.runtime.supervision import guard
 from service.settings.config import Settings
 from service.signals.audit.trail import Audit
+from service.signals.loop_lag import Lag, Watch
 from service.signals.metrics.appends import LogObserver
 from service.signals.metrics.registry import Metrics
 from service.signals.tracing.spans import Recorder

@@ -55,9 +55,14 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Contention(msgspec.Struct, frozen=True):
-    """Every try lost its race; nothing was written."""
+    """Every try lost its race; nothing was written, and the command may be repeated."""
 
     tries: int
+
+    @property
+    def detail(self) -> str:
+        """What happened, in words."""
+        return f"lost the race for this subject {self.tries} times in a row"
 
 
 Outcome = Accepted | Duplicate | Refusal | Contention

@@ -11,11 +11,10 @@ import msgspec
 import uvloop
 
 from service.cli.client import Instance
-from service.cli.refold import READ_MODELS
 from service.ops.doctor.checkup import LONGEST_S, CheckUp, Target
 from service.ops.doctor.report import Report
 from service.ops.doctor.text import lines
-from service.runtime.data_folder import last_trace
+from service.runtime.data_folder import READ_MODELS, last_trace
 from service.settings.config import Settings
 
 _encode = msgspec.json.Encoder().encode

@@ -19,14 +19,13 @@ from projections.projector import Projector
 from projections.read_models.database import Database, DatabaseUnavailable, discard
 from projections.read_models.restore import open_read_models
 from service.core.log_clock import LogClock
-from service.runtime.data_folder import DataFolder, DataFolderBusy, read_holder
-from service.runtime.garbage import uncollected
+from service.runtime.data_folder import READ_MODELS, DataFolder, DataFolderBusy, read_holder
 from service.runtime.nats_server.embedded import EmbeddedServer
+from service.runtime.tuning import uncollected
 from service.settings.config import Settings
 from streams.jetstream.log import JetStreamLog
 from streams.log import BadFact, Fact, Log, LogUnavailable
 
-READ_MODELS = "readmodels.sqlite"
 SHOW_EVERY_S = 1.0
 SILENCE_S = 5.0
 

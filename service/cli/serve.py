@@ -11,9 +11,7 @@ import uvloop
 
 from service import sample
 from service.app import ALL_ROLES, Instance, Role, running
-from service.runtime.garbage import collect_seldom
-from service.runtime.open_files import allow_streams
-from service.runtime.switching import switch_often
+from service.runtime.tuning import allow_streams, collect_seldom, switch_often
 from service.sample.story import Narrator
 from service.settings.config import Settings
 from service.settings.reloading import Reloading
@@ -72,7 +70,7 @@ def _after_sample(http_url: str, fact: Fact | BadFact, ignored: str | None) -> N
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - this is what whoever starts it sees
+    print(line, flush=True)
 
 
 async def _serve(

@@ -25,7 +25,6 @@ from service.core.results import (
     Check,
     Claim,
     ClaimRequest,
-    Contended,
     OwnerAnswer,
     Refused,
     Status,
@@ -195,7 +194,7 @@ class Core:
             if isinstance(refused, GuardReject):
                 self._tally.owner_write_refused(command)
                 self._chronicle.owner_write_refused(command, refused, origin)
-            elif isinstance(refused, Contended | NotFound | NotAllowed):
+            elif isinstance(refused, Contention | NotFound | NotAllowed):
                 self._tally.owner_write_failed(command, refused)
                 self._chronicle.owner_write_failed(command, refused, origin)
             return refused
@@ -353,10 +352,5 @@ def _submit_span(
 
 
 def _refused(outcome: Outcome) -> Refused:
-    match outcome:
-        case Contention(tries):
-            return Contended(f"lost the race for this subject {tries} times in a row")
-        case Accepted() | Duplicate():
-            raise AssertionError(outcome)
-        case _:
-            return outcome
+    assert not isinstance(outcome, Accepted | Duplicate)  # noqa: S101 - narrows the type
+    return outcome

@@ -7,17 +7,11 @@ import msgspec
 from msgspec import Raw
 
 from projections.read_models.views import TaskView
+from streams.decider import Contention
 from streams.plan.decide import Refusal
 from streams.plan.events import TaskType
 
-
-class Contended(msgspec.Struct, frozen=True):
-    """The command kept losing its race for the log; it may be repeated."""
-
-    detail: str
-
-
-Refused = Refusal | Contended
+Refused = Refusal | Contention
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,7 +24,7 @@ import structlog
 
 from service.core.bridge import Door
 from service.core.core import Core
-from service.runtime.loops import Lag, LoopThread
+from service.signals.loop_lag import Lag, MeasuredLoop
 from service.signals.metrics.registry import Metrics
 
 T = TypeVar("T")
@@ -147,20 +147,20 @@ class Schedulers:
 
     # -- threads ----------------------------------------------------------------------------
 
-    def _new_thread(self) -> LoopThread:
-        thread = LoopThread(f"daemons-{self._made}", "daemon", self._metrics)
+    def _new_thread(self) -> MeasuredLoop:
+        thread = MeasuredLoop(f"daemons-{self._made}", "daemon", self._metrics)
         self._made += 1
         return thread
 
-    def _settle(self, routine: "_Routine", thread: LoopThread) -> None:
+    def _settle(self, routine: "_Routine", thread: MeasuredLoop) -> None:
         """Let the routine tick on ``thread`` from now on."""
         routine.home = thread
         thread.spawn(routine.repeat(thread, self._move_on))
 
     def _guard_threads(self) -> None:
-        suspects: dict[LoopThread, tuple[_Routine, float]] = {}
+        suspects: dict[MeasuredLoop, tuple[_Routine, float]] = {}
         while not self._ended.wait(GUARD_EVERY_S):
-            found: dict[LoopThread, tuple[_Routine, float]] = {}
+            found: dict[MeasuredLoop, tuple[_Routine, float]] = {}
             for thread in list(self._threads):
                 holder = self._holder(thread)
                 if holder is None or holder.state.began_at is None:
@@ -172,7 +172,7 @@ class Schedulers:
                     self._replace(thread, holder)
             suspects = found
 
-    def _holder(self, thread: LoopThread) -> "_Routine | None":
+    def _holder(self, thread: MeasuredLoop) -> "_Routine | None":
         """Who has been holding ``thread`` for too long, and still lives there."""
         if thread.lag.held_s < HOLDS_S:
             return None
@@ -182,7 +182,7 @@ class Schedulers:
                 return routine
         return None
 
-    def _replace(self, held: LoopThread, holder: "_Routine") -> None:
+    def _replace(self, held: MeasuredLoop, holder: "_Routine") -> None:
         """Take every routine but the holder away from a thread, and the holder when it lets go."""
         with self._lock:
             fresh = self._new_thread()
@@ -205,7 +205,7 @@ class Schedulers:
             times=self.replaced,
         )
 
-    def _move_on(self, routine: "_Routine", held: LoopThread) -> None:
+    def _move_on(self, routine: "_Routine", held: MeasuredLoop) -> None:
         """On ``held``, which its holder has let go: the holder follows the others, it ends."""
         with self._lock:
             if self._ended.is_set():
@@ -225,7 +225,7 @@ class _Routine:
         self.state = DaemonState(
             name=daemon.name, period_s=daemon.period_s, due_at=monotonic() + daemon.period_s
         )
-        self.home: LoopThread | None = None
+        self.home: MeasuredLoop | None = None
         self.task: asyncio.Task[Any] | None = None
         self._metrics = metrics
         self._door: Door | None = None
@@ -250,7 +250,7 @@ class _Routine:
         return self.task is not asyncio.current_task()
 
     async def repeat(
-        self, thread: LoopThread, move_on: Callable[["_Routine", LoopThread], None]
+        self, thread: MeasuredLoop, move_on: Callable[["_Routine", MeasuredLoop], None]
     ) -> None:
         """Tick on this thread until the home is another one."""
         self.task = asyncio.current_task()

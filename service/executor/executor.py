@@ -16,9 +16,9 @@ from service.executor.handlers.registry import load_handlers
 from service.executor.running.gate import Gate
 from service.executor.running.pool import WorkerPool
 from service.executor.running.processes import ProcessWorkers
-from service.runtime.loops import Lag, LoopThread
 from service.settings.config import Settings
 from service.signals.audit.trail import Audit
+from service.signals.loop_lag import Lag, MeasuredLoop
 from service.signals.metrics.registry import Metrics
 from service.signals.tracing.spans import Recorder
 
@@ -69,7 +69,7 @@ class Executor:
         self.timeout_retry_max = executor.execution.timeout_retry_max
         self._settings = settings
         self._door = door
-        self._threads: list[LoopThread] = []
+        self._threads: list[MeasuredLoop] = []
         self._dispatchers: list[Dispatcher] = []
         self._gauges: asyncio.Task[None] | None = None
         self._draining = False
@@ -81,7 +81,7 @@ class Executor:
         # A loop without a worker thread of its own would have nothing to dispatch to.
         loops = min(self._settings.scheduling.task_executor.pool_size, worker.core_size)
         for index in range(loops):
-            thread = LoopThread(f"executor-{index}", "executor", self.metrics)
+            thread = MeasuredLoop(f"executor-{index}", "executor", self.metrics)
             thread.start()
             self._threads.append(thread)
             dispatcher = await thread.ask(self._dispatcher(index, loops))

@@ -14,7 +14,8 @@ from msgspec import UNSET, UnsetType
 
 from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.pagination import BadCursor
-from service.core.results import Behind, Contended, Refused
+from service.core.results import Behind, Refused
+from streams.decider import Contention
 from streams.log import LogFull, LogReset, LogUnavailable, TooLarge
 from streams.plan.decide import Current, GuardReject, Invalid, NotAllowed, NotFound, PlanExists
 from streams.plan.lifecycle import PlanStatus, TaskStatus
@@ -109,8 +110,8 @@ def explained(what: Refused | Exception) -> Told:
             return _told("invalid_request", detail)
         case PlanExists(detail):
             return _told("plan_exists", detail)
-        case Contended(detail):
-            return _told("contended", detail)
+        case Contention():
+            return _told("contended", what.detail)
         case Exception():
             return _explained_exception(what)
 

@@ -15,8 +15,8 @@ DASHBOARDS = {"overview": OVERVIEW, "machine-room": MACHINE_ROOM, "sse": EVENT_S
 
 _HEAD = """# Metrics
 
-Drawn from `service/signals/metrics/catalogue.py` by `python -m service.ops`. Every series that is known beforehand
-is there from the start, at 0; label values are the ones listed and no others.
+Drawn from `service/signals/metrics/catalogue.py` by `python -m service.ops`. Every series that is
+known beforehand is there from the start, at 0; label values are the ones listed and no others.
 
 | name | in Prometheus | kind | labels | what is counted | alert |
 |---|---|---|---|---|---|

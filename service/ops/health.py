@@ -20,7 +20,7 @@ from service.core.results import (
 )
 from service.daemons.schedulers import Schedulers
 from service.executor import Executor
-from service.runtime.loops import Lag
+from service.signals.loop_lag import Lag
 from streams.jetstream.log import JetStreamLog
 
 MAX_LAG_S = 5.0

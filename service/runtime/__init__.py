@@ -1,1 +1,1 @@
-"""What the process rests on: threads and loops, child processes, the data folder, the embedded server."""
+"""What the process rests on: threads, child processes, the data folder, the embedded server."""

@@ -13,6 +13,7 @@ from typing import Self
 import msgspec
 
 LOCK_FILE = "holdfast.lock"
+READ_MODELS = "readmodels.sqlite"
 PATIENCE_S = 0.3  # `read_holder` holds the lock for an instant; an owner holds it for good
 POLL_S = 0.01
 MAX_HOLDER_BYTES = 64 * 1024

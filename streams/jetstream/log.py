@@ -1,8 +1,7 @@
 """The real log: Holdfast's facts in NATS JetStream.
 
-This file says how a write becomes JetStream messages and what JetStream's answers mean. The line
-itself is `streams.jetstream.connection`, tails are `streams.jetstream.tail`, reading is `streams.jetstream.reader`, group
-commit is `streams.jetstream.group_commit`.
+This file says how a write becomes JetStream messages and what JetStream's answers mean. Its
+neighbours are the connection, the tail, the reader and the group commit.
 """
 
 import asyncio

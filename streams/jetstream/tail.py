@@ -1,8 +1,8 @@
 """A tail on the log: every fact above a position, in order, in batches, across every disturbance.
 
-It is a checked pull consumer (`streams.jetstream.consumer`). Whatever looks wrong (a consumer that broke,
-silence where a heartbeat was due, a new connection) has one cure: a new consumer from the last
-position + 1.
+It is a checked pull consumer (`streams.jetstream.consumer`). Every disturbance (a consumer that
+broke, silence where a heartbeat was due, a new connection) has one cure: a new consumer from the
+last position + 1.
 """
 
 import asyncio

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import uvloop
 
-from service.runtime.garbage import collect_seldom
+from service.runtime.tuning import collect_seldom
 from tests.bench import (
     audit_cost,
     cycles,

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import httpx
 import nats
 
-from service.cli.refold import READ_MODELS
+from service.runtime.data_folder import READ_MODELS
 from tests.conftest import PrivateServer
 from tests.faults.delaying_proxy import DelayingProxy
 from tests.faults.service_process import ServiceProcess, run_holdfast, until

@@ -23,7 +23,7 @@ import msgspec
 import nats
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.cli.refold import READ_MODELS
+from service.runtime.data_folder import READ_MODELS
 from tests import identities
 from tests.conftest import PrivateServer
 from tests.faults.crew import Ledger, Voice, Worker, fan, submit

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from service.app import Instance
-from service.cli.refold import READ_MODELS
 from service.core.bridge import Door
+from service.runtime.data_folder import READ_MODELS
 from tests.conftest import PrivateServer
 from tests.faults.report import Report
 from tests.faults.service_process import ServiceProcess, until

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.cli.refold import READ_MODELS
+from service.runtime.data_folder import READ_MODELS
 from tests.faults.crew import Ledger, Voice, Worker, fan, submit
 from tests.faults.service_process import ServiceProcess, run_holdfast
 

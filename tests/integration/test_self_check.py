@@ -11,8 +11,8 @@ import pytest
 
 from projections.integrity.plan_rows import PlanFile
 from service.app import Instance
-from service.cli.refold import READ_MODELS
 from service.daemons.self_check import SelfCheck
+from service.runtime.data_folder import READ_MODELS
 from tests.integration.http_world import serving, until_status
 
 World = tuple[Instance, httpx.AsyncClient]

@@ -311,7 +311,8 @@ async def main():
     async with serving(Path(sys.argv[1])) as (_, client):
         plan = {"id": "p", "tasks": [{"id": "t", "kind": "echo"}]}
         assert (await client.post("/v1/plans", json=plan)).status_code == 201
-    print(sorted(set(sys.modules) & {"service.signals.tracing.otlp", "opentelemetry.sdk", "google.protobuf"}))
+    unwanted = {"service.signals.tracing.otlp", "opentelemetry.sdk", "google.protobuf"}
+    print(sorted(set(sys.modules) & unwanted))
 
 asyncio.run(main())
 """

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from projections.read_models.audit import Entry
 from service.settings.config import ObservabilitySettings
-from service.signals.audit import trail as audit
+from service.signals.audit import trail as room
 from service.signals.audit.outages import Outage
 from service.signals.audit.trail import CLASSES, MAX_WAITING, MAX_WAITING_SUCCESS, Audit
 from service.signals.metrics.catalogue import AUDIT_EVENTS, OTHER

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from projections.board import board
+from projections.board import board as board_module
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
 from streams.plan import commands

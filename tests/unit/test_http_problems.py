@@ -7,8 +7,9 @@ from litestar.testing import AsyncTestClient
 
 from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.pagination import BadCursor
-from service.core.results import Behind, Contended
+from service.core.results import Behind
 from service.http.problems import PROBLEM_TYPE, PROBLEMS
+from streams.decider import Contention
 from streams.log import LogFull, LogUnavailable, TooLarge
 from streams.plan.decide import Current, GuardReject, Invalid, NotAllowed, NotFound, PlanExists
 from tests.unit.http_world import FakeCore
@@ -24,7 +25,7 @@ CAUSES: list[tuple[object, int, str, dict[str, Any]]] = [
     (NotAllowed("CANCELLED", "no"), 409, "not_allowed", {"current": {"status": "CANCELLED"}}),
     (Invalid("task 'a': no"), 400, "invalid_request", {}),
     (PlanExists("taken"), 409, "plan_exists", {}),
-    (Contended("8 times"), 503, "contended", {}),
+    (Contention(8), 503, "contended", {}),
     (LogUnavailable("nobody answers"), 503, "log_unavailable", {}),
     (LogFull("full"), 507, "log_full", {}),
     (TooLarge("one fact"), 413, "too_large", {}),

@@ -12,7 +12,7 @@ import pytest
 from service.core.bridge import Door
 from service.daemons.schedulers import JITTER, Daemon, Schedulers
 from service.ops.health import daemons_check, loops_check
-from service.runtime.loops import Lag, Watch
+from service.signals.loop_lag import Lag, Watch
 from service.signals.metrics.registry import Metrics
 from tests.waiting import eventually
 

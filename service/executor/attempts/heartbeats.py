@@ -16,12 +16,13 @@ from time import monotonic
 import structlog
 
 from service.core.bridge import Door, DoorClosed
-from service.core.results import Contended, OwnerAnswer, Refused
+from service.core.results import OwnerAnswer, Refused
 from service.executor.attempts.leases import Lease
 from service.executor.attempts.reports import Reporter
-from service.runtime.loops import LoopThread
 from service.signals.audit.trail import Audit
+from service.signals.loop_lag import MeasuredLoop
 from service.signals.metrics.registry import Metrics
+from streams.decider import Contention
 from streams.log import LogFull, LogUnavailable, TooLarge
 from streams.plan.commands import Heartbeat, OwnerCommand, Progress
 from streams.plan.decide import GuardReject
@@ -56,7 +57,7 @@ class Heartbeats:
         self._metrics = metrics
         self._audit = audit
         self._heartbeat_s = heartbeat_s
-        self._thread = LoopThread("heartbeats", "heartbeat", metrics)
+        self._thread = MeasuredLoop("heartbeats", "heartbeat", metrics)
         self.lag = self._thread.lag
         self._lock = Lock()
         self._schedules: dict[Lease, _Schedule] = {}
@@ -160,7 +161,7 @@ class Heartbeats:
                     lease.renewed(asked_at)
                 if answer.cancel_requested and lease.stop("plan_failed"):
                     log.info("plan_failed_cancelled", **_named(lease))
-            case None | Contended():
+            case None | Contention():
                 schedule.again_soon(word)
             case _:
                 self._lost(lease, answer)

@@ -13,7 +13,8 @@ from tenacity import (
 )
 
 from service.core.bridge import Door, DoorClosed
-from service.core.results import Contended, OwnerAnswer, Refused
+from service.core.results import OwnerAnswer, Refused
+from streams.decider import Contention
 from streams.log import LogFull, LogUnavailable, Origin
 from streams.plan.commands import OwnerCommand
 
@@ -58,7 +59,7 @@ class Reporter:
         except DoorClosed as error:
             return Unwritten(str(error))
         else:
-            if not isinstance(answer, Contended):
+            if not isinstance(answer, Contention):
                 return answer
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((LogUnavailable, LogFull)) | retry_if_result(_contended),
@@ -73,7 +74,7 @@ class Reporter:
 
 
 def _contended(answer: object) -> bool:
-    return isinstance(answer, Contended)
+    return isinstance(answer, Contention)
 
 
 def _is_late(state: RetryCallState, until: float) -> bool:

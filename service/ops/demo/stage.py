@@ -28,7 +28,7 @@ from service.runtime.data_folder import read_holder
 READY_S = 60.0
 END_S = 20.0
 POLL_S = 0.05
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 
 _decode = msgspec.json.Decoder(Told).decode
 

@@ -63,7 +63,7 @@ def find_server() -> Path:
 
 def find_configuration() -> Path:
     """`nats.conf`: at the top of the checkout, or inside the package of an installed wheel."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[2]
     for folder in (here.parent, here):
         if (folder / "nats.conf").is_file():
             return folder / "nats.conf"

@@ -10,9 +10,9 @@ from collections import OrderedDict
 from typing import Any
 
 from projections.board.board import Board
-from service.core.results import Contended
 from service.signals.audit.trail import Audit
 from service.signals.metrics.facts import OPERATIONS, Trouble
+from streams.decider import Contention
 from streams.log import BadFact, Fact, LogUnavailable, Origin
 from streams.plan.commands import Heartbeat, OwnerCommand
 from streams.plan.decide import GuardReject, NotAllowed, NotFound
@@ -330,9 +330,8 @@ def _op(command: OwnerCommand) -> str:
 
 def _why(trouble: Trouble) -> str:
     match trouble:
-        case NotFound(detail) | NotAllowed(_, detail) | Contended(detail):
-            name = type(trouble).__name__
-            return f"{name}: {detail}"
+        case NotFound() | NotAllowed() | Contention():
+            return f"{type(trouble).__name__}: {trouble.detail}"
         case _:
             return f"{type(trouble).__name__}: {trouble}"
 

@@ -6,9 +6,9 @@ after a restart counts nothing a second time, for the new process has another id
 """
 
 from projections.board.board import Board
-from service.core.results import Contended
 from service.signals.metrics.registry import Metrics
 from service.signals.tracing.spans import Recorder, Span
+from streams.decider import Contention
 from streams.log import BadFact, Fact, LogFull, LogUnavailable, TooLarge
 from streams.plan.commands import (
     Complete,
@@ -44,12 +44,12 @@ OPERATIONS: dict[type[OwnerCommand], str] = {
 DISPATCH_REJECTED = "dispatch rejected"
 """How the reason of a release begins whose claim the pool refused."""
 
-Trouble = LogUnavailable | LogFull | TooLarge | Contended | NotFound | NotAllowed
+Trouble = LogUnavailable | LogFull | TooLarge | Contention | NotFound | NotAllowed
 _KINDS: dict[type, str] = {
     LogUnavailable: "log_unavailable",
     LogFull: "log_full",
     TooLarge: "too_large",
-    Contended: "contended",
+    Contention: "contended",
     NotFound: "not_found",
     NotAllowed: "not_allowed",
 }

@@ -40,7 +40,7 @@ _KINDS: dict[Kind, SpanKind] = {
 
 
 class OtlpRecorder:
-    """`service.signals.tracing.spans.Recorder` to the collector at ``endpoint``, the base URL of OTLP over HTTP.
+    """A recorder of spans that exports to ``endpoint``, the base URL of OTLP over HTTP.
 
     Headers, certificates and compression come from OpenTelemetry's own variables.
     """

@@ -34,7 +34,7 @@ from service.ops.doctor.sources.history import RECENT_S, History
 from service.ops.doctor.sources.processes import holding
 from service.ops.doctor.sources.refusals import refusals_in
 from service.ops.doctor.sources.shapes import expired_leases, waiting_kinds
-from service.runtime.loops import Lag
+from service.signals.loop_lag import Lag
 
 FRESH_S = 1.0
 DATABASE_S = 2.0
