@@ -25,6 +25,7 @@ from streams.subjects import split_subject
 
 SLICE = 64  # facts folded before the loop is given back
 FOLD_WAIT_S = 10.0
+TAIL_PATIENCE_S = 0.05  # how long `catch_up` waits for the tail before it reads for itself
 FLUSH_RETRY_S = 0.25
 FLUSH_DELAY_S = 0.1
 RECALL_RETRY_S = 0.5
@@ -68,6 +69,7 @@ class Projector:
         self._observe_time = observe_time
         self._pending = Pending(board.sequence, epoch)
         self._behind_since: float | None = None
+        self._folding = asyncio.Lock()  # both the tail and `catch_up` bring facts
         self._dirty = asyncio.Event()
         self._room = asyncio.Event()
         self._wanted = asyncio.Event()
@@ -82,11 +84,17 @@ class Projector:
             await self.step(batch)
 
     async def step(self, batch: Sequence[Fact | BadFact]) -> None:
-        """Fold one batch, in slices short enough that nothing else on the loop waits long."""
-        for start in range(0, len(batch), SLICE):
-            await self._fold(batch[start : start + SLICE])
-            if len(batch) > SLICE:
-                await asyncio.sleep(0)
+        """Fold one batch, in slices short enough that nothing else on the loop waits long.
+
+        Facts at or below the board's sequence are folded already and left out.
+        """
+        async with self._folding:
+            if batch and batch[0].sequence <= self.board.sequence:
+                batch = [fact for fact in batch if fact.sequence > self.board.sequence]
+            for start in range(0, len(batch), SLICE):
+                await self._fold(batch[start : start + SLICE])
+                if len(batch) > SLICE:
+                    await asyncio.sleep(0)
 
     async def _fold(self, facts: Sequence[Fact | BadFact]) -> None:
         board, waiting = self.board, self._waiting_fold
@@ -109,35 +117,33 @@ class Projector:
         for on_batch in self.on_batch:
             on_batch(facts, board.sequence)
 
-    async def folded(self, sequence: int) -> str | None:
+    async def folded(self, sequence: int, wait_s: float = FOLD_WAIT_S) -> str | None:
         """Wait until ``sequence`` is folded; answers why that fact was ignored, or None.
 
-        Raises LogUnavailable after FOLD_WAIT_S: the log stopped delivering.
+        Raises LogUnavailable after ``wait_s``: the log stopped delivering.
         """
         if self.board.sequence >= sequence:
             return self.board.ignored.get(sequence)
         future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._waiting_fold.setdefault(sequence, []).append(future)
         try:
-            async with asyncio.timeout(FOLD_WAIT_S):
+            async with asyncio.timeout(wait_s):
                 return await future
         except TimeoutError:
             message = f"the log does not deliver: waiting for sequence {sequence}"
             raise LogUnavailable(message) from None
 
-    async def catch_up(self) -> bool:
-        """Fold what is in the log at this moment; answers whether there was anything new.
-
-        Raises LogUnavailable.
-        """
+    async def catch_up(self) -> None:
+        """Return once everything is folded that is in the log now. Raises LogUnavailable."""
         head = (await self.source.state()).head
-        before = self.board.sequence
+        with suppress(LogUnavailable):
+            await self.folded(head, TAIL_PATIENCE_S)
+        # When the tail is late, what is missing is read; the tail may bring it again.
         while self.board.sequence < head:
             rest = await self.source.scan(self.board.sequence, CATCH_UP_PAGE)
             if not rest:
-                break  # the last messages were short-lived and have expired
-            await self.folded(min(rest[-1].sequence, head))
-        return self.board.sequence > before
+                return  # the last messages were short-lived and have expired
+            await self.step(rest)
 
     def reach(self, sequence: int) -> None:
         """Count what lies between the last fact and ``sequence`` as folded: expired messages."""

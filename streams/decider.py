@@ -2,7 +2,9 @@
 
 A lost race is not an error: wait until the fold has reached the winner, judge the command anew, and
 give up as contended after a bound. A refusal is only as good as the state it was judged on: another
-instance may have written what this one has not folded yet, so it is confirmed at the log's head.
+instance may have written what this one has not folded yet. So a refusal is judged a second time, on
+a state that is at least as new as the log was after the first, and no await stands between reading
+that state and judging by it.
 """
 
 from typing import Protocol, assert_never
@@ -10,7 +12,17 @@ from typing import Protocol, assert_never
 import msgspec
 
 from streams.log import NOBODY, Appended, Conflict, Draft, Log, Origin
-from streams.plan.commands import Cancel, Claim, Command, Expire, Finish, Pause, Resume, Submit
+from streams.plan.commands import (
+    Cancel,
+    Claim,
+    Command,
+    Expire,
+    Finish,
+    Pause,
+    Resume,
+    Start,
+    Submit,
+)
 from streams.plan.decide import Accept, Duplicate, Refusal, decide
 from streams.plan.state import Plan
 
@@ -39,11 +51,8 @@ class View(Protocol):
         """
         ...
 
-    async def catch_up(self) -> bool:
-        """Fold what is in the log at this moment; answers whether there was anything new.
-
-        Raises LogUnavailable.
-        """
+    async def catch_up(self) -> None:
+        """Return once everything is folded that is in the log now. Raises LogUnavailable."""
         ...
 
 
@@ -76,8 +85,10 @@ async def transact(
     ``tries`` bounds how many races may be lost.
     """
     outcome = await _transact(command, view, log, origin, tries)
-    if _stands(command, outcome) or not await view.catch_up():
+    if _stands(command, outcome):
         return outcome
+    # Judged again whether or not that brings news: the fold may have moved since the judgement.
+    await view.catch_up()
     return await _transact(command, view, log, origin, tries)
 
 
@@ -87,7 +98,8 @@ def _stands(command: Command, outcome: Outcome) -> bool:
         case Accepted() | Contention():
             return True
         case Duplicate():
-            return not isinstance(command, Pause | Resume | Cancel)
+            # A state that another instance may have changed since; a result stays reported.
+            return not isinstance(command, Pause | Resume | Cancel | Start)
         case _:
             # A claim is offered by the board itself; finishing and expiring are tried again.
             return isinstance(command, Submit | Claim | Finish | Expire)

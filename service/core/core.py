@@ -120,9 +120,9 @@ class Core:
         """Wait for the board; answers why the fact was ignored, or None. Raises LogUnavailable."""
         return await self.projector.folded(sequence)
 
-    async def catch_up(self) -> bool:
-        """Fold what is in the log now; whether there was anything new. Raises LogUnavailable."""
-        return await self.projector.catch_up()
+    async def catch_up(self) -> None:
+        """Return once everything is folded that is in the log now. Raises LogUnavailable."""
+        await self.projector.catch_up()
 
     # -- plans ------------------------------------------------------------------------------
 

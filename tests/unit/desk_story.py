@@ -97,10 +97,8 @@ class Instance:
             await self.fold(at_most=sequence - self.board.sequence)
         return self.board.ignored.get(sequence)
 
-    async def catch_up(self) -> bool:
-        before = self.board.sequence
+    async def catch_up(self) -> None:
         await self.fold()
-        return self.board.sequence > before
 
     async def fold(self, at_most: int = 1_000_000) -> None:
         """Catch up with the log, by at most so many facts."""

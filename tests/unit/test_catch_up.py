@@ -1,0 +1,130 @@
+"""A refusal is judged on a state at least as new as the log was when the request came.
+
+The instance under test folds by a real projector, whose tail may bring news at any await: also
+between the first judgement and the answer of the log about its head.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from projections.board import Board
+from projections.lanes import SharingRule
+from projections.projector import Projector
+from streams.decider import Accepted, Outcome, transact
+from streams.log import LogState, Origin
+from streams.memory import MemoryLog
+from streams.plan import commands
+from streams.plan.decide import Duplicate, GuardReject
+from streams.plan.state import Plan
+from tests.unit.desk_story import Instance, LogTime
+from tests.unit.plan_story import task
+
+
+class LateLog(MemoryLog):
+    """Its answer about the head is on the way for a while, and its tail can be held up."""
+
+    def __init__(self, clock: LogTime) -> None:
+        super().__init__(clock)
+        self.flows = asyncio.Event()
+        self.flows.set()
+
+    async def state(self) -> LogState:
+        found = await super().state()
+        self.flows.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return found
+
+    async def follow(self, after: int) -> AsyncIterator[list]:  # type: ignore[type-arg]
+        async for batch in super().follow(after):
+            await self.flows.wait()
+            yield batch
+
+
+class Follower:
+    """An instance that folds what the tail brings, when the tail brings it."""
+
+    def __init__(self, log: MemoryLog, clock: LogTime) -> None:
+        self.log, self.now = log, clock
+        self.projector = Projector(
+            log,
+            Board(SharingRule(), "b"),
+            None,  # type: ignore[arg-type]  # nothing is flushed here
+            epoch="memory-1",
+            now=clock,
+            observe_time=lambda _: None,
+        )
+        self.load = self.projector.load
+        self.folded = self.projector.folded
+        self.catch_up = self.projector.catch_up
+
+    def knows(self, plan_id: str) -> Plan | None:
+        return self.projector.board.knows(plan_id)
+
+    async def say(self, command: commands.Command) -> Outcome:
+        return await transact(command, self, self.log, Origin(instance="b"))
+
+
+class Two:
+    """Instance a writes; instance b follows, and hears of it late."""
+
+    def __init__(self) -> None:
+        clock = LogTime()
+        self.log = LateLog(clock)
+        self.a = Instance(self.log, clock, "a")
+        self.b = Follower(self.log, clock)
+
+    async def late(self, command: commands.Command) -> None:
+        """Instance a writes what reaches b only after b has judged for the first time."""
+        await self.b.catch_up()
+        self.log.flows.clear()
+        assert isinstance(await self.a.say(command), Accepted)
+
+
+@pytest.fixture
+async def two() -> AsyncIterator[Two]:
+    two = Two()
+    following = asyncio.create_task(two.b.projector.run())
+    await two.a.submit("p", task("t", lease_s=60))
+    yield two
+    following.cancel()
+    await asyncio.wait([following])
+
+
+OWNER = {"plan_id": "p", "task_id": "t", "owner": "w"}
+
+
+async def test_the_holder_is_not_refused_where_its_claim_arrives_late(two: Two) -> None:
+    await two.late(commands.Claim(**OWNER))
+    assert isinstance(await two.b.say(commands.Start(**OWNER, attempt=1)), Accepted)
+
+
+async def test_a_resume_after_a_pause_that_arrives_late_is_written(two: Two) -> None:
+    await two.late(commands.Pause(plan_id="p"))
+    assert isinstance(await two.b.say(commands.Resume(plan_id="p")), Accepted)
+    plan = two.b.knows("p")
+    assert plan is not None
+    assert plan.status == "READY"
+
+
+async def test_a_start_is_no_repetition_where_another_has_taken_the_lease_over(two: Two) -> None:
+    assert isinstance(await two.a.say(commands.Claim(**OWNER)), Accepted)
+    assert isinstance(await two.a.say(commands.Start(**OWNER, attempt=1)), Accepted)
+    assert isinstance(await two.b.say(commands.Start(**OWNER, attempt=1)), Duplicate)
+    await two.late(commands.Release(**OWNER, attempt=1))
+    assert isinstance(await two.b.say(commands.Start(**OWNER, attempt=1)), GuardReject)
+
+
+async def test_facts_that_the_tail_holds_up_are_read_and_counted_once(two: Two) -> None:
+    two.log.flows.clear()
+    two.log.state = super(LateLog, two.log).state  # type: ignore[method-assign]  # stays held up
+    assert isinstance(await two.a.say(commands.Claim(**OWNER)), Accepted)
+    await two.b.catch_up()
+    plan, board = two.b.knows("p"), two.b.projector.board
+    assert plan is not None
+    assert plan.tasks["t"].status == "RUNNING"
+    two.log.flows.set()
+    assert isinstance(await two.b.say(commands.Start(**OWNER, attempt=1)), Accepted)
+    assert not board.ignored, "what the tail brings again is left out"
