@@ -6,11 +6,12 @@ between the first judgement and the answer of the log about its head.
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from projections.board import Board
-from projections.lanes import SharingRule
+from projections.board.board import Board
+from projections.board.lanes import SharingRule
 from projections.projector import Projector
 from streams.decider import Accepted, Outcome, transact
 from streams.log import LogState, Origin
@@ -93,7 +94,7 @@ async def two() -> AsyncIterator[Two]:
     await asyncio.wait([following])
 
 
-OWNER = {"plan_id": "p", "task_id": "t", "owner": "w"}
+OWNER: dict[str, Any] = {"plan_id": "p", "task_id": "t", "owner": "w"}
 
 
 async def test_the_holder_is_not_refused_where_its_claim_arrives_late(two: Two) -> None:
