@@ -329,7 +329,13 @@ def _result(command: commands.Complete | commands.Fail | commands.Release, task:
                 token_usage=command.token_usage,
             )
         case commands.Release():
-            return Released(owner=owner, attempt=attempt, reason=command.reason)
+            return Released(
+                owner=owner,
+                attempt=attempt,
+                reason=command.reason,
+                model_name=command.model_name,
+                token_usage=command.token_usage,
+            )
         case _:
             assert_never(command)
 
@@ -366,7 +372,11 @@ def _said_before(command: commands.OwnerCommand, task: Task) -> Duplicate | None
                 and command.token_usage == before.token_usage
             )
         case commands.Release(), Released():
-            same = command.reason == before.reason
+            same = (
+                command.reason == before.reason
+                and command.model_name == before.model_name
+                and command.token_usage == before.token_usage
+            )
         case _:
             same = False
     return Duplicate(task.sequence) if same else None

@@ -128,7 +128,7 @@ class Tally:
             case Completed() | Failed() | Released():
                 task = plan.tasks[fact.task_id or ""]
                 self._ended(plan, task, task.execution)
-                self._tokens(None if isinstance(event, Released) else event.token_usage)
+                self._tokens(event.token_usage)
                 if isinstance(event, Failed):
                     self._failure(task, event, trace_id_of(plan.traceparent))
             case Claimed(previous_owner=str()):
