@@ -19,7 +19,7 @@ from projections.read_models.views import moment, moment_or_none, task_view
 from service.core.bridge import Door
 from service.core.results import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.executor import Executor
-from service.settings.config import load_settings
+from service.settings.loading import load_settings
 from streams.log import Origin
 from streams.plan import commands, events
 from streams.plan.commands import OwnerCommand
