@@ -85,6 +85,7 @@ class FakeCore:
         self.claim_trouble: Exception | None = None
         self.grant_more = 0
         self.refused: list[OwnerCommand] = []
+        self.accepted: list[OwnerCommand] = []
         self._changed = asyncio.Event()
 
     def now(self) -> float:
@@ -160,6 +161,7 @@ class FakeCore:
         decision = decide(command, plan, self.now())
         if isinstance(decision, Accept):
             self._append(plan, decision)
+            self.accepted.append(command)
         elif not isinstance(decision, Duplicate):
             self.refused.append(command)
             return decision
