@@ -114,8 +114,6 @@ class Fail(OwnerCommand, frozen=True, kw_only=True):
 
 
 class Release(OwnerCommand, frozen=True, kw_only=True):
-    """Give the lease back unspent; the tokens that its attempt used are recorded."""
+    """Give the lease back unspent."""
 
     reason: str = ""
-    model_name: str | None = None
-    token_usage: TokenUsage | None = None

@@ -12,7 +12,7 @@ travels in message headers, because no rule may depend on it.
 from typing import Literal
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 
 NOTHING = Raw(b"null")
 EMPTY_OBJECT = Raw(b"{}")
@@ -54,19 +54,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Language-model tokens that one attempt used, as its worker reported them.
-
-    ``cached_tokens`` are part of the input and ``reasoning_tokens`` part of the output; both are
-    unset where the model server did not report them. ``estimated`` is set, and true, when the
-    numbers are counted from the texts, because the server reported none that can be right.
-    """
+    """Language-model tokens that one attempt used, as its worker reported them."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     total_tokens: int = 0
-    cached_tokens: int | UnsetType = UNSET
-    reasoning_tokens: int | UnsetType = UNSET
-    estimated: bool | UnsetType = UNSET
 
 
 class PlanEvent(
@@ -176,14 +168,9 @@ class Failed(TaskEvent, frozen=True, kw_only=True, tag="failed"):
 
 
 class Released(TaskEvent, frozen=True, kw_only=True, tag="released"):
-    """The owner gave the lease back unspent; it costs neither a retry nor a lost lease.
-
-    Tokens may have been spent all the same, so model and usage are recorded here, too.
-    """
+    """The owner gave the lease back unspent; it costs neither a retry nor a lost lease."""
 
     reason: str = ""
-    model_name: str | None = None
-    token_usage: TokenUsage | None = None
 
 
 PlanFact = Submitted | Paused | Resumed | Cancelled | Retried | Finished

@@ -26,7 +26,7 @@ from tests.faults.sse_load import Writer, opened
 from tests.integration.sse_world import open_raw
 from tests.scrape import scraped
 
-pytestmark = [pytest.mark.faults, pytest.mark.alone]
+pytestmark = pytest.mark.faults
 
 VANISHED = 5
 HEARTBEAT_S = 1

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import Protocol, TypedDict
+from typing import Protocol
 
 import structlog
+from msgspec import Raw
 from structlog.contextvars import bind_contextvars
 
 from service.core.results import OwnerAnswer
@@ -14,7 +15,7 @@ from service.executor.attempts.execution import Ending, Failure, Success, execut
 from service.executor.attempts.heartbeats import Heartbeats
 from service.executor.attempts.leases import Lease
 from service.executor.attempts.reports import Answer, Reporter
-from service.executor.handlers.contract import Handler, Shown, StopReason
+from service.executor.handlers.contract import Handler, StopReason
 from service.executor.running.pool import Place
 from service.executor.running.processes import ProcessWorkers
 from service.signals.audit.trail import Audit
@@ -23,7 +24,6 @@ from service.signals.tracing.spans import Recorder, recorder
 from streams.log import TooLarge
 from streams.plan import commands
 from streams.plan.decide import Invalid
-from streams.plan.events import TokenUsage
 from streams.traceparent import trace_id_of
 
 GRACE_S = 3.0  # how long a cancelled handler is waited for before its attempt goes on without it
@@ -78,7 +78,6 @@ class Attempt:
         self._place.leave()
         if (under_way := self.lease.retire()) is not None:
             await asyncio.wrap_future(under_way)
-        await self._show_the_rest()
         await self._report(ending)
 
     async def _thread_or_stop(self) -> None:
@@ -139,17 +138,9 @@ class Attempt:
             return self._shop.processes.execute(self._handler, work, cancelled, self._show)
         return execute(self._handler, work, cancelled, self._show)
 
-    def _show(self, shown: Shown) -> None:
-        if self.lease.show(shown):
+    def _show(self, data: Raw) -> None:
+        if self.lease.show(data):
             self._shop.heartbeats.show(self.lease)
-
-    async def _show_the_rest(self) -> None:
-        """Show what the handler showed last: no progress can follow a result."""
-        if self._reason in ("lease_lost", "fenced", "plan_failed"):
-            return
-        while (word := self.lease.last_progress()) is not None:
-            if not isinstance(await self._say(word, self.lease.fence_at), OwnerAnswer):
-                return
 
     def _ended_late(self, _: asyncio.Future[Ending]) -> None:
         log.warning("handler_ended_late", **self._named(), reason=self._reason)
@@ -163,10 +154,9 @@ class Attempt:
                 return
             case "timeout":
                 message = f"the attempt ran longer than {self._timeout_s:g} s"
-                failure = Failure(error_type="timeout", error_message=message, **_spent(ending))
-                await self._fail(failure)
+                await self._fail(Failure(error_type="timeout", error_message=message))
             case "plan_failed" | "draining" if not isinstance(ending, Success):
-                await release(self._shop.reporter, self.lease, self._reason or "", ending)
+                await self._release(self._reason or "")
             case _:
                 await self._end(ending)
 
@@ -217,6 +207,9 @@ class Attempt:
         )
         await self._say(command, self.lease.can_end())
 
+    async def _release(self, reason: str) -> None:
+        await release(self._shop.reporter, self.lease, reason)
+
     async def _say(self, command: commands.OwnerCommand, until: float) -> Answer:
         answer = await self._shop.reporter.say(command, until, self._traceparent)
         if not isinstance(answer, OwnerAnswer):
@@ -252,30 +245,10 @@ def _settle(over: asyncio.Future[None]) -> None:
         over.set_result(None)
 
 
-class _Spent(TypedDict):
-    """What an attempt spent at a model, whatever became of it."""
-
-    model_name: str | None
-    token_usage: TokenUsage | None
-
-
-def _spent(ending: Ending | None) -> _Spent:
-    if ending is None:
-        return _Spent(model_name=None, token_usage=None)
-    return _Spent(model_name=ending.model_name, token_usage=ending.token_usage)
-
-
-async def release(
-    reporter: Reporter, lease: Lease, reason: str, ending: Ending | None = None
-) -> Answer:
-    """Give a lease back unspent; what its ``ending`` says of tokens is recorded."""
+async def release(reporter: Reporter, lease: Lease, reason: str) -> Answer:
+    """Give a lease back unspent."""
     plan_id, task_id, attempt = lease.key
     command = commands.Release(
-        plan_id=plan_id,
-        task_id=task_id,
-        owner=lease.owner,
-        attempt=attempt,
-        reason=reason,
-        **_spent(ending),
+        plan_id=plan_id, task_id=task_id, owner=lease.owner, attempt=attempt, reason=reason
     )
     return await reporter.say(command, lease.can_end())

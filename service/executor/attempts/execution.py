@@ -16,14 +16,13 @@ from service.executor.handlers.contract import (
     Cancellation,
     Handler,
     Result,
-    Shown,
     TaskRun,
     verdict_of,
 )
 from streams.plan.events import NOTHING, TaskType, TokenUsage, Verdict
 from streams.traceparent import trace_id_of
 
-Show = Callable[[Shown], None]
+Show = Callable[[Raw], None]
 
 log = structlog.get_logger("holdfast.executor")
 

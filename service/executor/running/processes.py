@@ -18,14 +18,7 @@ import msgspec
 from msgspec import Raw
 
 from service.executor.attempts.execution import Ending, Failure, Show
-from service.executor.handlers.contract import (
-    Assignment,
-    Cancellation,
-    Handler,
-    Piece,
-    StopReason,
-)
-from streams.plan.events import NOTHING
+from service.executor.handlers.contract import Assignment, Cancellation, Handler, StopReason
 
 KILL_AFTER_S = 2.0  # after a child was asked to stop
 END_S = 1.0
@@ -47,11 +40,10 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     reason: StopReason
 
 
-class ChildProgress(msgspec.Struct, frozen=True, tag=True):
-    """From the child: progress, either a ``piece`` of a text or other ``data``."""
+class Shown(msgspec.Struct, frozen=True, tag=True):
+    """From the child: progress."""
 
-    data: Raw = NOTHING
-    piece: Piece | None = None
+    data: Raw
 
 
 class Ended(msgspec.Struct, frozen=True, tag=True):
@@ -170,7 +162,7 @@ class _Child:
                 pass_fds=(theirs.fileno(),),
                 env=os.environ | {"PYTHONPATH": search_path},
             )
-        self._wire = Wire(ours, ChildProgress | Ended)
+        self._wire = Wire(ours, Shown | Ended)
         self._current: Cancellation | None = None
         self._stopping = Lock()
 
@@ -187,8 +179,8 @@ class _Child:
                 self._current = cancelled
                 self._wire.send(job)
             cancelled.on_cancel(lambda: self._stop(cancelled, killer))
-            while isinstance(message := self._wire.receive(), ChildProgress):
-                show(message.data if message.piece is None else message.piece)
+            while isinstance(message := self._wire.receive(), Shown):
+                show(message.data)
         except OSError:
             return None
         finally:

@@ -1,0 +1,54 @@
+"""Reads the whole log from the nodes themselves, with nats-py and nothing of Holdfast's."""
+
+import json
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext, api
+
+from tests.cluster.record import Fact
+
+BATCH = 1_000
+ANSWER_S = 10
+_FROM_THE_FIRST = api.ConsumerConfig(
+    ack_policy=api.AckPolicy.NONE, deliver_policy=api.DeliverPolicy.ALL
+)
+
+
+async def read_log(urls: list[str]) -> list[Fact]:
+    """Every fact in order; fails when the nodes send less than the stream says it holds."""
+    client = await nats.connect(urls, allow_reconnect=False)
+    try:
+        return await _read(client)
+    finally:
+        await client.close()
+
+
+async def _read(client: Client) -> list[Fact]:
+    stream = client.jetstream(timeout=ANSWER_S)
+    state = (await stream.stream_info("PLANS")).state
+    facts: list[Fact] = []
+    if not state.messages:
+        return facts
+    puller = await _subscribed(stream)
+    while not facts or facts[-1].sequence < state.last_seq:
+        facts += [_fact(message) for message in await puller.fetch(BATCH, timeout=ANSWER_S)]
+    assert len(facts) >= state.messages, f"{len(facts)} of {state.messages} messages were sent"
+    return facts
+
+
+async def _subscribed(stream: JetStreamContext) -> JetStreamContext.PullSubscription:
+    return await stream.pull_subscribe("plans.>", stream="PLANS", config=_FROM_THE_FIRST)
+
+
+def _fact(message: Msg) -> Fact:
+    _, plan_id, *task = message.subject.split(".")
+    return Fact(
+        message.metadata.sequence.stream,
+        message.metadata.timestamp.timestamp(),
+        plan_id,
+        task[0] if task else "",
+        (message.headers or {})["Holdfast-Event"],
+        json.loads(message.data),
+    )

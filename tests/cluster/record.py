@@ -1,0 +1,151 @@
+"""What happened in a run, as plain values: calls, readers, probes, faults, and the log at the end.
+
+The checker works on these alone. Times are the test's wall clock in seconds; the log's timestamps
+come from the same clock, because the nodes run on the same machine and only the instances' clocks
+are ever wrong.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+Json = dict[str, Any]
+TaskName = tuple[str, str]
+
+NO_ANSWER = 0
+"""The status of a call that was not answered: refused, reset, or given up by the caller."""
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One request to one instance, and its answer.
+
+    ``verb`` is the last part of the path ("submit", "pause", "claim", "start", "read" …).
+    ``limit_s`` is the time within which it has to be answered. ``hung`` says that the caller gave
+    up waiting, as opposed to a connection that was refused or reset.
+    """
+
+    instance: int
+    verb: str
+    plan_id: str = ""
+    task_id: str = ""
+    owner: str = ""
+    attempt: int = 0
+    asked_at: float
+    answered_at: float
+    limit_s: float
+    status: int
+    hung: bool = False
+    is_problem: bool = True  # an error's body is application/problem+json
+    code: str = ""
+    said: str = ""  # the answer's own "status": accepted, duplicate, PAUSED …
+    sequence: int = 0
+    detail: str = ""
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """One message of the log, read from NATS with nothing of Holdfast's."""
+
+    sequence: int
+    at: float
+    plan_id: str
+    task_id: str
+    type: str
+    data: Json
+
+    @property
+    def task(self) -> TaskName:
+        return self.plan_id, self.task_id
+
+
+class Reading(msgspec.Struct):
+    """What one event reader was sent over all of its connections, after ``start``."""
+
+    name: str
+    start: int
+    sequences: list[int] = []
+    gaps: list[str] = []
+    faults: list[str] = []
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """One answer of /readyz; status 0: none."""
+
+    instance: int
+    at: float
+    status: int
+    failing: tuple[str, ...] = ()
+
+
+class Diagnosis(msgspec.Struct, frozen=True):
+    """One answer of the doctor: the codes of its findings; status 0: none."""
+
+    instance: int
+    at: float
+    status: int
+    codes: tuple[str, ...] = ()
+
+
+class Outage(msgspec.Struct):
+    """The test itself stopped or froze an instance; it cannot answer in this time."""
+
+    instance: int
+    since: float
+    until: float | None = None
+
+
+class FaultRun(msgspec.Struct):
+    """One fault: injected at ``began``, healed at ``healed``, everything well at ``settled``.
+
+    ``apart`` are the instances that cannot reach two nodes while it lasts; ``stranded`` are those
+    that were connected to a node which was then cut off or frozen, and can leave it. ``quorum`` is
+    false when no two nodes can agree. ``slack_s`` is by how much this machine was late itself.
+    """
+
+    name: str
+    began: float
+    healed: float = 0.0
+    settled: float = 0.0
+    apart: tuple[int, ...] = ()
+    stranded: tuple[int, ...] = ()
+    quorum: bool = True
+    slack_s: float = 0.0
+    claims_won: int = 0
+    claims_lost: int = 0
+
+
+class Views(msgspec.Struct):
+    """The read models of one instance at the end, by key."""
+
+    instance: int
+    plans: dict[str, Json] = {}
+    tasks: dict[TaskName, Json] = {}
+    executions: dict[tuple[str, str, int], Json] = {}
+
+
+class History(msgspec.Struct):
+    """A whole run."""
+
+    calls: list[Call] = []
+    readings: list[Reading] = []
+    readiness: list[Readiness] = []
+    diagnoses: list[Diagnosis] = []
+    outages: list[Outage] = []
+    faults: list[FaultRun] = []
+    views: list[Views] = []
+    facts: list[Fact] = []
+    output: Mapping[int, str] = {}  # what each instance printed
+    claims_won: int = 0
+    claims_lost: int = 0
+
+    def outages_of(self, instance: int) -> Iterable[Outage]:
+        """The times in which this instance could not answer."""
+        return (outage for outage in self.outages if outage.instance == instance)
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """A sentence that should hold, and what shows that it does not."""
+
+    sentence: str
+    evidence: str
+    at: float = 0.0
