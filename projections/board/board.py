@@ -12,7 +12,9 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from math import inf
 
-from projections.board.lanes import Lanes, Peers, Pick, Seat, SharingRule
+from projections.board.holds import Holds
+from projections.board.lanes import Lanes, Pick, Seat, SharingRule
+from projections.board.peers import Peers
 from projections.board.timers import Timers
 from streams.log import BadFact, Fact
 from streams.plan.decide import can_reclaim
@@ -38,6 +40,7 @@ class Board:
         self.ignored: OrderedDict[int, str] = OrderedDict()
         self.peers = Peers(instance_id)
         self.lanes = Lanes(rule, self.peers)
+        self._holds = Holds()
         self.timers: Timers[tuple[Plan, Task]] = Timers()
         self._seats: dict[int, Seat] = {}
         self._expired: dict[int, tuple[Plan, Task]] = {}
@@ -101,7 +104,7 @@ class Board:
         for task in plan.latest:
             self._place(plan, task, now)
         if isinstance(event, Claimed) and ignored is None and fact.origin.instance:
-            self.peers.saw(fact.origin.instance, fact.at)
+            self.peers.saw(fact.origin.instance, _kind_of(plan, fact.task_id), fact.at)
         self._watch_end(plan)
         return ignored
 
@@ -170,9 +173,9 @@ class Board:
         if task.status not in CLAIMABLE or since is None or not _hands_out(plan, task):
             self._unseat(task)
             self.timers.cancel(key)
-        elif since > now:
+        elif (due := max(since, self._holds.until(task, now))) > now:
             self._unseat(task)
-            self.timers.set(key, since, (plan, task))
+            self.timers.set(key, due, (plan, task))
         else:
             self.timers.cancel(key)
             self._seat(plan, task, "ready" if task.status == "READY" else "refining", since)
@@ -187,10 +190,13 @@ class Board:
             self.timers.set(key, due, (plan, task))
             return
         self._expired[key] = (plan, task)
-        if _hands_out(plan, task) and can_reclaim(task, now):
-            self._seat(plan, task, "ready", due)
-        else:
+        if not _hands_out(plan, task) or not can_reclaim(task, now):
             self._unseat(task)
+        elif (held := self._holds.until(task, now)) > now:
+            self._unseat(task)
+            self.timers.set(key, held, (plan, task))
+        else:
+            self._seat(plan, task, "ready", due)
 
     def _seat(self, plan: Plan, task: Task, lane: Lane, since: float) -> None:
         seat = self._seats.get(id(task))
@@ -220,8 +226,10 @@ class Board:
         self.peers.forget_silent(now)
         return self.lanes.pick(limit, kinds, now)
 
-    def give_back(self, seat: Seat, now: float) -> None:
-        """End a reservation whose claim did not come about."""
+    def give_back(self, seat: Seat, now: float, *, lost: bool = False) -> None:
+        """End a reservation; a task whose claim was ``lost`` is not offered again at once."""
+        if lost:
+            self._holds.lost(seat.task, now)
         if self._seats.get(id(seat.task)) is seat:
             self._unseat(seat.task)
             self._place(seat.plan, seat.task, now)
@@ -255,6 +263,11 @@ class Board:
         """When a look at the board may find something new (log time), or None."""
         soonest = min(self.timers.next_due(), self.lanes.look_again_at)
         return None if soonest == inf else soonest
+
+
+def _kind_of(plan: Plan, task_id: str | None) -> str:
+    task = plan.tasks.get(task_id or "")
+    return task.spec.kind if task is not None else ""
 
 
 def _since(seat: Seat) -> float:

@@ -16,6 +16,7 @@ from zlib import crc32
 
 import msgspec
 
+from projections.board.peers import Peers
 from streams.plan.events import Lane
 from streams.plan.state import Plan, Task
 
@@ -68,41 +69,6 @@ class Pick(msgspec.Struct, frozen=True):
 
     seat: Seat
     fallback: bool
-
-
-class Peers:
-    """Which instances claim from this log at present, told from the facts themselves."""
-
-    WINDOW_S = 10.0
-
-    def __init__(self, instance_id: str) -> None:
-        self.instance_id = instance_id
-        self._last_claim: dict[str, float] = {}
-        self._ranks: tuple[int, int] = (0, 1)
-
-    def saw(self, instance: str, at: float) -> None:
-        """Note that ``instance`` claimed at log time ``at``."""
-        known = instance in self._last_claim
-        self._last_claim[instance] = at
-        if not known:
-            self._rank()
-
-    def forget_silent(self, now: float) -> None:
-        """Let go of instances that have not claimed for a while."""
-        silent = [who for who, at in self._last_claim.items() if at < now - self.WINDOW_S]
-        for who in silent:
-            del self._last_claim[who]
-        if silent:
-            self._rank()
-
-    def _rank(self) -> None:
-        everyone = sorted({*self._last_claim, self.instance_id})
-        self._ranks = everyone.index(self.instance_id), len(everyone)
-
-    def mine(self, plan_id: str, task_id: str, turn: int) -> bool:
-        """Whether this instance is the one to which the task hashes in its ``turn`` (from 0)."""
-        rank, total = self._ranks
-        return total == 1 or (crc32(f"{plan_id}.{task_id}".encode()) + turn) % total == rank
 
 
 class Lanes:
@@ -190,8 +156,8 @@ class Lanes:
         return crc32(f"{self.peers.instance_id}.{seat.plan.plan_id}.{seat.task.spec.id}".encode())
 
     def _mine(self, seat: Seat, now: float) -> bool:
-        turn = int((now - seat.since) / TURN_S)
-        return self.peers.mine(seat.plan.plan_id, seat.task.spec.id, turn)
+        turn, spec = int((now - seat.since) / TURN_S), seat.task.spec
+        return self.peers.mine(spec.kind, seat.plan.plan_id, spec.id, turn)
 
     def _pop(self, lane: Lane, kinds: Collection[str] | None) -> Seat | None:
         """Take out the best live seat of a lane among ``kinds``."""

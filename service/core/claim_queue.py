@@ -6,7 +6,9 @@ poll remains as a safety net; what only it finds is counted as found late.
 """
 
 import asyncio
+import random
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -16,16 +18,20 @@ from msgspec.structs import replace
 from projections.board.board import Board
 from projections.board.lanes import Pick
 from projections.read_models.views import moment
-from service.core.results import Claim, ClaimRequest
+from service.core.results import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.signals.metrics.registry import Metrics
 from streams import decider
 from streams.log import Log, LogFull, LogUnavailable, Origin
 from streams.plan import commands
+from streams.plan.commands import OwnerCommand
 from streams.plan.events import NOTHING
 from streams.plan.state import Plan, Task
 from streams.traceparent import of_attempt
 
 MAX_WAITING = 10_000
+FIRST_PAUSE_S = 0.002
+LONGEST_PAUSE_S = 0.25
+ABANDONED = "the client that claimed the task closed the connection before the answer"
 _SHORTEST_SLEEP_S = 0.001
 
 log = structlog.get_logger("holdfast.claims")
@@ -41,6 +47,10 @@ class Desk(Protocol):
 
     def now(self) -> float:
         """Log time."""
+        ...
+
+    async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
+        """Carry out an owner's command. Raises LogUnavailable."""
         ...
 
 
@@ -69,6 +79,7 @@ class ClaimDesk:
         self._poll_interval_s = poll_interval_s
         self._waiting: deque[_Waiting] = deque()
         self._alarm: asyncio.TimerHandle | None = None
+        self._releasing: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @property
@@ -84,14 +95,17 @@ class ClaimDesk:
         metrics = self._desk.metrics
         metrics.count("agent.task.claim.poll.total")
         deadline = asyncio.get_running_loop().time() + request.wait_s
-        picks = self._pick(request)
+        picks, lost = self._pick(request), 0
         while True:
-            if picks and (claims := await self._take(picks, request, origin)):
+            if picks and (claims := await self._take_wholly(picks, request, origin)):
                 return claims
             left_s = deadline - asyncio.get_running_loop().time()
             if left_s <= 0 or self._closed or len(self._waiting) >= MAX_WAITING:
                 metrics.count("agent.task.claim.empty.total")
                 return []
+            if picks:
+                lost += 1
+                await asyncio.sleep(min(_pause_s(lost), left_s))
             picks = self._pick(request) or await self._wait(request, left_s)
 
     def serve_waiting(self) -> int:
@@ -168,16 +182,51 @@ class ClaimDesk:
         self._desk.board.advance(self._desk.now())
         self.serve_waiting()
 
+    async def _take_wholly(
+        self, picks: list[Pick], request: ClaimRequest, origin: Origin
+    ) -> list[Claim]:
+        """Take leases; when the asker goes meanwhile, they are released as soon as they are known.
+
+        An append that is cancelled may be stored all the same, so it is never cancelled.
+        """
+        taking = asyncio.create_task(self._take(picks, request, origin), name="claim")
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            release = asyncio.create_task(self._release(taking, request, origin))
+            self._releasing.add(release)
+            release.add_done_callback(self._releasing.discard)
+            raise
+
+    async def _release(
+        self, taking: "asyncio.Task[list[Claim]]", request: ClaimRequest, origin: Origin
+    ) -> None:
+        """Give back the leases of an asker that has gone."""
+        try:
+            claims = await taking
+            await self.abandon(claims, request.owner, origin)
+        except (LogUnavailable, LogFull) as error:
+            log.warning("claims_not_released", owner=request.owner, error=str(error))
+
+    async def abandon(self, claims: Sequence[Claim], owner: str, origin: Origin) -> None:
+        """Release leases that were granted and could not be delivered. Raises LogUnavailable."""
+        for claim in claims:
+            log.info("claim_abandoned", plan_id=claim.plan_id, task_id=claim.task_id, owner=owner)
+            command = commands.Release(
+                plan_id=claim.plan_id,
+                task_id=claim.task_id,
+                owner=owner,
+                attempt=claim.attempt,
+                reason=ABANDONED,
+            )
+            await self._desk.own(command, replace(origin, traceparent=claim.traceparent))
+
     async def _take(self, picks: list[Pick], request: ClaimRequest, origin: Origin) -> list[Claim]:
         if len(picks) == 1:
             outcomes = [await self._take_one(picks[0], request, origin)]
         else:
             taking = (self._take_one(pick, request, origin) for pick in picks)
-            try:
-                outcomes = await asyncio.gather(*taking)
-            except asyncio.CancelledError:
-                self._give_back(picks)  # those that had not begun gave nothing back themselves
-                raise
+            outcomes = await asyncio.gather(*taking)
         claims = [outcome for outcome in outcomes if isinstance(outcome, Claim)]
         errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         if errors and not claims:
@@ -195,22 +244,27 @@ class ClaimDesk:
             owner=request.owner,
             lease_s=request.lease_s,
         )
-        reclaim = task.status == "RUNNING"
-        trace = of_attempt(plan.traceparent, plan.plan_id, task.spec.id, task.attempt + 1)
+        reclaim, attempt = task.status == "RUNNING", task.attempt + 1
+        trace = of_attempt(plan.traceparent, plan.plan_id, task.spec.id, attempt)
         if not origin.traceparent:  # whoever brings no trace works in the plan's
             origin = replace(origin, traceparent=trace)
+        lost = False
         try:
             outcome = await decider.transact(command, self._view, self._desk.log, origin, tries=1)
+            lost = isinstance(outcome, decider.Contention)
         except (LogUnavailable, LogFull) as error:
             return error
         finally:
-            self._desk.board.give_back(seat, self._desk.now())
-        if isinstance(outcome, decider.Accepted):
-            self._count(pick, task, reclaim=reclaim)
-            return _granted(plan, task, outcome.sequence)
-        if isinstance(outcome, decider.Contention):
+            self._desk.board.give_back(seat, self._desk.now(), lost=lost)
+        if lost:
             self._desk.metrics.count("agent.task.claim.conflict.total")
-        return None
+        if not isinstance(outcome, decider.Accepted):
+            return None
+        self._count(pick, task, reclaim=reclaim)
+        # Another instance may have reclaimed the task while this one did not run for a lease.
+        if (task.owner, task.attempt) != (request.owner, attempt):
+            return None
+        return _granted(plan, task, outcome.sequence)
 
     def _count(self, pick: Pick, task: Task, *, reclaim: bool) -> None:
         metrics, lane = self._desk.metrics, pick.seat.lane
@@ -221,6 +275,11 @@ class ClaimDesk:
         if reclaim:
             metrics.count("agent.task.claim.reclaimed.total")
         metrics.observe("agent.task.claim.execution_attempt", task.attempt)
+
+
+def _pause_s(lost: int) -> float:
+    """How long to wait after ``lost`` rounds in which every claim was lost."""
+    return random.uniform(0.5, 1) * min(FIRST_PAUSE_S * 2.0 ** (lost - 1), LONGEST_PAUSE_S)  # noqa: S311
 
 
 def _granted(plan: Plan, task: Task, sequence: int) -> Claim:

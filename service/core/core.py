@@ -178,6 +178,10 @@ class Core:
         """Up to ``request.limit`` leases, waiting up to ``wait_s`` while there is nothing."""
         return await self.desk.claim(request, self._from(origin))
 
+    async def abandon(self, claims: Sequence[Claim], owner: str, origin: Origin) -> None:
+        """Release leases that could not be delivered to their owner. Raises LogUnavailable."""
+        await self.desk.abandon(claims, owner, self._from(origin))
+
     async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
         """Carry out an owner's word on its attempt. Raises LogUnavailable, LogFull, TooLarge."""
         plan = self.board.knows(command.plan_id)

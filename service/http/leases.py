@@ -46,8 +46,6 @@ from streams.plan import commands
 from streams.plan.decide import Current, GuardReject
 from streams.plan.events import NOTHING, TokenUsage, Verdict
 
-ABANDONED = "whoever claimed it hung up before the answer"
-
 
 class Claims(msgspec.Struct, frozen=True):
     """What a claim is answered with; empty when nothing was claimable in time."""
@@ -120,8 +118,9 @@ async def claim_tasks(call: Call[ClaimBody]) -> Reply:
 
 
 async def _claim_while_connected(call: Call[ClaimBody], request: ClaimRequest) -> list[Claim]:
-    """A worker that hangs up while it waits must not be given leases that nobody keeps."""
-    claiming = asyncio.create_task(call.core.claim(request, call.origin(request.owner)))
+    """Claim until the client closes the connection; what it can no longer get is released."""
+    origin = call.origin(request.owner)
+    claiming = asyncio.create_task(call.core.claim(request, origin))
     leaving = asyncio.create_task(_hung_up(call.receive))
     try:
         await asyncio.wait({claiming, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -132,7 +131,7 @@ async def _claim_while_connected(call: Call[ClaimBody], request: ClaimRequest) -
     with suppress(asyncio.CancelledError):
         claims = await claiming
         if leaving.done() and not leaving.cancelled():
-            await _give_back(call, claims)
+            await call.core.abandon(claims, request.owner, origin)
         return claims
     raise ClientGone
 
@@ -140,22 +139,6 @@ async def _claim_while_connected(call: Call[ClaimBody], request: ClaimRequest) -
 async def _hung_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _give_back(call: Call[ClaimBody], claims: Sequence[Claim]) -> None:
-    owner = call.asked.owner
-    words = [
-        commands.Release(
-            plan_id=claim.plan_id,
-            task_id=claim.task_id,
-            owner=owner,
-            attempt=claim.attempt,
-            reason=ABANDONED,
-        )
-        for claim in claims
-    ]
-    if words:
-        await call.core.own_many(words, call.origin(owner))
 
 
 # -- one word ---------------------------------------------------------------------------------

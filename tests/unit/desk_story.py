@@ -9,11 +9,12 @@ from typing import Any
 
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
+from service.core.results import OwnerAnswer, Refused
 from service.signals.metrics.registry import Metrics
 from streams.decider import Accepted, Outcome, transact
 from streams.log import Fact, Log, Origin
 from streams.memory import MemoryLog
-from streams.plan.commands import Command, Submit
+from streams.plan.commands import Command, OwnerCommand, Submit
 from streams.plan.decide import Duplicate
 from streams.plan.events import Submitted, TaskSpec
 from streams.plan.evolve import begin, evolve
@@ -112,6 +113,17 @@ class Instance:
 
     async def say(self, command: Command, **options: Any) -> Outcome:
         return await transact(command, self, self.log, self.origin, **options)
+
+    async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
+        outcome = await transact(command, self, self.log, origin)
+        assert isinstance(outcome, Accepted | Duplicate), outcome
+        return OwnerAnswer(
+            status="accepted",
+            sequence=outcome.sequence,
+            task=None,  # type: ignore[arg-type]
+            lease_until=None,
+            cancel_requested=False,
+        )
 
     async def submit(self, plan_id: str, *tasks: TaskSpec, **settings: Any) -> Outcome:
         outcome = await self.say(Submit(plan_id=plan_id, plan=Submitted(tasks=tasks, **settings)))

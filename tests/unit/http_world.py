@@ -79,6 +79,9 @@ class FakeCore:
         self.asked += [(word, origin) for word in words]
         return cast("list[Any]", answers)
 
+    async def abandon(self, claims: Sequence[Claim], owner: str, origin: Origin) -> None:
+        self.asked += [((owner, claim), origin) for claim in claims]
+
     async def claim(self, request: ClaimRequest, origin: Origin) -> object:
         self.claim_asked.set()
         if self.claiming is not None:

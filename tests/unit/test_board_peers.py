@@ -14,11 +14,11 @@ THREE = 3
 
 
 def introduce(place: Yard) -> None:
-    """Every instance claims once, so that each knows the others."""
+    """Every instance claims an echo, so that each knows the others as peers for that kind."""
     for index in range(len(place.boards)):
-        place.submit(f"hello-{index}", task(f"hello-{index}", kind=f"hello-{index}"))
+        place.submit(f"hello-{index}", task(f"hello-{index}"))
         place.later(0.2)
-        place.complete(*place.claim(1, kinds=(f"hello-{index}",), board=index))
+        place.complete(*place.claim(1, kinds=("echo",), board=index))
 
 
 def backlog(place: Yard, tasks: int) -> None:
@@ -56,14 +56,14 @@ def test_every_task_belongs_to_exactly_one_of_those_who_know_each_other() -> Non
     everyone = [Peers(name) for name in "abc"]
     for peers in everyone:
         for name in "abc":
-            peers.saw(name, 0)
+            peers.saw(name, "echo", 0)
     for turn in range(4):
         for n in range(200):
-            assert sum(peers.mine("p", f"t{n}", turn) for peers in everyone) == 1
+            assert sum(peers.mine("echo", "p", f"t{n}", turn) for peers in everyone) == 1
 
 
 def test_alone_everything_is_mine() -> None:
-    assert all(Peers("a").mine("p", f"t{n}", 0) for n in range(50))
+    assert all(Peers("a").mine("echo", "p", f"t{n}", 0) for n in range(50))
 
 
 def test_what_belongs_to_a_peer_is_left_to_it_for_a_moment_only() -> None:
@@ -135,3 +135,24 @@ def test_boards_that_fold_the_same_facts_hold_the_same() -> None:
     assert not any(isinstance(fact, BadFact) for fact in place.log)
     assert place.boards[0].backlog() == place.boards[1].backlog()
     assert place.boards[0].sequence == place.boards[1].sequence == 4
+
+
+def test_an_instance_is_a_peer_only_for_kinds_that_it_claims() -> None:
+    """Else a third of the tasks would wait for an instance that never asks for them."""
+    place = Yard(boards=THREE)
+    place.submit("other", *(task(f"o{n}", kind="other") for n in range(9)))
+    place.claim(1, kinds=("other",), board=2)
+    backlog(place, 30)
+    assert len(place.pick(30, kinds=("echo",))) == 30
+    assert len(place.pick(8, kinds=("other",))) < 8, "what is its turn is left to the peer"
+
+
+def test_a_peer_for_a_seldom_kind_stays_one_while_it_claims_other_kinds() -> None:
+    peers = Peers("a")
+    peers.saw("b", "seldom", 0)
+    for second in range(0, 200, 5):
+        peers.saw("b", "echo", second)
+        peers.forget_silent(second)
+    assert {peers.mine("seldom", "p", f"t{n}", 0) for n in range(50)} == {True, False}
+    peers.forget_silent(200 + Peers.WINDOW_S)
+    assert all(peers.mine("seldom", "p", f"t{n}", 0) for n in range(50))

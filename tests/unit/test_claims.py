@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 import pytest
 from msgspec import Raw
 
+from projections.board.holds import FIRST_S
 from service.core.claim_queue import ClaimDesk
 from service.core.results import Claim, ClaimRequest
 from streams.log import LogUnavailable
@@ -14,6 +15,7 @@ from streams.memory import Fault, MemoryLog
 from streams.plan import commands
 from tests.unit.desk_story import Counted, Instance, LogTime
 from tests.unit.plan_story import task
+from tests.waiting import eventually
 
 LONG_S = 20.0
 
@@ -158,18 +160,23 @@ async def test_who_stops_waiting_gives_back_what_was_picked_meanwhile(counter: C
     assert counter.free == 1
 
 
-async def test_who_hangs_up_before_several_claims_have_begun_loses_none_of_them(
-    counter: Counter,
+@pytest.mark.parametrize("turns", range(6))
+async def test_leases_on_the_way_to_a_client_that_hung_up_are_released(
+    counter: Counter, turns: int
 ) -> None:
+    """Whatever its claims have come to: an append that is cancelled may land all the same."""
     await counter.instance.submit("p", *(task(f"t{n}") for n in range(5)))
     asking = asyncio.create_task(counter.ask(limit=5))
-    await asyncio.sleep(0)  # picked, and about to be claimed
+    for _ in range(1 + turns):
+        await asyncio.sleep(0)
+    assert not asking.done()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    await counter.instance.fold()
-    running = counter.instance.board.plans["p"].counts["RUNNING"]
-    assert counter.free == 5 - running
+    await eventually(lambda: counter.free == 5)
+    tasks = counter.instance.board.plans["p"].tasks.values()
+    assert {(each.status, each.retry, each.lost) for each in tasks} == {("READY", 0, 0)}
+    assert counter.seen("success.total") == 5
 
 
 async def test_what_is_found_in_the_moment_the_wait_ends_is_not_lost(counter: Counter) -> None:
@@ -185,12 +192,32 @@ async def test_what_is_found_in_the_moment_the_wait_ends_is_not_lost(counter: Co
     assert len(claims) + counter.free == 1
 
 
-async def test_a_lost_race_is_counted_and_the_task_stays_claimable(counter: Counter) -> None:
+async def test_a_lost_race_is_counted_and_the_task_is_soon_claimable_again(
+    counter: Counter,
+) -> None:
     await counter.instance.submit("p", task("a"))
     counter.log.fail_next(Fault.CONFLICT)
     assert await counter.ask() == []
     assert counter.seen("conflict.total") == 1
-    assert counter.free == 1
+    assert counter.free == 0, "not at once"
+    counter.clock.at += FIRST_S
+    assert len(await counter.ask()) == 1
+
+
+async def test_claims_that_lose_every_race_do_not_spin(counter: Counter) -> None:
+    """A leader without quorum refuses each claim at once: 3,359 in 2 s before."""
+    await counter.instance.submit("p", *(task(f"t{n}") for n in range(3)))
+    counter.log.fail_next(*[Fault.CONFLICT] * 10_000)
+    end = asyncio.get_running_loop().time() + 0.5
+
+    async def time_passes() -> None:
+        while asyncio.get_running_loop().time() < end:
+            counter.clock.at += 0.01
+            await asyncio.sleep(0.01)
+            counter.desk.serve_waiting()
+
+    await asyncio.gather(time_passes(), counter.ask(limit=3, wait_s=0.5))
+    assert 3 <= counter.seen("conflict.total") < 60
 
 
 async def test_a_log_that_does_not_answer_is_said_and_nothing_stays_reserved(
