@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from streams.log import NOBODY, BadFact, Fact, Origin
-from streams.plan.events import TYPE_NAMES, Event, PlanEvent, Submitted
+from streams.log import NOBODY, BadFact, Fact, Origin, Unreadable
+from streams.plan.events import TYPE_NAMES, Event, PlanEvent, Submitted, TaskEvent
 from streams.subjects import is_id, split_subject
 
 type_of_name: dict[str, type] = {name: kind for kind, name in TYPE_NAMES.items()}
@@ -58,8 +58,18 @@ _NAMING = {
 
 
 def encode_payload(event: Event) -> bytes:
-    """The message body of ``event``."""
-    return _encode(event)
+    """The message body of ``event``, proven readable. Raises `Unreadable`.
+
+    A fact that cannot be read would leave its task RUNNING for ever, so whatever an owner put into
+    one is read back before it is sent. Facts about plans are as they came out of a checked body.
+    """
+    try:
+        payload = _encode(event)
+        if isinstance(event, TaskEvent):
+            _decode(payload)
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise Unreadable(f"{TYPE_NAMES[type(event)]}: {error}") from None
+    return payload
 
 
 def encode_headers(event: Event, event_id: str, origin: Origin = NOBODY) -> bytes:

@@ -11,7 +11,7 @@ from typing import Protocol, assert_never
 
 import msgspec
 
-from streams.log import NOBODY, Appended, Conflict, Draft, Log, Origin
+from streams.log import NOBODY, Appended, Conflict, Draft, Log, Origin, Unreadable
 from streams.plan.commands import (
     Cancel,
     Claim,
@@ -23,7 +23,7 @@ from streams.plan.commands import (
     Start,
     Submit,
 )
-from streams.plan.decide import Accept, Duplicate, Refusal, decide
+from streams.plan.decide import Accept, Duplicate, Invalid, Refusal, decide
 from streams.plan.state import Plan
 
 TRIES = 8
@@ -124,7 +124,10 @@ async def _transact(command: Command, view: View, log: Log, origin: Origin, trie
             events=decision.events,
             origin=origin,
         )
-        answer = await log.append(draft)
+        try:
+            answer = await log.append(draft)
+        except Unreadable as error:
+            return Invalid(str(error))
         match answer:
             case Appended(sequence):
                 # Ignored: a fact about the plan came between. The next decision says which.

@@ -24,6 +24,10 @@ class TooLarge(Exception):
     """One fact is larger than the log accepts; nothing was written."""
 
 
+class Unreadable(Exception):
+    """A fact could not be read back from its own bytes as it was meant; nothing was written."""
+
+
 class TopologyMismatch(Exception):
     """A stream exists that Holdfast cannot rely on; says which field differs, and how."""
 
@@ -120,7 +124,8 @@ class Log(Protocol):
         """Write ``draft`` at its expected sequence; returns when it is on disk.
 
         Concurrent calls are group-committed. An unknown outcome is resolved by event id: exactly
-        one copy lands. Raises LogUnavailable (within ``append_budget_s``), LogFull, TooLarge.
+        one copy lands. Raises LogUnavailable (within ``append_budget_s``), LogFull, TooLarge,
+        Unreadable.
         """
         ...
 

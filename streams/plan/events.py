@@ -14,7 +14,8 @@ from typing import Literal
 import msgspec
 from msgspec import Raw
 
-NOTHING = Raw(b"null")
+from streams.plan.results import NOTHING, TokenUsage, Verdict
+
 EMPTY_OBJECT = Raw(b"{}")
 
 JoinRule = Literal["all", "any", "quorum"]
@@ -44,21 +45,6 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     timeout_s: float = 120
     lease_s: float = 15
     target: str | None = None
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A critic's judgement of its target; ``feedback`` is any JSON, handed to the next attempt."""
-
-    pass_: bool = msgspec.field(name="pass")
-    feedback: Raw = NOTHING
-
-
-class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Language-model tokens that one attempt used, as its worker reported them."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    total_tokens: int = 0
 
 
 class PlanEvent(

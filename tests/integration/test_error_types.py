@@ -17,7 +17,7 @@ import requests
 import structlog
 from msgspec import Raw
 
-from service.executor.attempts.execution import Failure
+from service.executor.attempts.endings import Failure
 from service.executor.attempts.failures import classify
 from service.executor.handlers import TaskRun, handler
 from service.executor.handlers.contract import Assignment, Cancellation

@@ -12,7 +12,8 @@ import psutil
 import pytest
 from msgspec import Raw
 
-from service.executor.attempts.execution import Failure, Success, execute
+from service.executor.attempts.endings import Failure, Success
+from service.executor.attempts.execution import execute
 from service.executor.handlers.command import OUTPUT_BYTES, command_handler
 from service.executor.handlers.contract import Assignment, Cancellation
 from tests.waiting import until

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from service.executor.attempts.execution import Failure, Success, execute
+from service.executor.attempts.endings import Failure, Success
+from service.executor.attempts.execution import execute
 from service.executor.handlers.chat import chat
 from service.executor.handlers.contract import Assignment, Cancellation
 from service.executor.handlers.http import RESPONSE_BYTES, post

@@ -8,10 +8,12 @@ from typing import Protocol
 
 import structlog
 from msgspec import Raw
+from msgspec.structs import replace
 from structlog.contextvars import bind_contextvars
 
 from service.core.results import OwnerAnswer
-from service.executor.attempts.execution import Ending, Failure, Success, execute
+from service.executor.attempts.endings import Ending, Failure, Success
+from service.executor.attempts.execution import execute
 from service.executor.attempts.heartbeats import Heartbeats
 from service.executor.attempts.leases import Lease
 from service.executor.attempts.reports import Answer, Reporter
@@ -205,7 +207,12 @@ class Attempt:
             model_name=failure.model_name,
             token_usage=failure.token_usage,
         )
-        await self._say(command, self.lease.can_end())
+        answer = await self._say(command, self.lease.can_end())
+        if isinstance(answer, Invalid):  # better a bare report than none: the task would run again
+            await self._say(
+                replace(command, error_message=answer.detail, model_name=None, token_usage=None),
+                self.lease.can_end(),
+            )
 
     async def _release(self, reason: str) -> None:
         await release(self._shop.reporter, self.lease, reason)

@@ -22,7 +22,8 @@ from typing import Literal, cast, get_args
 import httpx
 import msgspec
 
-from streams.plan.events import TokenUsage
+from streams.json_values import NotJson
+from streams.plan.results import TokenUsage
 
 ErrorType = Literal[
     "timeout",
@@ -47,6 +48,8 @@ ErrorType = Literal[
 ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
 
 MESSAGE_CHARACTERS = 2_000
+TYPE_CHARACTERS = 64
+PLACE_CHARACTERS = 100
 LONGEST_RETRY_AFTER_S = 3600.0
 LONGEST_CHAIN = 16
 TOO_MANY_REQUESTS = 429
@@ -69,7 +72,7 @@ class TaskFailed(Exception):
         retryable: bool = True,
         retry_in_s: float | None = None,
         model_name: str | None = None,
-        token_usage: TokenUsage | None = None,
+        token_usage: TokenUsage | Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(message)
         self.error_type = error_type
@@ -83,16 +86,30 @@ class TaskCancelled(Exception):
     """Raised inside a handler whose attempt is to stop; let it pass."""
 
 
-def known(error_type: str) -> ErrorType:
+def known(error_type: object) -> ErrorType:
     """``error_type`` if it is in the closed set, else ``other``."""
-    return error_type if error_type in ERROR_TYPES else "other"
+    found: tuple[ErrorType, ...] = tuple(each for each in ERROR_TYPES if each == error_type)
+    return found[0] if found else "other"
 
 
-def closed(error_type: str, message: str) -> tuple[ErrorType, str]:
+def closed(error_type: object, message: str) -> tuple[ErrorType, str]:
     """Type and message as they are recorded: an unknown type's own name goes into the message."""
-    if error_type in ERROR_TYPES:
-        return error_type, message
-    return "other", f"{error_type}: {message}" if message else error_type
+    if (found := known(error_type)) != "other" or error_type == "other":
+        return found, message
+    name = text_of(error_type, TYPE_CHARACTERS)
+    return "other", f"{name}: {message}" if message else name
+
+
+def text_of(value: object, most: int = MESSAGE_CHARACTERS) -> str:
+    r"""``value`` as text that can be stored, at most ``most`` characters; never raises.
+
+    Half a surrogate pair, as in a file name that is not UTF-8, is written as ``\udce9``.
+    """
+    try:
+        text = str(value)
+    except Exception as error:  # noqa: BLE001 - __str__ of user code
+        text = f"{type(value).__name__} (str() of it raised {type(error).__name__})"
+    return text[:most].encode("utf-8", "backslashreplace").decode()[:most]
 
 
 def classify(error: BaseException) -> tuple[ErrorType, bool]:
@@ -165,6 +182,8 @@ def _by_kind(error: BaseException) -> tuple[ErrorType, bool] | None:
 def _by_content(error: BaseException) -> tuple[ErrorType, bool] | None:
     """What was said was wrong, on the way in or out."""
     match error:
+        case NotJson():
+            return "bad_output", False
         case httpx.InvalidURL() | httpx.UnsupportedProtocol():
             return "bad_input", False
         case msgspec.ValidationError():
@@ -237,15 +256,17 @@ def retry_after_s(value: str | None) -> float | None:
 def describe(error: BaseException) -> str:
     """The message that is reported: what and where, bounded, never empty."""
     if isinstance(error, TaskFailed):
-        _, said = closed(error.error_type, str(error))
+        _, said = closed(error.error_type, text_of(error))
         return said[:MESSAGE_CHARACTERS] or type(error).__name__
+    text = text_of(error)
     if isinstance(error, TaskCancelled):
-        return str(error)[:MESSAGE_CHARACTERS] or type(error).__name__
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return text or type(error).__name__
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     trace = error.__traceback__
     if trace is None:
         return said[:MESSAGE_CHARACTERS]
     while trace.tb_next is not None:
         trace = trace.tb_next
     name = trace.tb_frame.f_code.co_filename.rsplit("/", 1)[-1]
-    return f"{said[: MESSAGE_CHARACTERS - 100]} ({name}:{trace.tb_lineno})"
+    where = text_of(f" ({name}:{trace.tb_lineno})", PLACE_CHARACTERS)
+    return said[: MESSAGE_CHARACTERS - len(where)] + where

@@ -9,6 +9,7 @@ from service.executor.handlers.contract import (
     TaskRun,
     handler,
 )
+from streams.plan.results import TokenUsage, Verdict
 
 __all__ = [
     "Cancellation",
@@ -18,5 +19,7 @@ __all__ = [
     "TaskCancelled",
     "TaskFailed",
     "TaskRun",
+    "TokenUsage",
+    "Verdict",
     "handler",
 ]

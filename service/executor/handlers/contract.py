@@ -22,7 +22,9 @@ import structlog
 from msgspec import Raw
 
 from service.executor.attempts.failures import TaskCancelled
-from streams.plan.events import TaskType, TokenUsage, Verdict
+from streams.json_values import encoded
+from streams.plan.events import TaskType
+from streams.plan.results import TokenUsage, Verdict
 
 PoolKind = Literal["thread", "process"]
 StopReason = Literal["timeout", "lease_lost", "fenced", "plan_failed", "draining"]
@@ -198,37 +200,43 @@ class TaskRun:
         """Show partial work (any JSON up to 64 KiB) to watchers, without waiting.
 
         Only the newest is sent when several come faster than a few per second. Raises ValueError
-        when it is larger, TypeError when it is not JSON.
+        when it is larger, or no JSON (`streams.json_values.NotJson`).
         """
-        encoded = msgspec.json.encode(data)
-        if len(encoded) > PROGRESS_BYTES:
+        shown = encoded(data)
+        if len(bytes(shown)) > PROGRESS_BYTES:
             raise ValueError(
-                f"progress of {len(encoded)} bytes; at most {PROGRESS_BYTES} are shown"
+                f"progress of {len(bytes(shown))} bytes; at most {PROGRESS_BYTES} are shown"
             )
-        self._show(Raw(encoded))
+        self._show(shown)
 
 
 class Result(msgspec.Struct, frozen=True):
     """What a handler returns when it has more to say than its output.
 
-    ``verdict`` is a critic's: ``{"pass": bool, "feedback": any JSON}``.
+    ``verdict`` is a critic's: ``{"pass": bool, "feedback": any JSON}``. Everything is checked like
+    the body of a request; what does not fit fails the attempt as ``bad_output``.
     """
 
     output: Any = None
     verdict: Verdict | None = None
     model_name: str | None = None
-    token_usage: TokenUsage | None = None
+    token_usage: TokenUsage | Mapping[str, int] | None = None
 
 
 def verdict_of(said: object) -> Verdict | None:
-    """The verdict in ``{"pass": bool, "feedback": any JSON}``; None when it is no such thing."""
-    if not isinstance(said, Mapping):
-        return None
-    words = cast("Mapping[str, object]", said)
-    passed = words.get("pass")
-    if not isinstance(passed, bool):
-        return None
-    return Verdict(pass_=passed, feedback=Raw(msgspec.json.encode(words.get("feedback"))))
+    """The verdict in ``{"pass": bool, "feedback": any JSON}``; None when it is no such thing.
+
+    Raises `streams.json_values.NotJson` when the feedback is none.
+    """
+    match said:
+        case Verdict():
+            passed, feedback = said.pass_, said.feedback
+        case Mapping():
+            words = cast("Mapping[str, object]", said)
+            passed, feedback = words.get("pass"), words.get("feedback")
+        case _:
+            return None
+    return Verdict(pass_=passed, feedback=encoded(feedback)) if isinstance(passed, bool) else None
 
 
 Run = Callable[[TaskRun], Any]

@@ -9,7 +9,8 @@ import socket
 import sys
 from threading import Lock, Thread
 
-from service.executor.attempts.execution import Ending, Failure, execute
+from service.executor.attempts.endings import Ending, Failure
+from service.executor.attempts.execution import execute
 from service.executor.handlers.contract import Cancellation, Handler
 from service.executor.running.processes import Ended, Job, Shown, Stop, Wire
 from service.runtime.child_process import PR_SET_PDEATHSIG

@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from service.executor.attempts.execution import Ending, Failure, Show
+from service.executor.attempts.endings import Ending, Failure
+from service.executor.attempts.execution import Show
 from service.executor.handlers.contract import Assignment, Cancellation, Handler, StopReason
 
 KILL_AFTER_S = 2.0  # after a child was asked to stop

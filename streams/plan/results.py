@@ -1,0 +1,31 @@
+"""What may be said of an attempt that ended, and the bounds of each part.
+
+`Verdict` and `TokenUsage` are stored inside facts (`streams.plan.events`): changes are additive.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Raw
+
+NOTHING = Raw(b"null")
+LARGEST = 2**63 - 1
+
+Tokens = Annotated[int, Meta(ge=0, le=LARGEST)]
+ModelName = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
+"""Asked of a model's name wherever one enters; facts of earlier versions may hold others."""
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A critic's judgement of its target; ``feedback`` is any JSON, handed to the next attempt."""
+
+    pass_: bool = msgspec.field(name="pass")
+    feedback: Raw = NOTHING
+
+
+class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Language-model tokens that one attempt used, as its worker reported them."""
+
+    input_tokens: Tokens = 0
+    output_tokens: Tokens = 0
+    total_tokens: Tokens = 0
