@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
+# Most tests wait rather than compute, so a machine of two cores runs four at a time.
+TEST_PROCESSES ?= 4
+
 # The checks must not depend on the network: pyright neither looks for a newer self nor for another node.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -22,7 +25,10 @@ run: $(VENV)/runtime.stamp ## start Holdfast with its embedded nats-server; Ctrl
 		exec $(BIN)/python -m service serve
 
 test: $(VENV)/dev.stamp ## run the tests (fault tests in their short form)
-	@$(BIN)/python -m pytest -q
+	@status=0; \
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadgroup -m "not alone" || status=1; \
+	$(BIN)/python -m pytest -q -m alone || status=1; \
+	exit $$status
 
 check: $(VENV)/dev.stamp ## lint, formatting, types, import contracts
 	@$(BIN)/ruff check .

@@ -15,37 +15,33 @@ import structlog
 import tenacity
 
 from projections.board.board import Board
+from projections.listeners import Listeners, OnListenerFailure
 from projections.read_models.database import Database, DatabaseUnavailable
 from projections.read_models.restore import Pending
+from projections.recall import Recall
 from streams.log import BadFact, Fact, Log, LogUnavailable
-from streams.plan.events import Submitted
-from streams.plan.evolve import begin, evolve, mark_unreadable
 from streams.plan.state import Plan
-from streams.subjects import split_subject
 
 SLICE = 64  # facts folded before the loop is given back
 FOLD_WAIT_S = 10.0
 TAIL_PATIENCE_S = 0.05  # how long `catch_up` waits for the tail before it reads for itself
 FLUSH_RETRY_S = 0.25
 FLUSH_DELAY_S = 0.1
-RECALL_RETRY_S = 0.5
 CATCH_UP_PAGE = 256
 MAX_PENDING_ROWS = 500_000  # beyond it new plans are refused: the read models are too far behind
 
 log = structlog.get_logger("holdfast.projector")
 
 T = TypeVar("T")
-OnFact = Callable[[Fact | BadFact, str | None], None]
 # Hears what is wrong with the database when a flush fails, and None when it is well again.
 OnFlushTrouble = Callable[[str | None], None]
-OnBatch = Callable[[Sequence[Fact | BadFact], int], None]
 
 
 class Projector:
     """Drives the board and the read models; see `run` and `flush_forever` for its two loops.
 
-    ``on_fact(fact, ignored)`` is told of each fact once it is folded, ``on_batch(facts, position)``
-    of each batch once its changes are pending; both run on the loop and must be quick.
+    ``listeners`` are told of each fact once it is folded, and of each batch once its changes are
+    pending.
     """
 
     def __init__(
@@ -57,16 +53,17 @@ class Projector:
         epoch: str,
         now: Callable[[], float],
         observe_time: Callable[[float], None],
+        on_listener_failure: OnListenerFailure | None = None,
     ) -> None:
         self.source = source
         self.board = board
         self.database = database
-        self.on_fact: list[OnFact] = []
-        self.on_batch: list[OnBatch] = []
+        self.listeners = Listeners(on_listener_failure)
         self.on_flush_trouble: list[OnFlushTrouble] = []
         self.flush_error: str | None = None
         self._now = now
         self._observe_time = observe_time
+        self._recall = Recall(source, board)
         self._pending = Pending(board.sequence, epoch)
         self._behind_since: float | None = None
         self._folding = asyncio.Lock()  # both the tail and `catch_up` bring facts
@@ -100,10 +97,9 @@ class Projector:
         board, waiting = self.board, self._waiting_fold
         for fact in facts:
             self._observe_time(fact.at)
-            await self._recall_if_needed(fact)
+            await self._recall.before(fact)
             ignored = board.apply(fact, max(self._now(), fact.at))
-            for on_fact in self.on_fact:
-                on_fact(fact, ignored)
+            self.listeners.fact(fact, ignored)
             if fact.sequence in waiting:
                 _resolve(waiting.pop(fact.sequence), ignored)
         for plan in board.drain():
@@ -114,8 +110,7 @@ class Projector:
         self._dirty.set()
         for passed in [sequence for sequence in waiting if sequence <= board.sequence]:
             _resolve(waiting.pop(passed), board.ignored.get(passed))
-        for on_batch in self.on_batch:
-            on_batch(facts, board.sequence)
+        self.listeners.batch(facts, board.sequence)
 
     async def folded(self, sequence: int, wait_s: float = FOLD_WAIT_S) -> str | None:
         """Wait until ``sequence`` is folded; answers why that fact was ignored, or None.
@@ -152,25 +147,6 @@ class Projector:
 
     # -- plans that are not in memory -------------------------------------------------------
 
-    async def _recall_if_needed(self, fact: Fact | BadFact) -> None:
-        """Bring a finished plan back before something new happens to it."""
-        if isinstance(fact, BadFact):
-            plan_id, _ = split_subject(fact.subject) or (None, None)
-        elif isinstance(fact.event, Submitted):
-            return
-        else:
-            plan_id = fact.plan_id
-        if plan_id is None or self.board.knows(plan_id) is not None:
-            return
-        async for attempt in tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(LogUnavailable),
-            wait=tenacity.wait_fixed(RECALL_RETRY_S),
-        ):
-            with attempt:
-                plan = await self._refold(plan_id, up_to=fact.sequence - 1)
-                if plan is not None:
-                    self.board.adopt(plan)
-
     async def load(self, plan_id: str) -> Plan | None:
         """The plan, from memory or folded from the log; None when the log has none.
 
@@ -186,34 +162,8 @@ class Projector:
         # not seen yet will be there as soon as the fold reaches it.
         await self.folded(first.sequence)
         if self.board.knows(plan_id) is None:
-            plan = await self._refold(plan_id, up_to=self.board.sequence)
-            if plan is not None and self.board.knows(plan_id) is None:
-                self.board.adopt(plan)
+            await self._recall.up_to(plan_id, self.board.sequence)
         return self.board.knows(plan_id)
-
-    async def _refold(self, plan_id: str, up_to: int) -> Plan | None:
-        first = await self.source.first_of(plan_id)
-        if not isinstance(first, Fact) or not isinstance(first.event, Submitted):
-            return None
-        if first.sequence > up_to:
-            return None
-        try:
-            plan = begin(
-                plan_id,
-                first.event,
-                sequence=first.sequence,
-                at=first.at,
-                traceparent=first.origin.traceparent,
-            )
-        except KeyError:
-            return None  # the board ignored it, too
-        for fact in await self.source.read(plan_id, after=first.sequence, up_to=up_to):
-            if isinstance(fact, Fact):
-                evolve(plan, fact.task_id, fact.event, sequence=fact.sequence, at=fact.at)
-            elif subject := split_subject(fact.subject):
-                mark_unreadable(plan, subject[1], sequence=fact.sequence)
-        plan.drain()
-        return plan
 
     # -- read models ------------------------------------------------------------------------
 

@@ -246,7 +246,13 @@ async def _core(
     board = new_board(settings)
     board.restore(await restore(database), sequence, clock.now())
     projector = Projector(
-        source, board, database, epoch=state.epoch, now=clock.now, observe_time=clock.observe
+        source,
+        board,
+        database,
+        epoch=state.epoch,
+        now=clock.now,
+        observe_time=clock.observe,
+        on_listener_failure=lambda _: metrics.count("agent.projection.listener_error.total"),
     )
     stack.push_async_callback(_last_flush, projector)
     return Core(

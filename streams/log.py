@@ -164,6 +164,10 @@ class Log(Protocol):
         """
         ...
 
+    def wrote(self, event_id: str) -> bool:
+        """Whether the fact of this id was appended through this very object, by this process."""
+        ...
+
     async def state(self) -> LogState:
         """The log's extent now. Raises LogUnavailable."""
         ...

@@ -166,6 +166,10 @@ class MemoryLog:
         start = bisect_right(self._messages, after, key=_sequence)
         return [_fact(message) for message in self._messages[start : start + limit]]
 
+    def wrote(self, event_id: str) -> bool:
+        """See `streams.log.Log.wrote`."""
+        return event_id.startswith("memory-")
+
     async def state(self) -> LogState:
         """See `streams.log.Log.state`."""
         await asyncio.sleep(0)

@@ -10,9 +10,16 @@ import pytest
 
 from service.runtime.nats_server.process import ServerProcess, launch
 
+LONGEST = ("tests/faults/test_prometheus", "tests/faults/test_sse_exactness")
+
 # A busy machine is no bug: tests that must be quick measure it themselves.
 hypothesis.settings.register_profile("holdfast", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("holdfast")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that take longest, so that a parallel run ends on short ones."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 class PrivateServer:

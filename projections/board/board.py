@@ -19,7 +19,7 @@ from projections.board.timers import Timers
 from streams.log import BadFact, Fact
 from streams.plan.decide import can_reclaim
 from streams.plan.events import Claimed, Lane, Paused, Resumed, Retried, Submitted
-from streams.plan.evolve import begin, evolve, mark_unreadable
+from streams.plan.fold import begin_plan, fold_fact
 from streams.plan.lifecycle import CLAIMABLE
 from streams.plan.state import Plan, Task
 from streams.subjects import split_subject
@@ -93,11 +93,11 @@ class Board:
     def _fold(self, fact: Fact, now: float) -> str | None:
         event = fact.event
         if isinstance(event, Submitted) and fact.task_id is None and not self.knows(fact.plan_id):
-            return self._begin(fact, event, now)
+            return self._begin(fact, now)
         plan = self._wake(fact.plan_id)
         if plan is None:
             return f"there is no plan '{fact.plan_id}'"
-        ignored = evolve(plan, fact.task_id, event, sequence=fact.sequence, at=fact.at)
+        ignored = fold_fact(plan, fact)
         self._changed[plan.plan_id] = plan
         if fact.task_id is None and isinstance(event, Paused | Resumed | Retried):
             self._place_all(plan, now)
@@ -108,17 +108,10 @@ class Board:
         self._watch_end(plan)
         return ignored
 
-    def _begin(self, fact: Fact, event: Submitted, now: float) -> str | None:
-        try:
-            plan = begin(
-                fact.plan_id,
-                event,
-                sequence=fact.sequence,
-                at=fact.at,
-                traceparent=fact.origin.traceparent,
-            )
-        except KeyError as missing:
-            return f"submitted by hand: a task names {missing}, which is not in the plan"
+    def _begin(self, fact: Fact, now: float) -> str | None:
+        plan = begin_plan(fact)
+        if isinstance(plan, str):
+            return plan
         self.plans[fact.plan_id] = plan
         self._changed[plan.plan_id] = plan
         self._place_all(plan, now)
@@ -127,9 +120,9 @@ class Board:
 
     def _bad(self, fact: BadFact, now: float) -> str:
         self.bad_facts += 1
-        plan_id, task_id = split_subject(fact.subject) or ("", None)
+        plan_id, _ = split_subject(fact.subject) or ("", None)
         if plan := self._wake(plan_id):
-            mark_unreadable(plan, task_id, sequence=fact.sequence)
+            fold_fact(plan, fact)
             self._changed[plan_id] = plan
             self._place_all(plan, now)
         return fact.reason

@@ -60,7 +60,7 @@ class Entry(msgspec.Struct, gc=False):
     def text(self) -> bytes:
         """The complete block, id and closing blank line included; rendered at the first call."""
         if self.fact is not None:
-            self.rendered = render(self.fact)
+            self.rendered = _rendered(self.fact)
             self.fact = None
         return self.rendered
 
@@ -115,6 +115,22 @@ def _weight(event: Event) -> int:
 
 
 _LARGE = frozenset({Completed, Progress, Failed, Submitted})
+
+
+def _rendered(fact: Fact) -> bytes:
+    """The block of one event; of one that cannot be shown what is known of it, with the reason."""
+    try:
+        return render(fact)
+    except Exception as error:  # noqa: BLE001 - one event must not end the streams of all clients
+        name = TYPE_NAMES[type(fact.event)]
+        shown: dict[str, object] = {
+            "sequence": fact.sequence,
+            "plan_id": fact.plan_id,
+            "task_id": fact.task_id,
+            "type": name,
+            "unreadable": repr(error)[:200],
+        }
+        return signal(name, shown, fact.sequence)
 
 
 def render(fact: Fact) -> bytes:

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from service.cli.client import INTERRUPTED, OK, UNREACHABLE, USAGE, Instance, complain
 from service.runtime.data_folder import DataFolderError
-from service.settings.config import ConfigError, Settings, load_settings
+from service.settings.config import ConfigError, Settings
+from service.settings.loading import load_settings
 from service.signals import logs
 
 ROLES = ("api", "executor", "daemons")

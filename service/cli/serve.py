@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -16,8 +15,7 @@ from service.sample.story import Narrator
 from service.settings.config import Settings
 from service.settings.reloading import Reloading
 from streams.jetstream.connection import without_password
-from streams.log import BadFact, Fact, Origin
-from streams.plan.events import Finished
+from streams.log import Origin
 
 log = structlog.get_logger("holdfast.serve")
 
@@ -55,18 +53,16 @@ async def _show_sample(instance: Instance) -> None:
         _say("The log is empty. Submit a plan: python -m service submit FILE --follow")
         return
     _say("\nThe log is empty, so here is a sample plan: it counts words in this checkout's files.")
-    instance.core.projector.on_fact.append(Narrator(sample.PLAN_ID).saw)
+    listeners = instance.core.projector.listeners
+
+    def ended() -> None:
+        listeners.remove("sample_story")
+        _say(f"\nLook at it:  curl {instance.http_url}/v1/plans/{sample.PLAN_ID}")
+        _say("Ctrl-C ends it; the log stays.")
+
+    listeners.add("sample_story", Narrator(sample.PLAN_ID, ended))
     plan = await asyncio.to_thread(sample.sample_plan, Path.cwd())
     await instance.core.submit(sample.PLAN_ID, plan, Origin(actor="sample"))
-    instance.core.projector.on_fact.append(partial(_after_sample, instance.http_url))
-
-
-def _after_sample(http_url: str, fact: Fact | BadFact, ignored: str | None) -> None:
-    if isinstance(fact, BadFact) or ignored is not None:
-        return
-    if isinstance(fact.event, Finished) and fact.plan_id == sample.PLAN_ID:
-        _say(f"\nLook at it:  curl {http_url}/v1/plans/{sample.PLAN_ID}")
-        _say("Ctrl-C ends it; the log stays.")
 
 
 def _say(line: str) -> None:

@@ -37,6 +37,7 @@ from service.signals.audit.outages import Outage
 from service.signals.audit.trail import Audit
 from service.signals.metrics.facts import Tally
 from service.signals.metrics.registry import Metrics
+from service.signals.own_facts import OwnFacts
 from service.signals.tracing.spans import Recorder, Span, child_of
 from streams import decider
 from streams.decider import Accepted, Contention, Outcome
@@ -87,10 +88,8 @@ class Core:
         self.spans = spans
         self.instance_id = settings.executor.instance_id
         self.desk = ClaimDesk(self, self, settings.executor.poll_interval_s)
-        self._tally = Tally(metrics, board, self.instance_id, spans, news_after=news_after)
-        self._chronicle = Chronicle(
-            audit, board, self.instance_id, epoch=epoch, news_after=news_after
-        )
+        self._tally = Tally(metrics, board, spans)
+        self._chronicle = Chronicle(audit, board, epoch=epoch)
         self.log_outage = Outage(audit, "log_unavailable", "log_recovered")
         self.database_outage = Outage(audit, "database_error", "database_recovered")
         self.checks: list[Callable[[], Check]] = []
@@ -98,9 +97,13 @@ class Core:
         self.diagnose: Callable[[], Awaitable[Report]] | None = None
         self.log_state: LogState | None = None
         self._closing: dict[str, asyncio.Task[None]] = {}
-        projector.on_fact += [self._tally.saw, self._chronicle.saw]
+        listeners = projector.listeners
+        for name, signals in (("metrics", self._tally), ("audit", self._chronicle)):
+            listeners.add(name, OwnFacts(signals, log, news_after=news_after))
+        listeners.add_for_batches("feed", self.feed.publish)
+        listeners.add_for_batches("claims", lambda _, __: self.desk.serve_waiting())
+        listeners.add_for_batches("plan_closing", self._close_finished)
         projector.on_flush_trouble.append(partial(self.database_answers, "flush"))
-        projector.on_batch.append(self._after_batch)
 
     # -- the view that commands are decided on ----------------------------------------------
 
@@ -314,9 +317,7 @@ class Core:
             raise LogUnavailable(f"plan '{plan_id}' is no longer in the log")
         return plan
 
-    def _after_batch(self, facts: Sequence[Fact | BadFact], position: int) -> None:
-        self.feed.publish(list(facts), position)
-        self.desk.serve_waiting()
+    def _close_finished(self, facts: Sequence[Fact | BadFact], _: int) -> None:
         if self.board.finishable:
             mine = {
                 fact.plan_id

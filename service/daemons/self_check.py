@@ -19,10 +19,8 @@ from service.core.bridge import Door
 from service.core.core import Core
 from service.daemons.schedulers import Daemon
 from streams.log import BadFact, Fact, LogUnavailable
-from streams.plan.events import Submitted
-from streams.plan.evolve import begin, evolve, mark_unreadable
+from streams.plan.fold import begin_plan, fold_fact
 from streams.plan.state import Plan
-from streams.subjects import split_subject
 
 PERIOD_S = 5.0
 BUDGET_S = 0.15  # of this thread's time per tick
@@ -103,14 +101,11 @@ class Examination:
             await asyncio.sleep(0)
 
     def _take(self, fact: Fact | BadFact) -> None:
-        plan = self._plan
-        if plan is None:
-            if isinstance(fact, Fact) and isinstance(fact.event, Submitted):
-                self._plan = _begun(fact, fact.event)
-        elif isinstance(fact, Fact):
-            evolve(plan, fact.task_id, fact.event, sequence=fact.sequence, at=fact.at)
-        elif subject := split_subject(fact.subject):
-            mark_unreadable(plan, subject[1], sequence=fact.sequence)
+        if self._plan is None:
+            begun = begin_plan(fact)
+            self._plan = None if isinstance(begun, str) else begun
+        else:
+            fold_fact(self._plan, fact)
 
     async def _fold_to(self, door: Door, sequence: int) -> None:
         while True:
@@ -139,16 +134,6 @@ class Examination:
             folded = rows_of(plan, ended=place == "database")
             found = _told(seen.rows, folded, is_old=now - plan.created_at > CHATTER_S)
             self.differences += [(place, seen.sequence, each) for each in found]
-
-
-def _begun(fact: Fact, event: Submitted) -> Plan | None:
-    traceparent = fact.origin.traceparent
-    try:
-        return begin(
-            fact.plan_id, event, sequence=fact.sequence, at=fact.at, traceparent=traceparent
-        )
-    except KeyError:
-        return None
 
 
 def _told(live: Rows, folded: Rows, *, is_old: bool) -> list[Difference]:

@@ -110,6 +110,9 @@ class TokenUsageBody(Body, frozen=True, kw_only=True):
     input_tokens: Tokens = 0
     output_tokens: Tokens = 0
     total_tokens: Tokens = 0
+    cached_tokens: Tokens | UnsetType = UNSET
+    reasoning_tokens: Tokens | UnsetType = UNSET
+    estimated: bool | UnsetType = UNSET
 
 
 class VerdictBody(Body, frozen=True, kw_only=True):

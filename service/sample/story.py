@@ -1,6 +1,7 @@
 """Tells one plan's story on the terminal, a line per fact, for whoever starts Holdfast to see."""
 
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from typing import TextIO
 
@@ -19,13 +20,14 @@ from streams.plan.events import (
 
 
 class Narrator:
-    """Prints the facts of one plan as they are folded."""
+    """Prints the facts of one plan as they are folded; calls ``at_end`` once, when it finishes."""
 
-    def __init__(self, plan_id: str, out: TextIO = sys.stdout) -> None:
+    def __init__(self, plan_id: str, at_end: Callable[[], None], out: TextIO | None = None) -> None:
         self._plan_id = plan_id
-        self._out = out
+        self._at_end = at_end
+        self._out = sys.stdout if out is None else out
 
-    def saw(self, fact: Fact | BadFact, ignored: str | None) -> None:
+    def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
         """One line per fact of the plan; heartbeats are left out."""
         if isinstance(fact, BadFact) or ignored is not None or fact.plan_id != self._plan_id:
             return
@@ -35,6 +37,8 @@ class Narrator:
         what = TYPE_NAMES[type(fact.event)]
         line = f"  {when}  {fact.sequence:>5}  {what:<15} {fact.task_id or '':<10} "
         print(line + _details(fact.event), file=self._out, flush=True)
+        if isinstance(fact.event, Finished):
+            self._at_end()
 
 
 def _details(event: Event) -> str:

@@ -210,12 +210,16 @@ class EventIds:
     """Ids no other process makes: a random start and a counter."""
 
     def __init__(self) -> None:
-        self._start = secrets.token_hex(6)
+        self._start = f"{secrets.token_hex(6)}-"
         self._count = itertools.count(1)
 
     def next(self) -> str:
         """An id that was never given before."""
-        return f"{self._start}-{next(self._count):x}"
+        return f"{self._start}{next(self._count):x}"
+
+    def gave(self, event_id: str) -> bool:
+        """Whether `next` gave this id."""
+        return event_id.startswith(self._start)
 
 
 class Appender:
@@ -248,6 +252,10 @@ class Appender:
     async def append(self, draft: Draft) -> Outcome:
         """Write one draft; see `streams.log.Log.append`."""
         return await self._admit(draft).outcome
+
+    def wrote(self, event_id: str) -> bool:
+        """See `streams.log.Log.wrote`."""
+        return self._ids.gave(event_id)
 
     async def close(self) -> None:
         """Stop; whoever still waits is told LogUnavailable."""

@@ -281,6 +281,10 @@ class JetStreamLog:
             return await self._reader.scan([ALL_PLANS], after, limit)
         return await self._reader.scan([subject_of(plan_id), tasks_of(plan_id)], after, limit)
 
+    def wrote(self, event_id: str) -> bool:
+        """See `streams.log.Log.wrote`."""
+        return self._appender.wrote(event_id)
+
     async def state(self) -> LogState:
         """See `streams.log.Log.state`."""
         info = await self._info()

@@ -114,6 +114,8 @@ class Fail(OwnerCommand, frozen=True, kw_only=True):
 
 
 class Release(OwnerCommand, frozen=True, kw_only=True):
-    """Give the lease back unspent."""
+    """Give the lease back unspent; the tokens that its attempt used are recorded."""
 
     reason: str = ""
+    model_name: str | None = None
+    token_usage: TokenUsage | None = None

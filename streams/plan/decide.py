@@ -10,6 +10,7 @@ from typing import assert_never
 import msgspec
 
 from streams.plan import commands, dependencies
+from streams.plan.canonical import same_json, same_plan, same_verdict
 from streams.plan.events import (
     Cancelled,
     Claimed,
@@ -25,7 +26,6 @@ from streams.plan.events import (
     Resumed,
     Retried,
     Started,
-    Submitted,
 )
 from streams.plan.lifecycle import CLAIMABLE, PlanStatus, TaskStatus
 from streams.plan.retry import backoff_s
@@ -126,20 +126,12 @@ def _unreadable(plan: Plan, task: Task | None) -> NotAllowed | None:
 def _submit(command: commands.Submit, plan: Plan | None) -> Decision:
     wanted = dependencies.settle(command.plan)
     if plan is not None:
-        if _same_content(plan.spec, wanted):
+        if same_plan(plan.spec, wanted):
             return Duplicate(plan.sequence)
         return PlanExists(f"the id '{command.plan_id}' is taken by a different plan")
     if complaint := dependencies.complaint(wanted.tasks):
         return Invalid(complaint)
     return Accept(None, 0, (wanted,))
-
-
-def _same_content(a: Submitted, b: Submitted) -> bool:
-    """Equal as JSON: spacing and key order inside inputs and context do not matter."""
-    if a == b:
-        return True
-    encode, decode = msgspec.json.encode, msgspec.json.decode
-    return bool(decode(encode(a)) == decode(encode(b)))
 
 
 def _about_plan(
@@ -337,7 +329,13 @@ def _result(command: commands.Complete | commands.Fail | commands.Release, task:
                 token_usage=command.token_usage,
             )
         case commands.Release():
-            return Released(owner=owner, attempt=attempt, reason=command.reason)
+            return Released(
+                owner=owner,
+                attempt=attempt,
+                reason=command.reason,
+                model_name=command.model_name,
+                token_usage=command.token_usage,
+            )
         case _:
             assert_never(command)
 
@@ -361,8 +359,8 @@ def _said_before(command: commands.OwnerCommand, task: Task) -> Duplicate | None
     match command, before:
         case commands.Complete(), Completed():
             same = (
-                _same_json(command.output, before.output)
-                and _same_json(command.verdict, before.verdict)
+                same_json(command.output, before.output)
+                and same_verdict(command.verdict, before.verdict)
                 and command.model_name == before.model_name
                 and command.token_usage == before.token_usage
             )
@@ -374,14 +372,11 @@ def _said_before(command: commands.OwnerCommand, task: Task) -> Duplicate | None
                 and command.token_usage == before.token_usage
             )
         case commands.Release(), Released():
-            same = command.reason == before.reason
+            same = (
+                command.reason == before.reason
+                and command.model_name == before.model_name
+                and command.token_usage == before.token_usage
+            )
         case _:
             same = False
     return Duplicate(task.sequence) if same else None
-
-
-def _same_json(a: object, b: object) -> bool:
-    if a == b:
-        return True
-    encode, decode = msgspec.json.encode, msgspec.json.decode
-    return bool(decode(encode(a)) == decode(encode(b)))

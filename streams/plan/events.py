@@ -154,9 +154,14 @@ class Failed(TaskEvent, frozen=True, kw_only=True, tag="failed"):
 
 
 class Released(TaskEvent, frozen=True, kw_only=True, tag="released"):
-    """The owner gave the lease back unspent; it costs neither a retry nor a lost lease."""
+    """The owner gave the lease back unspent; it costs neither a retry nor a lost lease.
+
+    Tokens may have been spent all the same, so model and usage are recorded here, too.
+    """
 
     reason: str = ""
+    model_name: str | None = None
+    token_usage: TokenUsage | None = None
 
 
 PlanFact = Submitted | Paused | Resumed | Cancelled | Retried | Finished

@@ -308,7 +308,7 @@ class _Fold(Cascade):
         execution.status = status
         execution.finished_at = self.at
         execution.sequence = self.sequence
-        if isinstance(result, Completed | Failed):
+        if isinstance(result, Completed | Failed | Released):
             execution.model_name = result.model_name
             execution.token_usage = result.token_usage
         if isinstance(result, Failed):

@@ -6,7 +6,7 @@
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 NOTHING = Raw(b"null")
 LARGEST = 2**63 - 1
@@ -24,8 +24,16 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Language-model tokens that one attempt used, as its worker reported them."""
+    """Language-model tokens that one attempt used, as its worker reported them.
+
+    ``cached_tokens`` are part of the input and ``reasoning_tokens`` part of the output; both are
+    unset where the model server did not report them. ``estimated`` is set, and true, when the
+    numbers are counted from the texts, because the server reported none that can be right.
+    """
 
     input_tokens: Tokens = 0
     output_tokens: Tokens = 0
     total_tokens: Tokens = 0
+    cached_tokens: Tokens | UnsetType = UNSET
+    reasoning_tokens: Tokens | UnsetType = UNSET
+    estimated: bool | UnsetType = UNSET

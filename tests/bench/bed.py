@@ -7,7 +7,8 @@ from pathlib import Path
 
 from service.app import ALL_ROLES, Instance, Role, running
 from service.runtime.nats_server.process import ServerProcess, launch
-from service.settings.config import Settings, load_settings
+from service.settings.config import Settings
+from service.settings.loading import load_settings
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from tests.faults.report import Report
+from tests.faults.report import Record, Report
 from tests.faults.service_process import ServiceProcess
 
 _REPORT = pytest.StashKey[Report]()
@@ -42,6 +44,24 @@ def start_service(new_service: StartService) -> StartService:
 def report(pytestconfig: pytest.Config) -> Report:
     """Where a fault test puts its figures; all of them are printed when the run has ended."""
     return pytestconfig.stash.setdefault(_REPORT, Report())
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of a parallel run hands its figures to the one that prints."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        report = session.config.stash.get(_REPORT, Report())
+        output["figures"] = msgspec.to_builtins(report.records)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over the figures of a process of a parallel run."""
+    report = node.config.stash.setdefault(_REPORT, Report())
+    for record in msgspec.convert(
+        getattr(node, "workeroutput", {}).get("figures", []), list[Record]
+    ):
+        report.add(record.question, record.case, **record.figures)
 
 
 def pytest_terminal_summary(

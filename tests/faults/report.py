@@ -9,6 +9,7 @@ and carry their unit in their name.
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ class Report:
     def __init__(self, folder: Path = FOLDER) -> None:
         self.records: list[Record] = []
         began = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
-        self.path = folder / f"{began}.json"
+        self.path = folder / f"{began}-{os.getpid()}.json"
 
     def add(self, question: str, case: str, **figures: object) -> None:
         """Keep what was measured; a run that is cut off has written what it knew."""

@@ -17,7 +17,7 @@ from tests.faults.jitter_world import Samples, samples_of
 from tests.faults.report import Report, percentile
 from tests.faults.service_process import ServiceProcess
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.alone]
 
 CONNECTIONS = 64
 SCRAPE_EVERY_S = 1.0

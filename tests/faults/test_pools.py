@@ -22,7 +22,7 @@ from tests.faults.log_witness import attempts_in, read_log
 from tests.faults.report import Report, percentile
 from tests.faults.service_process import ServiceProcess, until
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.alone]
 
 LEASE_S, HEARTBEAT_S = 6.0, 1.0
 MOST_HEARTBEAT_S = LEASE_S / 6

@@ -26,7 +26,7 @@ from tests.faults.sse_load import Writer, opened
 from tests.integration.sse_world import open_raw
 from tests.scrape import scraped
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.alone]
 
 VANISHED = 5
 HEARTBEAT_S = 1

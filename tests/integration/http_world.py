@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from service.app import Instance, running
-from service.settings.config import load_settings
+from service.settings.loading import load_settings
 
 
 @asynccontextmanager

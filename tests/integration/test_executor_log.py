@@ -13,7 +13,7 @@ from msgspec import Raw
 from service.app import Instance, running
 from service.core.core import Core
 from service.core.results import ClaimRequest, Submission
-from service.settings.config import load_settings
+from service.settings.loading import load_settings
 from streams.log import Fact, Origin
 from streams.plan import commands
 from streams.plan.events import Submitted, TaskSpec

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from service.cli.main import parser
-from service.settings.config import KEYS, load_settings
+from service.settings.config import KEYS
+from service.settings.loading import load_settings
 from tests.faults.service_process import ROOT, ServiceProcess, run_holdfast, until
 
 README = (ROOT / "README.md").read_text()

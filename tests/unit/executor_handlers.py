@@ -137,6 +137,30 @@ def shows(task: TaskRun) -> int:
     return 500
 
 
+@handler("speaks")
+def speaks(task: TaskRun) -> str:
+    """Shows twenty words and ends with the last of them."""
+    words = [f"w{number} " for number in range(20)]
+    for word in words:
+        task.progress(text=word)
+        task.cancelled.wait(0.02)
+    return "".join(words)
+
+
+@handler("process_speaks", pool="process")
+def process_speaks(task: TaskRun) -> object:
+    return speaks(task)
+
+
+@handler("spends")
+def spends(task: TaskRun) -> None:
+    """Runs until it is cancelled, and says what it has spent until then."""
+    note(task, "began")
+    task.cancelled.wait(PATIENCE_S)
+    usage = TokenUsage(input_tokens=1, output_tokens=2, total_tokens=3, estimated=True)
+    raise TaskFailed("cancelled", "stopped", model_name="m1", token_usage=usage)
+
+
 @handler("judges")
 def judges(task: TaskRun) -> object:
     return task.input

@@ -19,7 +19,7 @@ from projections.read_models.views import moment, moment_or_none, task_view
 from service.core.bridge import Door
 from service.core.results import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.executor import Executor
-from service.settings.config import load_settings
+from service.settings.loading import load_settings
 from streams.log import Origin
 from streams.plan import commands, events
 from streams.plan.commands import OwnerCommand
@@ -85,6 +85,7 @@ class FakeCore:
         self.claim_trouble: Exception | None = None
         self.grant_more = 0
         self.refused: list[OwnerCommand] = []
+        self.accepted: list[OwnerCommand] = []
         self._changed = asyncio.Event()
 
     def now(self) -> float:
@@ -160,6 +161,7 @@ class FakeCore:
         decision = decide(command, plan, self.now())
         if isinstance(decision, Accept):
             self._append(plan, decision)
+            self.accepted.append(command)
         elif not isinstance(decision, Duplicate):
             self.refused.append(command)
             return decision

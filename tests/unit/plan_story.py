@@ -164,6 +164,12 @@ def every(*steps: Step) -> Step:
     return lambda story: story.when(*steps)
 
 
+def submit(*tasks: TaskSpec, **settings: Any) -> Step:
+    """A plan under the same id, once more."""
+    plan = Submitted(tasks=tasks, **settings)
+    return lambda story: story.say(commands.Submit(plan_id=PLAN, plan=plan))
+
+
 def claim(task_id: str, by: str = "w1", lease_s: float | None = None) -> Step:
     return lambda story: story.say(
         commands.Claim(plan_id=PLAN, task_id=task_id, owner=by, lease_s=lease_s)

@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.settings.config import (
-    KEYS,
-    ConfigError,
-    Settings,
-    load_settings,
-    variable_name,
-)
+from service.settings.config import KEYS, ConfigError, Settings, variable_name
+from service.settings.loading import load_settings
 
 # The table of the HTTP contract.
 DEFAULTS = {
@@ -239,6 +234,65 @@ def test_lists_in_the_environment(text: str, expected: tuple[str, ...]) -> None:
 
 def test_variables_that_are_no_settings_are_left_alone() -> None:
     load(HOLDFAST_LOG="json", HOLDFAST_FAULTS="long", HOLDFAST_TEST_NATS_URL="x", OTHER="y")
+
+
+def kubernetes_service(
+    name: str, port: int, port_name: str = "", protocol: str = "tcp"
+) -> dict[str, str]:
+    """What the kubelet adds to each container of the namespace for a Service."""
+    prefix = name.upper().replace("-", "_")
+    address = f"{protocol}://10.96.4.7:{port}"
+    one_port = f"{prefix}_PORT_{port}_{protocol.upper()}"
+    named = {f"{prefix}_SERVICE_PORT_{port_name.upper().replace('-', '_')}": str(port)}
+    return {
+        f"{prefix}_SERVICE_HOST": "10.96.4.7",
+        f"{prefix}_SERVICE_PORT": str(port),
+        **(named if port_name else {}),
+        f"{prefix}_PORT": address,
+        one_port: address,
+        f"{one_port}_PROTO": protocol,
+        f"{one_port}_PORT": str(port),
+        f"{one_port}_ADDR": "10.96.4.7",
+    }
+
+
+@pytest.mark.parametrize(
+    "injected",
+    [
+        kubernetes_service("holdfast", 8000),
+        kubernetes_service("holdfast", 443, "https-api"),
+        kubernetes_service("holdfast-http", 8000),
+        kubernetes_service("holdfast-nats", 4222, protocol="udp"),
+        kubernetes_service("holdfast-executor-claim", 80),
+    ],
+)
+def test_variables_of_kubernetes_services_are_no_settings(injected: dict[str, str]) -> None:
+    assert load_settings(environment=injected).origins == {}
+    loaded = load_settings(environment={**injected, "HOLDFAST_HTTP__PORT": "8080"})
+    assert loaded.origins == {"http.port": "environment HOLDFAST_HTTP__PORT"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HOLDFAST_PORT", "8000"),
+        ("HOLDFAST_HTTP_PORT", "8000"),
+        ("HOLDFAST_HTTP__PORT", "tcp://10.0.0.1:80"),
+        ("HOLDFAST_SERVICE", "x"),
+        ("HOLDFAST_SERVICE_HOSTS", "x"),
+        ("HOLDFAST_HTTP_HOST", "127.0.0.1"),
+    ],
+)
+def test_a_typo_that_resembles_a_services_variable_is_named(variable: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(environment={variable: value})
+    message = str(caught.value)
+    assert f"(from environment {variable})" in message
+    assert "must be" in message or "unknown setting" in message
+
+
+def test_a_value_that_a_later_source_replaces_is_not_used() -> None:
+    assert load(HOLDFAST_HTTP__PORT="never", flags={"http.port": 1}).http.port == 1
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])  # noqa: S104

@@ -388,6 +388,24 @@ async def test_a_failed_plan_asks_its_running_tasks_to_stop_and_they_are_release
     assert isinstance(core.task("p", "t").result, Released)
 
 
+async def test_the_tokens_of_attempts_that_are_stopped_are_kept() -> None:
+    async with executing(executor__handlers=USER_HANDLERS, **QUICK) as world:
+        core = world.core
+        core.submit("late", spec("t", "spends", timeout_s=0.05, max_retries=0))
+        core.submit("failing", spec("t", "spends"), spec("bad", "boom", max_retries=0))
+        timed_out = await world.finished("late", "t", "FAILED")
+        released = await world.finished("failing", "t", "SKIPPED")
+        core.submit("draining", spec("t", "spends"))
+        await core.until(lambda: executor_handlers.seen.get("draining"), "it began")
+    drained = core.task("draining", "t")
+    assert isinstance(timed_out.result, Failed)
+    for task in (timed_out, released, drained):
+        assert task.execution is not None
+        assert task.execution.model_name == "m1"
+        assert task.execution.token_usage is not None
+        assert task.execution.token_usage.total_tokens == 3
+
+
 async def test_work_that_is_done_although_its_plan_failed_counts() -> None:
     async with executing(executor__handlers=USER_HANDLERS, **QUICK) as world:
         world.core.submit("p", spec("t", "late"), spec("bad", "boom", max_retries=0))
@@ -415,6 +433,25 @@ async def test_progress_is_shown_coalesced_and_never_after_the_result() -> None:
     assert 1 <= len(shown) <= 4
     assert shown[-1] == 499
     assert isinstance(world.core.said[-1], commands.Complete)
+
+
+@pytest.mark.parametrize("kind", ["speaks", "process_speaks"])
+async def test_the_texts_shown_are_the_output_to_the_last_word(kind: str) -> None:
+    core, failures = FakeCore(), iter([True, False, True])
+    core.trouble = lambda word: (
+        LogUnavailable("away")
+        if isinstance(word, commands.Progress) and next(failures, False)
+        else None
+    )
+    async with executing(core, executor__handlers=USER_HANDLERS) as world:
+        core.submit("p", spec("t", kind))
+        task = await world.finished("p", "t")
+    log = [word for word in core.accepted if isinstance(word, commands.Progress)]
+    shown = [json_of(word.data) for word in log]
+    assert isinstance(task.result, Completed)
+    assert "".join(piece["text"] for piece in shown) == json_of(task.result.output)
+    assert len(shown) < 20, "words are gathered"
+    assert isinstance(core.said[-1], commands.Complete)
 
 
 async def test_a_result_waits_for_the_progress_that_is_on_its_way() -> None:

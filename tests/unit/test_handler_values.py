@@ -3,7 +3,6 @@
 import asyncio
 import datetime as dt
 import decimal
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -199,7 +198,7 @@ def test_an_exception_is_always_reported(work: Work, error_type: str, words: str
 @pytest.mark.parametrize(
     "wait",
     [
-        "1", -5, float("nan"), float("inf"), time.time(), time.time() * 1000, time.time_ns(),
+        "1", -5, float("nan"), float("inf"), 1.8e9, 1.8e12, 18 * 10**17,
         dt.timedelta(seconds=1), True, pytest.param(10**5000, id="huge"),
     ],
 )  # fmt: skip

@@ -173,8 +173,17 @@ def test_the_same_result_twice_is_a_duplicate() -> None:
         fail("a", "boom", by="w1", error_message="ouch"),
         fail("a", "boom", by="w1", retryable=False, token_usage=usage),
         release("a", by="w1", reason="drain"),
+        release("a", by="w1", reason="drain", model_name="m", token_usage=usage),
     ):
         given(task("a")).when(claim("a"), word).answered(Accept).when(word).duplicate()
+
+
+def test_the_tokens_of_a_released_attempt_are_kept() -> None:
+    usage = TokenUsage(input_tokens=1, output_tokens=2, total_tokens=3, estimated=True)
+    spent = release("a", by="w1", model_name="m", token_usage=usage)
+    execution = given(task("a")).when(claim("a"), spent).plan.tasks["a"].execution
+    assert execution is not None
+    assert (execution.model_name, execution.token_usage) == ("m", usage)
 
 
 def test_json_that_is_spelled_differently_is_the_same_result() -> None:

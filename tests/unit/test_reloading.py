@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from service.settings.config import ConfigError, ObservabilitySettings, Settings, load_settings
+from service.settings.config import ConfigError, ObservabilitySettings, Settings
+from service.settings.loading import load_settings
 from service.settings.reloading import Reloading
 
 

@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import structlog
-from msgspec import Raw
 from msgspec.structs import replace
 from structlog.contextvars import bind_contextvars
 
@@ -17,7 +16,7 @@ from service.executor.attempts.execution import execute
 from service.executor.attempts.heartbeats import Heartbeats
 from service.executor.attempts.leases import Lease
 from service.executor.attempts.reports import Answer, Reporter
-from service.executor.handlers.contract import Handler, StopReason
+from service.executor.handlers.contract import Handler, Shown, StopReason
 from service.executor.running.pool import Place
 from service.executor.running.processes import ProcessWorkers
 from service.signals.audit.trail import Audit
@@ -26,6 +25,7 @@ from service.signals.tracing.spans import Recorder, recorder
 from streams.log import TooLarge
 from streams.plan import commands
 from streams.plan.decide import Invalid
+from streams.plan.events import TokenUsage
 from streams.traceparent import trace_id_of
 
 GRACE_S = 3.0  # how long a cancelled handler is waited for before its attempt goes on without it
@@ -80,6 +80,7 @@ class Attempt:
         self._place.leave()
         if (under_way := self.lease.retire()) is not None:
             await asyncio.wrap_future(under_way)
+        await self._show_the_rest()
         await self._report(ending)
 
     async def _thread_or_stop(self) -> None:
@@ -140,9 +141,17 @@ class Attempt:
             return self._shop.processes.execute(self._handler, work, cancelled, self._show)
         return execute(self._handler, work, cancelled, self._show)
 
-    def _show(self, data: Raw) -> None:
-        if self.lease.show(data):
+    def _show(self, shown: Shown) -> None:
+        if self.lease.show(shown):
             self._shop.heartbeats.show(self.lease)
+
+    async def _show_the_rest(self) -> None:
+        """Show what the handler showed last: no progress can follow a result."""
+        if self._reason in ("lease_lost", "fenced", "plan_failed"):
+            return
+        while (word := self.lease.last_progress()) is not None:
+            if not isinstance(await self._say(word, self.lease.fence_at), OwnerAnswer):
+                return
 
     def _ended_late(self, _: asyncio.Future[Ending]) -> None:
         log.warning("handler_ended_late", **self._named(), reason=self._reason)
@@ -156,9 +165,10 @@ class Attempt:
                 return
             case "timeout":
                 message = f"the attempt ran longer than {self._timeout_s:g} s"
-                await self._fail(Failure(error_type="timeout", error_message=message))
+                failure = Failure(error_type="timeout", error_message=message, **_spent(ending))
+                await self._fail(failure)
             case "plan_failed" | "draining" if not isinstance(ending, Success):
-                await self._release(self._reason or "")
+                await release(self._shop.reporter, self.lease, self._reason or "", ending)
             case _:
                 await self._end(ending)
 
@@ -214,9 +224,6 @@ class Attempt:
                 self.lease.can_end(),
             )
 
-    async def _release(self, reason: str) -> None:
-        await release(self._shop.reporter, self.lease, reason)
-
     async def _say(self, command: commands.OwnerCommand, until: float) -> Answer:
         answer = await self._shop.reporter.say(command, until, self._traceparent)
         if not isinstance(answer, OwnerAnswer):
@@ -252,10 +259,30 @@ def _settle(over: asyncio.Future[None]) -> None:
         over.set_result(None)
 
 
-async def release(reporter: Reporter, lease: Lease, reason: str) -> Answer:
-    """Give a lease back unspent."""
+class _Spent(TypedDict):
+    """What an attempt spent at a model, whatever became of it."""
+
+    model_name: str | None
+    token_usage: TokenUsage | None
+
+
+def _spent(ending: Ending | None) -> _Spent:
+    if ending is None:
+        return _Spent(model_name=None, token_usage=None)
+    return _Spent(model_name=ending.model_name, token_usage=ending.token_usage)
+
+
+async def release(
+    reporter: Reporter, lease: Lease, reason: str, ending: Ending | None = None
+) -> Answer:
+    """Give a lease back unspent; what its ``ending`` says of tokens is recorded."""
     plan_id, task_id, attempt = lease.key
     command = commands.Release(
-        plan_id=plan_id, task_id=task_id, owner=lease.owner, attempt=attempt, reason=reason
+        plan_id=plan_id,
+        task_id=task_id,
+        owner=lease.owner,
+        attempt=attempt,
+        reason=reason,
+        **_spent(ending),
     )
     return await reporter.say(command, lease.can_end())

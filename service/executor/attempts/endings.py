@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar, assert_never, cast
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw
 
 from service.executor.attempts.failures import (
     MESSAGE_CHARACTERS,
@@ -120,7 +120,8 @@ def _token_usage(said: object) -> TokenUsage | None:
     names = TokenUsage.__struct_fields__
     wish = f"TokenUsage, or a dict of {', '.join(names)}: whole numbers from 0"
     if isinstance(said, TokenUsage):
-        counts: dict[Any, Any] = msgspec.structs.asdict(said)
+        set_fields = msgspec.structs.asdict(said).items()
+        counts: dict[Any, Any] = {name: value for name, value in set_fields if value is not UNSET}
     elif isinstance(said, Mapping):
         counts = dict(cast("Mapping[Any, Any]", said))
     else:

@@ -6,15 +6,14 @@ from contextvars import copy_context
 from typing import Any
 
 import structlog
-from msgspec import Raw
 from structlog.contextvars import bind_contextvars
 
 from service.executor.attempts.endings import Ending, conclude, failure_of
 from service.executor.attempts.failures import TaskFailed
-from service.executor.handlers.contract import Assignment, Cancellation, Handler, TaskRun
+from service.executor.handlers.contract import Assignment, Cancellation, Handler, Shown, TaskRun
 from streams.traceparent import trace_id_of
 
-Show = Callable[[Raw], None]
+Show = Callable[[Shown], None]
 
 log = structlog.get_logger("holdfast.executor")
 

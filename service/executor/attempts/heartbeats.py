@@ -165,7 +165,7 @@ class Heartbeats:
                 schedule.again_soon(word)
             case _:
                 self._lost(lease, answer)
-        lease.word_ended()
+        lease.word_ended(stored=isinstance(answer, OwnerAnswer))
 
     def _lost(self, lease: Lease, refused: Refused) -> None:
         if not lease.retired and lease.stop("lease_lost"):
@@ -227,7 +227,7 @@ class _Schedule:
         return word
 
     def again_soon(self, word: Word) -> None:
-        """The word did not get through; progress may be lost, a renewal may not."""
+        """The word did not get through; a renewal is tried again before its next time."""
         if isinstance(word, Heartbeat):
             self.beats_at = monotonic() + self._period_s * AGAIN_SHARE
 

@@ -7,7 +7,8 @@ from time import monotonic
 from msgspec import Raw
 
 from service.core.results import Claim
-from service.executor.handlers.contract import Assignment, Cancellation, StopReason
+from service.executor.attempts.progress import PendingProgress
+from service.executor.handlers.contract import Assignment, Cancellation, Shown, StopReason
 from streams.plan import commands
 
 FENCE_SHARE = 2 / 3  # of the lease: without a renewal for so long, the worker stops by itself
@@ -27,7 +28,7 @@ class Lease:
         self.renewed_at = claimed_at
         self.cancellation = Cancellation()
         self._lock = Lock()
-        self._progress: Raw | None = None
+        self._progress = PendingProgress()
         self._in_flight = False
         self._retired: Future[None] | None = None
 
@@ -74,25 +75,25 @@ class Lease:
         """Ask the handler to stop; False if it had been asked before."""
         return self.cancellation.cancel(reason)
 
-    def show(self, data: Raw) -> bool:
-        """Keep ``data`` as the progress to send next; False when there is nobody to send it."""
+    def show(self, shown: Shown) -> bool:
+        """Keep ``shown`` as progress to send; False when the attempt is over."""
         with self._lock:
             if self._retired is not None:
                 return False
-            self._progress = data
+            self._progress.add(shown)
             return True
 
     @property
     def has_progress(self) -> bool:
         """Whether something waits to be shown."""
-        return self._progress is not None
+        return bool(self._progress)
 
     def next_word(self, *, renew: bool) -> commands.Heartbeat | commands.Progress | None:
         """The command to send now, marking the lease as being spoken for; None: nothing to say."""
         with self._lock:
             if self._retired is not None or self._in_flight:
                 return None
-            data, self._progress = self._progress, None
+            data = self._progress.take()
             if renew:
                 self._in_flight = True
                 return self._heartbeat(data)
@@ -101,10 +102,21 @@ class Lease:
             self._in_flight = True
             return self._shown(data)
 
-    def word_ended(self) -> None:
-        """The command from `next_word` has been answered, or never will be."""
+    def last_progress(self) -> commands.Progress | None:
+        """What a retired lease has to show before its result; None: nothing more."""
+        with self._lock:
+            self._progress.settle(stored=True)
+            data = self._progress.take()
+        return None if data is None else self._shown(data)
+
+    def word_ended(self, *, stored: bool) -> None:
+        """The command from `next_word` has been answered, or never will be.
+
+        Unless it was ``stored``, its progress is sent again.
+        """
         with self._lock:
             self._in_flight = False
+            self._progress.settle(stored=stored)
             retired = self._retired
         if retired is not None and not retired.done():
             retired.set_result(None)

@@ -28,6 +28,7 @@ from streams.plan.results import TokenUsage, Verdict
 
 PoolKind = Literal["thread", "process"]
 StopReason = Literal["timeout", "lease_lost", "fenced", "plan_failed", "draining"]
+Channel = Literal["text", "reasoning", "refusal"]
 PROGRESS_BYTES = 64 * 1024
 
 log = structlog.get_logger("holdfast.executor")
@@ -143,6 +144,17 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str = ""
 
 
+class Piece(msgspec.Struct, frozen=True):
+    """Text that continues what was shown before on the same channel."""
+
+    text: str
+    channel: Channel = "text"
+
+
+Shown = Piece | Raw
+"""What a handler shows: a piece of a growing text, or any JSON."""
+
+
 class TaskRun:
     """One attempt at a task, as its handler sees it.
 
@@ -155,7 +167,7 @@ class TaskRun:
         self,
         assignment: Assignment,
         cancellation: Cancellation,
-        show: Callable[[Raw], None],
+        show: Callable[[Shown], None],
     ) -> None:
         self.plan_id = assignment.plan_id
         self.task_id = assignment.task_id
@@ -196,12 +208,21 @@ class TaskRun:
         """Raise `TaskCancelled` when the attempt is to stop."""
         self.cancelled.raise_if_cancelled()
 
-    def progress(self, data: object) -> None:
-        """Show partial work (any JSON up to 64 KiB) to watchers, without waiting.
+    def progress(
+        self, data: object = None, *, text: str | None = None, channel: Channel = "text"
+    ) -> None:
+        """Show partial work to watchers, without waiting.
 
-        Only the newest is sent when several come faster than a few per second. Raises ValueError
-        when it is larger, or no JSON (`streams.json_values.NotJson`).
+        ``data`` is any JSON up to 64 KiB; only the newest is sent when several come faster than a
+        few per second. ``text`` continues a growing text instead: its pieces are gathered and
+        sent as ``{"offset": characters before it, "<channel>": "…"}``, in order, the last ones
+        before the result. Raises ValueError for data that is larger or no JSON
+        (`streams.json_values.NotJson`) and for text that is not Unicode.
         """
+        if text is not None:
+            text.encode()  # a lone surrogate cannot be sent
+            self._show(Piece(text, channel))
+            return
         shown = encoded(data)
         if len(bytes(shown)) > PROGRESS_BYTES:
             raise ValueError(

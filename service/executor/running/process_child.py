@@ -11,8 +11,8 @@ from threading import Lock, Thread
 
 from service.executor.attempts.endings import Ending, Failure
 from service.executor.attempts.execution import execute
-from service.executor.handlers.contract import Cancellation, Handler
-from service.executor.running.processes import Ended, Job, Shown, Stop, Wire
+from service.executor.handlers.contract import Cancellation, Handler, Piece, Shown
+from service.executor.running.processes import ChildProgress, Ended, Job, Stop, Wire
 from service.runtime.child_process import PR_SET_PDEATHSIG
 
 
@@ -55,7 +55,12 @@ def _do(job: Job, cancelled: Cancellation, wire: Wire) -> Ending:
     if handler is None:
         message = f"the module {job.module!r} has no handler for {job.kind!r} at its top level"
         return Failure(error_type="handler_error", error_message=message, retryable=False)
-    return execute(handler, job.work, cancelled, lambda data: wire.send(Shown(data)))
+
+    def show(shown: Shown) -> None:
+        piece = isinstance(shown, Piece)
+        wire.send(ChildProgress(piece=shown) if piece else ChildProgress(shown))
+
+    return execute(handler, job.work, cancelled, show)
 
 
 def main(descriptor: int) -> None:

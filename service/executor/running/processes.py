@@ -19,7 +19,14 @@ from msgspec import Raw
 
 from service.executor.attempts.endings import Ending, Failure
 from service.executor.attempts.execution import Show
-from service.executor.handlers.contract import Assignment, Cancellation, Handler, StopReason
+from service.executor.handlers.contract import (
+    Assignment,
+    Cancellation,
+    Handler,
+    Piece,
+    StopReason,
+)
+from streams.plan.events import NOTHING
 
 KILL_AFTER_S = 2.0  # after a child was asked to stop
 END_S = 1.0
@@ -41,10 +48,11 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     reason: StopReason
 
 
-class Shown(msgspec.Struct, frozen=True, tag=True):
-    """From the child: progress."""
+class ChildProgress(msgspec.Struct, frozen=True, tag=True):
+    """From the child: progress, either a ``piece`` of a text or other ``data``."""
 
-    data: Raw
+    data: Raw = NOTHING
+    piece: Piece | None = None
 
 
 class Ended(msgspec.Struct, frozen=True, tag=True):
@@ -163,7 +171,7 @@ class _Child:
                 pass_fds=(theirs.fileno(),),
                 env=os.environ | {"PYTHONPATH": search_path},
             )
-        self._wire = Wire(ours, Shown | Ended)
+        self._wire = Wire(ours, ChildProgress | Ended)
         self._current: Cancellation | None = None
         self._stopping = Lock()
 
@@ -180,8 +188,8 @@ class _Child:
                 self._current = cancelled
                 self._wire.send(job)
             cancelled.on_cancel(lambda: self._stop(cancelled, killer))
-            while isinstance(message := self._wire.receive(), Shown):
-                show(message.data)
+            while isinstance(message := self._wire.receive(), ChildProgress):
+                show(message.data if message.piece is None else message.piece)
         except OSError:
             return None
         finally:

@@ -1,9 +1,8 @@
 """What becomes an audit entry: facts that this instance wrote, and words of owners it turned away.
 
-Facts are told when they are folded, and only by the instance that wrote them: several instances
-tell each once, and a log that is read again after a restart tells nothing a second time, for the
-new process has another id. A fact that nobody wrote (it cannot be read, or is ignored) is told by
-all under one id, and only if it is news.
+Facts are told when they are folded, and only by the process that wrote them
+(`service.signals.own_facts`). A fact that nobody wrote (it cannot be read, or is ignored) is told
+by every instance under one id, and stands in the trail once.
 """
 
 from collections import OrderedDict
@@ -46,41 +45,25 @@ _ACTIONS: dict[type[Operation], str] = {
 class Chronicle:
     """Turns facts and refusals into audit entries; lives on the API loop.
 
-    Bad facts up to ``news_after`` (where the read models, or for new ones the log, were at the
-    start) have been told before. ``epoch`` tells this log from others.
+    ``epoch`` tells this log from others.
     """
 
-    def __init__(
-        self, audit: Audit, board: Board, instance_id: str, *, epoch: str, news_after: int
-    ) -> None:
+    def __init__(self, audit: Audit, board: Board, *, epoch: str) -> None:
         self._audit = audit
         self._board = board
-        self._instance_id = instance_id
         self._epoch = epoch
-        self._news_after = news_after
         self._earlier: OrderedDict[tuple[str, str, int], Execution] = OrderedDict()
         self._said: set[tuple[str, str, int, str]] = set()
 
     # -- facts ------------------------------------------------------------------------------
 
-    def saw(self, fact: Fact | BadFact, ignored: str | None) -> None:
-        """Tell of a fact that has just been folded."""
-        if isinstance(fact, BadFact):
-            self._bad(fact.sequence, fact.subject, fact.reason)
-            return
-        if ignored is not None:
-            if not fact.origin.instance:
-                self._bad(fact.sequence, _place(fact.plan_id, fact.task_id), ignored)
-            return
-        event = fact.event
-        if isinstance(event, Claimed) and event.attempt > 1:
+    def applied(self, fact: Fact) -> None:
+        """Keep the claim that a later one has followed: its owner may still write."""
+        if isinstance(fact.event, Claimed) and fact.event.attempt > 1:
             self._remember(fact)
-        if fact.origin.instance != self._instance_id:
-            return
-        self._ours(fact)
 
-    def _ours(self, fact: Fact) -> None:
-        """Tell of a fact that this instance wrote and that counts."""
+    def written_here(self, fact: Fact) -> None:
+        """Tell of a fact that this process wrote and that counts."""
         match event := fact.event:
             case Claimed():
                 self._claimed(fact, event)
@@ -97,17 +80,16 @@ class Chronicle:
             case _:
                 pass
 
-    def _bad(self, sequence: int, subject: str, reason: str) -> None:
-        if sequence <= self._news_after:
-            return
-        plan_id, task_id = _split(subject)
+    def bad(self, fact: BadFact) -> None:
+        """Tell of a fact that cannot be read or applied."""
+        plan_id, task_id = _split(fact.subject)
         self._audit.emit(
             "bad_event",
             plan_id=plan_id,
             task_id=task_id,
-            actual={"sequence": sequence, "subject": subject},
-            detail=f"sequence {sequence} on {subject}: {reason}",
-            once=f"bad-event-{self._epoch}-{sequence}",
+            actual={"sequence": fact.sequence, "subject": fact.subject},
+            detail=f"sequence {fact.sequence} on {fact.subject}: {fact.reason}",
+            once=f"bad-event-{self._epoch}-{fact.sequence}",
         )
 
     def _remember(self, fact: Fact) -> None:
@@ -334,10 +316,6 @@ def _why(trouble: Trouble) -> str:
             return f"{type(trouble).__name__}: {trouble.detail}"
         case _:
             return f"{type(trouble).__name__}: {trouble}"
-
-
-def _place(plan_id: str, task_id: str | None) -> str:
-    return f"plans.{plan_id}" if task_id is None else f"plans.{plan_id}.{task_id}"
 
 
 def _split(subject: str) -> tuple[str | None, str | None]:

@@ -367,6 +367,10 @@ _LOG = (
         alert="BadEvents",
     ),
     _counter(
+        "agent.projection.listener_error.total",
+        "Failures of what listens to the fold: metrics, audit, event streams, waiting claims",
+    ),
+    _counter(
         "agent.projection.mismatch.total",
         "Differences found by the self-check",
         alert="ProjectionMismatch",

@@ -1,8 +1,7 @@
 """Counts what happens around leases: what owners wrote, and how the attempts written here ended.
 
-Attempts are counted when the fact that ends them is folded, and only if this instance wrote that
-fact: each end is counted once however many instances follow the log, and a log that is read again
-after a restart counts nothing a second time, for the new process has another id.
+Attempts are counted when the fact that ends them is folded, and only by the process that wrote
+that fact (`service.signals.own_facts`): each end is counted once.
 """
 
 from projections.board.board import Board
@@ -58,21 +57,10 @@ _KINDS: dict[type, str] = {
 class Tally:
     """Turns facts and owners' answers into metrics."""
 
-    def __init__(
-        self,
-        metrics: Metrics,
-        board: Board,
-        instance_id: str,
-        spans: Recorder | None = None,
-        *,
-        news_after: int = 0,
-    ) -> None:
-        """Bad facts up to ``news_after`` have been counted by an earlier life of the instance."""
+    def __init__(self, metrics: Metrics, board: Board, spans: Recorder | None = None) -> None:
         self._metrics = metrics
         self._spans = spans
         self._board = board
-        self._instance_id = instance_id
-        self._news_after = news_after
 
     # -- what owners wrote ------------------------------------------------------------------
 
@@ -111,13 +99,16 @@ class Tally:
 
     # -- how attempts ended -----------------------------------------------------------------
 
-    def saw(self, fact: Fact | BadFact, ignored: str | None) -> None:
-        """Count the attempts and plans that a fact of this instance has ended."""
-        if isinstance(fact, BadFact) or ignored is not None:
-            self._bad(fact)
-            return
-        if fact.origin.instance != self._instance_id:
-            return
+    def applied(self, fact: Fact) -> None:
+        """Counts nothing: what others write, they count."""
+
+    def bad(self, fact: BadFact) -> None:
+        """Count a fact that could not be read or applied."""
+        del fact
+        self._metrics.count("agent.projection.bad_event.total")
+
+    def written_here(self, fact: Fact) -> None:
+        """Count the attempts and plans that a fact of this process has ended."""
         plan = self._board.knows(fact.plan_id)
         if plan is None:
             return
@@ -128,7 +119,7 @@ class Tally:
             case Completed() | Failed() | Released():
                 task = plan.tasks[fact.task_id or ""]
                 self._ended(plan, task, task.execution)
-                self._tokens(None if isinstance(event, Released) else event.token_usage)
+                self._tokens(event.token_usage)
                 if isinstance(event, Failed):
                     self._failure(task, event, trace_id_of(plan.traceparent))
             case Claimed(previous_owner=str()):
@@ -139,12 +130,6 @@ class Tally:
                 self._metrics.count("agent.plan.finished.total", status=status)
             case _:
                 pass
-
-    def _bad(self, fact: Fact | BadFact) -> None:
-        # Holdfast's own facts are ignored only where races are: those are no trouble.
-        ours = isinstance(fact, Fact) and fact.origin.instance
-        if not ours and fact.sequence > self._news_after:
-            self._metrics.count("agent.projection.bad_event.total")
 
     def _ended(self, plan: Plan, task: Task, execution: Execution | None) -> None:
         if execution is None or execution.finished_at is None:

@@ -22,6 +22,10 @@ from streams.plan.events import (
 )
 
 _USAGE = TokenUsage(input_tokens=10, output_tokens=5, total_tokens=15)
+_WHOLE_USAGE = TokenUsage(
+    input_tokens=10, output_tokens=5, total_tokens=15, cached_tokens=8, reasoning_tokens=2
+)
+_ESTIMATED = TokenUsage(input_tokens=10, output_tokens=5, total_tokens=15, estimated=True)
 
 GOLDEN: dict[str, Event] = {
     "plan.submitted.v1.least": Submitted(tasks=(TaskSpec(id="t", kind="echo"),)),
@@ -69,6 +73,15 @@ GOLDEN: dict[str, Event] = {
         verdict=Verdict(pass_=False, feedback=Raw(b'"shorter"')),
         model_name="m",
         token_usage=_USAGE,
+    ),
+    "task.completed.v1.usage": Completed(
+        owner="w1", attempt=1, model_name="m", token_usage=_WHOLE_USAGE
+    ),
+    "task.failed.v1.usage": Failed(
+        owner="w1", attempt=1, error_type="connection_error", token_usage=_ESTIMATED
+    ),
+    "task.released.v1.usage": Released(
+        owner="w1", attempt=1, reason="draining", model_name="m", token_usage=_ESTIMATED
     ),
     "task.failed.v1.least": Failed(owner="w1", attempt=1, error_type="timeout"),
     "task.failed.v1.full": Failed(

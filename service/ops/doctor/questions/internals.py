@@ -40,6 +40,7 @@ def examine(evidence: Evidence) -> Examined:
         *_projection(seen, numbers, url),
         *_audit(seen, url),
         *_bad_events(seen, url),
+        *_listeners(seen),
         *_mismatch(seen),
     ]
     findings += _not_ready(seen, {finding.code for finding in findings}, url)
@@ -260,6 +261,25 @@ def _bad_events(seen: Machine, url: str) -> list[Finding]:
             command=f"curl -s '{url}/v1/audit?event=bad_event'",
             alert="BadEvents",
             runbook=anchor("BadEvents"),
+        )
+    ]
+
+
+def _listeners(seen: Machine) -> list[Finding]:
+    failed = seen.window.total("agent.projection.listener_error.total") if seen.window else 0
+    if not failed:
+        return []
+    return [
+        Finding(
+            code="ListenerFailed",
+            question="machine_room",
+            severity="warning",
+            summary=f"what listens to the fold has failed {failed} times",
+            evidence={"failures": failed},
+            meaning="Plans and tasks are right, but a metric, an audit entry or an event on a "
+            "stream may be missing. The log line 'listener_failed' names the listener, the "
+            "sequence of the fact and the error: report it as a bug.",
+            command="grep listener_failed on the instance's standard output",
         )
     ]
 

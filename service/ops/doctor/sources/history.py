@@ -44,6 +44,7 @@ WATCHED = (
     "agent.loop.lag",
     "agent.audit.dropped.total",
     "agent.projection.bad_event.total",
+    "agent.projection.listener_error.total",
     "agent.projection.mismatch.total",
 )
 
@@ -84,7 +85,7 @@ class History:
         """Remember how things are now."""
         self._samples.append(self._now())
 
-    def saw(self, fact: Fact | BadFact, ignored: str | None) -> None:
+    def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
         """Remember a fact that cannot be read, or that somebody wrote by hand in vain."""
         if isinstance(fact, BadFact):
             self.bad_events.append(BadEvent(sequence=fact.sequence, reason=fact.reason))

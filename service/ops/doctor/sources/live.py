@@ -64,7 +64,7 @@ class Doctor:
         self._asked: asyncio.Task[Report] | None = None
         self._asked_at = 0.0
         self.history = History(core.metrics, lambda: core.board.claimable)
-        core.projector.on_fact.append(self.history.saw)
+        core.projector.listeners.add("doctor", self.history)
 
     async def report(self) -> Report:
         """What is wrong now, at most `FRESH_S` old."""

@@ -1,0 +1,65 @@
+"""The rules that one setting alone cannot break, and what a URL in the settings may be."""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from service.settings.config import ConfigError, Setting, Settings, refused, value_at
+
+OTLP_KEY = "observability.otlp_endpoint"
+
+
+def check_together(settings: Settings) -> None:
+    """Raise `ConfigError` for the first rule that the settings break."""
+
+    def refuse(key: str, reason: str) -> ConfigError:
+        origin = settings.origins.get(key, "default")
+        return refused(Setting(key, value_at(settings, key), origin), reason)
+
+    claim = settings.executor.claim
+    if claim.lease_s <= claim.heartbeat_s:
+        raise refuse(
+            "executor.claim.lease_s",
+            f"must be above executor.claim.heartbeat_s ({claim.heartbeat_s:g})",
+        )
+    servers = [part.strip() for part in settings.nats.url.split(",") if part.strip()]
+    if settings.nats.url and not (servers and all(map(_is_server_url, servers))):
+        raise refuse("nats.url", "must be nats://host:port (or tls, ws, wss), several by commas")
+    if settings.nats.replicas > 1 and not settings.nats.url:
+        raise refuse("nats.replicas", "must be 1 for the embedded server; a cluster needs nats.url")
+    endpoint = settings.observability.otlp_endpoint
+    if endpoint and not _is_web_url(endpoint):
+        raise refuse(OTLP_KEY, "must be http://host:port or https://…, a collector's base URL")
+    tokens_file = settings.auth.tokens_file
+    if tokens_file is not None and not tokens_file.is_file():
+        raise refuse("auth.tokens_file", "must name a file that exists")
+    if tokens_file is None and not _is_loopback(settings.http.host):
+        raise refuse(
+            "http.host",
+            "must be a loopback address (127.0.0.1, ::1, localhost) unless auth.tokens_file is set",
+        )
+
+
+def _is_server_url(url: str) -> bool:
+    return _is_url(url, {"nats", "tls", "ws", "wss"})
+
+
+def _is_web_url(url: str) -> bool:
+    return _is_url(url, {"http", "https"})
+
+
+def _is_url(url: str, schemes: set[str]) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in schemes and bool(parts.hostname) and port != 0
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,58 @@
+"""Folds a plan's facts, in the order of the log, into the plan: the one way from facts to state.
+
+A fact that cannot be folded is not fatal: it is ignored with the reason, and the plan remembers
+that no write may follow it. Every instance, and every rebuild, does the same with the same facts.
+"""
+
+from collections.abc import Iterable
+
+from streams.log import BadFact, Fact
+from streams.plan.events import Submitted
+from streams.plan.evolve import begin, evolve, mark_unreadable
+from streams.plan.state import Plan
+from streams.subjects import split_subject
+
+
+def fold_plan(facts: Iterable[Fact | BadFact]) -> Plan | None:
+    """The plan that ``facts`` make, the first of them its ``submitted``.
+
+    None when they do not begin with a plan that can be folded.
+    """
+    ordered = iter(facts)
+    plan = begin_plan(next(ordered, None))
+    if isinstance(plan, str):
+        return None
+    for fact in ordered:
+        fold_fact(plan, fact)
+    return plan
+
+
+def begin_plan(fact: Fact | BadFact | None) -> Plan | str:
+    """The plan that ``fact`` starts, or why it starts none."""
+    if not isinstance(fact, Fact) or not isinstance(fact.event, Submitted):
+        return "it is no 'submitted' fact"
+    try:
+        return begin(
+            fact.plan_id,
+            fact.event,
+            sequence=fact.sequence,
+            at=fact.at,
+            traceparent=fact.origin.traceparent,
+        )
+    except KeyError as missing:  # `decide` lets no such plan into the log
+        return f"submitted by hand: a task names {missing}, which is not in the plan"
+    except Exception as error:  # noqa: BLE001 - one fact must not stop the fold of all others
+        return f"it cannot be folded: {error!r}"
+
+
+def fold_fact(plan: Plan, fact: Fact | BadFact) -> str | None:
+    """Fold one later fact of ``plan``, in place; answers why it was ignored, or None."""
+    if isinstance(fact, BadFact):
+        _, task_id = split_subject(fact.subject) or ("", None)
+        mark_unreadable(plan, task_id, sequence=fact.sequence)
+        return fact.reason
+    try:
+        return evolve(plan, fact.task_id, fact.event, sequence=fact.sequence, at=fact.at)
+    except Exception as error:  # noqa: BLE001 - one fact must not stop the fold of all others
+        mark_unreadable(plan, fact.task_id, sequence=fact.sequence)
+        return f"it cannot be folded: {error!r}"

@@ -1,0 +1,162 @@
+"""What listens to the fold cannot stop it: a failure is counted, logged, and the fold goes on."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from structlog.testing import capture_logs
+
+from projections.board.board import Board
+from projections.board.lanes import SharingRule
+from projections.feed.entry import entry_of
+from projections.listeners import FoldedFact, Listeners
+from projections.projector import Projector
+from service.signals.own_facts import OwnFacts
+from streams.log import BadFact, Draft, Fact, Origin
+from streams.memory import MemoryLog
+from streams.plan.events import Claimed, Submitted, TaskSpec
+from streams.plan.fold import fold_fact, fold_plan
+
+
+class Heard:
+    """Remembers the sequences that it was told of, and fails for those that it is asked to."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.sequences: list[int] = []
+        self.fails_at = fails_at
+
+    def folded(self, fact: FoldedFact, ignored: str | None) -> None:
+        del ignored
+        if fact.sequence == self.fails_at:
+            raise ValueError("counters can only be incremented")
+        self.sequences.append(fact.sequence)
+
+
+@pytest.fixture
+def failures() -> list[str]:
+    return []
+
+
+@pytest.fixture
+async def projector(failures: list[str]) -> AsyncIterator[Projector]:
+    log = MemoryLog()
+    projector = Projector(
+        log,
+        Board(SharingRule(), "a"),
+        None,  # type: ignore[arg-type]  # nothing is flushed here
+        epoch="memory-1",
+        now=lambda: 0.0,
+        observe_time=lambda _: None,
+        on_listener_failure=failures.append,
+    )
+    running = asyncio.create_task(projector.run())
+    yield projector
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def submit(projector: Projector, plan_id: str) -> None:
+    plan = Submitted(tasks=(TaskSpec(id="t", kind="k"),))
+    draft = Draft(plan_id=plan_id, task_id=None, expected=0, events=(plan,))
+    await projector.source.append(draft)
+    await projector.catch_up()
+
+
+async def test_a_listener_that_fails_is_counted_and_the_others_hear_every_fact(
+    projector: Projector, failures: list[str]
+) -> None:
+    broken, sound, batches = Heard(fails_at=2), Heard(), list[int]()
+    projector.listeners.add("metrics", broken)
+    projector.listeners.add("audit", sound)
+    projector.listeners.add_for_batches("feed", lambda *_: 1 // 0)
+    projector.listeners.add_for_batches("claims", lambda _, position: batches.append(position))
+    with capture_logs() as logged:
+        for number in range(3):
+            await submit(projector, f"p{number}")
+    assert (broken.sequences, sound.sequences) == ([1, 3], [1, 2, 3])
+    assert batches[-1] == 3
+    assert failures.count("metrics") == 1
+    assert failures.count("feed") == len(batches)
+    (told,) = (each for each in logged if each.get("listener") == "metrics")
+    assert told["sequence"] == 2
+
+
+def test_a_listener_that_fails_for_every_fact_does_not_fill_the_log() -> None:
+    listeners, failures = Listeners(None), 1_000
+    listeners.add("metrics", Heard(fails_at=7))
+    with capture_logs() as logged:
+        for _ in range(failures):
+            listeners.fact(BadFact(7, 0.0, "plans.p", "no"), "no")
+    assert len(logged) == 1
+
+
+def test_a_listener_may_leave_while_it_is_told() -> None:
+    listeners, heard = Listeners(None), Heard()
+
+    class Story:
+        def folded(self, fact: FoldedFact, ignored: str | None) -> None:
+            del ignored
+            heard.sequences.append(fact.sequence)
+            listeners.remove("story")
+
+    listeners.add("story", Story())
+    for sequence in (1, 2):
+        listeners.fact(BadFact(sequence, 0.0, "plans.p", "no"), "no")
+    assert heard.sequences == [1]
+
+
+def test_an_event_that_cannot_be_shown_is_sent_as_such_under_its_id() -> None:
+    plan = Submitted(tasks=(TaskSpec(id="t", kind="k"),))
+    in_no_year = Fact(7, 1e300, "p", None, plan)
+    assert entry_of(in_no_year).text().startswith(b"id: 7\nevent: plan.submitted\ndata: {")
+    assert b'"unreadable":"OverflowError' in entry_of(in_no_year).text()
+
+
+def test_a_fact_that_raises_in_the_fold_is_ignored_and_blocks_writes_to_its_task_only() -> None:
+    spec = Submitted(tasks=(TaskSpec(id="t", kind="k"), TaskSpec(id="u", kind="k")))
+    claim = Claimed(owner="w", attempt=1, lease_s="soon")  # type: ignore[arg-type]
+    submitted, claimed = Fact(1, 0.0, "p", None, spec), Fact(2, 0.0, "p", "t", claim)
+    plan = fold_plan([submitted])
+    assert plan is not None
+    assert "cannot be folded" in (fold_fact(plan, claimed) or "")
+    assert plan.tasks["t"].unreadable_at == 2
+    assert plan.tasks["u"].unreadable_at is None
+
+
+class Signals:
+    """Remembers which facts it was told to count."""
+
+    def __init__(self) -> None:
+        self.applied_to: list[int] = []
+        self.written: list[int] = []
+        self.bad_ones: list[int] = []
+
+    def applied(self, fact: Fact) -> None:
+        self.applied_to.append(fact.sequence)
+
+    def written_here(self, fact: Fact) -> None:
+        self.written.append(fact.sequence)
+
+    def bad(self, fact: BadFact) -> None:
+        self.bad_ones.append(fact.sequence)
+
+
+def test_only_what_this_process_wrote_is_counted_whatever_its_instance_is_called() -> None:
+    signals, log = Signals(), MemoryLog()
+    own = OwnFacts(signals, log, news_after=2)
+    plan = Submitted(tasks=(TaskSpec(id="t", kind="k"),))
+    same = Origin(instance="pod-0")
+
+    def fact(sequence: int, event_id: str, origin: Origin = same) -> Fact:
+        return Fact(sequence, 0.0, "p", None, plan, event_id, origin)
+
+    own.folded(fact(1, "earlier-process-1"), None)
+    own.folded(fact(2, "by hand", Origin()), "submitted a second time")
+    own.folded(fact(3, "memory-1"), None)
+    own.folded(fact(4, "memory-2"), "lost a race")
+    own.folded(fact(5, "by hand", Origin()), "submitted a second time")
+    own.folded(BadFact(6, 0.0, "plans.p", "no JSON"), "no JSON")
+    assert signals.applied_to == [1, 3]
+    assert signals.written == [3]
+    assert signals.bad_ones == [5, 6]
