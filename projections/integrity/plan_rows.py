@@ -1,41 +1,19 @@
 """One plan as the rows that it ought to have, and as those that the file has at one moment."""
 
 import sqlite3
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
 
-from projections.integrity.verify import Difference, differences_between
+from projections.integrity.differences import TABLES, Pair, pairs
 from projections.read_models import bulk, executions, plans, tasks
-from projections.read_models.database import DatabaseUnavailable
-from streams.plan.state import ORDINALS_PER_PLAN, Plan
+from projections.read_models.database import DatabaseUnavailable, read_only_uri
+from streams.plan.state import Plan
 
 PATIENCE_S = 0.2
 
-
-class Table(msgspec.Struct, frozen=True):
-    """A table's columns, the key first, and the condition that picks one plan's rows."""
-
-    columns: tuple[str, ...]
-    key_width: int
-    chosen: str
-
-
-def _ordinals(column: str) -> str:
-    width = ORDINALS_PER_PLAN
-    return f"{column} >= :first * {width} AND {column} < (:first + 1) * {width}"
-
-
-TABLES: Mapping[str, Table] = {
-    "plans": Table((*plans.FIXED, *plans.CHANGING), 1, "first_sequence = :first"),
-    "plan_specs": Table(("first_sequence", "spec"), 1, "first_sequence = :first"),
-    "plan_labels": Table(("label", "first_sequence"), 2, "first_sequence = :first"),
-    "tasks": Table((*tasks.FIXED, *tasks.CHANGING), 1, _ordinals("ordinal")),
-    "task_specs": Table(("ordinal", "spec"), 1, _ordinals("ordinal")),
-    "executions": Table(executions.NAMES, 1, _ordinals("task_ordinal")),
-}
 
 Rows = dict[str, list[bulk.Row]]
 """Per table its rows in the order of its key."""
@@ -48,10 +26,10 @@ class Seen(msgspec.Struct, frozen=True):
     rows: Rows
 
 
-def rows_of(plan: Plan, *, ended: bool) -> Rows:
-    """What the file ought to have; the executions that a newer one replaced only if ``ended``.
+def rows_of(plan: Plan, *, replaced: bool) -> Rows:
+    """What the file ought to have; with the executions that a newer one replaced if asked.
 
-    They are in ``plan.closed``, so ``ended`` needs a plan that nobody has drained.
+    Those are in ``plan.closed``, so they need a plan that was never drained.
     """
     first = plan.first_sequence
     everybody = list(plan.tasks.values())
@@ -60,7 +38,7 @@ def rows_of(plan: Plan, *, ended: bool) -> Rows:
         for task in everybody
         if task.execution is not None
     ]
-    if ended:
+    if replaced:
         runs += [
             executions.changing_row(plan.tasks[task_id].ordinal, execution)
             for task_id, execution in plan.closed
@@ -80,12 +58,10 @@ def rows_of(plan: Plan, *, ended: bool) -> Rows:
     return rows
 
 
-def compare_rows(live: Rows, folded: Rows) -> Iterator[Difference]:
-    """What differs, table by table."""
-    for name, table in TABLES.items():
-        yield from differences_between(
-            name, list(table.columns), table.key_width, iter(live[name]), iter(folded[name])
-        )
+def pairs_of(live: Rows, folded: Rows) -> Iterator[Pair]:
+    """Both sides' rows of each key, table by table."""
+    for name in TABLES:
+        yield from pairs(name, live[name], folded[name])
 
 
 class PlanFile:
@@ -103,10 +79,9 @@ class PlanFile:
             ).fetchone()
             rows: Rows = {}
             for name, table in TABLES.items():
-                key = ", ".join(table.columns[: table.key_width])
                 columns = ", ".join(table.columns)
                 rows[name] = connection.execute(
-                    f"SELECT {columns} FROM {name} WHERE {table.chosen} ORDER BY {key}",
+                    f"SELECT {columns} FROM {name} WHERE {table.of_plan} ORDER BY {table.key}",
                     {"first": first_sequence},
                 ).fetchall()
             return Seen(found[0] if found else 0, rows)
@@ -124,7 +99,7 @@ class PlanFile:
     @contextmanager
     def _open(self) -> Generator[sqlite3.Connection]:
         try:
-            uri = f"{self._path.absolute().as_uri()}?mode=ro"
+            uri = read_only_uri(self._path)
             with closing(
                 sqlite3.connect(uri, uri=True, timeout=PATIENCE_S, isolation_level=None)
             ) as connection:

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
-from urllib.parse import quote
 
 import aiosqlite
 import msgspec
@@ -210,6 +209,11 @@ def discard(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
+def read_only_uri(path: Path) -> str:
+    """How SQLite is told to open a file for reading only, whatever characters its name has."""
+    return f"{path.absolute().as_uri()}?mode=ro"
+
+
 # -- opening ----------------------------------------------------------------------------------
 
 
@@ -222,7 +226,7 @@ async def connect(
             f"SQLite {sqlite3.sqlite_version} is too old; Holdfast needs 3.33 or newer"
         )
     with sqlite_errors(f"opening {path}"):
-        target = f"file:{quote(str(path))}?mode=ro" if read_only else path
+        target = read_only_uri(path) if read_only else path
         opening = aiosqlite.connect(
             target, timeout=busy_timeout_s, isolation_level=None, uri=read_only
         )

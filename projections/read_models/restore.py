@@ -145,7 +145,7 @@ def _calls(tables: list[Changes]) -> list[Call]:
 async def restore(database: Database) -> list[Plan]:
     """Every unfinished plan as it was folded up to the checkpoint, in the order of submission.
 
-    The executions of running tasks come with them; those of others do not. Raises
+    Each task has the execution of its last attempt, as the fold keeps it. Raises
     DatabaseUnavailable.
     """
     return await _restore(database, "p.finished_at IS NULL", ())

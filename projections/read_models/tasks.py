@@ -104,30 +104,27 @@ def changing_row(task: Task) -> bulk.Row:
     )
 
 
-# A running task's execution stands in the row of its claim.
-_COLUMNS = f"""
+_COLUMNS = """
 t.ordinal, spec, t.status, t.attempt, t.retry, t.lost, t.timeouts, t.owner, t.lease_s,
 t.lease_until, t.claimable_at, t.claimed_sequence, t.settled_sequence, t.subject_sequence,
-t.sequence, t.updated_at, t.unreadable_at, t.feedback, t.result, t.first_sequence,
-{executions.COLUMNS}
+t.sequence, t.updated_at, t.unreadable_at, t.feedback, t.result
 """
-_FROM = """
-FROM tasks t JOIN task_specs s ON s.ordinal = t.ordinal
-LEFT JOIN executions e ON t.status = 'RUNNING' AND e.fencing_token = t.claimed_sequence
-"""
-RESTORE = f"SELECT {_COLUMNS} {_FROM}"
-_FIRST_SEQUENCE = 19
-_EXECUTION = slice(20, 20 + executions.WIDTH)
-_AFTER_EXECUTION = _EXECUTION.stop
+_WIDTH = 19
+_FROM = "FROM tasks t JOIN task_specs s ON s.ordinal = t.ordinal"
+# The execution of a task's last attempt stands in the row of its claim.
+RESTORE = f"""SELECT {_COLUMNS}, t.first_sequence, {executions.COLUMNS} {_FROM}
+LEFT JOIN executions e ON e.fencing_token = t.claimed_sequence"""
 
 
 def restored(_: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[int, Task]:
     """The first sequence of the plan and the task in a row of RESTORE, not yet connected."""
-    return row[_FIRST_SEQUENCE], _task(row)
+    task, execution = _task(row), row[_WIDTH + 1 :]
+    if execution[0] is not None:
+        task.execution = executions.restored(execution)
+    return row[_WIDTH], task
 
 
 def _task(row: tuple[Any, ...]) -> Task:
-    execution = row[_EXECUTION]
     return Task(
         ordinal=row[0],
         spec=_decode_spec(row[1]),
@@ -148,7 +145,6 @@ def _task(row: tuple[Any, ...]) -> Task:
         unreadable_at=row[16],
         feedback=NOTHING if row[17] is None else Raw(row[17]),
         result=None if row[18] is None else _decode_result(row[18]),
-        execution=None if execution[0] is None else executions.restored(execution),
     )
 
 
@@ -160,7 +156,7 @@ _ID = f"(SELECT first_sequence * {ORDINALS_PER_PLAN} FROM plans WHERE plan_id = 
 
 
 def _shown(_: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[int, TaskView]:
-    plan_id, created_at, traceparent = row[_AFTER_EXECUTION:]
+    plan_id, created_at, traceparent = row[_WIDTH:]
     return row[0], task_view(plan_id, created_at, _task(row), traceparent)
 
 

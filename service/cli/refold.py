@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -16,7 +17,12 @@ from projections.board.board import Board
 from projections.board.lanes import SharingRule
 from projections.integrity.verify import Comparison, compare
 from projections.projector import Projector
-from projections.read_models.database import Database, DatabaseUnavailable, discard
+from projections.read_models.database import (
+    Database,
+    DatabaseUnavailable,
+    discard,
+    read_only_uri,
+)
 from projections.read_models.restore import open_read_models
 from service.core.log_clock import LogClock
 from service.runtime.data_folder import READ_MODELS, DataFolder, DataFolderBusy, read_holder
@@ -128,20 +134,28 @@ async def verify_read_models(
         source = await _any_log(settings, stack)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=settings.data_dir)))
         copy, fresh = work / "live.sqlite", work / "rebuilt.sqlite"
-        sequence = await asyncio.to_thread(_copy, path, copy)
+        sequence = await asyncio.to_thread(copy_of, path, copy)
         print(f"folding {sequence:,} facts anew, to compare with {path}", file=out, flush=True)
         database = await open_read_models(fresh)
         try:
             rebuilt = await refold(source, database, sequence, out)
         finally:
             await database.close()
-        return rebuilt, await asyncio.to_thread(compare, copy, fresh)
+        is_gone = partial(_is_gone, source, asyncio.get_running_loop())
+        return rebuilt, await asyncio.to_thread(compare, copy, fresh, is_gone=is_gone)
 
 
-def _copy(live: Path, to: Path) -> int:
+def _is_gone(source: Log, loop: asyncio.AbstractEventLoop, sequence: int) -> bool:
+    """Whether the log has no message at ``sequence`` any more; asked from another thread."""
+    scan = source.scan(sequence - 1, 1)
+    found = asyncio.run_coroutine_threadsafe(scan, loop).result(SILENCE_S)
+    return not found or found[0].sequence != sequence
+
+
+def copy_of(live: Path, to: Path) -> int:
     """Copy the file as of one moment; answers the sequence it has reached."""
     try:
-        with closing(sqlite3.connect(f"file:{live}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(read_only_uri(live), uri=True)) as connection:
             connection.execute("VACUUM INTO ?", (str(to),))
         with closing(sqlite3.connect(to)) as connection:
             found = connection.execute(

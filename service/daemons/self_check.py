@@ -9,16 +9,17 @@ not make the instance unready, because every instance may have folded the same w
 import asyncio
 import random
 import time
+from itertools import islice
 
 import structlog
 
-from projections.integrity.plan_rows import PlanFile, Rows, Seen, compare_rows, rows_of
-from projections.integrity.verify import Difference
+from projections.integrity.differences import Difference, Pair
+from projections.integrity.plan_rows import PlanFile, Seen, pairs_of, rows_of
 from projections.read_models.database import DatabaseUnavailable
 from service.core.bridge import Door
 from service.core.core import Core
 from service.daemons.schedulers import Daemon
-from streams.log import BadFact, Fact, LogUnavailable
+from streams.log import BadFact, Fact, Log, LogUnavailable
 from streams.plan.fold import begin_plan, fold_fact
 from streams.plan.state import Plan
 
@@ -28,7 +29,7 @@ PAGE = 250
 SLICE = 64
 ANSWER_S = 1.0
 LARGEST_ON_BOARD = 1_000  # tasks: the rows of more would hold the API loop for too long
-CHATTER_S = 23 * 3600  # heartbeats of older plans may have left the log
+MAX_ASKED = 50  # messages of one plan that the log is asked for
 MAX_LINES = 20
 
 log = structlog.get_logger("holdfast.self_check")
@@ -40,7 +41,9 @@ class _OnBoard:
     def __init__(self, core: Core, plan_id: str) -> None:
         plan = core.board.knows(plan_id)
         fits = plan is not None and len(plan.tasks) <= LARGEST_ON_BOARD
-        self.seen = Seen(core.board.sequence, rows_of(plan, ended=False)) if plan and fits else None
+        self.seen = (
+            Seen(core.board.sequence, rows_of(plan, replaced=False)) if plan and fits else None
+        )
 
 
 class Examination:
@@ -119,10 +122,10 @@ class Examination:
                 return
 
     async def _compare(self, door: Door, plan: Plan) -> None:
-        async def look(core: Core) -> tuple[Seen | None, float]:
-            return _OnBoard(core, self.plan_id).seen, core.now()
+        async def look(core: Core) -> Seen | None:
+            return _OnBoard(core, self.plan_id).seen
 
-        board, now = await door.call(look)
+        board = await door.call(look)
         await asyncio.sleep(0)
         file = self._file.read(plan.first_sequence)
         places = [("board", board)] if board is not None else []
@@ -131,26 +134,28 @@ class Examination:
         for place, seen in sorted(places, key=lambda each: each[1].sequence):
             await self._fold_to(door, seen.sequence)
             await asyncio.sleep(0)
-            folded = rows_of(plan, ended=place == "database")
-            found = _told(seen.rows, folded, is_old=now - plan.created_at > CHATTER_S)
+            folded = rows_of(plan, replaced=place == "database")
+            differing = [pair for pair in pairs_of(seen.rows, folded) if pair.live != pair.rebuilt]
+            gone = await self._gone(door, differing)
+            found = [each for pair in differing for each in pair.differences(gone.__contains__)]
             self.differences += [(place, seen.sequence, each) for each in found]
 
+    async def _gone(self, door: Door, differing: list[Pair]) -> set[int]:
+        """Which messages that only live rows know have left the log; all beyond a bound."""
+        asked = {at for pair in differing if (at := pair.chatter_at) is not None}
+        some = set(islice(asked, MAX_ASKED))
 
-def _told(live: Rows, folded: Rows, *, is_old: bool) -> list[Difference]:
-    """What differs, but for tasks whose last heartbeat has left the log by its age."""
-    found = list(compare_rows(live, folded))
-    if not is_old:
-        return found
-    gone = {
-        each.key
-        for each in found
-        if each.table == "tasks"
-        and each.column == "subject_sequence"
-        and each.live is not None
-        and each.rebuilt is not None
-        and int(each.live) > int(each.rebuilt)
-    }
-    return [each for each in found if each.table != "tasks" or each.key not in gone]
+        async def look(core: Core) -> set[int]:
+            return {at for at in some if not await is_there(core.log, at)}
+
+        async with asyncio.timeout(ANSWER_S):
+            return await door.call(look) | (asked - some) if asked else set()
+
+
+async def is_there(source: Log, sequence: int) -> bool:
+    """Whether a message stands at this sequence of the log. Raises LogUnavailable."""
+    found = await source.scan(sequence - 1, 1)
+    return bool(found) and found[0].sequence == sequence
 
 
 class SelfCheck:

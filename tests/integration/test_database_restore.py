@@ -15,7 +15,7 @@ from projections.read_models.restore import Pending, open_read_models, restore, 
 from streams.plan.state import Plan, Task
 from tests.integration.read_models_world import CrashingProjector, History, folded_into
 
-NOT_KEPT = {"touched", "closed", "latest", "tasks", "dependents", "critics", "execution"}
+NOT_KEPT = {"touched", "closed", "latest", "tasks", "dependents", "critics"}
 
 
 def fields(value: Plan | Task) -> dict[str, Any]:
@@ -24,13 +24,12 @@ def fields(value: Plan | Task) -> dict[str, Any]:
 
 
 def picture(plan: Plan) -> dict[str, Any]:
-    """Everything that is folded, with related tasks by name and the executions that still run."""
+    """Everything that is folded, with related tasks by name."""
     tasks = {
         task_id: {
             **fields(task),
             "dependents": [other.spec.id for other in task.dependents],
             "critics": [other.spec.id for other in task.critics or ()],
-            "execution": task.execution if task.status == "RUNNING" else None,
         }
         for task_id, task in plan.tasks.items()
     }

@@ -11,6 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+from projections.integrity.plan_rows import PlanFile
+from projections.integrity.verify import compare
+from projections.read_models.database import Database
+from projections.read_models.restore import SCHEMA, open_read_models
+from service.cli.refold import copy_of
 from service.runtime.data_folder import READ_MODELS
 from tests.faults.crew import Ledger, Voice, Worker, fan, submit
 from tests.faults.service_process import ServiceProcess, run_holdfast
@@ -207,3 +212,23 @@ def test_a_database_of_another_log_is_rebuilt_at_start(tmp_path: Path) -> None:
 def plan_ids(service: ServiceProcess) -> list[str]:
     items = httpx.get(f"{service.url}/v1/plans").raise_for_status().json()["items"]
     return [plan["plan_id"] for plan in items]
+
+
+@pytest.mark.parametrize("name", ["data?old", "data#1", "100%25", "run%41"])
+async def test_a_data_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """`?`, `#` and `%41` mean something in the URI that opens a file for reading only."""
+    folder = tmp_path / name
+    folder.mkdir()
+    database = await open_read_models(folder / READ_MODELS)
+    await database.close()
+    to = folder / "copy.sqlite"
+    assert copy_of(folder / READ_MODELS, to) == 0
+    assert compare(folder / READ_MODELS, to).differences == []
+    looking = await Database.look(folder / READ_MODELS, SCHEMA)
+    await looking.close()
+    assert PlanFile(folder / READ_MODELS).one_from(0) is None
+    assert names_in(tmp_path) == [name]
+
+
+def names_in(folder: Path) -> list[str]:
+    return [each.name for each in folder.iterdir()]

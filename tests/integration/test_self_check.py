@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,13 @@ import pytest
 
 from projections.integrity.plan_rows import PlanFile
 from service.app import Instance
-from service.daemons.self_check import SelfCheck
+from service.cli.refold import verify_read_models
+from service.daemons.self_check import SelfCheck, is_there
 from service.runtime.data_folder import READ_MODELS
+from streams.jetstream.group_commit import AppenderLimits
+from streams.jetstream.log import JetStreamLog
+from streams.log import Appended, Draft
+from streams.plan.events import Heartbeat
 from tests.integration.http_world import serving, until_status
 
 World = tuple[Instance, httpx.AsyncClient]
@@ -134,3 +140,49 @@ async def test_plans_that_change_all_the_time_are_never_called_wrong(world: Worl
     await working
     assert found == 0
     assert await examine(instance) == 0
+
+
+async def test_an_unfinished_plan_equals_its_board_after_a_restart(tmp_path: Path) -> None:
+    """One task has ended, one waits: a restored board knows the execution of the first, too."""
+    async with serving(tmp_path) as (_, client):
+        await settled(client)
+    async with serving(tmp_path) as (instance, _):
+        assert instance.core.board.plans["open"].tasks["b"].execution is not None
+        assert await examine(instance) == 0
+
+
+async def test_heartbeats_that_have_left_the_log_are_no_difference(tmp_path: Path) -> None:
+    """Cancelled while it ran, and asleep for long: neither task's last fact was a decision."""
+    async with serving(tmp_path) as (instance, client):
+        for plan_id in ("cancelled", "asleep"):
+            tasks = [{"id": "t", "kind": "outside"}]
+            await client.post("/v1/plans", json={"id": plan_id, "tasks": tasks})
+        await client.post("/v1/claims", json={"owner": "w", "limit": 2, "lease_s": 300})
+        short_lived = [await heartbeat(instance, name) for name in ("cancelled", "asleep")]
+        await client.post("/v1/plans/cancelled/cancel", json={})
+        async with asyncio.timeout(20):
+            while [each for each in short_lived if await is_there(instance.core.log, each)]:
+                await asyncio.sleep(0.05)
+        assert await examine(instance) == 0
+        corrupt(instance, "UPDATE tasks SET sequence = 1 WHERE task_id = 't' AND owner IS NULL")
+        assert await examine(instance) > 0, "only what a heartbeat may have set is excused"
+        settings = instance.settings
+    _, found = await verify_read_models(settings, StringIO())
+    assert [each.column for each in found.differences] == ["sequence"]
+    assert found.rows > 0
+
+
+async def heartbeat(instance: Instance, plan_id: str) -> int:
+    """A heartbeat of the running task that leaves the log after a second; its sequence."""
+    expected = instance.core.board.plans[plan_id].tasks["t"].subject_sequence
+    said = Heartbeat(owner="w", attempt=1, lease_s=300)
+    draft = Draft(plan_id=plan_id, task_id="t", expected=expected, events=(said,))
+    limits = AppenderLimits(chatter_ttl_s=1)
+    source = await JetStreamLog.connect(instance.nats_url, limits=limits)
+    try:
+        appended = await source.append(draft)
+    finally:
+        await source.close()
+    assert isinstance(appended, Appended)
+    await instance.core.folded(appended.sequence)
+    return appended.sequence
