@@ -8,6 +8,7 @@ never raises, because one bad message must not stop every view.
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -69,6 +70,10 @@ def encode_payload(event: Event) -> bytes:
             _decode(payload)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError, OverflowError) as error:
         raise Unreadable(f"{TYPE_NAMES[type(event)]}: {error}") from None
+    for name in event.__struct_fields__:
+        value = getattr(event, name)
+        if type(value) is float and not isfinite(value):  # it was written as null
+            raise Unreadable(f"{TYPE_NAMES[type(event)]}: {name} is {value}, which JSON lacks")
     return payload
 
 

@@ -4,7 +4,7 @@ A lost race is not an error: wait until the fold has reached the winner, judge t
 give up as contended after a bound. A refusal is only as good as the state it was judged on: another
 instance may have written what this one has not folded yet. So a refusal is judged a second time, on
 a state that is at least as new as the log was after the first, and no await stands between reading
-that state and judging by it.
+that state and judging by it. A fact that could not be read again is refused, never written.
 """
 
 from typing import Protocol, assert_never

@@ -9,15 +9,12 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from projections.read_models.pagination import MAX_LIMIT
-from service.settings.config import MAX_LEASE_S
 from streams.plan.events import EMPTY_OBJECT, NOTHING, FailureRule, JoinRule, TaskType
 from streams.plan.lifecycle import ExecutionStatus, PlanStatus, TaskStatus
+from streams.plan.limits import LARGEST, MAX_LEASE_S, MAX_SECONDS, MAX_TASKS
 
-MAX_TASKS = 10_000
 MAX_BATCH = 500
 MAX_WAIT_S = 30
-MAX_SECONDS = 7 * 24 * 3600
-LARGEST = 2**63 - 1
 
 # "$" alone would let a line break through at the end; JSON Schema's "$" does not (see openapi.py).
 END = r"$(?!\n)"

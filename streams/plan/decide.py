@@ -28,6 +28,7 @@ from streams.plan.events import (
     Started,
 )
 from streams.plan.lifecycle import CLAIMABLE, PlanStatus, TaskStatus
+from streams.plan.results import with_total
 from streams.plan.retry import backoff_s
 from streams.plan.state import LEASE_EXPIRED, TIMEOUT, Plan, Result, Task
 
@@ -316,7 +317,7 @@ def _result(command: commands.Complete | commands.Fail | commands.Release, task:
                 output=command.output,
                 verdict=command.verdict,
                 model_name=command.model_name,
-                token_usage=command.token_usage,
+                token_usage=with_total(command.token_usage),
             )
         case commands.Fail():
             return Failed(
@@ -326,7 +327,7 @@ def _result(command: commands.Complete | commands.Fail | commands.Release, task:
                 error_message=command.error_message,
                 retry_in_s=_retry_in_s(command, task),
                 model_name=command.model_name,
-                token_usage=command.token_usage,
+                token_usage=with_total(command.token_usage),
             )
         case commands.Release():
             return Released(
@@ -334,7 +335,7 @@ def _result(command: commands.Complete | commands.Fail | commands.Release, task:
                 attempt=attempt,
                 reason=command.reason,
                 model_name=command.model_name,
-                token_usage=command.token_usage,
+                token_usage=with_total(command.token_usage),
             )
         case _:
             assert_never(command)
@@ -362,20 +363,20 @@ def _said_before(command: commands.OwnerCommand, task: Task) -> Duplicate | None
                 same_json(command.output, before.output)
                 and same_verdict(command.verdict, before.verdict)
                 and command.model_name == before.model_name
-                and command.token_usage == before.token_usage
+                and with_total(command.token_usage) == before.token_usage
             )
         case commands.Fail(), Failed():
             same = (
                 command.error_type == before.error_type
                 and command.error_message == before.error_message
                 and command.model_name == before.model_name
-                and command.token_usage == before.token_usage
+                and with_total(command.token_usage) == before.token_usage
             )
         case commands.Release(), Released():
             same = (
                 command.reason == before.reason
                 and command.model_name == before.model_name
-                and command.token_usage == before.token_usage
+                and with_total(command.token_usage) == before.token_usage
             )
         case _:
             same = False

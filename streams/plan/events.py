@@ -3,17 +3,32 @@
 Stored facts are for ever: names here are storage formats, changes are additive, and each stored
 shape has a golden file in ``tests/contract/golden``. Facts carry durations (``lease_s``,
 ``retry_in_s``), never deadlines: a deadline is the message's own log time plus the duration, so
-every instance, and every rebuild, computes the same one (DESIGN §3).
+every instance, and every rebuild, computes the same one (DESIGN §3). Every field is bounded
+(`streams.plan.limits`): a message beyond a bound is a bad fact.
 
 Deliberately absent: who sent a fact and under which trace. That is `streams.log.Origin`, which
 travels in message headers, because no rule may depend on it.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Raw
 
+from streams.plan.limits import (
+    MAX_TASKS,
+    Attempt,
+    Budget,
+    DelayS,
+    Labels,
+    LeaseS,
+    Name,
+    Names,
+    Priority,
+    Quorum,
+    Text,
+    TimeoutS,
+)
 from streams.plan.results import NOTHING, TokenUsage, Verdict
 
 EMPTY_OBJECT = Raw(b"{}")
@@ -31,20 +46,20 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     A critic's ``target`` is always among its ``depends_on`` (`streams.plan.dependencies.settle`).
     """
 
-    id: str
-    kind: str
+    id: Name
+    kind: Name
     type: TaskType = "worker"
     input: Raw = EMPTY_OBJECT
-    depends_on: tuple[str, ...] = ()
+    depends_on: Names = ()
     join: JoinRule = "all"
-    quorum: int | None = None
+    quorum: Quorum | None = None
     on_failure: FailureRule = "fail_plan"
-    priority: int = 0
-    max_retries: int = 3
-    max_lost_leases: int = 3
-    timeout_s: float = 120
-    lease_s: float = 15
-    target: str | None = None
+    priority: Priority = 0
+    max_retries: Budget = 3
+    max_lost_leases: Budget = 3
+    timeout_s: TimeoutS = 120
+    lease_s: LeaseS = 15
+    target: Name | None = None
 
 
 class PlanEvent(
@@ -62,43 +77,43 @@ class TaskEvent(
     ignored by the fold (DESIGN §4, *Guards hold twice*).
     """
 
-    owner: str
-    attempt: int
+    owner: Name
+    attempt: Attempt
 
 
 class Submitted(PlanEvent, frozen=True, kw_only=True, tag="submitted"):
     """A plan was accepted; its tasks form a DAG."""
 
-    name: str = ""
+    name: Name = ""
     context: Raw = EMPTY_OBJECT
-    labels: dict[str, str] = {}
-    priority: int = 0
-    tasks: tuple[TaskSpec, ...]
+    labels: Labels = {}
+    priority: Priority = 0
+    tasks: Annotated[tuple[TaskSpec, ...], msgspec.Meta(max_length=MAX_TASKS)]
 
 
 class Paused(PlanEvent, frozen=True, kw_only=True, tag="paused"):
     """An operator stopped claims; running tasks go on."""
 
-    reason: str = ""
+    reason: Text = ""
 
 
 class Resumed(PlanEvent, frozen=True, kw_only=True, tag="resumed"):
     """An operator let claims go on."""
 
-    reason: str = ""
+    reason: Text = ""
 
 
 class Cancelled(PlanEvent, frozen=True, kw_only=True, tag="cancelled"):
     """An operator ended every unfinished task of the plan at once."""
 
-    reason: str = ""
+    reason: Text = ""
 
 
 class Retried(PlanEvent, frozen=True, kw_only=True, tag="retried"):
     """An operator gave one failed task fresh budgets."""
 
-    task_id: str
-    reason: str = ""
+    task_id: Name
+    reason: Text = ""
 
 
 class Finished(PlanEvent, frozen=True, kw_only=True, tag="finished"):
@@ -113,9 +128,9 @@ class Claimed(TaskEvent, frozen=True, kw_only=True, tag="claimed"):
     ``previous_owner`` is set when an expired lease was taken over: a reclaim.
     """
 
-    lease_s: float
+    lease_s: LeaseS
     lane: Lane = "ready"
-    previous_owner: str | None = None
+    previous_owner: Name | None = None
 
 
 class Started(TaskEvent, frozen=True, kw_only=True, tag="started"):
@@ -125,7 +140,7 @@ class Started(TaskEvent, frozen=True, kw_only=True, tag="started"):
 class Heartbeat(TaskEvent, frozen=True, kw_only=True, tag="heartbeat"):
     """The owner renewed its lease for ``lease_s`` seconds from the fact's log time."""
 
-    lease_s: float
+    lease_s: LeaseS
 
 
 class Progress(TaskEvent, frozen=True, kw_only=True, tag="progress"):
@@ -139,17 +154,17 @@ class Completed(TaskEvent, frozen=True, kw_only=True, tag="completed"):
 
     output: Raw = NOTHING
     verdict: Verdict | None = None
-    model_name: str | None = None
+    model_name: Name | None = None
     token_usage: TokenUsage | None = None
 
 
 class Failed(TaskEvent, frozen=True, kw_only=True, tag="failed"):
     """The attempt failed; with ``retry_in_s`` the task is claimable again in so many seconds."""
 
-    error_type: str
-    error_message: str = ""
-    retry_in_s: float | None = None
-    model_name: str | None = None
+    error_type: Name
+    error_message: Text = ""
+    retry_in_s: DelayS | None = None
+    model_name: Name | None = None
     token_usage: TokenUsage | None = None
 
 
@@ -159,8 +174,8 @@ class Released(TaskEvent, frozen=True, kw_only=True, tag="released"):
     Tokens may have been spent all the same, so model and usage are recorded here, too.
     """
 
-    reason: str = ""
-    model_name: str | None = None
+    reason: Text = ""
+    model_name: Name | None = None
     token_usage: TokenUsage | None = None
 
 

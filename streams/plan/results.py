@@ -7,11 +7,12 @@ from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec.structs import replace
+
+from streams.plan.limits import LARGEST, Tokens
 
 NOTHING = Raw(b"null")
-LARGEST = 2**63 - 1
 
-Tokens = Annotated[int, Meta(ge=0, le=LARGEST)]
 ModelName = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
 """Asked of a model's name wherever one enters; facts of earlier versions may hold others."""
 
@@ -37,3 +38,10 @@ class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cached_tokens: Tokens | UnsetType = UNSET
     reasoning_tokens: Tokens | UnsetType = UNSET
     estimated: bool | UnsetType = UNSET
+
+
+def with_total(usage: TokenUsage | None) -> TokenUsage | None:
+    """The usage with its total; what its worker left out is the sum of input and output."""
+    if usage is None or usage.total_tokens:
+        return usage
+    return replace(usage, total_tokens=min(usage.input_tokens + usage.output_tokens, LARGEST))

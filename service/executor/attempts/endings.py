@@ -7,10 +7,10 @@ left out, and its message says so.
 
 import reprlib
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar, assert_never, cast
+from typing import Any, TypeVar, assert_never, cast
 
 import msgspec
-from msgspec import UNSET, Meta, Raw
+from msgspec import UNSET, Raw
 
 from service.executor.attempts.failures import (
     MESSAGE_CHARACTERS,
@@ -23,12 +23,11 @@ from service.executor.attempts.failures import (
 from service.executor.handlers.contract import Result, verdict_of
 from streams.json_values import NotJson, encoded
 from streams.plan.events import TaskType
+from streams.plan.limits import MAX_SECONDS, DelayS
 from streams.plan.results import NOTHING, ModelName, TokenUsage, Verdict
 
-MAX_SECONDS = 7 * 24 * 3600
 NOTE_CHARACTERS = 400
 
-Delay = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
 T = TypeVar("T")
 
 
@@ -206,5 +205,5 @@ def _retryable(said: object) -> bool:
 def _delay(said: object) -> float | None:
     if said is None:
         return None
-    wait_s: float = _fitting("retry_in_s", said, Delay, f"seconds from now, at most {MAX_SECONDS}")
+    wait_s: float = _fitting("retry_in_s", said, DelayS, f"seconds from now, at most {MAX_SECONDS}")
     return wait_s
