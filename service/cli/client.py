@@ -1,5 +1,6 @@
 """What the commands share that ask a running instance: where it is, and how trouble is told."""
 
+import contextlib
 import sys
 from typing import Any
 
@@ -31,7 +32,8 @@ class Instance(msgspec.Struct, frozen=True):
 
 def complain(error: object, code: int) -> int:
     """One clear line on stderr; answers the exit code."""
-    print(f"holdfast: {' '.join(str(error).split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # standard error is gone; the exit code remains
+        print(f"holdfast: {' '.join(str(error).split())}", file=sys.stderr)
     return code
 
 

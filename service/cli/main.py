@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from service.cli.client import INTERRUPTED, OK, UNREACHABLE, USAGE, Instance, complain
+from service.cli.client import FAILED, INTERRUPTED, OK, UNREACHABLE, USAGE, Instance, complain
 from service.runtime.data_folder import DataFolderError
 from service.settings.config import ConfigError, Settings
 from service.settings.loading import load_settings
@@ -42,16 +42,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = given.command
     try:
-        return command(given)
+        code = command(given)
+        sys.stdout.flush()
     except ConfigError as error:
         return complain(error, USAGE)
     except DataFolderError as error:
         return complain(error, UNREACHABLE)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of our output has seen enough
+        _discard_output()
         return OK
+    except OSError as error:  # a full disk under our output, mostly
+        _discard_output()
+        return complain(error, FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
+    return code
+
+
+def _discard_output() -> None:
+    """What is buffered still would fail again at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parser() -> argparse.ArgumentParser:

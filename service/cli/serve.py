@@ -1,15 +1,19 @@
 """Serving from a terminal: say hello, show the sample on an empty log, run until told to stop."""
 
 import asyncio
+import resource
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import structlog
 import uvloop
+from msgspec.structs import replace
 
 from service import sample
-from service.app import ALL_ROLES, Instance, Role, running
+from service.app import ALL_ROLES, DRAIN_S, Instance, Role, running
+from service.cli.stopping import StopRequests
+from service.runtime.standard_streams import drop_what_cannot_be_written
 from service.runtime.tuning import allow_streams, collect_seldom, switch_often
 from service.sample.story import Narrator
 from service.settings.config import Settings
@@ -25,14 +29,23 @@ def serve(
     roles: Iterable[Role] = ALL_ROLES,
     read_again: Callable[[], Settings] | None = None,
 ) -> int:
-    """Run an instance until SIGINT or SIGTERM; answers the process's exit code.
+    """Run an instance until it is asked to stop; answers the process's exit code.
 
-    At SIGHUP ``read_again`` gives the settings as they are now; what can change at run time does.
+    At a SIGHUP that no closed terminal caused, ``read_again`` gives the settings as they are now;
+    what can change at run time does.
     """
-    streams = settings.sse.max_connections
-    if (room := allow_streams(streams)) < streams:
-        log.warning("few_open_files", room_for_streams=room, sse_max_connections=streams)
+    drop_what_cannot_be_written()
     return uvloop.run(_serve(settings, frozenset(roles), read_again))
+
+
+def _within_open_files(settings: Settings) -> Settings:
+    """The settings with no more event streams than the process may open files for."""
+    wanted = settings.sse.max_connections
+    if (room := allow_streams(wanted)) == wanted:
+        return settings
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    log.warning("few_open_files", limit=limit, sse_max_connections=wanted, streams_allowed=room)
+    return replace(settings, sse=replace(settings.sse, max_connections=room))
 
 
 def _say_hello(instance: Instance) -> None:
@@ -72,34 +85,27 @@ def _say(line: str) -> None:
 async def _serve(
     settings: Settings, roles: frozenset[Role], read_again: Callable[[], Settings] | None
 ) -> int:
-    loop = asyncio.get_running_loop()
-    stop: asyncio.Future[str] = loop.create_future()
+    stop = StopRequests()
     starting = asyncio.current_task()
 
-    def on_signal(number: signal.Signals) -> None:
-        if not stop.done():
-            stop.set_result(number.name)
-            if starting is not None:
-                # A start may wait long for a log that is not there; who has had enough may go.
-                starting.cancel()
+    def end_the_start(_: asyncio.Future[str]) -> None:
+        if starting is not None:
+            starting.cancel()  # a start may wait long for a log that is not there
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
-    # Who wants other settings while it starts gets them with the start; it must not end it.
-    loop.add_signal_handler(signal.SIGHUP, log.info, "reload_ignored_while_starting")
+    stop.asked.add_done_callback(end_the_start)
     try:
-        async with running(settings, roles) as instance:
+        async with running(_within_open_files(settings), roles) as instance:
             starting = None
             collect_seldom()
             switch_often()
             if read_again is not None:
                 reloading = Reloading(settings, read_again, instance.core.audit.apply)
-                loop.add_signal_handler(signal.SIGHUP, reloading.reload)
-            return await _serve_until(stop, instance)
+                stop.reload_with(reloading.reload)
+            return await _serve_until(stop.asked, instance)
     except asyncio.CancelledError:
-        if not stop.done():
+        if not stop.asked.done():
             raise
-        log.info("stopped_while_starting", signal=stop.result())
+        log.info("stopped_while_starting", reason=stop.asked.result())
         return 0
 
 
@@ -112,5 +118,7 @@ async def _serve_until(stop: asyncio.Future[str], instance: Instance) -> int:
     if instance.died.done():
         log.critical("died", reason=instance.died.result())
         return 1
-    log.info("stopping", signal=stop.result())
+    log.info("stopping", reason=stop.result())
+    if stop.result() == signal.SIGINT.name:
+        _say(f"\nTasks that run may end within {DRAIN_S:g} s. Ctrl-C again ends at once.")
     return 0

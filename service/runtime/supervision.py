@@ -5,6 +5,8 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
+CANCEL_AGAIN_S = 1.0
+
 
 def guard(
     stack: AsyncExitStack, died: asyncio.Future[str], **loops: Coroutine[Any, Any, None]
@@ -25,5 +27,7 @@ def guard(
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
+    # Before Python 3.12 `asyncio.wait_for` can lose a cancellation, so one may not be enough.
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=CANCEL_AGAIN_S)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 YOUNG, MIDDLE, OLD = 20_000, 20, 50  # Python's own thresholds are 700, 10, 10
 SWITCH_INTERVAL_S = 0.0005  # Python's own is 0.005
-OTHER_FILES = 1_000  # files for everything but event streams
+OTHER_FILES = 1_000  # files for everything but event streams, or half of what there is
 
 
 def collect_seldom() -> None:
@@ -63,4 +63,5 @@ def allow_streams(wanted: int) -> int:
     allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    return min(wanted, max(soft, allowed) - OTHER_FILES)
+    limit = max(soft, allowed)
+    return min(wanted, max(limit - OTHER_FILES, limit // 2))

@@ -1,9 +1,7 @@
 """Tells one plan's story on the terminal, a line per fact, for whoever starts Holdfast to see."""
 
-import sys
 from collections.abc import Callable
 from datetime import datetime
-from typing import TextIO
 
 from streams.log import BadFact, Fact
 from streams.plan.events import (
@@ -22,10 +20,9 @@ from streams.plan.events import (
 class Narrator:
     """Prints the facts of one plan as they are folded; calls ``at_end`` once, when it finishes."""
 
-    def __init__(self, plan_id: str, at_end: Callable[[], None], out: TextIO | None = None) -> None:
+    def __init__(self, plan_id: str, at_end: Callable[[], None]) -> None:
         self._plan_id = plan_id
         self._at_end = at_end
-        self._out = sys.stdout if out is None else out
 
     def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
         """One line per fact of the plan; heartbeats are left out."""
@@ -36,7 +33,7 @@ class Narrator:
         when = datetime.fromtimestamp(fact.at).astimezone().strftime("%H:%M:%S.%f")[:-3]
         what = TYPE_NAMES[type(fact.event)]
         line = f"  {when}  {fact.sequence:>5}  {what:<15} {fact.task_id or '':<10} "
-        print(line + _details(fact.event), file=self._out, flush=True)
+        print(line + _details(fact.event), flush=True)  # noqa: T201 - it is shown on the terminal
         if isinstance(fact.event, Finished):
             self._at_end()
 

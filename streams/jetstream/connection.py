@@ -9,8 +9,8 @@ second need, and it removes nats-py's pending limits, at which it would drop mes
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import msgspec
 from nats import errors
@@ -24,6 +24,7 @@ T = TypeVar("T")
 Deliver = Callable[[bytes, bytes, bytes, bytes], None]
 
 RECONNECT_WAIT_S = 0.1
+CANCEL_AGAIN_S = 0.02
 PING_INTERVAL_S = 10
 STATUS_AT = len(b"NATS/1.0 ")
 
@@ -127,6 +128,24 @@ class RawClient(Client):
             await self._process_op_err(error)
 
 
+async def _until_really_cancelled(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Await ``coroutine``; a cancellation is repeated until it has ended.
+
+    nats-py waits for a refused connection with `asyncio.wait_for`, which before Python 3.12 loses
+    a cancellation that comes together with the refusal. The client then tries on for ever.
+    """
+    task = asyncio.ensure_future(coroutine)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
+        if not task.cancelled():
+            task.exception()  # so that asyncio does not log it
+        raise
+
+
 class Connection:
     """A `RawClient` with an inbox of our own for answers, and a memory of how it is doing."""
 
@@ -153,7 +172,7 @@ class Connection:
         connection = cls(client)
         try:
             async with asyncio.timeout(timeout_s):
-                await client.connect(
+                connecting = client.connect(
                     url.split(","),
                     name=name,
                     error_cb=connection._on_error,
@@ -164,6 +183,7 @@ class Connection:
                     connect_timeout=2,
                     ping_interval=PING_INTERVAL_S,
                 )
+                await _until_really_cancelled(connecting)
                 await client.listen(f"{connection._prefix.decode()}*", connection._on_answer)
         except (TimeoutError, OSError, errors.Error) as error:
             await client.close()

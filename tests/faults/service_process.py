@@ -107,18 +107,26 @@ class ServiceProcess:
         """None while it runs."""
         return None if self._process is None else self._process.poll()
 
-    def launch(self) -> None:
-        """Start the process, and do not wait for it."""
+    def launch(
+        self, shell: str = 'exec "$@"', stdout: int | None = None, *, new_session: bool = False
+    ) -> None:
+        """Start the process, and do not wait for it.
+
+        ``shell`` is the script that becomes the service: it may redirect, ignore signals or lower
+        limits first. ``stdout`` is a descriptor in place of the file of `output`.
+        """
         self._url = ""
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        command = (sys.executable, "-m", "service", "serve", *self._arguments)
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
-                tethered(sys.executable, "-m", "service", "serve", *self._arguments),
+                tethered("/bin/sh", "-c", shell, "sh", *command),
                 env=self._environment,
                 cwd=self.data_dir.parent,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdout=output if stdout is None else stdout,
+                stderr=output,
+                start_new_session=new_session,
             )
 
     def start(self) -> "ServiceProcess":
