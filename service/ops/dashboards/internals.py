@@ -99,11 +99,12 @@ _DAEMONS = Row(
             unit="ops",
         ),
         Panel(
-            title="Self-check and bad events",
-            says="ProjectionMismatch and BadEvents: both should be 0 for ever.",
+            title="Self-check, bad events and listeners",
+            says="ProjectionMismatch and BadEvents, and failures of what listens to the fold: 0.",
             queries=(
                 Query(now("agent_projection_mismatch_total"), f"{AT} mismatches"),
                 Query(now("agent_projection_bad_event_total"), f"{AT} bad events"),
+                Query(now("agent_projection_listener_error_total"), f"{AT} listener failures"),
             ),
         ),
         Panel(
