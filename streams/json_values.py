@@ -16,6 +16,8 @@ from msgspec import Raw
 MAX_DEPTH = 100
 """How many arrays and objects may stand inside one another."""
 
+TEXT_CHARACTERS = 2_000
+
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
 _UNREADABLE = (TypeError, ValueError, OverflowError, msgspec.MsgspecError)
@@ -43,6 +45,18 @@ def encoded(value: object) -> Raw:
     if b"null" in data and (place := _not_finite(_plain(value))):
         raise NotJson(f"{place} is NaN or infinite, and JSON has no such number; use None")
     return Raw(data)
+
+
+def text_of(value: object, most: int = TEXT_CHARACTERS) -> str:
+    r"""``value`` as text that can be stored, at most ``most`` characters; never raises.
+
+    Half a surrogate pair, as in a file name that is not UTF-8, is written as ``\udce9``.
+    """
+    try:
+        text = str(value)
+    except Exception as error:  # noqa: BLE001 - __str__ of user code
+        text = f"{type(value).__name__} (str() of it raised {type(error).__name__})"
+    return text[:most].encode("utf-8", "backslashreplace").decode()[:most]
 
 
 def check(data: bytes | Raw) -> None:

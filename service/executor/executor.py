@@ -8,11 +8,11 @@ import msgspec
 import structlog
 
 from service.core.bridge import Door
-from service.executor.attempts.attempt import GRACE_S
 from service.executor.attempts.heartbeats import Heartbeats
 from service.executor.attempts.reports import Reporter
 from service.executor.dispatcher import Dispatcher
 from service.executor.handlers.registry import load_handlers
+from service.executor.limits import LIMITS, Limits
 from service.executor.running.gate import Gate
 from service.executor.running.pool import WorkerPool
 from service.executor.running.processes import ProcessWorkers
@@ -53,6 +53,7 @@ class Executor:
         audit: Audit,
         instance_id: str,
         spans: Recorder | None = None,
+        limits: Limits = LIMITS,
     ) -> None:
         executor = settings.executor
         self.handlers = load_handlers(executor.handlers, executor.command.allow)
@@ -63,7 +64,8 @@ class Executor:
         self.heartbeats = Heartbeats(
             door, self.reporter, metrics, audit, executor.claim.heartbeat_s
         )
-        self.processes = ProcessWorkers()
+        self.limits = limits
+        self.processes = ProcessWorkers(instance_id, limits)
         self._gate = Gate()
         self.timeout_s = executor.execution.timeout_s
         self.timeout_retry_max = executor.execution.timeout_retry_max
@@ -97,7 +99,7 @@ class Executor:
         """
         self._draining = True
         until = monotonic() + timeout_s
-        give_up_at = until + GRACE_S + LAST_WORDS_S
+        give_up_at = until + self.limits.grace_s + LAST_WORDS_S
         pairs = list(zip(self._threads, self._dispatchers, strict=True))
         drains = (
             thread.ask(dispatcher.drain(until, give_up_at))

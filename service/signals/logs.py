@@ -7,7 +7,6 @@ costs lines, which are counted, and never stops a loop.
 """
 
 import logging
-import os
 import sys
 import threading
 import time
@@ -17,39 +16,31 @@ from typing import TextIO
 
 import structlog
 
+from service.signals.log_lines import SHARED, formatter
+
 QUEUE_LINES = 10_000
+QUEUE_CHARACTERS = 16 * 1024 * 1024
 FLUSH_S = 2.0
 FLUSH_POLL_S = 0.005
 # Of one write. Each gives the interpreter lock away and waits to get it back, which under load
 # costs everybody more than the write; a pipe with room for it still takes as many whole.
 WRITE_CHARACTERS = 32_768
 
-_SHARED: list[structlog.typing.Processor] = [
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_log_level,
-    structlog.stdlib.add_logger_name,
-    structlog.stdlib.PositionalArgumentsFormatter(),
-    structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-    structlog.processors.StackInfoRenderer(),
-]
-
-
-class Lines(str):
-    """Lines that their writer has rendered as JSON: they go out as they are, in either look."""
-
-    __slots__ = ()
-
 
 class QueuedHandler(logging.Handler):
     """Formats where a line is born, writes on its own thread; a full queue drops and counts."""
 
-    def __init__(self, stream: TextIO, lines: int = QUEUE_LINES) -> None:
+    def __init__(
+        self, stream: TextIO, lines: int = QUEUE_LINES, characters: int = QUEUE_CHARACTERS
+    ) -> None:
         super().__init__()
         self.dropped = 0
         self._stream = stream
         self._most = lines
+        self._most_characters = characters
         self._queued: list[str] = []
         self._unwritten = 0  # lines, those that are being written among them
+        self._size = 0  # their characters
         self._closed = False
         self._news = threading.Condition()
         self._writer = threading.Thread(target=self._write_forever, name="logs", daemon=True)
@@ -64,10 +55,12 @@ class QueuedHandler(logging.Handler):
             return
         count = _lines_of(text)
         with self._news:
-            if self._unwritten + count > self._most:
+            size = self._size + len(text) + 1
+            if self._unwritten + count > self._most or size > self._most_characters:
                 self.dropped += count
                 return
             self._unwritten += count
+            self._size = size
             self._queued.append(text)
             self._news.notify()
 
@@ -94,6 +87,7 @@ class QueuedHandler(logging.Handler):
                 with self._news:
                     self.dropped += lost
                     self._unwritten -= _lines_of(text)
+                    self._size -= len(text) + 1
 
     def _take(self) -> list[str]:
         """All that is queued, as soon as there is something; nothing at the end."""
@@ -136,7 +130,7 @@ def configure(
     """Set the whole process's logging up; the last call holds. Every line bears `instance_id`."""
     target: TextIO = sys.stderr if stream is None else stream
     handler = QueuedHandler(target)
-    handler.setFormatter(_formatter(instance_id, target))
+    handler.setFormatter(formatter(instance_id, target))
     root = logging.getLogger()
     for old in [each for each in root.handlers if isinstance(each, QueuedHandler)]:
         root.removeHandler(old)
@@ -150,7 +144,7 @@ def configure(
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *_SHARED,
+            *SHARED,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -159,41 +153,3 @@ def configure(
         cache_logger_on_first_use=False,
     )
     return handler
-
-
-def _wants_console(stream: TextIO) -> bool:
-    wish = os.environ.get("HOLDFAST_LOG", "")
-    return wish == "console" or (wish != "json" and stream.isatty())
-
-
-class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """structlog's, with a short way for lines that are rendered already."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """What ``record`` has to say."""
-        if isinstance(record.msg, Lines):
-            return str(record.msg)
-        return super().format(record)
-
-
-def _formatter(instance_id: str, stream: TextIO) -> structlog.stdlib.ProcessorFormatter:
-    def bind_instance(
-        _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
-    ) -> structlog.typing.EventDict:
-        event.setdefault("instance_id", instance_id)
-        return event
-
-    look: list[structlog.typing.Processor] = (
-        # The person at the terminal knows which process this is.
-        [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
-        if _wants_console(stream)
-        else [
-            bind_instance,
-            structlog.processors.dict_tracebacks,
-            structlog.processors.JSONRenderer(default=str),
-        ]
-    )
-    return _Formatter(
-        foreign_pre_chain=_SHARED,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *look],
-    )

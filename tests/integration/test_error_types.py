@@ -6,8 +6,10 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,9 +20,10 @@ import structlog
 from msgspec import Raw
 
 from service.executor.attempts.endings import Failure
-from service.executor.attempts.failures import classify
+from service.executor.attempts.failures import MESSAGE_CHARACTERS, classify
 from service.executor.handlers import TaskRun, handler
 from service.executor.handlers.contract import Assignment, Cancellation
+from service.executor.limits import LIMITS, Limits
 from service.executor.running.processes import ProcessWorkers
 from tests.integration import error_handlers
 from tests.integration.test_handlers_web import Server, answer, execution, failure
@@ -232,19 +235,60 @@ def test_a_chain_that_is_a_circle_ends() -> None:
     ],
 )
 def test_trouble_of_a_process(kind: Any, expected: str, words: str) -> None:
-    workers = ProcessWorkers()
+    failed, _ = in_a_process(kind)
+    assert (failed.error_type, failed.retryable) == (expected, True)
+    assert words in failed.error_message
+
+
+def in_a_process(
+    kind: Any, given: object = None, limits: Limits = LIMITS, **dependencies: Raw
+) -> tuple[Failure, list[int]]:
+    """How the handler fails, and the ids of processes that it named and that still run."""
+    shown: list[int] = []
+    workers = ProcessWorkers("me", limits)
     work = Assignment(
         plan_id="p", task_id="t", kind=kind.kind, type="worker", attempt=1, fencing_token=1,
-        retry=0, timeout_s=60, input=Raw(b"null"), context=Raw(b"{}"), dependencies={},
-        feedback=Raw(b"null"),
+        retry=0, timeout_s=60, input=Raw(msgspec.json.encode(given)), context=Raw(b"{}"),
+        dependencies=dependencies, feedback=Raw(b"null"),
     )  # fmt: skip
     try:
-        failed = workers.execute(kind, work, Cancellation(), lambda _: None)
+        failed = workers.execute(
+            kind, work, Cancellation(), lambda data: shown.append(msgspec.json.decode(data))
+        )
+        running = [process for process in shown if Path(f"/proc/{process}").exists()]
     finally:
         workers.close()
     assert isinstance(failed, Failure)
-    assert (failed.error_type, failed.retryable) == (expected, True)
-    assert words in failed.error_message
+    return failed, running
+
+
+@pytest.mark.parametrize("kind", [error_handlers.garbles, error_handlers.announces_too_much])
+def test_a_process_whose_answer_cannot_be_read_is_ended(kind: Any) -> None:
+    failed, running = in_a_process(kind)
+    assert failed.error_type == "process_died"
+    assert "cannot be read" in failed.error_message
+    assert not running
+
+
+def test_what_is_too_large_for_a_process_is_named_and_costs_no_process() -> None:
+    small = Limits(frame_bytes=100_000)
+    much = Raw(b'"%b"' % (b"x" * 100_000))
+    failed, _ = in_a_process(error_handlers.returns_much, {"bytes": 1}, small, before=much)
+    assert (failed.error_type, failed.retryable) == ("too_large", False)
+    assert "input, context and dependencies" in failed.error_message
+    failed, running = in_a_process(error_handlers.returns_much, {"bytes": 100_000}, small)
+    assert (failed.error_type, failed.retryable) == ("too_large", False)
+    assert "returned" in failed.error_message
+    assert len(running) == 1
+
+
+def test_a_long_error_of_a_process_is_reported_at_once() -> None:
+    began = time.monotonic()
+    failed, running = in_a_process(error_handlers.long_error)
+    assert time.monotonic() - began < PATIENCE_S / 2
+    assert failed.error_type == "handler_error"
+    assert len(failed.error_message) <= MESSAGE_CHARACTERS
+    assert len(running) == 1
 
 
 def test_a_type_that_is_not_in_the_set_is_other_and_stays_readable() -> None:

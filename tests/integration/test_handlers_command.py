@@ -214,3 +214,28 @@ def test_the_program_does_not_outlive_its_guardian(mark: str) -> None:
     thread.join(PATIENCE_S)
     assert error(endings[0])[0] == "non_zero_exit"
     until(lambda: marked(mark) == [])
+
+
+TALKER = """
+import os, sys, time
+if os.fork() == 0:  # a child that the death of its parent does not end, and that holds the output
+    while True:
+        print("more", flush=True)
+        time.sleep(0.01)
+time.sleep(300)
+"""
+
+
+def test_a_killed_guardian_frees_its_slot(mark: str) -> None:
+    endings: list[Success | Failure] = []
+    thread = threading.Thread(
+        target=lambda: endings.append(run(sys.executable, "-c", TALKER, mark))
+    )
+    thread.start()
+    until(lambda: len(marked(mark)) == 3)
+    guardians = [each for each in marked(mark) if "guardian.py" in " ".join(each.cmdline())]
+    guardians[0].kill()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    assert error(endings[0])[0] == "non_zero_exit"
+    until(lambda: marked(mark) == [])

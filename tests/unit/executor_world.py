@@ -19,6 +19,7 @@ from projections.read_models.views import moment, moment_or_none, task_view
 from service.core.bridge import Door
 from service.core.results import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.executor import Executor
+from service.executor.limits import LIMITS, Limits
 from service.settings.loading import load_settings
 from streams.log import Origin
 from streams.plan import commands, events
@@ -247,7 +248,11 @@ class World:
 
 @asynccontextmanager
 async def executing(
-    core: FakeCore | None = None, *, drain_s: float = 0.0, **flags: object
+    core: FakeCore | None = None,
+    *,
+    drain_s: float = 0.0,
+    limits: Limits = LIMITS,
+    **flags: object,
 ) -> AsyncIterator[World]:
     """An executor with ``flags`` as settings (dots as double underscores), drained at the end."""
     core = core or FakeCore()
@@ -258,7 +263,9 @@ async def executing(
         flags={"executor.poll_interval_s": 0.05, "executor.instance_id": "w1"} | given,
     )
     door = Door(cast("Any", core), asyncio.get_running_loop())
-    executor = Executor(settings, door, cast("Any", metrics), cast("Any", audit), "instance-1")
+    executor = Executor(
+        settings, door, cast("Any", metrics), cast("Any", audit), "instance-1", limits=limits
+    )
     await executor.start()
     try:
         yield World(core, metrics, audit, executor)

@@ -109,6 +109,17 @@ async def test_an_entry_carries_what_was_said() -> None:
     assert world.counted("agent.audit.written.total") == {"claimed_update_guard_reject": 1}
 
 
+async def test_an_entry_is_short_and_written_whatever_it_is_told() -> None:
+    async with trail() as world:
+        world.audit.emit(
+            "claimed_update_error", owner="\udcff" * 1_000, detail="\udcff" + "d" * 100_000,
+            expected={"much": "x" * 100_000}, actual=["\ud800" * 10_000],
+        )  # fmt: skip
+        (entry,) = await world.written(1)
+    assert len(msgspec.json.encode(entry)) < 5_000
+    assert (entry.detail or "").startswith(r"\udcffd")
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

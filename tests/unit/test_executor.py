@@ -8,6 +8,7 @@ import pytest
 
 from service.executor.attempts.failures import ERROR_TYPES
 from service.executor.handlers.registry import load_handlers
+from service.executor.limits import Limits
 from service.settings.config import ConfigError
 from service.signals.metrics.catalogue import ERROR_TYPES as METRIC_ERROR_TYPES
 from streams.log import LogUnavailable, TooLarge
@@ -19,6 +20,7 @@ from tests.unit.executor_world import FakeCore, executing, json_of, spec
 USER_HANDLERS = ("tests.unit.executor_handlers",)
 DISPATCHED = "agent.task.dispatch.success.total"
 REJECTED = "agent.task.dispatch.reject.total"
+IMPATIENT = Limits(grace_s=0.05, kill_after_s=0.2)
 UNAVAILABLE = LogUnavailable("the log does not answer")
 
 
@@ -258,13 +260,10 @@ async def test_an_async_handler_is_cancelled_where_it_awaits() -> None:
     assert executor_handlers.seen["p"][:2] == ["began", "stopped"]
 
 
-async def test_a_deaf_handler_keeps_its_slot_and_its_result_is_dropped(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("service.executor.attempts.attempt.GRACE_S", 0.05)
+async def test_a_deaf_handler_keeps_its_slot_and_its_result_is_dropped() -> None:
     core = FakeCore()
     async with executing(
-        core, executor__handlers=USER_HANDLERS, executor__worker__core_size=1
+        core, limits=IMPATIENT, executor__handlers=USER_HANDLERS, executor__worker__core_size=1
     ) as world:
         core.submit("p", spec("t", "stubborn", timeout_s=0.05, max_retries=0))
         await world.finished("p", "t", "FAILED")
@@ -560,10 +559,9 @@ async def test_draining_stops_and_releases_what_cannot_end() -> None:
     assert core.words(commands.Release)[0].reason == "draining"
 
 
-async def test_draining_does_not_wait_for_the_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.executor.attempts.attempt.GRACE_S", 0.05)
+async def test_draining_does_not_wait_for_the_deaf() -> None:
     core = FakeCore()
-    async with executing(core, executor__handlers=USER_HANDLERS) as world:
+    async with executing(core, limits=IMPATIENT, executor__handlers=USER_HANDLERS) as world:
         core.submit("p", spec("t", "stubborn"))
         await core.until(lambda: executor_handlers.seen.get("p"), "it began")
         async with asyncio.timeout(5):
@@ -594,12 +592,11 @@ async def test_a_killed_process_is_a_failure_and_the_pool_heals() -> None:
 
 @pytest.mark.parametrize("kind", ["process_polite", "process_deaf"])
 async def test_a_process_that_is_timed_out_ends_even_when_it_is_deaf(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+    kind: str,
 ) -> None:
-    monkeypatch.setattr("service.executor.running.processes.KILL_AFTER_S", 0.2)
     core = FakeCore()
     async with executing(
-        core, executor__handlers=USER_HANDLERS, executor__worker__core_size=1
+        core, limits=IMPATIENT, executor__handlers=USER_HANDLERS, executor__worker__core_size=1
     ) as world:
         core.submit("p", spec("t", kind, timeout_s=1.5, max_retries=0))
         await world.finished("p", "t", "FAILED")

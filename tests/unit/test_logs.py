@@ -4,13 +4,15 @@ import io
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import structlog
 
-from service.signals.logs import WRITE_CHARACTERS, Lines, QueuedHandler, configure
+from service.signals.log_lines import LINE_CHARACTERS, Lines
+from service.signals.logs import WRITE_CHARACTERS, QueuedHandler, configure
 
 
 class Terminal(io.StringIO):
@@ -87,6 +89,61 @@ def test_what_json_cannot_hold_is_spelt() -> None:
     handler = configure("me", stream=stream)
     structlog.get_logger().info("odd", value=object)
     assert lines(stream, handler)[0]["value"] == "<class 'object'>"
+
+
+def deep(levels: int) -> None:
+    secret = "the-bearer-token"  # noqa: S105 - a local variable that no line may show
+    if levels and secret:
+        deep(levels - 1)
+    raise ValueError("x" * 100_000)
+
+
+@pytest.mark.parametrize("look", ["json", "console"])
+def test_a_traceback_has_no_local_variables_and_a_line_is_short(
+    monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    monkeypatch.setenv("HOLDFAST_LOG", look)
+    stream = io.StringIO()
+    handler = configure("me", stream=stream)
+    began = time.monotonic()
+    try:
+        deep(300)
+    except ValueError:
+        structlog.get_logger().exception("failed", plan_id="p")
+    try:
+        deep(2)
+    except ValueError:
+        logging.getLogger("uvicorn.error").exception("failed, too")
+    handler.flush()
+    assert time.monotonic() - began < 2
+    said = stream.getvalue()
+    assert "the-bearer-token" not in said
+    assert said.count("failed") >= 2
+    assert len(said) < 2 * LINE_CHARACTERS + 200
+    if look == "json":
+        long = json.loads(said.splitlines()[0])
+        assert (long["event"], long["plan_id"], long["shortened"]) == ("failed", "p", True)
+
+
+def test_a_line_is_short_whatever_it_is_given_to_say() -> None:
+    stream = io.StringIO()
+    handler = configure("me", stream=stream)
+    odd = {f"key {n}": "y" * 10_000 for n in range(100)}
+    structlog.get_logger().info("z" * 100_000, number=7, odd=odd, half="\udcff", **odd)
+    (line,) = lines(stream, handler)
+    assert line["number"] == 7
+    assert len(stream.getvalue()) < LINE_CHARACTERS
+
+
+def test_lines_that_wait_are_bounded_in_characters_too() -> None:
+    stream = Stuck()
+    handler = QueuedHandler(stream, characters=1_000)
+    for _ in range(20):
+        handler.emit(logging.makeLogRecord({"msg": "x" * 99}))
+    assert handler.dropped == 10
+    stream.released.set()
+    handler.close()
+    assert len(stream.getvalue().splitlines()) == 10
 
 
 def test_debug_lines_are_left_out() -> None:

@@ -17,6 +17,7 @@ from service.executor.attempts.heartbeats import Heartbeats
 from service.executor.attempts.leases import Lease
 from service.executor.attempts.reports import Answer, Reporter
 from service.executor.handlers.contract import Handler, Shown, StopReason
+from service.executor.limits import Limits
 from service.executor.running.pool import Place
 from service.executor.running.processes import ProcessWorkers
 from service.signals.audit.trail import Audit
@@ -27,8 +28,6 @@ from streams.plan import commands
 from streams.plan.decide import Invalid
 from streams.plan.events import TokenUsage
 from streams.traceparent import trace_id_of
-
-GRACE_S = 3.0  # how long a cancelled handler is waited for before its attempt goes on without it
 
 log = structlog.get_logger("holdfast.executor")
 
@@ -42,6 +41,7 @@ class Workshop(Protocol):
     spans: Recorder | None
     audit: Audit
     processes: ProcessWorkers
+    limits: Limits
     timeout_s: float
     timeout_retry_max: int
 
@@ -117,7 +117,7 @@ class Attempt:
         work = self._place.run(self._work)
         work.add_done_callback(lambda _: _settle(over))
         deadline = loop.call_later(self._timeout_s, self.lease.stop, "timeout")
-        self._on_cancel(lambda: loop.call_later(GRACE_S, _settle, over))
+        self._on_cancel(lambda: loop.call_later(self._shop.limits.grace_s, _settle, over))
         try:
             await over
         finally:

@@ -18,10 +18,9 @@ from service.executor.attempts.failures import (
     classify,
     describe,
     retry_in_s,
-    text_of,
 )
 from service.executor.handlers.contract import Result, verdict_of
-from streams.json_values import NotJson, encoded
+from streams.json_values import NotJson, encoded, text_of
 from streams.plan.events import TaskType
 from streams.plan.limits import MAX_SECONDS, DelayS
 from streams.plan.results import NOTHING, ModelName, TokenUsage, Verdict

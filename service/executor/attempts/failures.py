@@ -22,7 +22,7 @@ from typing import Literal, cast, get_args
 import httpx
 import msgspec
 
-from streams.json_values import NotJson
+from streams.json_values import TEXT_CHARACTERS, NotJson, text_of
 from streams.plan.results import TokenUsage
 
 ErrorType = Literal[
@@ -47,7 +47,7 @@ ErrorType = Literal[
 ]
 ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
 
-MESSAGE_CHARACTERS = 2_000
+MESSAGE_CHARACTERS = TEXT_CHARACTERS
 TYPE_CHARACTERS = 64
 PLACE_CHARACTERS = 100
 LONGEST_RETRY_AFTER_S = 3600.0
@@ -98,18 +98,6 @@ def closed(error_type: object, message: str) -> tuple[ErrorType, str]:
         return found, message
     name = text_of(error_type, TYPE_CHARACTERS)
     return "other", f"{name}: {message}" if message else name
-
-
-def text_of(value: object, most: int = MESSAGE_CHARACTERS) -> str:
-    r"""``value`` as text that can be stored, at most ``most`` characters; never raises.
-
-    Half a surrogate pair, as in a file name that is not UTF-8, is written as ``\udce9``.
-    """
-    try:
-        text = str(value)
-    except Exception as error:  # noqa: BLE001 - __str__ of user code
-        text = f"{type(value).__name__} (str() of it raised {type(error).__name__})"
-    return text[:most].encode("utf-8", "backslashreplace").decode()[:most]
 
 
 def classify(error: BaseException) -> tuple[ErrorType, bool]:

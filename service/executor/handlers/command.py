@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from threading import Lock, Timer
+from time import monotonic
 from typing import IO, Annotated, Any, Literal, cast
 
 import msgspec
@@ -34,6 +35,7 @@ from streams.plan.events import Verdict
 OUTPUT_BYTES = 256 * 1024
 TAIL_CHARACTERS = 1_000
 READ_BYTES = 64 * 1024
+LOOK_S = 0.5  # how often it is checked that the guardian lives
 KILL_AFTER_S = 2 * guardian.GRACE_S + 0.5  # a guardian that does not end its program by then
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
@@ -205,15 +207,26 @@ class _Output:
 
 
 def _converse(process: "subprocess.Popen[bytes]", stdin: bytes) -> tuple[_Output, _Output]:
-    """Write ``stdin`` and read both outputs until the last process that holds them has ended."""
+    """Write ``stdin`` and read both outputs until the last process that holds them has ended.
+
+    A guardian that was killed cannot end these processes any more; then this function does.
+    """
     outputs = _Output(), _Output()
     left = memoryview(stdin)
     with selectors.DefaultSelector() as selector:
         for stream, output in ((process.stdout, outputs[0]), (process.stderr, outputs[1])):
             _register(selector, stream, selectors.EVENT_READ, output)
         _register(selector, process.stdin, selectors.EVENT_WRITE, None)
+        look_at, seen_ended = monotonic() + LOOK_S, False
         while selector.get_map():
-            for key, _ in selector.select():
+            ready = selector.select(LOOK_S)
+            if monotonic() >= look_at:
+                if seen_ended:
+                    # It was killed: else the program's processes would have ended before it.
+                    guardian.end_session(process.pid)
+                    break
+                look_at, seen_ended = monotonic() + LOOK_S, _has_ended(process)
+            for key, _ in ready:
                 if key.data is None:
                     left = _write(key.fd, left)
                     over = not left
@@ -223,6 +236,12 @@ def _converse(process: "subprocess.Popen[bytes]", stdin: bytes) -> tuple[_Output
                     selector.unregister(key.fileobj)
                     cast("IO[bytes]", key.fileobj).close()
     return outputs
+
+
+def _has_ended(process: "subprocess.Popen[bytes]") -> bool:
+    """Whether it has; its id stays taken until it is waited for."""
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    return os.waitid(os.P_PID, process.pid, options) is not None
 
 
 def _register(

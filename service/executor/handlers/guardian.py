@@ -50,26 +50,35 @@ def _start(program: str, arguments: list[str]) -> int:
     os._exit(CANNOT_RUN)
 
 
-def _parents() -> dict[int, int]:
-    """Every process with its parent, as far as can be seen."""
-    parents: dict[int, int] = {}
+def _processes() -> dict[int, tuple[int, int]]:
+    """Every process with its parent and its session, as far as can be seen."""
+    found: dict[int, tuple[int, int]] = {}
     for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib is slow to import
         if name.isdigit():
             try:
                 with open(f"/proc/{name}/stat", "rb") as stat:  # noqa: PTH123 - as above
-                    parents[int(name)] = int(stat.read().rpartition(b")")[2].split()[1])
+                    fields = stat.read().rpartition(b")")[2].split()
+                found[int(name)] = int(fields[1]), int(fields[3])
             except (OSError, IndexError, ValueError):
                 continue
-    return parents
+    return found
+
+
+def end_session(session: int) -> None:
+    """Kill what a guardian that was killed itself has left running in its session."""
+    if sys.platform == "linux":
+        for process, (_, its_session) in _processes().items():
+            if its_session == session and process != session:
+                _kill(process, signal.SIGKILL)
 
 
 def _descendants() -> list[int]:
     """Everything below the guardian."""
     if sys.platform != "linux":
         return []
-    parents, found = _parents(), [os.getpid()]
+    processes, found = _processes(), [os.getpid()]
     for ancestor in found:
-        found += [process for process, parent in parents.items() if parent == ancestor]
+        found += [process for process, (parent, _) in processes.items() if parent == ancestor]
     return found[1:]
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib
+import logging
 import os
 import queue
 import signal
@@ -12,8 +13,17 @@ from threading import Lock, Thread
 from service.executor.attempts.endings import Ending, Failure
 from service.executor.attempts.execution import execute
 from service.executor.handlers.contract import Cancellation, Handler, Piece, Shown
-from service.executor.running.processes import ChildProgress, Ended, Job, Stop, Wire
+from service.executor.running.processes import (
+    ChildProgress,
+    Ended,
+    FrameTooLarge,
+    Garbled,
+    Job,
+    Stop,
+    Wire,
+)
 from service.runtime.child_process import PR_SET_PDEATHSIG
+from service.signals import logs
 
 
 class _Listener:
@@ -26,17 +36,24 @@ class _Listener:
         self.jobs: queue.SimpleQueue[tuple[Job, Cancellation]] = queue.SimpleQueue()
 
     def listen(self) -> None:
-        while (message := self._wire.receive()) is not None:
+        while (message := self._next()) is not None:
             match message:
                 case Job():
                     self._cancelled = Cancellation()
                     self.jobs.put((message, self._cancelled))
                 case Stop():
                     self._cancelled.cancel(message.reason)
-                case _:
-                    break
+        for handler in logging.getLogger().handlers:
+            handler.flush()
         # Not sys.exit: only this thread would end, and the handler may never look up.
         os._exit(0)
+
+    def _next(self) -> Job | Stop | None:
+        try:
+            message: Job | Stop | None = self._wire.receive()
+        except Garbled:
+            return None
+        return message
 
 
 def _find(job: Job) -> Handler | None:
@@ -63,19 +80,29 @@ def _do(job: Job, cancelled: Cancellation, wire: Wire) -> Ending:
     return execute(handler, job.work, cancelled, show)
 
 
-def main(descriptor: int) -> None:
+def _answer(ending: Ending, wire: Wire) -> None:
+    try:
+        wire.send(Ended(ending))
+    except FrameTooLarge as error:
+        message = f"what the handler returned comes to {error}"
+        failure = Failure(error_type="too_large", error_message=message, retryable=False)
+        wire.send(Ended(failure))
+
+
+def main(descriptor: int, frame_bytes: int, instance_id: str) -> None:
     """Serve jobs from the socket ``descriptor``; returns only by the process's end."""
     if sys.platform == "linux":
         # A handler that holds the interpreter for long would not let the listener see the end.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's business
-    wire = Wire(socket.socket(fileno=descriptor), Job | Stop)
+    logs.configure(instance_id)
+    wire = Wire(socket.socket(fileno=descriptor), Job | Stop, frame_bytes)
     listener = _Listener(wire)
     Thread(target=listener.listen, name="listener", daemon=True).start()
     while True:
         job, cancelled = listener.jobs.get()
-        wire.send(Ended(_do(job, cancelled, wire)))
+        _answer(_do(job, cancelled, wire), wire)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -26,11 +26,10 @@ from service.executor.handlers.contract import (
     Piece,
     StopReason,
 )
+from service.executor.limits import LIMITS, Limits
 from streams.plan.events import NOTHING
 
-KILL_AFTER_S = 2.0  # after a child was asked to stop
 END_S = 1.0
-MAX_FRAME_BYTES = 64 * 1024 * 1024
 _LENGTH = struct.Struct("!I")
 
 
@@ -61,36 +60,63 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
     ending: Ending
 
 
+class FrameTooLarge(Exception):
+    """A message is longer than the other side would take; nothing was sent."""
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(f"{size} bytes; at most {most} go to or from a handler's process")
+
+
+class Garbled(OSError):
+    """The other side sent what cannot be read: the wire is of no use any more."""
+
+
 class Wire:
     """Frames of JSON over a socket: four bytes of length, then the message."""
 
-    def __init__(self, connection: socket.socket, expected: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        connection: socket.socket,
+        expected: Any,  # noqa: ANN401
+        frame_bytes: int = LIMITS.frame_bytes,
+    ) -> None:
         self._connection = connection
+        self._frame_bytes = frame_bytes
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(expected)
         self._lock = Lock()
 
     def send(self, message: msgspec.Struct) -> None:
-        """Write one message; any thread may. Raises OSError when the other side is gone."""
+        """Write one message; any thread may.
+
+        Raises OSError when the other side is gone, FrameTooLarge.
+        """
         payload = msgspec.json.encode(message)
+        if len(payload) > self._frame_bytes:
+            raise FrameTooLarge(len(payload), self._frame_bytes)
         with self._lock:
             self._connection.sendall(_LENGTH.pack(len(payload)) + payload)
 
     def receive(self) -> Any:  # noqa: ANN401
-        """Block for the next message; None when the other side is gone."""
+        """Block for the next message; None when the other side is gone. Raises Garbled."""
         try:
             header = self._exactly(_LENGTH.size)
             payload = self._exactly(_LENGTH.unpack(header)[0]) if header else b""
+        except Garbled:
+            raise
         except OSError:
             return None
-        return self._decoder.decode(payload) if payload else None
+        try:
+            return self._decoder.decode(payload) if payload else None
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise Garbled(str(error)) from None
 
     def close(self) -> None:
         """Let the other side see the end."""
         self._connection.close()
 
     def _exactly(self, count: int) -> bytes:
-        if count > MAX_FRAME_BYTES:
-            raise OSError(f"a frame of {count} bytes")
+        if count > self._frame_bytes:
+            raise Garbled(f"a frame of {count} bytes")
         received = bytearray()
         while len(received) < count:
             if not (part := self._connection.recv(count - len(received))):
@@ -102,7 +128,9 @@ class Wire:
 class ProcessWorkers:
     """Children that wait for work; a busy one belongs to the worker thread that took it."""
 
-    def __init__(self) -> None:
+    def __init__(self, instance_id: str = "", limits: Limits = LIMITS) -> None:
+        self._instance_id = instance_id
+        self._limits = limits
         self._lock = Lock()
         self._idle: list[_Child] = []
         self._all: set[_Child] = set()
@@ -116,11 +144,16 @@ class ProcessWorkers:
             child = self._take()
         except OSError as error:
             return Failure(error_type="process_died", error_message=f"no process: {error}")
-        ending = child.run(Job(handler.module, handler.kind, work), cancelled, show)
+        ending: Ending | None = None
+        try:
+            ending = child.run(Job(handler.module, handler.kind, work), cancelled, show)
+        except FrameTooLarge as error:
+            message = f"the task's input, context and dependencies come to {error}"
+            ending = Failure(error_type="too_large", error_message=message, retryable=False)
+        finally:
+            if ending is None:
+                self._bury(child)
         if ending is None:
-            child.close()
-            with self._lock:
-                self._all.discard(child)
             return child.post_mortem(cancelled)
         self._put_back(child)
         return ending
@@ -139,10 +172,15 @@ class ProcessWorkers:
                 if (child := self._idle.pop()).alive:
                     return child
                 self._all.discard(child)
-        child = _Child()
+        child = _Child(self._instance_id, self._limits)
         with self._lock:
             self._all.add(child)
         return child
+
+    def _bury(self, child: "_Child") -> None:
+        child.close()
+        with self._lock:
+            self._all.discard(child)
 
     def _put_back(self, child: "_Child") -> None:
         with self._lock:
@@ -155,13 +193,15 @@ class ProcessWorkers:
 class _Child:
     """One child process and the wire to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, instance_id: str, limits: Limits) -> None:
         ours, theirs = socket.socketpair()
         command = [
             sys.executable,
             "-m",
             "service.executor.running.process_child",
             str(theirs.fileno()),
+            str(limits.frame_bytes),
+            instance_id,
         ]
         search_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
         with theirs:
@@ -171,7 +211,9 @@ class _Child:
                 pass_fds=(theirs.fileno(),),
                 env=os.environ | {"PYTHONPATH": search_path},
             )
-        self._wire = Wire(ours, ChildProgress | Ended)
+        self._wire = Wire(ours, ChildProgress | Ended, limits.frame_bytes)
+        self._kill_after_s = limits.kill_after_s
+        self._garbled: Garbled | None = None
         self._current: Cancellation | None = None
         self._stopping = Lock()
 
@@ -181,7 +223,7 @@ class _Child:
 
     def run(self, job: Job, cancelled: Cancellation, show: Show) -> Ending | None:
         """The job's ending; None when the child died or had to be killed."""
-        killer = Timer(KILL_AFTER_S, self._process.kill)
+        killer = Timer(self._kill_after_s, self._process.kill)
         killer.daemon = True
         try:
             with self._stopping:
@@ -190,6 +232,9 @@ class _Child:
             cancelled.on_cancel(lambda: self._stop(cancelled, killer))
             while isinstance(message := self._wire.receive(), ChildProgress):
                 show(message.data if message.piece is None else message.piece)
+        except Garbled as error:
+            self._garbled = error
+            return None
         except OSError:
             return None
         finally:
@@ -206,6 +251,11 @@ class _Child:
         code = self._process.returncode
         if cancelled.is_set():
             return Failure(error_type="cancelled", error_message=f"stopped: {cancelled.reason}")
+        if self._garbled is not None:
+            message = (
+                f"the handler's process sent what cannot be read, and was ended: {self._garbled}"
+            )
+            return Failure(error_type="process_died", error_message=message)
         if code == -signal.SIGKILL:
             message = "the handler's process was killed (SIGKILL), most likely for its memory"
             return Failure(error_type="out_of_memory", error_message=message)

@@ -23,9 +23,10 @@ from msgspec import Raw
 from projections.read_models.audit import AuditClass, Entry
 from projections.read_models.views import moment
 from service.settings.config import ObservabilitySettings
-from service.signals.logs import Lines
+from service.signals.log_lines import Lines
 from service.signals.metrics.registry import Metrics
 from streams.jetstream.audit_stream import TrailEntry
+from streams.json_values import text_of
 from streams.log import LogUnavailable
 from streams.plan.events import NOTHING
 from streams.subjects import audit_subject, is_id
@@ -66,6 +67,8 @@ AGAIN_S = 0.25
 CLOSE_S = 2.0
 TELL_EVERY_S = 5.0  # at most one line of loss in this time
 LONGEST_DETAIL = 1_000  # characters
+LONGEST_OWNER = 128
+LONGEST_JSON = 2_000  # bytes of what was expected, and of what was there
 
 _log = structlog.get_logger("holdfast.audit.delivery")
 _lines = logging.getLogger("holdfast.audit")
@@ -75,7 +78,7 @@ _ENDINGS: Mapping[AuditClass, bytes] = {
     % (logging.getLevelName(level).lower().encode(), _lines.name.encode())
     for kind, level in _LEVELS.items()
 }
-_encode = msgspec.json.Encoder(enc_hook=str).encode
+_encode = msgspec.json.Encoder(enc_hook=text_of).encode
 
 
 # Hears of entries of this instance that are stored, with their sequences in the stream.
@@ -174,13 +177,13 @@ class Audit:
                 class_=kind,
                 plan_id=plan_id,
                 task_id=task_id,
-                owner=owner,
+                owner=None if owner is None else text_of(owner, LONGEST_OWNER),
                 attempt=attempt,
-                expected=NOTHING if expected is None else Raw(_encode(expected)),
-                actual=NOTHING if actual is None else Raw(_encode(actual)),
+                expected=_json_of(expected),
+                actual=_json_of(actual),
                 trace_id=trace_id,
                 instance=self._instance_id,
-                detail=None if detail is None else detail[:LONGEST_DETAIL],
+                detail=None if detail is None else text_of(detail, LONGEST_DETAIL),
             )
             # Encoded once: the message, the log line and the row are all made of these bytes.
             note = TrailEntry(
@@ -299,6 +302,19 @@ class Audit:
             lost, self._dropped = self._dropped, Counter()
             self._told_at = time.monotonic()
             _log.error("audit_entries_dropped", **lost)
+
+
+def _json_of(value: object) -> Raw:
+    """``value`` as an entry holds it; the text of its beginning when it is too long for one."""
+    if value is None:
+        return NOTHING
+    try:
+        data = _encode(value)
+    except (ValueError, TypeError):  # half a surrogate pair, for one
+        data = b""
+    if 0 < len(data) <= LONGEST_JSON:
+        return Raw(data)
+    return Raw(_encode(text_of(value, LONGEST_JSON // 4)))
 
 
 def _say_lines(entries: Iterable[TrailEntry]) -> None:

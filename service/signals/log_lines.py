@@ -1,0 +1,119 @@
+"""What a log line looks like: JSON for machines, words for a person, and never more than a few kB.
+
+A line never holds local variables, because they hold inputs, outputs and tokens.
+"""
+
+import os
+from typing import Any, TextIO
+
+import msgspec
+import structlog
+
+from streams.json_values import text_of
+
+LINE_CHARACTERS = 8_000
+VALUE_CHARACTERS = 400  # of each value, in a line that would be longer than that
+VALUES = 16
+FRAMES = 16  # of a traceback: half of them from either end
+
+SHARED: list[structlog.typing.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+    structlog.processors.StackInfoRenderer(),
+]
+
+_KEPT = ("event", "level", "logger", "at", "instance_id")
+_encode = msgspec.json.Encoder(enc_hook=text_of).encode
+
+
+class Lines(str):
+    """Lines that their writer has rendered as JSON: they go out as they are, in either look."""
+
+    __slots__ = ()
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """structlog's, with a short way for lines that are rendered already."""
+
+    def format(self, record: Any) -> str:  # noqa: ANN401 - logging's LogRecord
+        """What ``record`` has to say."""
+        if isinstance(record.msg, Lines):
+            return str(record.msg)
+        return super().format(record)
+
+
+def formatter(instance_id: str, stream: TextIO) -> structlog.stdlib.ProcessorFormatter:
+    """The formatter for lines to ``stream``; JSON lines bear ``instance_id``."""
+
+    def bind_instance(
+        _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        event.setdefault("instance_id", instance_id)
+        return event
+
+    look: list[structlog.typing.Processor] = (
+        # The person at the terminal knows which process this is.
+        [_ForPeople(colors=stream.isatty())]
+        if _wants_console(stream)
+        else [bind_instance, structlog.processors.ExceptionRenderer(_traceback), _as_json]
+    )
+    return _Formatter(
+        foreign_pre_chain=SHARED,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *look],
+    )
+
+
+def _wants_console(stream: TextIO) -> bool:
+    wish = os.environ.get("HOLDFAST_LOG", "")
+    return wish == "console" or (wish != "json" and stream.isatty())
+
+
+_traceback = structlog.tracebacks.ExceptionDictTransformer(
+    show_locals=False, max_frames=FRAMES, use_rich=False
+)
+
+
+def _as_json(_: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict) -> str:
+    line = _encoded(event)
+    return line if len(line) <= LINE_CHARACTERS else _encoded(_shortened(event))
+
+
+def _encoded(event: structlog.typing.EventDict) -> str:
+    try:
+        return _encode(event).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return _encode({str(name): text_of(value) for name, value in event.items()}).decode()
+
+
+def _shortened(event: structlog.typing.EventDict) -> dict[str, object]:
+    """The line's own words and as many values as there is room for, each cut."""
+    names = [*_KEPT, *(name for name in event if name not in _KEPT)]
+    kept = {name: _cut(event[name]) for name in names[:VALUES] if name in event}
+    return kept | {"shortened": True}
+
+
+def _cut(value: object) -> object:
+    if value is None or isinstance(value, float) or (isinstance(value, int) and value < 2**63):
+        return value
+    return text_of(value, VALUE_CHARACTERS)
+
+
+class _ForPeople(structlog.dev.ConsoleRenderer):
+    """structlog's, without rich's traceback: that one takes time by the square of a message."""
+
+    def __init__(self, *, colors: bool) -> None:
+        super().__init__(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+
+    def __call__(
+        self,
+        logger: structlog.typing.WrappedLogger,
+        name: str,
+        event_dict: Any,  # noqa: ANN401
+    ) -> str:
+        """The line, and a traceback below it."""
+        text = str(super().__call__(logger, name, event_dict))
+        left_out = len(text) - LINE_CHARACTERS
+        return text if left_out <= 0 else f"{text[:LINE_CHARACTERS]} … ({left_out} more)"
