@@ -26,12 +26,16 @@ POLL_S = 0.2
 
 
 class Form(msgspec.Struct, frozen=True):
-    """How much a run does: its faults, and the time without any before, between and after them."""
+    """How much a run does: its faults, and the time without any before, between and after them.
+
+    When the faults are over it goes on until so many ``facts`` stand in the log.
+    """
 
     faults: tuple[Fault, ...]
     pace: Pace
     calm_s: float
     readers: int
+    facts: int = 0
     seed: int = 14
 
 
@@ -67,8 +71,7 @@ class Campaign:
             await self._caller.close()
 
     async def _disturb(self) -> None:
-        for number in NUMBERS:
-            await self._farm.place(number, number)
+        await self._spread()
         await self._watch.start()
         self._load.start()
         self._reading = [asyncio.create_task(reader.read()) for reader in self._readers]
@@ -76,8 +79,21 @@ class Campaign:
         for fault in self._form.faults:
             await self._suffer(fault)
             await self._calm()
+        while self._newest() < self._form.facts:
+            await self._calm()
         await self._load.finish(DRAIN_S)
         await self._stop()
+
+    async def _spread(self) -> None:
+        """Connect the first instance to the leader, and the others to one follower each."""
+        leader = await self._farm.cluster.leader()
+        nodes = sorted(NUMBERS, key=lambda node: node != leader)
+        for number, node in zip(NUMBERS, nodes, strict=True):
+            await self._farm.place(number, node)
+
+    def _newest(self) -> int:
+        """The last sequence that was acknowledged among the newest calls."""
+        return max((call.sequence for call in self._history.calls[-1000:]), default=0)
 
     async def _stop(self) -> None:
         """End every client."""

@@ -26,6 +26,7 @@ CHECKS: tuple[Check, ...] = (
     state.folded,
     state.hang_ups_released,
     state.races,
+    state.lasting,
     state.discreet,
     health.bounded,
     health.calm,

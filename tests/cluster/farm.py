@@ -11,7 +11,7 @@ import httpx
 from tests.cluster.instance import Instance, build_wall_clock
 from tests.cluster.nats_cluster import NatsCluster
 from tests.cluster.ports import NUMBERS, free_ports
-from tests.cluster.record import History, Outage
+from tests.cluster.record import History, Outage, UnexpectedEnd
 
 READY_S = 60.0
 MOVE_S = 20.0
@@ -27,6 +27,7 @@ class Farm:
         self.links = self.cluster.links
         self.nodes = self.cluster.nodes
         self._history = history
+        self._wanted: set[int] = set()  # the instances that should run
         self._client = httpx.AsyncClient(timeout=2)
         clock = build_wall_clock(folder)
         self.instances = {
@@ -55,7 +56,7 @@ class Farm:
     async def await_ready(
         self, numbers: Iterable[int] = NUMBERS, within_s: float = READY_S
     ) -> None:
-        """Until these instances are ready; fails with the output of one that has ended."""
+        """Until these instances are ready."""
         for number in numbers:
             async with asyncio.timeout(within_s):
                 while not await self.is_ready(number):
@@ -64,7 +65,7 @@ class Farm:
     async def is_ready(self, number: int) -> bool:
         """Whether this instance says that it can work."""
         instance = self.instances[number]
-        assert instance.running, f"{number} ended, {instance.exit_code}:\n{instance.output[-3000:]}"
+        self.start_what_ended()
         try:
             answer = await self._client.get(f"{instance.address}/readyz")
         except httpx.TransportError:
@@ -90,7 +91,18 @@ class Farm:
 
     def start_instance(self, number: int) -> None:
         """Start its process; does not wait. The caller says when it has to answer again."""
+        self._wanted.add(number)
         self.instances[number].launch()
+
+    def start_what_ended(self) -> None:
+        """Start what has ended by itself, as a supervisor does, and record that it had to be."""
+        for number in self._wanted:
+            instance = self.instances[number]
+            if not instance.running:
+                last = instance.output.strip().rpartition("\n")[2][:300]
+                end = UnexpectedEnd(number, time.time(), instance.exit_code or 0, last)
+                self._history.ends.append(end)
+                instance.launch()
 
     def kill_instance(self, number: int) -> None:
         """As a crash."""
@@ -113,6 +125,7 @@ class Farm:
 
     def thaw_instance(self, number: int) -> None:
         """Let it go on; it can answer from now on."""
+        self._wanted.add(number)
         self.instances[number].thaw()
         self.comes_back(number)
 
@@ -123,6 +136,7 @@ class Farm:
                 outage.until = time.time()
 
     def _goes(self, number: int) -> None:
+        self._wanted.discard(number)
         self._history.outages.append(Outage(number, time.time()))
 
 

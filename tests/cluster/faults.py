@@ -114,12 +114,18 @@ async def follower_wiped(farm: Farm) -> AsyncGenerator[Reach]:
 
 @asynccontextmanager
 async def follower_lagging(farm: Farm) -> AsyncGenerator[Reach]:
-    """A replica gets entries more and more late, and everything else at once."""
-    node = await follower(farm)
+    """A replica that hosts a tail gets entries late, and everything else at once."""
+    async with lagging(farm, await follower(farm)):
+        yield Reach()
+
+
+@asynccontextmanager
+async def lagging(farm: Farm, node: int) -> AsyncGenerator[None]:
+    """The replica on this node gets entries more and more late, up to 4 s."""
     for step in range(1, 9):
         farm.links.lag(node, step * LAG_STEP_S)
         await asyncio.sleep(LAG_STEP_PAUSE_S)
-    yield Reach()
+    yield
     farm.links.mend(farm.links.routes_of(node))
 
 

@@ -31,7 +31,7 @@ class EventReader:
         """What it was sent so far."""
         return Reading(
             self._name,
-            -1 if self._start is None else self._start,
+            self._first_cursor(),
             self.story.sequences,
             [f"{gap.data}" for gap in self.story.told("gap")],
             self.story.faults,
@@ -80,11 +80,16 @@ class EventReader:
             await asyncio.sleep(PAUSE_S)
             return
         while not connection.ended.is_set():
-            if self._start is None:
-                self._start = self.story.cursor
             if enough is not None and (self.story.cursor or 0) >= enough:
                 return
             await asyncio.sleep(0.05)
+
+    def _first_cursor(self) -> int:
+        """What it asked for, or else where its first greeting says that it began; else -1."""
+        if self._start is not None:
+            return self._start
+        greetings = (hello.id for hello in self.story.told("hello") if hello.id is not None)
+        return next(greetings, -1)
 
     def _leave(self, manner: Manner) -> None:
         if self._connection is not None and not self._connection.ended.is_set():

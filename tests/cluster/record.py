@@ -94,6 +94,15 @@ class Outage(msgspec.Struct):
     until: float | None = None
 
 
+class UnexpectedEnd(msgspec.Struct, frozen=True):
+    """An instance ended although nobody had asked it to; it was started again at once."""
+
+    instance: int
+    at: float
+    exit_code: int
+    last_line: str
+
+
 class FaultRun(msgspec.Struct):
     """One fault: injected at ``began``, healed at ``healed``, everything well at ``settled``.
 
@@ -131,6 +140,7 @@ class History(msgspec.Struct):
     readiness: list[Readiness] = []
     diagnoses: list[Diagnosis] = []
     outages: list[Outage] = []
+    ends: list[UnexpectedEnd] = []
     faults: list[FaultRun] = []
     views: list[Views] = []
     facts: list[Fact] = []

@@ -19,6 +19,7 @@ from tests.cluster.record import (
     Outage,
     Readiness,
     Reading,
+    UnexpectedEnd,
     Views,
 )
 from tests.cluster.watch import canary
@@ -268,6 +269,10 @@ def spinning(history: History) -> None:
     history.faults[0].claims_lost = 3_359
 
 
+def unexpected_end(history: History) -> None:
+    history.ends.append(UnexpectedEnd(2, 1101, 1, "the log is another one"))
+
+
 def leaked_secret(history: History) -> None:
     history.output = {1: f"headers: {state.SECRET}"}
 
@@ -368,6 +373,7 @@ PLANTS: tuple[tuple[Plant, str], ...] = (
     (lease_of_nobody, state.RELEASED),
     (lost_races, state.RACES),
     (spinning, state.RACES),
+    (unexpected_end, state.LASTING),
     (leaked_secret, state.DISCREET),
     (traceback, state.DISCREET),
     (refused_for_long, health.BOUNDED),

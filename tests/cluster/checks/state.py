@@ -19,6 +19,7 @@ EQUAL = "the read models of all instances are equal"
 FOLDED = "the read models are what the log folds to"
 RELEASED = "a claim whose asker has hung up is released at once"
 RACES = "claims lose fewer than a tenth of their races, and do not spin"
+LASTING = "no instance ends by itself"
 DISCREET = "no instance prints a secret or an unhandled error"
 
 
@@ -101,6 +102,14 @@ def races(history: History, fold: Fold) -> Iterator[Violation]:
     for fault in history.faults:
         if fault.claims_lost > LOST_PER_FAULT:
             yield Violation(RACES, f"{fault.claims_lost} were lost in {fault.name}", fault.began)
+
+
+def lasting(history: History, fold: Fold) -> Iterator[Violation]:
+    """See `LASTING`."""
+    del fold
+    for end in history.ends:
+        what = f"instance {end.instance} ended with {end.exit_code}: {end.last_line}"
+        yield Violation(LASTING, what, end.at)
 
 
 def discreet(history: History, fold: Fold) -> Iterator[Violation]:
