@@ -35,6 +35,8 @@ from service.daemons.plan_closer import plan_closer
 from service.daemons.schedulers import Daemon, Schedulers
 from service.daemons.self_check import self_check
 from service.executor import Executor
+from service.executor.handlers.inputs import CheckInput, input_check
+from service.executor.handlers.registry import load_handlers
 from service.http.server import HttpServer
 from service.ops import health
 from service.ops.doctor.sources.live import Doctor
@@ -342,6 +344,7 @@ async def _catch_up(core: Core, died: asyncio.Future[str]) -> None:
 
 async def _start_roles(instance: Instance, stack: AsyncExitStack) -> Schedulers:
     core, settings = instance.core, instance.settings
+    core.check_input = _input_check(instance)
     if "api" in instance.roles:
         server = HttpServer(core)
         instance.http_url = await server.start()
@@ -361,6 +364,15 @@ async def _start_roles(instance: Instance, stack: AsyncExitStack) -> Schedulers:
         await instance.executor.start()
         stack.push_async_callback(instance.executor.drain, DRAIN_S)
     return schedulers
+
+
+def _input_check(instance: Instance) -> CheckInput:
+    """What inputs must look like; an instance that runs no tasks knows the built-in kinds."""
+    executor = instance.settings.executor
+    runs_tasks = "executor" in instance.roles
+    return input_check(
+        load_handlers(executor.handlers, executor.command.allow) if runs_tasks else load_handlers()
+    )
 
 
 async def _daemons(instance: Instance, stack: AsyncExitStack) -> list[Daemon]:

@@ -44,13 +44,14 @@ from streams.decider import Accepted, Contention, Outcome
 from streams.log import BadFact, Fact, Log, LogFull, LogState, LogUnavailable, Origin, TooLarge
 from streams.plan import commands
 from streams.plan.commands import OwnerCommand
-from streams.plan.decide import Duplicate, GuardReject, NotAllowed, NotFound
-from streams.plan.events import Submitted
+from streams.plan.decide import Duplicate, GuardReject, Invalid, NotAllowed, NotFound
+from streams.plan.events import Submitted, TaskSpec
 from streams.plan.state import Plan
 from streams.traceparent import new_traceparent, of_attempt, span_id_of
 
 READ_WAIT_S = 5.0  # how long an explicit min_sequence is waited for (API.md)
 READ_OWN_WRITES_S = 2.0  # how long any other read waits before it answers with what there is
+INPUTS_HOLD_LOOP_S = 0.005  # how long the inputs of a large plan are checked in one go
 MAX_LAG_EVENTS = 10_000
 
 log = structlog.get_logger("holdfast.core")
@@ -95,6 +96,7 @@ class Core:
         self.checks: list[Callable[[], Check]] = []
         self.describe: Callable[[], Status] | None = None
         self.diagnose: Callable[[], Awaitable[Report]] | None = None
+        self.check_input: Callable[[TaskSpec], str | None] = lambda _: None
         self.log_state: LogState | None = None
         self._closing: dict[str, asyncio.Task[None]] = {}
         listeners = projector.listeners
@@ -136,6 +138,8 @@ class Core:
                 "the read models are too far behind to take new plans; the database refuses "
                 f"writes: {self.projector.flush_error}"
             )
+        if complaint := await self._input_complaint(plan_id, plan):
+            return Invalid(complaint)
         began_at = self.now()
         outcome = await self._transact(commands.Submit(plan_id=plan_id, plan=plan), origin)
         if self.spans is not None and origin.traceparent:
@@ -147,6 +151,18 @@ class Core:
                 return Submission(plan_id=plan_id, sequence=sequence, created=False)
             case _:
                 return _refused(outcome)
+
+    async def _input_complaint(self, plan_id: str, plan: Submitted) -> str | None:
+        """Which task's input does not fit its kind; a plan that is in the log is not judged."""
+        loop = asyncio.get_running_loop()
+        pause_at = loop.time() + INPUTS_HOLD_LOOP_S
+        for task in plan.tasks:
+            if complaint := self.check_input(task):
+                return complaint if await self.load(plan_id) is None else None
+            if loop.time() >= pause_at:
+                await asyncio.sleep(0)
+                pause_at = loop.time() + INPUTS_HOLD_LOOP_S
+        return None
 
     async def operate(
         self, command: commands.Pause | commands.Resume | commands.Cancel, origin: Origin

@@ -26,7 +26,7 @@ from service.executor.handlers.contract import Assignment, Cancellation
 from service.executor.limits import LIMITS, Limits
 from service.executor.running.processes import ProcessWorkers
 from tests.integration import error_handlers
-from tests.integration.test_handlers_web import Server, answer, execution, failure
+from tests.integration.web_world import Server, answer, execution, failure
 
 PATIENCE_S = 10.0
 Call = Callable[[str], object]

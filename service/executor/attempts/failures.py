@@ -221,17 +221,26 @@ def retry_in_s(error: BaseException) -> float | None:
         response = getattr(each, "response", None)  # no "or": a bad answer may be false
         headers = getattr(each if response is None else response, "headers", None)
         if isinstance(headers, Mapping | Message):
-            said = cast("Mapping[str, str]", headers).get("Retry-After")
-            return retry_after_s(said if isinstance(said, str) else None)
+            return asked_wait_s(cast("Mapping[str, str]", headers))
     return None
 
 
-def retry_after_s(value: str | None) -> float | None:
+def asked_wait_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that an answer asks to wait, bounded; None when it asks for nothing.
+
+    ``retry-after-ms`` (OpenAI and Azure) is finer than ``Retry-After`` and counts first.
+    """
+    said_ms, said = headers.get("retry-after-ms"), headers.get("Retry-After")
+    wait_ms = retry_after_s(said_ms, unit_s=0.001) if isinstance(said_ms, str) else None
+    return retry_after_s(said if isinstance(said, str) else None) if wait_ms is None else wait_ms
+
+
+def retry_after_s(value: str | None, unit_s: float = 1) -> float | None:
     """Seconds that a ``Retry-After`` header asks for, bounded; None when it asks for nothing."""
     if value is None:
         return None
     try:
-        wait_s = float(value)
+        wait_s = float(value) * unit_s
     except ValueError:
         try:
             wait_s = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()

@@ -39,7 +39,7 @@ LOOK_S = 0.5  # how often it is checked that the guardian lives
 KILL_AFTER_S = 2 * guardian.GRACE_S + 0.5  # a guardian that does not end its program by then
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
-Argument = Annotated[str, msgspec.Meta(max_length=65_536, pattern=r"^[^\0]*$")]
+Argument = Annotated[str, msgspec.Meta(max_length=65_536)]
 
 
 class CommandInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,6 +50,15 @@ class CommandInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stdin: str | None = None
     stdin_from: Literal["dependencies"] | None = None
 
+    def __post_init__(self) -> None:
+        """Raise ValueError naming the field that does not fit."""
+        if self.stdin is not None and self.stdin_from is not None:
+            raise ValueError("stdin: give stdin or stdin_from, not both")
+        for place, argument in enumerate((self.program, *self.args)):
+            if "\0" in argument:
+                where = f"args[{place - 1}]" if place else "program"
+                raise ValueError(f"{where}: holds a NUL character")
+
 
 def command_handler(allow: Iterable[str]) -> Handler:
     """The handler for the programs in ``allow``: names found in PATH now, or absolute paths.
@@ -57,7 +66,7 @@ def command_handler(allow: Iterable[str]) -> Handler:
     Raises `ConfigError` naming one that does not exist.
     """
     programs = {name: _located(name) for name in allow}
-    return Handler("command", "thread", lambda task: run_command(task, programs))
+    return Handler("command", "thread", lambda task: run_command(task, programs), CommandInput)
 
 
 def _located(name: str) -> str:
@@ -92,8 +101,6 @@ def run_command(task: TaskRun, programs: Mapping[str, str]) -> Result:
 
 
 def _stdin(task: TaskRun, wish: CommandInput) -> bytes:
-    if wish.stdin is not None and wish.stdin_from is not None:
-        raise TaskFailed("bad_input", "give stdin or stdin_from, not both", retryable=False)
     if wish.stdin_from == "dependencies":
         return msgspec.json.encode(task.dependencies)
     return (wish.stdin or "").encode()

@@ -266,8 +266,11 @@ Run = Callable[[TaskRun], Any]
 class Handler:
     """A kind of task and the function that does it."""
 
-    def __init__(self, kind: str, pool: PoolKind, run: Run) -> None:
+    def __init__(
+        self, kind: str, pool: PoolKind, run: Run, input_type: type[msgspec.Struct] | None = None
+    ) -> None:
         self.kind = kind
+        self.input_type = input_type
         self.pool: PoolKind = pool
         self.run = run
         self.is_async = inspect.iscoroutinefunction(run)
@@ -279,10 +282,15 @@ class Handler:
         return self.run(task)
 
 
-def handler(kind: str, *, pool: PoolKind = "thread") -> Callable[[Run], Handler]:
-    """Declare that the decorated function does tasks of ``kind``."""
+def handler(
+    kind: str, *, pool: PoolKind = "thread", input: type[msgspec.Struct] | None = None
+) -> Callable[[Run], Handler]:
+    """Declare that the decorated function does tasks of ``kind``.
+
+    With ``input``, plans whose tasks of this kind have another input are refused at submit.
+    """
     if not kind:
         raise ValueError("a handler needs a kind")
     if pool not in ("thread", "process"):
         raise ValueError(f"pool={pool!r}: a handler runs in a 'thread' or a 'process'")
-    return lambda run: Handler(kind, pool, run)
+    return lambda run: Handler(kind, pool, run, input)

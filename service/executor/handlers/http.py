@@ -5,6 +5,7 @@ body the task itself is posted. ``Idempotency-Key`` is the same for every attemp
 ``Holdfast-Fencing-Token`` grows with every claim. Output: ``{"status", "body"}``.
 """
 
+import re
 from typing import Annotated, Any
 
 import httpx
@@ -13,33 +14,73 @@ import msgspec
 from service.executor.attempts.failures import TaskFailed
 from service.executor.handlers.contract import Result, TaskRun, handler, verdict_of
 from service.executor.handlers.web import (
+    URL_CHARACTERS,
     checked_url,
     client,
-    raise_for_status,
+    error_body,
+    outgoing_call,
     read_bounded,
-    told_apart,
+    refuse_coded,
+    refused,
+    url_complaint,
 )
 from streams.plan.events import Verdict
 
 RESPONSE_BYTES = 512 * 1024
-# Set by Holdfast or by the connection: a submitter must not forge them.
+# Set by Holdfast or by the connection. Compared with "_" as "-", because CGI and WSGI servers
+# cannot tell `Idempotency_Key` from `Idempotency-Key`.
 RESERVED_HEADERS = frozenset(
-    {"idempotency-key", "traceparent", "host", "content-length", "transfer-encoding", "connection"}
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "idempotency-key",
+        "keep-alive",
+        "te",
+        "traceparent",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
 )
+RESERVED_PREFIXES = ("holdfast-", "proxy-")
 
-Header = Annotated[str, msgspec.Meta(max_length=8192, pattern=r"^[^\r\n\0]*$")]
+_header_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}").fullmatch
+
+Header = Annotated[str, msgspec.Meta(max_length=8192)]
 
 
 class HttpInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where to post, and what."""
 
-    url: Annotated[str, msgspec.Meta(max_length=8192)]
+    url: Annotated[str, msgspec.Meta(max_length=URL_CHARACTERS)]
     body: Any = msgspec.UNSET
     headers: Annotated[dict[str, Header], msgspec.Meta(max_length=50)] = {}
     read_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
 
+    def __post_init__(self) -> None:
+        """Raise ValueError naming the field that does not fit."""
+        if complaint := url_complaint(self.url):
+            raise ValueError(f"url: {complaint}")
+        for name, value in self.headers.items():
+            if complaint := _header_complaint(name, value):
+                raise ValueError(f"headers: {name[:128]!r} {complaint}")
 
-@handler("http")
+
+def _header_complaint(name: str, value: str) -> str | None:
+    if not _header_name(name):
+        return "is not the name of a header"
+    plain = name.lower().replace("_", "-")
+    if plain in RESERVED_HEADERS or plain.startswith(RESERVED_PREFIXES):
+        return "is set by Holdfast or by the connection"
+    if not value.isascii() or not all(" " <= each != "\x7f" or each == "\t" for each in value):
+        return "has a value with line breaks, control characters or letters beyond ASCII"
+    return None
+
+
+@handler("http", input=HttpInput)
 async def post(task: TaskRun) -> Result:
     """Post and answer with what came back; raises `TaskFailed`."""
     wish = msgspec.convert(task.input, HttpInput)
@@ -47,12 +88,14 @@ async def post(task: TaskRun) -> Result:
     headers = _headers(task, wish)
     content = msgspec.json.encode(_envelope(task) if wish.body is msgspec.UNSET else wish.body)
     read_s = wish.read_timeout_s or task.timeout_s
-    with told_apart(url, task.traceparent):
+    with outgoing_call(url, task.traceparent):
         async with (
             client(read_s) as http,
             http.stream("POST", url, content=content, headers=headers) as response,
         ):
-            await raise_for_status(response)
+            if not response.is_success:
+                raise refused(response, await error_body(response))
+            refuse_coded(response)
             body, more = await read_bounded(response, RESPONSE_BYTES)
     if more:
         message = f"the answer is larger than {RESPONSE_BYTES} bytes"
@@ -62,21 +105,22 @@ async def post(task: TaskRun) -> Result:
     return Result({"status": response.status_code, "body": answer}, verdict=verdict)
 
 
-def _headers(task: TaskRun, wish: HttpInput) -> dict[str, str]:
-    for name in wish.headers:
-        if name.lower() in RESERVED_HEADERS or name.lower().startswith("holdfast-"):
-            raise TaskFailed("bad_input", f"headers: {name!r} is reserved", retryable=False)
-    ours = {
-        "Content-Type": "application/json",
-        "Idempotency-Key": task.idempotency_key,
-        "Holdfast-Fencing-Token": str(task.fencing_token),
-        "Holdfast-Plan": task.plan_id,
-        "Holdfast-Task": task.task_id,
-        "Holdfast-Attempt": str(task.attempt),
-    }
+def _headers(task: TaskRun, wish: HttpInput) -> httpx.Headers:
+    """The task's own headers, and those that nothing in the input can set."""
+    headers = httpx.Headers({"Content-Type": "application/json"})
+    headers.update(wish.headers)
+    headers.update(
+        {
+            "Idempotency-Key": task.idempotency_key,
+            "Holdfast-Fencing-Token": str(task.fencing_token),
+            "Holdfast-Plan": task.plan_id,
+            "Holdfast-Task": task.task_id,
+            "Holdfast-Attempt": str(task.attempt),
+        }
+    )
     if task.traceparent:
-        ours["traceparent"] = task.traceparent
-    return wish.headers | ours
+        headers["traceparent"] = task.traceparent
+    return headers
 
 
 def _envelope(task: TaskRun) -> dict[str, Any]:
@@ -96,7 +140,7 @@ def _decoded(response: httpx.Response, body: bytes) -> object:
         return body.decode(errors="replace")
     try:
         return msgspec.json.decode(body) if body else None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise TaskFailed(
             "bad_response", f"the answer is not the JSON it claims: {error}"
         ) from error

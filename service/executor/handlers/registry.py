@@ -16,7 +16,7 @@ BUILT_IN = (
 )
 
 
-def load_handlers(modules: Iterable[str], programs: Iterable[str] = ()) -> dict[str, Handler]:
+def load_handlers(modules: Iterable[str] = (), programs: Iterable[str] = ()) -> dict[str, Handler]:
     """Import the built-in and the named modules; every kind with its handler.
 
     ``programs`` are those that ``command`` may start. Raises `ConfigError` naming a program that

@@ -15,7 +15,7 @@ class SleepInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_S)]
 
 
-@handler("sleep")
+@handler("sleep", input=SleepInput)
 def sleep(task: TaskRun) -> dict[str, float]:
     """Sleep; answers how long."""
     wish = msgspec.convert(task.input, SleepInput)

@@ -6,7 +6,7 @@ and nobody makes spans or imports OpenTelemetry (`service.signals.tracing.otlp`)
 """
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, Protocol
@@ -16,6 +16,9 @@ import msgspec
 from streams.traceparent import new_span_id, span_id_of, trace_id_of
 
 Kind = Literal["server", "internal", "consumer", "client"]
+
+
+Attributes = dict[str, str | int | float | Sequence[str]]
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +33,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     parent_id: str | None
     began_at: float
     ended_at: float
-    attributes: Mapping[str, str | int | float] = {}
+    attributes: Mapping[str, str | int | float | Sequence[str]] = {}
     error_type: str | None = None
 
 
@@ -53,27 +56,31 @@ def child_of(traceparent: str) -> str:
 
 
 @contextmanager
-def calling(traceparent: str, where: str) -> Generator[None]:
-    """Around a POST to ``where`` (scheme and host): the client's span, if anybody wants it."""
+def calling(traceparent: str, where: str, name: str = "POST") -> Generator[Attributes]:
+    """Around a POST to ``where`` (scheme and host): the client's span, where one is recorded.
+
+    Yields its attributes, to which the caller may add what it learns from the answer.
+    """
+    attributes: Attributes = {"http.request.method": "POST", "url.full": where}
     spans = recorder.get()
     if spans is None or not traceparent:
-        yield
+        yield attributes
         return
     began_at, failed = time.time(), None
     try:
-        yield
+        yield attributes
     except BaseException as error:
         failed = getattr(error, "error_type", type(error).__name__)
         raise
     finally:
         span = Span(
-            name="POST",
+            name=name,
             kind="client",
             traceparent=child_of(traceparent),
             parent_id=span_id_of(traceparent),
             began_at=began_at,
             ended_at=time.time(),
-            attributes={"http.request.method": "POST", "url.full": where},
+            attributes=attributes,
             error_type=failed,
         )
         spans.ended(span)

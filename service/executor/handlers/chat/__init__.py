@@ -1,0 +1,89 @@
+"""The kind ``chat`` asks a language model at any OpenAI-compatible endpoint and streams its words.
+
+Input: ``{"base_url", "model", "messages", "params": {…}, "api_key_env", "accept": [outcomes]}``.
+The key itself never stands in the log: ``api_key_env`` names the environment variable that holds
+it, and only names that end in ``API_KEY`` are read. Progress: ``{"offset", "text"}``, which joined
+is the output's ``content``, ``{"offset", "reasoning"}`` and ``{"offset", "refusal"}``. Output:
+``{"content", "finish_reason", "model"}``, and where the model gave them ``"tool_calls": [{"id",
+"name", "arguments"}]`` (arguments are the model's JSON text) and ``"refusal"``. What a critic sent
+back as feedback is added to the messages; a critic is also shown the outputs it depends on and
+asked for a JSON verdict.
+"""
+
+import asyncio
+
+import httpx
+import msgspec
+
+from service.executor.attempts.failures import TaskFailed
+from service.executor.handlers.chat.answer import Answer
+from service.executor.handlers.chat.errors import charged, refusal_of
+from service.executor.handlers.chat.outcome import result_of
+from service.executor.handlers.chat.request import ChatInput, Question, question_of
+from service.executor.handlers.chat.stream import DONE, events_of
+from service.executor.handlers.chat.telemetry import answer_attributes, request_attributes
+from service.executor.handlers.contract import Result, TaskRun, handler
+from service.executor.handlers.web import client, error_body, outgoing_call, refuse_coded
+
+__all__ = ["ChatInput", "chat"]
+
+AFTER_FINISH_S = 5.0  # how long usage and the end of the stream are waited for after the answer
+
+
+@handler("chat", input=ChatInput)
+async def chat(task: TaskRun) -> Result:
+    """Ask and answer with the model's words; raises `TaskFailed`."""
+    wish = msgspec.convert(task.input, ChatInput)
+    question = question_of(task, wish)
+    answer = Answer(task, wish)
+    try:
+        with outgoing_call(question.url, task.traceparent, f"chat {wish.model}") as attributes:
+            attributes.update(request_attributes(question.url, wish))
+            try:
+                await _ask(question, wish.read_timeout_s, answer)
+                return await result_of(answer, task, wish)
+            finally:
+                attributes.update(answer_attributes(answer))
+    except asyncio.CancelledError:
+        # Tokens that were used until now are paid for, so an attempt that is stopped names them.
+        if not answer.began:
+            raise
+        message = f"the attempt was stopped: {task.cancelled.reason}"
+        raise _charged(TaskFailed("cancelled", message), answer, question) from None
+    except TaskFailed as error:
+        raise _charged(error, answer, question) from error.__cause__
+
+
+def _charged(error: TaskFailed, answer: Answer, question: Question) -> TaskFailed:
+    return charged(error, answer.model, answer.usage, question.key)
+
+
+async def _ask(question: Question, read_s: float, answer: Answer) -> None:
+    """Send the question and take in the answer, whether it is streamed or one JSON document."""
+    async with (
+        client(read_s) as http,
+        http.stream(
+            "POST", question.url, content=question.body, headers=question.headers
+        ) as response,
+    ):
+        if not response.is_success:
+            raise refusal_of(response, await error_body(response))
+        refuse_coded(response)
+        answer.began = True
+        try:
+            await _take_in(response, answer)
+        except (httpx.TransportError, TimeoutError):
+            if not answer.finished:
+                raise
+
+
+async def _take_in(response: httpx.Response, answer: Answer) -> None:
+    """Read to the end; what follows the model's last word is waited for a few seconds only."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as patience:
+        async for data in events_of(response):
+            if data.strip() == DONE:
+                return
+            answer.take(data)
+            if answer.finished and patience.when() is None:
+                patience.reschedule(loop.time() + AFTER_FINISH_S)
