@@ -242,7 +242,7 @@ class ClaimDesk:
             plan_id=plan.plan_id,
             task_id=task.spec.id,
             owner=request.owner,
-            lease_s=request.lease_s,
+            lease_s=request.lease_s or task.spec.lease_s or request.default_lease_s,
         )
         reclaim, attempt = task.status == "RUNNING", task.attempt + 1
         trace = of_attempt(plan.traceparent, plan.plan_id, task.spec.id, attempt)
@@ -264,7 +264,7 @@ class ClaimDesk:
         # Another instance may have reclaimed the task while this one did not run for a lease.
         if (task.owner, task.attempt) != (request.owner, attempt):
             return None
-        return _granted(plan, task, outcome.sequence)
+        return _granted(plan, task, outcome.sequence, request)
 
     def _count(self, pick: Pick, task: Task, *, reclaim: bool) -> None:
         metrics, lane = self._desk.metrics, pick.seat.lane
@@ -282,7 +282,7 @@ def _pause_s(lost: int) -> float:
     return random.uniform(0.5, 1) * min(FIRST_PAUSE_S * 2.0 ** (lost - 1), LONGEST_PAUSE_S)  # noqa: S311
 
 
-def _granted(plan: Plan, task: Task, sequence: int) -> Claim:
+def _granted(plan: Plan, task: Task, sequence: int, request: ClaimRequest) -> Claim:
     spec = task.spec
     claimed_at = task.execution.claimed_at if task.execution is not None else plan.created_at
     dependencies = {
@@ -303,6 +303,6 @@ def _granted(plan: Plan, task: Task, sequence: int) -> Claim:
         retry=task.retry,
         lease_until=moment(claimed_at + task.lease_s),
         lease_s=task.lease_s,
-        timeout_s=spec.timeout_s,
+        timeout_s=spec.timeout_s or request.default_timeout_s,
         traceparent=of_attempt(plan.traceparent, plan.plan_id, spec.id, task.attempt),
     )

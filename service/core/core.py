@@ -205,7 +205,7 @@ class Core:
         """Carry out an owner's word on its attempt. Raises LogUnavailable, LogFull, TooLarge."""
         plan = self.board.knows(command.plan_id)
         task = plan.tasks.get(command.task_id) if plan is not None else None
-        lease_until = task.lease_until if task is not None else None
+        lease = (task.lease_until, task.lease_s) if task is not None else (None, 0.0)
         try:
             outcome = await self._transact(command, origin)
         except (LogUnavailable, LogFull, TooLarge) as error:
@@ -221,8 +221,9 @@ class Core:
                 self._tally.owner_write_failed(command, refused)
                 self._chronicle.owner_write_failed(command, refused, origin)
             return refused
+        lease_until, lease_s = lease
         left_s = None if lease_until is None else lease_until - self.now()
-        self._tally.owner_write_accepted(command, left_s)
+        self._tally.owner_write_accepted(command, left_s, lease_s)
         return await self._owner_answer(command, outcome)
 
     async def own_many(

@@ -10,6 +10,7 @@ from projections.read_models.views import TaskView
 from streams.decider import Contention
 from streams.plan.decide import Refusal
 from streams.plan.events import TaskType
+from streams.plan.limits import DEFAULT_LEASE_S, DEFAULT_TIMEOUT_S
 
 Refused = Refusal | Contention
 
@@ -50,13 +51,15 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A wish for work: at most ``limit`` tasks of ``kinds`` (None: any), waiting up to ``wait_s``.
 
-    ``lease_s`` None means each task's own.
+    ``lease_s`` None means each task's own; the defaults are for tasks that state none.
     """
 
     owner: str
     limit: int = 1
     kinds: tuple[str, ...] | None = None
     lease_s: float | None = None
+    default_lease_s: float = DEFAULT_LEASE_S
+    default_timeout_s: float = DEFAULT_TIMEOUT_S
     wait_s: float = 0
 
 

@@ -120,7 +120,8 @@ class Dispatcher:
             owner=self._shop.reporter.owner,
             limit=limit,
             kinds=self._kinds,
-            lease_s=self._settings.lease_s,
+            default_lease_s=self._settings.lease_s,
+            default_timeout_s=self._shop.timeout_s,
             wait_s=wait_s,
         )
         origin = self._shop.reporter.origin()

@@ -76,8 +76,8 @@ class TaskBody(Body, frozen=True, kw_only=True):
     priority: Priority = 0
     max_retries: Budget = 3
     max_lost_leases: Budget = 3
-    timeout_s: Seconds = 120
-    lease_s: LeaseS = 15
+    timeout_s: Seconds | None = None
+    lease_s: LeaseS | None = None
     target: Id | None = None
 
 

@@ -133,7 +133,7 @@ class SampleSettings(Struct, frozen=True):
 
 
 class ClaimSettings(Struct, frozen=True):
-    """How the executor claims, and how long a lease lasts without a heartbeat."""
+    """How the executor claims, and how long a lease lasts for tasks that state no `lease_s`."""
 
     lease_s: Annotated[float, Meta(gt=0, le=MAX_LEASE_S)] = 15
     heartbeat_s: Annotated[float, Meta(gt=0, le=3600)] = 5
@@ -145,7 +145,7 @@ class ClaimSettings(Struct, frozen=True):
 
 
 class ExecutionSettings(Struct, frozen=True):
-    """How long one attempt may run, and how many time-outs are tried again."""
+    """How long an attempt whose task states no `timeout_s` may run; retries of time-outs."""
 
     timeout_s: Annotated[float, Meta(gt=0, le=7 * 24 * 3600)] = 120
     timeout_retry_max: Annotated[int, Meta(ge=0, le=100)] = 1

@@ -13,7 +13,8 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from streams.plan.events import Submitted, Verdict
+from streams.plan.events import Submitted, TaskSpec, Verdict
+from streams.plan.limits import DEFAULT_LEASE_S, DEFAULT_TIMEOUT_S
 
 LONGEST_EXPONENT = 400  # no accepted number is larger; beyond it an integer would fill memory
 DIGEST_BYTES = 16
@@ -64,5 +65,15 @@ def same_plan(a: Submitted, b: Submitted) -> bool:
 
 
 def _in_order(plan: Submitted) -> Submitted:
-    tasks = (replace(task, depends_on=tuple(sorted(task.depends_on))) for task in plan.tasks)
+    tasks = (_plain(task) for task in plan.tasks)
     return replace(plan, tasks=tuple(sorted(tasks, key=lambda task: task.id)))
+
+
+def _plain(task: TaskSpec) -> TaskSpec:
+    """The task in one spelling; a stored one does not say whether its default times were stated."""
+    return replace(
+        task,
+        depends_on=tuple(sorted(task.depends_on)),
+        timeout_s=DEFAULT_TIMEOUT_S if task.timeout_s is None else task.timeout_s,
+        lease_s=DEFAULT_LEASE_S if task.lease_s is None else task.lease_s,
+    )

@@ -52,7 +52,7 @@ class Finish(Command, frozen=True, kw_only=True):
 
 
 class Claim(Command, frozen=True, kw_only=True):
-    """Take the lease of a claimable task; ``lease_s`` None means the task's own."""
+    """Take the lease of a claimable task; ``lease_s`` None means the task's own, or the default."""
 
     task_id: str
     owner: str

@@ -28,6 +28,7 @@ from streams.plan.events import (
     Started,
 )
 from streams.plan.lifecycle import CLAIMABLE, PlanStatus, TaskStatus
+from streams.plan.limits import DEFAULT_LEASE_S
 from streams.plan.results import with_total
 from streams.plan.retry import backoff_s
 from streams.plan.state import LEASE_EXPIRED, TIMEOUT, Plan, Result, Task
@@ -234,7 +235,7 @@ def _claim(command: commands.Claim, plan: Plan, task: Task, now: float) -> Decis
     claimed = Claimed(
         owner=command.owner,
         attempt=task.attempt + 1,
-        lease_s=task.spec.lease_s if command.lease_s is None else command.lease_s,
+        lease_s=command.lease_s or task.spec.lease_s or DEFAULT_LEASE_S,
         lane=lane,
         previous_owner=task.owner,
     )

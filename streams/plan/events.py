@@ -42,7 +42,8 @@ Lane = Literal["ready", "refining"]
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a submitter asked of one task; it never changes after `Submitted`.
 
-    ``input`` is JSON that Holdfast passes on unread. ``timeout_s`` and ``lease_s`` are seconds.
+    ``input`` is JSON that Holdfast passes on unread. ``timeout_s`` and ``lease_s`` are seconds;
+    what the submitter did not state is None, and the claimant chooses it.
     A critic's ``target`` is always among its ``depends_on`` (`streams.plan.dependencies.settle`).
     """
 
@@ -57,8 +58,8 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     priority: Priority = 0
     max_retries: Budget = 3
     max_lost_leases: Budget = 3
-    timeout_s: TimeoutS = 120
-    lease_s: LeaseS = 15
+    timeout_s: TimeoutS | None = None
+    lease_s: LeaseS | None = None
     target: Name | None = None
 
 

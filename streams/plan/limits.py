@@ -13,6 +13,8 @@ LARGEST = 2**63 - 1  # the largest integer of SQLite
 MAX_TASKS = 10_000
 MAX_LEASE_S = 12 * 3600  # heartbeats stay in the log for 24 h, which must outlive any lease
 MAX_SECONDS = 7 * 24 * 3600
+DEFAULT_LEASE_S = 15.0
+DEFAULT_TIMEOUT_S = 120.0
 
 Name = Annotated[str, Meta(max_length=256)]
 Text = Annotated[str, Meta(max_length=16_384)]

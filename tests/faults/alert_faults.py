@@ -192,8 +192,8 @@ def leases_expired(place: Place) -> Generator[None]:
 def lease_margin_low(place: Place) -> Generator[None]:
     """A worker renews when little is left; then it renews in time."""
     place.submit()
-    (lease,) = place.claim("late", lease_s=4)
-    with Again(lambda: place.own("heartbeat", "late", lease).raise_for_status(), pause_s=2.2):
+    (lease,) = place.claim("late", lease_s=6)
+    with Again(lambda: place.own("heartbeat", "late", lease).raise_for_status(), pause_s=5.0):
         yield
     with Again(lambda: place.own("heartbeat", "late", lease).raise_for_status(), pause_s=0.3):
         yield

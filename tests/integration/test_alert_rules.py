@@ -18,7 +18,7 @@ from tests.unit.test_ops import EVERYWHERE
 INSTANCE = {"instance": "a"}
 LATE = "agent_daemon_lateness_seconds"
 LAST = "agent_daemon_last_success_timestamp_seconds"
-RENEW = "agent_task_lease_remaining_at_renew_seconds"
+RENEW = "agent_task_lease_remaining_at_renew_ratio"
 REPLAY = "agent_sse_replay_duration_seconds"
 LAG = "agent_loop_lag_seconds"
 BACKLOG = 'agent_task_backlog_current{lane="ready"}'
@@ -126,23 +126,23 @@ CASES = [
     ),
     Case(
         alert="LeaseMarginLow",
-        why="every tenth renewal comes with less than 2.5 s left",
-        series=shares(RENEW, "", ("2.5", 2), 20),
+        why="every tenth renewal comes with less than a fifth of the lease left",
+        series=shares(RENEW, "", ("0.2", 2), 20),
         after="8m",
         fires=Fires(
-            "10% of the lease renewals at a came with less than 2.5 s left", INSTANCE
+            "10% of the lease renewals at a came with less than a fifth of the lease left", INSTANCE
         ),
     ),
     Case(
         alert="LeaseMarginLow",
         why="one in fifty does",
-        series=shares(RENEW, "", ("2.5", 1), 50),
+        series=shares(RENEW, "", ("0.2", 1), 50),
         after="8m",
     ),
     Case(
         alert="LeaseMarginLow",
         why="nothing is renewed at all",
-        series=shares(RENEW, "", ("2.5", 0), 0),
+        series=shares(RENEW, "", ("0.2", 0), 0),
         after="8m",
     ),
     Case(

@@ -81,7 +81,7 @@ WELL = Evidence(
         window=window(),
     ),
     claiming=Claiming(recent=window(), ready=0, refining=0, oldest_age_s=0.0, waiting=()),
-    leases=Leases(running=1, expired=(), expired_count=0, window=window(300), lease_s=15.0),
+    leases=Leases(running=1, expired=(), expired_count=0, window=window(300)),
     writers=Writers(window=window(300), entries=()),
     load=Load(window=window(300), backlog=0, backlog_before=0, ended=0, in_flight=0, queued=0,
               capacity=8),

@@ -124,15 +124,15 @@ class FakeCore:
                         plan_id=plan.plan_id,
                         task_id=task.spec.id,
                         owner=request.owner,
-                        lease_s=request.lease_s,
+                        lease_s=request.lease_s or task.spec.lease_s or request.default_lease_s,
                     )
                     decision = decide(command, plan, self.now())
                     if isinstance(decision, Accept):
                         self._append(plan, decision)
-                        claims.append(self._granted(plan, task))
+                        claims.append(self._granted(plan, task, request))
         return claims
 
-    def _granted(self, plan: Plan, task: Task) -> Claim:
+    def _granted(self, plan: Plan, task: Task, request: ClaimRequest) -> Claim:
         assert task.execution is not None
         return Claim(
             plan_id=plan.plan_id,
@@ -148,7 +148,7 @@ class FakeCore:
             retry=task.retry,
             lease_until=moment(task.execution.claimed_at + task.lease_s),
             lease_s=task.lease_s,
-            timeout_s=task.spec.timeout_s,
+            timeout_s=task.spec.timeout_s or request.default_timeout_s,
         )
 
     async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:

@@ -35,7 +35,7 @@ def test_a_declaration_is_complete(metric: Metric) -> None:
     assert len(metric.help) > 10
     assert bool(metric.buckets) == (metric.kind == "histogram")
     assert list(metric.buckets) == sorted(set(metric.buckets))
-    assert metric.unit in ("", "seconds")
+    assert metric.unit in ("", "seconds", "ratio")
     for label in metric.labels:
         assert len(set(label.values)) == len(label.values) > 1
 

@@ -62,8 +62,8 @@ def appends(*, slow: float, total: float) -> Evidence:
 
 
 def renewals(low: float, total: float) -> Evidence:
-    left = {"2.5": low, "5.0": low, "+Inf": total}
-    return well("leases", window=window(300, agent__task__lease__remaining_at_renew=left))
+    left = {"0.2": low, "0.4": low, "+Inf": total}
+    return well("leases", window=window(300, agent__task__lease__remaining_at_renew__ratio=left))
 
 
 def refused(entries: object, count: float = 1) -> Evidence:

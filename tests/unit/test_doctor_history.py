@@ -53,10 +53,10 @@ def test_labels_and_buckets_can_be_told_apart() -> None:
     watch.metrics.observe("agent.loop.lag", 0.3, loop="api")
     watch.metrics.observe("agent.loop.lag", 0.001, loop="api")
     watch.metrics.observe("agent.loop.lag", 0.001, loop="daemon")
-    watch.metrics.observe("agent.task.lease.remaining_at_renew", 1.7)
+    watch.metrics.observe("agent.task.lease.remaining_at_renew.ratio", 0.3)
     window = watch.history.window()
     assert window.by("agent.task.claimed_update.guard_reject.total") == {"complete": 1}
     lag = window.observed("agent.loop.lag", "api")
     assert (lag.count, lag.above(0.1), lag.up_to(0.1)) == (2, 1, 1)
-    left = window.observed("agent.task.lease.remaining_at_renew")
-    assert (left.up_to(2.5), left.up_to(1.0)) == (1, 0)
+    left = window.observed("agent.task.lease.remaining_at_renew.ratio")
+    assert (left.up_to(0.4), left.up_to(0.2)) == (1, 0)

@@ -245,11 +245,22 @@ async def test_a_time_out_is_retried_once_and_then_final() -> None:
     assert core.task("p", "t").attempt == 2
 
 
-async def test_the_executors_own_time_out_is_an_upper_bound() -> None:
+async def test_a_tasks_own_times_win_and_the_executors_are_for_tasks_that_state_none() -> None:
+    times: dict[str, Any] = {"executor.execution.timeout_s": 7, "executor.claim.lease_s": 9}
+    async with executing(executor__handlers=USER_HANDLERS, **times) as world:
+        world.core.submit(
+            "p", spec("own", "about", timeout_s=1000, lease_s=60), spec("none", "about")
+        )
+        own, none = await world.finished("p", "own"), await world.finished("p", "none")
+    assert (json_of(own.output)["timeout_s"], own.lease_s) == (1000, 60)
+    assert (json_of(none.output)["timeout_s"], none.lease_s) == (7, 9)
+
+
+async def test_an_attempt_that_states_no_time_out_has_the_executors() -> None:
     async with executing(
         executor__handlers=USER_HANDLERS, executor__execution__timeout_s=0.05
     ) as world:
-        world.core.submit("p", spec("t", "polite", timeout_s=1000))
+        world.core.submit("p", spec("t", "polite"))
         assert error_of(await world.finished("p", "t", "REFINING"))[0] == "timeout"
 
 

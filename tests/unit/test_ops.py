@@ -261,8 +261,10 @@ def test_a_panel_says_what_it_shows_and_in_which_unit() -> None:
 def _unit(expr: str) -> str:
     """What an expression is measured in, by what it asks."""
     name, _ = next(used(expr))
-    if expr.startswith("sum by") and "rate(" in expr:
+    if expr.startswith("sum by") and "rate(" in expr and " / " not in expr:
         return "ops"
+    if "_ratio" in name:
+        return "percentunit"
     return "s" if "_seconds" in name else "short"
 
 

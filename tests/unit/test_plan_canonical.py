@@ -73,3 +73,8 @@ def test_the_order_of_tasks_and_of_dependencies_is_free() -> None:
     story = given(a, b, task("c", after="a b"), labels={"x": "1", "y": "2"})
     story.when(submit(b, task("c", after="b a"), a, labels={"y": "2", "x": "1"})).duplicate()
     story.when(submit(a, b, task("c", after="a"))).answered(PlanExists)
+
+
+def test_a_default_time_that_is_stated_is_the_same_plan() -> None:
+    given(task("a")).when(submit(task("a", lease_s=15.0, timeout_s=120.0))).duplicate()
+    given(task("a")).when(submit(task("a", lease_s=16.0))).answered(PlanExists)

@@ -55,7 +55,7 @@ class Attempt:
         self._place = place
         self._shop = workshop
         self._traceparent = lease.claim.traceparent
-        self._timeout_s = min(lease.claim.timeout_s, workshop.timeout_s)
+        self._timeout_s = lease.claim.timeout_s
 
     async def run(self) -> None:
         """Do the task and report it; whatever goes wrong here is left to the lease's expiry."""

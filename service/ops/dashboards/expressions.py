@@ -15,6 +15,11 @@ def quantile(q: float, histogram: str, by: str = "instance") -> str:
     return f"histogram_quantile({q}, {rate(f'{histogram}_bucket', f'{by}, le')})"
 
 
+def mean(histogram: str, by: str = "instance") -> str:
+    """The mean of the observations."""
+    return f"{rate(f'{histogram}_sum', by)} / {rate(f'{histogram}_count', by)}"
+
+
 def now(gauge: str) -> str:
     """A gauge as it is."""
     return f"{gauge}{{{INSTANCE}}}"

@@ -1,7 +1,7 @@
 """The dashboard that follows an operator's questions, in order."""
 
 from service.ops.dashboards.drawing import Dashboard, Panel, Query, Row
-from service.ops.dashboards.expressions import AT, now, quantile, rate
+from service.ops.dashboards.expressions import AT, mean, now, quantile, rate
 
 _CLAIMING = Row(
     "Is claiming congested, or spinning idle?",
@@ -74,11 +74,18 @@ _LEASES = Row(
         ),
         Panel(
             title="Left of the lease at renewal",
-            says="The early warning: the worst twentieth should stay above 2.5 s. LeaseMarginLow.",
+            says="The early warning, as a part of each lease: the worst twentieth should stay "
+            "above a fifth. LeaseMarginLow.",
             queries=(
-                Query(quantile(0.05, "agent_task_lease_remaining_at_renew_seconds"), f"{AT} p5"),
-                Query(quantile(0.5, "agent_task_lease_remaining_at_renew_seconds"), f"{AT} median"),
+                Query(quantile(0.05, "agent_task_lease_remaining_at_renew_ratio"), f"{AT} p5"),
+                Query(quantile(0.5, "agent_task_lease_remaining_at_renew_ratio"), f"{AT} median"),
             ),
+            unit="percentunit",
+        ),
+        Panel(
+            title="Seconds left at renewal",
+            says="The mean, over leases of all lengths.",
+            queries=(Query(mean("agent_task_lease_remaining_at_renew_seconds"), AT),),
             unit="s",
         ),
         Panel(

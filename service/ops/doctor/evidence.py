@@ -111,7 +111,6 @@ class Leases(msgspec.Struct, frozen=True, kw_only=True):
     expired: tuple[ExpiredLease, ...]
     expired_count: int
     window: Window | None
-    lease_s: float
     heartbeat_lag_s: float | None = None
 
 

@@ -25,14 +25,8 @@ LATENCY_S = (0.003, 0.01, 0.03, 0.1, 0.25, 1.0, 10.0)
 LAG_S = (0.02, 0.1, 0.25, 1.0)  # 20 ms is the promise of each loop, 0.25 s LoopLagHigh
 LATENESS_S = (0.1, 0.5, 2.5)  # 0.1 s is a tenth of most daemons' period, 0.5 s DaemonLate
 TICK_S = (0.1, 1.0)  # 1 s is most daemons' period; what is longer is an overrun
-LEASE_S = (
-    0.0,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-)  # a default lease has 10 of 15 s left, 2.5 is LeaseMarginLow
+LEASE_S = (2.5, 10.0)  # a default lease has 10 of 15 s left; the alert looks at parts of a lease
+LEASE_PARTS = (0.0, 0.2, 0.4, 0.6, 0.8)  # a heartbeat every third leaves 0.67; 0.2 is the alert
 WORK_S = (0.1, 1.0, 10.0, 100.0)  # decades: from `echo` to a long talk with a model
 ATTEMPTS = (1.0, 2.0, 4.0, 7.0)  # 4 is the last try of the default retries, 7 with lost leases
 SIZES = (1.0, 15.0, 100.0, 1000.0)  # a batch pays from 15 on and ends at 1,000
@@ -237,6 +231,12 @@ _LEASES = (
         "agent.task.lease.remaining_at_renew",
         "What was left of the lease when it was renewed",
         LEASE_S,
+    ),
+    _histogram(
+        "agent.task.lease.remaining_at_renew.ratio",
+        "Which part of the lease was left when it was renewed",
+        LEASE_PARTS,
+        unit="ratio",
         alert="LeaseMarginLow",
     ),
     _counter("agent.task.claimed_update.success.total", "Owners' writes accepted", OPERATION),

@@ -64,12 +64,16 @@ class Tally:
 
     # -- what owners wrote ------------------------------------------------------------------
 
-    def owner_write_accepted(self, command: OwnerCommand, lease_left_s: float | None) -> None:
-        """An owner's word was accepted; ``lease_left_s`` is what its lease had left before it."""
+    def owner_write_accepted(
+        self, command: OwnerCommand, lease_left_s: float | None, lease_s: float
+    ) -> None:
+        """An owner's word was accepted; of ``lease_s``, ``lease_left_s`` was left before it."""
         if isinstance(command, Heartbeat):
             self._metrics.count("agent.task.heartbeat.success.total")
-            if lease_left_s is not None:
-                self._metrics.observe("agent.task.lease.remaining_at_renew", max(lease_left_s, 0))
+            if lease_left_s is not None and lease_s > 0:
+                left_s = max(lease_left_s, 0)
+                self._metrics.observe("agent.task.lease.remaining_at_renew", left_s)
+                self._metrics.observe("agent.task.lease.remaining_at_renew.ratio", left_s / lease_s)
         else:
             self._metrics.count(
                 "agent.task.claimed_update.success.total", op=OPERATIONS[type(command)]

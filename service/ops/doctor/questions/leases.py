@@ -12,7 +12,8 @@ EXPIRED_FOR_S = (
 ABANDONED_S = 300.0  # so long nobody took it over: nobody will
 MOST_SHOWN = 10
 LOW_SHARE = 0.1  # a tenth of the renewals: the 10th percentile is below the mark
-LOW_PART = 0.2  # of the lease; a heartbeat every third of it leaves two thirds
+LOW_PART = 0.2  # of each lease; a heartbeat every third of it leaves two thirds
+LEFT = "agent.task.lease.remaining_at_renew.ratio"
 FEWEST_RENEWALS = 10
 
 
@@ -34,21 +35,16 @@ def _numbers(seen: Leases) -> dict[str, Any]:
         "oldest_expired_s": round(oldest, 1),
     }
     if window := seen.window:
-        left = window.observed("agent.task.lease.remaining_at_renew")
         numbers |= {
             "window_s": round(window.seconds, 1),
             "renewed": window.total("agent.task.heartbeat.success.total"),
             "renewal_errors": window.by("agent.task.heartbeat.error.total"),
-            "low_mark_s": _low_mark(seen),
-            "renewed_below_low_mark": left.up_to(_low_mark(seen)),
+            "low_part": LOW_PART,
+            "renewed_below_low_part": window.observed(LEFT).up_to(LOW_PART),
         }
     if seen.heartbeat_lag_s is not None:
         numbers["heartbeat_loop_lag_s"] = round(seen.heartbeat_lag_s, 4)
     return numbers
-
-
-def _low_mark(seen: Leases) -> float:
-    return round(seen.lease_s * LOW_PART, 3)
 
 
 def _says(seen: Leases, numbers: dict[str, Any]) -> str:
@@ -57,7 +53,7 @@ def _says(seen: Leases, numbers: dict[str, Any]) -> str:
         return says
     return (
         f"{says}; in {seen.window.seconds:.0f} s {numbers['renewed']} renewals, "
-        f"{numbers['renewed_below_low_mark']} with less than {numbers['low_mark_s']:g} s left, "
+        f"{numbers['renewed_below_low_part']} with less than {LOW_PART:.0%} of the lease left, "
         f"{sum(numbers['renewal_errors'].values())} failed"
     )
 
@@ -89,8 +85,8 @@ def _expired(seen: Leases, numbers: dict[str, Any], url: str) -> list[Finding]:
 def _low(seen: Leases, numbers: dict[str, Any], url: str) -> list[Finding]:
     if seen.window is None:
         return []
-    left = seen.window.observed("agent.task.lease.remaining_at_renew")
-    low = numbers["renewed_below_low_mark"]
+    left = seen.window.observed(LEFT)
+    low = numbers["renewed_below_low_part"]
     if left.count < FEWEST_RENEWALS or low < LOW_SHARE * left.count:
         return []
     return [
@@ -99,14 +95,14 @@ def _low(seen: Leases, numbers: dict[str, Any], url: str) -> list[Finding]:
             question="leases",
             severity="warning",
             summary=f"{low} of {left.count} renewals came with less than "
-            f"{numbers['low_mark_s']:g} s of the lease left",
+            f"{LOW_PART:.0%} of the lease left",
             evidence={
                 **numbers,
                 "remaining_at_renew": {f"{k:g}": round(v) for k, v in left.buckets.items()},
             },
             meaning="Heartbeats come late: a worker's machine or loop is overloaded, the log is "
             "slow, or leases are too short for their heartbeat period. Leases will be lost next.",
-            command=f"curl -s '{url}/actuator/metrics/agent.task.lease.remaining_at_renew'",
+            command=f"curl -s '{url}/actuator/metrics/{LEFT}'",
             alert="LeaseMarginLow",
             runbook=anchor("LeaseMarginLow"),
         )

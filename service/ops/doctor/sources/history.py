@@ -31,7 +31,7 @@ WATCHED = (
     "agent.task.heartbeat.success.total",
     "agent.task.heartbeat.guard_reject.total",
     "agent.task.heartbeat.error.total",
-    "agent.task.lease.remaining_at_renew",
+    "agent.task.lease.remaining_at_renew.ratio",
     "agent.task.claimed_update.success.total",
     "agent.task.claimed_update.guard_reject.total",
     "agent.task.execution.total",

@@ -128,7 +128,6 @@ class Doctor:
             expired=expired_leases(core.board, core.now()),
             expired_count=len(core.board.expired()),
             window=window,
-            lease_s=core.settings.executor.claim.lease_s,
             heartbeat_lag_s=lags.get("heartbeat"),
         )
 

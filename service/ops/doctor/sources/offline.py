@@ -221,7 +221,6 @@ class Afar:
             expired=expired_leases(board, self._now),
             expired_count=len(board.expired()),
             window=None,
-            lease_s=0.0,
         )
 
     def _load(self) -> Load | None:
