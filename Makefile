@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --require-hashes --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench test-faults lock clean
+.PHONY: help run test check bench docs test-faults lock clean
 .DELETE_ON_ERROR:
 
 help: ## print this list
@@ -26,7 +26,7 @@ run: $(VENV)/runtime.stamp ## start Holdfast with its embedded nats-server; Ctrl
 
 test: $(VENV)/dev.stamp ## run the tests (fault tests in their short form)
 	@status=0; \
-	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadgroup -m "not alone" || status=1; \
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m "not alone" || status=1; \
 	$(BIN)/python -m pytest -q -m alone || status=1; \
 	exit $$status
 
@@ -41,6 +41,10 @@ bench: $(VENV)/dev.stamp ## measure: JSON lines and a table
 
 test-faults: $(VENV)/dev.stamp ## run the fault tests in their long form; prints what they measured, kept in fault-results/
 	@HOLDFAST_FAULTS=long $(BIN)/python -m pytest -q tests/faults
+
+docs: $(VENV)/dev.stamp ## draw the reference pages, the table of metrics and the dashboards from the code
+	@$(BIN)/python -m docs.generate
+	@$(BIN)/python -m service.ops
 
 lock: ## pin and hash the newest versions that pyproject.toml allows (needs `uv`)
 	@uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate --no-header \

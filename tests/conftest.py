@@ -10,7 +10,20 @@ import pytest
 
 from service.runtime.nats_server.process import ServerProcess, launch
 
-LONGEST = ("tests/faults/test_prometheus", "tests/faults/test_sse_exactness")
+LONGEST = tuple(
+    f"tests/{name}"
+    for name in (
+        "faults/test_prometheus",
+        "faults/test_doctor",
+        "faults/test_jitter",
+        "faults/test_sse_exactness",
+        "faults/test_log_trouble",
+        "integration/test_fuzz",
+        "integration/test_instances",
+        "clients",
+        "faults",
+    )
+)
 
 # A busy machine is no bug: tests that must be quick measure it themselves.
 hypothesis.settings.register_profile("holdfast", deadline=None, print_blob=True)
@@ -19,7 +32,12 @@ hypothesis.settings.load_profile("holdfast")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the modules that take longest, so that a parallel run ends on short ones."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+    def place(item: pytest.Item) -> int:
+        found = (n for n, begin in enumerate(LONGEST) if item.nodeid.startswith(begin))
+        return next(found, len(LONGEST))
+
+    items.sort(key=place)
 
 
 class PrivateServer:

@@ -130,13 +130,13 @@ def _converted(given: Mapping[str, Setting]) -> Settings:
         for section in sections:
             table = table.setdefault(section, {})
         if not _is_path(KEYS[key]) and not _is_unicode(setting.value):
-            raise refused(setting, f"must be {_allowed(KEYS[key])}")
+            raise refused(setting, f"must be {allowed(KEYS[key])}")
         table[name] = _from_text(setting.value, KEYS[key])
     try:
         return convert(merged, Settings, strict=False, dec_hook=_path)
     except ValidationError as error:
         key = str(error).rpartition("`$.")[2].rstrip("`").partition("[")[0]
-        raise refused(given[key], f"must be {_allowed(KEYS[key])}") from None
+        raise refused(given[key], f"must be {allowed(KEYS[key])}") from None
 
 
 def _from_text(value: object, declared: Any) -> object:  # noqa: ANN401
@@ -189,7 +189,7 @@ def _is_names(declared: Any) -> bool:  # noqa: ANN401
     return get_origin(declared) is Annotated and get_origin(get_args(declared)[0]) is tuple
 
 
-def _allowed(declared: Any) -> str:  # noqa: ANN401
+def allowed(declared: Any) -> str:  # noqa: ANN401
     """The type and its bounds, in words."""
     if get_origin(declared) is Literal:
         return "one of: " + ", ".join(map(repr, get_args(declared)))

@@ -21,11 +21,7 @@ from tests.faults.report import Report
 from tests.faults.service_process import ServiceProcess
 from tests.faults.watchtower import RULES, Watchtower, free_port, sooner
 
-pytestmark = [
-    pytest.mark.faults,
-    pytest.mark.timeout(400),
-    pytest.mark.xdist_group("alerts"),  # they share one Prometheus
-]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 FIRES_S = 150.0
 RESOLVES_S = 90.0

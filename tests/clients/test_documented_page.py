@@ -1,4 +1,4 @@
-"""The README's page, in Chromium behind nginx: it misses nothing, whatever happens behind it."""
+"""The page of docs/howto/follow-events.md, in Chromium behind nginx, misses nothing."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,9 @@ from tests.clients.outside import OutsidePlan
 from tests.faults.service_process import ROOT, ServiceProcess, until
 
 SNIPPET = re.findall(
-    r"^```js\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    r"^```js\n(.*?)^```",
+    (ROOT / "docs/howto/follow-events.md").read_text(),
+    re.MULTILINE | re.DOTALL,
 )[0]
 PAGE = """<!doctype html><meta charset="utf-8">
 <script>const shown = []; console.log = (...words) => shown.push(words);</script>

@@ -1,0 +1,123 @@
+"""Draws the reference pages from the code: `make docs`, or `python -m docs.generate`."""
+
+import inspect
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from service.settings.config import KEYS, Settings, value_at, variable_name
+from service.settings.loading import allowed
+from streams.plan.events import TYPE_NAMES
+
+HERE = Path(__file__).parent / "reference"
+
+_SETTINGS = """# Settings
+
+Drawn from `service/settings/config.py` by `make docs`.
+
+Later sources win: the defaults below, `holdfast.toml` in the working directory (or `--config
+FILE`), environment variables, flags. In the file a dot is a table: `http.port` is `port` in
+`[http]`. An unknown key or a value that is not allowed stops the start and is named with its
+source. `holdfast check-config` prints the values in force.
+"""
+
+_EVENTS = """# Events
+
+Drawn from `streams/plan/events.py` by `make docs`.
+
+Each event is one message of the stream `PLANS`: a fact about a plan on the subject `plans.<plan>`,
+a fact about a task on `plans.<plan>.<task>`. The payload below is the data of the message, and the
+`data` of the server-sent event. Changes are additive. Durations are seconds (`_s`); a deadline is
+the message's own timestamp plus the duration. A message that does not fit its schema is a bad
+event: the fold ignores it, counts it and reports it.
+"""
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Every generated page with its text."""
+    yield HERE / "settings.md", _SETTINGS + "".join(_settings())
+    yield HERE / "events.md", _EVENTS + "".join(_events())
+
+
+def _settings() -> Iterator[str]:
+    defaults = Settings()
+    section = None
+    for key, declared in KEYS.items():
+        name = key.rpartition(".")[0]
+        if name != section:
+            section = name
+            yield f"\n## {name or 'top level'}\n\n{_section_says(name)}\n\n"
+            yield "| key | default | allowed | environment |\n|---|---|---|---|\n"
+        default = _default(key, value_at(defaults, key))
+        yield f"| `{key}` | {default} | {allowed(declared)} | `{variable_name(key)}` |\n"
+
+
+def _section_says(name: str) -> str:
+    section: type = Settings
+    for part in filter(None, name.split(".")):
+        section = get_type_hints(section)[part]
+    return inspect.getdoc(section) or ""
+
+
+def _default(key: str, value: object) -> str:
+    if key == "executor.instance_id":
+        return "host:pid:random"
+    return f"`{json.dumps(value, default=str)}`" if value not in ("", None, ()) else "none"
+
+
+def _events() -> Iterator[str]:
+    for event, name in TYPE_NAMES.items():
+        schema = msgspec.json.schema(_readable(event))
+        yield f"\n## {name}\n\n{inspect.getdoc(event)}\n\n"
+        yield f"```json\n{json.dumps(schema, indent=1, ensure_ascii=False)}\n```\n"
+
+
+@cache
+def _readable(kind: Any) -> Any:  # noqa: ANN401 - a type
+    """The same type without ``Raw``, which msgspec's schemas cannot show as a default."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return _struct_without_raw(kind)
+    if kind is msgspec.Raw:
+        return Any
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return Annotated[_readable(inside[0]), *inside[1:]]
+    if origin in (Union, UnionType):
+        return Union[tuple(map(_readable, inside))]  # noqa: UP007 - built from a tuple
+    if origin is not None and origin is not Literal:
+        return origin[tuple(map(_readable, inside))]
+    return kind
+
+
+def _struct_without_raw(struct: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    fields: list[Any] = []
+    for each in msgspec.structs.fields(struct):
+        default = each.default
+        if isinstance(default, msgspec.Raw):
+            default = json.loads(bytes(default))
+        fields.append(
+            (each.encode_name, _readable(each.type))
+            if each.required
+            else (each.encode_name, _readable(each.type), default)
+        )
+    config = struct.__struct_config__
+    twin = msgspec.defstruct(
+        struct.__name__, fields, kw_only=True, tag_field=config.tag_field, tag=config.tag
+    )
+    twin.__doc__ = inspect.getdoc(struct)
+    return twin
+
+
+def main() -> None:
+    """Write all of them."""
+    for path, text in pages():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
