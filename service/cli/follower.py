@@ -3,12 +3,13 @@
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import msgspec
+from httpx_sse import EventSource
 
 from service.cli.client import OK, UNREACHABLE, USAGE, Instance, complain, complaint_of
 
@@ -132,7 +133,7 @@ class Follower:
         media_type = answer.headers.get("content-type", "no content type")
         if media_type.partition(";")[0] != EVENT_STREAM:
             return complain(f"{self._instance.url}: no Holdfast, it answers {media_type}", USAGE)
-        for block in blocks(lines(answer.iter_bytes())):
+        for block in blocks(answer):
             self._heard_at = time.monotonic()
             if block.id is not None:
                 self._cursor = block.id
@@ -176,30 +177,10 @@ class Follower:
             note(f"not connected{at}: {why}; trying again")
 
 
-def lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """The lines of a stream. What else Python takes for a line's end may stand in its JSON.
-
-    So may bytes that are no UTF-8, where somebody published past Holdfast.
-    """
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        for each in whole:
-            yield each.decode(errors="replace")
-
-
-def blocks(lines: Iterable[str]) -> Iterator[Block]:
-    """The events in the lines of a stream; comments and retry hints are left out."""
-    fields: dict[str, str] = {}
-    for text in lines:
-        if text:
-            name, _, value = text.partition(":")
-            fields[name] = value.removeprefix(" ")
-        elif "data" in fields:
-            number = fields.get("id", "")
-            data: Any = msgspec.json.decode(fields["data"])
-            yield Block(fields.get("event", ""), int(number) if number else None, data)
-            fields = {}
+def blocks(answer: httpx.Response) -> Iterator[Block]:
+    """The events of a stream. U+2028 and bytes that are not UTF-8 may stand in their JSON."""
+    for each in EventSource(answer).iter_sse():
+        yield Block(each.event, int(each.id) if each.id else None, msgspec.json.decode(each.data))
 
 
 def _gap(gap: dict[str, Any]) -> str:

@@ -7,16 +7,19 @@ import httpx
 import pytest
 
 from service.ops.doctor.evidence import Canary
-from service.ops.doctor.sources.canary import Name, sing
+from service.ops.doctor.sources.canary import Name, prove_whole
 
 Told = Callable[[int], Sequence[int]]
 LOG = [2, 3, 5, 6, 9, 10, 11]  # what stands between were heartbeats
 TYPE = "task.progress"
+HOSTILE = (
+    "\u2028id: 1\u0085event: gap\u000bdata: {}\x1c"  # no line ends, but Python takes them for some
+)
 
 
 def block(name: str, data: object, sequence: int | None = None) -> str:
     identity = "" if sequence is None else f"id: {sequence}\n"
-    return f"{identity}event: {name}\ndata: {json.dumps(data)}\n\n"
+    return f"{identity}event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
 def honest(cursor: int) -> list[int]:
@@ -38,9 +41,13 @@ class Stream:
             if self.gap and resumed is not None:
                 said += block("gap", {"requested": cursor})
             told = (self.begins if resumed is None else self.resumes)(cursor)
-            said += "".join(block(TYPE, {"sequence": each}, each) for each in told)
+            said += "".join(
+                block(TYPE, {"sequence": each, "output": HOSTILE}, each) for each in told
+            )
             said += block("caught_up", {"sequence": LOG[-1] if LOG else 0})
-        return httpx.Response(200, text=f": ping\n{said}")
+        return httpx.Response(
+            200, headers={"content-type": "text/event-stream"}, text=f": ping\n{said}"
+        )
 
 
 async def sung(stream: Stream, witnessed: Sequence[int] | None = None) -> Canary:
@@ -50,7 +57,7 @@ async def sung(stream: Stream, witnessed: Sequence[int] | None = None) -> Canary
 
     transport = httpx.MockTransport(stream)
     async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
-        return await sing(client, witness, "the log")
+        return await prove_whole(client, witness, "the log")
 
 
 async def test_a_whole_stream_is_proved_whole() -> None:
@@ -96,4 +103,4 @@ async def test_a_refused_stream_is_no_verdict() -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(503))
     async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
         with pytest.raises(httpx.HTTPStatusError, match="503"):
-            await sing(client, None, "a second replay")
+            await prove_whole(client, None, "a second replay")

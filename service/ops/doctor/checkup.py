@@ -26,7 +26,7 @@ from service.ops.doctor.report import (
     joined,
     reported,
 )
-from service.ops.doctor.sources.canary import log_witness, sing
+from service.ops.doctor.sources.canary import log_witness, prove_whole
 from service.ops.doctor.sources.offline import Afar, Places
 from service.ops.doctor.sources.processes import Holding, holding
 from service.signals.metrics.catalogue import CATALOGUE
@@ -119,7 +119,9 @@ class CheckUp:
         witness = log_witness(inspection.log) if inspection else None
         called = "the log" if inspection else "a second replay"
         try:
-            sung = await self._parts.take("canary", CANARY_S, lambda: sing(client, witness, called))
+            sung = await self._parts.take(
+                "canary", CANARY_S, lambda: prove_whole(client, witness, called)
+            )
         finally:
             if inspection is not None:
                 await inspection.close()

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import msgspec
+from httpx_sse import EventSource
 
 from projections.feed.entry import UNASKED_TYPES
 from service.ops.doctor.evidence import Canary
@@ -39,7 +40,7 @@ class Heard(msgspec.Struct, frozen=True):
     up_to: int
 
 
-async def sing(client: httpx.AsyncClient, witness: Witness | None, called: str) -> Canary:
+async def prove_whole(client: httpx.AsyncClient, witness: Witness | None, called: str) -> Canary:
     """Prove that the event stream is contiguous, or say where it is not.
 
     Without a ``witness`` a third connection is one. ``called`` names it. Raises httpx.HTTPError
@@ -143,17 +144,10 @@ async def _blocks(answer: httpx.Response) -> AsyncIterator[tuple[str, int, dict[
         raise httpx.HTTPStatusError(
             f"the answer was {answer.status_code}", request=answer.request, response=answer
         )
-    fields: dict[str, str] = {}
-    async for line in answer.aiter_lines():
-        if line:
-            name, _, value = line.partition(":")
-            fields[name] = value.removeprefix(" ")
-        elif "data" in fields:
-            name, raw = fields.get("event", ""), fields["data"]
-            # An event's own data can be large, and only its size is of interest.
-            data: dict[str, Any] = {"raw": raw} if "." in name else msgspec.json.decode(raw)
-            yield name, int(fields.get("id") or 0), data
-            fields = {}
+    async for each in EventSource(answer).aiter_sse():
+        # An event's own data can be large, and only its size is of interest.
+        data = {"raw": each.data} if "." in each.event else msgspec.json.decode(each.data)
+        yield each.event, int(each.id or 0), data
 
 
 def _check_order(events: list[Name], cursor: int) -> None:
