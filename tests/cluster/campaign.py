@@ -166,6 +166,7 @@ class Campaign:
         history.readings = [reader.reading for reader in self._readers]
         for number in NUMBERS:
             history.views.append(await views_of(number, self._farm.addresses[number], head))
+        history.answered_hang_ups = self._load.answered
         history.output = {n: each.output for n, each in self._farm.instances.items()}
 
 

@@ -141,6 +141,7 @@ class History(msgspec.Struct):
     diagnoses: list[Diagnosis] = []
     outages: list[Outage] = []
     ends: list[UnexpectedEnd] = []
+    answered_hang_ups: set[str] = set()  # the owners whose answer had come before they hung up
     faults: list[FaultRun] = []
     views: list[Views] = []
     facts: list[Fact] = []

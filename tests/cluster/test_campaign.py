@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.cluster.campaign import Form, run_campaign
@@ -37,6 +38,7 @@ async def test_a_cluster_keeps_its_promises_under_forty_faults(
 
 async def _holds(folder: Path, form: Form, *, keep: bool = False) -> None:
     history = await run_campaign(folder, form)
+    (folder / "history.msgpack").write_bytes(msgspec.msgpack.encode(history))
     found = violations(history)
     print(*(row(fault, history) for fault in history.faults), sep="\n")  # noqa: T201
     if keep:

@@ -5,18 +5,17 @@ and what is wrong is not judged here: the checker does that from the recorded ca
 """
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 
 from tests.cluster.caller import Caller
+from tests.cluster.hang_up import WaitingClaim
 from tests.cluster.ports import NUMBERS
 from tests.cluster.record import NO_ANSWER, Call, Json
 
@@ -47,6 +46,8 @@ class Load:
         self._seed = seed
         self._tasks: list[asyncio.Task[None]] = []
         self._outstanding = 0
+        self.answered: set[str] = set()
+        """The owners that had their answer before they hung up."""
         self._over = asyncio.Event()
 
     def start(self) -> None:
@@ -191,27 +192,19 @@ class Load:
             kind = f"hang-up-{number}"
             plan = {"id": kind, "tasks": [{"id": "t", "kind": kind, **AMPLE, "lease_s": 30}]}
             instance = dice.choice(NUMBERS)
+            owner = f"{HANG_UP_OWNER}{number}"
+            waiting = WaitingClaim(self._addresses[instance], owner, kind)
             with suppress(OSError):
-                writer = await self._ask_raw(instance, f"{HANG_UP_OWNER}{number}", kind)
+                await waiting.ask()
                 await asyncio.sleep(0.05)  # the request waits for a task by now
-                submitted = asyncio.create_task(
-                    self._until_answered(dice, lambda at, plan=plan: self._submit(at, plan))
-                )
-                await asyncio.sleep(dice.uniform(0.001, 0.02))
-                writer.transport.abort()
-                await submitted
+            submitted = asyncio.create_task(
+                self._until_answered(dice, lambda at, plan=plan: self._submit(at, plan))
+            )
+            await asyncio.sleep(dice.uniform(0.001, 0.02))
+            if waiting.hang_up():
+                self.answered.add(owner)
+            await submitted
             await asyncio.sleep(0.5)
-
-    async def _ask_raw(self, instance: int, owner: str, kind: str) -> asyncio.StreamWriter:
-        address = urlsplit(self._addresses[instance])
-        body = json.dumps({"owner": owner, "kinds": [kind], "wait_s": 20}).encode()
-        head = (
-            f"POST /v1/claims HTTP/1.1\r\nHost: {address.netloc}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        _, writer = await asyncio.open_connection(address.hostname, address.port)
-        writer.write(head.encode() + body)
-        return writer
 
     # -- saying a thing until it is answered ------------------------------------------------------
 

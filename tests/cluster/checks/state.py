@@ -71,7 +71,10 @@ def hang_ups_released(history: History, fold: Fold) -> Iterator[Violation]:
     """See `RELEASED`; judged while no fault lasts."""
     for (plan_id, task_id), leases in fold.leases.items():
         for lease in leases:
-            if not lease.owner.startswith(HANG_UP_OWNER) or not _calm(history, lease.claimed.at):
+            hung_up = lease.owner.startswith(HANG_UP_OWNER)
+            if not hung_up or lease.owner in history.answered_hang_ups:
+                continue
+            if not _calm(history, lease.claimed.at):
                 continue
             ended = lease.ended
             released = (
