@@ -47,7 +47,7 @@ class Campaign:
         self._history = history
         self._form = form
         self._caller = Caller(farm.addresses, history.calls)
-        self._watch = Watch(self._caller, farm.addresses, history)
+        self._watch = Watch(self._caller, farm, history)
         self._counted: Counter[str] = Counter()
         self._reading: list[asyncio.Task[None]] = []
         self._load = Load(self._caller, farm.addresses, form.pace, form.seed)
@@ -171,7 +171,8 @@ class Campaign:
 
 
 def _note(run: FaultRun, reach: Reach) -> None:
-    run.apart, run.stranded, run.quorum = reach.apart, reach.stranded, reach.quorum
+    run.nodes, run.quorum = reach.nodes, reach.quorum
+    run.apart, run.stranded = reach.apart, reach.stranded
 
 
 def _grown(before: int, after: int) -> int:

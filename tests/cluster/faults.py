@@ -15,8 +15,9 @@ CLOCK_AHEAD_S = 600
 
 
 class Reach(msgspec.Struct, frozen=True):
-    """Which instances a fault keeps from the majority: see `tests.cluster.record.FaultRun`."""
+    """Which nodes and instances a fault strikes: see `tests.cluster.record.FaultRun`."""
 
+    nodes: tuple[int, ...] = ()
     apart: tuple[int, ...] = ()
     stranded: tuple[int, ...] = ()
     quorum: bool = True
@@ -49,7 +50,7 @@ async def leader_killed(farm: Farm) -> AsyncGenerator[Reach]:
     """The node that leads the log dies, and is started again."""
     node = farm.nodes[await farm.cluster.leader()]
     node.kill()
-    yield Reach()
+    yield Reach(nodes=(node.number,))
     node.start()
 
 
@@ -59,7 +60,7 @@ async def leader_frozen(farm: Farm) -> AsyncGenerator[Reach]:
     node = farm.nodes[await farm.cluster.leader()]
     stranded = farm.connected_to(node.number)
     node.freeze()
-    yield Reach(stranded=stranded)
+    yield Reach(nodes=(node.number,), stranded=stranded)
     node.thaw()
 
 
@@ -69,7 +70,7 @@ async def leader_cut_off(farm: Farm) -> AsyncGenerator[Reach]:
     node = await farm.cluster.leader()
     stranded = farm.connected_to(node)
     farm.links.cut(farm.links.routes_of(node))
-    yield Reach(stranded=stranded)
+    yield Reach(nodes=(node,), stranded=stranded)
     farm.links.mend(farm.links.routes_of(node))
 
 
@@ -78,7 +79,7 @@ async def follower_killed(farm: Farm) -> AsyncGenerator[Reach]:
     """A node that does not lead, and that hosts a tail, dies and is started again."""
     node = farm.nodes[await follower(farm)]
     node.kill()
-    yield Reach()
+    yield Reach(nodes=(node.number,))
     node.start()
 
 
@@ -88,7 +89,7 @@ async def follower_frozen(farm: Farm) -> AsyncGenerator[Reach]:
     node = farm.nodes[await follower(farm)]
     stranded = farm.connected_to(node.number)
     node.freeze()
-    yield Reach(stranded=stranded)
+    yield Reach(nodes=(node.number,), stranded=stranded)
     node.thaw()
 
 
@@ -98,7 +99,7 @@ async def follower_cut_off(farm: Farm) -> AsyncGenerator[Reach]:
     node = await follower(farm)
     stranded = farm.connected_to(node)
     farm.links.cut(farm.links.routes_of(node))
-    yield Reach(stranded=stranded)
+    yield Reach(nodes=(node,), stranded=stranded)
     farm.links.mend(farm.links.routes_of(node))
 
 
@@ -109,7 +110,7 @@ async def follower_wiped(farm: Farm) -> AsyncGenerator[Reach]:
     node.kill()
     node.wipe()
     node.start()
-    yield Reach()
+    yield Reach(nodes=(node.number,))
 
 
 @asynccontextmanager
@@ -254,7 +255,7 @@ async def started_at_node_cut_off(farm: Farm) -> AsyncGenerator[Reach]:
     farm.start_instance(3)
     await asyncio.sleep(5)
     farm.links.mend(others)
-    yield Reach(apart=(3,), stranded=stranded)
+    yield Reach(nodes=(node,), apart=(3,), stranded=stranded)
     farm.links.mend(farm.links.routes_of(node))
     await farm.await_ready((3,))
     farm.comes_back(3)
@@ -278,6 +279,7 @@ def both(first: Injection, second: Injection, between_s: float = 2.0) -> Injecti
             await asyncio.sleep(between_s)
             async with second(farm) as two:
                 yield Reach(
+                    nodes=tuple({*one.nodes, *two.nodes}),
                     apart=tuple({*one.apart, *two.apart}),
                     stranded=tuple({*one.stranded, *two.stranded}),
                     quorum=one.quorum and two.quorum,

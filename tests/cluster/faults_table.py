@@ -21,6 +21,7 @@ instance to instance by cursor. The run of {date} wrote {facts:,} facts in {minu
 made {calls:,} calls and served {readers} readers, on a machine with {cores} cores. It showed
 {verdict}.
 
+- *election*: seconds until the nodes that the fault spares agreed on a leader; NATS takes 4 to 9 s.
 - *majority*, *moved*: the longest time in which an instance acknowledged no write. *Majority* are
   the instances that reached two healthy nodes all the time; *moved* are those that were connected
   to a node which was frozen or cut off, and had to leave it. Instances that the fault itself
@@ -32,8 +33,8 @@ made {calls:,} calls and served {readers} readers, on a machine with {cores} cor
   ready and take writes, and no doctor names the fault.
 - *races*: claims that lost their race to another instance, of all claims.
 
-| fault | majority, s | moved, s | refused | not ready, s | doctor, s | well again, s | races |
-|---|---:|---:|---:|---:|---:|---:|---:|
+| fault | election, s | majority, s | moved, s | refused | not ready | doctor | well again | races |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|
 """
 
 
@@ -62,6 +63,7 @@ def row(fault: FaultRun, history: History) -> str:
     majority = set(NUMBERS) - {*fault.apart, *fault.stranded}
     cells = (
         fault.name,
+        _shown(history.led_again_s(fault) if fault.quorum else None),
         _shown(_longest(fault, history, majority)),
         _shown(_longest(fault, history, fault.stranded)),
         str(refused(history.calls, fault)),

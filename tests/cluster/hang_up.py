@@ -23,7 +23,7 @@ class WaitingClaim:
         )
         self._request = head.encode() + body
         self._socket = socket.socket()
-        self._socket.setblocking(False)
+        self._socket.setblocking(False)  # noqa: FBT003
 
     async def ask(self) -> None:
         """Send the request; does not wait for the answer. Raises OSError."""

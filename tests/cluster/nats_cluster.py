@@ -87,6 +87,16 @@ class NatsCluster:
                     return int(votes.most_common(1)[0][0].removeprefix("n"))
                 await asyncio.sleep(POLL_S)
 
+    async def leaders(self) -> dict[int, str]:
+        """Which node leads the log in the view of each that answers; empty where it knows none."""
+        views = await self._views("")
+        return {
+            node: each.get("cluster", {}).get("leader", "")
+            for node, view in views.items()
+            for each in _streams(view)
+            if each["name"] == STREAM
+        }
+
     async def tail_hosts(self) -> Counter[int]:
         """On which nodes the consumers of the log live, and how many on each."""
         consumers = {
@@ -100,15 +110,16 @@ class NatsCluster:
         }
         return Counter(consumers.values())
 
-    async def _views(self) -> Mapping[int, Json]:
+    async def _views(self, more: str = "&consumers=true") -> Mapping[int, Json]:
         """What each node that answers says of JetStream."""
-        views: dict[int, Json] = {}
-        for number, node in self.nodes.items():
-            if node.answers and (
-                view := await self._ask(node, "/jsz?accounts=true&streams=true&consumers=true")
-            ):
-                views[number] = view.json()
-        return views
+        asked = [(number, node) for number, node in self.nodes.items() if node.answers]
+        path = f"/jsz?accounts=true&streams=true{more}"
+        answers = await asyncio.gather(*(self._ask(node, path) for _, node in asked))
+        return {
+            number: answer.json()
+            for (number, _), answer in zip(asked, answers, strict=True)
+            if answer is not None
+        }
 
     async def _healthy(self, node: NatsNode) -> bool:
         answer = await self._ask(node, "/healthz")

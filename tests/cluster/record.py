@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from tests.cluster.ports import NUMBERS
+
 Json = dict[str, Any]
 TaskName = tuple[str, str]
 
@@ -86,6 +88,13 @@ class Diagnosis(msgspec.Struct, frozen=True):
     codes: tuple[str, ...] = ()
 
 
+class Leadership(msgspec.Struct, frozen=True):
+    """Which node leads the log in the view of each node that answered, as "n1"; empty: none."""
+
+    at: float
+    seen: dict[int, str]
+
+
 class Outage(msgspec.Struct):
     """The test itself stopped or froze an instance; it cannot answer in this time."""
 
@@ -106,15 +115,17 @@ class UnexpectedEnd(msgspec.Struct, frozen=True):
 class FaultRun(msgspec.Struct):
     """One fault: injected at ``began``, healed at ``healed``, everything well at ``settled``.
 
-    ``apart`` are the instances that cannot reach two nodes while it lasts; ``stranded`` are those
-    that were connected to a node which was then cut off or frozen, and can leave it. ``quorum`` is
-    false when no two nodes can agree. ``slack_s`` is by how much this machine was late itself.
+    ``nodes`` are those that it stops, freezes or cuts off. ``apart`` are the instances that cannot
+    reach two nodes while it lasts; ``stranded`` are those that were connected to one of ``nodes``
+    and can leave it. ``quorum`` is false when no two nodes can agree. ``slack_s`` is by how much
+    this machine was late itself.
     """
 
     name: str
     began: float
     healed: float = 0.0
     settled: float = 0.0
+    nodes: tuple[int, ...] = ()
     apart: tuple[int, ...] = ()
     stranded: tuple[int, ...] = ()
     quorum: bool = True
@@ -139,6 +150,7 @@ class History(msgspec.Struct):
     readings: list[Reading] = []
     readiness: list[Readiness] = []
     diagnoses: list[Diagnosis] = []
+    leaderships: list[Leadership] = []
     outages: list[Outage] = []
     ends: list[UnexpectedEnd] = []
     answered_hang_ups: set[str] = set()  # the owners whose answer had come before they hung up
@@ -148,6 +160,19 @@ class History(msgspec.Struct):
     output: Mapping[int, str] = {}  # what each instance printed
     claims_won: int = 0
     claims_lost: int = 0
+
+    def led_again_s(self, fault: FaultRun) -> float | None:
+        """Seconds from a fault's beginning until all other nodes agree on one of them as leader.
+
+        An election is the log's own affair: it takes 4 to 9 s, and no instance can shorten it.
+        """
+        others = set(NUMBERS).difference(fault.nodes)
+        for leadership in self.leaderships:
+            leaders = {leadership.seen.get(node, "") for node in others}
+            agreed = len(leaders) == 1 and leaders <= {f"n{node}" for node in others}
+            if fault.began <= leadership.at <= fault.settled and agreed:
+                return leadership.at - fault.began
+        return None
 
     def outages_of(self, instance: int) -> Iterable[Outage]:
         """The times in which this instance could not answer."""

@@ -16,6 +16,7 @@ from tests.cluster.record import (
     Fact,
     FaultRun,
     History,
+    Leadership,
     Outage,
     Readiness,
     Reading,
@@ -286,6 +287,13 @@ def refused_for_long(history: History) -> None:
     not_ready(history, 1, 1101, 1110)
 
 
+def refused_after_the_election(history: History) -> None:
+    history.leaderships.append(Leadership(1106, dict.fromkeys(NUMBERS, "n2")))
+    silent(history, 1, 1101, 1111)
+    not_ready(history, 1, 1101, 1111)
+    named(history, 1, 1105)
+
+
 def refused_after_the_end(history: History) -> None:
     history.faults[0].apart = (1,)
     history.faults[0].settled = 1130
@@ -377,6 +385,7 @@ PLANTS: tuple[tuple[Plant, str], ...] = (
     (leaked_secret, state.DISCREET),
     (traceback, state.DISCREET),
     (refused_for_long, health.BOUNDED),
+    (refused_after_the_election, health.BOUNDED),
     (refused_after_the_end, health.BOUNDED),
     (refused_without_quorum, health.BOUNDED),
     (refused_in_calm, health.CALM),
@@ -410,6 +419,16 @@ def test_an_instance_that_the_test_stopped_need_not_answer() -> None:
     history.outages.append(Outage(1, 1101, 1112))
     silent(history, 1, 1101, 1112)
     history.calls.append(call("read", 102, status=0, plan_id="p"))
+    assert checker.violations(history) == []
+
+
+def test_a_long_election_is_not_held_against_the_instances() -> None:
+    history = sound_run()
+    history.faults[0].nodes = (1,)
+    seen = [(1101.0, "n1"), (1105.0, ""), (1108.0, "n2")]
+    history.leaderships = [Leadership(at, dict.fromkeys(NUMBERS, node)) for at, node in seen]
+    silent(history, 2, 1101, 1110)
+    not_ready(history, 2, 1101, 1110)
     assert checker.violations(history) == []
 
 

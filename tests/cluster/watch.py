@@ -7,12 +7,13 @@ acknowledged write is known to a fraction of a second.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 import httpx
 
 from tests.cluster.caller import Caller
-from tests.cluster.record import NO_ANSWER, Call, Diagnosis, History, Json, Readiness
+from tests.cluster.farm import Farm
+from tests.cluster.record import NO_ANSWER, Call, Diagnosis, History, Json, Leadership, Readiness
 from tests.scrape import Snapshot
 
 READY_PERIOD_S = 0.25
@@ -21,6 +22,7 @@ DOCTOR_PERIOD_S = 1.0
 DOCTOR_ANSWER_S = 10.0
 WRITE_PERIOD_S = 0.4
 SLOTS = 40  # canary plans per instance: so many writes may hang at once
+LEADER_PERIOD_S = 0.25
 LATENESS_PERIOD_S = 0.05
 WON, LOST = "agent_task_claim_success_total", "agent_task_claim_conflict_total"
 
@@ -38,19 +40,21 @@ def is_canary(call: Call) -> bool:
 class Watch:
     """Asks every instance, until `stop`."""
 
-    def __init__(self, caller: Caller, addresses: Mapping[int, str], history: History) -> None:
+    def __init__(self, caller: Caller, farm: Farm, history: History) -> None:
         self.history = history
         self.lateness_s = 0.0
         """By how much this process came too late since it was last set to zero."""
         self._caller = caller
-        self._addresses = addresses
+        self._addresses = farm.addresses
+        self._cluster = farm.cluster
         self._client = httpx.AsyncClient(timeout=READY_ANSWER_S)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Submit the canary plans, and begin to ask; all instances are ready."""
         await asyncio.gather(*map(self._submit_canaries, self._addresses))
-        self._tasks = [asyncio.create_task(self._feel_lateness())]
+        lone = (self._feel_lateness(), self._ask_leaders())
+        self._tasks = [asyncio.create_task(loop) for loop in lone]
         for instance in self._addresses:
             loops = (
                 _repeat(READY_PERIOD_S, self._ask_readiness, instance),
@@ -137,6 +141,13 @@ class Watch:
             return answer.status_code, answer.json()
         except httpx.TransportError:
             return NO_ANSWER, {}
+
+    async def _ask_leaders(self) -> None:
+        while True:
+            at = time.time()
+            seen = await self._cluster.leaders()
+            self.history.leaderships.append(Leadership(at, seen))
+            await asyncio.sleep(LEADER_PERIOD_S)
 
     async def _feel_lateness(self) -> None:
         """A machine that is busy with other work makes everything late; that is no fault."""

@@ -9,6 +9,7 @@ from tests.cluster.record import Call, FaultRun, History, Readiness, Violation
 from tests.cluster.watch import is_canary
 
 REFUSED_S = 8.0  # on the majority's side
+ELECTED_S = 3.0  # after the nodes have agreed on a leader, however long that took them
 MOVED_S = 20.0  # at a node that is cut off or frozen, until the instance has left it
 FORMED_S = 20.0  # from the end of a fault that left no quorum
 CALM_S = 4.0  # while nothing is wrong
@@ -17,7 +18,7 @@ DOCTOR_NAMES_S = 10.0
 CLEARED_S = 20.0
 OK = 200
 
-BOUNDED = "writes are refused for a bounded time: 8 s on the majority's side"
+BOUNDED = "writes are refused for at most 8 s on the majority's side, or 3 s after an election"
 CALM = "no write is refused while nothing is wrong"
 READY_NAMES = "an instance that takes no writes is not ready within 3 s"
 DOCTOR_NAMES = "the doctor names a fault within 10 s"
@@ -57,13 +58,16 @@ def bounded(history: History, fold: Fold) -> Iterator[Violation]:
     for instance in NUMBERS:
         spans = silences(history, instance)
         for fault in history.faults:
+            led_s = history.led_again_s(fault) or 0.0
+            allowed_s = max(REFUSED_S, led_s + ELECTED_S)
             for silence in spans:
-                if _within(silence, fault) and (why := _too_long(silence, fault, instance)):
+                within = _within(silence, fault)
+                if within and (why := _too_long(silence, fault, instance, allowed_s)):
                     where = f"{fault.name}, instance {instance}"
                     yield Violation(BOUNDED, f"{where}: {why}", silence[0])
 
 
-def _too_long(silence: Silence, fault: FaultRun, instance: int) -> str:
+def _too_long(silence: Silence, fault: FaultRun, instance: int, allowed_s: float) -> str:
     """Why this silence is too long for the place of this instance; empty if it is not."""
     began, ended = silence
     if not fault.quorum:
@@ -71,7 +75,7 @@ def _too_long(silence: Silence, fault: FaultRun, instance: int) -> str:
     elif instance in fault.apart:
         since, limit_s = max(began, fault.healed), REFUSED_S
     else:
-        since, limit_s = began, MOVED_S if instance in fault.stranded else REFUSED_S
+        since, limit_s = began, MOVED_S if instance in fault.stranded else allowed_s
     lasted_s = ended - since
     if lasted_s <= limit_s + fault.slack_s:
         return ""
