@@ -42,8 +42,9 @@ from service.ops import health
 from service.ops.doctor.sources.live import Doctor
 from service.runtime.data_folder import READ_MODELS, DataFolder
 from service.runtime.nats_server.embedded import EmbeddedServer
-from service.runtime.supervision import guard
+from service.runtime.supervision import Supervision, guard
 from service.settings.config import Settings
+from service.signals import logs
 from service.signals.audit.trail import Audit
 from service.signals.loop_lag import Lag, Watch
 from service.signals.metrics.appends import LogObserver
@@ -77,7 +78,12 @@ class Instance(msgspec.Struct, kw_only=True):
     embedded: EmbeddedServer | None = None
     executor: Executor | None = None
     schedulers: Schedulers | None = None
-    died: asyncio.Future[str]
+    supervision: Supervision
+
+    @property
+    def died(self) -> asyncio.Future[str]:
+        """Resolves, with the reason, when a vital loop has ended."""
+        return self.supervision.died
 
 
 @asynccontextmanager
@@ -100,7 +106,8 @@ async def running(
         folder.announce(nats_url=shown_url)
         source = await _connect(settings, nats_url, metrics, stack)
         core = await _core(settings, source, metrics, spans, stack)
-        died = asyncio.get_running_loop().create_future()
+        supervision = Supervision()
+        died = supervision.died
         lag = Lag("api", "api", metrics)
         stack.callback(_watch_line(source, core))
         guard(
@@ -118,7 +125,9 @@ async def running(
             flush=core.projector.flush_forever(),
             claim_poll=core.desk.poll_forever(),
             feed=core.feed.run(),
+            threads=supervision.look_forever(),
         )
+        logs.watch_writers(supervision)
         instance = Instance(
             settings=settings,
             roles=roles,
@@ -126,7 +135,7 @@ async def running(
             door=Door(core, asyncio.get_running_loop()),
             nats_url=nats_url,
             embedded=embedded,
-            died=died,
+            supervision=supervision,
         )
         doctor = _doctor(instance, lag)
         guard(stack, died, history=doctor.history.sample_forever())
@@ -134,6 +143,7 @@ async def running(
         _look_at(instance, source, schedulers, lag, stack)
         core.diagnose = doctor.report
         folder.announce(nats_url=shown_url, http_url=instance.http_url)
+        stack.callback(supervision.close)  # the first thing done at the end
         yield instance
 
 
@@ -165,7 +175,7 @@ def _look_at(
         executor=executor,
     )
     watch = Watch(lags)
-    watch.start()
+    watch.start(instance.supervision)
     stack.callback(watch.stop)
 
 
@@ -353,13 +363,20 @@ async def _start_roles(instance: Instance, stack: AsyncExitStack) -> Schedulers:
         stack.callback(core.feed.close)
     stack.callback(core.desk.close)
     daemons = await _daemons(instance, stack)
-    schedulers = Schedulers(daemons, settings.scheduling.daemon.pool_size, core.metrics)
+    pool_size = settings.scheduling.daemon.pool_size
+    schedulers = Schedulers(daemons, pool_size, core.metrics, instance.supervision)
     instance.schedulers = schedulers
     schedulers.start(instance.door)
     stack.push_async_callback(schedulers.stop)
     if "executor" in instance.roles:
         instance.executor = Executor(
-            settings, instance.door, core.metrics, core.audit, core.instance_id, core.spans
+            settings,
+            instance.door,
+            core.metrics,
+            core.audit,
+            core.instance_id,
+            core.spans,
+            instance.supervision,
         )
         await instance.executor.start()
         stack.push_async_callback(instance.executor.drain, DRAIN_S)

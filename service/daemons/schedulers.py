@@ -15,6 +15,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ import structlog
 
 from service.core.bridge import Door
 from service.core.core import Core
+from service.runtime.supervision import Supervision
 from service.signals.loop_lag import Lag, MeasuredLoop
 from service.signals.metrics.registry import Metrics
 
@@ -101,8 +103,15 @@ class Schedulers:
     ``replaced`` counts the threads that a daemon held and that the others were taken from.
     """
 
-    def __init__(self, daemons: Sequence[Daemon], pool_size: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        daemons: Sequence[Daemon],
+        pool_size: int,
+        metrics: Metrics,
+        supervision: Supervision | None = None,
+    ) -> None:
         self._metrics = metrics
+        self._supervision = supervision or Supervision()
         self.replaced = 0
         self._made = 0
         self._threads = [self._new_thread() for _ in range(min(pool_size, len(daemons)))]
@@ -114,11 +123,12 @@ class Schedulers:
     def start(self, door: Door) -> None:
         """Begin to tick."""
         for thread in self._threads:
-            thread.start()
+            thread.start(self._supervision)
         for n, routine in enumerate(self._routines):
             routine.begin(door)
             self._settle(routine, self._threads[n % len(self._threads)])
         self._guard.start()
+        self._supervision.watch_thread(self._guard)
 
     async def stop(self) -> None:
         """End every thread; ticks under way are cancelled."""
@@ -155,7 +165,14 @@ class Schedulers:
     def _settle(self, routine: "_Routine", thread: MeasuredLoop) -> None:
         """Let the routine tick on ``thread`` from now on."""
         routine.home = thread
-        thread.spawn(routine.repeat(thread, self._move_on))
+        repeating = thread.spawn(routine.repeat(thread, self._move_on))
+
+        def ended(repeating: Future[None]) -> None:
+            if routine.home is thread:  # it has not moved to another thread
+                error = None if repeating.cancelled() else repeating.exception()
+                self._supervision.ended(f"daemon {routine.daemon.name}", error)
+
+        repeating.add_done_callback(ended)
 
     def _guard_threads(self) -> None:
         suspects: dict[MeasuredLoop, tuple[_Routine, float]] = {}
@@ -186,7 +203,7 @@ class Schedulers:
         """Take every routine but the holder away from a thread, and the holder when it lets go."""
         with self._lock:
             fresh = self._new_thread()
-            fresh.start()
+            fresh.start(self._supervision)
             self._threads.append(fresh)
             self.replaced += 1
             holder.state.holds = True
@@ -213,6 +230,7 @@ class Schedulers:
             routine.state.holds = False
             self._settle(routine, routine.home or held)
             self._threads.remove(held)
+            self._supervision.forget_thread(held.thread)
         log.warning("daemon_let_go", daemon=routine.daemon.name, thread=held.name)
         held.let_go()
 

@@ -14,6 +14,7 @@ from service.executor.attempts.attempt import Attempt, Workshop, release
 from service.executor.attempts.leases import Lease
 from service.executor.handlers.contract import Handler
 from service.executor.running.pool import WorkerPool
+from service.runtime.supervision import Supervision
 from service.settings.config import ClaimSettings
 from service.signals.metrics.facts import DISPATCH_REJECTED
 from streams.log import LogFull, LogUnavailable
@@ -56,13 +57,13 @@ class Dispatcher:
 
     @property
     def alive(self) -> bool:
-        """Whether it still ticks; a dispatcher that died says so in readiness."""
+        """Whether it still ticks."""
         return self._ticking is not None and not self._ticking.done()
 
-    def start(self) -> None:
-        """Begin to tick on the running loop."""
+    def start(self, name: str, supervision: Supervision) -> None:
+        """Begin to tick on the running loop, watched by ``supervision`` under ``name``."""
         self._ticking = asyncio.get_running_loop().create_task(self._run())
-        self._ticking.add_done_callback(_died)
+        supervision.watch(name, self._ticking)
 
     async def drain(self, until: float, give_up_at: float) -> None:
         """Claim no more; at ``until`` stop what still runs, at ``give_up_at`` wait no longer.
@@ -185,8 +186,3 @@ class Dispatcher:
 
 async def _granted(claiming: Awaitable[list[Claim]], now: Callable[[], float]) -> Granted:
     return Granted(await claiming, now())
-
-
-def _died(ticking: asyncio.Task[None]) -> None:
-    if not ticking.cancelled() and (error := ticking.exception()) is not None:
-        log.critical("dispatcher_died", exc_info=error)

@@ -16,6 +16,7 @@ from service.executor.limits import LIMITS, Limits
 from service.executor.running.gate import Gate
 from service.executor.running.pool import WorkerPool
 from service.executor.running.processes import ProcessWorkers
+from service.runtime.supervision import Supervision
 from service.settings.config import Settings
 from service.signals.audit.trail import Audit
 from service.signals.loop_lag import Lag, MeasuredLoop
@@ -53,6 +54,7 @@ class Executor:
         audit: Audit,
         instance_id: str,
         spans: Recorder | None = None,
+        supervision: Supervision | None = None,
         limits: Limits = LIMITS,
     ) -> None:
         executor = settings.executor
@@ -66,6 +68,7 @@ class Executor:
         )
         self.limits = limits
         self.processes = ProcessWorkers(instance_id, limits)
+        self._supervision = supervision or Supervision()
         self._gate = Gate()
         self.timeout_s = executor.execution.timeout_s
         self.timeout_retry_max = executor.execution.timeout_retry_max
@@ -78,17 +81,18 @@ class Executor:
 
     async def start(self) -> None:
         """Start every thread and begin to claim."""
-        self.heartbeats.start()
+        self.heartbeats.start(self._supervision)
         worker = self._settings.executor.worker
         # A loop without a worker thread of its own would have nothing to dispatch to.
         loops = min(self._settings.scheduling.task_executor.pool_size, worker.core_size)
         for index in range(loops):
             thread = MeasuredLoop(f"executor-{index}", "executor", self.metrics)
-            thread.start()
+            thread.start(self._supervision)
             self._threads.append(thread)
             dispatcher = await thread.ask(self._dispatcher(index, loops))
             self._dispatchers.append(dispatcher)
         self._gauges = asyncio.create_task(self._show_gauges())
+        self._supervision.watch("executor, gauges", self._gauges)
         log.info("executor_started", kinds=sorted(self.handlers), workers=worker.core_size)
 
     async def drain(self, timeout_s: float) -> None:
@@ -145,7 +149,7 @@ class Executor:
         dispatcher = Dispatcher(
             self._door, self, self.handlers, pool, settings.claim, settings.poll_interval_s
         )
-        dispatcher.start()
+        dispatcher.start(f"executor-{index}, claiming", self._supervision)
         return dispatcher
 
     async def _show_gauges(self) -> None:

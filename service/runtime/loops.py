@@ -20,16 +20,16 @@ class LoopThread:
     def __init__(self, name: str) -> None:
         self.name = name
         self.loop = uvloop.new_event_loop()
-        self._thread = Thread(target=self._run, name=name, daemon=True)
+        self.thread = Thread(target=self._run, name=name, daemon=True)
 
     @property
     def alive(self) -> bool:
         """Whether its loop still runs."""
-        return self._thread.is_alive()
+        return self.thread.is_alive()
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self.thread.start()
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Begin ``coroutine`` on this loop, from any thread."""
@@ -41,10 +41,10 @@ class LoopThread:
 
     async def stop(self) -> None:
         """Cancel what runs, end the loop and its thread; waits at most `JOIN_S`."""
-        if not self._thread.is_alive():
+        if not self.thread.is_alive():
             return
         self.let_go()
-        await asyncio.to_thread(self._thread.join, JOIN_S)
+        await asyncio.to_thread(self.thread.join, JOIN_S)
 
     def let_go(self) -> None:
         """Cancel what runs, end the loop and its thread, some time; waits for nothing."""

@@ -16,6 +16,7 @@ from typing import TextIO
 
 import structlog
 
+from service.runtime.supervision import Supervision
 from service.signals.log_lines import SHARED, formatter
 
 QUEUE_LINES = 10_000
@@ -43,8 +44,8 @@ class QueuedHandler(logging.Handler):
         self._size = 0  # their characters
         self._closed = False
         self._news = threading.Condition()
-        self._writer = threading.Thread(target=self._write_forever, name="logs", daemon=True)
-        self._writer.start()
+        self.writer = threading.Thread(target=self._write_forever, name="logs", daemon=True)
+        self.writer.start()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue what ``record`` has to say, or count its lines as dropped."""
@@ -77,7 +78,7 @@ class QueuedHandler(logging.Handler):
             self._closed = True
             self._news.notify()
         if not self._unwritten:  # else the stream has stopped; the thread ends with the process
-            self._writer.join(FLUSH_S)
+            self.writer.join(FLUSH_S)
         super().close()
 
     def _write_forever(self) -> None:
@@ -122,6 +123,13 @@ def _together(texts: Sequence[str]) -> Iterator[str]:
         size += len(line) + 1
     if piece:
         yield "\n".join(piece)
+
+
+def watch_writers(supervision: Supervision) -> None:
+    """Let ``supervision`` watch the threads that write lines."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, QueuedHandler):
+            supervision.watch_thread(handler.writer)
 
 
 def configure(

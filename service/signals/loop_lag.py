@@ -15,6 +15,7 @@ from time import monotonic
 import structlog
 
 from service.runtime.loops import JOIN_S, LoopThread
+from service.runtime.supervision import Supervision
 from service.signals.metrics.registry import Metrics
 
 LAG_SAMPLE_S = 0.25
@@ -76,10 +77,13 @@ class MeasuredLoop(LoopThread):
         super().__init__(name)
         self.lag = Lag(name, label, metrics)
 
-    def start(self) -> None:
-        """Start the thread and its lag sampler."""
+    def start(self, supervision: Supervision | None = None) -> None:
+        """Start the thread and its lag sampler, both watched by ``supervision``."""
         super().start()
-        self.spawn(self.lag.sample_forever())
+        sampling = self.spawn(self.lag.sample_forever())
+        if supervision is not None:
+            supervision.watch_thread(self.thread)
+            supervision.watch(f"{self.name}, lag", sampling, may_be_cancelled=True)
 
 
 class Watch:
@@ -94,9 +98,11 @@ class Watch:
         self._ended = Event()
         self._thread = Thread(target=self._run, name="watch", daemon=True)
 
-    def start(self) -> None:
-        """Begin to look."""
+    def start(self, supervision: Supervision | None = None) -> None:
+        """Begin to look, watched by ``supervision``."""
         self._thread.start()
+        if supervision is not None:
+            supervision.watch_thread(self._thread)
 
     def stop(self) -> None:
         """Look no more."""

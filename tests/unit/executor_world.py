@@ -20,6 +20,7 @@ from service.core.bridge import Door
 from service.core.results import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.executor import Executor
 from service.executor.limits import LIMITS, Limits
+from service.runtime.supervision import Supervision
 from service.settings.loading import load_settings
 from streams.log import Origin
 from streams.plan import commands, events
@@ -83,7 +84,7 @@ class FakeCore:
         self.requests: list[ClaimRequest] = []
         self.trouble: Callable[[OwnerCommand], Exception | None] = lambda _: None
         self.hold: Callable[[OwnerCommand], asyncio.Event | None] = lambda _: None
-        self.claim_trouble: Exception | None = None
+        self.claim_trouble: BaseException | None = None
         self.grant_more = 0
         self.refused: list[OwnerCommand] = []
         self.accepted: list[OwnerCommand] = []
@@ -233,12 +234,18 @@ class World:
     """A fake core, metrics, and the real executor on top."""
 
     def __init__(
-        self, core: FakeCore, metrics: FakeMetrics, audit: FakeAudit, executor: Executor
+        self,
+        core: FakeCore,
+        metrics: FakeMetrics,
+        audit: FakeAudit,
+        executor: Executor,
+        supervision: Supervision,
     ) -> None:
         self.core = core
         self.metrics = metrics
         self.audit = audit
         self.executor = executor
+        self.supervision = supervision
 
     async def finished(self, plan_id: str, task_id: str, status: str = "COMPLETED") -> Task:
         task = self.core.task(plan_id, task_id)
@@ -263,12 +270,14 @@ async def executing(
         flags={"executor.poll_interval_s": 0.05, "executor.instance_id": "w1"} | given,
     )
     door = Door(cast("Any", core), asyncio.get_running_loop())
+    supervision = Supervision()
     executor = Executor(
-        settings, door, cast("Any", metrics), cast("Any", audit), "instance-1", limits=limits
-    )
+        settings, door, cast("Any", metrics), cast("Any", audit), "instance-1",
+        supervision=supervision, limits=limits,
+    )  # fmt: skip
     await executor.start()
     try:
-        yield World(core, metrics, audit, executor)
+        yield World(core, metrics, audit, executor, supervision)
     finally:
         await executor.drain(drain_s)
 

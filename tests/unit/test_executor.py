@@ -525,11 +525,27 @@ async def test_claiming_goes_on_after_the_log_was_away() -> None:
         await world.finished("p", "t")
 
 
-async def test_a_dispatcher_that_dies_says_so() -> None:
+@pytest.mark.parametrize("bug", [AssertionError("a bug"), asyncio.CancelledError("lost")])
+async def test_a_dispatcher_that_ends_is_reported(bug: BaseException) -> None:
     core = FakeCore()
-    core.claim_trouble = AssertionError("a bug")
+    core.claim_trouble = bug
     async with executing(core) as world:
-        await core.until(lambda: not world.executor.snapshot().alive, "it is seen")
+        async with asyncio.timeout(5):
+            assert (await world.supervision.died).startswith("the loop 'executor-0, claiming'")
+        assert not world.executor.snapshot().alive
+
+
+async def test_heartbeats_that_end_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = FakeCore()
+    async with executing(core, executor__handlers=USER_HANDLERS) as world:
+
+        def broken(now: float) -> float:
+            raise AssertionError(now)
+
+        monkeypatch.setattr(world.executor.heartbeats, "step", broken)
+        core.submit("p", spec("t", "polite"))
+        async with asyncio.timeout(5):
+            assert "heartbeats, renewing" in await world.supervision.died
 
 
 # -- draining ---------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from service.core.bridge import Door, DoorClosed
 from service.core.results import OwnerAnswer, Refused
 from service.executor.attempts.leases import Lease
 from service.executor.attempts.reports import Reporter
+from service.runtime.supervision import Supervision
 from service.signals.audit.trail import Audit
 from service.signals.loop_lag import MeasuredLoop
 from service.signals.metrics.registry import Metrics
@@ -66,10 +67,11 @@ class Heartbeats:
         self._sending: set[asyncio.Task[None]] = set()
         self._running: Future[None] | None = None
 
-    def start(self) -> None:
-        """Begin to renew."""
-        self._thread.start()
+    def start(self, supervision: Supervision) -> None:
+        """Begin to renew, watched by ``supervision``."""
+        self._thread.start(supervision)
         self._running = self._thread.spawn(self._run())
+        supervision.watch("heartbeats, renewing", self._running)
 
     @property
     def alive(self) -> bool:
