@@ -165,5 +165,5 @@ def test_one_metric_is_shown_with_its_values() -> None:
     assert shown is not None
     (value,) = shown.values
     assert value.buckets is not None
-    assert (value.count, value.sum, value.buckets["1.0"], value.buckets["2.0"]) == (1, 2, 0, 1)
+    assert (value.count, value.sum, value.buckets["1.0"], value.buckets["4.0"]) == (1, 2, 0, 1)
     assert metrics.shown("agent.nothing") is None

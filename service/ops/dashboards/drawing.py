@@ -1,8 +1,8 @@
 """Draws a dashboard from panels as data: Grafana's JSON, laid out from left to right.
 
 A panel names only what makes it different. Every query goes to the data source that the variable
-`datasource` names and, by `INSTANCE`, to the instances that `instance` names, so a dashboard loads
-into any Grafana as it is.
+`datasource` names and, by `INSTANCE`, to the job and the instances that `job` and `instance` name,
+so a dashboard loads into any Grafana as it is.
 """
 
 import json
@@ -14,7 +14,8 @@ import msgspec
 COLUMNS = 24
 HEIGHT = 8
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-INSTANCE = 'instance=~"$instance"'
+JOB = 'job="$job"'
+INSTANCE = f'{JOB},instance=~"$instance"'
 
 Unit = Literal["short", "s", "percentunit", "ops", "dateTimeFromNow"]
 
@@ -70,7 +71,7 @@ def drawn(dashboard: Dashboard) -> str:
         "timezone": "",
         "annotations": {"list": [_alerts()]},
         "links": [_links()],
-        "templating": {"list": [_datasource(), _instance()]},
+        "templating": {"list": [_datasource(), _job(), _instance()]},
         "panels": list(_placed(dashboard.rows)),
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
@@ -168,8 +169,27 @@ def _datasource() -> dict[str, Any]:
     }
 
 
+def _job() -> dict[str, Any]:
+    """One environment at a time: two would be added up under one name."""
+    query = "label_values(agent_task_claim_poll_total, job)"
+    return {
+        "name": "job",
+        "label": "Job",
+        "type": "query",
+        "datasource": DATASOURCE,
+        "query": {"query": query, "refId": "jobs"},
+        "definition": query,
+        "refresh": 2,
+        "sort": 1,
+        "multi": False,
+        "includeAll": False,
+        "current": {},
+        "hide": 0,
+    }
+
+
 def _instance() -> dict[str, Any]:
-    query = "label_values(agent_task_claim_poll_total, instance)"
+    query = 'label_values(agent_task_claim_poll_total{job="$job"}, instance)'
     return {
         "name": "instance",
         "label": "Instance",
@@ -193,7 +213,7 @@ def _alerts() -> dict[str, Any]:
         "datasource": DATASOURCE,
         "enable": True,
         "iconColor": "red",
-        "expr": 'ALERTS{alertstate="firing", alertname!=""}',
+        "expr": 'ALERTS{alertstate="firing", alertname!="", job="$job"}',
         "titleFormat": "{{alertname}}",
         "textFormat": "{{instance}}",
     }

@@ -21,8 +21,8 @@ _PUSH = Row(
             title="From the log to the socket",
             says="From the event's log time to the write to a client.",
             queries=(
-                Query(quantile(0.5, "agent_sse_fanout_latency_seconds"), f"{AT} median"),
-                Query(quantile(0.99, "agent_sse_fanout_latency_seconds"), f"{AT} p99"),
+                Query(quantile("0.5", "agent_sse_fanout_latency_seconds"), f"{AT} median"),
+                Query(quantile("0.99", "agent_sse_fanout_latency_seconds"), f"{AT} p99"),
             ),
             unit="s",
             alarm=0.25,
@@ -77,8 +77,8 @@ _REPLAY = Row(
             title="Duration of one batch",
             says="SseReplaySlow looks at the 95th percentile.",
             queries=(
-                Query(quantile(0.5, "agent_sse_replay_duration_seconds"), f"{AT} median"),
-                Query(quantile(0.95, "agent_sse_replay_duration_seconds"), f"{AT} p95"),
+                Query(quantile("0.5", "agent_sse_replay_duration_seconds"), f"{AT} median"),
+                Query(quantile("0.95", "agent_sse_replay_duration_seconds"), f"{AT} p95"),
             ),
             unit="s",
             alarm=1,

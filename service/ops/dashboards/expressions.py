@@ -1,4 +1,4 @@
-"""How panels ask: rates, quantiles and present values of the chosen instances."""
+"""How panels ask: rates, quantiles and present values of the chosen job and instances."""
 
 from service.ops.dashboards.drawing import INSTANCE
 
@@ -10,9 +10,14 @@ def rate(counter: str, by: str = "instance") -> str:
     return f"sum by ({by}) (rate({counter}{{{INSTANCE}}}[$__rate_interval]))"
 
 
-def quantile(q: float, histogram: str, by: str = "instance") -> str:
-    """What a share ``q`` of the observations stays under."""
-    return f"histogram_quantile({q}, {rate(f'{histogram}_bucket', f'{by}, le')})"
+def quantile(q: str, histogram: str, by: str = "instance") -> str:
+    """What a share ``q`` of the last minute's observations stays under, at the worst instance.
+
+    Not ``histogram_quantile``: it can only guess between two buckets, and there are few.
+    """
+    name, seconds, _ = histogram.partition("_seconds")
+    series = f'{name}_recent{seconds}{{quantile="{q}",{INSTANCE}}}'
+    return f"max by ({by}) ({series})"
 
 
 def mean(histogram: str, by: str = "instance") -> str:

@@ -16,8 +16,8 @@ _LOG = Row(
             title="Duration of appends",
             says="From request to answer: the disk, and the network to the log.",
             queries=(
-                Query(quantile(0.5, "agent_log_append_duration_seconds"), f"{AT} median"),
-                Query(quantile(0.99, "agent_log_append_duration_seconds"), f"{AT} p99"),
+                Query(quantile("0.5", "agent_log_append_duration_seconds"), f"{AT} median"),
+                Query(quantile("0.99", "agent_log_append_duration_seconds"), f"{AT} p99"),
             ),
             unit="s",
         ),
@@ -25,8 +25,8 @@ _LOG = Row(
             title="Messages per request",
             says="Group commit: grows with the load.",
             queries=(
-                Query(quantile(0.5, "agent_log_append_batch_size"), f"{AT} median"),
-                Query(quantile(0.99, "agent_log_append_batch_size"), f"{AT} p99"),
+                Query(quantile("0.5", "agent_log_append_batch_size"), f"{AT} median"),
+                Query(quantile("0.99", "agent_log_append_batch_size"), f"{AT} p99"),
             ),
         ),
         Panel(
@@ -56,7 +56,7 @@ _DAEMONS = Row(
             says="99th percentile, per instance.",
             queries=(
                 Query(
-                    quantile(0.99, "agent_loop_lag_seconds", "instance, loop"),
+                    quantile("0.99", "agent_loop_lag_seconds", "instance, loop"),
                     "{{instance}} {{loop}}",
                 ),
             ),
@@ -67,7 +67,7 @@ _DAEMONS = Row(
             title="Lateness of daemons",
             says="99th percentile; a tenth of the period is the aim. DaemonLate.",
             queries=(
-                Query(quantile(0.99, "agent_daemon_lateness_seconds", "daemon"), "{{daemon}}"),
+                Query(quantile("0.99", "agent_daemon_lateness_seconds", "daemon"), "{{daemon}}"),
             ),
             unit="s",
             alarm=0.5,
@@ -88,7 +88,7 @@ _DAEMONS = Row(
             title="Duration of ticks",
             says="99th percentile.",
             queries=(
-                Query(quantile(0.99, "agent_daemon_duration_seconds", "daemon"), "{{daemon}}"),
+                Query(quantile("0.99", "agent_daemon_duration_seconds", "daemon"), "{{daemon}}"),
             ),
             unit="s",
         ),

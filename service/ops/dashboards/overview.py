@@ -1,6 +1,6 @@
 """The dashboard that follows an operator's questions, in order."""
 
-from service.ops.dashboards.drawing import Dashboard, Panel, Query, Row
+from service.ops.dashboards.drawing import JOB, Dashboard, Panel, Query, Row
 from service.ops.dashboards.expressions import AT, mean, now, quantile, rate
 
 _CLAIMING = Row(
@@ -9,12 +9,16 @@ _CLAIMING = Row(
         Panel(
             title="Claimable tasks",
             says="What waits to be claimed, as every instance sees it. BacklogGrowing.",
-            queries=(Query("max by (lane) (agent_task_backlog_current)", "{{lane}}"),),
+            queries=(Query(f"max by (lane) ({now('agent_task_backlog_current')})", "{{lane}}"),),
         ),
         Panel(
             title="Age of the oldest claimable task",
             says="ClaimStarved looks at this: 60 s without any claim, or 600 s.",
-            queries=(Query("max by (lane) (agent_task_backlog_oldest_age_seconds)", "{{lane}}"),),
+            queries=(
+                Query(
+                    f"max by (lane) ({now('agent_task_backlog_oldest_age_seconds')})", "{{lane}}"
+                ),
+            ),
             unit="s",
             alarm=60,
         ),
@@ -54,8 +58,8 @@ _CLAIMING = Row(
             title="Attempt number of claims",
             says="Rising: tasks fail or lose their leases and are tried again.",
             queries=(
-                Query(quantile(0.5, "agent_task_claim_execution_attempt", "job"), "median"),
-                Query(quantile(0.99, "agent_task_claim_execution_attempt", "job"), "p99"),
+                Query(quantile("0.5", "agent_task_claim_execution_attempt", "job"), "median"),
+                Query(quantile("0.99", "agent_task_claim_execution_attempt", "job"), "p99"),
             ),
         ),
     ),
@@ -67,18 +71,21 @@ _LEASES = Row(
         Panel(
             title="RUNNING tasks with an expired lease",
             says="Their workers are dead or frozen, and nobody has taken over yet. LeasesExpired.",
-            queries=(
-                Query("max(agent_task_expired_running_current)", "tasks"),
-                Query("max(agent_task_expired_running_oldest_seconds)", "oldest, in seconds"),
-            ),
+            queries=(Query(f"max({now('agent_task_expired_running_current')})", "tasks"),),
+        ),
+        Panel(
+            title="Oldest expired lease",
+            says="For how long it has been expired.",
+            queries=(Query(f"max({now('agent_task_expired_running_oldest_seconds')})", "oldest"),),
+            unit="s",
         ),
         Panel(
             title="Left of the lease at renewal",
             says="The early warning, as a part of each lease: the worst twentieth should stay "
             "above a fifth. LeaseMarginLow.",
             queries=(
-                Query(quantile(0.05, "agent_task_lease_remaining_at_renew_ratio"), f"{AT} p5"),
-                Query(quantile(0.5, "agent_task_lease_remaining_at_renew_ratio"), f"{AT} median"),
+                Query(quantile("0.05", "agent_task_lease_remaining_at_renew_ratio"), f"{AT} p5"),
+                Query(quantile("0.5", "agent_task_lease_remaining_at_renew_ratio"), f"{AT} median"),
             ),
             unit="percentunit",
         ),
@@ -138,7 +145,7 @@ _STALE = Row(
         Panel(
             title="Refused in ten minutes and not explained by a cancellation",
             says="What StaleWriters fires on.",
-            queries=(Query("holdfast:writes_refused_unexplained:10m", "{{job}}"),),
+            queries=(Query(f"holdfast:writes_refused_unexplained:10m{{{JOB}}}", "{{job}}"),),
             alarm=0.5,
         ),
         Panel(
@@ -178,8 +185,8 @@ _CAPACITY = Row(
             title="From claim to start",
             says="From the claim's log time to the handler's first instruction.",
             queries=(
-                Query(quantile(0.5, "agent_task_claim_to_start_latency_seconds"), f"{AT} median"),
-                Query(quantile(0.99, "agent_task_claim_to_start_latency_seconds"), f"{AT} p99"),
+                Query(quantile("0.5", "agent_task_claim_to_start_latency_seconds"), f"{AT} median"),
+                Query(quantile("0.99", "agent_task_claim_to_start_latency_seconds"), f"{AT} p99"),
             ),
             unit="s",
         ),
@@ -194,7 +201,7 @@ _CAPACITY = Row(
             says="Workers' and critics', whatever their end; 95th percentile.",
             queries=(
                 Query(
-                    quantile(0.95, "agent_task_execution_duration_seconds", "task_type"),
+                    quantile("0.95", "agent_task_execution_duration_seconds", "task_type"),
                     "{{task_type}}",
                 ),
             ),
@@ -264,14 +271,14 @@ _ALIVE = Row(
         Panel(
             title="Instances that answer",
             says="MetricsMissing fires when one does not.",
-            queries=(Query('sum(up{job="holdfast"})', "up"),),
+            queries=(Query(f"sum(up{{{JOB}}})", "up"),),
             stat=True,
             width=4,
         ),
         Panel(
             title="Lag of loops",
             says="99th percentile. LoopLagHigh.",
-            queries=(Query(quantile(0.99, "agent_loop_lag_seconds", "loop"), "{{loop}}"),),
+            queries=(Query(quantile("0.99", "agent_loop_lag_seconds", "loop"), "{{loop}}"),),
             unit="s",
             width=10,
             alarm=0.25,

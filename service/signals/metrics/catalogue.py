@@ -19,17 +19,18 @@ RUNBOOK = "service/ops/RUNBOOK.md"
 MAX_SERIES = 400
 """How many series one instance may ever show, every bucket of a histogram counted as one."""
 
-# Few buckets, each beside a number that somebody looks for: the aims of speed (3, 10 and 250 ms), a
-# rule's threshold, a default setting. One more where there are labels costs five to ten series.
-LATENCY_S = (0.003, 0.01, 0.03, 0.1, 0.25, 1.0, 10.0)
-LAG_S = (0.02, 0.1, 0.25, 1.0)  # 20 ms is the promise of each loop, 0.25 s LoopLagHigh
-LATENESS_S = (0.1, 0.5, 2.5)  # 0.1 s is a tenth of most daemons' period, 0.5 s DaemonLate
-TICK_S = (0.1, 1.0)  # 1 s is most daemons' period; what is longer is an overrun
+# Few buckets, each at a threshold: an aim of speed, a rule, a default setting. What lies between is
+# told by the quantiles of the last minute (`service.signals.metrics.recent`). One more bucket where
+# there are labels costs five to ten series.
+LATENCY_S = (0.01, 0.1, 1.0)  # 10 ms is the aim of a start, 1 s SseReplaySlow
+LAG_S = (0.02, 0.25, 1.0)  # 20 ms is the promise of each loop, 0.25 s LoopLagHigh
+LATENESS_S = (0.1, 0.5)  # 0.1 s is a tenth of most daemons' period, 0.5 s DaemonLate
+TICK_S = (1.0,)  # 1 s is most daemons' period; what is longer is an overrun
 LEASE_S = (2.5, 10.0)  # a default lease has 10 of 15 s left; the alert looks at parts of a lease
 LEASE_PARTS = (0.0, 0.2, 0.4, 0.6, 0.8)  # a heartbeat every third leaves 0.67; 0.2 is the alert
-WORK_S = (0.1, 1.0, 10.0, 100.0)  # decades: from `echo` to a long talk with a model
-ATTEMPTS = (1.0, 2.0, 4.0, 7.0)  # 4 is the last try of the default retries, 7 with lost leases
-SIZES = (1.0, 15.0, 100.0, 1000.0)  # a batch pays from 15 on and ends at 1,000
+WORK_S = (1.0, 10.0)  # a call of a tool, and a talk with a model
+ATTEMPTS = (1.0, 4.0, 7.0)  # 4 is the last try of the default retries, 7 with lost leases
+SIZES = (1.0, 15.0, 1000.0)  # a batch pays from 15 on and ends at 1,000
 
 
 class Label(msgspec.Struct, frozen=True):
@@ -46,7 +47,8 @@ class Label(msgspec.Struct, frozen=True):
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """One declared metric; ``help`` says what is counted, ``buckets`` are a histogram's bounds.
 
-    ``alert`` is the rule in service/ops/rules.yaml that looks at it, if one does.
+    ``alert`` is the rule in service/ops/rules.yaml that looks at it, if one does. A histogram's
+    ``quantiles`` are shown for the last minute, by the label ``quantiles_by``, in one more gauge.
     """
 
     name: str
@@ -55,7 +57,23 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     unit: str = ""
     labels: tuple[Label, ...] = ()
     buckets: tuple[float, ...] = ()
+    quantiles: tuple[str, ...] = ()
+    quantiles_by: str | None = None
     alert: str | None = None
+
+    @property
+    def recent(self) -> "Metric | None":
+        """The gauge of a histogram's quantiles, or None if none are shown."""
+        if not self.quantiles:
+            return None
+        by = [label for label in self.labels if label.name == self.quantiles_by]
+        return Metric(
+            name=f"{self.name}.recent",
+            kind="gauge",
+            help=f"{self.help}: quantiles of the last minute",
+            unit="seconds" if self.unit == "seconds" else "",
+            labels=(Label("quantile", self.quantiles), *by),
+        )
 
     @property
     def runbook(self) -> str | None:
@@ -127,6 +145,8 @@ def _histogram(
     help_: str,
     buckets: tuple[float, ...],
     *labels: Label,
+    shows: tuple[str, ...] = (),
+    by: str | None = None,
     unit: str = "",
     alert: str | None = None,
 ) -> Metric:
@@ -137,14 +157,24 @@ def _histogram(
         unit=unit,
         labels=labels,
         buckets=buckets,
+        quantiles=shows,
+        quantiles_by=by,
         alert=alert,
     )
 
 
 def _times(
-    name: str, help_: str, buckets: tuple[float, ...], *labels: Label, alert: str | None = None
+    name: str,
+    help_: str,
+    buckets: tuple[float, ...],
+    *labels: Label,
+    shows: tuple[str, ...] = (),
+    by: str | None = None,
+    alert: str | None = None,
 ) -> Metric:
-    return _histogram(name, help_, buckets, *labels, unit="seconds", alert=alert)
+    return _histogram(
+        name, help_, buckets, *labels, shows=shows, by=by, unit="seconds", alert=alert
+    )
 
 
 _CLAIMS = (
@@ -171,7 +201,12 @@ _CLAIMS = (
         "Tasks claimed from the refining lane with slots that the ready lane left unused",
     ),
     _counter("agent.task.claim.conflict.total", "Claim appends that lost their race"),
-    _histogram("agent.task.claim.execution_attempt", "Attempt number of each claim", ATTEMPTS),
+    _histogram(
+        "agent.task.claim.execution_attempt",
+        "Attempt number of each claim",
+        ATTEMPTS,
+        shows=("0.5", "0.99"),
+    ),
 )
 
 _EXECUTOR = (
@@ -201,6 +236,7 @@ _EXECUTOR = (
         "agent.task.claim_to_start.latency",
         "From the claim's log time to the handler's first instruction",
         LATENCY_S,
+        shows=("0.5", "0.99"),
     ),
 )
 
@@ -237,6 +273,7 @@ _LEASES = (
         "Which part of the lease was left when it was renewed",
         LEASE_PARTS,
         unit="ratio",
+        shows=("0.05", "0.5"),
         alert="LeaseMarginLow",
     ),
     _counter("agent.task.claimed_update.success.total", "Owners' writes accepted", OPERATION),
@@ -271,6 +308,8 @@ _EXECUTIONS = (
         WORK_S,
         RESULT,
         TASK_TYPE,
+        shows=("0.5", "0.95"),
+        by="task_type",
     ),
     _counter(
         "agent.task.execution.failure.total",
@@ -325,6 +364,7 @@ _STREAMS = (
         "agent.sse.replay.duration",
         "Reading one such batch, the wait for its turn included",
         LATENCY_S,
+        shows=("0.5", "0.95"),
         alert="SseReplaySlow",
     ),
     _counter(
@@ -337,13 +377,24 @@ _STREAMS = (
         "agent.sse.fanout.latency",
         "From a live event's log time to the write to the last of the clients that share its text",
         LATENCY_S,
+        shows=("0.5", "0.99"),
     ),
 )
 
 _LOG = (
     _counter("agent.log.append.total", "Drafts written to the log"),
-    _times("agent.log.append.duration", "One append, from request to answer", LATENCY_S),
-    _histogram("agent.log.append.batch_size", "Messages written by one request", SIZES),
+    _times(
+        "agent.log.append.duration",
+        "One append, from request to answer",
+        LATENCY_S,
+        shows=("0.5", "0.99"),
+    ),
+    _histogram(
+        "agent.log.append.batch_size",
+        "Messages written by one request",
+        SIZES,
+        shows=("0.5", "0.99"),
+    ),
     _counter(
         "agent.log.append.error.total",
         "Appends that lost their race or failed",
@@ -383,6 +434,8 @@ _MACHINE_ROOM = (
         "How late an event loop runs what is due",
         LAG_S,
         LOOP,
+        shows=("0.99",),
+        by="loop",
         alert="LoopLagHigh",
     ),
     _times(
@@ -390,9 +443,18 @@ _MACHINE_ROOM = (
         "How late a daemon's tick began",
         LATENESS_S,
         DAEMON,
+        shows=("0.99",),
+        by="daemon",
         alert="DaemonLate",
     ),
-    _times("agent.daemon.duration", "How long a daemon's tick took", TICK_S, DAEMON),
+    _times(
+        "agent.daemon.duration",
+        "How long a daemon's tick took",
+        TICK_S,
+        DAEMON,
+        shows=("0.99",),
+        by="daemon",
+    ),
     _counter("agent.daemon.overrun.total", "Ticks that took longer than their period", DAEMON),
     _gauge(
         "agent.daemon.last_success_timestamp",
@@ -411,7 +473,7 @@ _MACHINE_ROOM = (
 )
 
 CATALOGUE: Mapping[str, Metric] = {
-    metric.name: metric
+    each.name: each
     for metric in (
         *_CLAIMS,
         *_EXECUTOR,
@@ -421,5 +483,7 @@ CATALOGUE: Mapping[str, Metric] = {
         *_LOG,
         *_MACHINE_ROOM,
     )
+    for each in (metric, metric.recent)
+    if each is not None
 }  # fmt: skip
 """Every metric by its dotted name."""

@@ -7,6 +7,7 @@ exists from the start, at 0.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
+from time import monotonic
 from typing import Any, cast
 
 import msgspec
@@ -16,6 +17,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.samples import Sample
 
 from service.signals.metrics.catalogue import CATALOGUE, OTHER, Kind, Label, Metric
+from service.signals.metrics.recent import Recent
 
 _generate_openmetrics = cast("Callable[[CollectorRegistry], bytes]", openmetrics.generate_latest)  # pyright: ignore[reportUnknownMemberType]
 
@@ -62,8 +64,13 @@ Labels = tuple[tuple[str, str], ...]
 class Metrics:
     """The metrics of one instance; any thread may count, observe and set."""
 
-    def __init__(self, catalogue: Mapping[str, Metric] = CATALOGUE) -> None:
+    def __init__(
+        self,
+        catalogue: Mapping[str, Metric] = CATALOGUE,
+        now: Callable[[], float] = monotonic,
+    ) -> None:
         self._catalogue = catalogue
+        self._now = now
         self._registry = CollectorRegistry(auto_describe=False)
         self._families = {name: self._made(metric) for name, metric in catalogue.items()}
         # Per kind: the series by name, and by label for those that have labels. Only values of the
@@ -77,6 +84,10 @@ class Metrics:
             series = self._series[metric.kind][name] = {}
             for labels in _eager(metric):
                 series[labels] = self._child(name, dict(labels))
+
+        self._recent: dict[str, dict[str, Recent]] = {
+            name: {} for name, metric in catalogue.items() if metric.quantiles
+        }
 
     def count(
         self, name: str, amount: float = 1, *, trace_id: str | None = None, **labels: str
@@ -97,6 +108,11 @@ class Metrics:
         except KeyError:
             series = self._find("histogram", name, labels)
         series.observe(value, None if trace_id is None else {"trace_id": trace_id})
+        if (recent := self._recent.get(name)) is not None:
+            by = labels.get(self._catalogue[name].quantiles_by or "", "")
+            if by not in recent:
+                recent[by] = Recent(self._now)
+            recent[by].observe(value)
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """Let a gauge show ``value``."""
@@ -108,6 +124,7 @@ class Metrics:
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """Every series as (body, content type): OpenMetrics if ``accept`` asks for it."""
+        self._set_quantiles()
         if OPENMETRICS_TYPE in accept:
             return _generate_openmetrics(self._registry), openmetrics.CONTENT_TYPE_LATEST
         text = prometheus_client.generate_latest(self._registry)
@@ -122,6 +139,7 @@ class Metrics:
         metric = self._catalogue.get(name)
         if metric is None:
             return None
+        self._set_quantiles()
         (family,) = self._families[name].collect()
         return Shown(
             name=name,
@@ -134,6 +152,15 @@ class Metrics:
             runbook=metric.runbook,
             values=_values(metric, family.samples),
         )
+
+    def _set_quantiles(self) -> None:
+        """Let the gauges of quantiles show the last minute, in which nothing may have happened."""
+        for name, by_label in self._recent.items():
+            metric = self._catalogue[name]
+            for by, recent in list(by_label.items()):
+                labels = {metric.quantiles_by: by} if metric.quantiles_by else {}
+                for q in metric.quantiles:
+                    self.set(f"{name}.recent", recent.quantile(float(q)), quantile=q, **labels)
 
     def _made(self, metric: Metric) -> Any:  # noqa: ANN401 - see _CLASSES
         given: dict[str, Any] = {"buckets": metric.buckets} if metric.buckets else {}
