@@ -58,7 +58,7 @@ TABLES: Mapping[str, Table] = {
         frozenset({"subject_sequence", "lease_s"}),
         frozenset({"sequence", "updated_at", "lease_until"}),
     ),
-    "task_specs": Table(("ordinal", "spec"), 1, _ordinals("ordinal")),
+    "task_specs": Table(tasks.SPEC, 1, _ordinals("ordinal")),
     "executions": Table(executions.NAMES, 1, _ordinals("task_ordinal")),
 }
 """Every table whose rows follow from the log PLANS alone; the one list of what is compared."""

@@ -1,8 +1,9 @@
-"""Asks SQLite, on a connection of its own, whether it answers and takes writes now.
+"""Asks SQLite whether the readers answer from every table, and whether the file takes writes now.
 
-The write is one statement that commits by itself: the lock is held inside SQLite only, for far less
-than a millisecond, so the writer of the read models never waits for a probe. Nor does a probe wait
-for that writer: while our own transaction is under way the file takes writes, and that is known.
+The read goes the way of every other read. The write has a connection of its own and is one
+statement that commits by itself: the lock is held inside SQLite only, for far less than a
+millisecond, so the writer of the read models never waits for a probe. Nor does a probe wait for
+that writer: while our own transaction is under way the file takes writes, and that is known.
 """
 
 import asyncio
@@ -13,13 +14,13 @@ from typing import Self
 
 import aiosqlite
 
+from projections.integrity.differences import TABLES
 from projections.read_models.database import Database, DatabaseUnavailable, connect, sqlite_errors
 
 ANSWER_S = 1.0
 BUSY_TIMEOUT_S = 0.2
 
 # The checkpoints' table is there in every schema; nobody follows a stream of this name.
-_READ = "SELECT count(*) FROM checkpoint"
 _WRITE = "INSERT OR REPLACE INTO checkpoint(stream, sequence, epoch) VALUES ('probe', ?, '')"
 
 
@@ -62,9 +63,9 @@ class DatabaseProbe:
 
     async def _ask(self) -> None:
         self._count += 1
+        await self._database.run(_a_row_of_each_table, within_s=ANSWER_S)
         before = self._database.transactions
         with sqlite_errors("the probe"):
-            await self._connection.execute_fetchall(_READ)
             try:
                 await self._connection.execute_fetchall(_WRITE, (self._count,))
             except sqlite3.OperationalError as error:
@@ -74,6 +75,11 @@ class DatabaseProbe:
     def _is_ours(self, before: int) -> bool:
         """Whether it was our own writer that held the lock."""
         return self._database.in_transaction or self._database.transactions != before
+
+
+def _a_row_of_each_table(connection: sqlite3.Connection) -> None:
+    for table in ("checkpoint", "audit", *TABLES):
+        connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()
 
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:

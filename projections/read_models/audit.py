@@ -1,16 +1,15 @@
 """The audit trail as rows: what happened around the log, one row per AUDIT message."""
 
-import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from projections.read_models import bulk
 from projections.read_models.database import Checkpoint, Database
-from projections.read_models.pagination import Page, Selection, checked_limit, key_of, page_of
+from projections.read_models.pagination import Page, Selection, checked_limit, key_of, read_page
 from projections.read_models.views import moment
 from streams.plan.events import NOTHING
 
@@ -78,6 +77,7 @@ class AuditView(msgspec.Struct, kw_only=True):
     trace_id: str | None
     instance: str | None
     detail: str | None
+    unreadable: str | UnsetType = UNSET
 
 
 _decode = msgspec.json.Decoder(Entry).decode
@@ -124,10 +124,13 @@ async def start_anew(database: Database, epoch: str) -> None:
 # -- queries ----------------------------------------------------------------------------------
 
 
-def _shown(_: sqlite3.Cursor, found: tuple[Any, ...]) -> tuple[int, AuditView]:
-    sequence, encoded = found
-    entry = _decode(encoded)
-    view = AuditView(
+def _shown(found: tuple[Any, ...]) -> AuditView:
+    sequence, event, encoded = found
+    try:
+        entry, unreadable = _decode(encoded), UNSET
+    except (ValueError, RecursionError) as error:
+        entry, unreadable = Entry(at=0, event=event, class_="always"), str(error)
+    return AuditView(
         sequence=sequence,
         at=moment(entry.at),
         event=entry.event,
@@ -141,8 +144,8 @@ def _shown(_: sqlite3.Cursor, found: tuple[Any, ...]) -> tuple[int, AuditView]:
         trace_id=entry.trace_id,
         instance=entry.instance,
         detail=entry.detail,
+        unreadable=unreadable,
     )
-    return sequence, view
 
 
 async def page(
@@ -163,6 +166,8 @@ async def page(
             chosen.add(f"{column} = ?", wanted)
     if after is not None:
         chosen.add("sequence < ?", key_of("audit", after))
-    sql = f"SELECT sequence, entry FROM audit {chosen.where} ORDER BY sequence DESC LIMIT ?"
-    rows = await database.read(sql, (*chosen.parameters, checked_limit(limit) + 1), _shown)
-    return page_of("audit", rows, limit)
+    sql = f"SELECT sequence, event, entry FROM audit {chosen.where} ORDER BY sequence DESC"
+    most = checked_limit(limit)
+    return await database.run(
+        lambda reader: read_page(reader, "audit", sql, chosen.parameters, _shown, limit=most)
+    )

@@ -7,8 +7,9 @@ file can always be rebuilt from the log, which is why a commit need not be synce
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -16,6 +17,7 @@ import aiosqlite
 import msgspec
 
 from projections.read_models.bulk import Bulk, Call
+from projections.read_models.readers import Query, Readers
 
 APPLICATION_ID = 0x486F6C64  # "Hold", in the file's header: whose file this is
 OLDEST_SQLITE = (3, 33)  # the first with UPDATE … FROM
@@ -26,7 +28,6 @@ CLOSING_S = 1.0
 # A flush that outgrows the cache is spilled to disk and read back; one of 100,000 rows fits.
 WRITER_CACHE_KIB = 64 * 1024
 WAL_PAGES = 8_000  # 32 MB written ahead before they are copied into the file
-READER_WAIT_S = 5.0
 QUERY_TIME_S = 5.0
 
 CHECKPOINT_DDL = """
@@ -69,17 +70,12 @@ class Schema(msgspec.Struct, frozen=True):
 class Database:
     """An open file. Everything may be called from one event loop only; calls may overlap."""
 
-    def __init__(
-        self, writer: aiosqlite.Connection, readers: Sequence[aiosqlite.Connection]
-    ) -> None:
+    def __init__(self, writer: aiosqlite.Connection, readers: Readers) -> None:
         self._writer = writer
-        self._readers = tuple(readers)
+        self._readers = readers
         self._writing = asyncio.Lock()
         self.transactions = 0  # how many the writer has begun
         self.in_transaction = False
-        self._idle: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
-        for reader in readers:
-            self._idle.put_nowait(reader)
 
     @classmethod
     async def open(
@@ -90,19 +86,13 @@ class Database:
         Raises MustRebuild for a file of another schema version, DatabaseUnavailable for a file
         that is not Holdfast's or cannot be opened.
         """
-        connections: list[aiosqlite.Connection] = []
+        writer = await connect(path, busy_timeout_s)
         try:
-            for _ in range(1 + READERS):
-                connections.append(await connect(path, busy_timeout_s))
-                if len(connections) == 1:
-                    await _prepare(connections[0], path, schema)
-            for reader in connections[1:]:
-                await reader.execute_fetchall("PRAGMA query_only=1")
+            await _prepare(writer, path, schema)
         except BaseException:
-            for connection in connections:
-                await connection.close()
+            await writer.close()
             raise
-        return cls(connections[0], connections[1:])
+        return cls(writer, Readers(partial(_connect_reader, path, busy_timeout_s), READERS))
 
     @classmethod
     async def look(
@@ -123,13 +113,13 @@ class Database:
         if owner != APPLICATION_ID or version != schema.version:
             await connection.close()
             raise DatabaseUnavailable(f"{path} has another schema than this version reads")
-        return cls(connection, [connection])
+        return cls(connection, Readers(partial(_connect_reader, path, busy_timeout_s), 1))
 
     async def close(self) -> None:
         """Let go of the file. What runs ends first; what comes later is DatabaseUnavailable."""
-        for connection in (*self._readers, self._writer):
-            with suppress(sqlite3.Error, ValueError):
-                await connection.close()
+        await self._readers.close()
+        with suppress(sqlite3.Error, ValueError):
+            await self._writer.close()
 
     async def write(self, calls: Iterable[Call], checkpoint: Checkpoint | None = None) -> None:
         """Execute ``calls`` and move ``checkpoint`` in one transaction: all of it or nothing.
@@ -172,26 +162,20 @@ class Database:
     ) -> list[T]:
         """The answer of ``sql``, each row turned into a T by ``row`` in the reader's thread.
 
-        Raises DatabaseUnavailable, also when all readers stay busy or the query takes too long.
+        Raises DatabaseUnavailable, also when all readers stay busy, when the query takes too long,
+        and when a row cannot be turned into a T.
         """
-        with sqlite_errors("the query"):
-            async with self._reader() as reader:
-                reader.row_factory = row  # pyright: ignore[reportAttributeAccessIssue]
-                try:
-                    async with asyncio.timeout(within_s):
-                        return list(await reader.execute_fetchall(sql, parameters))  # pyright: ignore[reportReturnType]
-                except BaseException:
-                    await reader.interrupt()
-                    raise
 
-    @asynccontextmanager
-    async def _reader(self) -> AsyncGenerator[aiosqlite.Connection, None]:
-        async with asyncio.timeout(READER_WAIT_S):
-            reader = await self._idle.get()
-        try:
-            yield reader
-        finally:
-            self._idle.put_nowait(reader)
+        def query(connection: sqlite3.Connection) -> list[T]:
+            cursor = connection.execute(sql, parameters)
+            return [row(cursor, each) for each in cursor]
+
+        return await self.run(query, within_s=within_s)
+
+    async def run(self, query: Query[T], *, within_s: float = QUERY_TIME_S) -> T:
+        """The answer of several statements that see one moment. Raises DatabaseUnavailable."""
+        with sqlite_errors("the query"):
+            return await self._readers.run(query, within_s)
 
     async def checkpoint(self, stream: str = "PLANS") -> Checkpoint | None:
         """Up to where ``stream`` is in the rows; None: nothing was ever written."""
@@ -238,6 +222,18 @@ async def connect(
             # The thread still says goodbye to this loop, which may be closed next.
             await asyncio.to_thread(thread.join, CLOSING_S)
             raise
+
+
+def _connect_reader(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        read_only_uri(path),
+        uri=True,
+        timeout=busy_timeout_s,
+        isolation_level=None,
+        check_same_thread=False,  # another thread may interrupt it
+    )
+    connection.execute("PRAGMA temp_store=MEMORY")
+    return connection
 
 
 async def _prepare(connection: aiosqlite.Connection, path: Path, schema: Schema) -> None:

@@ -13,7 +13,7 @@ from projections.read_models.pagination import (
     Selection,
     checked_limit,
     key_of,
-    page_of,
+    read_page,
 )
 from projections.read_models.views import ExecutionView, execution_view
 from streams.plan.events import TokenUsage
@@ -108,15 +108,27 @@ _ORDINAL = """(SELECT ordinal FROM tasks WHERE task_id = ? AND
 first_sequence = (SELECT first_sequence FROM plans WHERE plan_id = ?))"""
 
 
-def _shown(_: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[int, ExecutionView]:
+def _shown(row: tuple[Any, ...]) -> ExecutionView:
     plan_id, task_id, traceparent = row[WIDTH:]
-    return row[0], execution_view(plan_id, task_id, restored(row), traceparent)
+    try:
+        return execution_view(plan_id, task_id, restored(row), traceparent)
+    except (ValueError, RecursionError) as error:
+        usage = NAMES.index("token_usage")
+        readable = restored((*row[:usage], None, *row[usage + 1 :]))
+        view = execution_view(plan_id, task_id, readable, traceparent)
+        view.unreadable = str(error)
+        return view
 
 
-async def of_task(database: Database, plan_id: str, task_id: str) -> list[ExecutionView]:
-    """Every attempt at a task, the first first."""
-    sql = f"{_SHOW} WHERE e.task_ordinal = {_ORDINAL} ORDER BY e.fencing_token"
-    return [view for _, view in await database.read(sql, (task_id, plan_id), _shown)]
+def last_of(
+    connection: sqlite3.Connection, plan_id: str, task_id: str, most: int
+) -> tuple[list[ExecutionView], int]:
+    """The last attempts at a task, the first first, and how many there are in all."""
+    where, key = f"WHERE e.task_ordinal = {_ORDINAL}", (task_id, plan_id)
+    rows = connection.execute(f"{_SHOW} {where} ORDER BY e.fencing_token DESC LIMIT {most}", key)
+    views = [_shown(row) for row in rows]
+    (total,) = connection.execute(f"SELECT count(*) FROM executions e {where}", key).fetchone()
+    return views[::-1], total
 
 
 class ClaimView(msgspec.Struct, frozen=True):
@@ -161,9 +173,11 @@ async def page(
         chosen.add(f"{rule_out}e.model_name = ?", model_name)
     if after is not None:
         chosen.add(f"{rule_out}e.fencing_token < ?", key_of("executions", after))
-    sql = f"{_SHOW} {chosen.where} ORDER BY e.fencing_token DESC LIMIT ?"
-    rows = await database.read(sql, (*chosen.parameters, checked_limit(limit) + 1), _shown)
-    return page_of("executions", rows, limit)
+    sql = f"{_SHOW} {chosen.where} ORDER BY e.fencing_token DESC"
+    most = checked_limit(limit)
+    return await database.run(
+        lambda reader: read_page(reader, "executions", sql, chosen.parameters, _shown, limit=most)
+    )
 
 
 def _choose_task(chosen: Selection, plan_id: str | None, task_id: str | None) -> None:

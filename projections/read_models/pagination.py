@@ -7,13 +7,16 @@ was inserted or changed meanwhile: no row is shown twice and none that was there
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
 MAX_LIMIT = 200
 MAX_CURSOR_LENGTH = 64
+MAX_PAGE_BYTES = 4_000_000
+ITEM_BYTES = 500  # names, numbers and times of one item
 
 Kind = Literal["plans", "tasks", "executions", "audit"]
 T = TypeVar("T")
@@ -77,8 +80,32 @@ def key_of(kind: Kind, cursor: str) -> int:
     return int(found[2])
 
 
-def page_of(kind: Kind, rows: Sequence[tuple[int, T]], limit: int) -> Page[T]:
-    """The page of up to ``limit + 1`` rows (key, item): one more than shown if more follow."""
-    shown = rows[:limit]
-    following = cursor_after(kind, shown[-1][0]) if len(rows) > limit else None
-    return Page([item for _, item in shown], following)
+def read_page(
+    connection: sqlite3.Connection,
+    kind: Kind,
+    sql: str,
+    parameters: Sequence[Any],
+    shown: Callable[[tuple[Any, ...]], T],
+    *,
+    limit: int,
+    max_bytes: int = MAX_PAGE_BYTES,
+) -> Page[T]:
+    """The first rows of ``sql``, whose first column is the key: at most ``limit`` items.
+
+    A page also ends before it is larger than ``max_bytes``, though never empty while there are
+    rows. Runs on a reader's thread (`Readers`).
+    """
+    items: list[T] = []
+    weight, last = 0, 0
+    for row in connection.execute(f"{sql} LIMIT ?", (*parameters, limit + 1)):
+        weight += weight_of(row)
+        if len(items) == limit or (items and weight > max_bytes):
+            return Page(items, cursor_after(kind, last))
+        items.append(shown(row))
+        last = row[0]
+    return Page(items, None)
+
+
+def weight_of(row: Sequence[Any]) -> int:
+    """About how many bytes a row is when it is shown."""
+    return ITEM_BYTES + sum(len(value) for value in row if isinstance(value, bytes | str))

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 from projections.read_models import bulk
 from projections.read_models.database import Database
-from projections.read_models.pagination import Page, Selection, checked_limit, key_of, page_of
+from projections.read_models.pagination import Page, Selection, checked_limit, key_of, read_page
 from projections.read_models.views import PlanView, moment, moment_or_none
-from streams.plan.events import Submitted
+from streams.plan.events import EMPTY_OBJECT, Submitted
 from streams.plan.lifecycle import TASK_STATUSES, PlanStatus, TaskStatus
 from streams.plan.state import Plan
 from streams.traceparent import trace_id_of
@@ -123,36 +123,48 @@ FROM plans p JOIN plan_specs s ON s.first_sequence = p.first_sequence
 
 # -- queries ----------------------------------------------------------------------------------
 
-_SHOW = """
+SHOW = """
 SELECT p.first_sequence, plan_id, status, created_at, finished_at, sequence, counts, spec,
        traceparent
 FROM plans p JOIN plan_specs s ON s.first_sequence = p.first_sequence
 """
 
 
-def _shown(_: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[int, PlanView]:
-    first_sequence, plan_id, status, created_at, finished_at, sequence, counts, spec, trace = row
-    submitted = _decode_spec(spec)
+def shown(row: tuple[Any, ...]) -> PlanView:
+    """The view of a row of SHOW; of one that cannot be read what else is known."""
+    _, plan_id, status, created_at, finished_at, sequence, counts, spec, trace = row
     view = PlanView(
         plan_id=plan_id,
-        name=submitted.name,
+        name="",
         status=status,
-        priority=submitted.priority,
-        labels=submitted.labels,
-        context=submitted.context,
+        priority=0,
+        labels={},
+        context=EMPTY_OBJECT,
         created_at=moment(created_at),
         finished_at=moment_or_none(finished_at),
         sequence=sequence,
-        counts=_decode_counts(counts),
+        counts=dict.fromkeys(TASK_STATUSES, 0),
         trace_id=trace_id_of(trace),
     )
-    return first_sequence, view
+    try:
+        view.counts = _decode_counts(counts)
+        submitted = _decode_spec(spec)
+        view.name, view.priority = submitted.name, submitted.priority
+        view.labels, view.context = submitted.labels, submitted.context
+    except (ValueError, RecursionError) as error:
+        view.unreadable = str(error)
+    return view
+
+
+def found(connection: sqlite3.Connection, plan_id: str) -> PlanView | None:
+    """The plan with this id, on a reader's thread."""
+    row = connection.execute(f"{SHOW} WHERE plan_id = ?", (plan_id,)).fetchone()
+    return None if row is None else shown(row)
 
 
 async def find(database: Database, plan_id: str) -> PlanView | None:
     """The plan with this id."""
-    found = await database.read(f"{_SHOW} WHERE plan_id = ?", (plan_id,), _shown)
-    return found[0][1] if found else None
+    return await database.run(lambda connection: found(connection, plan_id))
 
 
 async def page(
@@ -175,6 +187,8 @@ async def page(
     if after is not None:
         chosen.add(f"{key} < ?", key_of("plans", after))
     labels = "" if label is None else "JOIN plan_labels l ON l.first_sequence = p.first_sequence"
-    sql = f"{_SHOW} {labels} {chosen.where} ORDER BY {key} DESC LIMIT ?"
-    rows = await database.read(sql, (*chosen.parameters, checked_limit(limit) + 1), _shown)
-    return page_of("plans", rows, limit)
+    sql = f"{SHOW} {labels} {chosen.where} ORDER BY {key} DESC"
+    most = checked_limit(limit)
+    return await database.run(
+        lambda reader: read_page(reader, "plans", sql, chosen.parameters, shown, limit=most)
+    )

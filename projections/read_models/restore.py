@@ -19,7 +19,7 @@ from streams.log import LogState
 from streams.plan.state import Plan, connect, recount
 
 STREAM = "PLANS"
-SCHEMA = Schema(version=2, ddl=plans.DDL + tasks.DDL + executions.DDL + audit.DDL)
+SCHEMA = Schema(version=3, ddl=plans.DDL + tasks.DDL + executions.DDL + audit.DDL)
 RESTORE_TIME_S = 600.0  # at start nobody waits, and a million unfinished tasks take a minute
 
 log = structlog.get_logger("holdfast.read_models")

@@ -1,21 +1,28 @@
 """Tasks as rows: what a task is and where it stands, enough to restore the folded task exactly."""
 
 import sqlite3
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import asdict, replace
 
-from projections.read_models import bulk, executions
+from projections.read_models import bulk, executions, plans
 from projections.read_models.database import Database
-from projections.read_models.pagination import Page, Selection, checked_limit, key_of, page_of
-from projections.read_models.views import TaskView, task_view
-from streams.plan.events import NOTHING, TaskSpec
+from projections.read_models.pagination import Page, Selection, checked_limit, key_of, read_page
+from projections.read_models.views import ExecutionView, PlanView, TaskView, task_view
+from streams.plan.events import EMPTY_OBJECT, NOTHING, Completed, TaskSpec
 from streams.plan.lifecycle import TaskStatus
 from streams.plan.state import ORDINALS_PER_PLAN, Result, Task
 
-# The spec stands apart: SQLite rewrites whole rows, and an input may be large. The owner is set
-# while a task runs, and most tasks of an old log are COMPLETED: those indexes stay small.
+MAX_LISTED_BYTES = 64 * 1024  # of one input, output or feedback in a list (API.md)
+MAX_DETAIL_BYTES = 8_000_000  # of all of them in one plan's detail
+EXECUTIONS_SHOWN = 20
+
+# The spec stands apart: SQLite rewrites whole rows, and an input may be large. What may be large
+# comes last in its row, so that SQLite need not read it to show the rest. The owner is set while a
+# task runs, and most tasks of an old log are COMPLETED: those indexes stay small.
 DDL = """
 CREATE TABLE tasks (
     ordinal INTEGER PRIMARY KEY,
@@ -38,26 +45,28 @@ CREATE TABLE tasks (
     sequence INTEGER NOT NULL,
     updated_at REAL NOT NULL,
     unreadable_at INTEGER,
+    result BLOB,
     feedback BLOB,
-    result BLOB
+    output BLOB
 );
 CREATE UNIQUE INDEX tasks_by_id ON tasks(first_sequence, task_id);
 CREATE INDEX tasks_by_kind ON tasks(kind);
 CREATE INDEX tasks_by_status ON tasks(status) WHERE status <> 'COMPLETED';
 CREATE INDEX tasks_by_owner ON tasks(owner) WHERE owner IS NOT NULL;
-CREATE TABLE task_specs (ordinal INTEGER PRIMARY KEY, spec BLOB NOT NULL);
+CREATE TABLE task_specs (ordinal INTEGER PRIMARY KEY, spec BLOB NOT NULL, input BLOB NOT NULL);
 """
 
 FIXED = ("ordinal", "first_sequence", "task_id", "kind", "type")
 CHANGING = (
     "status", "attempt", "retry", "lost", "timeouts", "owner", "lease_s", "lease_until",
     "claimable_at", "claimed_sequence", "settled_sequence", "subject_sequence", "sequence",
-    "updated_at", "unreadable_at", "feedback", "result",
+    "updated_at", "unreadable_at", "result", "feedback", "output",
 )  # fmt: skip
 
 INSERT = bulk.insert("tasks", (*FIXED, *CHANGING))
 UPDATE = bulk.update("tasks", ("ordinal", *CHANGING))
-INSERT_SPEC = bulk.insert_new("task_specs", ("ordinal", "spec"))
+SPEC = ("ordinal", "spec", "input")
+INSERT_SPEC = bulk.insert_new("task_specs", SPEC)
 
 _encode = msgspec.json.Encoder().encode
 _decode_spec = msgspec.json.Decoder(TaskSpec).decode
@@ -74,8 +83,9 @@ def fixed_row(first_sequence: int, task: Task) -> bulk.Row:
 
 
 def spec_row(task: Task) -> bulk.Row:
-    """What was submitted."""
-    return (task.ordinal, _encode(task.spec))
+    """What was submitted, in the order of SPEC."""
+    spec = task.spec
+    return (task.ordinal, _encode(replace(spec, input=EMPTY_OBJECT)), bytes(spec.input))
 
 
 def changing_row(task: Task) -> bulk.Row:
@@ -99,20 +109,26 @@ def changing_row(task: Task) -> bulk.Row:
         task.sequence,
         task.updated_at,
         task.unreadable_at,
+        None if result is None else _encode(_without_output(result)),
         None if feedback is NOTHING else bytes(feedback),
-        None if result is None else _encode(result),
+        bytes(result.output) if isinstance(result, Completed) else None,
     )
+
+
+def _without_output(result: Result) -> Result:
+    return replace(result, output=NOTHING) if isinstance(result, Completed) else result
 
 
 _COLUMNS = """
 t.ordinal, spec, t.status, t.attempt, t.retry, t.lost, t.timeouts, t.owner, t.lease_s,
 t.lease_until, t.claimable_at, t.claimed_sequence, t.settled_sequence, t.subject_sequence,
-t.sequence, t.updated_at, t.unreadable_at, t.feedback, t.result
+t.sequence, t.updated_at, t.unreadable_at, t.result
 """
-_WIDTH = 19
+_LARGE = ("input", "feedback", "output")
+_WIDTH = 18 + len(_LARGE)
 _FROM = "FROM tasks t JOIN task_specs s ON s.ordinal = t.ordinal"
 # The execution of a task's last attempt stands in the row of its claim.
-RESTORE = f"""SELECT {_COLUMNS}, t.first_sequence, {executions.COLUMNS} {_FROM}
+RESTORE = f"""SELECT {_COLUMNS}, {", ".join(_LARGE)}, t.first_sequence, {executions.COLUMNS} {_FROM}
 LEFT JOIN executions e ON e.fencing_token = t.claimed_sequence"""
 
 
@@ -125,9 +141,11 @@ def restored(_: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[int, Task]:
 
 
 def _task(row: tuple[Any, ...]) -> Task:
-    return Task(
+    spec, result = row[1], row[17]
+    given, feedback, output = row[18:_WIDTH]
+    task = Task(
         ordinal=row[0],
-        spec=_decode_spec(row[1]),
+        spec=_decode_spec(spec),
         status=row[2],
         attempt=row[3],
         retry=row[4],
@@ -143,36 +161,144 @@ def _task(row: tuple[Any, ...]) -> Task:
         sequence=row[14],
         updated_at=row[15],
         unreadable_at=row[16],
-        feedback=NOTHING if row[17] is None else Raw(row[17]),
-        result=None if row[18] is None else _decode_result(row[18]),
+        result=None if result is None else _decode_result(result),
+        feedback=NOTHING if feedback is None else Raw(feedback),
     )
+    task.spec = replace(task.spec, input=NOTHING if given is None else Raw(given))
+    if output is not None and isinstance(task.result, Completed):
+        task.result = replace(task.result, output=Raw(output))
+    return task
 
 
 # -- queries ----------------------------------------------------------------------------------
 
-_SHOW = f"SELECT {_COLUMNS}, p.plan_id, p.created_at, p.traceparent {_FROM}"
 _PLAN = "JOIN plans p ON p.first_sequence = t.first_sequence"
 _ID = f"(SELECT first_sequence * {ORDINALS_PER_PLAN} FROM plans WHERE plan_id = ?)"
+_NAMES = "p.plan_id, p.created_at, p.traceparent, t.task_id, t.kind, t.type"
 
 
-def _shown(_: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[int, TaskView]:
-    plan_id, created_at, traceparent = row[_WIDTH:]
-    return row[0], task_view(plan_id, created_at, _task(row), traceparent)
+def _select(large: Iterable[str]) -> str:
+    return f"SELECT {_COLUMNS}, {', '.join(large)}, {_NAMES} {_FROM} {_PLAN}"
+
+
+_SHOW = _select(_LARGE)
+# SQLite knows how long a value is without reading it.
+_SHOW_SHORT = _select(
+    f"CASE WHEN length({name}) > {MAX_LISTED_BYTES} THEN length({name}) ELSE {name} END"
+    for name in _LARGE
+)
+
+
+def _shown(row: tuple[Any, ...]) -> TaskView:
+    """The view of a row; a number in place of a large value means that it was left out."""
+    large = row[18:_WIDTH]
+    left_out = {name for name, value in zip(_LARGE, large, strict=True) if isinstance(value, int)}
+    if left_out:
+        row = (
+            *row[:18],
+            *(None if isinstance(each, int) else each for each in large),
+            *row[_WIDTH:],
+        )
+    plan_id, created_at, traceparent, *_ = row[_WIDTH:]
+    try:
+        view = task_view(plan_id, created_at, _task(row), traceparent)
+    except (ValueError, RecursionError) as error:
+        view = _unreadable(row, str(error))
+    if view.status != "COMPLETED":
+        left_out.discard("output")
+    view.truncated = tuple(sorted(left_out))
+    return view
+
+
+def _unreadable(row: tuple[Any, ...], reason: str) -> TaskView:
+    """What is known of a task although its JSON in the row cannot be read."""
+    plan_id, created_at, traceparent, task_id, kind, task_type = row[_WIDTH:]
+    readable = Task(
+        spec=TaskSpec(id=task_id, kind=kind, type=task_type, input=NOTHING),
+        status=row[2],
+        attempt=row[3],
+        retry=row[4],
+        lost=row[5],
+        owner=row[7],
+        lease_until=row[9],
+        claimable_at=row[10],
+        sequence=row[14],
+        updated_at=row[15],
+    )
+    view = task_view(plan_id, created_at, readable, traceparent)
+    view.unreadable = reason
+    return view
+
+
+class TaskDetail(TaskView, kw_only=True):
+    """A task with its last executions, the oldest of them first, and how many there were in all."""
+
+    executions: list[ExecutionView]
+    executions_total: int
+
+
+async def plan_detail(database: Database, plan_id: str) -> tuple[PlanView, list[TaskView]] | None:
+    """A plan and its tasks in the order they were submitted, all as of one moment.
+
+    Inputs, outputs and feedback of more than MAX_LISTED_BYTES are left out, and so is each one
+    after those before it have come to MAX_DETAIL_BYTES; `TaskView.truncated` names them.
+    """
+
+    def query(connection: sqlite3.Connection) -> tuple[PlanView, list[TaskView]] | None:
+        plan = plans.found(connection, plan_id)
+        if plan is None:
+            return None
+        return plan, list(_within(MAX_DETAIL_BYTES, _rows_of(connection, plan_id)))
+
+    return await database.run(query)
+
+
+def _rows_of(connection: sqlite3.Connection, plan_id: str) -> sqlite3.Cursor:
+    chosen = Selection()
+    in_plan(chosen, "t.ordinal", plan_id)
+    sql = f"{_SHOW_SHORT} {chosen.where} ORDER BY t.ordinal"
+    return connection.execute(sql, chosen.parameters)
+
+
+def _within(most: int, rows: Iterable[tuple[Any, ...]]) -> Iterator[TaskView]:
+    """The views of rows, without large values once these have come to ``most`` bytes."""
+    spent = 0
+    for row in rows:
+        large = row[18:_WIDTH]
+        spent += sum(len(value) for value in large if isinstance(value, bytes))
+        if spent <= most:
+            yield _shown(row)
+        else:
+            sizes = (len(value) if isinstance(value, bytes) else value for value in large)
+            yield _shown((*row[:18], *sizes, *row[_WIDTH:]))
 
 
 async def of_plan(database: Database, plan_id: str) -> list[TaskView]:
     """All tasks of a plan, in the order they were submitted; empty if there is no such plan."""
-    chosen = Selection()
-    in_plan(chosen, "t.ordinal", plan_id)
-    sql = f"{_SHOW} {_PLAN} {chosen.where} ORDER BY t.ordinal"
-    return [view for _, view in await database.read(sql, chosen.parameters, _shown)]
+    detail = await plan_detail(database, plan_id)
+    return [] if detail is None else detail[1]
+
+
+async def task_detail(database: Database, plan_id: str, task_id: str) -> TaskDetail | None:
+    """One task, whole, with its last EXECUTIONS_SHOWN executions."""
+
+    def query(connection: sqlite3.Connection) -> TaskDetail | None:
+        row = connection.execute(f"{_SHOW} {_ONE}", (plan_id, task_id)).fetchone()
+        if row is None:
+            return None
+        last, total = executions.last_of(connection, plan_id, task_id, EXECUTIONS_SHOWN)
+        return TaskDetail(**asdict(_shown(row)), executions=last, executions_total=total)
+
+    return await database.run(query)
+
+
+_ONE = "WHERE p.plan_id = ? AND t.task_id = ?"
 
 
 async def find(database: Database, plan_id: str, task_id: str) -> TaskView | None:
-    """One task of a plan."""
-    sql = f"{_SHOW} {_PLAN} WHERE p.plan_id = ? AND t.task_id = ?"
-    found = await database.read(sql, (plan_id, task_id), _shown)
-    return found[0][1] if found else None
+    """One task of a plan, whole."""
+    found = await database.read(f"{_SHOW} {_ONE}", (plan_id, task_id), lambda _, row: _shown(row))
+    return found[0] if found else None
 
 
 async def page(
@@ -201,9 +327,11 @@ async def page(
         chosen.add(f"{rule_out}t.owner = ?", owner)
     if after is not None:
         chosen.add("t.ordinal < ?", key_of("tasks", after))
-    sql = f"{_SHOW} {_PLAN} {chosen.where} ORDER BY t.ordinal DESC LIMIT ?"
-    rows = await database.read(sql, (*chosen.parameters, checked_limit(limit) + 1), _shown)
-    return page_of("tasks", rows, limit)
+    sql = f"{_SHOW_SHORT} {chosen.where} ORDER BY t.ordinal DESC"
+    most = checked_limit(limit)
+    return await database.run(
+        lambda reader: read_page(reader, "tasks", sql, chosen.parameters, _shown, limit=most)
+    )
 
 
 def in_plan(chosen: Selection, ordinal: str, plan_id: str) -> None:

@@ -8,9 +8,9 @@ through unread.
 from datetime import UTC, datetime
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
-from streams.plan.events import TaskType, TokenUsage
+from streams.plan.events import FailureRule, JoinRule, TaskType, TokenUsage
 from streams.plan.lifecycle import ExecutionStatus, PlanStatus, TaskStatus
 from streams.plan.state import Execution, Plan, Task
 from streams.traceparent import trace_id_of
@@ -20,6 +20,8 @@ class PlanView(msgspec.Struct, kw_only=True):
     """A plan as API.md shows it; ``counts`` has an entry for every task status.
 
     ``trace_id`` is that of the request that submitted it, here and in the views below.
+    ``unreadable`` is there only if the stored row cannot be shown whole, and says why: what could
+    not be read is then null or empty. So one bad row hides no other.
     """
 
     plan_id: str
@@ -33,10 +35,14 @@ class PlanView(msgspec.Struct, kw_only=True):
     sequence: int
     counts: dict[TaskStatus, int]
     trace_id: str | None = None
+    unreadable: str | UnsetType = UNSET
 
 
 class TaskView(msgspec.Struct, kw_only=True):
-    """A task as API.md shows it."""
+    """A task as API.md shows it.
+
+    ``truncated`` names what was left out of a list because it is too large: ask for the task.
+    """
 
     plan_id: str
     task_id: str
@@ -56,10 +62,20 @@ class TaskView(msgspec.Struct, kw_only=True):
     error_message: str | None
     feedback: Raw
     depends_on: tuple[str, ...]
+    join: JoinRule
+    quorum: int | None
+    on_failure: FailureRule
+    max_retries: int
+    max_lost_leases: int
+    timeout_s: float
+    lease_s: float
+    target: str | None
     sequence: int
     created_at: datetime
     updated_at: datetime
     trace_id: str | None = None
+    truncated: tuple[str, ...] = ()
+    unreadable: str | UnsetType = UNSET
 
 
 class ExecutionView(msgspec.Struct, kw_only=True):
@@ -80,16 +96,27 @@ class ExecutionView(msgspec.Struct, kw_only=True):
     error_message: str | None
     sequence: int
     trace_id: str | None = None
+    unreadable: str | UnsetType = UNSET
+
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_LAST_MOMENT = datetime.max.replace(microsecond=0, tzinfo=UTC)
 
 
 def moment(at: float) -> datetime:
-    """Seconds since the epoch as a UTC datetime."""
-    return datetime.fromtimestamp(at, UTC)
+    """Seconds since the epoch as a UTC datetime; what lies beyond the year 9999 is its last second.
+
+    Never raises: a deadline that somebody set absurdly far away must not hide what else is there.
+    """
+    try:
+        return datetime.fromtimestamp(at, UTC)
+    except (ValueError, OverflowError, OSError):
+        return _LAST_MOMENT if at > 0 else _EPOCH
 
 
 def moment_or_none(at: float | None) -> datetime | None:
     """`moment`, passing None through."""
-    return None if at is None else datetime.fromtimestamp(at, UTC)
+    return None if at is None else moment(at)
 
 
 def plan_view(plan: Plan) -> PlanView:
@@ -132,6 +159,14 @@ def task_view(plan_id: str, created_at: float, task: Task, traceparent: str = ""
         error_message=error_message,
         feedback=task.feedback,
         depends_on=spec.depends_on,
+        join=spec.join,
+        quorum=spec.quorum,
+        on_failure=spec.on_failure,
+        max_retries=spec.max_retries,
+        max_lost_leases=spec.max_lost_leases,
+        timeout_s=spec.timeout_s,
+        lease_s=spec.lease_s,
+        target=spec.target,
         sequence=task.sequence,
         created_at=moment(created_at),
         updated_at=moment(task.updated_at),

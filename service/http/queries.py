@@ -9,6 +9,7 @@ from msgspec.structs import asdict
 from projections.read_models import audit, executions, plans, tasks
 from projections.read_models.audit import AuditView
 from projections.read_models.pagination import Page
+from projections.read_models.tasks import TaskDetail
 from projections.read_models.views import ExecutionView, PlanView, TaskView
 from service.http.problems import Refusal
 from service.http.reply import Reply, show, show_with
@@ -20,12 +21,6 @@ class PlanDetail(PlanView, kw_only=True):
     """A plan with its tasks."""
 
     tasks: list[TaskView]
-
-
-class TaskDetail(TaskView, kw_only=True):
-    """A task with its executions."""
-
-    executions: list[ExecutionView]
 
 
 def _filters(query: Struct) -> dict[str, object]:
@@ -48,11 +43,11 @@ async def list_plans(call: Call[PlansQuery]) -> Reply:
 async def get_plan(call: Call[Query]) -> Reply:
     """One plan with its tasks, in the order submitted."""
     await call.core.visible(call.asked.min_sequence)
-    plan = await plans.find(call.core.database, call.plan_id)
-    if plan is None:
+    found = await tasks.plan_detail(call.core.database, call.plan_id)
+    if found is None:
         raise Refusal("not_found", f"there is no plan '{call.plan_id}'")
-    found = await tasks.of_plan(call.core.database, call.plan_id)
-    return await show_with(plan, "tasks", found)
+    plan, its_tasks = found
+    return await show_with(plan, "tasks", its_tasks)
 
 
 @route(
@@ -62,13 +57,12 @@ async def get_plan(call: Call[Query]) -> Reply:
     refuses=("not_found", *READ_TROUBLE),
 )
 async def get_task(call: Call[Query]) -> Reply:
-    """One task with its executions, the first attempt first."""
+    """One task with its last 20 executions, the first of them first."""
     await call.core.visible(call.asked.min_sequence)
-    task = await tasks.find(call.core.database, call.plan_id, call.task_id)
+    task = await tasks.task_detail(call.core.database, call.plan_id, call.task_id)
     if task is None:
         raise Refusal("not_found", f"plan '{call.plan_id}' has no task '{call.task_id}'")
-    found = await executions.of_task(call.core.database, call.plan_id, call.task_id)
-    return await show_with(task, "executions", found)
+    return show(task)
 
 
 @route("GET /v1/tasks", asks=TasksQuery, shows=Page[TaskView], refuses=READ_TROUBLE)

@@ -120,7 +120,7 @@ class History:
             case 12:
                 return [commands.Fail(error_type="boom", error_message="ü\0", **words)]
             case _:
-                usage = TokenUsage(input_tokens=2**63, output_tokens=1)
+                usage = TokenUsage(input_tokens=2**63 - 1, output_tokens=1)
                 return [
                     commands.Complete(
                         output=Raw(b'{"n":  1}'),

@@ -62,8 +62,12 @@ async def test_views_from_rows_equal_views_from_the_fold(database: Database, tol
         assert await tasks.of_plan(database, plan.plan_id) == expected
         for task, view in zip(plan.tasks.values(), expected, strict=True):
             assert await tasks.find(database, plan.plan_id, task.spec.id) == view
-            attempts = await executions.of_task(database, plan.plan_id, task.spec.id)
-            assert [e.attempt for e in attempts] == list(range(1, task.attempt + 1))
+            detail = await tasks.task_detail(database, plan.plan_id, task.spec.id)
+            assert detail is not None
+            attempts, total = detail.executions, detail.executions_total
+            assert total == task.attempt
+            last = range(max(1, total - tasks.EXECUTIONS_SHOWN + 1), total + 1)
+            assert [e.attempt for e in attempts] == list(last)
             if task.execution is not None:
                 assert attempts[-1] == execution_view(
                     plan.plan_id, task.spec.id, task.execution, plan.traceparent
@@ -75,7 +79,8 @@ async def test_what_is_not_there_is_not_found(database: Database) -> None:
     assert await tasks.find(database, "p1", "nobody") is None
     assert await tasks.find(database, "nobody", "a") is None
     assert await tasks.of_plan(database, "nobody") == []
-    assert await executions.of_task(database, "p1", "nobody") == []
+    assert await tasks.task_detail(database, "p1", "nobody") is None
+    assert await tasks.plan_detail(database, "nobody") is None
     assert (await tasks.page(database, plan_id="nobody")).items == []
     assert (await executions.page(database, plan_id="nobody", task_id="a")).items == []
 
@@ -180,9 +185,10 @@ async def test_a_failed_task_that_was_claimed_again_shows_every_attempt(tmp_path
     pending.add(plan)
     pending.advance(5)
     await pending.flush(database)
-    attempts = await executions.of_task(database, "p", "t")
+    detail = await tasks.task_detail(database, "p", "t")
     await database.close()
-    assert [(e.attempt, e.status, e.owner) for e in attempts] == [
+    assert detail is not None
+    assert [(e.attempt, e.status, e.owner) for e in detail.executions] == [
         (1, "failed", "w"),
         (2, "completed", "v"),
     ]

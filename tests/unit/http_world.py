@@ -20,8 +20,9 @@ TASK = TaskView(
     plan_id="p", task_id="t", kind="echo", type="worker", status="RUNNING", attempt=1, retry=0,
     lost=0, owner="w1", lease_until=moment(2e9), claimable_at=None, priority=0,
     input=Raw(b"{}"), output=Raw(b"null"), error_type=None, error_message=None,
-    feedback=Raw(b"null"), depends_on=(), sequence=3, created_at=moment(1e9),
-    updated_at=moment(1e9),
+    feedback=Raw(b"null"), depends_on=(), join="all", quorum=None, on_failure="fail_plan",
+    max_retries=3, max_lost_leases=3, timeout_s=120, lease_s=15, target=None, sequence=3,
+    created_at=moment(1e9), updated_at=moment(1e9),
 )  # fmt: skip
 PLAN = PlanView(
     plan_id="p", name="", status="RUNNING", priority=0, labels={}, context=Raw(b"{}"),

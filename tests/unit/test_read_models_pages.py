@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projections.read_models import bulk
-from projections.read_models.pagination import BadCursor, cursor_after, key_of, page_of
+from projections.read_models.pagination import BadCursor, Page, cursor_after, key_of, read_page
 
 
 @given(key=st.integers(0, 2**63 - 1))
@@ -38,12 +38,24 @@ def test_cursors_are_short_and_fit_a_url() -> None:
     assert cursor.replace("-", "").replace("_", "").isalnum()
 
 
+def numbers(limit: int, max_bytes: int = 10_000_000) -> Page[int]:
+    """A page of the rows 9, 8 … 1, each of some 1,500 bytes."""
+    sql = """WITH RECURSIVE n(i) AS (SELECT 9 UNION ALL SELECT i - 1 FROM n WHERE i > 1)
+    SELECT i, zeroblob(1000) FROM n"""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        return read_page(
+            connection, "plans", sql, (), lambda row: row[0], limit=limit, max_bytes=max_bytes
+        )
+
+
 def test_a_page_knows_whether_more_follows() -> None:
-    rows = [(n, str(n)) for n in (9, 8, 7)]
-    assert page_of("plans", rows, 3).next is None
-    page = page_of("plans", rows, 2)
-    assert page.items == ["9", "8"]
-    assert page.next == cursor_after("plans", 8)
+    assert numbers(9).next is None
+    assert numbers(2) == Page([9, 8], cursor_after("plans", 8))
+
+
+def test_a_page_ends_at_its_bytes_but_is_never_empty() -> None:
+    assert numbers(9, max_bytes=5_000) == Page([9, 8, 7], cursor_after("plans", 7))
+    assert numbers(9, max_bytes=1) == Page([9], cursor_after("plans", 9))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 8, 9, 64, 65, 257, 1_023, 1_024, 1_025, 2_500])
