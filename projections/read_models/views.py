@@ -67,8 +67,8 @@ class TaskView(msgspec.Struct, kw_only=True):
     on_failure: FailureRule
     max_retries: int
     max_lost_leases: int
-    timeout_s: float
-    lease_s: float
+    timeout_s: float | None
+    lease_s: float | None
     target: str | None
     sequence: int
     created_at: datetime

@@ -60,7 +60,13 @@ def judged() -> list[dict[str, Any]]:
     return [
         {"id": "a", "kind": "echo", "input": {"say": "ä"}},
         {"id": "b", "kind": "sleep", "input": {"seconds": 0.01}, "depends_on": ["a"]},
-        {"id": "bad", "kind": "http", "input": {}, "on_failure": "continue", "max_retries": 0},
+        {
+            "id": "bad",
+            "kind": "http",
+            "input": {"url": "http://127.0.0.1:9/"},
+            "on_failure": "continue",
+            "max_retries": 0,
+        },
     ]
 
 
