@@ -12,7 +12,7 @@ import uvloop
 
 from service.cli.client import Instance
 from service.ops.doctor.checkup import LONGEST_S, CheckUp, Target
-from service.ops.doctor.report import Report
+from service.ops.doctor.report import Report, with_runbook_at
 from service.ops.doctor.text import lines
 from service.runtime.data_folder import READ_MODELS, last_trace
 from service.settings.config import Settings
@@ -33,6 +33,8 @@ def doctor(instance: Instance, settings: Settings | None, *, as_json: bool) -> i
     thread.start()
     thread.join(LONGEST_S)
     report = reports[0] if reports else check_up.interrupted()
+    if settings is not None:
+        report = with_runbook_at(settings.observability.runbook_url, report)
     _show(report, as_json=as_json)
     if thread.is_alive():
         sys.stdout.flush()

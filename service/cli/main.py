@@ -80,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_rebuild(commands)
     _add_check_config(commands)
+    _add_rules(commands)
     return root
 
 
@@ -364,4 +365,26 @@ def _check_config(given: argparse.Namespace) -> int:
     for setting in described:
         value = "" if setting.value is None else setting.value
         print(f"{setting.key:<{width}} = {value}  ({setting.origin})")
+    return OK
+
+
+def _add_rules(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "rules",
+        _rules,
+        says="print the alert rules for Prometheus, with the address of your runbook",
+        more=f"{SETTINGS_HELP}\n\nobservability.runbook_url is where you publish "
+        "service/ops/RUNBOOK.md; without it\nthe rules name the file.\n\n"
+        "example: holdfast rules > /etc/prometheus/holdfast.yaml",
+    )
+    _add_settings_flags(command)
+
+
+def _rules(given: argparse.Namespace) -> int:
+    from service.ops import RULES  # noqa: PLC0415 - see _serve
+    from service.ops.doctor.report import RUNBOOK  # noqa: PLC0415
+
+    url = _settings(given).observability.runbook_url or RUNBOOK
+    print(RULES.read_text(encoding="utf-8").replace(f" {RUNBOOK}#", f" {url}#"), end="")
     return OK

@@ -119,11 +119,16 @@ class SseSettings(Struct, frozen=True):
 
 
 class ObservabilitySettings(Struct, frozen=True):
-    """What is written to the audit trail, and where spans go (OTLP over HTTP; empty: nowhere)."""
+    """What is written to the audit trail, where spans go, and where the runbook is published.
+
+    Without `otlp_endpoint` (OTLP over HTTP) there are no spans; without `runbook_url` findings name
+    the runbook's file.
+    """
 
     audit_log_enabled: bool = True
     audit_success_log_enabled: bool = False
     otlp_endpoint: Text = ""
+    runbook_url: Text = ""
 
 
 class SampleSettings(Struct, frozen=True):

@@ -29,6 +29,9 @@ def check_together(settings: Settings) -> None:
     endpoint = settings.observability.otlp_endpoint
     if endpoint and not _is_web_url(endpoint):
         raise refuse(OTLP_KEY, "must be http://host:port or https://…, a collector's base URL")
+    runbook_url = settings.observability.runbook_url
+    if runbook_url and not _is_web_url(runbook_url):
+        raise refuse("observability.runbook_url", "must be http://… or https://…, without a #")
     tokens_file = settings.auth.tokens_file
     if tokens_file is not None and not tokens_file.is_file():
         raise refuse("auth.tokens_file", "must name a file that exists")

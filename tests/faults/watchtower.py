@@ -16,12 +16,11 @@ from pathlib import Path
 import httpx
 import yaml
 
-from service import ops
+from service.ops import RULES
 from service.runtime.child_process import tethered
 from tests.faults.service_process import until
 from tests.programs import program
 
-RULES = Path(ops.__file__).with_name("rules.yaml")
 FACTOR = 20.0
 EVERY_S = 0.5  # scrapes and evaluations
 SHORTEST_RANGE_S = 4 * EVERY_S

@@ -8,10 +8,9 @@ from typing import Any
 import msgspec
 import yaml
 
-from service import ops
+from service.ops import RULES
 from tests.programs import program
 
-RULES = Path(ops.__file__).with_name("rules.yaml")
 JOB = {"job": "holdfast"}
 HERE = JOB | {"instance": "a"}
 

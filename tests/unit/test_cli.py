@@ -3,14 +3,18 @@
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from service.cli import submit as submit_module
 from service.cli.main import main
+from service.ops import RULES
+from service.ops.doctor.report import Finding, anchor, answered, reported, with_runbook_at
 
 PLAN = {"tasks": [{"id": "a", "kind": "echo"}]}
 Answer = tuple[int, bytes, str]
@@ -313,3 +317,30 @@ def test_the_url_follows_the_settings(
     monkeypatch.setenv("HOLDFAST_HTTP__PORT", server.url.rpartition(":")[2])
     server.accepts()
     assert main(["submit", plan_file]) == 0
+
+
+def test_rules_name_the_runbook_where_it_is_published(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["rules"]) == 0
+    assert capsys.readouterr().out == RULES.read_text(encoding="utf-8")
+    monkeypatch.setenv("HOLDFAST_OBSERVABILITY__RUNBOOK_URL", "https://wiki.example/runbook")
+    assert main(["rules"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    rules = [rule for group in shown["groups"] for rule in group["rules"] if "alert" in rule]
+    urls = {rule["annotations"]["runbook_url"] for rule in rules}
+    assert f"https://wiki.example/runbook#{rules[0]['alert'].lower()}" in urls
+    assert all(url.startswith("https://wiki.example/runbook#") for url in urls)
+
+
+def test_findings_name_the_runbook_where_it_is_published() -> None:
+    finding = Finding(
+        code="X", question="leases", severity="warning", summary="", evidence={}, meaning="",
+        command="", runbook=anchor("LeasesExpired"),
+    )  # fmt: skip
+    examined = answered("leases", "", {}, [finding])
+    report = reported([examined], at=datetime.now(UTC), instance="i", window_s=None)
+    assert with_runbook_at("", report) == report
+    shown = with_runbook_at("https://wiki.example/runbook", report)
+    assert shown.findings[0].runbook == "https://wiki.example/runbook#leasesexpired"
+    assert with_runbook_at("https://wiki.example/runbook", shown) == shown

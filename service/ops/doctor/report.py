@@ -171,6 +171,17 @@ def _both(one: Answer, other: Answer) -> Answer:
     )
 
 
+def with_runbook_at(url: str, report: Report) -> Report:
+    """The report whose findings name the runbook by ``url``; by its file if that is empty."""
+    if not url:
+        return report
+    findings = [
+        replace(each, runbook=each.runbook and each.runbook.replace(RUNBOOK, url, 1))
+        for each in report.findings
+    ]
+    return replace(report, findings=findings)
+
+
 def anchor(alert: str) -> str:
     """Where the runbook speaks of an alert."""
     return f"{RUNBOOK}#{alert.lower()}"

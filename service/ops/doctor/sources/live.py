@@ -29,7 +29,7 @@ from service.ops.doctor.evidence import (
     Window,
     Writers,
 )
-from service.ops.doctor.report import Part, Report
+from service.ops.doctor.report import Part, Report, with_runbook_at
 from service.ops.doctor.sources.history import RECENT_S, History
 from service.ops.doctor.sources.processes import holding
 from service.ops.doctor.sources.refusals import refusals_in
@@ -84,7 +84,8 @@ class Doctor:
             took_s=round(clock() - began, 3),
             detail=f"{self._core.instance_id} looked at itself",
         )
-        return diagnose(evidence, parts=[part])
+        url = self._core.settings.observability.runbook_url
+        return with_runbook_at(url, diagnose(evidence, parts=[part]))
 
     async def _gather(self) -> Evidence:
         window, recent = self.history.window(), self.history.window(RECENT_S)
