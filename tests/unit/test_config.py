@@ -28,6 +28,7 @@ DEFAULTS = {
     "observability.audit_log_enabled": True,
     "observability.audit_success_log_enabled": False,
     "observability.otlp_endpoint": "",
+    "observability.runbook_url": "",
     "sample.enabled": True,
     "executor.claim.lease_s": 15,
     "executor.claim.heartbeat_s": 5,
