@@ -16,7 +16,7 @@ import structlog
 from msgspec.structs import replace
 
 from projections.board.board import Board
-from projections.board.lanes import Pick
+from projections.board.lanes import Pick, Seat
 from projections.read_models.views import moment
 from service.core.results import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.signals.metrics.registry import Metrics
@@ -31,6 +31,7 @@ from streams.traceparent import of_attempt
 MAX_WAITING = 10_000
 FIRST_PAUSE_S = 0.002
 LONGEST_PAUSE_S = 0.25
+LEFT_TO_OTHERS_S = 2.0  # from when a task is claimable; nobody has taken it then
 ABANDONED = "the client that claimed the task closed the connection before the answer"
 _SHORTEST_SLEEP_S = 0.001
 
@@ -120,6 +121,8 @@ class ClaimDesk:
                 waiting.future.set_result(picks)
                 self._waiting.remove(waiting)
                 served += len(picks)
+            elif waiting.request.leave_to_others:
+                continue  # there may be something for who asks for the same kinds
             elif kinds is None:
                 break
             else:
@@ -145,7 +148,19 @@ class ClaimDesk:
                 log.warning("claims_found_late", tasks=late)
 
     def _pick(self, request: ClaimRequest) -> list[Pick]:
-        return self._desk.board.pick(request.limit, request.kinds, self._desk.now())
+        return self._offered(request)
+
+    def _offered(self, request: ClaimRequest) -> list[Pick]:
+        """Reserve tasks for the asker, without those that it leaves to others for a moment."""
+        board, now, left = self._desk.board, self._desk.now(), request.leave_to_others
+        # An asker leaves few tasks to others; with room for them the rest is still found.
+        picks = board.pick(request.limit + len(left), request.kinds, now)
+        if not left:
+            return picks
+        offered = [pick for pick in picks if not _is_left(pick.seat, request, now)]
+        kept = offered[: request.limit]
+        self._give_back([pick for pick in picks if pick not in kept])
+        return kept
 
     async def _wait(self, request: ClaimRequest, wait_s: float) -> list[Pick]:
         waiting = _Waiting(request)
@@ -275,6 +290,11 @@ class ClaimDesk:
         if reclaim:
             metrics.count("agent.task.claim.reclaimed.total")
         metrics.observe("agent.task.claim.execution_attempt", task.attempt)
+
+
+def _is_left(seat: Seat, request: ClaimRequest, now: float) -> bool:
+    task = seat.plan.plan_id, seat.task.spec.id
+    return now - seat.since < LEFT_TO_OTHERS_S and task in request.leave_to_others
 
 
 def _pause_s(lost: int) -> float:

@@ -1,7 +1,8 @@
 """What the core answers to those who ask it for work or report on it: values, never exceptions."""
 
+from collections.abc import Collection
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw
@@ -52,6 +53,7 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A wish for work: at most ``limit`` tasks of ``kinds`` (None: any), waiting up to ``wait_s``.
 
     ``lease_s`` None means each task's own; the defaults are for tasks that state none.
+    Of ``leave_to_others``, (plan, task) pairs, none is given while others may take it.
     """
 
     owner: str
@@ -61,6 +63,7 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     default_lease_s: float = DEFAULT_LEASE_S
     default_timeout_s: float = DEFAULT_TIMEOUT_S
     wait_s: float = 0
+    leave_to_others: Collection[Any] = frozenset()
 
 
 class OwnerAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -124,6 +124,7 @@ class Dispatcher:
             default_lease_s=self._settings.lease_s,
             default_timeout_s=self._shop.timeout_s,
             wait_s=wait_s,
+            leave_to_others=self._shop.overruns,
         )
         origin = self._shop.reporter.origin()
         used = 0

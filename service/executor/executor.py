@@ -14,6 +14,7 @@ from service.executor.dispatcher import Dispatcher
 from service.executor.handlers.registry import load_handlers
 from service.executor.limits import LIMITS, Limits
 from service.executor.running.gate import Gate
+from service.executor.running.overruns import Overrun, Overruns
 from service.executor.running.pool import WorkerPool
 from service.executor.running.processes import ProcessWorkers
 from service.runtime.supervision import Supervision
@@ -30,14 +31,19 @@ log = structlog.get_logger("holdfast.executor")
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``/v1/ops/status`` says of the executor; ``capacity`` is threads and waiting places."""
+    """What ``/v1/ops/status`` says of the executor; ``capacity`` is threads and waiting places.
+
+    ``overruns`` are the handlers that hold a thread although their attempt is over.
+    """
 
     alive: bool
     draining: bool
     in_flight: int
     queued: int
     capacity: int
+    threads: int
     kinds: tuple[str, ...]
+    overruns: tuple[Overrun, ...]
 
 
 class Executor:
@@ -69,6 +75,7 @@ class Executor:
         self.limits = limits
         self.processes = ProcessWorkers(instance_id, limits)
         self._supervision = supervision or Supervision()
+        self.overruns = Overruns()
         self._gate = Gate()
         self.timeout_s = executor.execution.timeout_s
         self.timeout_retry_max = executor.execution.timeout_retry_max
@@ -129,7 +136,9 @@ class Executor:
             in_flight=sum(pool.running for pool in pools),
             queued=sum(pool.queued for pool in pools),
             capacity=sum(pool.capacity for pool in pools),
+            threads=self._settings.executor.worker.core_size,
             kinds=tuple(sorted(self.handlers)),
+            overruns=self.overruns.all(),
         )
 
     def lags(self) -> list[Lag]:
@@ -162,6 +171,7 @@ class Executor:
         self.metrics.set("agent.task.worker.inflight.current", now.in_flight)
         self.metrics.set("agent.task.worker.queue.current", now.queued)
         self.metrics.set("agent.task.worker.capacity", now.capacity)
+        self.metrics.set("agent.task.worker.overrun.current", len(now.overruns))
 
     async def _stop_gauges(self) -> None:
         if self._gauges is not None:

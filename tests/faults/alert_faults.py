@@ -164,6 +164,14 @@ def dispatch_rejecting(place: Place) -> Generator[None]:
     place.cancel(plan_id)
 
 
+def handlers_overrun(place: Place) -> Generator[None]:
+    """A handler blocks beyond its time-out; the instance is restarted, which frees the thread."""
+    place.submit(1, kind="blocks", input={"seconds": LONG_LEASE_S}, timeout_s=0.5, max_retries=0)
+    yield
+    place.service.terminate()
+    place.service.start()
+
+
 def backlog_growing(place: Place) -> Generator[None]:
     """More and more tasks and no workers; then workers come."""
     with Again(lambda: place.submit(40), pause_s=0.5):

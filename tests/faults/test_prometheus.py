@@ -59,6 +59,7 @@ STORIES: dict[str, list[tuple[tuple[str, ...], Story]]] = {
     ],
     "executor": [
         (("DispatchRejecting",), faults.dispatch_rejecting),
+        (("HandlersOverrun",), faults.handlers_overrun),
         (("LoopLagHigh", "DaemonLate"), faults.stutter),
     ],
     "streams": [
@@ -78,7 +79,10 @@ STORIES: dict[str, list[tuple[tuple[str, ...], Story]]] = {
     ],
 }
 SETTINGS = {
-    "executor": {"executor__worker__core_size": "1"},
+    "executor": {
+        "executor__worker__core_size": "1",
+        "executor__handlers": "tests.faults.pool_handlers",
+    },
     "views": {"sse__buffer_events": "5", "sse__replay_batch_size": "5"},
 }
 

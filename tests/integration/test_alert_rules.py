@@ -196,6 +196,19 @@ CASES = [
         after="9m",
     ),
     Case(
+        alert="HandlersOverrun",
+        why="two handlers have been running on for a minute and a half",
+        series={"agent_task_worker_overrun_current": "0x4 2x20"},
+        after="3m",
+        fires=Fires("2 handlers at a run on although their attempt is over", INSTANCE),
+    ),
+    Case(
+        alert="HandlersOverrun",
+        why="one ran on for half a minute",
+        series={"agent_task_worker_overrun_current": "0x4 1x1 0x20"},
+        after="3m",
+    ),
+    Case(
         alert="BacklogGrowing",
         why="more comes in than is claimed, for a quarter of an hour",
         series={BACKLOG: "0+15x80", BACKLOG_AT_B: "0+15x80"},

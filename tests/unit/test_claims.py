@@ -8,7 +8,7 @@ import pytest
 from msgspec import Raw
 
 from projections.board.holds import FIRST_S
-from service.core.claim_queue import ClaimDesk
+from service.core.claim_queue import LEFT_TO_OTHERS_S, ClaimDesk
 from service.core.results import Claim, ClaimRequest
 from streams.log import LogUnavailable
 from streams.memory import Fault, MemoryLog
@@ -128,6 +128,33 @@ async def test_who_wants_another_kind_does_not_stand_in_the_way(counter: Counter
     assert [claim.task_id for claim in await asking[1]] == ["a"]
     counter.desk.close()
     await asking[0]
+
+
+async def test_a_task_that_is_left_to_others_is_claimed_by_them_or_a_moment_later(
+    counter: Counter,
+) -> None:
+    left = {("p", "a")}
+    await counter.instance.submit("p", task("a"), task("b"))
+    own = await counter.ask("w", leave_to_others=left)
+    assert [claim.task_id for claim in own] == ["b"]
+    counter.clock.at += LEFT_TO_OTHERS_S - 0.1
+    assert await counter.ask("w", leave_to_others=left) == []
+    assert counter.free == 1
+    counter.clock.at += 0.1
+    assert [claim.task_id for claim in await counter.ask("w", leave_to_others=left)] == ["a"]
+
+
+async def test_who_leaves_a_task_to_others_does_not_hide_it_from_them(counter: Counter) -> None:
+    left = {("p", "a")}
+    first, second = await counter.waiting(
+        counter.ask("w", kinds=("echo",), wait_s=LONG_S, leave_to_others=left),
+        counter.ask("v", kinds=("echo",), wait_s=LONG_S),
+    )
+    await counter.instance.submit("p", task("a"))
+    counter.desk.serve_waiting()
+    (claim,) = await second
+    assert (claim.task_id, first.done()) == ("a", False)
+    first.cancel()
 
 
 async def test_a_retry_delay_that_ends_wakes_who_waits(counter: Counter) -> None:

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from service.ops.doctor.diagnosis import diagnose
-from service.ops.doctor.evidence import BadEvent, Canary, Evidence, Loop
+from service.ops.doctor.evidence import BadEvent, Canary, Evidence, Loop, OverrunningHandler
 from service.ops.doctor.questions import event_streams
 from service.ops.doctor.report import ASKED, EXIT_CODES, Severity, worst
 from tests.unit.doctor_evidence import (
@@ -54,6 +54,14 @@ def load(before: int, backlog: int, claimed: float, ended: int) -> Evidence:
         backlog_before=before,
         ended=ended,
     )
+
+
+def overrun(handlers: int, threads: int) -> Evidence:
+    each = OverrunningHandler(
+        handler="mine.crawl", kind="crawl", plan_id="p", task_id="t", attempt=1, reason="timeout",
+        for_s=12.0,
+    )  # fmt: skip
+    return well("load", overruns=(each,) * handlers, threads=threads, in_flight=threads)
 
 
 def appends(*, slow: float, total: float) -> Evidence:
@@ -131,6 +139,8 @@ CASES: list[tuple[str, Severity, Evidence, Evidence]] = [
     # Without the audit trail the counter has to do.
     ("StaleWriters", "warning", refused(None), refused(None, count=0)),
     ("DispatchRejecting", "warning", rejects("full", 1), rejects("draining", 50)),
+    ("HandlersOverrun", "warning", overrun(1, threads=4), overrun(0, threads=4)),
+    ("HandlersOverrun", "critical", overrun(4, threads=4), overrun(0, threads=4)),
     ("BacklogGrowing", "warning", load(10, 40, claimed=50, ended=50),
      load(10, 29, claimed=50, ended=50)),
     ("SsePushFailing", "warning", pushes("slow_consumer", 2, 100),
@@ -272,3 +282,19 @@ def test_statuses_are_ordered_and_have_the_exit_codes_of_the_contract() -> None:
     ordered = sorted(EXIT_CODES, key=["healthy", "unknown", "warning", "critical"].index)
     assert all(worst([better, worse]) == worse for better, worse in pairwise(ordered))
     assert EXIT_CODES == {"healthy": 0, "warning": 1, "critical": 2, "unknown": 3}
+
+
+def test_threads_held_by_handlers_that_overrun_are_no_reason_to_scale_out() -> None:
+    held = overrun(3, threads=4).load
+    growing = load(10, 40, claimed=50, ended=50)
+    assert held is not None
+    assert growing.load is not None
+    seen = replace(
+        growing, load=replace(growing.load, overruns=held.overruns, threads=4, in_flight=4)
+    )
+    findings = {each.code: each for each in diagnose(seen).findings}
+    assert set(findings) == {"HandlersOverrun", "BacklogGrowing"}
+    assert "mine.crawl of p/t, for 12 s" in findings["HandlersOverrun"].summary
+    for finding in findings.values():
+        assert 'pool="process"' in finding.meaning
+        assert "scale out" not in finding.meaning

@@ -20,6 +20,7 @@ from tests.unit.executor_world import FakeCore, executing, json_of, spec
 USER_HANDLERS = ("tests.unit.executor_handlers",)
 DISPATCHED = "agent.task.dispatch.success.total"
 REJECTED = "agent.task.dispatch.reject.total"
+OVERRUN = "agent.task.worker.overrun.current"
 IMPATIENT = Limits(grace_s=0.05, kill_after_s=0.2)
 UNAVAILABLE = LogUnavailable("the log does not answer")
 
@@ -281,12 +282,33 @@ async def test_a_deaf_handler_keeps_its_slot_and_its_result_is_dropped() -> None
         asked = len(core.requests)
         core.submit("q", spec("t", "echo"))
         assert world.executor.snapshot().in_flight == 1
+        (overrun,) = world.executor.snapshot().overruns
+        assert (overrun.plan_id, overrun.task_id, overrun.attempt) == ("p", "t", 1)
+        assert (overrun.kind, overrun.reason) == ("stubborn", "timeout")
+        assert overrun.handler == "tests.unit.executor_handlers.stubborn"
+        assert ("p", "t") in world.executor.overruns
         assert core.task("q", "t").attempt == 0
         assert len(core.requests) == asked
+        await core.until(lambda: world.metrics.gauges[OVERRUN] == 1, "it is shown")
         executor_handlers.let_go.set()
         await world.finished("q", "t")
+        assert not world.executor.overruns
+        assert not world.executor.snapshot().overruns
+    assert world.metrics.gauges[OVERRUN] == 0
     assert not core.words(commands.Complete, "p")
     assert error_of(core.task("p", "t"))[0] == "timeout"
+
+
+async def test_the_next_attempt_is_left_to_others_while_the_last_one_runs_on() -> None:
+    core = FakeCore()
+    async with executing(
+        core, limits=IMPATIENT, executor__handlers=USER_HANDLERS, executor__worker__core_size=2
+    ) as world:
+        core.submit("p", spec("t", "stubborn", timeout_s=0.05))
+        await world.finished("p", "t", "REFINING")
+        assert ("p", "t") in core.requests[-1].leave_to_others
+        executor_handlers.let_go.set()
+        await core.until(lambda: ("p", "t") not in core.requests[-1].leave_to_others, "it ended")
 
 
 # -- leases -----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from service.executor.attempts.leases import Lease
 from service.executor.attempts.reports import Answer, Reporter
 from service.executor.handlers.contract import Handler, Shown, StopReason
 from service.executor.limits import Limits
+from service.executor.running.overruns import Overruns
 from service.executor.running.pool import Place
 from service.executor.running.processes import ProcessWorkers
 from service.signals.audit.trail import Audit
@@ -42,6 +43,7 @@ class Workshop(Protocol):
     audit: Audit
     processes: ProcessWorkers
     limits: Limits
+    overruns: Overruns
     timeout_s: float
     timeout_retry_max: int
 
@@ -123,7 +125,14 @@ class Attempt:
         finally:
             deadline.cancel()
         if not work.done():
-            log.warning("handler_ignores_cancellation", **self._named(), reason=self._reason)
+            log.warning(
+                "handler_overruns",
+                **self._named(),
+                reason=self._reason,
+                handler=self._handler.name,
+                advice='declare it with pool="process", so that it can be ended',
+            )
+            self._shop.overruns.add(self.lease, self._handler)
             work.add_done_callback(self._ended_late)
             return None
         return work.result()
@@ -154,6 +163,7 @@ class Attempt:
                 return
 
     def _ended_late(self, _: asyncio.Future[Ending]) -> None:
+        self._shop.overruns.remove(self.lease)
         log.warning("handler_ended_late", **self._named(), reason=self._reason)
 
     # -- the result -------------------------------------------------------------------------

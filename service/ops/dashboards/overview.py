@@ -165,11 +165,13 @@ _CAPACITY = Row(
     (
         Panel(
             title="The executors' pools",
-            says="Full while the backlog's oldest task ages: DispatchRejecting.",
+            says="Full while the backlog's oldest task ages: DispatchRejecting. Handlers that hold "
+            "a thread although their attempt is over: HandlersOverrun.",
             queries=(
                 Query(now("agent_task_worker_inflight_current"), f"{AT} running"),
                 Query(now("agent_task_worker_queue_current"), f"{AT} queued"),
                 Query(now("agent_task_worker_capacity"), f"{AT} room"),
+                Query(now("agent_task_worker_overrun_current"), f"{AT} overrunning"),
             ),
         ),
         Panel(

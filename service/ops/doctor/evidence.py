@@ -144,6 +144,18 @@ class Writers(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[StaleWrite, ...] | None
 
 
+class OverrunningHandler(msgspec.Struct, frozen=True, kw_only=True):
+    """A handler that runs on although its attempt is over, and for how long it has done so."""
+
+    handler: str
+    kind: str
+    plan_id: str
+    task_id: str
+    attempt: int
+    reason: str
+    for_s: float
+
+
 class Load(msgspec.Struct, frozen=True, kw_only=True):
     """The worker pool now, and how work came and went in the window."""
 
@@ -154,6 +166,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int | None = None
     queued: int | None = None
     capacity: int | None = None
+    threads: int | None = None
+    overruns: tuple[OverrunningHandler, ...] = ()
 
 
 class Canary(msgspec.Struct, frozen=True, kw_only=True):

@@ -232,6 +232,11 @@ _EXECUTOR = (
         "Tasks that the worker pool can hold",
         alert="DispatchRejecting",
     ),
+    _gauge(
+        "agent.task.worker.overrun.current",
+        "Handlers that hold a thread although their attempt is over",
+        alert="HandlersOverrun",
+    ),
     _times(
         "agent.task.claim_to_start.latency",
         "From the claim's log time to the handler's first instruction",

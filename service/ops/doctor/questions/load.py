@@ -2,14 +2,17 @@
 
 from typing import Any
 
-from service.ops.doctor.evidence import Evidence, Load, Waiting
-from service.ops.doctor.report import Examined, Finding, anchor, answered, cannot_tell
+from msgspec import structs
+
+from service.ops.doctor.evidence import Evidence, Load, OverrunningHandler, Waiting
+from service.ops.doctor.report import Examined, Finding, Severity, anchor, answered, cannot_tell
 
 GREW_BY = 20  # tasks; less is a ripple
 GREW_FASTER = 1.1  # arrivals against ends
 SHORTEST_WINDOW_S = 20.0
 REJECT_SHARE = 0.05
 FULL = 0.9
+MOST_SHOWN = 10
 
 
 def examine(evidence: Evidence) -> Examined:
@@ -20,6 +23,7 @@ def examine(evidence: Evidence) -> Examined:
     numbers = _numbers(seen)
     waiting = evidence.claiming.waiting if evidence.claiming else ()
     findings = [
+        *_overrunning(seen, numbers, evidence.url),
         *_rejecting(seen, numbers, evidence.url),
         *_growing(seen, numbers, waiting, evidence.url),
     ]
@@ -33,6 +37,7 @@ def _numbers(seen: Load) -> dict[str, Any]:
             "in_flight": seen.in_flight,
             "queued": seen.queued,
             "capacity": seen.capacity,
+            "overrunning": len(seen.overruns),
         }
     if window := seen.window:
         claimed = window.total("agent.task.claim.success.total")
@@ -60,12 +65,51 @@ def _says(seen: Load, numbers: dict[str, Any]) -> str:
     says = f"{seen.backlog} wait"
     if seen.capacity is not None:
         says += f", {seen.in_flight} run and {seen.queued} queue of {seen.capacity} places"
+    if seen.overruns:
+        says += f", {len(seen.overruns)} of them held by handlers that ignore that they must stop"
     if seen.window is None:
         return says if seen.ended is None else f"{says}; {seen.ended} attempts ended lately"
     return (
         f"{says}; in {seen.window.seconds:.0f} s {numbers['became_claimable']} became claimable "
         f"and {numbers['ended']} ended, {sum(numbers['rejected'].values())} dispatches rejected"
     )
+
+
+def _overrunning(seen: Load, numbers: dict[str, Any], url: str) -> list[Finding]:
+    if not seen.overruns:
+        return []
+    longest = max(seen.overruns, key=lambda each: each.for_s)
+    count = len(seen.overruns)
+    severity: Severity = "critical" if count >= (seen.threads or 0) else "warning"
+    return [
+        Finding(
+            code="HandlersOverrun",
+            question="load",
+            severity=severity,
+            summary=f"{count} of {seen.threads} threads are held by handlers whose attempt is "
+            f"over; the longest, {longest.handler} of {longest.plan_id}/{longest.task_id}, for "
+            f"{longest.for_s:.0f} s",
+            evidence={
+                **numbers,
+                "handlers": [_shown(each) for each in seen.overruns[:MOST_SHOWN]],
+            },
+            meaning=f"The handlers of {_kinds(seen)} were told to stop and run on, so each keeps "
+            "its thread until it returns. More instances do not help: declare them with "
+            'pool="process", which can be ended, or give their blocking calls a time-out. '
+            "A restart frees the threads now.",
+            command=f"curl -s '{url}/v1/plans/{longest.plan_id}/tasks/{longest.task_id}'",
+            alert="HandlersOverrun",
+            runbook=anchor("HandlersOverrun"),
+        )
+    ]
+
+
+def _kinds(seen: Load) -> str:
+    return ", ".join(sorted({f"'{each.kind}'" for each in seen.overruns}))
+
+
+def _shown(overrun: OverrunningHandler) -> dict[str, Any]:
+    return structs.asdict(overrun) | {"for_s": round(overrun.for_s, 1)}
 
 
 def _rejecting(seen: Load, numbers: dict[str, Any], url: str) -> list[Finding]:
@@ -121,6 +165,12 @@ def _growing(
 
 def _advice(seen: Load, most: Waiting | None) -> str:
     busy = (seen.in_flight or 0) + (seen.queued or 0)
+    if seen.overruns and 2 * len(seen.overruns) >= (seen.threads or 0):
+        return (
+            f"{len(seen.overruns)} of {seen.threads} threads here are held by handlers of "
+            f'{_kinds(seen)} that ignore that they must stop: declare them with pool="process". '
+            "Scaling out does not help. Until then shed load: pause a plan that can wait."
+        )
     kind = f"'{most.kind}'" if most else "the kinds that wait"
     if seen.capacity and busy >= FULL * seen.capacity:
         return (

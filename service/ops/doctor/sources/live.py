@@ -13,6 +13,7 @@ from projections.read_models.database import DatabaseUnavailable
 from service.core.core import Core
 from service.daemons.schedulers import Schedulers
 from service.executor import Executor
+from service.executor.running.overruns import Overrun
 from service.ops.doctor.diagnosis import diagnose
 from service.ops.doctor.evidence import (
     Claiming,
@@ -24,6 +25,7 @@ from service.ops.doctor.evidence import (
     LogHealth,
     Loop,
     Machine,
+    OverrunningHandler,
     StaleWrite,
     Streams,
     Window,
@@ -143,6 +145,8 @@ class Doctor:
             in_flight=pool.in_flight if pool else None,
             queued=pool.queued if pool else None,
             capacity=pool.capacity if pool else None,
+            threads=pool.threads if pool else None,
+            overruns=tuple(_overrunning(each) for each in pool.overruns) if pool else (),
         )
 
     def _machine(self, recent: Window, trouble: str | None) -> Machine:
@@ -212,3 +216,15 @@ class Doctor:
         except DatabaseUnavailable as error:
             return None, str(error)
         return (found if core.audit.wants("claimed_update_guard_reject") else None), None
+
+
+def _overrunning(overrun: Overrun) -> OverrunningHandler:
+    return OverrunningHandler(
+        handler=overrun.handler,
+        kind=overrun.kind,
+        plan_id=overrun.plan_id,
+        task_id=overrun.task_id,
+        attempt=overrun.attempt,
+        reason=overrun.reason,
+        for_s=overrun.for_s,
+    )

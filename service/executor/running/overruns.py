@@ -1,0 +1,79 @@
+"""Handlers that still run although their attempt is over: they ignored that they had to stop.
+
+A thread cannot be ended from outside, so such a handler keeps its slot until it returns. Here is
+which handlers these are, for operators and for the claim desk: while one runs, the next attempt of
+its task is left to other instances.
+"""
+
+from threading import Lock
+from time import monotonic
+
+import msgspec
+
+from service.executor.attempts.leases import Lease
+from service.executor.handlers.contract import Handler
+
+
+class Overrun(msgspec.Struct, frozen=True, kw_only=True):
+    """One handler that runs on; ``since`` is when its attempt was given up (monotonic)."""
+
+    plan_id: str
+    task_id: str
+    attempt: int
+    kind: str
+    handler: str
+    reason: str
+    since: float
+
+    @property
+    def for_s(self) -> float:
+        """For how long it has been running on."""
+        return max(monotonic() - self.since, 0.0)
+
+
+class Overruns:
+    """Those of one executor; holds (plan, task) pairs. Any thread may ask."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._running: dict[tuple[str, str, int], Overrun] = {}
+        self._tasks: dict[tuple[str, str], int] = {}
+
+    def add(self, lease: Lease, handler: Handler) -> None:
+        """The attempt of ``lease`` is over, and ``handler`` runs on."""
+        plan_id, task_id, attempt = lease.key
+        overrun = Overrun(
+            plan_id=plan_id,
+            task_id=task_id,
+            attempt=attempt,
+            kind=handler.kind,
+            handler=handler.name,
+            reason=lease.cancellation.reason or "",
+            since=monotonic(),
+        )
+        with self._lock:
+            self._running[lease.key] = overrun
+            self._tasks[plan_id, task_id] = self._tasks.get((plan_id, task_id), 0) + 1
+
+    def remove(self, lease: Lease) -> None:
+        """The handler has returned at last."""
+        with self._lock:
+            overrun = self._running.pop(lease.key, None)
+            if overrun is not None:
+                task = overrun.plan_id, overrun.task_id
+                self._tasks[task] -= 1
+                if not self._tasks[task]:
+                    del self._tasks[task]
+
+    def all(self) -> tuple[Overrun, ...]:
+        """Every one, the oldest first."""
+        with self._lock:
+            return tuple(self._running.values())
+
+    def __contains__(self, task: object) -> bool:
+        """Whether a handler of the task, a (plan, task) pair, runs on here."""
+        return task in self._tasks
+
+    def __len__(self) -> int:
+        """How many tasks have one."""
+        return len(self._tasks)
