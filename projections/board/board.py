@@ -4,8 +4,8 @@ It is rebuilt at start and follows the log; nothing here is stored. A task sits 
 time: in a lane (claimable now), on a timer (a retry delay or a running lease), or nowhere. After
 each fact the touched tasks are placed anew, so the cost of a fact does not grow with its plan.
 
-Finished plans leave memory. The last few stay at hand in ``recent``, because stragglers of a plan
-that has just ended are the usual reason to look at one.
+Finished plans leave memory, except the last few (`projections.board.recent`), and so do outputs
+that no unfinished task needs (`projections.board.outputs`).
 """
 
 from collections import OrderedDict
@@ -14,7 +14,9 @@ from math import inf
 
 from projections.board.holds import Holds
 from projections.board.lanes import Lanes, Pick, Seat, SharingRule
+from projections.board.outputs import MAX_BYTES, Outputs
 from projections.board.peers import Peers
+from projections.board.recent import Limits, RecentPlans
 from projections.board.timers import Timers
 from streams.log import BadFact, Fact
 from streams.plan.decide import can_reclaim
@@ -24,17 +26,25 @@ from streams.plan.lifecycle import CLAIMABLE
 from streams.plan.state import Plan, Task
 from streams.subjects import split_subject
 
-RECENT_TASKS = 20_000  # how many tasks of finished plans stay at hand
 _REMEMBERED_IGNORED = 1_000
 
 
 class Board:
     """All unfinished plans as folded up to ``sequence``, and what can be claimed of them."""
 
-    def __init__(self, rule: SharingRule, instance_id: str) -> None:
+    def __init__(
+        self,
+        rule: SharingRule,
+        instance_id: str,
+        *,
+        recent: Limits | None = None,
+        output_bytes: int = MAX_BYTES,
+    ) -> None:
+        """``recent`` bounds finished plans in memory, ``output_bytes`` outputs that are needed."""
         self.sequence = 0
         self.plans: dict[str, Plan] = {}
-        self.recent: OrderedDict[str, Plan] = OrderedDict()
+        self.recent = RecentPlans(recent or Limits())
+        self.outputs = Outputs(output_bytes)
         self.finishable: set[str] = set()
         self.bad_facts = 0
         self.ignored: OrderedDict[int, str] = OrderedDict()
@@ -44,7 +54,6 @@ class Board:
         self.timers: Timers[tuple[Plan, Task]] = Timers()
         self._seats: dict[int, Seat] = {}
         self._expired: dict[int, tuple[Plan, Task]] = {}
-        self._recent_tasks = 0
         self._changed: dict[str, Plan] = {}
 
     # -- folding ----------------------------------------------------------------------------
@@ -63,12 +72,8 @@ class Board:
 
     def adopt(self, plan: Plan) -> None:
         """Keep a finished plan, folded from the log on request, at hand."""
-        self.recent[plan.plan_id] = plan
-        self.recent.move_to_end(plan.plan_id)
-        self._recent_tasks += len(plan.tasks)
-        while self._recent_tasks > RECENT_TASKS and len(self.recent) > 1:
-            _, oldest = self.recent.popitem(last=False)
-            self._recent_tasks -= len(oldest.tasks)
+        self.outputs.forget(plan)
+        self.recent.add(plan)
 
     def apply(self, fact: Fact | BadFact, now: float) -> str | None:
         """Fold one fact; answers why it was ignored, or None.
@@ -103,6 +108,7 @@ class Board:
             self._place_all(plan, now)
         for task in plan.latest:
             self._place(plan, task, now)
+        self.outputs.settle(plan)
         if isinstance(event, Claimed) and ignored is None and fact.origin.instance:
             self.peers.saw(fact.origin.instance, _kind_of(plan, fact.task_id), fact.at)
         self._watch_end(plan)
@@ -130,8 +136,7 @@ class Board:
     def _wake(self, plan_id: str) -> Plan | None:
         """The plan, back among the unfinished if it had just left."""
         plan = self.plans.get(plan_id)
-        if plan is None and (plan := self.recent.pop(plan_id, None)) is not None:
-            self._recent_tasks -= len(plan.tasks)
+        if plan is None and (plan := self.recent.pop(plan_id)) is not None:
             self.plans[plan_id] = plan
         return plan
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
-from projections.read_models import executions, plans, tasks
+from projections.read_models import executions, outputs, plans, tasks
 from projections.read_models.bulk import Row
 from streams.plan.state import ORDINALS_PER_PLAN
 
@@ -59,6 +59,7 @@ TABLES: Mapping[str, Table] = {
         frozenset({"sequence", "updated_at", "lease_until"}),
     ),
     "task_specs": Table(tasks.SPEC, 1, _ordinals("ordinal")),
+    "outputs": Table(outputs.NAMES, 1, _ordinals("ordinal")),
     "executions": Table(executions.NAMES, 1, _ordinals("task_ordinal")),
 }
 """Every table whose rows follow from the log PLANS alone; the one list of what is compared."""

@@ -27,9 +27,9 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 def rows_of(plan: Plan, *, replaced: bool) -> Rows:
-    """What the file ought to have; with the executions that a newer one replaced if asked.
+    """What the file ought to have; with replaced executions and large outputs if asked.
 
-    Those are in ``plan.closed``, so they need a plan that was never drained.
+    Those are in ``plan.closed`` and ``plan.outputs``, so they need a plan that was never drained.
     """
     first = plan.first_sequence
     everybody = list(plan.tasks.values())
@@ -43,6 +43,7 @@ def rows_of(plan: Plan, *, replaced: bool) -> Rows:
             executions.changing_row(plan.tasks[task_id].ordinal, execution)
             for task_id, execution in plan.closed
         ]
+    large = [(at, ordinal, bytes(output)) for at, ordinal, output in plan.outputs]
     rows: Rows = {
         "plans": [plans.fixed_row(plan) + plans.changing_row(plan)[1:]],
         "plan_specs": [plans.spec_row(plan)],
@@ -51,6 +52,7 @@ def rows_of(plan: Plan, *, replaced: bool) -> Rows:
             tasks.fixed_row(first, each) + tasks.changing_row(each)[1:] for each in everybody
         ],
         "task_specs": [tasks.spec_row(task) for task in everybody],
+        "outputs": large if replaced else [],
         "executions": runs,
     }
     for name, table in TABLES.items():

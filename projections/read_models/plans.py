@@ -30,6 +30,7 @@ CREATE TABLE plans (
     paused INTEGER NOT NULL,
     cancelled INTEGER NOT NULL,
     ever_claimed INTEGER NOT NULL,
+    run_sequence INTEGER NOT NULL,
     unreadable_at INTEGER,
     counts BLOB NOT NULL
 );
@@ -44,7 +45,7 @@ CREATE TABLE plan_labels (
 FIXED = ("first_sequence", "plan_id", "created_at", "traceparent")
 CHANGING = (
     "status", "finished_at", "sequence", "subject_sequence", "paused", "cancelled",
-    "ever_claimed", "unreadable_at", "counts",
+    "ever_claimed", "run_sequence", "unreadable_at", "counts",
 )  # fmt: skip
 
 INSERT = bulk.insert("plans", (*FIXED, *CHANGING))
@@ -89,6 +90,7 @@ def changing_row(plan: Plan) -> bulk.Row:
         plan.paused,
         plan.cancelled,
         plan.ever_claimed,
+        plan.run_sequence,
         plan.unreadable_at,
         _encode(plan.counts),
     )
@@ -109,6 +111,7 @@ def restored(_: sqlite3.Cursor, row: tuple[Any, ...]) -> Plan:
         unreadable_at=row[9],
         spec=_decode_spec(row[10]),
         traceparent=row[11],
+        run_sequence=row[12],
         tasks={},
         counts=dict.fromkeys(TASK_STATUSES, 0),
     )
@@ -116,7 +119,7 @@ def restored(_: sqlite3.Cursor, row: tuple[Any, ...]) -> Plan:
 
 RESTORE = """
 SELECT p.first_sequence, plan_id, created_at, finished_at, sequence, subject_sequence, paused,
-       cancelled, ever_claimed, unreadable_at, spec, traceparent
+       cancelled, ever_claimed, unreadable_at, spec, traceparent, run_sequence
 FROM plans p JOIN plan_specs s ON s.first_sequence = p.first_sequence
 """
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import structlog
 from msgspec.structs import replace
 
-from projections.read_models import audit, executions, plans, tasks
+from projections.read_models import audit, executions, outputs, plans, tasks
 from projections.read_models.bulk import Call, Changes
 from projections.read_models.database import Checkpoint, Database, MustRebuild, Schema, discard
 from streams.log import LogState
 from streams.plan.state import Plan, connect, recount
 
 STREAM = "PLANS"
-SCHEMA = Schema(version=3, ddl=plans.DDL + tasks.DDL + executions.DDL + audit.DDL)
+SCHEMA = Schema(version=4, ddl=plans.DDL + tasks.DDL + outputs.DDL + executions.DDL + audit.DDL)
 RESTORE_TIME_S = 600.0  # at start nobody waits, and a million unfinished tasks take a minute
 
 log = structlog.get_logger("holdfast.read_models")
@@ -62,10 +62,11 @@ class Pending:
         self._labels = Changes(plans.INSERT_LABEL)
         self._tasks = Changes(tasks.UPDATE, tasks.INSERT)
         self._task_specs = Changes(tasks.INSERT_SPEC)
+        self._outputs = Changes(outputs.INSERT)
         self._executions = Changes(executions.UPSERT)
         self._tables = (
             self._plan_specs, self._plans, self._labels,
-            self._task_specs, self._tasks, self._executions,
+            self._task_specs, self._tasks, self._outputs, self._executions,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -84,7 +85,7 @@ class Pending:
 
     def add(self, plan: Plan) -> None:
         """Take in what changed in ``plan`` since the last `advance`, and drain it."""
-        touched, closed = plan.drain()
+        touched, closed, large = plan.drain()
         since, first_sequence = self._sequence, plan.first_sequence
         is_new = first_sequence > since
         self._plans.changing[first_sequence] = plans.changing_row(plan)
@@ -99,6 +100,9 @@ class Pending:
             if execution is not None and execution.sequence > since:
                 row = executions.changing_row(ordinal, execution)
                 ended[execution.claimed_sequence] = row
+        for sequence, ordinal, output in large:
+            if sequence > since:
+                self._outputs.changing[sequence] = (sequence, ordinal, bytes(output))
         for task_id, execution in closed:
             if execution.sequence > since:
                 row = executions.changing_row(plan.tasks[task_id].ordinal, execution)

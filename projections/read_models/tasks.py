@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import asdict, replace
 
-from projections.read_models import bulk, executions, plans
+from projections.read_models import bulk, executions, outputs, plans
 from projections.read_models.database import Database
 from projections.read_models.pagination import Page, Selection, checked_limit, key_of, read_page
 from projections.read_models.views import ExecutionView, PlanView, TaskView, task_view
@@ -47,7 +47,10 @@ CREATE TABLE tasks (
     unreadable_at INTEGER,
     result BLOB,
     feedback BLOB,
-    output BLOB
+    output BLOB,
+    digest BLOB,
+    output_bytes INTEGER NOT NULL,
+    releases INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX tasks_by_id ON tasks(first_sequence, task_id);
 CREATE INDEX tasks_by_kind ON tasks(kind);
@@ -60,7 +63,8 @@ FIXED = ("ordinal", "first_sequence", "task_id", "kind", "type")
 CHANGING = (
     "status", "attempt", "retry", "lost", "timeouts", "owner", "lease_s", "lease_until",
     "claimable_at", "claimed_sequence", "settled_sequence", "subject_sequence", "sequence",
-    "updated_at", "unreadable_at", "result", "feedback", "output",
+    "updated_at", "unreadable_at", "result", "feedback", "output", "digest", "output_bytes",
+    "releases",
 )  # fmt: skip
 
 INSERT = bulk.insert("tasks", (*FIXED, *CHANGING))
@@ -111,7 +115,10 @@ def changing_row(task: Task) -> bulk.Row:
         task.unreadable_at,
         None if result is None else _encode(_without_output(result)),
         None if feedback is NOTHING else bytes(feedback),
-        bytes(result.output) if isinstance(result, Completed) else None,
+        bytes(result.output) if isinstance(result, Completed) and task.digest is None else None,
+        task.digest,
+        task.output_bytes,
+        task.releases,
     )
 
 
@@ -122,14 +129,16 @@ def _without_output(result: Result) -> Result:
 _COLUMNS = """
 t.ordinal, spec, t.status, t.attempt, t.retry, t.lost, t.timeouts, t.owner, t.lease_s,
 t.lease_until, t.claimable_at, t.claimed_sequence, t.settled_sequence, t.subject_sequence,
-t.sequence, t.updated_at, t.unreadable_at, t.result
+t.sequence, t.updated_at, t.unreadable_at, t.result, t.digest, t.output_bytes, t.releases
 """
-_LARGE = ("input", "feedback", "output")
-_WIDTH = 18 + len(_LARGE)
+_SHORT = 21
+# A large output has a row of its own (`outputs`); it is not restored, the board reads it back.
+_LARGE = {"input": "input", "feedback": "feedback", "output": "COALESCE(o.output, t.output)"}
+_WIDTH = _SHORT + len(_LARGE)
 _FROM = "FROM tasks t JOIN task_specs s ON s.ordinal = t.ordinal"
 # The execution of a task's last attempt stands in the row of its claim.
-RESTORE = f"""SELECT {_COLUMNS}, {", ".join(_LARGE)}, t.first_sequence, {executions.COLUMNS} {_FROM}
-LEFT JOIN executions e ON e.fencing_token = t.claimed_sequence"""
+RESTORE = f"""SELECT {_COLUMNS}, input, feedback, t.output, t.first_sequence, {executions.COLUMNS}
+{_FROM} LEFT JOIN executions e ON e.fencing_token = t.claimed_sequence"""
 
 
 def restored(_: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[int, Task]:
@@ -142,7 +151,7 @@ def restored(_: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[int, Task]:
 
 def _task(row: tuple[Any, ...]) -> Task:
     spec, result = row[1], row[17]
-    given, feedback, output = row[18:_WIDTH]
+    given, feedback, output = row[_SHORT:_WIDTH]
     task = Task(
         ordinal=row[0],
         spec=_decode_spec(spec),
@@ -163,9 +172,14 @@ def _task(row: tuple[Any, ...]) -> Task:
         unreadable_at=row[16],
         result=None if result is None else _decode_result(result),
         feedback=NOTHING if feedback is None else Raw(feedback),
+        digest=row[18],
+        output_bytes=row[19],
+        releases=row[20],
     )
     task.spec = replace(task.spec, input=NOTHING if given is None else Raw(given))
-    if output is not None and isinstance(task.result, Completed):
+    if task.digest is not None:
+        task.held = None if output is None else Raw(output)
+    elif output is not None and isinstance(task.result, Completed):
         task.result = replace(task.result, output=Raw(output))
     return task
 
@@ -178,24 +192,24 @@ _NAMES = "p.plan_id, p.created_at, p.traceparent, t.task_id, t.kind, t.type"
 
 
 def _select(large: Iterable[str]) -> str:
-    return f"SELECT {_COLUMNS}, {', '.join(large)}, {_NAMES} {_FROM} {_PLAN}"
+    return f"SELECT {_COLUMNS}, {', '.join(large)}, {_NAMES} {_FROM} {outputs.JOIN} {_PLAN}"
 
 
-_SHOW = _select(_LARGE)
+_SHOW = _select(_LARGE.values())
 # SQLite knows how long a value is without reading it.
 _SHOW_SHORT = _select(
     f"CASE WHEN length({name}) > {MAX_LISTED_BYTES} THEN length({name}) ELSE {name} END"
-    for name in _LARGE
+    for name in _LARGE.values()
 )
 
 
 def _shown(row: tuple[Any, ...]) -> TaskView:
     """The view of a row; a number in place of a large value means that it was left out."""
-    large = row[18:_WIDTH]
+    large = row[_SHORT:_WIDTH]
     left_out = {name for name, value in zip(_LARGE, large, strict=True) if isinstance(value, int)}
     if left_out:
         row = (
-            *row[:18],
+            *row[:_SHORT],
             *(None if isinstance(each, int) else each for each in large),
             *row[_WIDTH:],
         )
@@ -264,13 +278,13 @@ def _within(most: int, rows: Iterable[tuple[Any, ...]]) -> Iterator[TaskView]:
     """The views of rows, without large values once these have come to ``most`` bytes."""
     spent = 0
     for row in rows:
-        large = row[18:_WIDTH]
+        large = row[_SHORT:_WIDTH]
         spent += sum(len(value) for value in large if isinstance(value, bytes))
         if spent <= most:
             yield _shown(row)
         else:
             sizes = (len(value) if isinstance(value, bytes) else value for value in large)
-            yield _shown((*row[:18], *sizes, *row[_WIDTH:]))
+            yield _shown((*row[:_SHORT], *sizes, *row[_WIDTH:]))
 
 
 async def of_plan(database: Database, plan_id: str) -> list[TaskView]:

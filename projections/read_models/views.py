@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from streams.plan.events import FailureRule, JoinRule, TaskType, TokenUsage
+from streams.plan.events import NOTHING, FailureRule, JoinRule, TaskType, TokenUsage
 from streams.plan.lifecycle import ExecutionStatus, PlanStatus, TaskStatus
+from streams.plan.outputs import output_at_hand
 from streams.plan.state import Execution, Plan, Task
 from streams.traceparent import trace_id_of
 
@@ -136,8 +137,18 @@ def plan_view(plan: Plan) -> PlanView:
     )
 
 
-def task_view(plan_id: str, created_at: float, task: Task, traceparent: str = "") -> TaskView:
-    """Show ``task`` as it is folded now; ``created_at`` and ``traceparent`` are its plan's."""
+def task_view(
+    plan_id: str,
+    created_at: float,
+    task: Task,
+    traceparent: str = "",
+    *,
+    output: Raw | None = None,
+) -> TaskView:
+    """Show ``task`` as it is folded now; ``created_at`` and ``traceparent`` are its plan's.
+
+    ``output`` is what it completed with, for a task whose output may have left memory.
+    """
     error_type, error_message = task.error or (None, None)
     spec = task.spec
     return TaskView(
@@ -154,7 +165,7 @@ def task_view(plan_id: str, created_at: float, task: Task, traceparent: str = ""
         claimable_at=moment_or_none(task.claimable_at),
         priority=spec.priority,
         input=spec.input,
-        output=task.output,
+        output=output_at_hand(task) or output or NOTHING,
         error_type=error_type,
         error_message=error_message,
         feedback=task.feedback,

@@ -13,22 +13,24 @@ from contextlib import suppress
 from typing import Protocol
 
 import structlog
+from msgspec import Raw
 from msgspec.structs import replace
 
 from projections.board.board import Board
 from projections.board.lanes import Pick, Seat
 from projections.read_models.views import moment
+from service.core.claim_inputs import claim_size, dependencies_of, missing, read_back
 from service.core.results import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.signals.metrics.registry import Metrics
 from streams import decider
 from streams.log import Log, LogFull, LogUnavailable, Origin
 from streams.plan import commands
 from streams.plan.commands import OwnerCommand
-from streams.plan.events import NOTHING
 from streams.plan.state import Plan, Task
 from streams.traceparent import of_attempt
 
 MAX_WAITING = 10_000
+ANSWER_BYTES = 8 * 1024 * 1024
 FIRST_PAUSE_S = 0.002
 LONGEST_PAUSE_S = 0.25
 LEFT_TO_OTHERS_S = 2.0  # from when a task is claimable; nobody has taken it then
@@ -74,8 +76,16 @@ class _Waiting:
 class ClaimDesk:
     """Hands out leases; lives on the API loop."""
 
-    def __init__(self, core: "decider.View", desk: Desk, poll_interval_s: float) -> None:
+    def __init__(
+        self,
+        core: "decider.View",
+        desk: Desk,
+        poll_interval_s: float,
+        answer_bytes: int = ANSWER_BYTES,
+    ) -> None:
+        """``answer_bytes`` ends an answer; one claim is given whatever its size."""
         self._view = core
+        self._answer_bytes = answer_bytes
         self._desk = desk
         self._poll_interval_s = poll_interval_s
         self._waiting: deque[_Waiting] = deque()
@@ -148,7 +158,15 @@ class ClaimDesk:
                 log.warning("claims_found_late", tasks=late)
 
     def _pick(self, request: ClaimRequest) -> list[Pick]:
-        return self._offered(request)
+        """Reserve tasks for the asker, as many as an answer may hold."""
+        picks = self._offered(request)
+        room = self._answer_bytes
+        for n, pick in enumerate(picks):
+            room -= claim_size(pick.seat.plan, pick.seat.task)
+            if room < 0 and n:
+                self._give_back(picks[n:])
+                return picks[:n]
+        return picks
 
     def _offered(self, request: ClaimRequest) -> list[Pick]:
         """Reserve tasks for the asker, without those that it leaves to others for a moment."""
@@ -263,8 +281,11 @@ class ClaimDesk:
         trace = of_attempt(plan.traceparent, plan.plan_id, task.spec.id, attempt)
         if not origin.traceparent:  # whoever brings no trace works in the plan's
             origin = replace(origin, traceparent=trace)
-        lost = False
+        lost, found = False, dict[int, Raw]()
         try:
+            # Before the claim: when the log does not answer, nothing is claimed in vain.
+            if needed := missing(plan, task, found):
+                found = await read_back(self._desk.log, needed)
             outcome = await decider.transact(command, self._view, self._desk.log, origin, tries=1)
             lost = isinstance(outcome, decider.Contention)
         except (LogUnavailable, LogFull) as error:
@@ -279,7 +300,14 @@ class ClaimDesk:
         # Another instance may have reclaimed the task while this one did not run for a lease.
         if (task.owner, task.attempt) != (request.owner, attempt):
             return None
-        return _granted(plan, task, outcome.sequence, request)
+        try:
+            # A dependency may have been accepted anew, or have left memory meanwhile.
+            while needed := missing(plan, task, found):
+                found |= await read_back(self._desk.log, needed)
+        except LogUnavailable as error:
+            return error
+        dependencies = dependencies_of(plan, task, found)
+        return _granted(plan, task, outcome.sequence, request, dependencies)
 
     def _count(self, pick: Pick, task: Task, *, reclaim: bool) -> None:
         metrics, lane = self._desk.metrics, pick.seat.lane
@@ -302,13 +330,15 @@ def _pause_s(lost: int) -> float:
     return random.uniform(0.5, 1) * min(FIRST_PAUSE_S * 2.0 ** (lost - 1), LONGEST_PAUSE_S)  # noqa: S311
 
 
-def _granted(plan: Plan, task: Task, sequence: int, request: ClaimRequest) -> Claim:
+def _granted(
+    plan: Plan,
+    task: Task,
+    sequence: int,
+    request: ClaimRequest,
+    dependencies: dict[str, Raw],
+) -> Claim:
     spec = task.spec
     claimed_at = task.execution.claimed_at if task.execution is not None else plan.created_at
-    dependencies = {
-        dependency: plan.tasks[dependency].output if dependency in plan.tasks else NOTHING
-        for dependency in spec.depends_on
-    }
     return Claim(
         plan_id=plan.plan_id,
         task_id=spec.id,

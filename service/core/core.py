@@ -240,7 +240,13 @@ class Core:
         return OwnerAnswer(
             status="accepted" if isinstance(outcome, Accepted) else "duplicate",
             sequence=outcome.sequence,
-            task=task_view(plan.plan_id, plan.created_at, task, plan.traceparent),
+            task=task_view(
+                plan.plan_id,
+                plan.created_at,
+                task,
+                plan.traceparent,
+                output=command.output if isinstance(command, commands.Complete) else None,
+            ),
             lease_until=moment_or_none(task.lease_until),
             cancel_requested=plan.status in ("FAILED", "CANCELLED"),
         )

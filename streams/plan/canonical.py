@@ -6,7 +6,6 @@ exact, however long, where the RFC rounds them to 64-bit floating point.
 """
 
 from decimal import Decimal
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -17,7 +16,6 @@ from streams.plan.events import Submitted, TaskSpec, Verdict
 from streams.plan.limits import DEFAULT_LEASE_S, DEFAULT_TIMEOUT_S
 
 LONGEST_EXPONENT = 400  # no accepted number is larger; beyond it an integer would fill memory
-DIGEST_BYTES = 16
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
@@ -40,11 +38,6 @@ def canonical(value: bytes | Raw) -> bytes:
         return _encode(_decode(value))
     except _UNREADABLE:
         return bytes(value)
-
-
-def digest(value: bytes | Raw) -> bytes:
-    """A fingerprint that two JSON values share only if they are equal."""
-    return blake2b(canonical(value), digest_size=DIGEST_BYTES).digest()
 
 
 def same_json(a: bytes | Raw, b: bytes | Raw) -> bool:

@@ -42,10 +42,17 @@ class Cascade:
         if after in ENDED or before in ENDED:
             task.settled_sequence = self.sequence
             self.wave.append((task, before, after))
+            self.want(task, (before in ENDED) - (after in ENDED))
         if after in ENDED or after == "PENDING":
             task.claimable_at = None
         elif after == "READY":
             task.claimable_at = self.at
+
+    def want(self, task: Task, more: int) -> None:
+        """Count for its dependencies that ``task`` is unfinished again (1) or has ended (-1)."""
+        if more:
+            for dependency in task.spec.depends_on:
+                self.plan.tasks[dependency].wanted += more
 
     def judge(self, task: Task) -> None:
         """Derive where a waiting task stands now."""
@@ -84,6 +91,7 @@ class Cascade:
             old = dependencies.outcome(before, rule)
             new = dependencies.outcome(after, rule)
             for dependent in task.dependents:
+                dependent.needs_bytes += (new.completed - old.completed) * task.output_bytes
                 dependent.completed += new.completed - old.completed
                 dependent.done += new.done - old.done
                 dependent.ended += new.ended - old.ended

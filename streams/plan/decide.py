@@ -10,7 +10,7 @@ from typing import assert_never
 import msgspec
 
 from streams.plan import commands, dependencies
-from streams.plan.canonical import same_json, same_plan, same_verdict
+from streams.plan.canonical import same_plan
 from streams.plan.events import (
     Cancelled,
     Claimed,
@@ -29,6 +29,7 @@ from streams.plan.events import (
 )
 from streams.plan.lifecycle import CLAIMABLE, PlanStatus, TaskStatus
 from streams.plan.limits import DEFAULT_LEASE_S
+from streams.plan.outputs import same_result
 from streams.plan.results import with_total
 from streams.plan.retry import backoff_s
 from streams.plan.state import LEASE_EXPIRED, TIMEOUT, Plan, Result, Task
@@ -355,30 +356,6 @@ def _retry_in_s(command: commands.Fail, task: Task) -> float | None:
 
 def _said_before(command: commands.OwnerCommand, task: Task) -> Duplicate | None:
     """A repeated result (same owner, attempt and content) is a duplicate, not an error."""
-    before = task.result
-    if before is None or (before.owner, before.attempt) != (command.owner, command.attempt):
+    if not isinstance(command, commands.Complete | commands.Fail | commands.Release):
         return None
-    match command, before:
-        case commands.Complete(), Completed():
-            same = (
-                same_json(command.output, before.output)
-                and same_verdict(command.verdict, before.verdict)
-                and command.model_name == before.model_name
-                and with_total(command.token_usage) == before.token_usage
-            )
-        case commands.Fail(), Failed():
-            same = (
-                command.error_type == before.error_type
-                and command.error_message == before.error_message
-                and command.model_name == before.model_name
-                and with_total(command.token_usage) == before.token_usage
-            )
-        case commands.Release(), Released():
-            same = (
-                command.reason == before.reason
-                and command.model_name == before.model_name
-                and with_total(command.token_usage) == before.token_usage
-            )
-        case _:
-            same = False
-    return Duplicate(task.sequence) if same else None
+    return Duplicate(task.sequence) if same_result(_result(command, task), task) else None

@@ -27,6 +27,7 @@ from streams.plan.events import (
     Submitted,
 )
 from streams.plan.lifecycle import CLAIMABLE, ENDED, TASK_STATUSES, ExecutionStatus
+from streams.plan.outputs import keep_result
 from streams.plan.state import ORDINALS_PER_PLAN, TIMEOUT, Execution, Plan, Result, Task, connect
 
 
@@ -302,7 +303,7 @@ class _Fold(Cascade):
         task.lease_until = None
         execution = task.execution
         if result is not None:
-            task.result = result
+            keep_result(self.plan, task, result, self.sequence)
         if execution is None:
             return
         execution.status = status

@@ -19,7 +19,7 @@ from streams.plan.events import (
     TaskSpec,
     TokenUsage,
 )
-from streams.plan.lifecycle import TASK_STATUSES, ExecutionStatus, PlanStatus, TaskStatus
+from streams.plan.lifecycle import ENDED, TASK_STATUSES, ExecutionStatus, PlanStatus, TaskStatus
 
 Result = Completed | Failed | Released
 
@@ -54,8 +54,12 @@ class Task(msgspec.Struct, kw_only=True):
     next append); ``sequence`` and ``updated_at`` belong to the last fact that changed it, be it
     its own or another's. ``settled_sequence`` says when it last ended or was reopened.
     ``result`` is the last accepted end of an attempt: repeating it is a duplicate.
-    ``completed``, ``done`` and ``ended`` count its dependencies by outcome. ``ordinal`` is its
-    place among all tasks ever submitted: by plan, then by position in it.
+    ``completed``, ``done`` and ``ended`` count its dependencies by outcome, ``needs_bytes`` adds up
+    the outputs of the COMPLETED ones, and ``wanted`` counts the unfinished tasks that depend on it.
+    A large result is kept without its content (`streams.plan.outputs`): ``digest`` stands for it,
+    ``output_bytes`` is the output's size and ``held`` the output while it is in memory.
+    ``releases`` counts how often in a row it was given back. ``ordinal`` is its place among all
+    tasks ever submitted: by plan, then by position in it.
     """
 
     spec: TaskSpec
@@ -76,20 +80,19 @@ class Task(msgspec.Struct, kw_only=True):
     updated_at: float = 0
     feedback: Raw = NOTHING
     result: Result | None = None
+    digest: bytes | None = None
+    output_bytes: int = 0
+    held: Raw | None = None
+    releases: int = 0
     execution: Execution | None = None
     unreadable_at: int | None = None
     completed: int = 0
     done: int = 0
     ended: int = 0
+    needs_bytes: int = 0
+    wanted: int = 0
     dependents: list["Task"] = msgspec.field(default_factory=list["Task"])
     critics: list["Task"] | None = None
-
-    @property
-    def output(self) -> Raw:
-        """The accepted output; JSON null unless the task is COMPLETED."""
-        if self.status == "COMPLETED" and isinstance(self.result, Completed):
-            return self.result.output
-        return NOTHING
 
     @property
     def error(self) -> tuple[str, str] | None:
@@ -105,9 +108,11 @@ class Plan(msgspec.Struct, kw_only=True):
     """A plan as folded so far; change it through `evolve` only.
 
     ``first_sequence`` is that of its ``submitted``, ``traceparent`` the trace it was submitted with
-    ("": none; no rule looks at it). ``touched`` and ``closed`` collect the tasks
-    that changed and the executions that a newer one replaced since somebody last drained
-    them with `drain`; ``latest`` holds the tasks that the last fact touched.
+    ("": none; no rule looks at it). ``run_sequence`` is that of the last retry: tasks that had
+    FAILED before it, ``failed_before``, no longer stop the plan, but in the end it is FAILED.
+    ``touched``, ``closed`` and ``outputs`` collect the tasks that changed, the executions that a
+    newer one replaced and large outputs (sequence, ordinal of the task, output) since somebody
+    last drained them with `drain`; ``latest`` holds the tasks that the last fact touched.
     """
 
     plan_id: str
@@ -120,6 +125,8 @@ class Plan(msgspec.Struct, kw_only=True):
     tasks: dict[str, Task]
     counts: dict[TaskStatus, int]
     fatal: int = 0
+    failed_before: int = 0
+    run_sequence: int = 0
     paused: bool = False
     cancelled: bool = False
     ever_claimed: bool = False
@@ -128,6 +135,7 @@ class Plan(msgspec.Struct, kw_only=True):
     latest: list[Task] = []
     touched: dict[str, Task] = {}
     closed: list[tuple[str, Execution]] = []
+    outputs: list[tuple[int, int, Raw]] = []
 
     @property
     def status(self) -> PlanStatus:
@@ -160,11 +168,14 @@ class Plan(msgspec.Struct, kw_only=True):
             return False
         return bool(self.cancelled or self.fatal or not self.unfinished)
 
-    def drain(self) -> tuple[dict[str, Task], list[tuple[str, Execution]]]:
-        """Hand over, once, what changed since the last call."""
+    def drain(
+        self,
+    ) -> tuple[dict[str, Task], list[tuple[str, Execution]], list[tuple[int, int, Raw]]]:
+        """Hand over, once, what changed since the last call: touched, closed and outputs."""
         touched, self.touched = self.touched, {}
         closed, self.closed = self.closed, []
-        return touched, closed
+        outputs, self.outputs = self.outputs, []
+        return touched, closed, outputs
 
 
 def connect(plan: Plan) -> None:
@@ -172,6 +183,7 @@ def connect(plan: Plan) -> None:
     for task in plan.tasks.values():
         for dependency in task.spec.depends_on:
             plan.tasks[dependency].dependents.append(task)
+            plan.tasks[dependency].wanted += 1
         if task.spec.target is not None:
             target = plan.tasks[task.spec.target]
             target.critics = [*(target.critics or []), task]
@@ -185,7 +197,11 @@ def recount(plan: Plan) -> None:
         plan.counts[task.status] += 1
         plan.fatal += is_fatal(task)
         outcome = dependencies.outcome(task.status, task.spec.on_failure)
+        if task.status in ENDED:
+            for dependency in task.spec.depends_on:
+                plan.tasks[dependency].wanted -= 1
         for dependent in task.dependents:
+            dependent.needs_bytes += outcome.completed * task.output_bytes
             dependent.completed += outcome.completed
             dependent.done += outcome.done
             dependent.ended += outcome.ended

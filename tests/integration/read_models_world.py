@@ -121,9 +121,10 @@ class History:
                 return [commands.Fail(error_type="boom", error_message="ü\0", **words)]
             case _:
                 usage = TokenUsage(input_tokens=2**63 - 1, output_tokens=1)
+                large = b'"' + b"x" * 300 + b'"'
                 return [
                     commands.Complete(
-                        output=Raw(b'{"n":  1}'),
+                        output=Raw(large if kind == 14 else b'{"n":  1}'),
                         verdict=verdict,
                         model_name="m1",
                         token_usage=usage,

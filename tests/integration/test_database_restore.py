@@ -15,7 +15,7 @@ from projections.read_models.restore import Pending, open_read_models, restore, 
 from streams.plan.state import Plan, Task
 from tests.integration.read_models_world import CrashingProjector, History, folded_into
 
-NOT_KEPT = {"touched", "closed", "latest", "tasks", "dependents", "critics"}
+NOT_KEPT = {"touched", "closed", "outputs", "held", "latest", "tasks", "dependents", "critics"}
 
 
 def fields(value: Plan | Task) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from projections.board.board import Board
 from projections.board.lanes import Pick, SharingRule
+from projections.board.outputs import MAX_BYTES
+from projections.board.recent import Limits
 from streams.log import BadFact, Fact, Origin
 from streams.plan import commands
 from streams.plan.decide import Accept, Decision, decide
@@ -23,11 +25,21 @@ START_AT = 1_000.0
 class Yard:
     """One log and the boards of its instances, named a, b, c and so on."""
 
-    def __init__(self, boards: int = 1, **rule: Any) -> None:
+    def __init__(
+        self,
+        boards: int = 1,
+        *,
+        recent: Limits | None = None,
+        output_bytes: int = MAX_BYTES,
+        **rule: Any,
+    ) -> None:
         self.at = START_AT
         self.log: list[Fact | BadFact] = []
         self.last: dict[str, int] = {}
-        self.boards = [Board(SharingRule(**rule), name) for name in "abcdefgh"[:boards]]
+        self.boards = [
+            Board(SharingRule(**rule), name, recent=recent, output_bytes=output_bytes)
+            for name in "abcdefgh"[:boards]
+        ]
         self.conflicts = 0
 
     @property

@@ -46,6 +46,10 @@ def _check_tallies(plan: Plan, task: Task) -> None:
     assert task.completed == sum(other.status == "COMPLETED" for other in waits_for)
     assert task.done == sum(map(_done, waits_for))
     assert task.ended == sum(other.status in ENDED for other in waits_for)
+    assert task.needs_bytes == sum(
+        other.output_bytes for other in waits_for if other.status == "COMPLETED"
+    )
+    assert task.wanted == sum(other.status not in ENDED for other in task.dependents)
 
 
 def _check_lease(task: Task) -> None:
@@ -107,14 +111,14 @@ def _check_waiting(plan: Plan, task: Task, *, fatal: bool) -> None:
 
 def portrait(plan: Plan) -> dict[str, Any]:
     """Everything folded about a plan, field by field, in a shape that can be compared."""
-    skipped = {"tasks", "touched", "closed", "latest", "spec"}
+    skipped = {"tasks", "touched", "closed", "outputs", "latest", "spec"}
     shown = {name: getattr(plan, name) for name in plan.__struct_fields__ if name not in skipped}
     shown["tasks"] = {task_id: _task_portrait(task) for task_id, task in plan.tasks.items()}
     return shown
 
 
 def _task_portrait(task: Task) -> dict[str, Any]:
-    links = {"dependents", "critics"}
+    links = {"dependents", "critics", "held"}
     shown = {name: getattr(task, name) for name in task.__struct_fields__ if name not in links}
     shown["dependents"] = [other.spec.id for other in task.dependents]
     shown["critics"] = [other.spec.id for other in task.critics or ()]

@@ -18,6 +18,7 @@ from streams.plan.commands import Command
 from streams.plan.decide import Accept, Decision, Duplicate, GuardReject, decide
 from streams.plan.events import Event, Submitted, TaskSpec, Verdict
 from streams.plan.evolve import begin, evolve, mark_unreadable
+from streams.plan.outputs import output_at_hand
 from streams.plan.state import Plan, Task
 from tests.unit.plan_laws import check_plan
 
@@ -110,7 +111,7 @@ class Story:
     def has(self, task_id: str, **fields: Any) -> Self:
         """Check fields of one task."""
         task = self.task(task_id)
-        seen = {name: _plain(getattr(task, name)) for name in fields}
+        seen = {name: _plain(_field(task, name)) for name in fields}
         assert seen == fields, f"{task_id} has {seen}, not {fields}"
         return self
 
@@ -136,6 +137,10 @@ class Story:
         tail = [type(fact.event).__name__ for fact in self.facts[-len(names) :]] if names else []
         assert tail == list(names), tail
         return self
+
+
+def _field(task: Task, name: str) -> object:
+    return output_at_hand(task) if name == "output" else getattr(task, name)
 
 
 def _plain(value: object) -> object:

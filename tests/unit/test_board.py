@@ -5,9 +5,9 @@ import weakref
 
 import pytest
 
-from projections.board import board as board_module
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
+from projections.board.recent import Limits
 from streams.plan import commands
 from streams.plan.decide import Accept
 from streams.plan.events import Finished, Retried, Submitted
@@ -204,9 +204,9 @@ def finished_plan(place: Yard, plan_id: str, tasks: int = 3, lease_s: float = 3_
     place.finish(plan_id)
 
 
-def test_finished_plans_leave_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(board_module, "RECENT_TASKS", 6)
-    place = Yard()
+@pytest.mark.parametrize("recent", [Limits(tasks=6), Limits(bytes=10_000)], ids=["tasks", "bytes"])
+def test_finished_plans_leave_memory(recent: Limits) -> None:
+    place = Yard(recent=recent)
     finished_plan(place, "first")
     before = plans_alive()
     for n in range(20):
@@ -217,11 +217,8 @@ def test_finished_plans_leave_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plans_alive() <= before + 2
 
 
-def test_a_cancelled_plan_leaves_memory_although_better_ones_stand_before_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(board_module, "RECENT_TASKS", 1)
-    place = Yard()
+def test_a_cancelled_plan_leaves_memory_although_better_ones_stand_before_it() -> None:
+    place = Yard(recent=Limits(tasks=1))
     place.submit("vip", task("vip"), priority=100)
     before = plans_alive()
     for n in range(300):

@@ -68,9 +68,9 @@ def test_an_expired_lease_is_reclaimed_with_the_previous_owner_named() -> None:
 
 def test_the_lost_attempt_is_handed_over_as_lost() -> None:
     story = given(task("a", lease_s=10)).when(claim("a"), later(10), claim("a"))
-    _, closed = story.plan.drain()
+    _, closed, _ = story.plan.drain()
     assert [(who, lost.attempt, lost.status) for who, lost in closed] == [("a", 1, "lost")]
-    assert story.plan.drain() == ({}, [])
+    assert story.plan.drain() == ({}, [], [])
 
 
 def test_a_running_lease_is_not_claimed() -> None:

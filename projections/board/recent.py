@@ -1,0 +1,88 @@
+"""Plans that have just finished, kept at hand: stragglers are the usual reason to look at one.
+
+They are bounded in number of tasks and in bytes; the one that finished first leaves first.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import msgspec
+
+from streams.plan.events import Completed, Failed, Released
+from streams.plan.state import Plan, Result
+
+TASK_BYTES = 1_500  # a task with its spec, its last attempt and its places in tables, without texts
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of finished plans stays in memory."""
+
+    tasks: int = 20_000
+    bytes: int = 32 * 1024 * 1024
+
+
+class RecentPlans:
+    """Finished plans by id. The last one stays whatever its size."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.tasks = self.bytes = 0
+        self._limits = limits
+        self._plans: OrderedDict[str, tuple[Plan, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many plans are kept."""
+        return len(self._plans)
+
+    def __iter__(self) -> Iterator[Plan]:
+        """The plans, the one that finished first at the front."""
+        return (plan for plan, _ in self._plans.values())
+
+    def __contains__(self, plan_id: str) -> bool:
+        """Whether the plan is kept."""
+        return plan_id in self._plans
+
+    def get(self, plan_id: str) -> Plan | None:
+        """The plan, if it is kept."""
+        plan, _ = self._plans.get(plan_id, (None, 0))
+        return plan
+
+    def add(self, plan: Plan) -> None:
+        """Keep ``plan``; older ones leave."""
+        self.pop(plan.plan_id)
+        size = size_of(plan)
+        self._plans[plan.plan_id] = plan, size
+        self.tasks += len(plan.tasks)
+        self.bytes += size
+        while len(self._plans) > 1 and (
+            self.tasks > self._limits.tasks or self.bytes > self._limits.bytes
+        ):
+            self.pop(next(iter(self._plans)))
+
+    def pop(self, plan_id: str) -> Plan | None:
+        """Take the plan out."""
+        plan, size = self._plans.pop(plan_id, (None, 0))
+        if plan is not None:
+            self.tasks -= len(plan.tasks)
+            self.bytes -= size
+        return plan
+
+
+def size_of(plan: Plan) -> int:
+    """Roughly how many bytes a finished plan takes in memory; its large outputs are not there."""
+    texts = sum(
+        len(task.spec.input) + len(task.feedback) + _text_bytes(task.result)
+        for task in plan.tasks.values()
+    )
+    return len(plan.spec.context) + TASK_BYTES * (1 + len(plan.tasks)) + texts
+
+
+def _text_bytes(result: Result | None) -> int:
+    match result:
+        case Completed():
+            return len(result.output)
+        case Failed():
+            return len(result.error_message)
+        case Released():
+            return len(result.reason)
+        case None:
+            return 0
