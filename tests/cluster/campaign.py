@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -17,7 +16,7 @@ from tests.cluster.ports import NUMBERS
 from tests.cluster.read_models import views_of
 from tests.cluster.readers import EventReader
 from tests.cluster.record import FaultRun, History
-from tests.cluster.watch import LOST, WON, Watch
+from tests.cluster.watch import Watch
 from tests.cluster.work import Load, Pace
 
 SETTLE_S = 60.0
@@ -48,7 +47,6 @@ class Campaign:
         self._form = form
         self._caller = Caller(farm.addresses, history.calls)
         self._watch = Watch(self._caller, farm, history)
-        self._counted: Counter[str] = Counter()
         self._reading: list[asyncio.Task[None]] = []
         self._load = Load(self._caller, farm.addresses, form.pace, form.seed)
         self._readers = [
@@ -111,8 +109,7 @@ class Campaign:
 
     async def _count_claims(self) -> tuple[int, int]:
         """The claims won and lost since this was asked last, which are added to the run's."""
-        before, self._counted = self._counted, await self._watch.claims()
-        won, lost = (_grown(before[name], self._counted[name]) for name in (WON, LOST))
+        won, lost = await self._watch.claims()
         self._history.claims_won += won
         self._history.claims_lost += lost
         return won, lost
@@ -173,11 +170,6 @@ class Campaign:
 def _note(run: FaultRun, reach: Reach) -> None:
     run.nodes, run.quorum = reach.nodes, reach.quorum
     run.apart, run.stranded = reach.apart, reach.stranded
-
-
-def _grown(before: int, after: int) -> int:
-    """By how much a counter has grown; one that is smaller than before has begun anew."""
-    return after - before if after >= before else after
 
 
 async def run_campaign(folder: Path, form: Form) -> History:

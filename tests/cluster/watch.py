@@ -20,6 +20,7 @@ READY_PERIOD_S = 0.25
 READY_ANSWER_S = 2.0
 DOCTOR_PERIOD_S = 1.0
 DOCTOR_ANSWER_S = 10.0
+SCRAPE_S = 10.0
 WRITE_PERIOD_S = 0.4
 SLOTS = 40  # canary plans per instance: so many writes may hang at once
 LEADER_PERIOD_S = 0.25
@@ -47,6 +48,7 @@ class Watch:
         self._caller = caller
         self._addresses = farm.addresses
         self._cluster = farm.cluster
+        self._claims: dict[int, dict[str, int]] = {}
         self._client = httpx.AsyncClient(timeout=READY_ANSWER_S)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -76,14 +78,19 @@ class Watch:
             if task.done():
                 task.result()
 
-    async def claims(self) -> Counter[str]:
-        """Claims won and lost on all instances since each was started."""
-        counted: Counter[str] = Counter()
-        for address in self._addresses.values():
-            answer = await self._client.get(f"{address}/metrics")
+    async def claims(self) -> tuple[int, int]:
+        """The claims won and lost on all instances since this was asked last."""
+        before, self._claims = self._claims, {}
+        grown: Counter[str] = Counter()
+        for instance, address in self._addresses.items():
+            answer = await self._client.get(f"{address}/metrics", timeout=SCRAPE_S)
             samples = Snapshot(answer.text)
-            counted += Counter({name: round(samples.sum(name)) for name in (WON, LOST)})
-        return counted
+            self._claims[instance] = now = {name: round(samples.sum(name)) for name in (WON, LOST)}
+            was = before.get(instance, {})
+            for name, count in now.items():
+                # A count that is smaller than before has begun anew with its instance.
+                grown[name] += count - was.get(name, 0) if count >= was.get(name, 0) else count
+        return grown[WON], grown[LOST]
 
     async def ready(self, instance: int) -> bool:
         """Whether this instance is ready now."""
