@@ -5,6 +5,7 @@ which handlers these are, for operators and for the claim desk: while one runs, 
 its task is left to other instances.
 """
 
+from collections.abc import Iterator
 from threading import Lock
 from time import monotonic
 
@@ -73,6 +74,11 @@ class Overruns:
     def __contains__(self, task: object) -> bool:
         """Whether a handler of the task, a (plan, task) pair, runs on here."""
         return task in self._tasks
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """The tasks that have one."""
+        with self._lock:
+            return iter(list(self._tasks))
 
     def __len__(self) -> int:
         """How many tasks have one."""
