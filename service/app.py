@@ -104,7 +104,8 @@ async def running(
         nats_url = embedded.url if embedded else settings.nats.url
         shown_url = without_password(nats_url)
         folder.announce(nats_url=shown_url)
-        source = await _connect(settings, nats_url, metrics, stack)
+        writes = LogObserver(metrics)
+        source = await _connect(settings, nats_url, writes, stack)
         core = await _core(settings, source, metrics, spans, stack)
         supervision = Supervision()
         died = supervision.died
@@ -139,7 +140,7 @@ async def running(
         )
         doctor = _doctor(instance, lag)
         guard(stack, died, history=doctor.history.sample_forever())
-        schedulers = await _start_roles(instance, stack)
+        schedulers = await _start_roles(instance, writes, stack)
         _look_at(instance, source, schedulers, lag, stack)
         core.diagnose = doctor.report
         folder.announce(nats_url=shown_url, http_url=instance.http_url)
@@ -159,7 +160,7 @@ def _look_at(
     lags = partial(_lags, instance, api)
 
     core.checks += [
-        health.log_check(source, schedulers),
+        health.log_check(source, schedulers, instance.embedded),
         health.projector_check(core),
         health.database_check(core, schedulers),
         health.daemons_check(schedulers),
@@ -216,7 +217,7 @@ async def _embedded(settings: Settings, stack: AsyncExitStack) -> EmbeddedServer
 
 
 async def _connect(
-    settings: Settings, nats_url: str, metrics: Metrics, stack: AsyncExitStack
+    settings: Settings, nats_url: str, writes: LogObserver, stack: AsyncExitStack
 ) -> JetStreamLog:
     if settings.nats.url:
         log.info("waiting_for_log", at_most_s=CONNECT_TIMEOUT_S)
@@ -225,7 +226,7 @@ async def _connect(
         replicas=settings.nats.replicas,
         connect_timeout_s=CONNECT_TIMEOUT_S,
         name=f"holdfast {settings.executor.instance_id}",
-        observer=LogObserver(metrics),
+        observer=writes,
     )
     stack.push_async_callback(source.close)
     return source
@@ -352,7 +353,9 @@ async def _catch_up(core: Core, died: asyncio.Future[str]) -> None:
                 return  # the last messages of the log were short-lived and have expired
 
 
-async def _start_roles(instance: Instance, stack: AsyncExitStack) -> Schedulers:
+async def _start_roles(
+    instance: Instance, writes: LogObserver, stack: AsyncExitStack
+) -> Schedulers:
     core, settings = instance.core, instance.settings
     core.check_input = _input_check(instance)
     if "api" in instance.roles:
@@ -362,7 +365,7 @@ async def _start_roles(instance: Instance, stack: AsyncExitStack) -> Schedulers:
         stack.push_async_callback(server.stop)
         stack.callback(core.feed.close)
     stack.callback(core.desk.close)
-    daemons = await _daemons(instance, stack)
+    daemons = await _daemons(instance, writes, stack)
     pool_size = settings.scheduling.daemon.pool_size
     schedulers = Schedulers(daemons, pool_size, core.metrics, instance.supervision)
     instance.schedulers = schedulers
@@ -392,10 +395,16 @@ def _input_check(instance: Instance) -> CheckInput:
     )
 
 
-async def _daemons(instance: Instance, stack: AsyncExitStack) -> list[Daemon]:
+async def _daemons(instance: Instance, writes: LogObserver, stack: AsyncExitStack) -> list[Daemon]:
     """Every instance looks after itself; those with the role ``daemons`` after the log, too."""
     core, path = instance.core, instance.settings.data_dir / READ_MODELS
     probe = await DatabaseProbe.open(path, core.database)
     stack.push_async_callback(probe.close)
-    own = [backlog_sampler(), log_probe(), database_probe(probe), self_check(PlanFile(path))]
+    embedded = instance.embedded
+    own = [
+        backlog_sampler(),
+        log_probe(writes, embedded.took_no_write if embedded else lambda _: None),
+        database_probe(probe),
+        self_check(PlanFile(path)),
+    ]
     return [lease_monitor(), plan_closer(), *own] if "daemons" in instance.roles else own

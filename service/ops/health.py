@@ -20,6 +20,7 @@ from service.core.results import (
 )
 from service.daemons.schedulers import Schedulers
 from service.executor import Executor
+from service.runtime.nats_server.embedded import EmbeddedServer
 from service.signals.loop_lag import Lag
 from streams.jetstream.log import JetStreamLog
 
@@ -29,11 +30,13 @@ MAX_HELD_S = 1.0  # a loop that has not come round for so long
 CheckNow = Callable[[], Check]
 
 
-def log_check(source: JetStreamLog, schedulers: Schedulers) -> CheckNow:
-    """The line to the log is up and the log answered the last probe."""
+def log_check(
+    source: JetStreamLog, schedulers: Schedulers, embedded: EmbeddedServer | None
+) -> CheckNow:
+    """The line to the log is up, the log answered the last probe and takes writes."""
 
     def check() -> Check:
-        probe = schedulers.error_of("log_probe")
+        probe = schedulers.error_of("log_probe") or (embedded and embedded.cannot_write)
         if source.connected and probe is None:
             return Check("log", ok=True, detail="connected")
         return Check("log", ok=False, detail=source.last_error or probe or "not connected")

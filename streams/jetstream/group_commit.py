@@ -47,6 +47,9 @@ WRONG_SEQUENCE = 10071
 WRONG_SEQUENCE_IN_FLIGHT = 10164
 DUPLICATE_IN_BATCH = 10201
 STORE_FAILED = 10077
+ACCOUNT_FULL = 10002
+SERVER_FULL = 10023
+STORAGE_FULL = 10047
 TOO_LARGE = 10054
 
 Outcome = Appended | Conflict
@@ -535,7 +538,7 @@ class Appender:
             return
         if code == TOO_LARGE:
             raise TooLarge(reason)
-        if code == STORE_FAILED and ("maximum" in reason or "no space" in reason):
+        if _is_full(code, reason):
             raise LogFull(f"the log is full: {reason}")
         raise _UnsettledError(f"{reason} ({code})")
 
@@ -608,6 +611,13 @@ class Appender:
             self._wait(following)
             return
         del self._behind[ticket.subject]
+
+
+def _is_full(code: int, reason: str) -> bool:
+    """Whether the stream's, the account's or the server's bound is reached, or the disk is full."""
+    if code == STORE_FAILED:
+        return "maximum" in reason or "no space" in reason
+    return code in {ACCOUNT_FULL, SERVER_FULL, STORAGE_FULL}
 
 
 _says_sequence = re.compile(r"(\d+)\s*$").search

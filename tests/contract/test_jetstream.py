@@ -17,7 +17,15 @@ from streams.jetstream.consumer import Consumer, parse_reply
 from streams.jetstream.group_commit import AppenderLimits
 from streams.jetstream.log import JetStreamLog
 from streams.jetstream.tail import SILENCE_S
-from streams.log import Appended, Conflict, Fact, LogReset, LogUnavailable, TopologyMismatch
+from streams.log import (
+    Appended,
+    Conflict,
+    Fact,
+    LogFull,
+    LogReset,
+    LogUnavailable,
+    TopologyMismatch,
+)
 from streams.plan.events import Completed, Heartbeat, Progress, Raw
 from streams.subjects import audit_subject
 from tests.conftest import PrivateServer
@@ -51,6 +59,32 @@ async def log(connect: Open, private_nats: PrivateServer) -> JetStreamLog:
 
 async def consumers(log: JetStreamLog) -> list[str]:
     return msgspec.json.decode(await log._ask("CONSUMER.NAMES.PLANS", b""))["consumers"] or []
+
+
+# Bounds.
+
+STORE = "jetstream { sync_interval: always, max_memory_store: 64MB, max_file_store: %s }\n"
+ACCOUNT = """
+accounts { A { jetstream: { max_file: 2MB, max_mem: 16MB }, users: [{ user: a, password: a }] } }
+no_auth_user: a
+"""
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"), [(STORE % "2MB", "insufficient"), (STORE % "1GB" + ACCOUNT, "exceeded")]
+)
+async def test_a_server_or_an_account_that_is_full_is_a_full_log(
+    connect: Open, start_nats: Callable[..., PrivateServer], tmp_path: Path, limits: str, code: str
+) -> None:
+    configuration = tmp_path / "bounded.conf"
+    configuration.write_text(f"host: 127.0.0.1\nmax_payload: 2MB\n{limits}")
+    log = await connect(start_nats(configuration))
+    filler = Completed(owner="w1", attempt=1, output=Raw(b'"' + b"x" * 100_000 + b'"'))
+    drafts = [on_task(f"t{i}", 0, filler) for i in range(40)]
+    outcomes = await asyncio.gather(*map(log.append, drafts), return_exceptions=True)
+    assert any(isinstance(outcome, Appended) for outcome in outcomes)
+    with pytest.raises(LogFull, match=code):
+        await log.append(on_task("more", 0, filler))
 
 
 # Unknown outcomes.

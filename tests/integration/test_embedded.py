@@ -15,6 +15,7 @@ import nats
 import psutil
 import pytest
 
+from service.runtime.nats_server import embedded
 from service.runtime.nats_server import process as nats_process
 from service.runtime.nats_server.embedded import EmbeddedServer
 from service.runtime.nats_server.process import (
@@ -100,6 +101,36 @@ async def test_only_this_machine_reaches_it(observed: Observed) -> None:
     listening = psutil.Process(observed.server.pid).net_connections(kind="tcp")
     addresses = {each.laddr.ip for each in listening if each.status == psutil.CONN_LISTEN}
     assert addresses == {"127.0.0.1"}
+
+
+async def test_a_server_that_logs_a_write_error_is_started_anew(
+    observed: Observed, tmp_path: Path
+) -> None:
+    first = observed.server.pid
+    said = b"[9] 2026/11/26 15:07:13 [ERR] JetStream failed to store a msg on stream 'P': disk full"
+    with (tmp_path / "nats" / "server.log").open("ab") as server_log:
+        server_log.write(said + b"\n")
+    await observed.reported(2)
+    assert "disk full" in observed.reports[0]
+    assert observed.server.pid not in (None, first)
+    assert observed.server.cannot_write is None
+
+
+async def test_a_server_that_took_no_write_is_started_anew_once_there_is_room(
+    observed: Observed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Path] = []
+
+    def has_room(folder: Path) -> bool:
+        looks.append(folder)
+        return len(looks) > 1
+
+    monkeypatch.setattr(embedded, "has_room", has_room)
+    monkeypatch.setattr(embedded, "LOOK_S", 0.05)
+    observed.server.took_no_write("no answer within 10 s")
+    await observed.reported(2)
+    assert len(looks) == 2
+    assert observed.server.restarts == 1
 
 
 async def test_killed_it_comes_back_on_the_same_port_with_its_facts(observed: Observed) -> None:

@@ -1,7 +1,10 @@
 """Keeps the embedded nats-server running: ready before it is used, restarted when it dies.
 
+It is also started anew when it cannot write any more and its disk has room again
+(`service.runtime.nats_server.write_errors`).
+
 One thread owns the child from its first life to its last: it starts, waits and starts again. The
-child dies with that thread (nats_process.py), and the thread ends with the process.
+child dies with that thread (process.py), and the thread ends with the process.
 """
 
 import asyncio
@@ -17,6 +20,7 @@ import structlog
 
 from service.runtime.nats_server.process import (
     HOST,
+    LOG_FILE,
     READY_S,
     STOP_S,
     EmbeddedServerError,
@@ -24,10 +28,12 @@ from service.runtime.nats_server.process import (
     in_words,
     launch,
 )
+from service.runtime.nats_server.write_errors import ServerLog, has_room
 
 STORE_FOLDER = "nats"
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 5.0
+LOOK_S = 1.0  # between two looks at the server's log, and at a full disk
 SETTLED_S = 60.0  # a server that lived this long starts the back-off anew
 
 Arguments = TypeVarTuple("Arguments")
@@ -52,12 +58,14 @@ class EmbeddedServer:
         ready_s: float = READY_S,
     ) -> None:
         self.restarts = 0
+        self.cannot_write: str | None = None  # why, as the server or `took_no_write` says
         self._folder = data_dir / STORE_FOLDER
         self._port = port
         self._on_down = on_down
         self._on_up = on_up
         self._ready_s = ready_s
         self._server: ServerProcess | None = None
+        self._log_file = ServerLog(self._folder / LOG_FILE)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -72,6 +80,11 @@ class EmbeddedServer:
         """The process id of the running server, None while there is none."""
         server = self._server
         return server.pid if server else None
+
+    def took_no_write(self, reason: str) -> None:
+        """Let it be started anew: it answers questions, but no write in a long time."""
+        if self.cannot_write is None:
+            self.cannot_write = reason
 
     async def start(self) -> str:
         """Start the server; its URL once JetStream answers. Raises `EmbeddedServerError`."""
@@ -113,11 +126,11 @@ class EmbeddedServer:
         backoff_s = FIRST_BACKOFF_S
         while server and not self._stopping.is_set():
             since = time.monotonic()
-            code = server.wait()
+            reason = self._until_ended(server)
             self._server = None
             if self._stopping.is_set():
                 return
-            self._report_down(f"nats-server {server.pid} ended with {in_words(code)}")
+            self._report_down(reason)
             if time.monotonic() - since > SETTLED_S:
                 backoff_s = FIRST_BACKOFF_S
             server, backoff_s = self._relaunch(backoff_s)
@@ -125,10 +138,23 @@ class EmbeddedServer:
             server.stop()
             self._server = None
 
+    def _until_ended(self, server: ServerProcess) -> str:
+        """Wait for the server's end, or end it when that lets it write again; answers why."""
+        while (code := server.wait(LOOK_S)) is None:
+            if (error := self._log_file.write_error()) is not None and self.cannot_write is None:
+                _log.error("nats_server_cannot_write", reason=error)
+                self.cannot_write = error
+            if self.cannot_write is not None and has_room(self._folder):
+                server.stop()
+                return f"nats-server {server.pid} is started anew: {self.cannot_write}"
+        return f"nats-server {server.pid} ended with {in_words(code)}"
+
     def _launch(self) -> ServerProcess:
+        self._log_file = ServerLog(self._folder / LOG_FILE)
         server = launch(self._folder, self._port, ready_s=self._ready_s, wait=self._stopping.wait)
         self._port = server.port
         self._server = server
+        self.cannot_write = None
         return server
 
     def _relaunch(self, backoff_s: float) -> tuple[ServerProcess | None, float]:

