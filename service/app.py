@@ -110,7 +110,7 @@ async def running(
         supervision = Supervision()
         died = supervision.died
         lag = Lag("api", "api", metrics)
-        stack.callback(_watch_line(source, core))
+        stack.callback(_watch_line(source, core, writes))
         guard(
             stack,
             died,
@@ -307,12 +307,14 @@ def _audit_tail(source: JetStreamLog, core: Core) -> AuditTail:
     return tail
 
 
-def _watch_line(source: JetStreamLog, core: Core) -> Callable[[], None]:
+def _watch_line(source: JetStreamLog, core: Core, writes: LogObserver) -> Callable[[], None]:
     """Tell the core when the line to the log is lost and when it is back, until called."""
 
     def changed() -> None:
         error = source.last_error or "the connection was lost"
         core.log_answers("connection", None if source.connected else error)
+        if source.connected:
+            writes.reconnected()
 
     return source.watch(changed)
 

@@ -79,6 +79,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What `Log.append` is asked to write: one or a few events on one subject, all or nothing.
 
     ``expected`` is the sequence of the last message on exactly this subject (0: none yet).
+    ``chatter_ttl_s``: after how many seconds the log forgets a heartbeat or progress in it; None
+    is the log's own time.
     """
 
     plan_id: str
@@ -86,6 +88,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     expected: int
     events: tuple[Event, ...]
     origin: Origin = NOBODY
+    chatter_ttl_s: int | None = None
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):

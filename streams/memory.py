@@ -236,7 +236,9 @@ class MemoryLog:
         for event, payload in zip(draft.events, payloads, strict=True):
             lines = encode_headers(event, f"memory-{next(self._ids)}", draft.origin)
             short = isinstance(event, Heartbeat | Progress)
-            expires_at = self._clock() + self._chatter_ttl_s if short else None
+            own_ttl_s = draft.chatter_ttl_s
+            ttl_s = self._chatter_ttl_s if own_ttl_s is None else own_ttl_s
+            expires_at = self._clock() + ttl_s if short else None
             self._store(subject, HEADER_LINE + lines + b"\r\n", payload, expires_at)
         self._announce()
         return Appended(self._head)

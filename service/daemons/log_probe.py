@@ -19,7 +19,7 @@ PERIOD_S = 0.5
 ANSWER_S = 1.0  # period and answer together: what goes wrong is known within two seconds
 WRITE_S = 0.3  # what a step waits for a written probe; one that takes longer goes on beside it
 PROBE_PLAN = "holdfast-write-probe"  # no plan: the fold ignores what stands there
-PROBE_LEASE_S = 1.0
+PROBE_KEPT_S = 1  # the shortest time to live that JetStream knows
 
 
 class LogProbe:
@@ -60,8 +60,9 @@ class LogProbe:
             plan_id=PROBE_PLAN,
             task_id=secrets.token_hex(8),
             expected=0,
-            events=(Heartbeat(owner=core.instance_id, attempt=1, lease_s=PROBE_LEASE_S),),
+            events=(Heartbeat(owner=core.instance_id, attempt=1, lease_s=PROBE_KEPT_S),),
             origin=Origin(actor=core.instance_id, instance=core.instance_id),
+            chatter_ttl_s=PROBE_KEPT_S,
         )
         try:
             await core.log.append(draft)

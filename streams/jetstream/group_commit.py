@@ -43,6 +43,8 @@ SIFTINGS = 3  # refusals of its batch after which a draft goes alone
 SETTLING = 16  # drafts of unknown outcome asked about at a time
 ENVELOPE_BYTES = 256  # more than the headers that are added when a message is sent
 
+CHATTER_LINE = b"Nats-TTL: %ds\r\n"
+
 WRONG_SEQUENCE = 10071
 WRONG_SEQUENCE_IN_FLIGHT = 10164
 DUPLICATE_IN_BATCH = 10201
@@ -240,7 +242,7 @@ class Appender:
         self._observer = observer or Unobserved()
         self._loop = asyncio.get_running_loop()
         self._ids = EventIds()
-        self._chatter_line = b"Nats-TTL: %ds\r\n" % self._limits.chatter_ttl_s
+        self._chatter_line = CHATTER_LINE % self._limits.chatter_ttl_s
         self._waiting: deque[_Ticket] = deque()
         # Subjects with a draft in `_waiting` or on its way, and the drafts that stand behind it.
         self._behind: dict[str, deque[_Ticket]] = {}
@@ -309,7 +311,8 @@ class Appender:
             own_id = event_id if place == 0 else f"{event_id}.{place}"
             lines = encode_headers(event, own_id, draft.origin)
             if type(event) is Heartbeat or type(event) is Progress:
-                lines += self._chatter_line
+                ttl_s = draft.chatter_ttl_s
+                lines += self._chatter_line if ttl_s is None else CHATTER_LINE % ttl_s
             expected = draft.expected if place == 0 else None
             messages.append(Message(subject, expected, lines, encode_payload(event)))
         return messages

@@ -305,6 +305,16 @@ async def test_chatter_carries_its_time_to_live(appender: Appender, log: FakeLog
     assert [b"Nats-TTL: 86400s\r\n" in message.lines for message in log.sent[0]] == [False, True]
 
 
+async def test_a_draft_may_shorten_the_time_to_live_of_its_chatter(
+    appender: Appender, log: FakeLog
+) -> None:
+    probe = Heartbeat(owner="w1", attempt=1, lease_s=1)
+    await appender.append(
+        Draft(plan_id="p", task_id="t", expected=0, events=(probe,), chatter_ttl_s=1)
+    )
+    assert b"Nats-TTL: 1s" in log.sent[0][0].lines
+
+
 # What the answers mean.
 
 

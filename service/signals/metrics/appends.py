@@ -13,6 +13,10 @@ class LogObserver:
         self._metrics = metrics
         self.trouble: str | None = None  # why the last write was not answered; None when it was
 
+    def reconnected(self) -> None:
+        """The server may be another one than the one that did not answer, or started anew."""
+        self.trouble = None
+
     def appended(self, count: int, batch_size: int, duration_s: float) -> None:
         """``count`` drafts are on disk, written as one request of ``batch_size`` messages."""
         self.trouble = None
