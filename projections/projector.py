@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
+import msgspec
 import structlog
 import tenacity
 
@@ -28,11 +29,24 @@ TAIL_PATIENCE_S = 0.05  # how long `catch_up` waits for the tail before it reads
 FLUSH_RETRY_S = 0.25
 FLUSH_DELAY_S = 0.1
 CATCH_UP_PAGE = 256
-MAX_PENDING_ROWS = 500_000  # beyond it new plans are refused: the read models are too far behind
 
 log = structlog.get_logger("holdfast.projector")
 
 T = TypeVar("T")
+
+
+class PendingLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How many rows, and how many bytes of them, may wait for SQLite.
+
+    Beyond them new plans are refused; beyond twice as much the fold waits, too. A rebuild, which
+    folds faster than SQLite writes, waits at a tenth.
+    """
+
+    rows: int = 500_000
+    bytes: int = 128 * 1024 * 1024
+
+
+DEFAULT_LIMITS = PendingLimits()
 # Hears what is wrong with the database when a flush fails, and None when it is well again.
 OnFlushTrouble = Callable[[str | None], None]
 
@@ -54,6 +68,7 @@ class Projector:
         now: Callable[[], float],
         observe_time: Callable[[float], None],
         on_listener_failure: OnListenerFailure | None = None,
+        limits: PendingLimits = DEFAULT_LIMITS,
     ) -> None:
         self.source = source
         self.board = board
@@ -61,6 +76,7 @@ class Projector:
         self.listeners = Listeners(on_listener_failure)
         self.on_flush_trouble: list[OnFlushTrouble] = []
         self.flush_error: str | None = None
+        self._limits = limits
         self._now = now
         self._observe_time = observe_time
         self._recall = Recall(source, board)
@@ -89,6 +105,7 @@ class Projector:
             if batch and batch[0].sequence <= self.board.sequence:
                 batch = [fact for fact in batch if fact.sequence > self.board.sequence]
             for start in range(0, len(batch), SLICE):
+                await self.until_pending_below(2)
                 await self._fold(batch[start : start + SLICE])
                 if len(batch) > SLICE:
                     await asyncio.sleep(0)
@@ -125,8 +142,8 @@ class Projector:
             async with asyncio.timeout(wait_s):
                 return await future
         except TimeoutError:
-            message = f"the log does not deliver: waiting for sequence {sequence}"
-            raise LogUnavailable(message) from None
+            reason = self.too_far_behind or "the log does not deliver"
+            raise LogUnavailable(f"{reason}: waiting for sequence {sequence}") from None
 
     async def catch_up(self) -> None:
         """Return once everything is folded that is in the log now. Raises LogUnavailable."""
@@ -178,13 +195,19 @@ class Projector:
         return 0.0 if self._behind_since is None else self._now() - self._behind_since
 
     @property
-    def pending_rows(self) -> int:
-        """How many rows wait to be written."""
-        return len(self._pending)
+    def too_far_behind(self) -> str | None:
+        """Why no new plan is taken: too much waits for SQLite; None when it does not."""
+        if not self._waits_above(1):
+            return None
+        return f"{len(self._pending)} rows wait for the database ({self.flush_error or 'slow'})"
 
-    async def until_pending_below_bound(self) -> None:
-        """Wait while too many rows are pending: whoever folds faster than SQLite writes must."""
-        while len(self._pending) > MAX_PENDING_ROWS // 10:
+    def _waits_above(self, factor: float) -> bool:
+        limits, pending = self._limits, self._pending
+        return len(pending) > limits.rows * factor or pending.size_bytes > limits.bytes * factor
+
+    async def until_pending_below(self, factor: float) -> None:
+        """Wait while more is pending than ``factor`` times the limits."""
+        while self._waits_above(factor):
             self._room.clear()
             self._wanted.set()
             await self._room.wait()

@@ -115,6 +115,7 @@ async def running(
             stack,
             died,
             projector=core.projector.run(),
+            flush=core.projector.flush_forever(),
             lag=lag.sample_forever(),
             audit=core.audit.run(),
             audit_tail=_audit_tail(source, core).run(),
@@ -123,7 +124,6 @@ async def running(
         guard(
             stack,
             died,
-            flush=core.projector.flush_forever(),
             claim_poll=core.desk.poll_forever(),
             feed=core.feed.run(),
             threads=supervision.look_forever(),

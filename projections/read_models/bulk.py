@@ -16,6 +16,7 @@ Call = tuple[str, Iterable[Sequence[Any]]]
 
 MAX_ROWS = 1024
 SIZES = (1, 8, 32, 64, 128, 256, 512)  # and the largest: at most half of what is written is padding
+ROW_BYTES = 400  # a tuple with its numbers and short texts
 MAX_PARAMETERS = 32_000  # SQLite's own limit is 32,766
 
 
@@ -90,25 +91,33 @@ class Changes:
     """The rows of one table that changed since the last flush: the newest version of each.
 
     ``fixed`` holds the immutable part of rows that are not in the table yet, ``changing`` the
-    mutable part of all, each beginning with its key.
+    mutable part of all, each beginning with its key; `put` keeps ``size_bytes`` true.
     """
 
-    __slots__ = ("_insert", "_update", "changing", "fixed")
+    __slots__ = ("_insert", "_update", "changing", "fixed", "size_bytes")
 
     def __init__(self, update: Bulk, insert: Bulk | None = None) -> None:
         self._update = update
         self._insert = insert
         self.fixed: dict[Any, Row] = {}
         self.changing: dict[Any, Row] = {}
+        self.size_bytes = 0
 
     def __len__(self) -> int:
         return len(self.changing)
+
+    def put(self, key: Any, row: Row) -> None:  # noqa: ANN401 - a key is what the table has
+        """Have ``row`` written in place of an older one of the same key."""
+        older = self.changing.get(key)
+        self.size_bytes += _size_of(row) - (0 if older is None else _size_of(older))
+        self.changing[key] = row
 
     def cut(self) -> "Changes":
         """Hand over the content and go on empty."""
         taken = Changes(self._update, self._insert)
         taken.fixed, self.fixed = self.fixed, {}
         taken.changing, self.changing = self.changing, {}
+        taken.size_bytes, self.size_bytes = self.size_bytes, 0
         return taken
 
     def put_back(self, taken: "Changes") -> None:
@@ -116,6 +125,7 @@ class Changes:
         taken.fixed.update(self.fixed)
         taken.changing.update(self.changing)
         self.fixed, self.changing = taken.fixed, taken.changing
+        self.size_bytes = sum(map(_size_of, self.changing.values()))
 
     def calls(self) -> Iterator[Call]:
         """The statements that write the content."""
@@ -126,3 +136,8 @@ class Changes:
         yield from self._insert.calls_for(list(fixed), lambda key: fixed[key] + changing[key][1:])
         known = [key for key in changing if key not in fixed]
         yield from self._update.calls_for(known, changing.__getitem__)
+
+
+def _size_of(row: Row) -> int:
+    """About how many bytes a row holds in memory: its JSON, and what every row costs."""
+    return ROW_BYTES + sum([len(value) for value in row if value.__class__ is bytes])

@@ -29,6 +29,9 @@ CLOSING_S = 1.0
 WRITER_CACHE_KIB = 64 * 1024
 WAL_PAGES = 8_000  # 32 MB written ahead before they are copied into the file
 QUERY_TIME_S = 5.0
+# No temporary files: a read-only root has no folder for them. What would be in them is bounded by
+# what waits to be written (`projections.projector.PendingLimits`).
+TEMPORARY_IN_MEMORY = "PRAGMA temp_store=MEMORY"
 
 CHECKPOINT_DDL = """
 CREATE TABLE checkpoint (
@@ -217,7 +220,9 @@ async def connect(
         thread = opening._thread  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         thread.daemon = True  # a process that fails must end, also when nobody closed this
         try:
-            return await opening
+            connection = await opening
+            await connection.execute_fetchall(TEMPORARY_IN_MEMORY)
+            return connection
         except BaseException:
             # The thread still says goodbye to this loop, which may be closed next.
             await asyncio.to_thread(thread.join, CLOSING_S)
@@ -232,7 +237,7 @@ def _connect_reader(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,  # another thread may interrupt it
     )
-    connection.execute("PRAGMA temp_store=MEMORY")
+    connection.execute(TEMPORARY_IN_MEMORY)
     return connection
 
 

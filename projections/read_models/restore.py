@@ -57,6 +57,7 @@ class Pending:
         self._sequence = sequence
         self._epoch = epoch
         self._flushed = sequence
+        self._under_way_bytes = 0
         self._plans = Changes(plans.UPDATE, plans.INSERT)
         self._plan_specs = Changes(plans.INSERT_SPEC)
         self._labels = Changes(plans.INSERT_LABEL)
@@ -70,8 +71,13 @@ class Pending:
         )  # fmt: skip
 
     def __len__(self) -> int:
-        """How many rows wait: who follows the log stops for a while when they are too many."""
+        """How many rows wait."""
         return len(self._plans) + len(self._tasks) + len(self._executions)
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory they take, with those that are being written."""
+        return self._under_way_bytes + sum(table.size_bytes for table in self._tables)
 
     @property
     def sequence(self) -> int:
@@ -88,36 +94,36 @@ class Pending:
         touched, closed, large = plan.drain()
         since, first_sequence = self._sequence, plan.first_sequence
         is_new = first_sequence > since
-        self._plans.changing[first_sequence] = plans.changing_row(plan)
+        self._plans.put(first_sequence, plans.changing_row(plan))
         if is_new:
             self._add_new(plan)
-        rows, ended = self._tasks.changing, self._executions.changing
+        changed, ended = self._tasks, self._executions
         for task in touched.values():
             ordinal = task.ordinal
-            rows[ordinal] = tasks.changing_row(task)
+            changed.put(ordinal, tasks.changing_row(task))
             execution = task.execution
             # Heartbeats touch the task and not its execution, whose row is then still good.
             if execution is not None and execution.sequence > since:
                 row = executions.changing_row(ordinal, execution)
-                ended[execution.claimed_sequence] = row
+                ended.put(execution.claimed_sequence, row)
         for sequence, ordinal, output in large:
             if sequence > since:
-                self._outputs.changing[sequence] = (sequence, ordinal, bytes(output))
+                self._outputs.put(sequence, (sequence, ordinal, bytes(output)))
         for task_id, execution in closed:
             if execution.sequence > since:
                 row = executions.changing_row(plan.tasks[task_id].ordinal, execution)
-                ended[execution.claimed_sequence] = row
+                ended.put(execution.claimed_sequence, row)
 
     def _add_new(self, plan: Plan) -> None:
         first_sequence = plan.first_sequence
         self._plans.fixed[first_sequence] = plans.fixed_row(plan)
-        self._plan_specs.changing[first_sequence] = plans.spec_row(plan)
+        self._plan_specs.put(first_sequence, plans.spec_row(plan))
         for row in plans.label_rows(plan):
-            self._labels.changing[row] = row
-        fixed, specs = self._tasks.fixed, self._task_specs.changing
+            self._labels.put(row, row)
+        fixed, specs = self._tasks.fixed, self._task_specs
         for task in plan.tasks.values():
             fixed[task.ordinal] = tasks.fixed_row(first_sequence, task)
-            specs[task.ordinal] = tasks.spec_row(task)
+            specs.put(task.ordinal, tasks.spec_row(task))
 
     def advance(self, sequence: int) -> None:
         """Every plan that changed by facts up to ``sequence`` has been added."""
@@ -132,12 +138,15 @@ class Pending:
         """
         sequence = self._sequence
         taken = [table.cut() for table in self._tables]
+        self._under_way_bytes = sum(table.size_bytes for table in taken)
         try:
             await database.write(_calls(taken), Checkpoint(STREAM, sequence, self._epoch))
         except BaseException:
             for table, rows in zip(self._tables, taken, strict=True):
                 table.put_back(rows)
             raise
+        finally:
+            self._under_way_bytes = 0
         self._flushed = sequence
         return sequence
 

@@ -61,7 +61,7 @@ async def refold(source: Log, database: Database, up_to: int, out: TextIO | None
         with uncollected():
             async for batch in _batches_up_to(source, up_to):
                 await projector.step(batch)
-                await projector.until_pending_below_bound()
+                await projector.until_pending_below(0.1)
                 if out and time.monotonic() - shown >= SHOW_EVERY_S:
                     shown = time.monotonic()
                     _show(out, board.sequence, up_to, shown - began)

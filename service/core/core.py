@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from projections.board.board import Board
 from projections.feed import Feed
-from projections.projector import MAX_PENDING_ROWS, Projector
+from projections.projector import Projector
 from projections.read_models.database import Database
 from projections.read_models.views import PlanView, TaskView, moment_or_none, plan_view, task_view
 from service.core.claim_queue import ClaimDesk
@@ -133,11 +133,8 @@ class Core:
 
     async def submit(self, plan_id: str, plan: Submitted, origin: Origin) -> Submission | Refused:
         """Accept a plan, or say that it is there. Raises LogUnavailable, LogFull, TooLarge."""
-        if self.projector.pending_rows > MAX_PENDING_ROWS:
-            raise LogUnavailable(
-                "the read models are too far behind to take new plans; the database refuses "
-                f"writes: {self.projector.flush_error}"
-            )
+        if (behind := self.projector.too_far_behind) is not None:
+            raise LogUnavailable(f"the read models are too far behind to take new plans: {behind}")
         if complaint := await self._input_complaint(plan_id, plan):
             return Invalid(complaint)
         began_at = self.now()

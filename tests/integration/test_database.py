@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncGenerator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from projections.read_models.database import (
     discard,
 )
 from projections.read_models.restore import SCHEMA, Pending, open_read_models, restore
-from streams.plan.events import Claimed, Heartbeat, Submitted, TaskSpec
+from streams.plan.events import Cancelled, Claimed, Heartbeat, Submitted, TaskSpec
 from streams.plan.evolve import begin, evolve
 from streams.plan.state import Plan
 from tests.integration.read_models_world import History, folded_into
@@ -201,3 +201,28 @@ async def test_what_was_written_is_there_when_it_is_opened_again(path: Path) -> 
     await again.close()
     assert checkpoint is not None
     assert (checkpoint.sequence, checkpoint.epoch) == (1, "e")
+
+
+async def test_a_large_flush_needs_no_temporary_file(database: Database) -> None:
+    """A service on a read-only root may have no temporary folder; SQLite names its files etilqs."""
+    plan = some_plan(tasks=5_000)
+    pending = pending_with(plan)
+    await pending.flush(database)
+    evolve(plan, None, Cancelled(), sequence=2, at=1_001.0)
+    pending.add(plan)
+    pending.advance(2)
+    flushing = asyncio.create_task(pending.flush(database))
+    seen: set[str] = set()
+    while not flushing.done():
+        seen |= await asyncio.to_thread(temporary_files)
+    assert seen == set()
+    assert await flushing == 2
+
+
+def temporary_files() -> set[str]:
+    """The temporary files of SQLite that this process has open now."""
+    found: set[str] = set()
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found |= {name} if "etilqs" in (name := str(each.readlink())) else set()
+    return found
