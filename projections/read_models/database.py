@@ -222,11 +222,11 @@ async def connect(
         try:
             connection = await opening
             await connection.execute_fetchall(TEMPORARY_IN_MEMORY)
-            return connection
         except BaseException:
             # The thread still says goodbye to this loop, which may be closed next.
             await asyncio.to_thread(thread.join, CLOSING_S)
             raise
+        return connection
 
 
 def _connect_reader(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
