@@ -7,6 +7,7 @@ second need, and it removes nats-py's pending limits, at which it would drop mes
 """
 
 import asyncio
+import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -110,6 +111,16 @@ class RawClient(Client):
             # uvloop's word for a socket whose death nats-py has not been told of yet.
             raise ConnectionError("the connection has just been lost") from error
 
+    def drop(self) -> bool:
+        """Cut the socket, so that nats-py connects to the next server; False if there is none."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if not self.is_connected or writer is None or len(self._server_pool) < 2:  # noqa: PLR2004
+            return False
+        # nats-py waits until a socket that it closes has sent everything; one that is cut off
+        # never does, so it is aborted.
+        writer.transport.abort()
+        return True
+
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
     ) -> None:
@@ -172,8 +183,11 @@ class Connection:
         connection = cls(client)
         try:
             async with asyncio.timeout(timeout_s):
+                servers = url.split(",")
+                random.shuffle(servers)
                 connecting = client.connect(
-                    url.split(","),
+                    servers,
+                    dont_randomize=True,  # when one is left, the next one is another
                     name=name,
                     error_cb=connection._on_error,
                     disconnected_cb=connection._on_disconnected,
@@ -222,6 +236,11 @@ class Connection:
         """Call ``on_change`` at every loss and return of the server; returns how to stop it."""
         self._watchers.add(on_change)
         return lambda: self._watchers.discard(on_change)
+
+    def leave(self, reason: str) -> None:
+        """Connect to another server, if the connection has one to go to."""
+        if self._client.drop():
+            self.last_error = f"left a server: {reason}"
 
     def send(self, commands: bytes) -> None:
         """Hand rendered commands to the socket; raises ConnectionError when there is none."""

@@ -107,15 +107,21 @@ class Consumer:
         self._broken = reason
         self._news.set()
 
-    async def until_news(self, silence_s: float) -> None:
-        """Wait for something to `take`. Raises Broken when nothing came for ``silence_s``."""
+    async def has_news(self, wait_s: float) -> bool:
+        """Wait for something to `take`; False when nothing came for ``wait_s``."""
         if self._taken == len(self._arrived) and self._broken is None:
             self._news.clear()
             try:
-                async with timeout(silence_s):
+                async with timeout(wait_s):
                     await self._news.wait()
             except TimeoutError:
-                raise Broken(f"nothing heard for {silence_s:g} s") from None
+                return False
+        return True
+
+    async def until_news(self, silence_s: float) -> None:
+        """Wait for something to `take`. Raises Broken when nothing came for ``silence_s``."""
+        if not await self.has_news(silence_s):
+            raise Broken(f"nothing arrived for {silence_s:g} s")
 
     def take(self, limit: int) -> list[Fact | BadFact]:
         """Up to ``limit`` facts of what has arrived; asks for more when that is all.

@@ -7,10 +7,14 @@ neighbours are the connection, the tail, the reader and the group commit.
 import asyncio
 import itertools
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
+from math import inf
 
 import msgspec
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from streams.jetstream.audit_stream import Trail
 from streams.jetstream.connection import Connection, Lost, Reply, render
@@ -26,12 +30,14 @@ from streams.jetstream.group_commit import (
     Stored,
     Unknown,
 )
+from streams.jetstream.leadership import PATIENCE, Leadership, Patience
 from streams.jetstream.reader import Reader, seconds_of
 from streams.jetstream.tail import Follower, StreamPosition
 from streams.jetstream.topology import (
     AUDIT_STREAM,
     PLANS_STREAM,
     ApiError,
+    Config,
     InfoAnswer,
     ensure_stream,
     epoch_of,
@@ -45,11 +51,14 @@ from streams.log import (
     Draft,
     Fact,
     LogState,
+    LogUnavailable,
 )
 from streams.subjects import ALL_PLANS, subject_of, tasks_of
 
 API_TIMEOUT_S = 2.0
-SETUP_TIMEOUT_S = 10.0
+ASKED_S = 0.5  # an asker that gave up after less says nothing about the log
+SETUP_TIMEOUT_S = 5.0
+WHOLE_WAITS_S = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)  # for replicas that lag
 
 
 class PublishAnswer(msgspec.Struct, frozen=True):
@@ -97,8 +106,12 @@ class JetStreamTransport:
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def done(replied: asyncio.Future[Reply | Lost]) -> None:
-            if not answer.done():
+            if answer.done():
+                return
+            try:
                 answer.set_result(_answer(replied.result()))
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                answer.set_result(Unknown(f"an answer that cannot be read: {error}"))
 
         replied.add_done_callback(done)
         if len(messages) == 1:
@@ -153,7 +166,7 @@ def _answer(replied: Reply | Lost) -> Answer:
         case Lost(reason):
             return Unknown(reason)
         case Reply() if replied.status:
-            return Refused(503, "JetStream is not ready: nobody answers for the stream")
+            return Refused(503, "JetStream is not ready: no server answers for the stream")
         case Reply():
             answer = _publish_answer(replied.payload)
             if answer.error is not None:
@@ -171,12 +184,17 @@ class JetStreamLog:
         limits: AppenderLimits,
         observer: Observer | None,
         replicas: int = 1,
+        patience: Patience = PATIENCE,
     ) -> None:
         self._connection = connection
-        self._reader = Reader(connection, PLANS_STREAM)
+        self._leadership = Leadership(connection.leave, patience)
+        self._owed_s = patience.owed_s
+        self._tail: Follower | None = None
+        self._reader = Reader(connection, PLANS_STREAM, self.prove)
         transport = JetStreamTransport(connection, self._reader)
         self._appender = Appender(transport, limits=limits, observer=observer)
-        self.trail = Trail(Reader(connection, AUDIT_STREAM), transport, self._ask, replicas)
+        audit = Reader(connection, AUDIT_STREAM, self.prove)
+        self.trail = Trail(audit, transport, self._ask, replicas)
         self._follow_error: str | None = None
         self.new_consumers = 0  # how often a tail had to start anew
 
@@ -191,22 +209,42 @@ class JetStreamLog:
         connect_timeout_s: float = 10.0,
         name: str = "holdfast",
         observer: Observer | None = None,
+        patience: Patience = PATIENCE,
     ) -> "JetStreamLog":
         """Connect, and make or check the streams.
 
-        Raises LogUnavailable when there is no server within ``connect_timeout_s``, and
-        TopologyMismatch when a stream exists that Holdfast cannot rely on. ``url`` may name
-        several servers of a cluster, separated by commas.
+        Raises LogUnavailable when within ``connect_timeout_s`` there is no server, or no leader
+        with a quorum; and TopologyMismatch when a stream exists that Holdfast cannot rely on.
+        ``url`` may name several servers of a cluster, separated by commas.
         """
+        deadline = time.monotonic() + connect_timeout_s
         connection = await Connection.open(url, name=name, timeout_s=connect_timeout_s)
         try:
-            log = cls(connection, limits=limits, observer=observer, replicas=replicas)
-            await ensure_stream(log._ask, plans_stream(replicas=replicas, max_bytes=max_bytes))
-            await log.trail.ensure()
+            log = cls(
+                connection,
+                limits=limits,
+                observer=observer,
+                replicas=replicas,
+                patience=patience,
+            )
+            await log._ensure(plans_stream(replicas=replicas, max_bytes=max_bytes), deadline)
         except BaseException:
             await connection.close()
             raise
         return log
+
+    async def _ensure(self, wanted: Config, deadline: float) -> None:
+        """Make or check the streams; a cluster that is just forming refuses that for a while."""
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(LogUnavailable),
+            wait=wait_random_exponential(multiplier=0.1, max=1),
+            stop=lambda _: time.monotonic() >= deadline,
+            reraise=True,
+        ):
+            with attempt:
+                await ensure_stream(self._ask, wanted)
+                await self.trail.ensure()
+                await self.prove()
 
     @property
     def connected(self) -> bool:
@@ -229,16 +267,23 @@ class JetStreamLog:
 
     async def append(self, draft: Draft) -> Appended | Conflict:
         """See `streams.log.Log.append`."""
-        return await self._appender.append(draft)
+        outcome = await self._appender.append(draft)
+        if isinstance(outcome, Appended):
+            self._leadership.names(outcome.sequence)
+        return outcome
 
     async def follow(self, after: int) -> AsyncIterator[list[Fact | BadFact]]:
         """See `streams.log.Log.follow`."""
-        follower = Follower(
+        self._leadership.names(after)
+        follower = self._tail = Follower(
             self._connection,
             PLANS_STREAM,
             after,
             position_of=self._position,
+            read_after=self.scan,
+            named=lambda: self._leadership.named,
             on_restart=self._on_restart,
+            owed_s=self._owed_s,
         )
         tail = follower.batches()
         try:
@@ -246,28 +291,52 @@ class JetStreamLog:
                 self._follow_error = None
                 yield facts
         finally:
+            self._tail = None
             await tail.aclose()
+
+    @property
+    def uncertain(self) -> str | None:
+        """Why the last answer about the log's head did not count; None if it did."""
+        return self._leadership.trouble
+
+    @property
+    def tail_silent_s(self) -> float:
+        """For how many seconds the tail has owed a sequence that the log is known to have."""
+        return self._tail.silent_s if self._tail is not None else 0.0
 
     async def read(
         self, plan_id: str, task_id: str | None = None, *, after: int = 0, up_to: int | None = None
     ) -> list[Fact | BadFact]:
         """See `streams.log.Log.read`."""
-        subject = subject_of(plan_id, task_id)
-        own = await self._reader.facts(subject, after + 1, up_to)
-        if task_id is not None:
-            return own
-        start = await self._first_sequence(plan_id, own, after)
-        tasks = await self._reader.facts(tasks_of(plan_id), start, up_to)
-        return sorted([*own, *tasks], key=lambda fact: fact.sequence)
-
-    async def _first_sequence(self, plan_id: str, own: list[Fact | BadFact], after: int) -> int:
+        start = await self._reader.leader_first_after(subject_of(plan_id), 0)
+        filters = [subject_of(plan_id, task_id)]
+        if task_id is None:
+            filters.append(tasks_of(plan_id))
         # A wildcard walks the log from where it starts, so it starts at the plan's first message.
-        first = own[0] if own and after == 0 else await self.first_of(plan_id)
-        return after + 1 if first is None else max(first.sequence, after + 1)
+        facts = await self._whole(filters, 1 if start is None else start[0])
+        last = inf if up_to is None else up_to
+        return [fact for fact in facts if after < fact.sequence <= last]
+
+    async def _whole(self, filters: Sequence[str], start: int) -> list[Fact | BadFact]:
+        """All facts of ``filters``: at least as many of each as the leader counts."""
+        for wait_s in WHOLE_WAITS_S:
+            await asyncio.sleep(wait_s)
+            counts = [await self._count(each) for each in filters]
+            found = [await self._reader.facts(each, start) for each in filters]
+            if all(len(part) >= count for part, count in zip(found, counts, strict=True)):
+                return sorted(chain.from_iterable(found), key=lambda fact: fact.sequence)
+        raise LogUnavailable(f"the replicas that answer do not have all of {filters[0]}")
+
+    async def _count(self, subject: str) -> int:
+        """How many messages the leader has on ``subject`` (a filter); 0 where none can lag."""
+        if self._leadership.alone:
+            return 0
+        info = await self._info(msgspec.json.encode({"subjects_filter": subject}))
+        return sum((info.state.subjects or {}).values())
 
     async def first_of(self, plan_id: str) -> Fact | BadFact | None:
         """See `streams.log.Log.first_of`."""
-        return await self._reader.first(subject_of(plan_id))
+        return await self._reader.leader_first(subject_of(plan_id))
 
     async def last_of(self, plan_id: str) -> Fact | BadFact | None:
         """See `streams.log.Log.last_of`."""
@@ -311,8 +380,31 @@ class JetStreamLog:
         info = await self._info()
         return StreamPosition(epoch_of(PLANS_STREAM, info), info.state.last_seq)
 
-    async def _info(self) -> InfoAnswer:
-        return await info_of(partial(self._ask, timeout_s=API_TIMEOUT_S), PLANS_STREAM)
+    async def prove(self) -> None:
+        """Return when the leader has just proven a quorum; what it said before was not stale.
+
+        Raises LogUnavailable, LogReset.
+        """
+        if not self._leadership.alone:
+            await self._info()
+
+    async def _info(self, question: bytes = b"") -> InfoAnswer:
+        """How the log is, by a leader with a quorum. Raises LogReset, LogUnavailable."""
+        leadership, known = self._leadership, self._leadership.named
+        asked_at = time.monotonic()
+        try:
+            info = await info_of(
+                partial(self._ask, timeout_s=API_TIMEOUT_S), PLANS_STREAM, question
+            )
+        except LogUnavailable as error:
+            leadership.missed(str(error))
+            raise
+        except asyncio.CancelledError:
+            if time.monotonic() - asked_at > ASKED_S:
+                leadership.missed(f"no answer within {ASKED_S:g} s")
+            raise
+        leadership.judge(info, known)
+        return info
 
     async def _ask(self, subject: str, body: bytes, timeout_s: float = SETUP_TIMEOUT_S) -> bytes:
         reply = await self._connection.request(f"$JS.API.{subject}", body, timeout_s=timeout_s)

@@ -1,14 +1,17 @@
 """Reading a part of the log: the messages of one subject filter, page by page, by direct get.
 
-A direct get costs no consumer. It may be answered by a replica that lags a little; whatever
-decides something asks the leader instead (`leader_first_after`).
+A direct get costs no consumer, and any replica may answer it, also one that lags. What decides
+something asks the leader instead (`leader_first`, `leader_last`); and since a leader that is cut
+off says "no message" of what it has missed, that answer counts only once a leader has proven its
+quorum after it.
 """
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from math import inf
+from typing import TypeVar
 
 import msgspec
 
@@ -70,36 +73,32 @@ class StoredAnswer(msgspec.Struct, frozen=True):
     error: ApiError | None = None
 
 
-class Reader:
-    """Direct gets on one stream. Everything here raises LogUnavailable and nothing else."""
+Prove = Callable[[], Awaitable[None]]
+T = TypeVar("T")
 
-    def __init__(self, connection: Connection, stream: str) -> None:
+
+class Reader:
+    """Direct gets on one stream. Everything here raises LogUnavailable and nothing else.
+
+    ``prove`` returns when the log's leader has just proven a quorum, and raises otherwise.
+    """
+
+    def __init__(self, connection: Connection, stream: str, prove: Prove) -> None:
         self._connection = connection
+        self._prove = prove
         self._walks = Walks(connection, stream)
         self._direct = f"$JS.API.DIRECT.GET.{stream}".encode()
         self._leader = f"$JS.API.STREAM.MSG.GET.{stream}"
 
-    async def facts(
-        self, subject: str, start: int, up_to: int | None, page: int = PAGE_MESSAGES
-    ) -> list[Fact | BadFact]:
-        """Every fact that ``subject`` (a filter) matches, from ``start`` to ``up_to`` inclusive."""
+    async def facts(self, subject: str, start: int) -> list[Fact | BadFact]:
+        """Every fact from ``start`` on that ``subject`` (a filter) matches where it is answered."""
         facts: list[Fact | BadFact] = []
-        async for found in self._pages(subject, start, page):
+        async for found in self._pages(subject, start, PAGE_MESSAGES):
             for count, reply in enumerate(found.replies):
                 if count % 500 == 499:  # noqa: PLR2004  # some 5 ms of decoding
                     await asyncio.sleep(0)
-                fact = fact_of(reply)
-                if up_to is not None and fact.sequence > up_to:
-                    return facts
-                facts.append(fact)
-            if up_to is not None and facts and facts[-1].sequence >= up_to:
-                return facts
+                facts.append(fact_of(reply))
         return facts
-
-    async def first(self, subject: str, start: int = 1) -> Fact | BadFact | None:
-        """The first fact on ``subject`` from ``start`` on, or None."""
-        page = await self._page({"seq": start, "next_by_subj": subject, "batch": 1})
-        return fact_of(page.replies[0]) if page.replies else None
 
     async def last_of(self, subjects: Sequence[str]) -> dict[str, int]:
         """The last sequence of each literal subject that has a message, as far as a page goes."""
@@ -117,24 +116,49 @@ class Reader:
     async def leader_first_after(
         self, subject: str, sequence: int, timeout_s: float = READ_TIMEOUT_S
     ) -> tuple[int, str] | None:
-        """(sequence, event id) of the first message on ``subject`` above ``sequence``, or None."""
-        body = msgspec.json.encode({"seq": sequence + 1, "next_by_subj": subject})
-        reply = await self._connection.request(self._leader, body, timeout_s=timeout_s)
-        answer = msgspec.json.decode(reply.payload, type=StoredAnswer)
-        if answer.message is not None:
-            headers = split_headers(base64.b64decode(answer.message.hdrs))
-            return answer.message.seq, headers.get(MESSAGE_ID, b"").decode("utf-8", "replace")
-        if answer.error is not None and answer.error.err_code == NO_MESSAGE:
+        """(sequence, event id) of the first message on ``subject`` above ``sequence``, or None.
+
+        None is not proven: a leader that is cut off does not know what the others have.
+        """
+        message = await self._leader_message(
+            {"seq": sequence + 1, "next_by_subj": subject}, timeout_s
+        )
+        if message is None:
             return None
-        raise LogUnavailable(f"the log cannot be read: {answer.error}")
+        headers = split_headers(base64.b64decode(message.hdrs))
+        return message.seq, headers.get(MESSAGE_ID, b"").decode("utf-8", "replace")
+
+    async def leader_first(self, subject: str) -> Fact | BadFact | None:
+        """The first fact on ``subject``, or None if it is proven that there is none."""
+        return await self._proven(lambda: self._leader_fact({"seq": 1, "next_by_subj": subject}))
 
     async def leader_last(self, subject: str) -> Fact | BadFact | None:
-        """The last fact on ``subject``, or None."""
-        body = msgspec.json.encode({"last_by_subj": subject})
-        reply = await self._connection.request(self._leader, body, timeout_s=READ_TIMEOUT_S)
-        answer = msgspec.json.decode(reply.payload, type=StoredAnswer)
+        """The last fact on ``subject``, or None if it is proven that there is none."""
+        return await self._proven(lambda: self._leader_fact({"last_by_subj": subject}))
+
+    async def _proven(self, ask: Callable[[], Awaitable[T | None]]) -> T | None:
+        """What ``ask`` finds; if that is nothing, what it finds once a quorum is proven."""
+        found = await ask()
+        if found is None:
+            await self._prove()
+            found = await ask()
+        return found
+
+    async def _leader_fact(self, question: dict[str, object]) -> Fact | BadFact | None:
+        message = await self._leader_message(question, READ_TIMEOUT_S)
+        return None if message is None else message.fact()
+
+    async def _leader_message(
+        self, question: dict[str, object], timeout_s: float
+    ) -> StoredMessage | None:
+        body = msgspec.json.encode(question)
+        reply = await self._connection.request(self._leader, body, timeout_s=timeout_s)
+        try:
+            answer = msgspec.json.decode(reply.payload, type=StoredAnswer)
+        except msgspec.DecodeError as error:
+            raise LogUnavailable(f"the log's answer cannot be read: {error}") from error
         if answer.message is not None:
-            return answer.message.fact()
+            return answer.message
         if answer.error is not None and answer.error.err_code == NO_MESSAGE:
             return None
         raise LogUnavailable(f"the log cannot be read: {answer.error}")
@@ -199,10 +223,13 @@ class Reader:
         await self._walks.close()
 
     async def _leader_has(self, subjects: Sequence[str], after: int) -> bool:
-        for subject in subjects:
-            if await self.leader_first_after(subject, after) is not None:
-                return True
-        return False
+        async def any_after() -> bool | None:
+            for subject in subjects:
+                if await self.leader_first_after(subject, after) is not None:
+                    return True
+            return None
+
+        return bool(await self._proven(any_after))
 
     async def _pages(self, subject: str, start: int, messages: int) -> AsyncGenerator[Page, None]:
         more = True

@@ -50,11 +50,25 @@ class StreamAnswer(msgspec.Struct, frozen=True):
 
 
 class StreamExtent(msgspec.Struct, frozen=True):
-    """The numbers of a stream."""
+    """The numbers of a stream; ``subjects`` counts messages by subject, if that was asked for."""
 
     first_seq: int = 0
     last_seq: int = 0
     bytes: int = 0
+    subjects: dict[str, int] | None = None
+
+
+class ReplicaInfo(msgspec.Struct, frozen=True):
+    """A follower as its leader sees it; ``active``: heard so many nanoseconds ago."""
+
+    active: int = 0
+
+
+class ClusterInfo(msgspec.Struct, frozen=True):
+    """A stream's group; ``leader`` is empty when it has none, and lists its followers."""
+
+    leader: str = ""
+    replicas: tuple[ReplicaInfo, ...] = ()
 
 
 class InfoAnswer(msgspec.Struct, frozen=True):
@@ -63,15 +77,23 @@ class InfoAnswer(msgspec.Struct, frozen=True):
     created: str = ""
     ts: str = ""
     state: StreamExtent = StreamExtent()
+    cluster: ClusterInfo | None = None
     error: ApiError | None = None
 
 
 _info_answer = msgspec.json.Decoder(InfoAnswer).decode
 
 
-async def info_of(ask: Ask, stream: str) -> InfoAnswer:
-    """How a stream is. Raises LogReset when it is gone, LogUnavailable."""
-    info = _info_answer(await ask(f"STREAM.INFO.{stream}", b""))
+async def info_of(ask: Ask, stream: str, question: bytes = b"") -> InfoAnswer:
+    """How a stream is, by whatever server answers. Raises LogReset when it is gone, LogUnavailable.
+
+    ``question`` is the request's JSON body, b"" for none.
+    """
+    answer = await ask(f"STREAM.INFO.{stream}", question)
+    try:
+        info = _info_answer(answer)
+    except msgspec.DecodeError as error:
+        raise LogUnavailable(f"stream {stream}: the answer cannot be read: {error}") from error
     if info.error is None:
         return info
     if info.error.err_code == NOT_FOUND:

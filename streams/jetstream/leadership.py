@@ -1,0 +1,113 @@
+"""Decides whether an answer about the log may be believed: only from a leader with a quorum.
+
+In a cluster a leader that is cut off goes on answering with its old state, and a group without a
+leader answers with local state (DESIGN §3, "Who may be believed"). Here each answer to STREAM.INFO
+is judged: it counts when a leader gave it that has lately heard a majority of the replicas, and
+when it names no sequence below one that is known already. An election takes at least four seconds,
+so a leader that heard a majority within `ACTIVE_S` is still the only one.
+"""
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from streams.jetstream.topology import ClusterInfo, InfoAnswer
+from streams.log import LogUnavailable
+
+ACTIVE_S = 2.5
+NANOSECONDS = 1_000_000_000
+
+
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """How long something may be missing or in doubt, in seconds.
+
+    ``doubt_s``: how long a head below a known sequence is asked again, longer than an election;
+    after it the log is another, shorter one. ``leave_s``: how long answers are refused or missing
+    before another server is tried; doubled after each try up to ``leave_most_s``. ``owed_s``: how
+    long a tail may take to bring a sequence that the log is known to have.
+    """
+
+    doubt_s: float = 10.0
+    leave_s: float = 4.0
+    leave_most_s: float = 16.0
+    owed_s: float = 1.0
+
+
+PATIENCE = Patience()
+
+
+def doubt(cluster: ClusterInfo | None) -> str | None:
+    """Why an answer with this description of its group counts for nothing; None if it counts."""
+    if cluster is None:
+        return None  # a server without a cluster
+    if not cluster.leader:
+        return "the stream has no leader"
+    members = len(cluster.replicas) + 1
+    heard = 1 + sum(each.active < ACTIVE_S * NANOSECONDS for each in cluster.replicas)
+    if heard <= members // 2:
+        return f"the stream's leader {cluster.leader} hears {heard} of {members} replicas"
+    return None
+
+
+class Leadership:
+    """What is known of the log's leader; ``leave(reason)`` is told to try another server."""
+
+    def __init__(self, leave: Callable[[str], None], patience: Patience = PATIENCE) -> None:
+        self.named = 0  # the highest sequence that the leader has acknowledged or named
+        self.alone = False  # whether the stream has one replica, which cannot lag
+        self.trouble: str | None = None  # why the last answer did not count
+        self._leave = leave
+        self._patience = patience
+        self._since: float | None = None  # when answers began to be refused or missing
+        self._leave_after_s = patience.leave_s
+        self._shorter_since: float | None = None
+        self._created = ""  # when the stream was made: another time is another log
+
+    def names(self, sequence: int) -> None:
+        """Note that the leader has acknowledged or named ``sequence``."""
+        self.named = max(self.named, sequence)
+
+    def judge(self, info: InfoAnswer, known: int) -> None:
+        """Take in an answer; ``known`` is what `named` was when it was asked for.
+
+        Raises LogUnavailable when the answer does not count.
+        """
+        another = self._created not in ("", info.created)
+        reason = doubt(info.cluster)
+        if reason is None and not another:
+            reason = self._too_short(info.state.last_seq, known)
+        if reason is not None:
+            self.missed(reason)
+            raise LogUnavailable(f"the log is not certain: {reason}")
+        self.alone = info.cluster is None or not info.cluster.replicas
+        self.trouble, self._since = None, None
+        self._leave_after_s = self._patience.leave_s
+        if another:
+            self.named = 0  # another log, which has its own sequences
+        self._created = info.created
+        self.names(info.state.last_seq)
+
+    def missed(self, reason: str) -> None:
+        """Note that an answer did not come or did not count; after a while try elsewhere."""
+        now = time.monotonic()
+        self.trouble = reason
+        if self._since is None:
+            self._since = now
+        elif now - self._since >= self._leave_after_s:
+            self._since = now
+            self._leave_after_s = min(2 * self._leave_after_s, self._patience.leave_most_s)
+            self._leave(reason)
+
+    def _too_short(self, head: int, known: int) -> str | None:
+        """Whether ``head`` is a question: it lies below a sequence that is known."""
+        if head >= known:
+            self._shorter_since = None
+            return None
+        now = time.monotonic()
+        if self._shorter_since is None:
+            self._shorter_since = now
+        if now - self._shorter_since >= self._patience.doubt_s:
+            self.named = head  # certain by now: it is a shorter log
+            return None
+        return f"the leader names sequence {head}, below {known}"
