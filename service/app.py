@@ -120,7 +120,7 @@ async def running(
             audit=core.audit.run(),
             audit_tail=_audit_tail(source, core).run(),
         )
-        await _catch_up(core, died)
+        await _catch_up(core, (await source.settled()).head, died)
         guard(
             stack,
             died,
@@ -251,10 +251,12 @@ async def _core(
     spans: Recorder | None,
     stack: AsyncExitStack,
 ) -> Core:
-    state = await source.state()
+    state = await source.settled()
     clock = LogClock()
     clock.observe(state.at)
-    database, sequence = await read_models_of(settings.data_dir / READ_MODELS, state)
+    database, sequence = await read_models_of(
+        settings.data_dir / READ_MODELS, state, source.settled
+    )
     stack.push_async_callback(database.close)
     board = new_board(settings)
     board.restore(await restore(database), sequence, clock.now())
@@ -339,9 +341,8 @@ async def _last_flush(projector: Projector) -> None:
         log.warning("last_flush_failed", error=repr(error))
 
 
-async def _catch_up(core: Core, died: asyncio.Future[str]) -> None:
-    """Wait until the board has folded what is in the log now, saying how far it is."""
-    head = (await core.log.state()).head
+async def _catch_up(core: Core, head: int, died: asyncio.Future[str]) -> None:
+    """Wait until the board has folded everything up to ``head``, saying how far it is."""
     start = core.board.sequence
     while core.board.sequence < head:
         if died.done():

@@ -23,7 +23,7 @@ from streams.plan.commands import (
     Start,
     Submit,
 )
-from streams.plan.decide import Accept, Duplicate, Invalid, Refusal, decide
+from streams.plan.decide import Accept, Duplicate, Invalid, PlanExists, Refusal, decide
 from streams.plan.state import Plan
 
 TRIES = 8
@@ -108,6 +108,7 @@ def _stands(command: Command, outcome: Outcome) -> bool:
 async def _transact(command: Command, view: View, log: Log, origin: Origin, tries: int) -> Outcome:
     """One round; a message that expired under the expectation costs no try (DESIGN §3)."""
     expired: int | None = None
+    folded = 0  # the subject's last sequence, as the log named it, and what is judged contains it
     lost = 0
     # A new plan is tried at expectation 0 before the log is asked whether the id is taken.
     plan = view.knows(command.plan_id)
@@ -120,7 +121,8 @@ async def _transact(command: Command, view: View, log: Log, origin: Origin, trie
         draft = Draft(
             plan_id=command.plan_id,
             task_id=decision.task_id,
-            expected=decision.expected if expired is None else expired,
+            # A message that the fold ignores may stand above the last one that it counts.
+            expected=max(decision.expected, folded) if expired is None else expired,
             events=decision.events,
             origin=origin,
         )
@@ -138,10 +140,24 @@ async def _transact(command: Command, view: View, log: Log, origin: Origin, trie
                 if expired is None and actual is not None and actual < draft.expected:
                     expired = actual
                     continue
-                lost += 1
-                await (view.catch_up() if actual is None else view.folded(actual))
+                overlooked = await _folds_past(command, decision.task_id, actual, view)
+                lost += 0 if overlooked and not folded else 1
+                folded = max(folded, actual or 0)
             case _:
                 assert_never(answer)
         expired = None
         plan = await view.load(command.plan_id)
+        if plan is None and isinstance(command, Submit) and folded:
+            stands = f"the message at sequence {folded} on its subject is no plan"
+            return PlanExists(f"the id '{command.plan_id}' cannot be used: {stands}")
     return Contention(tries)
+
+
+async def _folds_past(
+    command: Command, task_id: str | None, actual: int | None, view: View
+) -> bool:
+    """Wait until ``actual`` is folded; whether the task does not count that message as its own."""
+    await (view.catch_up() if actual is None else view.folded(actual))
+    plan = view.knows(command.plan_id)
+    task = plan.tasks.get(task_id or "") if plan is not None else None
+    return task is not None and actual is not None and task.subject_sequence < actual

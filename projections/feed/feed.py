@@ -29,6 +29,7 @@ from projections.feed.ring import Ring
 from streams.log import BadFact, Fact, Log, LogReset, LogState
 from streams.plan.events import Finished, Submitted
 
+DOUBT_S = 1.5  # after which a cursor beyond the log's head is looked at again
 RING_BYTES = 64 * 1024 * 1024
 REST_RATIO = 0.5  # of a fan-out's time is left to everybody else before the next one
 REST_MAX_S = 0.05
@@ -87,7 +88,9 @@ class Feed:
         *,
         position: int,
         epoch: str,
+        doubt_s: float = DOUBT_S,
     ) -> None:
+        self._doubt_s = doubt_s
         self._limits = limits
         self._source = source
         self._meter = meter
@@ -161,6 +164,11 @@ class Feed:
             ended = isinstance(fact, Fact) and isinstance(fact.event, Finished)
             word = PlanWord(fact.sequence, ended)
         state = await self._state.get()
+        if cursor is not None and cursor > state.head and state.epoch == self._epoch:
+            # A question, not an answer: what a server says that has just been cut off, or has been
+            # frozen, is stale. Asked again, it counts.
+            await asyncio.sleep(self._doubt_s)
+            state = await self._state.get()
         if state.epoch != self._epoch:
             raise LogReset("the log was made anew")
         if word and word.finished and cursor is not None and word.sequence <= cursor <= state.head:

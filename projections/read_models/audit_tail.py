@@ -25,6 +25,7 @@ MAX_OWN = 10_000  # entries kept until they are rows; more are read from the str
 RETRY_S = 0.25
 AGAIN_S = 1.0
 TRIM_S = 60.0
+DOUBT_S = 10.0  # longer than a cluster takes to elect a leader
 
 log = structlog.get_logger("holdfast.audit.tail")
 
@@ -52,7 +53,11 @@ class Source(Protocol):
 class AuditTail:
     """Follows the stream into the rows; ``on_bad`` hears of what is no entry."""
 
-    def __init__(self, source: Source, database: Database, on_bad: OnBad) -> None:
+    def __init__(
+        self, source: Source, database: Database, on_bad: OnBad, doubt_s: float = DOUBT_S
+    ) -> None:
+        """``doubt_s``: how long a stream that ends before the rows is asked again."""
+        self._doubt_s = doubt_s
         self._source = source
         self._database = database
         self._on_bad = on_bad
@@ -87,6 +92,9 @@ class AuditTail:
     async def _follow(self) -> None:
         await self._source.ensure()
         extent = await self._source.extent()
+        checkpoint = await _persistently(lambda: self._database.checkpoint(audit.STREAM))
+        if checkpoint is not None and checkpoint.epoch == extent.epoch:
+            extent = await self._settled(extent, checkpoint.sequence)
         epoch = extent.epoch
         self._away = False
         self._own.clear()  # of another stream, perhaps
@@ -97,8 +105,18 @@ class AuditTail:
             while self._position < extent.head:
                 await self._advance(extent)
             await asyncio.sleep(POLL_S)
-            extent = await self._source.extent()
+            extent = await self._settled(await self._source.extent(), self._position)
         raise LogReset(f"it ends at {extent.head}, and was read up to {self._position}")
+
+    async def _settled(self, extent: TrailExtent, known: int) -> TrailExtent:
+        """``extent``, or what it is found to be once it is certain that it ends below ``known``."""
+        epoch, deadline = extent.epoch, asyncio.get_running_loop().time() + self._doubt_s
+        while extent.epoch == epoch and extent.head < known:
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(POLL_S)
+            extent = await self._source.extent()
+        return extent
 
     async def _start(self, extent: TrailExtent) -> int:
         """From where to read: the checkpoint, or the beginning of a stream that is another."""

@@ -7,6 +7,7 @@ that differ, not for the facts. `restore` is the inverse: rows become the plans 
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import structlog
@@ -24,14 +25,21 @@ RESTORE_TIME_S = 600.0  # at start nobody waits, and a million unfinished tasks 
 
 log = structlog.get_logger("holdfast.read_models")
 
+# Answers the state of a log that is known to have reached a sequence, once that is certain.
+Settled = Callable[[int], Awaitable[LogState]]
+
 
 async def open_read_models(path: Path) -> Database:
     """Open the read models' file (`Database.open`), made new if it is missing."""
     return await Database.open(path, SCHEMA)
 
 
-async def read_models_of(path: Path, state: LogState) -> tuple[Database, int]:
-    """The read models, and the sequence they have reached; made anew if they are another log's."""
+async def read_models_of(path: Path, state: LogState, settled: Settled) -> tuple[Database, int]:
+    """The read models, and the sequence they have reached; made anew if they are another log's.
+
+    A log that ends before them is asked again by ``settled``: a server that is cut off from its
+    cluster must not cost the read models.
+    """
     try:
         database = await open_read_models(path)
     except MustRebuild as reason:
@@ -41,6 +49,9 @@ async def read_models_of(path: Path, state: LogState) -> tuple[Database, int]:
     checkpoint = await database.checkpoint()
     if checkpoint is None:
         return database, 0
+    if checkpoint.epoch == state.epoch and checkpoint.sequence > state.head:
+        log.warning("log_ends_early", head=state.head, read_models=checkpoint.sequence)
+        state = await settled(checkpoint.sequence)
     if checkpoint.epoch == state.epoch and checkpoint.sequence <= state.head:
         return database, checkpoint.sequence
     log.warning("rebuilding_read_models", reason="they were folded from another log")

@@ -300,6 +300,14 @@ class Core:
         ):
             raise Behind(self.projector.flushed_sequence)
 
+    async def newest(self) -> None:
+        """Wait until a read sees everything that is in the log now: no 404 for what is there.
+
+        Raises LogUnavailable, Behind.
+        """
+        await self.catch_up()
+        await self.visible(self.board.sequence)
+
     # -- inside -----------------------------------------------------------------------------
 
     async def _transact(self, command: commands.Command, origin: Origin) -> Outcome:

@@ -3,6 +3,9 @@
 A read first waits until it sees what was written before it (`Core.visible`).
 """
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from msgspec import Struct
 from msgspec.structs import asdict
 
@@ -15,6 +18,8 @@ from service.http.problems import Refusal
 from service.http.reply import Reply, show, show_with
 from service.http.routes import READ_TROUBLE, Call, route
 from service.http.schemas import AuditQuery, ExecutionsQuery, PlansQuery, Query, TasksQuery
+
+T = TypeVar("T")
 
 
 class PlanDetail(PlanView, kw_only=True):
@@ -30,6 +35,15 @@ def _filters(query: Struct) -> dict[str, object]:
     return given
 
 
+async def _certain(call: Call[Query], find: Callable[[], Awaitable[T | None]]) -> T | None:
+    """What ``find`` finds; nothing only if another instance has not just written it either."""
+    found = await find()
+    if found is None:
+        await call.core.newest()
+        found = await find()
+    return found
+
+
 @route("GET /v1/plans", asks=PlansQuery, shows=Page[PlanView], refuses=READ_TROUBLE)
 async def list_plans(call: Call[PlansQuery]) -> Reply:
     """Plans, the newest first."""
@@ -38,12 +52,15 @@ async def list_plans(call: Call[PlansQuery]) -> Reply:
 
 
 @route(
-    "GET /v1/plans/{plan_id}", asks=Query, shows=PlanDetail, refuses=("not_found", *READ_TROUBLE)
+    "GET /v1/plans/{plan_id}",
+    asks=Query,
+    shows=PlanDetail,
+    refuses=("not_found", "log_unavailable", *READ_TROUBLE),
 )
 async def get_plan(call: Call[Query]) -> Reply:
     """One plan with its tasks, in the order submitted."""
     await call.core.visible(call.asked.min_sequence)
-    found = await tasks.plan_detail(call.core.database, call.plan_id)
+    found = await _certain(call, lambda: tasks.plan_detail(call.core.database, call.plan_id))
     if found is None:
         raise Refusal("not_found", f"there is no plan '{call.plan_id}'")
     plan, its_tasks = found
@@ -54,12 +71,14 @@ async def get_plan(call: Call[Query]) -> Reply:
     "GET /v1/plans/{plan_id}/tasks/{task_id}",
     asks=Query,
     shows=TaskDetail,
-    refuses=("not_found", *READ_TROUBLE),
+    refuses=("not_found", "log_unavailable", *READ_TROUBLE),
 )
 async def get_task(call: Call[Query]) -> Reply:
     """One task with its last 20 executions, the first of them first."""
     await call.core.visible(call.asked.min_sequence)
-    task = await tasks.task_detail(call.core.database, call.plan_id, call.task_id)
+    task = await _certain(
+        call, lambda: tasks.task_detail(call.core.database, call.plan_id, call.task_id)
+    )
     if task is None:
         raise Refusal("not_found", f"plan '{call.plan_id}' has no task '{call.task_id}'")
     return show(task)

@@ -25,6 +25,7 @@ from service.signals.loop_lag import Lag
 from streams.jetstream.log import JetStreamLog
 
 MAX_LAG_S = 5.0
+MAX_TAIL_SILENCE_S = 1.5  # a tail that is silent for longer than 1 s reads the log directly
 MAX_HELD_S = 1.0  # a loop that has not come round for so long
 
 CheckNow = Callable[[], Check]
@@ -33,13 +34,17 @@ CheckNow = Callable[[], Check]
 def log_check(
     source: JetStreamLog, schedulers: Schedulers, embedded: EmbeddedServer | None
 ) -> CheckNow:
-    """The line to the log is up, the log answered the last probe and takes writes."""
+    """The log is connected, has a quorum and takes writes, and its tail delivers."""
 
     def check() -> Check:
         probe = schedulers.error_of("log_probe") or (embedded and embedded.cannot_write)
-        if source.connected and probe is None:
-            return Check("log", ok=True, detail="connected")
-        return Check("log", ok=False, detail=source.last_error or probe or "not connected")
+        if not source.connected or probe is not None:
+            detail = probe or source.last_error or "not connected"
+            return Check("log", ok=False, detail=detail)
+        if (silent_s := source.tail_silent_s) > MAX_TAIL_SILENCE_S:
+            detail = f"the tail has not brought what is in the log for {silent_s:.1f} s"
+            return Check("log", ok=False, detail=detail)
+        return Check("log", ok=True, detail="connected")
 
     return check
 

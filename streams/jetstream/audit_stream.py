@@ -23,6 +23,7 @@ from streams.jetstream.group_commit import (
     Transport,
     Unknown,
 )
+from streams.jetstream.leadership import proven_info
 from streams.jetstream.reader import Reader
 from streams.jetstream.topology import (
     AUDIT_STREAM,
@@ -31,7 +32,6 @@ from streams.jetstream.topology import (
     audit_stream,
     ensure_stream,
     epoch_of,
-    info_of,
 )
 from streams.log import LogUnavailable
 from streams.subjects import ALL_AUDIT
@@ -82,7 +82,7 @@ class Trail:
 
     async def extent(self) -> TrailExtent:
         """What the stream holds. Raises LogReset when it is gone, LogUnavailable."""
-        info = await info_of(self._ask, AUDIT_STREAM)
+        info = await proven_info(self._ask, AUDIT_STREAM)
         return TrailExtent(epoch_of(AUDIT_STREAM, info), info.state.first_seq, info.state.last_seq)
 
     async def read(self, after: int, limit: int) -> list[TrailMessage]:

@@ -546,22 +546,35 @@ class Appender:
         raise _UnsettledError(f"{reason} ({code})")
 
     async def _claim_or_lose(self, ticket: _Ticket, actual: int | None) -> None:
-        """Say whether it was refused because somebody else was first, or because we were."""
-        if not ticket.doubtful or not await self._landed(ticket):
+        """Say whether it was refused because another was first, or because an earlier try was."""
+        if not ticket.doubtful:
+            self._lose(ticket, actual)
+            return
+        found = await self._look_up(ticket)
+        if found is None and (actual is None or actual > ticket.draft.expected):
+            # Refused for a message that is not there: a leader that is cut off was asked.
+            raise _UnsettledError("the log refuses and shows no message that was first")
+        if not self._is_own(ticket, found):
             self._lose(ticket, actual)
 
     async def _landed(self, ticket: _Ticket) -> bool:
         """Answer the draft if an earlier attempt turns out to be stored; else False.
 
-        Ours is the first message above the expected sequence, or it is not there, whatever came
-        later. Looking costs the log a fraction of what storing, or refusing, a batch does.
+        Looking costs the log a fraction of what storing, or refusing, a batch does.
         """
+        return self._is_own(ticket, await self._look_up(ticket))
+
+    async def _look_up(self, ticket: _Ticket) -> Found | None:
+        """The first message above the expected sequence: where the draft stands if it is stored."""
         try:
-            found = await self._transport.first_after(
+            return await self._transport.first_after(
                 ticket.subject, ticket.draft.expected, self._try_s(ticket)
             )
         except LogUnavailable as error:
             raise _UnsettledError(str(error)) from error
+
+    def _is_own(self, ticket: _Ticket, found: Found | None) -> bool:
+        """Answer the draft if ``found`` is its message; else False."""
         if found is None or found.event_id != ticket.event_id:
             return False
         self._win_late(ticket, found.sequence + len(ticket.messages) - 1)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from streams.jetstream.topology import ClusterInfo, InfoAnswer
+from streams.jetstream.topology import Ask, ClusterInfo, InfoAnswer, info_of
 from streams.log import LogUnavailable
 
 ACTIVE_S = 2.5
@@ -48,6 +48,14 @@ def doubt(cluster: ClusterInfo | None) -> str | None:
     if heard <= members // 2:
         return f"the stream's leader {cluster.leader} hears {heard} of {members} replicas"
     return None
+
+
+async def proven_info(ask: Ask, stream: str) -> InfoAnswer:
+    """How a stream is, by a leader with a quorum. Raises LogReset, LogUnavailable."""
+    info = await info_of(ask, stream)
+    if reason := doubt(info.cluster):
+        raise LogUnavailable(f"stream {stream} is not certain: {reason}")
+    return info
 
 
 class Leadership:

@@ -14,7 +14,12 @@ from itertools import chain
 from math import inf
 
 import msgspec
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from streams.jetstream.audit_stream import Trail
 from streams.jetstream.connection import Connection, Lost, Reply, render
@@ -30,7 +35,7 @@ from streams.jetstream.group_commit import (
     Stored,
     Unknown,
 )
-from streams.jetstream.leadership import PATIENCE, Leadership, Patience
+from streams.jetstream.leadership import PATIENCE, Leadership, Patience, proven_info
 from streams.jetstream.reader import Reader, seconds_of
 from streams.jetstream.tail import Follower, StreamPosition
 from streams.jetstream.topology import (
@@ -56,6 +61,7 @@ from streams.log import (
 from streams.subjects import ALL_PLANS, subject_of, tasks_of
 
 API_TIMEOUT_S = 2.0
+SETTLE_S = 30.0  # longer than elections and doubts take
 ASKED_S = 0.5  # an asker that gave up after less says nothing about the log
 SETUP_TIMEOUT_S = 5.0
 WHOLE_WAITS_S = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)  # for replicas that lag
@@ -193,7 +199,7 @@ class JetStreamLog:
         self._reader = Reader(connection, PLANS_STREAM, self.prove)
         transport = JetStreamTransport(connection, self._reader)
         self._appender = Appender(transport, limits=limits, observer=observer)
-        audit = Reader(connection, AUDIT_STREAM, self.prove)
+        audit = Reader(connection, AUDIT_STREAM, self.prove_audit)
         self.trail = Trail(audit, transport, self._ask, replicas)
         self._follow_error: str | None = None
         self.new_consumers = 0  # how often a tail had to start anew
@@ -366,6 +372,22 @@ class JetStreamLog:
             at=seconds_of(info.ts.encode()),
         )
 
+    async def settled(self, known: int = 0, within_s: float = SETTLE_S) -> LogState:
+        """The extent of a log that is known to have reached ``known``, once that is certain.
+
+        Raises LogUnavailable when it is not certain after ``within_s``, and LogReset.
+        """
+        self._leadership.names(known)
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(LogUnavailable),
+            wait=wait_random_exponential(multiplier=0.1, max=0.5),
+            stop=stop_after_delay(within_s),
+            reraise=True,
+        ):
+            with attempt:
+                return await self.state()
+        raise AssertionError("the last attempt raises")
+
     async def close(self) -> None:
         """See `streams.log.Log.close`."""
         await self._appender.close()
@@ -387,6 +409,11 @@ class JetStreamLog:
         """
         if not self._leadership.alone:
             await self._info()
+
+    async def prove_audit(self) -> None:
+        """`prove` for the audit trail, whose leader may be another server."""
+        if not self._leadership.alone:
+            await proven_info(self._ask, AUDIT_STREAM)
 
     async def _info(self, question: bytes = b"") -> InfoAnswer:
         """How the log is, by a leader with a quorum. Raises LogReset, LogUnavailable."""

@@ -30,7 +30,7 @@ class Inspection:
 
     def __init__(self, connection: Connection) -> None:
         self.log = JetStreamLog(connection, limits=DEFAULT_LIMITS, observer=None)
-        self._audit = Reader(connection, AUDIT_STREAM, self.log.prove)
+        self._audit = Reader(connection, AUDIT_STREAM, self.log.prove_audit)
 
     @classmethod
     async def open(cls, url: str, *, timeout_s: float) -> "Inspection":

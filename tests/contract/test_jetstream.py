@@ -197,6 +197,24 @@ async def test_a_server_that_is_gone_is_reported_within_the_grace_and_heals_by_i
     assert log.reconnects == 1
 
 
+async def test_an_answer_that_cannot_be_read_leaves_no_append_waiting(
+    log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither one that is no JSON nor one of another shape: what became of it is found out."""
+    connection, answer = log._connection, log._connection._on_answer
+    garbage = [b"{", b'{"seq":"one"}', b"\xff", b'{"seq":' + b"[" * 5_000]
+
+    def garbled(subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        known = b'"stream":"PLANS"' in payload and b'"seq"' in payload
+        answer(subject, reply, headers, garbage.pop() if known and garbage else payload)
+
+    monkeypatch.setattr(connection, "_on_answer", garbled)
+    monkeypatch.setitem(connection._client._raw, next(iter(connection._client._raw)), garbled)
+    for count in range(1, 5):
+        assert await log.append(on_plan(f"p{count}")) == Appended(count)
+    assert not garbage
+
+
 async def test_too_many_waiting_writes_are_turned_away(
     connect: Open, private_nats: PrivateServer
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
+from projections.recall import Recall
 from service.core.results import OwnerAnswer, Refused
 from service.signals.metrics.registry import Metrics
 from streams.decider import Accepted, Outcome, transact
@@ -17,7 +18,6 @@ from streams.memory import MemoryLog
 from streams.plan.commands import Command, OwnerCommand, Submit
 from streams.plan.decide import Duplicate
 from streams.plan.events import Submitted, TaskSpec
-from streams.plan.evolve import begin, evolve
 from streams.plan.state import Plan
 
 
@@ -73,25 +73,9 @@ class Instance:
         first = await self.log.first_of(plan_id)
         if first is not None:
             await self.folded(first.sequence)
-        if self.knows(plan_id) is None and isinstance(first, Fact):
-            self.board.adopt(await self._refold(plan_id, first))
+        if self.knows(plan_id) is None:
+            await Recall(self.log, self.board).up_to(plan_id, self.board.sequence)
         return self.knows(plan_id)
-
-    async def _refold(self, plan_id: str, first: Fact) -> Plan:
-        assert isinstance(first.event, Submitted)
-        plan = begin(
-            plan_id,
-            first.event,
-            sequence=first.sequence,
-            at=first.at,
-            traceparent=first.origin.traceparent,
-        )
-        up_to = self.board.sequence
-        for fact in await self.log.read(plan_id, after=first.sequence, up_to=up_to):
-            assert isinstance(fact, Fact)
-            evolve(plan, fact.task_id, fact.event, sequence=fact.sequence, at=fact.at)
-        plan.drain()
-        return plan
 
     async def folded(self, sequence: int) -> str | None:
         while self.board.sequence < sequence:

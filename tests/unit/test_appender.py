@@ -48,6 +48,7 @@ class FakeLog:
         self.is_up = True
         self.defects: list[Exception] = []
         self.lag: dict[str, int] = {}
+        self.old_leader_answers = 0  # to how many questions for a message it shows none
         self._waiting: list[tuple[Sequence[Message], asyncio.Future[Answer]]] = []
 
     @property
@@ -86,6 +87,9 @@ class FakeLog:
 
     async def first_after(self, subject: str, sequence: int, timeout_s: float) -> Found | None:
         assert timeout_s > 0
+        if self.old_leader_answers:
+            self.old_leader_answers -= 1
+            return None
         for place, (stands, event_id) in enumerate(self.stored, 1):
             if stands == subject and place > sequence:
                 return Found(place, event_id)
@@ -372,6 +376,16 @@ async def test_what_landed_unheard_is_looked_up_and_not_sent_again(
     log.faults = [landed_but(log, Unknown("time-out"))]
     await gather(appender, *(draft(f"t{i}") for i in range(40)))
     assert len(log.sent) == 1
+
+
+async def test_what_landed_unheard_is_ours_although_an_old_leader_does_not_show_it(
+    appender: Appender, log: FakeLog
+) -> None:
+    """Else the claim of an owner would be reported as lost, and its lease be left to time out."""
+    log.faults = [landed_but(log, Unknown("time-out"))]
+    log.old_leader_answers = 4
+    assert await appender.append(draft("t")) == Appended(1)
+    assert len(log.stored) == 1
 
 
 async def test_what_landed_unheard_is_counted_as_written(

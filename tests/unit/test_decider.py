@@ -8,7 +8,7 @@ from streams.log import LogUnavailable
 from streams.memory import Fault, MemoryLog
 from streams.plan import commands
 from streams.plan.decide import Duplicate, GuardReject, NotAllowed, NotFound, PlanExists
-from streams.plan.events import Completed, Started, Submitted
+from streams.plan.events import Completed, Paused, Started, Submitted
 from tests.unit.desk_story import Instance, LogTime
 from tests.unit.plan_story import task
 
@@ -189,3 +189,28 @@ async def test_finished_is_once_whoever_notices(pair: Pair) -> None:
     assert isinstance(await pair.a.say(finish), Accepted)
     assert isinstance(await pair.b.say(finish), Duplicate)
     assert await pair.length() == 6
+
+
+async def test_an_id_on_whose_subject_something_else_stands_is_refused_with_the_reason(
+    pair: Pair,
+) -> None:
+    for plan_id, payload in (("stray", b"hello"), ("fact", encode_payload(Paused()))):
+        sequence = pair.log.publish(f"plans.{plan_id}", payload)
+        submit = commands.Submit(plan_id=plan_id, plan=Submitted(tasks=(task("a"),)))
+        outcome = await pair.a.say(submit)
+        assert isinstance(outcome, PlanExists)
+        assert f"sequence {sequence} " in outcome.detail
+
+
+async def test_a_task_on_whose_subject_something_stood_before_its_plan_is_worked_on(
+    pair: Pair,
+) -> None:
+    pair.log.publish("plans.p.a", b"hello")
+    await pair.claimed()
+    assert isinstance(await pair.b.say(word(commands.Complete)), Accepted)
+
+
+async def test_a_claim_does_not_lose_to_a_message_that_stood_before_the_plan(pair: Pair) -> None:
+    pair.log.publish("plans.p.a", encode_payload(Started(owner="w1", attempt=1)))
+    await pair.a.submit("p", task("a"))
+    assert isinstance(await pair.a.say(claim("a"), tries=1), Accepted)
