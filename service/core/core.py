@@ -162,9 +162,11 @@ class Core:
         return None
 
     async def operate(
-        self, command: commands.Pause | commands.Resume | commands.Cancel, origin: Origin
+        self,
+        command: commands.Pause | commands.Resume | commands.Cancel | commands.RetryAll,
+        origin: Origin,
     ) -> PlanView | Refused:
-        """Pause, resume or cancel a plan; repeating it is not an error."""
+        """Pause, resume or cancel a plan (repeating it is not an error), or retry its tasks."""
         outcome = await self._transact(command, origin)
         if not isinstance(outcome, Accepted | Duplicate):
             return _refused(outcome)

@@ -5,7 +5,7 @@ The whole wave settles within one fold, so READY and SKIPPED are never stored an
 
 from streams.plan import dependencies
 from streams.plan.lifecycle import CLAIMABLE, ENDED, MOVES, TaskStatus
-from streams.plan.state import Plan, Task, is_fatal
+from streams.plan.state import Plan, Task, count_failure
 
 
 class Cascade:
@@ -36,11 +36,11 @@ class Cascade:
         counts = self.plan.counts
         counts[before] -= 1
         counts[after] += 1
-        self.plan.fatal -= is_fatal(task)
+        count_failure(self.plan, task, -1)
         task.status = after
-        self.plan.fatal += is_fatal(task)
         if after in ENDED or before in ENDED:
             task.settled_sequence = self.sequence
+            count_failure(self.plan, task, 1)
             self.wave.append((task, before, after))
             self.want(task, (before in ENDED) - (after in ENDED))
         if after in ENDED or after == "PENDING":

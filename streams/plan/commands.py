@@ -47,6 +47,12 @@ class Retry(Command, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class RetryAll(Command, frozen=True, kw_only=True):
+    """Give all failed tasks of the plan fresh budgets."""
+
+    reason: str = ""
+
+
 class Finish(Command, frozen=True, kw_only=True):
     """Close a plan of which nothing runs any more (said by whichever instance notices first)."""
 
@@ -114,8 +120,13 @@ class Fail(OwnerCommand, frozen=True, kw_only=True):
 
 
 class Release(OwnerCommand, frozen=True, kw_only=True):
-    """Give the lease back unspent; the tokens that its attempt used are recorded."""
+    """Give the lease back unspent; the tokens that its attempt used are recorded.
+
+    ``retry_in_s`` is when the task may be claimed again; None: at once, or later when it has been
+    given back several times in a row.
+    """
 
     reason: str = ""
+    retry_in_s: float | None = None
     model_name: str | None = None
     token_usage: TokenUsage | None = None

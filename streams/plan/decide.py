@@ -31,7 +31,7 @@ from streams.plan.lifecycle import CLAIMABLE, PlanStatus, TaskStatus
 from streams.plan.limits import DEFAULT_LEASE_S
 from streams.plan.outputs import same_result
 from streams.plan.results import with_total
-from streams.plan.retry import backoff_s
+from streams.plan.retry import backoff_s, release_delay_s
 from streams.plan.state import LEASE_EXPIRED, TIMEOUT, Plan, Result, Task
 
 
@@ -101,7 +101,7 @@ def decide(command: commands.Command, plan: Plan | None, now: float) -> Decision
     match command:
         case commands.Pause() | commands.Resume() | commands.Cancel() | commands.Finish():
             return _unreadable(plan, None) or _about_plan(command, plan)
-        case commands.Retry():
+        case commands.Retry() | commands.RetryAll():
             return _unreadable(plan, None) or _retry(command, plan)
         case commands.Claim() | commands.Expire() | commands.OwnerCommand():
             task = plan.tasks.get(command.task_id)
@@ -190,15 +190,23 @@ def _finish(plan: Plan) -> Decision:
     return _on_plan(plan, Finished(status=status))
 
 
-def _retry(command: commands.Retry, plan: Plan) -> Decision:
-    task = plan.tasks.get(command.task_id)
-    if task is None:
-        return NotFound(f"plan '{plan.plan_id}' has no task '{command.task_id}'")
-    if task.status != "FAILED":
-        return NotAllowed(task.status, "only a FAILED task can be retried")
+def _retry(command: commands.Retry | commands.RetryAll, plan: Plan) -> Decision:
+    if isinstance(command, commands.Retry):
+        task = plan.tasks.get(command.task_id)
+        if task is None:
+            return NotFound(f"plan '{plan.plan_id}' has no task '{command.task_id}'")
+        if task.status != "FAILED":
+            detail = f"only a FAILED task can be retried; '{command.task_id}' is {task.status}"
+            return NotAllowed(task.status, detail)
+        failed = [command.task_id]
+    else:
+        failed = [name for name, each in plan.tasks.items() if each.status == "FAILED"]
+        if not failed:
+            return NotAllowed(plan.status, "no task of the plan is FAILED")
     if plan.cancelled:
         return NotAllowed(plan.status, "the plan is cancelled")
-    return _on_plan(plan, Retried(task_id=command.task_id, reason=command.reason))
+    first, *also = failed
+    return _on_plan(plan, Retried(task_id=first, reason=command.reason, also=tuple(also)))
 
 
 # -- tasks ------------------------------------------------------------------------------------
@@ -336,6 +344,7 @@ def _result(command: commands.Complete | commands.Fail | commands.Release, task:
                 owner=owner,
                 attempt=attempt,
                 reason=command.reason,
+                retry_in_s=_release_in_s(command, task),
                 model_name=command.model_name,
                 token_usage=with_total(command.token_usage),
             )
@@ -352,6 +361,12 @@ def _retry_in_s(command: commands.Fail, task: Task) -> float | None:
     if command.retry_in_s is not None:
         return command.retry_in_s
     return backoff_s(task.retry, task.claimed_sequence)
+
+
+def _release_in_s(command: commands.Release, task: Task) -> float | None:
+    """Seconds until the task may be claimed again; None: at once."""
+    wait_s = command.retry_in_s
+    return (release_delay_s(task.releases) if wait_s is None else wait_s) or None
 
 
 def _said_before(command: commands.OwnerCommand, task: Task) -> Duplicate | None:

@@ -111,10 +111,15 @@ class Cancelled(PlanEvent, frozen=True, kw_only=True, tag="cancelled"):
 
 
 class Retried(PlanEvent, frozen=True, kw_only=True, tag="retried"):
-    """An operator gave one failed task fresh budgets."""
+    """An operator gave failed tasks fresh budgets: ``task_id`` and those in ``also``.
+
+    Tasks that stay FAILED no longer stop the plan. A fact of an earlier version has no ``also``:
+    there they went on to stop it.
+    """
 
     task_id: Name
     reason: Text = ""
+    also: Names | None = None
 
 
 class Finished(PlanEvent, frozen=True, kw_only=True, tag="finished"):
@@ -172,10 +177,12 @@ class Failed(TaskEvent, frozen=True, kw_only=True, tag="failed"):
 class Released(TaskEvent, frozen=True, kw_only=True, tag="released"):
     """The owner gave the lease back unspent; it costs neither a retry nor a lost lease.
 
+    With ``retry_in_s`` the task is claimable again in so many seconds, else at once.
     Tokens may have been spent all the same, so model and usage are recorded here, too.
     """
 
     reason: Text = ""
+    retry_in_s: DelayS | None = None
     model_name: Name | None = None
     token_usage: TokenUsage | None = None
 

@@ -114,7 +114,7 @@ class _Fold(Cascade):
             case Cancelled():
                 return self.cancel()
             case Retried():
-                return self.retry(event.task_id)
+                return self.retry(event)
             case Finished():
                 return self.finish(event)
             case Submitted():
@@ -152,15 +152,21 @@ class _Fold(Cascade):
             self.move(task, "plan cancelled")
         return None
 
-    def retry(self, task_id: str) -> str | None:
+    def retry(self, event: Retried) -> str | None:
         plan = self.plan
-        task = plan.tasks.get(task_id)
-        if task is None or task.status != "FAILED" or plan.cancelled:
-            return f"retried '{task_id}', which is not FAILED in a plan that can go on"
+        names = (event.task_id, *(event.also or ()))
+        tasks = {name: task for name in names if (task := plan.tasks.get(name)) is not None}
+        for name in names:
+            if name not in tasks or tasks[name].status != "FAILED" or plan.cancelled:
+                return f"retried '{name}', which is not FAILED in a plan that can go on"
         plan.finished_at = None
-        task.retry = task.lost = task.timeouts = 0
-        self.move(task, "retried")
-        self.reopen_critics(task)
+        if event.also is not None:  # what stays FAILED belongs to the run that is over
+            plan.run_sequence = self.sequence
+            plan.failed_before, plan.fatal = plan.failed_before + plan.fatal, 0
+        for task in tasks.values():
+            task.retry = task.lost = task.timeouts = task.releases = 0
+            self.move(task, "retried")
+            self.reopen_critics(task)
         for other in plan.tasks.values():
             if other.status == "SKIPPED":
                 self.move(other, "plan retried")
@@ -243,16 +249,19 @@ class _Fold(Cascade):
             case Progress():
                 pass
             case Completed():
+                task.releases = 0
                 self.end_attempt(task, "completed", event)
                 self.completed(task, event)
             case Failed():
+                task.releases = 0
                 self.end_attempt(task, "failed", event)
                 self.failed(task, event)
                 self.wait_again(task)
             case Released():
                 self.end_attempt(task, "released", event)
-                task.claimable_at = self.at
+                task.releases += 1
                 self.move(task, "released after a retry" if task.retry else "released")
+                task.claimable_at = self.at + (event.retry_in_s or 0)
                 self.wait_again(task)
             case _:
                 assert_never(event)

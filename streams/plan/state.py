@@ -145,7 +145,7 @@ class Plan(msgspec.Struct, kw_only=True):
         if self.fatal:
             return "FAILED"
         if not self.unfinished:
-            return "COMPLETED"
+            return "FAILED" if self.failed_before else "COMPLETED"
         if self.paused:
             return "PAUSED"
         return "RUNNING" if self.ever_claimed else "READY"
@@ -192,10 +192,10 @@ def connect(plan: Plan) -> None:
 def recount(plan: Plan) -> None:
     """Derive every counter from the tasks' statuses, after they were restored from a view."""
     plan.counts = dict.fromkeys(TASK_STATUSES, 0)
-    plan.fatal = 0
+    plan.fatal = plan.failed_before = 0
     for task in plan.tasks.values():
         plan.counts[task.status] += 1
-        plan.fatal += is_fatal(task)
+        count_failure(plan, task, 1)
         outcome = dependencies.outcome(task.status, task.spec.on_failure)
         if task.status in ENDED:
             for dependency in task.spec.depends_on:
@@ -207,6 +207,11 @@ def recount(plan: Plan) -> None:
             dependent.ended += outcome.ended
 
 
-def is_fatal(task: Task) -> bool:
-    """Whether this task's failure fails its plan."""
-    return task.status == "FAILED" and task.spec.on_failure == "fail_plan"
+def count_failure(plan: Plan, task: Task, change: int) -> None:
+    """Add ``change`` to the failures of the plan's run, or of earlier runs, if the task is one."""
+    if task.status != "FAILED" or task.spec.on_failure != "fail_plan":
+        return
+    if task.settled_sequence > plan.run_sequence:
+        plan.fatal += change
+    else:
+        plan.failed_before += change

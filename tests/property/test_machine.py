@@ -119,11 +119,13 @@ class Machine(RuleBasedStateMachine):
         if word >= 3:
             self.say(1 - who, command)
 
-    @rule(who=WHO, dice=DICE, word=st.integers(0, 4))
+    @rule(who=WHO, dice=DICE, word=st.integers(0, 5))
     def operate(self, who: int, dice: int, word: int) -> None:
         plan_id = self.plan_ids[dice % len(self.plan_ids)]
         if word == 4:
             self.say(who, commands.Retry(plan_id=plan_id, task_id=f"t{dice % 7}"))
+        elif word == 5:
+            self.say(who, commands.RetryAll(plan_id=plan_id))
         elif word != 3 or dice % 4 == 0:  # else hardly a plan would live
             kinds = (commands.Pause, commands.Resume, commands.Finish, commands.Cancel)
             self.say(who, kinds[word](plan_id=plan_id))
@@ -187,7 +189,7 @@ class Machine(RuleBasedStateMachine):
             case 2:
                 return commands.Progress(data=Raw(b"1"), **fence)  # type: ignore[arg-type]
             case 3:
-                return commands.Release(**fence)  # type: ignore[arg-type]
+                return commands.Release(retry_in_s=retry_in_s, **fence)  # type: ignore[arg-type]
             case 4:
                 return commands.Fail(error_type="x", retry_in_s=retry_in_s, **fence)  # type: ignore[arg-type]
             case 5:

@@ -15,8 +15,13 @@ def check_plan(plan: Plan) -> None:
     """Every law at once."""
     counts = Counter(task.status for task in plan.tasks.values())
     assert plan.counts == {status: counts[status] for status in TASK_STATUSES}
-    assert plan.fatal == sum(map(is_fatal, plan.tasks.values()))
-    fatal = any(map(is_fatal, plan.tasks.values()))
+    failures = [task for task in plan.tasks.values() if is_failure(task)]
+    of_this_run = [task for task in failures if task.settled_sequence > plan.run_sequence]
+    assert plan.fatal == len(of_this_run)
+    assert plan.failed_before == len(failures) - len(of_this_run)
+    if failures and not plan.unfinished and not plan.cancelled:
+        assert plan.status == "FAILED", "a retry of some tasks does not excuse the others"
+    fatal = bool(of_this_run)
     for task in plan.tasks.values():
         _check_tallies(plan, task)
         _check_lease(task)
@@ -28,7 +33,7 @@ def check_plan(plan: Plan) -> None:
         assert plan.status in ("COMPLETED", "FAILED", "CANCELLED")
 
 
-def is_fatal(task: Task) -> bool:
+def is_failure(task: Task) -> bool:
     return task.status == "FAILED" and task.spec.on_failure == "fail_plan"
 
 

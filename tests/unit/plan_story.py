@@ -261,6 +261,9 @@ def retry(task_id: str) -> Step:
     return operator(commands.Retry, task_id=task_id)
 
 
+retry_all = operator(commands.RetryAll)
+
+
 def published(task_id: str | None, event: Event) -> Step:
     """Somebody puts a fact in the log by hand."""
     return lambda story: story.write(task_id, event)

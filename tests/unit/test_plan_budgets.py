@@ -6,13 +6,21 @@ import pytest
 
 from streams.plan.decide import Accept, NotAllowed
 from streams.plan.events import Claimed, Failed, Released
-from streams.plan.retry import FIRST_DELAY_S, LONGEST_DELAY_S, SPREAD, backoff_s
+from streams.plan.retry import (
+    FIRST_DELAY_S,
+    LONGEST_DELAY_S,
+    LONGEST_RELEASE_DELAY_S,
+    SPREAD,
+    backoff_s,
+)
 from streams.plan.state import LEASE_EXPIRED, TIMEOUT
 from tests.unit.plan_story import (
+    Step,
     Story,
     break_down,
     claim,
     complete,
+    critic,
     every,
     expire,
     fail,
@@ -86,8 +94,38 @@ def test_the_budgets_do_not_mix() -> None:
 def test_releases_are_free_however_many() -> None:
     story = given(task("a", max_retries=0, max_lost_leases=0))
     for _ in range(20):
-        story.when(claim("a"), release("a"))
+        story.when(claim("a"), release("a"), later(LONGEST_RELEASE_DELAY_S))
     story.then(a="READY").has("a", attempt=20, retry=0, lost=0)
+
+
+def test_a_task_given_back_again_and_again_is_offered_ever_later() -> None:
+    story = given(task("a"))
+    waits: list[float] = []
+    for _ in range(14):
+        story.when(claim("a"), release("a"))
+        claimable_at = story.task("a").claimable_at
+        assert claimable_at is not None
+        waits.append(round(claimable_at - story.at, 3))
+        story.at = claimable_at
+    assert waits[:6] == [0, 0, 0.1, 0.2, 0.4, 0.8]
+    assert waits[-1] == LONGEST_RELEASE_DELAY_S
+
+
+@pytest.mark.parametrize("end", [complete("a"), fail("a", retry_in_s=0)])
+def test_an_attempt_that_ends_otherwise_makes_releases_free_again(end: Step) -> None:
+    story = given(task("a"), critic("c", of="a"))
+    story.when(*[every(claim("a"), release("a"), later(1))] * 4, claim("a"), end)
+    assert story.task("a").releases == 0
+
+
+def test_an_owner_chooses_when_a_task_that_it_gives_back_is_offered_again() -> None:
+    story = given(task("a")).when(claim("a"), release("a", retry_in_s=60, by="w1"))
+    story.then(a="READY").when(claim("a")).answered(NotAllowed)
+    story.when(later(60), claim("a", by="w2")).answered(Accept)
+    story.when(release("a", retry_in_s=0), claim("a")).answered(Accept)
+    given(task("a")).when(
+        claim("a"), fail("a", retry_in_s=0), claim("a"), release("a", retry_in_s=60)
+    ).then(a="REFINING").when(later(59), claim("a")).answered(NotAllowed)
 
 
 def test_time_outs_are_retried_that_often_and_no_more() -> None:

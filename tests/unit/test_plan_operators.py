@@ -3,7 +3,7 @@
 import pytest
 
 from streams.plan.decide import Accept, NotAllowed, NotFound, PlanExists
-from streams.plan.events import Claimed, Finished
+from streams.plan.events import Claimed, Finished, Retried
 from tests.unit.plan_story import (
     Step,
     Story,
@@ -24,6 +24,7 @@ from tests.unit.plan_story import (
     resubmitted,
     resume,
     retry,
+    retry_all,
     run,
     task,
 )
@@ -164,9 +165,51 @@ def test_a_retry_judges_every_skipped_task_again() -> None:
 def test_with_two_failed_tasks_the_plan_goes_on_when_both_are_retried() -> None:
     story = given(task("a"), task("b"), task("c", after="a b")).when(claim("b"))
     story.when(break_down("a"), fail("b", retryable=False), finish)
-    story.when(retry("a")).then(plan="FAILED", b="FAILED", c="SKIPPED")
+    story.when(retry("a")).then(plan="RUNNING", a="READY", b="FAILED", c="SKIPPED")
     story.when(retry("b")).then(plan="RUNNING", a="READY", b="READY", c="PENDING")
     story.when(run("a"), run("b"), run("c")).then(plan="COMPLETED")
+
+
+def two_failed() -> Story:
+    story = given(task("a"), task("b"), task("free"), task("c", after="a b")).when(claim("b"))
+    return story.when(break_down("a"), fail("b", retryable=False), finish)
+
+
+def test_a_retry_of_one_of_two_failed_tasks_runs_it_and_the_plan_stays_failed_in_the_end() -> None:
+    story = two_failed().when(retry("a")).answered(Accept)
+    story.then(a="READY", b="FAILED", free="READY", c="SKIPPED", plan="RUNNING")
+    story.when(finish).answered(NotAllowed)
+    story.when(run("a"), run("free")).then(plan="FAILED").when(finish).answered(Accept)
+    assert story.facts[-1].event == Finished(status="FAILED")
+    story.wrote("Finished", "Retried", "Claimed", "Completed", "Claimed", "Completed", "Finished")
+
+
+def test_a_task_that_fails_after_a_retry_stops_the_plan_again() -> None:
+    story = two_failed().when(retry("a"), break_down("a"))
+    story.then(a="FAILED", free="SKIPPED", plan="FAILED").when(finish).answered(Accept)
+
+
+def test_a_retry_of_a_plan_retries_all_its_failed_tasks() -> None:
+    story = two_failed().when(retry_all).wrote("Finished", "Retried")
+    story.then(a="READY", b="READY", free="READY", c="PENDING", plan="RUNNING")
+    story.when(run("a"), run("b"), run("free"), run("c"), finish).then(plan="COMPLETED")
+    story.when(retry_all).answered(NotAllowed, status="COMPLETED")
+    given(task("a"), task("b")).when(break_down("a"), cancel, retry_all).answered(NotAllowed)
+
+
+def test_a_retry_written_by_an_earlier_version_is_folded_as_it_was_then() -> None:
+    story = two_failed().when(published(None, Retried(task_id="a")))
+    story.then(a="SKIPPED", b="FAILED", plan="FAILED")
+    story.when(published(None, Retried(task_id="b"))).then(a="READY", b="READY", plan="RUNNING")
+
+
+@pytest.mark.parametrize("also", [("nobody",), ("b", "free")])
+def test_a_retry_of_several_tasks_counts_only_if_all_of_them_have_failed(
+    also: tuple[str, ...],
+) -> None:
+    story = two_failed().when(published(None, Retried(task_id="a", also=also)))
+    assert story.ignored
+    story.then(a="FAILED", b="FAILED")
 
 
 def test_a_retry_takes_back_what_went_on_without_the_task() -> None:

@@ -184,7 +184,7 @@ class Chronicle:
         self._audit.emit(
             "operator_action",
             plan_id=fact.plan_id,
-            task_id=event.task_id if isinstance(event, Retried) else None,
+            task_id=event.task_id if isinstance(event, Retried) and not event.also else None,
             owner=who or None,
             actual={"action": action, "reason": event.reason, "sequence": fact.sequence},
             trace_id=trace_id_of(fact.origin.traceparent),

@@ -57,6 +57,7 @@ GOLDEN: dict[str, Event] = {
     "plan.resumed.v1.full": Resumed(reason="fed"),
     "plan.cancelled.v1.full": Cancelled(reason="no need"),
     "plan.retried.v1.full": Retried(task_id="t", reason="fixed"),
+    "plan.retried.v1.also": Retried(task_id="t", also=("u", "v")),
     "plan.finished.v1.full": Finished(status="COMPLETED"),
     "task.claimed.v1.least": Claimed(owner="w1", attempt=1, lease_s=15),
     "task.claimed.v1.full": Claimed(
@@ -94,4 +95,5 @@ GOLDEN: dict[str, Event] = {
         token_usage=_USAGE,
     ),
     "task.released.v1.full": Released(owner="w1", attempt=1, reason="draining"),
+    "task.released.v1.delayed": Released(owner="w1", attempt=1, retry_in_s=2.5),
 }
