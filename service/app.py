@@ -38,8 +38,9 @@ from service.executor import Executor
 from service.executor.handlers.inputs import CheckInput, input_check
 from service.executor.handlers.registry import load_handlers
 from service.http.server import HttpServer
-from service.ops import health
 from service.ops.doctor.sources.live import Doctor
+from service.ops.health import Health
+from service.ops.operations import Operations
 from service.runtime.data_folder import READ_MODELS, DataFolder
 from service.runtime.nats_server.embedded import EmbeddedServer
 from service.runtime.supervision import Supervision, guard
@@ -138,44 +139,17 @@ async def running(
             embedded=embedded,
             supervision=supervision,
         )
-        doctor = _doctor(instance, lag)
-        guard(stack, died, history=doctor.history.sample_forever())
-        schedulers = await _start_roles(instance, writes, stack)
-        _look_at(instance, source, schedulers, lag, stack)
-        core.diagnose = doctor.report
+        operations = _operations(instance, source, lag)
+        guard(stack, died, history=operations.doctor.history.sample_forever())
+        await _start_roles(instance, operations, writes, stack)
+        _watch_loops(instance, lag, stack)
         folder.announce(nats_url=shown_url, http_url=instance.http_url)
         stack.callback(supervision.close)  # the first thing done at the end
         yield instance
 
 
-def _look_at(
-    instance: Instance,
-    source: JetStreamLog,
-    schedulers: Schedulers,
-    api: Lag,
-    stack: AsyncExitStack,
-) -> None:
-    """Let readiness, status and the watch see every part."""
-    core, executor = instance.core, instance.executor
-    lags = partial(_lags, instance, api)
-
-    core.checks += [
-        health.log_check(source, schedulers, instance.embedded),
-        health.projector_check(core),
-        health.database_check(core, schedulers),
-        health.daemons_check(schedulers),
-        health.loops_check(lags),
-        *([health.executor_check(executor)] if executor else ()),
-    ]
-    core.describe = lambda: health.status_of(
-        core,
-        version=VERSION,
-        roles=instance.roles,
-        lags=lags(),
-        schedulers=schedulers,
-        executor=executor,
-    )
-    watch = Watch(lags)
+def _watch_loops(instance: Instance, api: Lag, stack: AsyncExitStack) -> None:
+    watch = Watch(partial(_lags, instance, api))
     watch.start(instance.supervision)
     stack.callback(watch.stop)
 
@@ -190,16 +164,29 @@ def _lags(instance: Instance, api: Lag) -> list[Lag]:
     ]
 
 
-def _doctor(instance: Instance, api: Lag) -> Doctor:
-    return Doctor(
+def _operations(instance: Instance, source: JetStreamLog, api: Lag) -> Operations:
+    """What operators see of the instance; its parts are looked up when they are asked about."""
+    health = Health(
+        instance.core,
+        source,
+        instance.embedded,
+        version=VERSION,
+        roles=instance.roles,
+        lags=partial(_lags, instance, api),
+        schedulers=lambda: instance.schedulers,
+        executor=lambda: instance.executor,
+    )
+    doctor = Doctor(
         instance.core,
         url=lambda: instance.http_url,
         nats_url=without_password(instance.nats_url),
         schedulers=lambda: instance.schedulers,
         executor=lambda: instance.executor,
-        lags=lambda: _lags(instance, api),
+        lags=partial(_lags, instance, api),
+        readiness=health.readiness,
         database_path=instance.settings.data_dir / READ_MODELS,
     )
+    return Operations(health, doctor)
 
 
 async def _embedded(settings: Settings, stack: AsyncExitStack) -> EmbeddedServer | None:
@@ -357,12 +344,12 @@ async def _catch_up(core: Core, head: int, died: asyncio.Future[str]) -> None:
 
 
 async def _start_roles(
-    instance: Instance, writes: LogObserver, stack: AsyncExitStack
-) -> Schedulers:
+    instance: Instance, operations: Operations, writes: LogObserver, stack: AsyncExitStack
+) -> None:
     core, settings = instance.core, instance.settings
     core.check_input = _input_check(instance)
     if "api" in instance.roles:
-        server = HttpServer(core)
+        server = HttpServer(core, operations)
         instance.http_url = await server.start()
         guard(stack, instance.died, http=server.serve())
         stack.push_async_callback(server.stop)
@@ -386,7 +373,6 @@ async def _start_roles(
         )
         await instance.executor.start()
         stack.push_async_callback(instance.executor.drain, DRAIN_S)
-    return schedulers
 
 
 def _input_check(instance: Instance) -> CheckInput:

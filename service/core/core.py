@@ -7,7 +7,7 @@ the read models have reached where the board was when it arrived (DESIGN §2).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
@@ -22,15 +22,12 @@ from service.core.claim_queue import ClaimDesk
 from service.core.log_clock import LogClock
 from service.core.results import (
     Behind,
-    Check,
     Claim,
     ClaimRequest,
     OwnerAnswer,
     Refused,
-    Status,
     Submission,
 )
-from service.ops.doctor.report import Report
 from service.settings.config import Settings
 from service.signals.audit.facts import Chronicle
 from service.signals.audit.outages import Outage
@@ -93,9 +90,6 @@ class Core:
         self._chronicle = Chronicle(audit, board, epoch=epoch)
         self.log_outage = Outage(audit, "log_unavailable", "log_recovered")
         self.database_outage = Outage(audit, "database_error", "database_recovered")
-        self.checks: list[Callable[[], Check]] = []
-        self.describe: Callable[[], Status] | None = None
-        self.diagnose: Callable[[], Awaitable[Report]] | None = None
         self.check_input: Callable[[TaskSpec], str | None] = lambda _: None
         self.log_state: LogState | None = None
         self._closing: dict[str, asyncio.Task[None]] = {}
@@ -249,24 +243,6 @@ class Core:
             lease_until=moment_or_none(task.lease_until),
             cancel_requested=plan.status in ("FAILED", "CANCELLED"),
         )
-
-    def readiness(self) -> list[Check]:
-        """Every check of this instance; it is ready when all are ok."""
-        if not self.checks:
-            return [Check("start", ok=False, detail="the instance is still starting")]
-        return [check() for check in self.checks]
-
-    async def status(self) -> Status:
-        """How this instance is doing, part by part. Raises LogUnavailable while it is starting."""
-        if self.describe is None:
-            raise LogUnavailable("the instance is still starting")
-        return self.describe()
-
-    async def doctor(self) -> Report:
-        """What is wrong with this instance. Raises LogUnavailable while it is starting."""
-        if self.diagnose is None:
-            raise LogUnavailable("the instance is still starting")
-        return await self.diagnose()
 
     # -- what may be away -------------------------------------------------------------------
 

@@ -8,13 +8,11 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import msgspec
-from litestar.connection import ASGIConnection
-from litestar.handlers.base import BaseRouteHandler
 
-from service.http.problems import Refusal
+from service.http.problems import RequestRefused
 from service.settings.config import ConfigError
 
 KEY = "auth.tokens_file"
@@ -23,7 +21,6 @@ RANK: Mapping[str, int] = {"viewer": 0, "worker": 1, "operator": 2}
 CROSS_SITE = b"cross-site"
 
 _fits = re.compile(r"(viewer|worker|operator)\s+([A-Za-z0-9_.:@/-]{1,128})\s+(\S+)").fullmatch
-Connection = ASGIConnection[Any, Any, Any, Any]
 
 
 Role = Literal["viewer", "worker", "operator"]
@@ -66,31 +63,31 @@ def _digest(token: bytes) -> bytes:
 
 
 class Access:
-    """Lets a request pass, or refuses it."""
+    """Permits a request, or refuses it."""
 
     def __init__(self, holders: Mapping[bytes, Holder] | None) -> None:
         self._holders = holders
 
     def check(self, headers: Mapping[bytes, bytes], role: Role | None) -> str | None:
-        """The holder's name (None: nobody is asked). Raises Refusal (unauthorized, forbidden)."""
+        """The holder's name; None where no token is needed.
+
+        Raises RequestRefused (unauthorized, forbidden).
+        """
         if headers.get(b"sec-fetch-site") == CROSS_SITE:
-            raise Refusal("forbidden", "a page of another site may not ask in your name")
+            raise RequestRefused("forbidden", "a page of another site must not use this API")
         if self._holders is None or role is None:
             return None
         holder = self._holder(headers.get(b"authorization", b""), self._holders)
         if RANK[holder.role] < RANK[role]:
-            raise Refusal("forbidden", f"this needs the role {role}, the token has {holder.role}")
+            raise RequestRefused(
+                "forbidden", f"this needs the role {role}, the token has {holder.role}"
+            )
         return holder.name
-
-    async def guard(self, connection: Connection, handler: BaseRouteHandler) -> None:
-        """`check` for a reader, as a Litestar guard."""
-        del handler
-        self.check(dict(connection.scope["headers"]), "viewer")
 
     def _holder(self, authorization: bytes, holders: Mapping[bytes, Holder]) -> Holder:
         scheme, _, token = authorization.partition(b" ")
         holder = holders.get(_digest(token.strip()))
         if scheme.lower() != b"bearer" or holder is None:
             detail = "this token is not known" if authorization else "a bearer token is needed"
-            raise Refusal("unauthorized", detail, {"WWW-Authenticate": "Bearer"})
+            raise RequestRefused("unauthorized", detail, {"WWW-Authenticate": "Bearer"})
         return holder

@@ -1,63 +1,80 @@
-"""The HTTP application: every route bound to one core."""
+"""The HTTP application: its controllers over one core, and what all of them share."""
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
-from litestar import Litestar, Request, Response, Router
-from litestar.datastructures import State
+from litestar import Litestar, Response, route
+from litestar.datastructures import ResponseHeader, State
+from litestar.di import Provide
 
 from service.core.core import Core
-from service.http import commands, leases, ops, queries
 from service.http.access import Access, read_tokens
-from service.http.events import all_events, plan_events
-from service.http.openapi import Schemas, complete, document, operation_of
-from service.http.reply import tell
-from service.http.routes import Route, litestar_handler
-from service.http.tracing import name_answer
+from service.http.attempts import AttemptController
+from service.http.audit import AuditController
+from service.http.batches import BatchController
+from service.http.claims import ClaimController
+from service.http.events import EventController
+from service.http.executions import ExecutionController
+from service.http.front import Front
+from service.http.openapi import StructSchemas, document
+from service.http.operations import InstanceController, MetricController, ProbeController
+from service.http.plans import PlanController
+from service.http.request import ApiRequest
+from service.http.responses import Answer, problem_answer
+from service.http.strict_json import MAX_BODY_BYTES, StrictBody
+from service.http.tasks import TaskController
+from service.ops.operations import Operations
 
-ROUTES: tuple[Route[Any], ...] = (
-    *commands.ROUTES,
-    *leases.ROUTES,
-    *queries.ROUTES,
-    *ops.ROUTES,
+CONTROLLERS = (
+    PlanController,
+    TaskController,
+    AttemptController,
+    ClaimController,
+    BatchController,
+    ExecutionController,
+    AuditController,
+    EventController,
+    ProbeController,
+    MetricController,
+    InstanceController,
 )
+NAMES = [
+    ResponseHeader(name=name, value="", description=meaning, documentation_only=True)
+    for name, meaning in (
+        ("X-Request-Id", "the request's id: its own, or one made here"),
+        ("X-Trace-Id", "the trace that the request belongs to"),
+    )
+]
 
 
-def create_app(core: Core) -> Litestar:
+def create_app(core: Core, operations: Operations) -> Front:
     """The application over ``core``. Raises ConfigError for a tokens file that cannot be used."""
     tokens_file = core.settings.auth.tokens_file
-    access = Access(read_tokens(tokens_file) if tokens_file else None)
-    schemas = Schemas(ROUTES)
+    schemas = StructSchemas()
     app = Litestar(
-        route_handlers=[
-            *(litestar_handler(row, core, access, operation_of(row, schemas)) for row in ROUTES),
-            Router("/", route_handlers=[all_events, plan_events], guards=[access.guard]),
-        ],
-        state=State({"core": core}),
-        before_send=[name_answer],
-        exception_handlers={Exception: _tell},
-        openapi_config=document(_version()),
+        route_handlers=[*CONTROLLERS, ping],
+        dependencies={
+            "core": Provide(lambda: core, use_cache=True, sync_to_thread=False),
+            "operations": Provide(lambda: operations, use_cache=True, sync_to_thread=False),
+        },
+        state=State({"access": Access(read_tokens(tokens_file) if tokens_file else None)}),
+        dto=StrictBody,
+        return_dto=None,
+        request_class=ApiRequest,
+        request_max_body_size=MAX_BODY_BYTES,
+        response_class=Answer,
+        response_headers=NAMES,
+        exception_handlers={Exception: problem_answer},
+        openapi_config=document(_version(), schemas),
+        plugins=[schemas],
         logging_config=None,
     )
-    complete(app.openapi_schema, schemas)
-    return app
+    return Front(app, core)
 
 
-class _Told(Response[bytes]):
-    """A problem where Litestar expects a response of its own kind."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(content=b"")
-        self._reply = tell(error)
-
-    def to_asgi_response(self, *_: Any, **__: Any) -> Any:  # noqa: ANN401 - Litestar's signature
-        """The ASGI application that is the answer."""
-        return self._reply
-
-
-def _tell(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    del request
-    return _Told(error)
+@route("/", http_method=["OPTIONS"], include_in_schema=False, status_code=204)
+async def ping() -> Response[None]:
+    """What HAProxy's health check asks by default."""
+    return Response(None, headers={"Allow": "OPTIONS"})
 
 
 def _version() -> str:

@@ -1,35 +1,44 @@
-"""The OpenAPI document, written from the table of routes and the Structs that do the checking.
+"""The OpenAPI document: Litestar describes the routes, msgspec the Structs that do the checking.
 
-Litestar assembles and serves it; what it says about bodies, parameters and answers comes from
-msgspec, which also enforces it, so the document cannot promise what the service does not keep.
+What the document says about bodies and answers comes from the library that also enforces it, so the
+document cannot promise what the service does not keep.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from litestar import Request
+from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Components, OpenAPI, Operation, Schema
+from litestar.openapi.spec import Components, Operation, Schema, SecurityScheme
+from litestar.plugins import OpenAPISchemaPlugin
+from litestar.typing import FieldDefinition
+from msgspec.json import schema_components
 
-from service.http.problems import PROBLEM_TYPE, PROBLEMS, Problem
-from service.http.reply import JSON_TYPE
-from service.http.routes import Route
-from service.http.schemas import END, Id
+from service.http.event_schemas import EVENT_STREAM, REF, event_components, stream_schema
+from service.http.schemas import END
 
 DESCRIPTION = "Runs the tasks of AI-agent plans under leases; every fact is one message in a log."
-REF = "#/components/schemas/{name}"
-TEXT_TYPES = (
-    "text/plain; version=1.0.0; charset=utf-8",
-    "application/openmetrics-text; version=1.0.0; charset=utf-8",
-)
+# An instance without a tokens file asks for none, so that a token is optional.
+BEARER: Sequence[dict[str, list[str]]] = ({"bearer": []}, {})
 
 Json = dict[str, Any]
 
 
 @dataclass
-class Verbatim(Schema):
+class OptionalBody(Operation):
+    """The operation may be asked for without a body; Litestar's document always wants one."""
+
+    def __post_init__(self) -> None:
+        if self.request_body is not None and not isinstance(self.request_body, str):
+            self.request_body.required = False  # type: ignore[union-attr]
+
+
+@dataclass
+class StructSchema(Schema):
     """A schema that msgspec has written: it is shown as it is."""
 
     content: Json | None = None
@@ -37,6 +46,81 @@ class Verbatim(Schema):
     def to_schema(self) -> Json:
         """The content."""
         return self.content or {}
+
+
+class StructSchemas(OpenAPISchemaPlugin):
+    """Hands out msgspec's own schemas: Litestar's lose bounds and accept unknown fields."""
+
+    def __init__(self) -> None:
+        self._kinds: list[Any] = []
+
+    def is_plugin_supported_field(self, field_definition: FieldDefinition) -> bool:
+        """Structs; Litestar describes the types of parameters well."""
+        return not field_definition.is_union and field_definition.is_subclass_of(msgspec.Struct)
+
+    def to_openapi_schema(
+        self, field_definition: FieldDefinition, schema_creator: object
+    ) -> Schema:
+        """A reference to the Struct's schema."""
+        del schema_creator
+        self._kinds.append(field_definition.annotation)
+        (reference,), _ = schema_components([field_definition.annotation], ref_template=REF)
+        return StructSchema(content=reference)
+
+    def components(self) -> Json:
+        """The schemas of every Struct that was referred to."""
+        _, components = schema_components(self._kinds, ref_template=REF)
+        return components
+
+
+class Document(JsonRenderPlugin):
+    """Serves the document, completed by the Structs' schemas, at /schema/openapi.json."""
+
+    def __init__(self, schemas: StructSchemas) -> None:
+        super().__init__()
+        self._schemas = schemas
+        self._rendered = b""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: Json) -> bytes:
+        """The whole document as JSON."""
+        del request
+        if not self._rendered:
+            _complete(openapi_schema, event_components() | self._schemas.components())
+            self._rendered = msgspec.json.encode(_plain(openapi_schema))
+        return self._rendered
+
+
+def _complete(described: Json, schemas: Json) -> None:
+    """Add what Litestar's document lacks."""
+    described["components"]["schemas"] = schemas
+    for schema in schemas.values():
+        for each in schema.get("properties", {}).values():
+            _tell_default(each)
+    for item in described["paths"].values():
+        for operation in item.values():
+            operation["summary"] = operation.pop("description")
+            for parameter in operation.get("parameters", ()):
+                parameter["schema"] = _given(parameter["schema"])
+            for answer in operation["responses"].values():
+                if EVENT_STREAM in answer.get("content", {}):
+                    answer["content"][EVENT_STREAM]["schema"] = stream_schema()
+
+
+def _tell_default(schema: Json) -> None:
+    """Say a default in words: generators of TypeScript demand fields that have one."""
+    if "default" in schema:
+        default = msgspec.json.encode(schema.pop("default")).decode()
+        described = schema.get("description", "")
+        schema["description"] = f"{described} (default {default})".strip()
+
+
+def _given(schema: Json) -> Json:
+    """A parameter's schema where it is given: it may be left out, but it cannot be null."""
+    schema = {key: value for key, value in schema.items() if (key, value) != ("default", None)}
+    if "enum" in schema:
+        schema["enum"] = [each for each in schema["enum"] if each is not None]
+    kinds = [each for each in schema.pop("oneOf", ()) if each != {"type": "null"}]
+    return schema | kinds[0] if kinds else schema
 
 
 def _plain(schema: Any) -> Any:  # noqa: ANN401 - JSON
@@ -48,160 +132,21 @@ def _plain(schema: Any) -> Any:  # noqa: ANN401 - JSON
     return schema.replace(END, "$") if isinstance(schema, str) else schema
 
 
-class Schemas:
-    """The schemas of every type that a route asks or shows."""
-
-    def __init__(self, routes: Iterable[Route[Any]]) -> None:
-        self._kinds: list[Any] = [Problem, Id]
-        for row in routes:
-            self._kinds += [row.asks, row.shows]
-        written, components = msgspec.json.schema_components(self._kinds, ref_template=REF)
-        self._written: list[Json] = [_plain(schema) for schema in written]
-        self.components: Json = _plain(components)
-
-    def of(self, kind: Any) -> Json:  # noqa: ANN401 - any type
-        """The schema of a type: usually a reference into the components."""
-        return self._written[self._kinds.index(kind)]
-
-    def fields(self, kind: Any) -> tuple[Mapping[str, Json], set[str]]:  # noqa: ANN401
-        """A Struct's fields with their schemas, and which of them are required."""
-        name = self.of(kind)["$ref"].rpartition("/")[2]
-        component = self.components[name]
-        return component["properties"], set(component.get("required", ()))
+def _operation_id(handler: BaseRouteHandler, *_: object) -> str:
+    return handler.handler_name
 
 
-def operation_of(row: Route[Any], schemas: Schemas) -> type[Operation]:
-    """How the route stands in the document."""
-
-    @dataclass
-    class Described(Operation):
-        def to_schema(self) -> Json:
-            described: Json = {
-                "tags": [_tag(row.path)],
-                "summary": self.summary,
-                "operationId": self.operation_id,
-                "parameters": _parameters(row, schemas),
-                "responses": _responses(row, schemas),
-            }
-            if row.reads_body:
-                described["requestBody"] = {
-                    "required": not row.optional_body,
-                    "content": {JSON_TYPE: {"schema": schemas.of(row.asks)}},
-                }
-            return described
-
-    return Described
-
-
-def _tag(path: str) -> str:
-    parts = path.split("/")
-    return parts[2] if parts[1] == "v1" else "operations"
-
-
-def _parameters(row: Route[Any], schemas: Schemas) -> list[Json]:
-    found = [
-        {
-            "name": part[1:-1],
-            "in": "path",
-            "required": True,
-            "schema": schemas.of(Id) if part.endswith("_id}") else {"type": "string"},
-        }
-        for part in row.path.split("/")
-        if part.startswith("{")
-    ]
-    if not row.reads_body:
-        fields, required = schemas.fields(row.asks)
-        found += [
-            {"name": name, "in": "query", "required": name in required, "schema": _not_null(schema)}
-            for name, schema in fields.items()
-        ]
-    found += [
-        {
-            "name": name,
-            "in": "header",
-            "required": False,
-            "description": meaning,
-            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-        }
-        for name, meaning in row.headers.items()
-    ]
-    return found
-
-
-def _not_null(schema: Json) -> Json:
-    """A query parameter is left out; it cannot be null."""
-    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
-    if not kinds:
-        enum = schema.get("enum")
-        if enum and None in enum:
-            return {
-                **_without(schema, "default"),
-                "enum": [each for each in enum if each is not None],
-            }
-        return schema
-    (kind,) = kinds
-    return {**_without(schema, "anyOf", "default"), **kind}
-
-
-def _without(schema: Json, *keys: str) -> Json:
-    return {key: value for key, value in schema.items() if key not in keys}
-
-
-def _responses(row: Route[Any], schemas: Schemas) -> Json:
-    content = {JSON_TYPE: {"schema": schemas.of(row.shows)}}
-    if row.shows is str:
-        content = {media: {"schema": {"type": "string"}} for media in TEXT_TYPES}
-    answers: Json = {
-        str(status): {"description": meaning, "headers": _NAMES, "content": content}
-        for status, meaning in row.status.items()
-    }
-    problem = {PROBLEM_TYPE: {"schema": schemas.of(Problem)}}
-    for status, codes in _refusals(row).items():
-        meaning = "; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in codes)
-        answer = answers.setdefault(
-            str(status), {"description": meaning, "headers": _NAMES, "content": {}}
-        )
-        answer["content"] = {**answer["content"], **problem}
-    return answers
-
-
-_NAMES = {
-    "X-Request-Id": {"schema": {"type": "string"}},
-    "X-Trace-Id": {"schema": {"type": "string"}},
-}
-
-
-def _refusals(row: Route[Any]) -> dict[int, list[str]]:
-    """The codes with which a route may refuse, by status."""
-    codes = ["invalid_request", *row.refuses]
-    if row.role is not None:
-        codes += ["unauthorized", "forbidden"]
-    if "{" in row.path:
-        codes.append("not_found")
-    if row.reads_body:
-        codes.append("too_large")
-    found: dict[int, list[str]] = {}
-    for code in dict.fromkeys(codes):
-        found.setdefault(PROBLEMS[code].status, []).append(code)
-    return dict(sorted(found.items()))
-
-
-def document(version: str) -> OpenAPIConfig:
-    """Litestar's configuration: served at /schema/openapi.json, without pages that need a CDN."""
+def document(version: str, schemas: StructSchemas) -> OpenAPIConfig:
+    """Litestar's configuration, without pages that load scripts from other sites."""
     return OpenAPIConfig(
         title="Holdfast",
         version=version,
         description=DESCRIPTION,
-        components=Components(schemas={}),
-        render_plugins=[JsonRenderPlugin()],
+        components=Components(
+            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}
+        ),
+        render_plugins=[Document(schemas)],
         path="/schema",
         use_handler_docstrings=True,
+        operation_id_creator=_operation_id,
     )
-
-
-def complete(described: OpenAPI, schemas: Schemas) -> None:
-    """Add the Structs' schemas, which Litestar forgets as soon as it finds one of its own."""
-    known = described.components.schemas if described.components else None
-    if known is None:
-        raise TypeError("Litestar's document has no place for schemas")
-    known.update({name: Verbatim(content=each) for name, each in schemas.components.items()})

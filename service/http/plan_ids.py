@@ -12,7 +12,8 @@ def new_plan_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
-def plan_id_of_key(key: bytes) -> str:
+def plan_id_of_key(key: str) -> str:
     """The id that an Idempotency-Key stands for: itself if it can be one, else its digest."""
-    text = key.decode("latin-1").strip()
-    return text if is_id(text) else f"key-{hashlib.sha256(key).hexdigest()[:40]}"
+    text = key.strip()
+    digest = hashlib.sha256(key.encode("latin-1")).hexdigest()
+    return text if is_id(text) else f"key-{digest[:40]}"

@@ -1,47 +1,52 @@
-"""What may be asked: bodies and queries with their limits, as API.md describes them.
+"""The bodies of requests with their bounds, as API.md describes them.
 
 Unknown fields are refused, so a typo is never silently ignored. JSON that Holdfast passes on unread
-is a ``Raw``; `service.http.intake` makes sure of it.
+is a ``Raw``; `service.http.strict_json` proves that it can be read.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from projections.read_models.pagination import MAX_LIMIT
 from streams.plan.events import EMPTY_OBJECT, NOTHING, FailureRule, JoinRule, TaskType
-from streams.plan.lifecycle import ExecutionStatus, PlanStatus, TaskStatus
 from streams.plan.limits import LARGEST, MAX_LEASE_S, MAX_SECONDS, MAX_TASKS
 
 MAX_BATCH = 500
 MAX_WAIT_S = 30
 
-# "$" alone would let a line break through at the end; JSON Schema's "$" does not (see openapi.py).
+# "$" alone would allow a line break at the end; JSON Schema's "$" does not (see openapi.py).
 END = r"$(?!\n)"
 ID_PATTERN = rf"^[A-Za-z0-9_-]{{1,64}}{END}"
+OWNER_PATTERN = rf"^[A-Za-z0-9_.:@/-]{{1,128}}{END}"
 NO_CONTROL = r"^[^\x00-\x1f\x7f]*" + END
+NO_CONTROL_NO_EQUALS = r"^[^\x00-\x1f\x7f=]*" + END
+EVENT_PATTERN = rf"^[a-z0-9_]{{1,64}}{END}"
 
-Id = Annotated[str, Meta(pattern=ID_PATTERN, description="1 to 64 letters, digits, - or _")]
+PATTERNS = {
+    ID_PATTERN: "1 to 64 letters, digits, - or _",
+    OWNER_PATTERN: "1 to 128 letters, digits or . : @ / - _",
+    NO_CONTROL: "text without control characters",
+    NO_CONTROL_NO_EQUALS: "text without control characters and without =",
+    EVENT_PATTERN: "1 to 64 small letters, digits or _",
+}
+"""What a user reads in the place of a pattern."""
+
+Id = Annotated[str, Meta(pattern=ID_PATTERN, description=PATTERNS[ID_PATTERN])]
 Owner = Annotated[
     str,
-    Meta(
-        pattern=rf"^[A-Za-z0-9_.:@/-]{{1,128}}{END}",
-        description="who holds the lease: a worker's instance id",
-    ),
+    Meta(pattern=OWNER_PATTERN, description="who holds the lease: a worker's instance id"),
 ]
-TaskKind = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9_.:@/-]{{1,128}}{END}")]
-ErrorType = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9_.:/-]{{1,64}}{END}")]
+TaskKind = Annotated[str, Meta(pattern=OWNER_PATTERN)]
 ModelName = Annotated[str, Meta(pattern=NO_CONTROL, min_length=1, max_length=200)]
 Label = Annotated[str, Meta(pattern=NO_CONTROL, max_length=128)]
-LabelName = Annotated[str, Meta(pattern=NO_CONTROL, min_length=1, max_length=128)]
+LabelName = Annotated[str, Meta(pattern=NO_CONTROL_NO_EQUALS, min_length=1, max_length=128)]
 Name = Annotated[str, Meta(max_length=256)]
 ReasonText = Annotated[str, Meta(max_length=1_000)]
-ErrorMessage = Annotated[str, Meta(max_length=10_000)]
+ErrorText = Annotated[str, Meta(description="recorded shortened when it is long")]
 Priority = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Attempt = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Budget = Annotated[int, Meta(ge=0, le=1_000)]
 Tokens = Annotated[int, Meta(ge=0, le=LARGEST)]
-Sequence = Annotated[int, Meta(ge=0, le=LARGEST)]
 LeaseS = Annotated[float, Meta(ge=0.1, le=MAX_LEASE_S)]
 Seconds = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
 Delay = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
@@ -120,7 +125,7 @@ class VerdictBody(Body, frozen=True, kw_only=True):
 
 
 class ClaimBody(Body, frozen=True, kw_only=True):
-    """A wish for work."""
+    """Which tasks a worker wants to claim."""
 
     owner: Owner
     limit: Annotated[int, Meta(ge=1, le=MAX_BATCH)] = 1
@@ -130,7 +135,7 @@ class ClaimBody(Body, frozen=True, kw_only=True):
 
 
 class OwnerBody(Body, frozen=True, kw_only=True):
-    """Whose word it is, and about which attempt."""
+    """Who holds the lease, and of which attempt."""
 
     owner: Owner
     attempt: Attempt
@@ -148,8 +153,8 @@ class ProgressBody(OwnerBody, frozen=True, kw_only=True):
     data: Raw
 
 
-class CompleteBody(OwnerBody, frozen=True, kw_only=True):
-    """The attempt succeeded; critics give a verdict."""
+class Completion(Body, frozen=True, kw_only=True):
+    """An attempt succeeded; critics give a verdict."""
 
     output: Raw = field(default_factory=_nothing)
     verdict: VerdictBody | None = None
@@ -157,21 +162,42 @@ class CompleteBody(OwnerBody, frozen=True, kw_only=True):
     token_usage: TokenUsageBody | None = None
 
 
-class FailBody(OwnerBody, frozen=True, kw_only=True):
-    """The attempt failed; `retry_in_s` overrides the backoff."""
+class Failure(Body, frozen=True, kw_only=True):
+    """An attempt failed; `retry_in_s` overrides the backoff."""
 
-    error_type: ErrorType
-    error_message: ErrorMessage = ""
+    error_type: ErrorText
+    error_message: ErrorText = ""
     retryable: bool = True
     retry_in_s: Delay | None = None
     model_name: ModelName | None = None
     token_usage: TokenUsageBody | None = None
 
 
-class ReleaseBody(OwnerBody, frozen=True, kw_only=True):
-    """The lease is given back unspent."""
+class GivenBack(Body, frozen=True, kw_only=True):
+    """A lease is given back unspent."""
 
     reason: ReasonText = ""
+
+
+class CompleteBody(Completion, frozen=True, kw_only=True):
+    """The attempt succeeded; critics give a verdict."""
+
+    owner: Owner
+    attempt: Attempt
+
+
+class FailBody(Failure, frozen=True, kw_only=True):
+    """The attempt failed; `retry_in_s` overrides the backoff."""
+
+    owner: Owner
+    attempt: Attempt
+
+
+class ReleaseBody(GivenBack, frozen=True, kw_only=True):
+    """The lease is given back unspent."""
+
+    owner: Owner
+    attempt: Attempt
 
 
 # -- leases, many at once ---------------------------------------------------------------------
@@ -193,116 +219,35 @@ class HeartbeatsBody(Body, frozen=True, kw_only=True):
     leases: Annotated[tuple[LeaseItem, ...], Meta(max_length=MAX_BATCH)]
 
 
-class ResultItem(Body, frozen=True, kw_only=True, tag_field="outcome"):
-    """How one attempt ended."""
+class CompletedItem(Completion, frozen=True, kw_only=True, tag_field="outcome", tag="completed"):
+    """One attempt of many succeeded."""
 
     plan_id: Id
     task_id: Id
     attempt: Attempt
 
 
-class CompletedItem(ResultItem, frozen=True, kw_only=True, tag="completed"):
-    """It succeeded."""
+class FailedItem(Failure, frozen=True, kw_only=True, tag_field="outcome", tag="failed"):
+    """One attempt of many failed."""
 
-    output: Raw = field(default_factory=_nothing)
-    verdict: VerdictBody | None = None
-    model_name: ModelName | None = None
-    token_usage: TokenUsageBody | None = None
-
-
-class FailedItem(ResultItem, frozen=True, kw_only=True, tag="failed"):
-    """It failed."""
-
-    error_type: ErrorType
-    error_message: ErrorMessage = ""
-    retryable: bool = True
-    retry_in_s: Delay | None = None
-    model_name: ModelName | None = None
-    token_usage: TokenUsageBody | None = None
+    plan_id: Id
+    task_id: Id
+    attempt: Attempt
 
 
-class ReleasedItem(ResultItem, frozen=True, kw_only=True, tag="released"):
-    """It was given back unspent."""
+class ReleasedItem(GivenBack, frozen=True, kw_only=True, tag_field="outcome", tag="released"):
+    """One lease of many is given back unspent."""
 
-    reason: ReasonText = ""
+    plan_id: Id
+    task_id: Id
+    attempt: Attempt
+
+
+ResultItem = CompletedItem | FailedItem | ReleasedItem
 
 
 class ResultsBody(Body, frozen=True, kw_only=True):
     """The ends of many attempts of one owner."""
 
     owner: Owner
-    results: Annotated[
-        tuple[CompletedItem | FailedItem | ReleasedItem, ...], Meta(max_length=MAX_BATCH)
-    ]
-
-
-# -- queries ----------------------------------------------------------------------------------
-
-Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
-Cursor = Annotated[str, Meta(max_length=64, description="`next` of the page before")]
-
-
-class NoQuery(Body, frozen=True, kw_only=True):
-    """Nothing may be asked."""
-
-
-class Query(Body, frozen=True, kw_only=True):
-    """What every read takes: the sequence that must be visible."""
-
-    min_sequence: Sequence | None = None
-
-
-class PageQuery(Query, frozen=True, kw_only=True):
-    """What every list takes."""
-
-    after: Cursor | None = None
-    limit: Limit = 50
-
-
-class PlansQuery(PageQuery, frozen=True, kw_only=True):
-    """Which plans; `label` is `key` or `key=value`."""
-
-    status: PlanStatus | None = None
-    label: Annotated[str, Meta(max_length=257)] | None = None
-
-
-class TasksQuery(PageQuery, frozen=True, kw_only=True):
-    """Which tasks."""
-
-    status: TaskStatus | None = None
-    kind: TaskKind | None = None
-    owner: Owner | None = None
-    plan_id: Id | None = None
-
-
-class ExecutionsQuery(PageQuery, frozen=True, kw_only=True):
-    """Which attempts."""
-
-    plan_id: Id | None = None
-    task_id: Id | None = None
-    status: ExecutionStatus | None = None
-    error_type: ErrorType | None = None
-    model_name: ModelName | None = None
-
-
-class AuditQuery(PageQuery, frozen=True, kw_only=True):
-    """Which audit entries."""
-
-    event: Annotated[str, Meta(pattern=rf"^[a-z0-9_]{{1,64}}{END}")] | None = None
-    plan_id: Id | None = None
-    task_id: Id | None = None
-    owner: Owner | None = None
-
-
-# -- answers that only HTTP gives ---------------------------------------------------------------
-
-BatchStatus = Literal[
-    "accepted",
-    "duplicate",
-    "guard_reject",
-    "not_found",
-    "not_allowed",
-    "invalid_request",
-    "too_large",
-    "contended",
-]
+    results: Annotated[tuple[ResultItem, ...], Meta(max_length=MAX_BATCH)]

@@ -9,6 +9,7 @@ import uvicorn
 
 from service.core.core import Core
 from service.http.app import create_app
+from service.ops.operations import Operations
 from service.settings.config import HttpSettings, variable_name
 
 BACKLOG = 1024
@@ -32,10 +33,10 @@ class _Quiet(uvicorn.Server):
 class HttpServer:
     """`start` takes the port, `serve` runs until `stop`."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, operations: Operations) -> None:
         self._settings = core.settings.http
         config = uvicorn.Config(
-            create_app(core),
+            create_app(core, operations),
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
-from litestar.types import Message, Scope
 
 from streams.traceparent import trace_id_of
 
@@ -58,14 +57,3 @@ def _read(headers: Iterable[tuple[bytes, bytes]]) -> Trace:
         traceparent=(parent or b"00-%b-%b-01" % (trace_id, made[32:48])).decode(),
         own=own,
     )
-
-
-async def name_answer(message: Message, scope: Scope) -> None:
-    """Put both names on every answer, whoever makes it (a Litestar ``before_send`` hook)."""
-    if message["type"] == "http.response.start":
-        trace = trace_of(scope)
-        message["headers"] = [
-            *message.get("headers", ()),
-            (b"x-request-id", trace.request_id),
-            (b"x-trace-id", trace.trace_id),
-        ]

@@ -23,6 +23,7 @@ from service.executor import Executor
 from service.runtime.nats_server.embedded import EmbeddedServer
 from service.signals.loop_lag import Lag
 from streams.jetstream.log import JetStreamLog
+from streams.log import LogUnavailable
 
 MAX_LAG_S = 5.0
 MAX_TAIL_SILENCE_S = 1.5  # a tail that is silent for longer than 1 s reads the log directly
@@ -101,6 +102,63 @@ def executor_check(executor: Executor) -> CheckNow:
         return Check("executor", ok=alive, detail="alive" if alive else "a loop of it has ended")
 
     return check
+
+
+class Health:
+    """What `GET /readyz` and `GET /v1/ops/status` answer; the parts may still be starting.
+
+    ``schedulers`` and ``executor`` answer None until that part has started.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        source: JetStreamLog,
+        embedded: EmbeddedServer | None,
+        *,
+        version: str,
+        roles: Iterable[str],
+        lags: Callable[[], Iterable[Lag]],
+        schedulers: Callable[[], Schedulers | None],
+        executor: Callable[[], Executor | None],
+    ) -> None:
+        self._core = core
+        self._source = source
+        self._embedded = embedded
+        self._version = version
+        self._roles = frozenset(roles)
+        self._lags = lags
+        self._schedulers = schedulers
+        self._executor = executor
+
+    def readiness(self) -> list[Check]:
+        """Every check of this instance; it is ready when all are ok."""
+        schedulers, executor = self._schedulers(), self._executor()
+        if schedulers is None or (executor is None and "executor" in self._roles):
+            return [Check("start", ok=False, detail="the instance is still starting")]
+        checks = [
+            log_check(self._source, schedulers, self._embedded),
+            projector_check(self._core),
+            database_check(self._core, schedulers),
+            daemons_check(schedulers),
+            loops_check(self._lags),
+            *([executor_check(executor)] if executor else ()),
+        ]
+        return [check() for check in checks]
+
+    def status(self) -> Status:
+        """How this instance is doing, part by part. Raises LogUnavailable while it is starting."""
+        schedulers = self._schedulers()
+        if schedulers is None:
+            raise LogUnavailable("the instance is still starting")
+        return status_of(
+            self._core,
+            version=self._version,
+            roles=self._roles,
+            lags=self._lags(),
+            schedulers=schedulers,
+            executor=self._executor(),
+        )
 
 
 def status_of(

@@ -78,10 +78,23 @@ async def test_a_client_of_1_0_that_hangs_up_is_forgotten(instance: Instance) ->
 async def test_other_methods_are_told_which_one_it_is(instance: Instance) -> None:
     async with httpx.AsyncClient(base_url=instance.http_url) as client:
         for path in ("/v1/events", "/v1/plans/p/events"):
-            for method in ("HEAD", "POST", "PUT", "DELETE", "PATCH"):
+            for method in ("POST", "PUT", "DELETE", "PATCH"):
                 answer = await client.request(method, path)
                 assert answer.status_code == httpx.codes.METHOD_NOT_ALLOWED, method
                 assert "GET" in answer.headers["allow"]
                 assert answer.headers["content-type"] == "application/problem+json"
-                if method != "HEAD":
-                    assert answer.json()["code"] == "method_not_allowed"
+                assert answer.json()["code"] == "method_not_allowed"
+
+
+async def test_head_is_answered_as_get_without_a_stream(instance: Instance) -> None:
+    await OutsidePlan.begin(instance.core, "p")
+    async with httpx.AsyncClient(base_url=instance.http_url) as client:
+        for path, status in (
+            ("/v1/events", 200),
+            ("/v1/plans/p/events", 200),
+            ("/v1/plans/q/events", 404),
+        ):
+            answer = await client.head(path)
+            assert (answer.status_code, answer.content) == (status, b"")
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert instance.core.feed.connections == 0

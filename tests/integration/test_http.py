@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 
 from service.app import Instance
-from service.http.intake import MAX_BODY_BYTES
 from service.http.problems import PROBLEM_TYPE
 from service.http.server import PortBusy
+from service.http.strict_json import MAX_BODY_BYTES
 from tests.integration.http_world import serving, until_status
 
 Pair = tuple[Instance, httpx.AsyncClient]

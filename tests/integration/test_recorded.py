@@ -12,7 +12,23 @@ import pytest
 
 from tests.integration.recorded.scenes import SCENES, lines_of, play
 
-ADDED: dict[str, str] = {}
+ADDED: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            "join",
+            "quorum",
+            "on_failure",
+            "max_retries",
+            "max_lost_leases",
+            "timeout_s",
+            "lease_s",
+            "target",
+        ),
+        "issue 8, item 11: a client can show what a task was submitted with",
+    ),
+    "truncated": "issue 8, item 14: large fields are left out of lists and plan details",
+    "executions_total": "issue 8, item 25: a task shows its last 20 attempts and a count",
+}
 SHOWN = 5
 
 

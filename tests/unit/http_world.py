@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
-from litestar import Litestar
 from msgspec import Raw
 
 from projections.read_models.views import PlanView, TaskView, moment
 from service.core.core import Core
 from service.core.results import Check, Claim, ClaimRequest, OwnerAnswer
 from service.http.app import create_app
+from service.http.front import Front
+from service.ops.operations import Operations
 from service.settings.config import Settings
 from service.signals.metrics.registry import Metrics
 from streams.log import Origin
@@ -54,8 +56,10 @@ class FakeCore:
         self.claiming: asyncio.Future[list[Claim]] | None = None
         self.claim_asked = asyncio.Event()
 
-    def app(self) -> Litestar:
-        return create_app(cast("Core", self))
+    def app(self) -> Front:
+        health = SimpleNamespace(readiness=lambda: self.checks, status=lambda: self.answer)
+        operations = SimpleNamespace(health=health, doctor=None)
+        return create_app(cast("Core", self), cast("Operations", operations))
 
     def _say(self, what: object, origin: Origin) -> object:
         self.asked.append((what, origin))
@@ -92,12 +96,6 @@ class FakeCore:
 
     async def visible(self, min_sequence: int | None) -> None:
         self._say(min_sequence, Origin())
-
-    async def status(self) -> object:
-        return self._say("status", Origin())
-
-    def readiness(self) -> list[Check]:
-        return self.checks
 
 
 class Caller:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from projections.read_models.database import DatabaseUnavailable
 from service.core.core import Core
+from service.core.results import Check
 from service.daemons.schedulers import Schedulers
 from service.executor import Executor
 from service.executor.running.overruns import Overrun
@@ -54,6 +55,7 @@ class Doctor:
         schedulers: Callable[[], Schedulers | None],
         executor: Callable[[], Executor | None],
         lags: Callable[[], Iterable[Lag]],
+        readiness: Callable[[], Iterable[Check]],
         database_path: Path,
     ) -> None:
         self._core = core
@@ -62,6 +64,7 @@ class Doctor:
         self._schedulers = schedulers
         self._executor = executor
         self._lags = lags
+        self._readiness = readiness
         self._database_path = database_path
         self._asked: asyncio.Task[Report] | None = None
         self._asked_at = 0.0
@@ -151,7 +154,7 @@ class Doctor:
 
     def _machine(self, recent: Window, trouble: str | None) -> Machine:
         core = self._core
-        failing = {check.name: check.detail for check in core.readiness() if not check.ok}
+        failing = {check.name: check.detail for check in self._readiness() if not check.ok}
         seen, projector = core.log_state, core.projector
         return Machine(
             log=LogHealth(

@@ -1,0 +1,170 @@
+"""Attempts: what the owner of a lease reports about its attempt at one task.
+
+Each report is fenced by owner and attempt; one that no longer counts is answered with who holds
+the task now, never with silence.
+"""
+
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+from litestar import Controller, post
+from litestar.params import JSONBody
+
+from projections.read_models.views import TaskView
+from service.core.core import Core
+from service.core.results import OwnerAnswer
+from service.http import owner_commands
+from service.http.dependencies import ProvidedCore
+from service.http.guards import requires
+from service.http.openapi import BEARER
+from service.http.parameters import PlanId, TaskId
+from service.http.problems import accepted
+from service.http.request import ApiRequest
+from service.http.responses import OWNER_REFUSALS, refusals
+from service.http.schemas import (
+    CompleteBody,
+    FailBody,
+    HeartbeatBody,
+    OwnerBody,
+    ProgressBody,
+    ReleaseBody,
+)
+from streams.plan import commands
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """An owner's report was accepted, now or before (`duplicate`)."""
+
+    status: Literal["accepted", "duplicate"]
+    sequence: int
+    task: TaskView
+
+
+class Renewed(msgspec.Struct, frozen=True):
+    """The lease holds until ``lease_until``; stop if ``cancel_requested``."""
+
+    status: Literal["accepted", "duplicate"]
+    sequence: int
+    task: TaskView
+    lease_until: datetime | None
+    cancel_requested: bool
+
+
+_owner: Any = {
+    "status_code": 200,
+    "guards": [requires("worker")],
+    "responses": refusals(*OWNER_REFUSALS),
+}
+
+
+class AttemptController(Controller):
+    """`/v1/plans/{plan_id}/tasks/{task_id}/…`, for the owner of a lease."""
+
+    path = "/v1/plans/{plan_id:str}/tasks/{task_id:str}"
+    tags = ("attempts",)
+    security = BEARER
+
+    @post("/start", **_owner)
+    async def start_task(
+        self,
+        plan_id: PlanId,
+        task_id: TaskId,
+        data: JSONBody[OwnerBody],
+        core: ProvidedCore,
+        request: ApiRequest,
+    ) -> Accepted:
+        """Report that the work begins."""
+        command = commands.Start(
+            plan_id=plan_id, task_id=task_id, owner=data.owner, attempt=data.attempt
+        )
+        return _accepted(await _own(core, command, request))
+
+    @post("/heartbeat", **_owner)
+    async def renew_lease(
+        self,
+        plan_id: PlanId,
+        task_id: TaskId,
+        data: JSONBody[HeartbeatBody],
+        core: ProvidedCore,
+        request: ApiRequest,
+    ) -> Renewed:
+        """Renew the lease."""
+        command = owner_commands.heartbeat(
+            plan_id, task_id, data.owner, data.attempt, data.progress
+        )
+        answer = await _own(core, command, request)
+        return Renewed(
+            answer.status,
+            answer.sequence,
+            answer.task,
+            answer.lease_until,
+            answer.cancel_requested,
+        )
+
+    @post("/progress", **_owner)
+    async def show_progress(
+        self,
+        plan_id: PlanId,
+        task_id: TaskId,
+        data: JSONBody[ProgressBody],
+        core: ProvidedCore,
+        request: ApiRequest,
+    ) -> Accepted:
+        """Show partial work to those who follow the events."""
+        command = commands.Progress(
+            plan_id=plan_id,
+            task_id=task_id,
+            owner=data.owner,
+            attempt=data.attempt,
+            data=data.data,
+        )
+        return _accepted(await _own(core, command, request))
+
+    @post("/complete", **_owner)
+    async def complete_task(
+        self,
+        plan_id: PlanId,
+        task_id: TaskId,
+        data: JSONBody[CompleteBody],
+        core: ProvidedCore,
+        request: ApiRequest,
+    ) -> Accepted:
+        """Report success."""
+        command = owner_commands.complete(plan_id, task_id, data.owner, data.attempt, data)
+        return _accepted(await _own(core, command, request))
+
+    @post("/fail", **_owner)
+    async def fail_task(
+        self,
+        plan_id: PlanId,
+        task_id: TaskId,
+        data: JSONBody[FailBody],
+        core: ProvidedCore,
+        request: ApiRequest,
+    ) -> Accepted:
+        """Report failure."""
+        most = core.settings.executor.execution.timeout_retry_max
+        command = owner_commands.fail(plan_id, task_id, data.owner, data.attempt, data, most)
+        return _accepted(await _own(core, command, request))
+
+    @post("/release", **_owner)
+    async def release_task(
+        self,
+        plan_id: PlanId,
+        task_id: TaskId,
+        data: JSONBody[ReleaseBody],
+        core: ProvidedCore,
+        request: ApiRequest,
+    ) -> Accepted:
+        """Give the lease back unspent."""
+        command = owner_commands.release(plan_id, task_id, data.owner, data.attempt, data)
+        return _accepted(await _own(core, command, request))
+
+
+async def _own(core: Core, command: commands.OwnerCommand, request: ApiRequest) -> OwnerAnswer:
+    return accepted(await core.own(command, request.origin(core, command.owner)))
+
+
+def _accepted(answer: OwnerAnswer) -> Accepted:
+    return Accepted(answer.status, answer.sequence, answer.task)

@@ -1,0 +1,156 @@
+"""Heartbeats and results of many attempts of one owner in one request."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+from litestar import Controller, post
+from litestar.params import JSONBody
+
+from service.core.core import Core
+from service.core.results import OwnerAnswer, Refused
+from service.http import owner_commands
+from service.http.dependencies import ProvidedCore
+from service.http.guards import requires
+from service.http.openapi import BEARER
+from service.http.problems import explained
+from service.http.request import ApiRequest
+from service.http.responses import LOG_TROUBLE, refusals
+from service.http.schemas import (
+    Attempt,
+    CompletedItem,
+    FailedItem,
+    HeartbeatsBody,
+    ReleasedItem,
+    ResultItem,
+    ResultsBody,
+)
+from streams.log import Origin, TooLarge
+from streams.plan.commands import Heartbeat, OwnerCommand
+from streams.plan.decide import Current, GuardReject
+
+BatchStatus = Literal[
+    "accepted",
+    "duplicate",
+    "guard_reject",
+    "not_found",
+    "not_allowed",
+    "invalid_request",
+    "too_large",
+    "contended",
+]
+
+
+class BatchItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one report of many; further fields as far as they apply."""
+
+    plan_id: str
+    task_id: str
+    attempt: Attempt
+    status: BatchStatus
+    sequence: int | None = None
+    lease_until: datetime | None = None
+    cancel_requested: bool | None = None
+    current: Current | None = None
+    detail: str | None = None
+
+
+class BatchAnswer(msgspec.Struct, frozen=True):
+    """One entry for each report, in the order asked."""
+
+    results: list[BatchItem]
+
+
+_batch: Any = {
+    "status_code": 200,
+    "guards": [requires("worker")],
+    "responses": refusals(*LOG_TROUBLE),
+}
+
+
+class BatchController(Controller):
+    """`/v1/heartbeats` and `/v1/results`."""
+
+    path = "/v1"
+    tags = ("batches",)
+    security = BEARER
+
+    @post("/heartbeats", **_batch)
+    async def renew_leases(
+        self, data: JSONBody[HeartbeatsBody], core: ProvidedCore, request: ApiRequest
+    ) -> BatchAnswer:
+        """Renew many leases of one owner."""
+        reports = [
+            owner_commands.heartbeat(
+                lease.plan_id, lease.task_id, data.owner, lease.attempt, lease.progress
+            )
+            for lease in data.leases
+        ]
+        return await _own_many(core, reports, request.origin(core, data.owner))
+
+    @post("/results", **_batch)
+    async def report_results(
+        self, data: JSONBody[ResultsBody], core: ProvidedCore, request: ApiRequest
+    ) -> BatchAnswer:
+        """Report how many attempts of one owner ended."""
+        most = core.settings.executor.execution.timeout_retry_max
+        reports = [_result(data.owner, item, most) for item in data.results]
+        return await _own_many(core, reports, request.origin(core, data.owner))
+
+
+def _result(owner: str, item: ResultItem, timeout_retry_max: int) -> OwnerCommand:
+    plan_id, task_id, attempt = item.plan_id, item.task_id, item.attempt
+    match item:
+        case CompletedItem():
+            return owner_commands.complete(plan_id, task_id, owner, attempt, item)
+        case FailedItem():
+            return owner_commands.fail(plan_id, task_id, owner, attempt, item, timeout_retry_max)
+        case ReleasedItem():
+            return owner_commands.release(plan_id, task_id, owner, attempt, item)
+
+
+async def _own_many(core: Core, reports: Sequence[OwnerCommand], origin: Origin) -> BatchAnswer:
+    """Each report's answer. One that is too large must not hide what became of the others."""
+    try:
+        answers: Sequence[OwnerAnswer | Refused | TooLarge] = await core.own_many(reports, origin)
+    except TooLarge:  # repeating the others is answered "duplicate"
+        answers = await asyncio.gather(
+            *(_own_unless_too_large(core, report, origin) for report in reports)
+        )
+    items = [_item(report, answer) for report, answer in zip(reports, answers, strict=True)]
+    return BatchAnswer(items)
+
+
+async def _own_unless_too_large(
+    core: Core, report: OwnerCommand, origin: Origin
+) -> OwnerAnswer | Refused | TooLarge:
+    try:
+        return await core.own(report, origin)
+    except TooLarge as error:
+        return error
+
+
+def _item(report: OwnerCommand, answer: OwnerAnswer | Refused | TooLarge) -> BatchItem:
+    plan_id, task_id, attempt = report.plan_id, report.task_id, report.attempt
+    if isinstance(answer, OwnerAnswer):
+        renewed = isinstance(report, Heartbeat)
+        return BatchItem(
+            plan_id=plan_id,
+            task_id=task_id,
+            attempt=attempt,
+            status=answer.status,
+            sequence=answer.sequence,
+            lease_until=answer.lease_until if renewed else None,
+            cancel_requested=answer.cancel_requested if renewed else None,
+        )
+    problem = explained(answer).problem
+    return BatchItem(
+        plan_id=plan_id,
+        task_id=task_id,
+        attempt=attempt,
+        status=msgspec.convert(problem.code, BatchStatus),
+        current=answer.current if isinstance(answer, GuardReject) else None,
+        detail=problem.detail,
+    )

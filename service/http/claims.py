@@ -1,0 +1,80 @@
+"""Claims: a worker takes leases, and waits for them while there is nothing to claim."""
+
+import asyncio
+from contextlib import suppress
+
+import msgspec
+from litestar import Controller, post
+from litestar.params import JSONBody
+from litestar.types import Receive
+
+from service.core.core import Core
+from service.core.results import Claim, ClaimRequest
+from service.http.dependencies import ProvidedCore
+from service.http.guards import requires
+from service.http.openapi import BEARER
+from service.http.request import ApiRequest, ClientGone
+from service.http.responses import refusals
+from service.http.schemas import ClaimBody
+from streams.log import Origin
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """The leases granted; empty when nothing was claimable in time."""
+
+    claims: list[Claim]
+
+
+class ClaimController(Controller):
+    """`/v1/claims`."""
+
+    path = "/v1/claims"
+    tags = ("claims",)
+    security = BEARER
+
+    @post(
+        status_code=200,
+        guards=[requires("worker")],
+        response_description="The leases granted; none if nothing was claimable in time",
+        responses=refusals("log_unavailable", "log_full", "too_large"),
+    )
+    async def claim_tasks(
+        self, data: JSONBody[ClaimBody], core: ProvidedCore, request: ApiRequest
+    ) -> Claims:
+        """Take leases, waiting up to `wait_s` while there is nothing."""
+        wanted = ClaimRequest(
+            owner=data.owner,
+            limit=data.limit,
+            kinds=data.kinds,
+            lease_s=data.lease_s,
+            wait_s=data.wait_s,
+        )
+        origin = request.origin(core, data.owner)
+        if not data.wait_s:
+            return Claims(await core.claim(wanted, origin))
+        return Claims(await _claim_while_connected(core, wanted, origin, request.receive))
+
+
+async def _claim_while_connected(
+    core: Core, wanted: ClaimRequest, origin: Origin, receive: Receive
+) -> list[Claim]:
+    """Claim until the client closes the connection; what it can no longer get is released."""
+    claiming = asyncio.create_task(core.claim(wanted, origin))
+    leaving = asyncio.create_task(_hung_up(receive))
+    try:
+        await asyncio.wait({claiming, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+        if not claiming.done():
+            claiming.cancel()
+    with suppress(asyncio.CancelledError):
+        claims = await claiming
+        if leaving.done() and not leaving.cancelled():
+            await core.abandon(claims, wanted.owner, origin)
+        return claims
+    raise ClientGone
+
+
+async def _hung_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,93 @@
+"""What every request passes first and every answer last, whoever makes it.
+
+Both get their names (`tracing`), HEAD is answered as GET without a body, and the request's span
+is recorded if spans are wanted.
+"""
+
+import time
+from typing import Any, cast
+
+from litestar import Litestar
+from litestar.types import Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
+
+from service.core.core import Core
+from service.http.tracing import Trace, trace_of
+from service.signals.tracing.spans import Span, child_of
+from streams.traceparent import span_id_of
+
+SERVER_ERROR = 500
+UNKNOWN_ROUTE = "other"
+
+
+class Front:
+    """The ASGI application that the web server runs; ``litestar`` is the one behind it."""
+
+    def __init__(self, litestar: Litestar, core: Core) -> None:
+        self.litestar = litestar
+        self._spans = core.spans
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.litestar(scope, receive, send)
+            return
+        trace = trace_of(scope)
+        bind_contextvars(trace_id=trace.trace_id.decode())  # in this request's own task
+        method = scope["method"]
+        # The web server, which keeps the request's own scope, leaves the body of a HEAD out.
+        inner: Any = {**scope, "method": "GET", "head": True} if method == "HEAD" else scope
+        named = _Named(send, trace)
+        began_at = time.time() if self._spans is not None else 0.0
+        await self.litestar(inner, receive, named)
+        if self._spans is not None:
+            self._spans.ended(_span(method, route_of(inner), trace, named.status, began_at))
+
+
+class _Named:
+    """Sends an answer on, with the names of its request and trace."""
+
+    def __init__(self, send: Send, trace: Trace) -> None:
+        self._send = send
+        self._trace = trace
+        self.status = SERVER_ERROR
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [_with_head(*header) for header in message.get("headers", ())]
+            headers.append((b"x-request-id", self._trace.request_id))
+            headers.append((b"x-trace-id", self._trace.trace_id))
+            message["headers"] = headers
+        await self._send(message)
+
+
+def _with_head(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Where GET is allowed, HEAD is, too."""
+    if name == b"allow" and b"GET" in value:
+        return name, value.replace(b"GET", b"GET, HEAD")
+    return name, value
+
+
+def route_of(scope: Scope) -> str:
+    """The path of the route that a request found, with its parameters' names."""
+    template = cast("dict[str, str]", scope).get("path_template", UNKNOWN_ROUTE)
+    return template.replace(":str}", "}")
+
+
+def _span(method: str, route: str, trace: Trace, status: int, began_at: float) -> Span:
+    return Span(
+        name=f"{method} {route}",
+        kind="server",
+        # A trace that begins here begins with this span.
+        traceparent=child_of(trace.traceparent) if trace.own else trace.traceparent,
+        parent_id=span_id_of(trace.traceparent) if trace.own else None,
+        began_at=began_at,
+        ended_at=time.time(),
+        attributes={
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+        },
+        error_type=str(status) if status >= SERVER_ERROR else None,
+    )

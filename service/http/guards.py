@@ -1,0 +1,80 @@
+"""The one guard of every route: who may ask, for ids that can exist, with parameters it knows.
+
+A guard runs before the body is read, so a request that is refused here costs nothing.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import Any
+from urllib.parse import parse_qsl
+
+from litestar.connection import ASGIConnection
+from litestar.handlers.base import BaseRouteHandler
+from litestar.params import QueryParameter
+
+from service.http.access import Access, Role
+from service.http.problems import RequestRefused
+from streams.subjects import is_id
+
+MAX_QUERY_FIELDS = 50
+
+Connection = ASGIConnection[Any, Any, Any, Any]
+Guard = Callable[[Connection, BaseRouteHandler], Awaitable[None]]
+
+
+def requires(role: Role | None, *, any_query: bool = False) -> Guard:
+    """A guard for holders of at least ``role``; None lets everybody pass.
+
+    ``any_query``: parameters are ignored, for routes that probes ask with parameters of their own.
+    """
+
+    async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
+        scope = connection.scope
+        access: Access = connection.app.state.access
+        scope["auth"] = access.check(dict(scope["headers"]), role)
+        if ids := scope["path_params"]:
+            _check_ids(ids)
+        if scope["query_string"] and not any_query:
+            _check_query(scope["query_string"], _known_parameters(handler.signature_model))
+
+    return guard
+
+
+def _check_ids(ids: dict[str, Any]) -> None:
+    for name, value in ids.items():
+        if name in {"plan_id", "task_id"} and not is_id(value):
+            what = name.removesuffix("_id")
+            detail = f"no {what} can have this id: an id has 1 to 64 letters, digits, - or _"
+            raise RequestRefused("not_found", detail)
+
+
+@cache
+def _known_parameters(signature: Any) -> frozenset[str]:  # noqa: ANN401 - Litestar's own model
+    """The names of the query parameters that a handler declares."""
+    return frozenset(
+        field.kwarg_definition.name or name
+        for name, field in signature._fields.items()
+        if isinstance(field.kwarg_definition, QueryParameter)
+    )
+
+
+def _check_query(query_string: bytes, known: frozenset[str]) -> None:
+    """Litestar ignores parameters that a handler does not declare, and all but one of a name."""
+    try:
+        pairs = parse_qsl(
+            query_string.decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=MAX_QUERY_FIELDS,
+        )
+    except ValueError as error:
+        raise RequestRefused("invalid_request", f"query: {error}") from None
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise RequestRefused("invalid_request", f"{name}: given more than once")
+    for name in names:
+        if name not in known:
+            allowed = ", ".join(sorted(known)) or "none"
+            detail = f"query: there is no parameter '{name}' here; allowed: {allowed}"
+            raise RequestRefused("invalid_request", detail)

@@ -1,0 +1,117 @@
+"""What operators and scrapers ask: liveness, readiness, metrics, status and the diagnosis."""
+
+import msgspec
+from litestar import Controller, Response, get
+from litestar.openapi.datastructures import ResponseSpec
+
+from service.core.results import Check, Status
+from service.http.dependencies import ProvidedCore, ProvidedOperations
+from service.http.guards import requires
+from service.http.openapi import BEARER
+from service.http.parameters import MetricName
+from service.http.problems import RequestRefused
+from service.http.request import ApiRequest, header
+from service.http.responses import Answer, refusals
+from service.ops.doctor.report import Report
+from service.signals.metrics.registry import Shown
+
+METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
+
+
+class Alive(msgspec.Struct, frozen=True):
+    """The process runs."""
+
+    status: str = "alive"
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether every check is ok, and the checks; ``failing`` names those that are not."""
+
+    ready: bool
+    failing: list[str]
+    checks: list[Check]
+
+
+class MetricNames(msgspec.Struct, frozen=True):
+    """Every dotted name."""
+
+    names: list[str]
+
+
+class ProbeController(Controller):
+    """`/healthz` and `/readyz`: what load balancers ask, without a token."""
+
+    tags = ("operations",)
+
+    @get("/healthz", guards=[requires(None, any_query=True)], responses=refusals(guarded=False))
+    async def healthz(self) -> Alive:
+        """Whether the process runs."""
+        return Alive()
+
+    @get(
+        "/readyz",
+        guards=[requires(None, any_query=True)],
+        response_description="Ready",
+        responses=refusals(guarded=False)
+        | {503: ResponseSpec(Readiness, description="Not ready; `failing` says why")},
+    )
+    async def readyz(self, operations: ProvidedOperations) -> Response[Readiness]:
+        """Whether this instance can do its work."""
+        checks = operations.health.readiness()
+        failing = [check.name for check in checks if not check.ok]
+        answer = Readiness(ready=not failing, failing=failing, checks=checks)
+        return Answer(answer, status_code=503 if failing else 200)
+
+
+class MetricController(Controller):
+    """`/metrics` for Prometheus, `/actuator/metrics` for people."""
+
+    tags = ("operations",)
+    security = BEARER
+
+    @get(
+        "/metrics",
+        guards=[requires("viewer", any_query=True)],
+        media_type=METRICS_TYPE,
+        responses=refusals(),
+    )
+    async def metrics(self, core: ProvidedCore, request: ApiRequest) -> Response[str]:
+        """Every metric, as Prometheus text or, if asked for by Accept, OpenMetrics."""
+        accept = header(request.scope, b"accept").decode("latin-1")
+        body, media_type = core.metrics.exposition(accept)
+        return Answer(body, media_type=media_type)  # pyright: ignore[reportReturnType]  # text
+
+    @get("/actuator/metrics", guards=[requires("viewer")], responses=refusals())
+    async def list_metrics(self, core: ProvidedCore) -> MetricNames:
+        """The dotted names of all metrics."""
+        return MetricNames(core.metrics.names())
+
+    @get(
+        "/actuator/metrics/{name:str}", guards=[requires("viewer")], responses=refusals("not_found")
+    )
+    async def get_metric(self, name: MetricName, core: ProvidedCore) -> Shown:
+        """One metric with its values."""
+        shown = core.metrics.shown(name)
+        if shown is None:
+            raise RequestRefused(
+                "not_found", "no metric has this name; /actuator/metrics lists them"
+            )
+        return shown
+
+
+class InstanceController(Controller):
+    """`/v1/ops`: this instance, part by part."""
+
+    path = "/v1/ops"
+    tags = ("ops",)
+    security = BEARER
+
+    @get("/status", guards=[requires("viewer")], responses=refusals("log_unavailable"))
+    async def get_status(self, operations: ProvidedOperations) -> Status:
+        """How this instance is doing, part by part."""
+        return operations.health.status()
+
+    @get("/doctor", guards=[requires("viewer")], responses=refusals("log_unavailable"))
+    async def get_diagnosis(self, operations: ProvidedOperations) -> Report:
+        """What is wrong with this instance, and the answer to each question an operator asks."""
+        return await operations.doctor.report()

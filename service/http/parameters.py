@@ -1,0 +1,81 @@
+"""The parameters of paths, queries and headers with their bounds, as API.md describes them.
+
+`service.http.guards` refuses what a handler does not declare; Litestar checks what it does.
+"""
+
+from typing import Annotated
+
+from litestar.params import HeaderParameter, PathParameter, QueryParameter
+
+from projections.read_models.pagination import MAX_CURSOR_LENGTH, MAX_LIMIT
+from service.http.schemas import (
+    EVENT_PATTERN,
+    ID_PATTERN,
+    LARGEST,
+    NO_CONTROL,
+    OWNER_PATTERN,
+    PATTERNS,
+)
+from streams.plan.lifecycle import ExecutionStatus, PlanStatus, TaskStatus
+
+_ID = PATTERNS[ID_PATTERN]
+_FROM_ZERO = {"minimum": 0}  # Litestar's document leaves a bound of 0 out
+
+PlanId = Annotated[str, PathParameter(pattern=ID_PATTERN, description=_ID)]
+TaskId = Annotated[str, PathParameter(pattern=ID_PATTERN, description=_ID)]
+MetricName = Annotated[str, PathParameter(description="a dotted name of /actuator/metrics")]
+
+MinSequence = Annotated[
+    int | None,
+    QueryParameter(
+        ge=0,
+        le=LARGEST,
+        schema_extra=_FROM_ZERO,
+        description="wait until this sequence is visible here",
+    ),
+]
+Cursor = Annotated[
+    str | None,
+    QueryParameter(max_length=MAX_CURSOR_LENGTH, description="`next` of the page before"),
+]
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="items in a page")]
+
+IdFilter = Annotated[str | None, QueryParameter(pattern=ID_PATTERN, description=_ID)]
+PlanStatusFilter = Annotated[PlanStatus | None, QueryParameter()]
+TaskStatusFilter = Annotated[TaskStatus | None, QueryParameter()]
+ExecutionStatusFilter = Annotated[ExecutionStatus | None, QueryParameter()]
+LabelFilter = Annotated[
+    str | None, QueryParameter(max_length=257, description="`name` or `name=value`")
+]
+KindFilter = Annotated[str | None, QueryParameter(pattern=OWNER_PATTERN)]
+OwnerFilter = Annotated[str | None, QueryParameter(pattern=OWNER_PATTERN)]
+ErrorTypeFilter = Annotated[str | None, QueryParameter(pattern=OWNER_PATTERN, max_length=64)]
+ModelNameFilter = Annotated[
+    str | None, QueryParameter(pattern=NO_CONTROL, min_length=1, max_length=200)
+]
+AuditEventFilter = Annotated[str | None, QueryParameter(pattern=EVENT_PATTERN)]
+
+EventTypes = Annotated[
+    str | None, QueryParameter(description="event types, separated by commas", max_length=1_000)
+]
+After = Annotated[
+    int | None,
+    QueryParameter(
+        ge=0,
+        le=LARGEST,
+        schema_extra=_FROM_ZERO,
+        description="the sequence of the last event seen; 0 is the beginning of the log",
+    ),
+]
+LastEventId = Annotated[
+    str | None, HeaderParameter(name="Last-Event-ID", description="wins over `after`")
+]
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="stands for the plan's id when the body has none",
+    ),
+]

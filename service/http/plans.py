@@ -1,0 +1,153 @@
+"""Plans: submitting and reading them, and what operators do with them."""
+
+from typing import Any
+
+from litestar import Controller, Response, get, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import JSONBody
+from msgspec.structs import asdict
+
+from projections.read_models import plans, tasks
+from projections.read_models.pagination import Page
+from projections.read_models.views import PlanView, TaskView
+from service.core.results import Submission
+from service.http.dependencies import ProvidedCore
+from service.http.guards import requires
+from service.http.openapi import BEARER, OptionalBody
+from service.http.parameters import (
+    Cursor,
+    IdempotencyKey,
+    LabelFilter,
+    Limit,
+    MinSequence,
+    PlanId,
+    PlanStatusFilter,
+)
+from service.http.plan_ids import new_plan_id, plan_id_of_key
+from service.http.problems import RequestRefused, accepted
+from service.http.reads import certain
+from service.http.request import ApiRequest
+from service.http.responses import LOG_TROUBLE, READ_TROUBLE, Answer, refusals
+from service.http.schemas import PlanBody, ReasonBody, TaskBody
+from streams.plan.commands import Cancel, Pause, Resume
+from streams.plan.events import Submitted, TaskSpec
+
+NO_REASON = ReasonBody()
+
+_operator: Any = {
+    "status_code": 200,
+    "guards": [requires("operator")],
+    "responses": refusals("not_found", "not_allowed", *LOG_TROUBLE),
+    "operation_class": OptionalBody,
+}
+
+
+class PlanDetail(PlanView, kw_only=True):
+    """A plan with its tasks."""
+
+    tasks: list[TaskView]
+
+
+class PlanController(Controller):
+    """`/v1/plans`."""
+
+    path = "/v1/plans"
+    tags = ("plans",)
+    security = BEARER
+
+    @post(
+        status_code=201,
+        guards=[requires("operator")],
+        response_description="The plan is in the log",
+        responses=refusals("plan_exists", *LOG_TROUBLE)
+        | {200: ResponseSpec(Submission, description="The same plan was there before")},
+    )
+    async def submit_plan(
+        self,
+        data: JSONBody[PlanBody],
+        core: ProvidedCore,
+        request: ApiRequest,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[Submission]:
+        """Submit a plan; submitting the same plan again is not an error."""
+        plan = Submitted(
+            name=data.name,
+            context=data.context,
+            labels=data.labels,
+            priority=data.priority,
+            tasks=tuple(map(_spec, data.tasks)),
+        )
+        key = idempotency_key
+        plan_id = data.id or (new_plan_id() if key is None else plan_id_of_key(key))
+        done = accepted(await core.submit(plan_id, plan, request.origin(core, begins=True)))
+        return Answer(done, status_code=201 if done.created else 200)
+
+    @get(guards=[requires("viewer")], responses=refusals(*READ_TROUBLE))
+    async def list_plans(
+        self,
+        core: ProvidedCore,
+        status: PlanStatusFilter = None,
+        label: LabelFilter = None,
+        min_sequence: MinSequence = None,
+        after: Cursor = None,
+        limit: Limit = 50,
+    ) -> Page[PlanView]:
+        """Plans, the newest first."""
+        await core.visible(min_sequence)
+        return await plans.page(core.database, status=status, label=label, after=after, limit=limit)
+
+    @get(
+        "/{plan_id:str}",
+        guards=[requires("viewer")],
+        responses=refusals("not_found", "log_unavailable", *READ_TROUBLE),
+    )
+    async def get_plan(
+        self, plan_id: PlanId, core: ProvidedCore, min_sequence: MinSequence = None
+    ) -> PlanDetail:
+        """One plan with its tasks, in the order submitted."""
+        await core.visible(min_sequence)
+        found = await certain(core, lambda: tasks.plan_detail(core.database, plan_id))
+        if found is None:
+            raise RequestRefused("not_found", f"there is no plan '{plan_id}'")
+        plan, its_tasks = found
+        return PlanDetail(**asdict(plan), tasks=its_tasks)
+
+    @post("/{plan_id:str}/pause", **_operator)
+    async def pause_plan(
+        self,
+        plan_id: PlanId,
+        core: ProvidedCore,
+        request: ApiRequest,
+        data: JSONBody[ReasonBody] = NO_REASON,
+    ) -> PlanView:
+        """Stop claims; running tasks may end."""
+        command = Pause(plan_id=plan_id, reason=data.reason)
+        return accepted(await core.operate(command, request.origin(core)))
+
+    @post("/{plan_id:str}/resume", **_operator)
+    async def resume_plan(
+        self,
+        plan_id: PlanId,
+        core: ProvidedCore,
+        request: ApiRequest,
+        data: JSONBody[ReasonBody] = NO_REASON,
+    ) -> PlanView:
+        """Allow claims again."""
+        command = Resume(plan_id=plan_id, reason=data.reason)
+        return accepted(await core.operate(command, request.origin(core)))
+
+    @post("/{plan_id:str}/cancel", **_operator)
+    async def cancel_plan(
+        self,
+        plan_id: PlanId,
+        core: ProvidedCore,
+        request: ApiRequest,
+        data: JSONBody[ReasonBody] = NO_REASON,
+    ) -> PlanView:
+        """End every unfinished task of the plan at once."""
+        command = Cancel(plan_id=plan_id, reason=data.reason)
+        return accepted(await core.operate(command, request.origin(core)))
+
+
+def _spec(task: TaskBody) -> TaskSpec:
+    return TaskSpec(**asdict(task))

@@ -1,0 +1,55 @@
+"""The request as handlers see it: whose it is, which trace it belongs to, and its whole body."""
+
+from typing import Any
+
+from litestar import Request
+from litestar.datastructures import State
+from litestar.exceptions import InternalServerException
+from litestar.types import Scope
+
+from service.core.core import Core
+from service.http.tracing import trace_of
+from streams.log import Origin
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was complete."""
+
+
+class ApiRequest(Request[Any, str | None, State]):
+    """A request; ``auth`` is the name of the token's holder, None where no token is needed."""
+
+    def origin(self, core: Core, actor: str | None = None, *, begins: bool = False) -> Origin:
+        """Who acts: ``actor``, or the token's holder, or "operator".
+
+        A request that brought no trace joins that of the plan it is about, unless it ``begins`` it.
+        """
+        trace = trace_of(self.scope)
+        return Origin(
+            actor=actor or self.scope["auth"] or "operator",
+            instance=core.instance_id,
+            traceparent=trace.traceparent if trace.own or begins else "",
+        )
+
+    @property
+    def content_length(self) -> int | None:
+        """The length that is announced; without building a mapping of all headers."""
+        announced = header(self.scope, b"content-length")
+        return int(announced[:20]) if announced.isdigit() else None
+
+    async def body(self) -> bytes:
+        """The whole body, at most as long as the route accepts. Raises ClientGone."""
+        try:
+            return await super().body()
+        except InternalServerException as error:
+            raise ClientGone from error  # Litestar's word for a disconnect
+
+
+def is_head(scope: Scope) -> bool:
+    """Whether the request is a HEAD, which handlers see as a GET."""
+    return "head" in scope
+
+
+def header(scope: Scope, name: bytes) -> bytes:
+    """The value of a request's header, empty when it has none; ``name`` in lower case."""
+    return next((value for key, value in scope["headers"] if key == name), b"")

@@ -1,0 +1,192 @@
+"""JSON bodies, read strictly: into one Struct, with every part of them proven readable.
+
+Parts that Holdfast passes on unread (``msgspec.Raw``) are read here once all the same: what is
+accepted goes into the log and out to every reader, so it must be UTF-8, have numbers that fit, no
+key twice in one object, and not be nested deeper than any reader can follow. A body that does not
+fit is an `invalid_request` that names the place.
+"""
+
+import json
+import re
+from array import array
+from collections.abc import Generator, Iterable
+from functools import cache
+from itertools import accumulate
+from typing import Any, cast
+
+import msgspec
+from litestar._openapi.schema_generation import SchemaCreator
+from litestar.dto import AbstractDTO
+from litestar.dto.data_structures import DTOFieldDefinition
+from litestar.openapi.spec import Reference, Schema
+from litestar.typing import FieldDefinition
+
+from service.http.problems import RequestRefused, in_words
+from service.http.request import header
+
+JSON_TYPE = b"application/json"
+MAX_BODY_BYTES = 1024 * 1024
+MAX_DEPTH = 100
+
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
+_read_anything = msgspec.json.Decoder().decode
+_write_anything = msgspec.json.Encoder().encode
+# Possessive: a string that never ends must not be tried again from each of its characters.
+_strings = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+
+
+class StrictBody(AbstractDTO[Any]):
+    """The application's DTO for ``data``: Litestar's own reading is lax and refuses ``Raw``."""
+
+    def decode_bytes(self, value: bytes) -> Any:  # noqa: ANN401 - the handler's annotation knows
+        """The handler's Struct in a body that is not empty. Raises RequestRefused."""
+        connection: Any = self.asgi_connection  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        check_content_type(header(connection.scope, b"content-type"))
+        field = cast("FieldDefinition", connection.route_handler.parsed_data_field)
+        return reader_of(field.annotation)(value)
+
+    @classmethod
+    def create_for_field_definition(cls, *_: object, **__: object) -> None:
+        """Nothing to prepare: msgspec decodes."""
+
+    @classmethod
+    def create_openapi_schema(
+        cls, field_definition: FieldDefinition, handler_id: str, schema_creator: SchemaCreator
+    ) -> Reference | Schema:
+        """The Struct's own schema."""
+        del handler_id
+        return schema_creator.for_field_definition(field_definition)
+
+    @classmethod
+    def generate_field_definitions(cls, model_type: type[Any]) -> Generator[DTOFieldDefinition]:
+        """Not used: fields are not renamed, hidden or nested by this DTO."""
+        raise NotImplementedError
+
+    @classmethod
+    def detect_nested_field(cls, field_definition: FieldDefinition) -> bool:
+        """Not used, see above."""
+        raise NotImplementedError
+
+
+def check_content_type(given: bytes) -> None:
+    """JSON must be called JSON: a browser then asks before it sends it from another site's page."""
+    if given != JSON_TYPE and given.partition(b";")[0].strip().lower() != JSON_TYPE:
+        raise RequestRefused("invalid_request", "Content-Type: it must be application/json")
+
+
+class BodyReader:
+    """Reads JSON into one kind of Struct."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self._decode = msgspec.json.Decoder(kind).decode
+
+    def __call__(self, body: bytes) -> Any:  # noqa: ANN401 - the caller knows the Struct
+        """The Struct in ``body``. Raises RequestRefused."""
+        if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper_than(body, MAX_DEPTH):
+            raise _too_deep()
+        try:
+            asked = self._decode(body)
+            everything = _read_anything(body)
+        except _UNREADABLE as error:
+            raise self._unreadable(body, error) from None
+        _check_keys(body, everything)
+        return asked
+
+    def _unreadable(self, body: bytes, error: Exception) -> RequestRefused:
+        if isinstance(error, RecursionError):
+            return _too_deep()
+        try:
+            place = _culprit(self._decode(body))
+        except _UNREADABLE:
+            place = None
+        detail = f"{place}: {_in_words(error)[0]}" if place else _named(error)
+        return RequestRefused("invalid_request", detail)
+
+
+@cache
+def reader_of(kind: type[Any]) -> BodyReader:
+    """The one reader of a Struct."""
+    return BodyReader(kind)
+
+
+def _too_deep() -> RequestRefused:
+    return RequestRefused("invalid_request", f"body: nested more than {MAX_DEPTH} levels deep")
+
+
+def _named(error: Exception) -> str:
+    """Msgspec names the place last ("Expected `int` - at `$.limit`"); people look for it first."""
+    text, place = _in_words(error)
+    return f"{place or 'body'}: {text}"
+
+
+def _in_words(error: Exception) -> tuple[str, str]:
+    """The message, and the place that it names."""
+    text, _, place = str(error).partition(" - at ")
+    if isinstance(error, UnicodeDecodeError):
+        text = "not valid UTF-8"
+    if "truncated" in text:
+        text = "not valid JSON: it ends too early, or a string holds half a surrogate pair"
+    return in_words(text), place.strip("`").removeprefix("$").removeprefix(".")
+
+
+def _culprit(part: object, place: str = "") -> str | None:
+    """Where, among the unread parts, something cannot be read."""
+    match part:
+        case msgspec.Raw():
+            try:
+                _read_anything(part)
+            except _UNREADABLE:
+                return place or "body"
+        case msgspec.Struct():
+            fields = zip(part.__struct_fields__, part.__struct_encode_fields__, strict=True)
+            inside = ((getattr(part, name), f"{place}.{shown}") for name, shown in fields)
+            return _first_culprit(inside)
+        case tuple():
+            items = cast("tuple[object, ...]", part)
+            return _first_culprit((item, f"{place}[{n}]") for n, item in enumerate(items))
+        case _:
+            pass
+    return None
+
+
+def _first_culprit(parts: Iterable[tuple[object, str]]) -> str | None:
+    found = (_culprit(part, place.removeprefix(".")) for part, place in parts)
+    return next((place for place in found if place), None)
+
+
+def _without_strings(body: bytes) -> bytes:
+    return _strings.sub(b"", body)
+
+
+def _deeper_than(body: bytes, levels: int) -> bool:
+    """Whether brackets nest deeper than ``levels``, by arithmetic: decoding comes afterwards."""
+    steps = _without_strings(body).translate(_STEPS, _NOT_BRACKETS)
+    if b"\x01" * (levels + 1) in steps:
+        return True
+    return max(accumulate(array("b", steps)), default=0) > levels
+
+
+def _check_keys(body: bytes, everything: object) -> None:
+    """Refuse an object that names a key twice: readers would differ in which value they see.
+
+    Each member has one colon. Where decoding and encoding again loses none, no member was lost.
+    """
+    members = body.count(b":")
+    if members < 2:  # noqa: PLR2004 - one member clashes with no other
+        return
+    again = _write_anything(everything)
+    if again.count(b":") == members and b"\\" not in body:
+        return
+    if _without_strings(again).count(b":") != _without_strings(body).count(b":"):
+        json.loads(body, object_pairs_hook=_refuse_clash)
+
+
+def _refuse_clash(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            detail = f"body: the key '{name[:100]}' stands twice in one object"
+            raise RequestRefused("invalid_request", detail)
+        seen.add(name)

@@ -1,0 +1,101 @@
+"""Tasks: reading them, and giving a FAILED one fresh budgets."""
+
+from litestar import Controller, get, post
+from litestar.params import JSONBody
+
+from projections.read_models import tasks
+from projections.read_models.pagination import Page
+from projections.read_models.tasks import TaskDetail
+from projections.read_models.views import TaskView
+from service.http.dependencies import ProvidedCore
+from service.http.guards import requires
+from service.http.openapi import BEARER, OptionalBody
+from service.http.parameters import (
+    Cursor,
+    IdFilter,
+    KindFilter,
+    Limit,
+    MinSequence,
+    OwnerFilter,
+    PlanId,
+    TaskId,
+    TaskStatusFilter,
+)
+from service.http.problems import RequestRefused, accepted
+from service.http.reads import certain
+from service.http.request import ApiRequest
+from service.http.responses import LOG_TROUBLE, READ_TROUBLE, refusals
+from service.http.schemas import ReasonBody
+from streams.plan.commands import Retry
+
+NO_REASON = ReasonBody()
+
+
+class TaskController(Controller):
+    """`/v1/tasks`, and one task of a plan."""
+
+    path = "/v1"
+    tags = ("tasks",)
+    security = BEARER
+
+    @get("/tasks", guards=[requires("viewer")], responses=refusals(*READ_TROUBLE))
+    async def list_tasks(
+        self,
+        core: ProvidedCore,
+        status: TaskStatusFilter = None,
+        kind: KindFilter = None,
+        owner: OwnerFilter = None,
+        plan_id: IdFilter = None,
+        min_sequence: MinSequence = None,
+        after: Cursor = None,
+        limit: Limit = 50,
+    ) -> Page[TaskView]:
+        """Tasks, the newest plan's first."""
+        await core.visible(min_sequence)
+        return await tasks.page(
+            core.database,
+            status=status,
+            kind=kind,
+            owner=owner,
+            plan_id=plan_id,
+            after=after,
+            limit=limit,
+        )
+
+    @get(
+        "/plans/{plan_id:str}/tasks/{task_id:str}",
+        guards=[requires("viewer")],
+        responses=refusals("not_found", "log_unavailable", *READ_TROUBLE),
+    )
+    async def get_task(
+        self,
+        plan_id: PlanId,
+        task_id: TaskId,
+        core: ProvidedCore,
+        min_sequence: MinSequence = None,
+    ) -> TaskDetail:
+        """One task with its last 20 executions, the first of them first."""
+        await core.visible(min_sequence)
+        task = await certain(core, lambda: tasks.task_detail(core.database, plan_id, task_id))
+        if task is None:
+            raise RequestRefused("not_found", f"plan '{plan_id}' has no task '{task_id}'")
+        return task
+
+    @post(
+        "/plans/{plan_id:str}/tasks/{task_id:str}/retry",
+        status_code=200,
+        guards=[requires("operator")],
+        responses=refusals("not_found", "not_allowed", *LOG_TROUBLE),
+        operation_class=OptionalBody,
+    )
+    async def retry_task(
+        self,
+        plan_id: PlanId,
+        task_id: TaskId,
+        core: ProvidedCore,
+        request: ApiRequest,
+        data: JSONBody[ReasonBody] = NO_REASON,
+    ) -> TaskView:
+        """Give a FAILED task fresh budgets."""
+        command = Retry(plan_id=plan_id, task_id=task_id, reason=data.reason)
+        return accepted(await core.retry(command, request.origin(core)))
