@@ -33,7 +33,9 @@ MAX_WAITING = 10_000
 ANSWER_BYTES = 8 * 1024 * 1024
 FIRST_PAUSE_S = 0.002
 LONGEST_PAUSE_S = 0.25
-LEFT_TO_OTHERS_S = 2.0  # from when a task is claimable; nobody has taken it then
+LEFT_TO_OTHERS_S = (
+    2.0  # from when a task is claimable: another instance with room has taken it by then
+)
 ABANDONED = "the client that claimed the task closed the connection before the answer"
 _SHORTEST_SLEEP_S = 0.001
 

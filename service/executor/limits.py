@@ -7,7 +7,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds that no setting changes; tests make them smaller.
 
     ``grace_s``: how long a cancelled handler is waited for before its attempt goes on without it.
-    ``kill_after_s``: how long a handler's process may go on after it was told to stop.
+    ``kill_after_s``: how long a handler's process may go on after it was asked to stop.
     ``frame_bytes``: the largest message between a handler's process and the executor.
     """
 

@@ -27,6 +27,8 @@ from streams.plan import commands, events
 from streams.plan.commands import OwnerCommand
 from streams.plan.decide import Accept, Duplicate, decide
 from streams.plan.evolve import begin, evolve
+from streams.plan.outputs import output_at_hand
+from streams.plan.results import NOTHING
 from streams.plan.state import Plan, Task
 
 PATIENCE_S = 10.0
@@ -144,7 +146,7 @@ class FakeCore:
             type=task.spec.type,
             input=task.spec.input,
             context=plan.spec.context,
-            dependencies={name: plan.tasks[name].output for name in task.spec.depends_on},
+            dependencies={name: kept(plan.tasks[name]) for name in task.spec.depends_on},
             feedback=task.feedback,
             retry=task.retry,
             lease_until=moment(task.execution.claimed_at + task.lease_s),
@@ -289,3 +291,13 @@ def spec(task_id: str, kind: str, input: object = None, **fields: object) -> eve
 
 def json_of(raw: Raw) -> Any:
     return msgspec.json.decode(raw)
+
+
+def kept(task: Task) -> Raw:
+    """The output of a task that has completed."""
+    output = output_at_hand(task)
+    return NOTHING if output is None else output
+
+
+def output_of(task: Task) -> Any:
+    return json_of(kept(task))

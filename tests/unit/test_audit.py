@@ -109,7 +109,7 @@ async def test_an_entry_carries_what_was_said() -> None:
     assert world.counted("agent.audit.written.total") == {"claimed_update_guard_reject": 1}
 
 
-async def test_an_entry_is_short_and_written_whatever_it_is_told() -> None:
+async def test_an_entry_is_short_and_written_whatever_it_says() -> None:
     async with trail() as world:
         world.audit.emit(
             "claimed_update_error", owner="\udcff" * 1_000, detail="\udcff" + "d" * 100_000,

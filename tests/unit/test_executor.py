@@ -1,6 +1,7 @@
 """The executor from claim to result, on a core in memory."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from streams.log import LogUnavailable, TooLarge
 from streams.plan import commands
 from streams.plan.events import Completed, Failed, Released
 from tests.unit import executor_handlers
-from tests.unit.executor_world import FakeCore, executing, json_of, spec
+from tests.unit.executor_world import FakeCore, executing, json_of, output_of, spec
 
 USER_HANDLERS = ("tests.unit.executor_handlers",)
 DISPATCHED = "agent.task.dispatch.success.total"
@@ -46,7 +47,7 @@ async def test_a_task_is_claimed_started_and_completed() -> None:
     async with executing() as world:
         world.core.submit("p", spec("t", "echo", {"a": [1, 2]}))
         task = await world.finished("p", "t")
-    assert json_of(task.output) == {"a": [1, 2]}
+    assert output_of(task) == {"a": [1, 2]}
     assert [type(word) for word in world.core.said] == [commands.Start, commands.Complete]
     assert world.core.origins[0].actor == "w1"
     assert world.core.origins[0].instance == "instance-1"
@@ -67,7 +68,7 @@ async def test_many_tasks_are_done_and_a_claim_never_exceeds_the_free_slots() ->
     async with executing(executor__worker__core_size=4) as world:
         world.core.submit("p", *(spec(f"t{n}", "echo", n) for n in range(200)))
         for n in range(200):
-            assert json_of((await world.finished("p", f"t{n}")).output) == n
+            assert output_of(await world.finished("p", f"t{n}")) == n
     assert max(request.limit for request in world.core.requests) == 4
     assert world.metrics.counts[DISPATCHED] == 200
     assert not world.metrics.counts[REJECTED]
@@ -231,6 +232,27 @@ async def test_the_idempotency_key_outlives_an_attempt_but_not_a_critics_round()
     assert second["token"] > first["token"]
 
 
+async def test_a_thread_that_cannot_be_started_fails_the_attempt_and_costs_no_slot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, refused = threading.Thread.start, list[str]()
+
+    def one_is_refused(thread: threading.Thread) -> None:
+        if thread.name.startswith("worker-") and not refused:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", one_is_refused)
+    async with executing(executor__worker__core_size=1) as world:
+        world.core.submit("p", spec("t", "echo", max_retries=0))
+        task = await world.finished("p", "t", "FAILED")
+        world.core.submit("q", spec("t", "echo"))
+        await world.finished("q", "t")
+    assert error_of(task)[0] == "handler_error"
+    assert "can't start new thread" in error_of(task)[1]
+
+
 # -- time-outs --------------------------------------------------------------------------------
 
 
@@ -253,8 +275,8 @@ async def test_a_tasks_own_times_win_and_the_executors_are_for_tasks_that_state_
             "p", spec("own", "about", timeout_s=1000, lease_s=60), spec("none", "about")
         )
         own, none = await world.finished("p", "own"), await world.finished("p", "none")
-    assert (json_of(own.output)["timeout_s"], own.lease_s) == (1000, 60)
-    assert (json_of(none.output)["timeout_s"], none.lease_s) == (7, 9)
+    assert (output_of(own)["timeout_s"], own.lease_s) == (1000, 60)
+    assert (output_of(none)["timeout_s"], none.lease_s) == (7, 9)
 
 
 async def test_an_attempt_that_states_no_time_out_has_the_executors() -> None:
@@ -624,8 +646,8 @@ async def test_draining_does_not_wait_for_the_deaf() -> None:
 async def test_a_process_handler_runs_elsewhere_and_its_process_is_used_again() -> None:
     async with executing(executor__handlers=USER_HANDLERS, executor__worker__core_size=1) as world:
         world.core.submit("p", spec("a", "process_pid"), spec("b", "process_pid"))
-        first = json_of((await world.finished("p", "a")).output)
-        second = json_of((await world.finished("p", "b")).output)
+        first = output_of(await world.finished("p", "a"))
+        second = output_of(await world.finished("p", "b"))
     assert first == second
     assert first != __import__("os").getpid()
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from structlog.contextvars import bind_contextvars
 
 from service.core.results import OwnerAnswer
-from service.executor.attempts.endings import Ending, Failure, Success
+from service.executor.attempts.endings import Ending, Failure, Success, failure_of
 from service.executor.attempts.execution import execute
 from service.executor.attempts.heartbeats import Heartbeats
 from service.executor.attempts.leases import Lease
@@ -78,7 +78,7 @@ class Attempt:
         if not self.lease.cancellation.is_set() and not await self._started():
             return
         if not self.lease.cancellation.is_set():
-            ending = await self._executed()
+            ending = await self._ended()
         self._place.leave()
         if (under_way := self.lease.retire()) is not None:
             await asyncio.wrap_future(under_way)
@@ -111,6 +111,14 @@ class Attempt:
         return False
 
     # -- the handler ------------------------------------------------------------------------
+
+    async def _ended(self) -> Ending | None:
+        """How the handler ended; an error of the executor itself is reported like the handler's."""
+        try:
+            return await self._executed()
+        except Exception as error:
+            log.exception("attempt_not_executed", **self._named())
+            return failure_of(error)
 
     async def _executed(self) -> Ending | None:
         """Run the handler; None when it ignores its cancellation and is no longer waited for."""

@@ -136,8 +136,8 @@ class WorkerPool:
     def _add_thread(self) -> None:
         name = f"{self._name}-{len(self._threads)}"
         thread = Thread(target=_serve, args=(self._work,), name=name, daemon=True)
+        thread.start()  # raises where the system has no more threads
         self._threads.append(thread)
-        thread.start()
 
 
 class Place:

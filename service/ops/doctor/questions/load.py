@@ -93,7 +93,7 @@ def _overrunning(seen: Load, numbers: dict[str, Any], url: str) -> list[Finding]
                 **numbers,
                 "handlers": [_shown(each) for each in seen.overruns[:MOST_SHOWN]],
             },
-            meaning=f"The handlers of {_kinds(seen)} were told to stop and run on, so each keeps "
+            meaning=f"The handlers of {_kinds(seen)} were asked to stop and run on, so each keeps "
             "its thread until it returns. More instances do not help: declare them with "
             'pool="process", which can be ended, or give their blocking calls a time-out. '
             "A restart frees the threads now.",
