@@ -1,6 +1,7 @@
 """Metrics are declared once, move by three verbs, and stay a bounded number of series."""
 
 import re
+import sys
 import threading
 from itertools import product
 
@@ -9,6 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.signals.metrics.catalogue import CATALOGUE, OTHER
+from service.signals.metrics.recent import Recent
 from service.signals.metrics.registry import Metrics, UndeclaredMetric
 
 
@@ -122,6 +124,25 @@ def test_no_count_is_lost_between_threads() -> None:
     for thread in threads:
         thread.join()
     assert series(metrics)["agent_task_claim_success_total"] == 20_000
+
+
+def test_quantiles_are_answered_while_another_thread_observes() -> None:
+    recent = Recent()
+
+    def work() -> None:
+        for step in range(10_000):  # each value falls into a step of its own
+            recent.observe(1e-5 * 1.06**step)
+
+    thread = threading.Thread(target=work)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        thread.start()
+        while thread.is_alive():
+            recent.quantile(0.99)
+    finally:
+        sys.setswitchinterval(before)
+        thread.join()
 
 
 def test_openmetrics_is_spoken_to_whom_asks_for_it() -> None:

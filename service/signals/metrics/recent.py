@@ -36,7 +36,10 @@ class Recent:
     def quantile(self, q: float) -> float:
         """The value that a share ``q`` of the recent ones does not exceed; NaN without any."""
         oldest = self._now() - SPAN_S
-        counts = sum((part for began, part in list(self._parts) if began >= oldest), Counter[int]())
+        counts = Counter[int]()
+        for began, part in list(self._parts):
+            if began >= oldest:
+                counts.update(dict(part))  # a copy: other threads add steps meanwhile
         wanted = q * counts.total()
         for step in sorted(counts):
             wanted -= counts[step]
