@@ -3,9 +3,9 @@
 from msgspec import Raw, UnsetType
 from msgspec.structs import asdict
 
-from service.executor.attempts.failures import closed
 from service.http.schemas import Completion, Failure, GivenBack, TokenUsageBody, VerdictBody
 from streams.plan import commands
+from streams.plan.error_types import closed
 from streams.plan.events import NOTHING, TokenUsage, Verdict
 
 LONGEST_TYPE = 64

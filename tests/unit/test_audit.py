@@ -15,8 +15,7 @@ from projections.read_models.audit import Entry
 from service.settings.config import ObservabilitySettings
 from service.signals.audit import trail as room
 from service.signals.audit.outages import Outage
-from service.signals.audit.trail import CLASSES, MAX_WAITING, MAX_WAITING_SUCCESS, Audit
-from service.signals.metrics.catalogue import AUDIT_EVENTS, OTHER
+from service.signals.audit.trail import MAX_WAITING, MAX_WAITING_SUCCESS, Audit
 from service.signals.metrics.registry import Metrics
 from streams.jetstream.audit_stream import TrailEntry
 from streams.log import LogUnavailable
@@ -89,10 +88,6 @@ async def trail(
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "GATHER_S", 0.001)
     monkeypatch.setattr(room, "AGAIN_S", 0.01)
-
-
-def test_every_event_is_one_that_is_counted() -> None:
-    assert set(CLASSES) == set(AUDIT_EVENTS) - {OTHER}
 
 
 async def test_an_entry_carries_what_was_said() -> None:

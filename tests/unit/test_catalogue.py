@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 
-from service.executor.attempts.failures import ERROR_TYPES
 from service.signals.metrics.catalogue import CATALOGUE, LANE, MAX_SERIES, OTHER, Kind, Metric
 from service.signals.metrics.registry import Metrics
+from streams.plan.error_types import ERROR_TYPES
 
 # The contract's table, row by row: dotted name, kind, labels, name in Prometheus.
 CONTRACT = Path(__file__).with_name("catalogue.txt").read_text().splitlines()

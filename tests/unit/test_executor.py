@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from service.executor.attempts.failures import ERROR_TYPES
 from service.executor.handlers.registry import load_handlers
 from service.executor.limits import Limits
 from service.settings.config import ConfigError
-from service.signals.metrics.catalogue import ERROR_TYPES as METRIC_ERROR_TYPES
 from streams.log import LogUnavailable, TooLarge
 from streams.plan import commands
 from streams.plan.events import Completed, Failed, Released
@@ -693,8 +691,3 @@ def test_a_kind_with_two_handlers_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(executor_handlers, "mine", executor_handlers.handler("echo")(print), False)
     with pytest.raises(ConfigError, match="'echo' has two handlers"):
         load_handlers(USER_HANDLERS)
-
-
-def test_the_error_types_are_the_metrics_label() -> None:
-    assert len(ERROR_TYPES) <= 20
-    assert set(ERROR_TYPES) == set(METRIC_ERROR_TYPES)

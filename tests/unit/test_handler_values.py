@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from service.executor.attempts.endings import Ending, Failure, Success
 from service.executor.attempts.execution import execute
-from service.executor.attempts.failures import ERROR_TYPES, MESSAGE_CHARACTERS
+from service.executor.attempts.failures import MESSAGE_CHARACTERS
 from service.executor.handlers import (
     Cancellation,
     Result,
@@ -26,6 +26,7 @@ from service.executor.handlers import (
 from service.executor.handlers.contract import Assignment
 from streams.codec import HEADER_LINE, decode, encode_headers, encode_payload
 from streams.log import Fact, Unreadable
+from streams.plan.error_types import ERROR_TYPES
 from streams.plan.events import Completed, Failed, Heartbeat, TaskEvent, TaskType
 from tests.unit.test_json_values import circle, nested
 

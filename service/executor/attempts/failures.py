@@ -1,9 +1,4 @@
-"""Why an attempt failed: the closed set of error types, and the exception that belongs to each.
-
-The set is closed because it becomes a metric's label (SIGNALS.md: at most 20 values). Workers
-outside may report any type: what is not in the set is recorded as ``other``, with the worker's
-own word in front of its message (`closed`).
-"""
+"""Why a handler failed: the error type of each exception, and the message that is reported."""
 
 import errno
 import http.client
@@ -17,38 +12,16 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
-from typing import Literal, cast, get_args
+from typing import cast
 
 import httpx
 import msgspec
 
 from streams.json_values import TEXT_CHARACTERS, NotJson, text_of
+from streams.plan.error_types import ErrorType, closed, known
 from streams.plan.results import TokenUsage
 
-ErrorType = Literal[
-    "timeout",
-    "connection_error",
-    "rate_limited",
-    "http_error",
-    "bad_response",
-    "bad_input",
-    "bad_output",
-    "too_large",
-    "non_zero_exit",
-    "command_not_allowed",
-    "cancelled",
-    "lease_lost",
-    "lease_expired",
-    "out_of_memory",
-    "process_died",
-    "rejected",
-    "handler_error",
-    "other",
-]
-ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
-
 MESSAGE_CHARACTERS = TEXT_CHARACTERS
-TYPE_CHARACTERS = 64
 PLACE_CHARACTERS = 100
 LONGEST_RETRY_AFTER_S = 3600.0
 LONGEST_CHAIN = 16
@@ -60,7 +33,7 @@ COME_AGAIN = frozenset({408, 425})  # a request that was too slow, or too early
 class TaskFailed(Exception):
     """A handler says why its attempt failed; ``retryable`` False makes it the last.
 
-    ``error_type`` is one of `ERROR_TYPES` (anything else is reported as ``other``);
+    ``error_type`` is one of `streams.plan.error_types` (anything else is reported as ``other``);
     ``retry_in_s`` overrides the backoff. Model and tokens spent on a failure are recorded too.
     """
 
@@ -84,20 +57,6 @@ class TaskFailed(Exception):
 
 class TaskCancelled(Exception):
     """Raised inside a handler whose attempt is to stop; let it pass."""
-
-
-def known(error_type: object) -> ErrorType:
-    """``error_type`` if it is in the closed set, else ``other``."""
-    found: tuple[ErrorType, ...] = tuple(each for each in ERROR_TYPES if each == error_type)
-    return found[0] if found else "other"
-
-
-def closed(error_type: object, message: str) -> tuple[ErrorType, str]:
-    """Type and message as they are recorded: an unknown type's own name goes into the message."""
-    if (found := known(error_type)) != "other" or error_type == "other":
-        return found, message
-    name = text_of(error_type, TYPE_CHARACTERS)
-    return "other", f"{name}: {message}" if message else name
 
 
 def classify(error: BaseException) -> tuple[ErrorType, bool]:

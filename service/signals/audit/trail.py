@@ -23,6 +23,7 @@ from msgspec import Raw
 from projections.read_models.audit import AuditClass, Entry
 from projections.read_models.views import moment
 from service.settings.config import ObservabilitySettings
+from service.signals.audit.events import CLASSES
 from service.signals.log_lines import Lines
 from service.signals.metrics.registry import Metrics
 from streams.jetstream.audit_stream import TrailEntry
@@ -30,32 +31,6 @@ from streams.json_values import text_of
 from streams.log import LogUnavailable
 from streams.plan.events import NOTHING
 from streams.subjects import audit_subject, is_id
-
-CLASSES: Mapping[str, AuditClass] = {
-    "claim_acquired": "success",
-    "dispatch_submitted": "success",
-    "execution_started": "success",
-    "execution_completed": "success",
-    "claim_released": "success",
-    "claim_reclaimed": "always",
-    "lease_renew_guard_reject": "always",
-    "lease_renew_error": "always",
-    "claimed_update_guard_reject": "always",
-    "claimed_update_error": "always",
-    "dispatch_rejected": "always",
-    "execution_failed": "always",
-    "execution_timeout": "always",
-    "execution_critic_rejected": "always",
-    "lease_lost_cancelled": "always",
-    "task_poisoned": "always",
-    "operator_action": "always",
-    "bad_event": "always",
-    "log_unavailable": "always",
-    "log_recovered": "always",
-    "database_error": "always",
-    "database_recovered": "always",
-}
-"""Every event of SIGNALS.md with its class; ``success`` is written on request only."""
 
 MAX_WAITING = 10_000
 MAX_WAITING_SUCCESS = 8_000  # the rest is kept for what went wrong

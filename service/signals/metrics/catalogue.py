@@ -11,6 +11,9 @@ from typing import Literal
 
 import msgspec
 
+from service.signals.audit.events import CLASSES
+from streams.plan.error_types import ERROR_TYPES
+
 Kind = Literal["counter", "gauge", "histogram"]
 
 OTHER = "other"
@@ -95,12 +98,6 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
         return f"{name}_total" if self.kind == "counter" else name
 
 
-ERROR_TYPES = (
-    "timeout", "connection_error", "rate_limited", "http_error", "bad_response", "bad_input",
-    "bad_output", "too_large", "non_zero_exit", "command_not_allowed", "cancelled", "lease_lost",
-    "lease_expired", "out_of_memory", "process_died", "rejected", "handler_error", OTHER,
-)  # fmt: skip
-
 TASK_TYPE = Label("task_type", ("worker", "critic"))
 RESULT = Label("result", ("completed", "failed", "released", "cancelled", "lost"))
 OPERATION = Label("op", ("start", "progress", "complete", "fail", "release"))
@@ -120,14 +117,7 @@ DAEMON = Label(
     ),
     eager=False,
 )
-AUDIT_EVENTS = (
-    "claim_acquired", "dispatch_submitted", "execution_started", "execution_completed",
-    "claim_released", "claim_reclaimed", "lease_renew_guard_reject", "lease_renew_error",
-    "claimed_update_guard_reject", "claimed_update_error", "dispatch_rejected",
-    "execution_failed", "execution_timeout", "execution_critic_rejected",
-    "lease_lost_cancelled", "task_poisoned", "operator_action", "bad_event", "log_unavailable",
-    "log_recovered", "database_error", "database_recovered",
-)  # fmt: skip
+AUDIT_EVENTS = tuple(CLASSES)
 
 
 def _counter(name: str, help_: str, *labels: Label, alert: str | None = None) -> Metric:
