@@ -24,7 +24,7 @@ from streams.log import BadFact, Fact, Log, LogUnavailable
 from streams.plan.state import Plan
 
 SLICE = 64  # facts folded before the loop is given back
-FOLD_WAIT_S = 10.0
+FOLD_WAIT_S = 5.0
 TAIL_PATIENCE_S = 0.05  # how long `catch_up` waits for the tail before it reads for itself
 FLUSH_RETRY_S = 0.25
 FLUSH_DELAY_S = 0.1

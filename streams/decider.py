@@ -7,11 +7,22 @@ a state that is at least as new as the log was after the first, and no await sta
 that state and judging by it. A fact that could not be read again is refused, never written.
 """
 
-from typing import Protocol, assert_never
+import asyncio
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar, assert_never
 
 import msgspec
 
-from streams.log import NOBODY, Appended, Conflict, Draft, Log, Origin, Unreadable
+from streams.log import (
+    NOBODY,
+    Appended,
+    Conflict,
+    Draft,
+    Log,
+    LogUnavailable,
+    Origin,
+    Unreadable,
+)
 from streams.plan.commands import (
     Cancel,
     Claim,
@@ -27,6 +38,8 @@ from streams.plan.decide import Accept, Duplicate, Invalid, PlanExists, Refusal,
 from streams.plan.state import Plan
 
 TRIES = 8
+CALL_S = 15.0  # one append with its budget, and its fold; further tries must fit in as well
+T = TypeVar("T")
 
 
 class View(Protocol):
@@ -84,12 +97,13 @@ async def transact(
 
     ``tries`` bounds how many races may be lost.
     """
-    outcome = await _transact(command, view, log, origin, tries)
+    ends_at = asyncio.get_running_loop().time() + CALL_S
+    outcome = await _transact(command, view, log, origin, tries, ends_at)
     if _stands(command, outcome):
         return outcome
     # Judged again whether or not that brings news: the fold may have moved since the judgement.
-    await view.catch_up()
-    return await _transact(command, view, log, origin, tries)
+    await _in_time(view.catch_up(), ends_at)
+    return await _transact(command, view, log, origin, tries, ends_at)
 
 
 def _stands(command: Command, outcome: Outcome) -> bool:
@@ -105,7 +119,18 @@ def _stands(command: Command, outcome: Outcome) -> bool:
             return isinstance(command, Submit | Claim | Finish | Expire)
 
 
-async def _transact(command: Command, view: View, log: Log, origin: Origin, tries: int) -> Outcome:
+async def _in_time(wanted: Awaitable[T], ends_at: float) -> T:
+    """What is awaited, if that comes before loop time ``ends_at``; else raises LogUnavailable."""
+    try:
+        async with asyncio.timeout_at(ends_at):
+            return await wanted
+    except TimeoutError:
+        raise LogUnavailable(f"no certain answer within {CALL_S:g} s") from None
+
+
+async def _transact(
+    command: Command, view: View, log: Log, origin: Origin, tries: int, ends_at: float
+) -> Outcome:
     """One round; a message that expired under the expectation costs no try (DESIGN §3)."""
     expired: int | None = None
     folded = 0  # the subject's last sequence, as the log named it, and what is judged contains it
@@ -127,7 +152,9 @@ async def _transact(command: Command, view: View, log: Log, origin: Origin, trie
             origin=origin,
         )
         try:
-            answer = await log.append(draft)
+            # The first append has a time limit of its own; only what follows a loss needs another.
+            append = log.append(draft)
+            answer = await (_in_time(append, ends_at) if lost else append)
         except Unreadable as error:
             return Invalid(str(error))
         match answer:
@@ -140,7 +167,8 @@ async def _transact(command: Command, view: View, log: Log, origin: Origin, trie
                 if expired is None and actual is not None and actual < draft.expected:
                     expired = actual
                     continue
-                overlooked = await _folds_past(command, decision.task_id, actual, view)
+                folds_past = _folds_past(command, decision.task_id, actual, view)
+                overlooked = await _in_time(folds_past, ends_at)
                 lost += 0 if overlooked and not folded else 1
                 folded = max(folded, actual or 0)
             case _:

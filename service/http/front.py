@@ -1,9 +1,10 @@
 """What every request passes first and every answer last, whoever makes it.
 
-Both get their names (`tracing`), HEAD is answered as GET without a body, and the request's span
-is recorded if spans are wanted.
+Both get their names (`tracing`), HEAD is answered as GET without a body, a request that a stop
+cancels is answered 503 (`stopping`), and the request's span is recorded if spans are wanted.
 """
 
+import asyncio
 import time
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from litestar.types import Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from service.core.core import Core
+from service.http.stopping import answer_cancelled
 from service.http.tracing import Trace, trace_of
 from service.signals.tracing.spans import Span, child_of
 from streams.traceparent import span_id_of
@@ -39,7 +41,10 @@ class Front:
         inner: Any = {**scope, "method": "GET", "head": True} if method == "HEAD" else scope
         named = _Named(send, trace)
         began_at = time.time() if self._spans is not None else 0.0
-        await self.litestar(inner, receive, named)
+        try:
+            await self.litestar(inner, receive, named)
+        except asyncio.CancelledError:
+            await answer_cancelled(named)
         if self._spans is not None:
             self._spans.ended(_span(method, route_of(inner), trace, named.status, began_at))
 

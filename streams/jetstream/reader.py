@@ -9,6 +9,7 @@ quorum after it.
 import asyncio
 import base64
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from math import inf
 from typing import TypeVar
@@ -24,6 +25,8 @@ from streams.log import BadFact, Fact, LogUnavailable
 PAGE_MESSAGES = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
 READ_TIMEOUT_S = 5.0
+SILENCE_S = 1.0  # of a replica that answers a direct get; a frozen one is asked like the others
+PAGE_TRIES = 4
 LAST_SUBJECTS = 1_000  # the server answers at most 1,024 at a time
 NO_MESSAGE = 10037
 SCAN_WAITS_S = (0.02, 0.1, 0.5)  # for a replica that lags
@@ -246,6 +249,17 @@ class Reader:
         )
 
     async def _page(self, question: dict[str, object]) -> Page:
+        """One page; a replica that sends nothing is given up, and another one is asked."""
+        body = msgspec.json.encode(question)
+        for _ in range(PAGE_TRIES - 1):
+            with suppress(_SilentError):
+                return await self._ask_page(body)
+        try:
+            return await self._ask_page(body)
+        except _SilentError as error:
+            raise LogUnavailable(f"the log cannot be read: {error}") from error
+
+    async def _ask_page(self, body: bytes) -> Page:
         replies: list[Reply] = []
         ended: asyncio.Future[Reply | Lost] = asyncio.get_running_loop().create_future()
 
@@ -257,15 +271,22 @@ class Reader:
 
         inbox, forget = self._connection.collect(on_reply)
         try:
-            self._connection.send(render(self._direct, inbox, b"", msgspec.json.encode(question)))
-            async with asyncio.timeout(READ_TIMEOUT_S):
-                end = await ended
-        except (ConnectionError, TimeoutError) as error:
-            reason = str(error) or f"no answer within {READ_TIMEOUT_S:g} s"
-            raise LogUnavailable(f"the log cannot be read: {reason}") from error
+            self._connection.send(render(self._direct, inbox, b"", body))
+            seen = -1
+            while not ended.done():
+                if len(replies) == seen:
+                    raise _SilentError(f"nothing arrived for {SILENCE_S:g} s")
+                seen = len(replies)
+                await asyncio.wait([ended], timeout=SILENCE_S)
+            return Page(replies, _more(ended.result()))
+        except ConnectionError as error:
+            raise LogUnavailable(f"the log cannot be read: {error}") from error
         finally:
             forget()
-        return Page(replies, _more(end))
+
+
+class _SilentError(Exception):
+    """The replica that was asked sends nothing."""
 
 
 def _more(end: Reply | Lost) -> bool:

@@ -260,3 +260,26 @@ async def test_a_start_waits_for_a_cluster_that_is_just_forming(
     assert refusals == 3
     assert (await log.state()).head == 0
     await log.close()
+
+
+async def test_a_frozen_replica_that_is_asked_for_a_page_costs_a_moment(
+    log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Direct gets are spread over the replicas; the question to a frozen one is lost."""
+    await won(log, on_plan("p"))
+    monkeypatch.setattr("streams.jetstream.reader.SILENCE_S", 0.1)
+    send, lost = log._connection.send, 0
+
+    def lossy(commands: bytes) -> None:
+        nonlocal lost
+        if b"DIRECT.GET" in commands and lost < 2:
+            lost += 1
+            return
+        send(commands)
+
+    monkeypatch.setattr(log._connection, "send", lossy)
+    async with asyncio.timeout(2):
+        assert len(await log.scan(0, 10)) == 1
+    lost = -100
+    with pytest.raises(LogUnavailable, match="nothing arrived"):
+        await log.scan(0, 10)

@@ -1,10 +1,12 @@
 """Load, decide, append, see it folded: what happens when somebody else was quicker."""
 
+import asyncio
+
 import pytest
 
 from streams.codec import encode_payload
 from streams.decider import Accepted, Contention
-from streams.log import LogUnavailable
+from streams.log import Appended, Conflict, Draft, LogUnavailable
 from streams.memory import Fault, MemoryLog
 from streams.plan import commands
 from streams.plan.decide import Duplicate, GuardReject, NotAllowed, NotFound, PlanExists
@@ -214,3 +216,23 @@ async def test_a_claim_does_not_lose_to_a_message_that_stood_before_the_plan(pai
     pair.log.publish("plans.p.a", encode_payload(Started(owner="w1", attempt=1)))
     await pair.a.submit("p", task("a"))
     assert isinstance(await pair.a.say(claim("a"), tries=1), Accepted)
+
+
+async def test_a_call_that_goes_on_losing_ends_in_time(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pair.claimed()
+    monkeypatch.setattr("streams.decider.CALL_S", 0.05)
+    append, asked = pair.log.append, 0
+
+    async def slow(draft: Draft) -> Appended | Conflict:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await asyncio.Event().wait()
+        return await append(draft)
+
+    monkeypatch.setattr(pair.log, "append", slow)
+    pair.log.fail_next(Fault.CONFLICT)
+    with pytest.raises(LogUnavailable, match=r"within 0\.05 s"):
+        await pair.a.say(word(commands.Complete))
