@@ -17,6 +17,7 @@ import tenacity
 
 from projections.board.board import Board
 from projections.listeners import Listeners, OnListenerFailure
+from projections.log_identity import Witness, witness_in
 from projections.read_models.database import Database, DatabaseUnavailable
 from projections.read_models.restore import Pending
 from projections.recall import Recall
@@ -58,7 +59,7 @@ class Projector:
     pending.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it connects, and where it goes on
         self,
         source: Log,
         board: Board,
@@ -69,6 +70,7 @@ class Projector:
         observe_time: Callable[[float], None],
         on_listener_failure: OnListenerFailure | None = None,
         limits: PendingLimits = DEFAULT_LIMITS,
+        witness: Witness | None = None,
     ) -> None:
         self.source = source
         self.board = board
@@ -80,7 +82,7 @@ class Projector:
         self._now = now
         self._observe_time = observe_time
         self._recall = Recall(source, board)
-        self._pending = Pending(board.sequence, epoch)
+        self._pending = Pending(board.sequence, epoch, witness)
         self._behind_since: float | None = None
         self._folding = asyncio.Lock()  # both the tail and `catch_up` bring facts
         self._dirty = asyncio.Event()
@@ -121,7 +123,7 @@ class Projector:
                 _resolve(waiting.pop(fact.sequence), ignored)
         for plan in board.drain():
             self._pending.add(plan)
-        self._pending.advance(board.sequence)
+        self._pending.advance(board.sequence, witness_in(facts))
         if self._behind_since is None:
             self._behind_since = self._now()
         self._dirty.set()
@@ -188,6 +190,11 @@ class Projector:
     def flushed_sequence(self) -> int:
         """Up to where facts are in the read models."""
         return self._pending.flushed
+
+    @property
+    def witness(self) -> Witness | None:
+        """The newest fact in the read models that stays in the log."""
+        return self._pending.flushed_witness
 
     @property
     def lag_s(self) -> float:

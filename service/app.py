@@ -20,10 +20,11 @@ from projections.board.lanes import SharingRule
 from projections.feed import Feed
 from projections.integrity.plan_rows import PlanFile
 from projections.integrity.write_probe import DatabaseProbe
+from projections.log_identity import LogWatch
 from projections.projector import Projector
 from projections.read_models.audit_tail import AuditTail
 from projections.read_models.database import DatabaseUnavailable
-from projections.read_models.restore import read_models_of, restore
+from projections.read_models.restore import of_this_history, read_models_of, restore
 from service.core.bridge import Door
 from service.core.core import Core
 from service.core.log_clock import LogClock
@@ -127,6 +128,7 @@ async def running(
             died,
             claim_poll=core.desk.poll_forever(),
             feed=core.feed.run(),
+            log_identity=_log_watch(core).run(),
             threads=supervision.look_forever(),
         )
         logs.watch_writers(supervision)
@@ -241,10 +243,11 @@ async def _core(
     state = await source.settled()
     clock = LogClock()
     clock.observe(state.at)
-    database, sequence = await read_models_of(
-        settings.data_dir / READ_MODELS, state, source.settled
-    )
+    path = settings.data_dir / READ_MODELS
+    database, sequence = await read_models_of(path, state, source.settled)
+    database, sequence, replaced = await of_this_history(path, database, sequence, source)
     stack.push_async_callback(database.close)
+    checkpoint = await database.checkpoint()
     board = new_board(settings)
     board.restore(await restore(database), sequence, clock.now())
     projector = Projector(
@@ -255,9 +258,10 @@ async def _core(
         now=clock.now,
         observe_time=clock.observe,
         on_listener_failure=lambda _: metrics.count("agent.projection.listener_error.total"),
+        witness=checkpoint.witness if checkpoint is not None else None,
     )
     stack.push_async_callback(_last_flush, projector)
-    return Core(
+    core = Core(
         settings=settings,
         log=source,
         board=board,
@@ -270,6 +274,18 @@ async def _core(
         spans=spans,
         epoch=state.epoch,
         news_after=sequence or state.head,
+    )
+    if replaced is not None:
+        core.log_replaced(replaced)
+    return core
+
+
+def _log_watch(core: Core) -> LogWatch:
+    return LogWatch(
+        core.log,
+        lambda: core.projector.witness,
+        on_missing=core.log_facts_missing,
+        on_other=core.log_replaced,
     )
 
 

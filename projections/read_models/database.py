@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 import aiosqlite
 import msgspec
 
+from projections.log_identity import Witness
 from projections.read_models.bulk import Bulk, Call
 from projections.read_models.readers import Query, Readers
 
@@ -35,12 +36,13 @@ TEMPORARY_IN_MEMORY = "PRAGMA temp_store=MEMORY"
 
 CHECKPOINT_DDL = """
 CREATE TABLE checkpoint (
-    stream TEXT PRIMARY KEY, sequence INTEGER NOT NULL, epoch TEXT NOT NULL
+    stream TEXT PRIMARY KEY, sequence INTEGER NOT NULL, epoch TEXT NOT NULL,
+    witness_sequence INTEGER, witness_id TEXT, witness_at REAL
 ) WITHOUT ROWID;
 """
 _CHECKPOINT = Bulk(
-    ("stream", "sequence", "epoch"),
-    "INSERT OR REPLACE INTO checkpoint(stream, sequence, epoch) {rows}",
+    ("stream", "sequence", "epoch", "witness_sequence", "witness_id", "witness_at"),
+    "INSERT OR REPLACE INTO checkpoint {rows}",
 )
 
 T = TypeVar("T")
@@ -56,11 +58,15 @@ class MustRebuild(Exception):
 
 
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):
-    """Up to where a stream has been folded into the rows; ``epoch`` is `LogState.epoch`."""
+    """Up to where a stream has been folded into the rows, and what tells it from another.
+
+    ``epoch`` is `LogState.epoch`, ``witness`` a fact that is in the rows.
+    """
 
     stream: str
     sequence: int
     epoch: str
+    witness: Witness | None = None
 
 
 class Schema(msgspec.Struct, frozen=True):
@@ -144,8 +150,7 @@ class Database:
             for statement, parameters in calls:
                 await writer.executemany(statement, parameters)
             if checkpoint is not None:
-                row = (checkpoint.stream, checkpoint.sequence, checkpoint.epoch)
-                for statement, parameters in _CHECKPOINT.calls([row]):
+                for statement, parameters in _CHECKPOINT.calls([_checkpoint_row(checkpoint)]):
                     await writer.executemany(statement, parameters)
             await writer.commit()
         except BaseException:
@@ -182,12 +187,18 @@ class Database:
 
     async def checkpoint(self, stream: str = "PLANS") -> Checkpoint | None:
         """Up to where ``stream`` is in the rows; None: nothing was ever written."""
-        found = await self.read(
-            "SELECT stream, sequence, epoch FROM checkpoint WHERE stream = ?",
-            (stream,),
-            lambda _, row: Checkpoint(*row),
-        )
+        found = await self.read("SELECT * FROM checkpoint WHERE stream = ?", (stream,), _checkpoint)
         return found[0] if found else None
+
+
+def _checkpoint_row(checkpoint: Checkpoint) -> tuple[Any, ...]:
+    seen = checkpoint.witness
+    witness = (None, None, None) if seen is None else (seen.sequence, seen.event_id, seen.at)
+    return (checkpoint.stream, checkpoint.sequence, checkpoint.epoch, *witness)
+
+
+def _checkpoint(_: sqlite3.Cursor, row: tuple[Any, ...]) -> Checkpoint:
+    return Checkpoint(*row[:3], witness=None if row[3] is None else Witness(*row[3:]))
 
 
 def discard(path: Path) -> None:

@@ -13,14 +13,15 @@ from pathlib import Path
 import structlog
 from msgspec.structs import replace
 
+from projections.log_identity import Witness, history_of, replaced_at
 from projections.read_models import audit, executions, outputs, plans, tasks
 from projections.read_models.bulk import Call, Changes
 from projections.read_models.database import Checkpoint, Database, MustRebuild, Schema, discard
-from streams.log import LogState
+from streams.log import Log, LogState
 from streams.plan.state import Plan, connect, recount
 
 STREAM = "PLANS"
-SCHEMA = Schema(version=4, ddl=plans.DDL + tasks.DDL + outputs.DDL + executions.DDL + audit.DDL)
+SCHEMA = Schema(version=5, ddl=plans.DDL + tasks.DDL + outputs.DDL + executions.DDL + audit.DDL)
 RESTORE_TIME_S = 600.0  # at start nobody waits, and a million unfinished tasks take a minute
 
 log = structlog.get_logger("holdfast.read_models")
@@ -60,12 +61,31 @@ async def read_models_of(path: Path, state: LogState, settled: Settled) -> tuple
     return await open_read_models(path), 0
 
 
+async def of_this_history(
+    path: Path, database: Database, sequence: int, source: Log
+) -> tuple[Database, int, str | None]:
+    """The same read models, made anew if ``source`` has another history; and why they were.
+
+    Raises LogUnavailable.
+    """
+    checkpoint = await database.checkpoint() if sequence else None
+    witness = checkpoint.witness if checkpoint is not None else None
+    if witness is None or await history_of(source, witness) != "other":
+        return database, sequence, None
+    reason = replaced_at(witness)
+    log.warning("rebuilding_read_models", reason=reason)
+    await database.close()
+    discard(path)
+    return await open_read_models(path), 0, reason
+
+
 class Pending:
     """Rows that differ from those in SQLite, with the sequence up to which facts are in them."""
 
-    def __init__(self, sequence: int, epoch: str) -> None:
+    def __init__(self, sequence: int, epoch: str, witness: Witness | None = None) -> None:
         """Go on from a checkpoint (sequence 0: from nothing)."""
         self._sequence = sequence
+        self._witness = self.flushed_witness = witness
         self._epoch = epoch
         self._flushed = sequence
         self._under_way_bytes = 0
@@ -136,9 +156,13 @@ class Pending:
             fixed[task.ordinal] = tasks.fixed_row(first_sequence, task)
             specs.put(task.ordinal, tasks.spec_row(task))
 
-    def advance(self, sequence: int) -> None:
-        """Every plan that changed by facts up to ``sequence`` has been added."""
+    def advance(self, sequence: int, witness: Witness | None = None) -> None:
+        """Every plan that changed by facts up to ``sequence`` has been added.
+
+        ``witness`` is the newest of them that stays in the log, if there is one.
+        """
         self._sequence = sequence
+        self._witness = witness or self._witness
 
     async def flush(self, database: Database) -> int:
         """Write all rows and the checkpoint in one transaction; answers the sequence reached.
@@ -147,18 +171,19 @@ class Pending:
         then nothing was written and nothing is lost, and the flush may be tried again. One flush
         at a time. Only call between `advance` and the next `add`.
         """
-        sequence = self._sequence
+        sequence, witness = self._sequence, self._witness
+        checkpoint = Checkpoint(STREAM, sequence, self._epoch, witness)
         taken = [table.cut() for table in self._tables]
         self._under_way_bytes = sum(table.size_bytes for table in taken)
         try:
-            await database.write(_calls(taken), Checkpoint(STREAM, sequence, self._epoch))
+            await database.write(_calls(taken), checkpoint)
         except BaseException:
             for table, rows in zip(self._tables, taken, strict=True):
                 table.put_back(rows)
             raise
         finally:
             self._under_way_bytes = 0
-        self._flushed = sequence
+        self._flushed, self.flushed_witness = sequence, witness
         return sequence
 
 

@@ -92,6 +92,7 @@ class Core:
         self.database_outage = Outage(audit, "database_error", "database_recovered")
         self.check_input: Callable[[TaskSpec], str | None] = lambda _: None
         self.log_state: LogState | None = None
+        self.log_missing: str | None = None  # why the log is not whole
         self._closing: dict[str, asyncio.Task[None]] = {}
         listeners = projector.listeners
         for name, signals in (("metrics", self._tally), ("audit", self._chronicle)):
@@ -261,6 +262,19 @@ class Core:
             self.database_outage.missed(witness, error, at)
         else:
             self.database_outage.found(witness, at)
+
+    def log_replaced(self, why: str) -> None:
+        """The views were folded from another log than the one that is there now."""
+        log.error("log_replaced", reason=why)
+        self.audit.emit("log_replaced", detail=why)
+
+    def log_facts_missing(self, why: str) -> None:
+        """Facts have left the log that nothing removes; told at each look while it is so."""
+        self.metrics.count("agent.projection.mismatch.total")
+        if self.log_missing is None:
+            log.error("log_facts_missing", reason=why)
+            self.audit.emit("log_facts_missing", detail=why)
+        self.log_missing = why
 
     # -- reading ----------------------------------------------------------------------------
 

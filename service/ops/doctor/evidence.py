@@ -224,7 +224,8 @@ class Loop(msgspec.Struct, frozen=True, kw_only=True):
 class LogHealth(msgspec.Struct, frozen=True, kw_only=True):
     """The log: whether it answers, and its extent as last seen.
 
-    ``stopped_pid`` is an embedded nats-server's process that somebody has stopped (SIGSTOP).
+    ``stopped_pid`` is an embedded nats-server's process that somebody has stopped (SIGSTOP);
+    ``missing`` says which facts have left the log.
     """
 
     url: str
@@ -235,6 +236,7 @@ class LogHealth(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int = 0
     seen_age_s: float | None = None
     stopped_pid: int | None = None
+    missing: str | None = None
 
 
 class DatabaseHealth(msgspec.Struct, frozen=True, kw_only=True):

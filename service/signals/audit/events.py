@@ -25,6 +25,8 @@ CLASSES: Mapping[str, AuditClass] = {
     "bad_event": "always",
     "log_unavailable": "always",
     "log_recovered": "always",
+    "log_replaced": "always",
+    "log_facts_missing": "always",
     "database_error": "always",
     "database_recovered": "always",
 }

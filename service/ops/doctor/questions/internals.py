@@ -33,6 +33,7 @@ def examine(evidence: Evidence) -> Examined:
     numbers = _numbers(seen)
     findings = [
         *_log(seen, url),
+        *_log_missing(seen),
         *log_writes.findings(seen, url),
         *_database(seen),
         *_daemons(seen, url),
@@ -280,6 +281,26 @@ def _listeners(seen: Machine) -> list[Finding]:
             "stream may be missing. The log line 'listener_failed' names the listener, the "
             "sequence of the fact and the error: report it as a bug.",
             command="grep listener_failed on the instance's standard output",
+        )
+    ]
+
+
+def _log_missing(seen: Machine) -> list[Finding]:
+    if seen.log.missing is None:
+        return []
+    return [
+        Finding(
+            code="LogFactsMissing",
+            question="machine_room",
+            severity="critical",
+            summary=seen.log.missing,
+            evidence={"first": seen.log.first, "head": seen.log.head},
+            meaning="Somebody has purged the stream PLANS, deleted a message, or set a limit on "
+            "it. What the missing facts said is only in the read models of instances: do not "
+            "delete or rebuild them. Restore the stream from a backup.",
+            command="nats stream info PLANS",
+            alert="ProjectionMismatch",
+            runbook=anchor("ProjectionMismatch"),
         )
     ]
 

@@ -166,6 +166,7 @@ class Doctor:
                 size_bytes=seen.size_bytes if seen else 0,
                 seen_age_s=max(core.now() - seen.at, 0.0) if seen else None,
                 stopped_pid=self._stopped_nats() if "log" in failing else None,
+                missing=core.log_missing,
             ),
             database=DatabaseHealth(
                 path=str(self._database_path),

@@ -14,6 +14,7 @@ import msgspec
 
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
+from projections.log_identity import begins_late
 from projections.read_models.database import Database
 from projections.read_models.restore import SCHEMA, restore
 from service.ops.doctor.evidence import (
@@ -243,6 +244,7 @@ class Afar:
             head=state.head if state else 0,
             size_bytes=state.size_bytes if state else 0,
             stopped_pid=None if state else self._places.stopped_nats_pid,
+            missing=begins_late(state.first) if state else None,
         )
 
     def _database_health(self) -> DatabaseHealth:
