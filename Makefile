@@ -26,7 +26,8 @@ run: $(VENV)/runtime.stamp ## start Holdfast with its embedded nats-server; Ctrl
 
 test: $(VENV)/dev.stamp ## run the tests (fault tests in their short form)
 	@status=0; \
-	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m "not alone" || status=1; \
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile \
+		-o timeout_method=signal -m "not alone" || status=1; \
 	$(BIN)/python -m pytest -q -m alone || status=1; \
 	exit $$status
 

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -212,6 +213,6 @@ def test_few_open_files_leave_room_for_half_as_many_streams(
     service = new_service()
     service.launch(f'ulimit -n {limit}; exec "$@"')
     service.await_ready()
-    assert f'"streams_allowed": {limit // 2}' in service.output
+    assert re.search(rf'"streams_allowed": ?{limit // 2}\b', service.output)
     assert is_submitted(service, "p")
     assert service.terminate() == 0

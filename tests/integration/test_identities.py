@@ -25,7 +25,7 @@ TASKS = [
     *({"id": f"echo{n}", "kind": "echo"} for n in range(20)),
     {"id": "slow", "kind": "sleep", "input": {"seconds": 60}, "timeout_s": 0.2, **RETRIED},
     {"id": "forbidden", "kind": "command", "input": {"program": "false", "args": []}, **RETRIED},
-    {"id": "nowhere", "kind": "http", "input": {"url": "http://127.0.0.1:9", "json": {}},
+    {"id": "nowhere", "kind": "http", "input": {"url": "http://127.0.0.1:9", "body": {}},
      "max_retries": 0, "on_failure": "continue"},
     {"id": "freed", "kind": "outside"},
     {"id": "failing", "kind": "outside", **RETRIED},
@@ -113,7 +113,8 @@ async def test_mixed_load_leaves_every_identity_exact_and_a_replay_counts_nothin
             refusals = iter([True, False] * 3)
             patch.setattr(WorkerPool, "overdrawn", property(lambda _: next(refusals, False)))
             for n in range(PLANS):
-                await client.post("/v1/plans", json={"id": f"p{n}", "tasks": TASKS})
+                answer = await client.post("/v1/plans", json={"id": f"p{n}", "tasks": TASKS})
+                assert answer.status_code == 201, answer.text
             cancelled = [{"id": "long", "kind": "sleep", "input": {"seconds": 60}}]
             await client.post("/v1/plans", json={"id": "gone", "tasks": cancelled})
             async with asyncio.timeout(20):

@@ -195,6 +195,17 @@ def test_no_panel_mixes_environments() -> None:
                 assert ("job", "=", "$job") in matchers, f"{name}: {panel['title']}: {series}"
 
 
+def test_a_recorded_quantile_can_exceed_the_thresholds_of_its_alerts() -> None:
+    """In its last bucket a histogram's quantile is that bucket's lower bound, never more."""
+    for record, expr in RECORDS.items():
+        if "histogram_quantile" not in expr:
+            continue
+        (name, _), *_ = used(expr)
+        asked = re.findall(rf"{record} > ([\d.]+)", "\n".join(each for _, each in EVERYWHERE))
+        assert asked, record
+        assert max(map(float, asked)) < max(BY_SERIES[name].buckets), record
+
+
 def test_every_record_is_used() -> None:
     names = {name for where, expr in EVERYWHERE if where not in RECORDS for name, _ in used(expr)}
     assert set(RECORDS) <= names

@@ -22,12 +22,13 @@ RUNBOOK = "service/ops/RUNBOOK.md"
 MAX_SERIES = 400
 """How many series one instance may ever show, every bucket of a histogram counted as one."""
 
-# Few buckets, each at a threshold: an aim of speed, a rule, a default setting. What lies between is
-# told by the quantiles of the last minute (`service.signals.metrics.recent`). One more bucket where
-# there are labels costs five to ten series.
-LATENCY_S = (0.01, 0.1, 1.0)  # 10 ms is the aim of a start, 1 s SseReplaySlow
+# Few buckets, each at a threshold: an aim of speed, a rule, a default setting. Above a rule's
+# threshold stands one more: a quantile in the last bucket is shown as that bucket's lower bound.
+# What lies between is told by the quantiles of the last minute (`service.signals.metrics.recent`).
+# One more bucket where there are labels costs five to ten series.
+LATENCY_S = (0.01, 0.25, 1.0, 10.0)  # 10 ms to start, 250 ms to fan out, 1 s SseReplaySlow
 LAG_S = (0.02, 0.25, 1.0)  # 20 ms is the promise of each loop, 0.25 s LoopLagHigh
-LATENESS_S = (0.1, 0.5)  # 0.1 s is a tenth of most daemons' period, 0.5 s DaemonLate
+LATENESS_S = (0.1, 0.5, 2.5)  # 0.1 s is a tenth of most daemons' period, 0.5 s DaemonLate
 TICK_S = (1.0,)  # 1 s is most daemons' period; what is longer is an overrun
 LEASE_S = (2.5, 10.0)  # a default lease has 10 of 15 s left; the alert looks at parts of a lease
 LEASE_PARTS = (0.0, 0.2, 0.4, 0.6, 0.8)  # a heartbeat every third leaves 0.67; 0.2 is the alert
