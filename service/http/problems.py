@@ -47,10 +47,12 @@ PROBLEMS: dict[str, Row] = {
     "forbidden": Row(403, "The request is not permitted"),
     "not_found": Row(404, "Not found"),
     "method_not_allowed": Row(405, "The method is not allowed"),
+    "request_timeout": Row(408, "The request took too long to arrive"),
     "guard_reject": Row(409, "The lease is held by another attempt"),
     "plan_exists": Row(409, "The id is taken by a different plan"),
     "not_allowed": Row(409, "The current state does not allow this"),
     "too_large": Row(413, "Too large"),
+    "head_too_large": Row(431, "The head of the request is too large"),
     "internal_error": Row(500, "Internal error"),
     "contended": Row(503, "Too many concurrent writes to the same subject"),
     "log_unavailable": Row(503, "The log does not answer"),
@@ -208,6 +210,19 @@ def _holding(current: Current) -> Standing:
     return Standing(status=current.status, owner=current.owner, attempt=current.attempt)
 
 
+def problem_of(code: str, detail: str, **more: Any) -> Problem:  # noqa: ANN401 - see Problem
+    """The problem with this code; ``more`` are `Problem`'s further fields."""
+    row = PROBLEMS[code]
+    return Problem(
+        type=f"urn:holdfast:problem:{code}",
+        title=row.title,
+        status=row.status,
+        detail=detail[:MAX_DETAIL],
+        code=code,
+        **more,
+    )
+
+
 def _problem(
     code: str,
     detail: str,
@@ -216,15 +231,6 @@ def _problem(
     current: Standing | None = None,
     sequence: int | None = None,
 ) -> Explained:
-    row = PROBLEMS[code]
-    problem = Problem(
-        type=f"urn:holdfast:problem:{code}",
-        title=row.title,
-        status=row.status,
-        detail=detail[:MAX_DETAIL],
-        code=code,
-        current=current,
-        sequence=sequence,
-    )
-    retry = {"Retry-After": str(RETRY_AFTER_S)} if row.status == 503 else {}  # noqa: PLR2004
+    problem = problem_of(code, detail, current=current, sequence=sequence)
+    retry = {"Retry-After": str(RETRY_AFTER_S)} if problem.status == 503 else {}  # noqa: PLR2004
     return Explained(problem, retry | (headers or {}))

@@ -4,17 +4,20 @@ import asyncio
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 
 from service.core.core import Core
 from service.http.app import create_app
+from service.http.bounded_protocol import BoundedProtocol, Limits
 from service.ops.operations import Operations
 from service.settings.config import HttpSettings, variable_name
 
 BACKLOG = 1024
 GOODBYE_S = 5
 KEEP_ALIVE_S = 75
+LIMITS = Limits()
 
 
 class PortBusy(Exception):
@@ -33,7 +36,7 @@ class _Quiet(uvicorn.Server):
 class HttpServer:
     """`start` takes the port, `serve` runs until `stop`."""
 
-    def __init__(self, core: Core, operations: Operations) -> None:
+    def __init__(self, core: Core, operations: Operations, limits: Limits = LIMITS) -> None:
         self._settings = core.settings.http
         config = uvicorn.Config(
             create_app(core, operations),
@@ -42,7 +45,7 @@ class HttpServer:
             lifespan="off",
             server_header=False,
             date_header=False,
-            http="httptools",
+            http=partial(BoundedProtocol, limits),  # type: ignore[arg-type]  # called like a class
             ws="none",
             loop="none",
             backlog=BACKLOG,

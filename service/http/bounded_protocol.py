@@ -1,0 +1,194 @@
+"""uvicorn's protocol with bounds: on the bytes and headers of a head, and on the time of a request.
+
+httptools collects a header that has not ended byte by byte, without a bound and at quadratic cost:
+one of 256 MiB held the loop for 90 s. So a connection may send `Limits.head_bytes` without that a
+head, a piece of a body or a request comes to its end. This relies on the names of httptools'
+callbacks in uvicorn's class, and on `flow.read_paused`; the test beside it fails when they change.
+"""
+
+import asyncio
+import socket
+from typing import Any
+
+import httptools
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from service.http.problems import PROBLEM_TYPE, problem_of
+
+LINGER_S = 1.0
+STATUS_LINES = {
+    "request_timeout": b"HTTP/1.1 408 Request Timeout\r\n",
+    "head_too_large": b"HTTP/1.1 431 Request Header Fields Too Large\r\n",
+}
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What one connection may send, and how long it may take.
+
+    ``request_s`` runs from the first byte of a request to its last, ``head_s`` to the end of its
+    head. ``unread_s``: a client that takes nothing of its answer for so long is cut off.
+    """
+
+    head_bytes: int = 32 * 1024
+    headers: int = 100
+    head_s: float = 10.0
+    request_s: float = 60.0
+    unread_s: float = 60.0
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, limits: Limits, **uvicorns: Any) -> None:  # noqa: ANN401 - passed on
+        super().__init__(**uvicorns)
+        self._limits = limits
+        self._unfinished = 0  # bytes since something came to its end
+        self._head_bytes = 0
+        self._began: float | None = None  # when the request began that is still coming
+        self._in_head = False
+        self._refused = ""
+        self._ended = False  # what still comes is not read
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- the connection ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio."""
+        super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        if hasattr(socket, "TCP_USER_TIMEOUT") and connection is not None:
+            limit_ms = int(self._limits.unread_s * 1000)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_ms)
+        self._look_in(self._limits.head_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser at most as much at a time as may stay unfinished."""
+        most = self._limits.head_bytes
+        for start in range(0, len(data), most):
+            if self._ended or self.transport.is_closing():
+                return
+            piece = data[start : start + most] if len(data) > most else data
+            self._unfinished += len(piece)
+            super().data_received(piece)
+            if self._unfinished > most:
+                self._refuse("head_too_large")
+        if self._began is not None and self._timer is None and not self._ended:
+            self._look_in(self._limits.head_s)
+
+    # -- what the parser finds --------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._began = self.loop.time()
+        self._in_head = True
+        self._head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the target."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer."""
+        self._count(len(name) + len(value) + 4)
+        if len(self.headers) >= self._limits.headers:
+            self._too_large()
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head has ended."""
+        self._in_head = False
+        self._unfinished = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._unfinished = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request has arrived whole."""
+        self._unfinished = 0
+        self._began = None
+        super().on_message_complete()
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self._limits.head_bytes:
+            self._too_large()
+
+    def _too_large(self) -> None:
+        self._refused = "head_too_large"
+        raise httptools.HttpParserError("the head is too large")  # ends in send_400_response
+
+    # -- refusing ---------------------------------------------------------------------------
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls when the parser has failed."""
+        if self._refused:
+            self._refuse(self._refused)
+        else:
+            super().send_400_response(msg)
+
+    def _refuse(self, code: str) -> None:
+        """End the connection, with a problem unless an answer has begun.
+
+        A socket that is closed with bytes unread is reset, and the client would not see the answer:
+        for a moment they are read and dropped.
+        """
+        if self._ended or self.transport.is_closing():
+            return
+        self._ended = True
+        cycle = self._cycle_or_none()
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            body = msgspec.json.encode(problem_of(code, DETAILS[code]))
+            head = STATUS_LINES[code] + b"content-type: %b\r\n" % PROBLEM_TYPE.encode()
+            head += b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            self.transport.write(head + body)
+        if cycle is not None:
+            cycle.disconnected = True  # the application learns it, and sends nothing after this
+            cycle.message_event.set()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _cycle_or_none(self) -> RequestResponseCycle | None:
+        """The last request; uvicorn's annotation hides that there may be none yet."""
+        return self.cycle
+
+    def _look_in(self, delay_s: float) -> None:
+        self._timer = self.loop.call_later(delay_s, self._look)
+
+    def _look(self) -> None:
+        """Refuse a request that takes too long, and close a connection that never sent one."""
+        self._timer = None
+        if self.transport.is_closing():
+            return
+        if self._began is None:
+            if self._cycle_or_none() is None:
+                self.transport.close()
+            return  # uvicorn itself bounds the time between two requests
+        limit_s = self._limits.head_s if self._in_head else self._limits.request_s
+        left_s = self._began + limit_s - self.loop.time()
+        if self.flow.read_paused:  # it is the server that does not read
+            self._look_in(self._limits.head_s)
+        elif left_s > 0:
+            self._look_in(left_s)
+        else:
+            self._refuse("request_timeout")
+
+
+DETAILS = {
+    "request_timeout": "the request did not arrive whole in time",
+    "head_too_large": "the head has more bytes or headers than are accepted",
+}

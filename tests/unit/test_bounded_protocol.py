@@ -1,0 +1,150 @@
+"""A connection may send bounded heads, in bounded time; what is more is refused at once."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import uvicorn
+
+from service.http.bounded_protocol import BoundedProtocol, Limits
+
+LIMITS = Limits(head_bytes=4_096, headers=20, head_s=0.4, request_s=0.8)
+WITHIN_S = 10.0
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with how many bytes of body came."""
+    del scope
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    body = b"%d" % size
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@asynccontextmanager
+async def serving(limits: Limits = LIMITS) -> AsyncIterator[int]:
+    config = uvicorn.Config(
+        app,
+        port=0,
+        http=partial(BoundedProtocol, limits),  # type: ignore[arg-type]
+        lifespan="off",
+        log_config=None,
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        await server.shutdown()
+
+
+async def answer(port: int, *parts: bytes, pause_s: float = 0) -> bytes:
+    """Everything that comes back until the server closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            sending = asyncio.create_task(_send(writer, parts, pause_s))
+            try:
+                return await reader.read()
+            except ConnectionResetError:
+                return b"reset"
+            finally:
+                sending.cancel()
+    finally:
+        writer.transport.abort()
+
+
+async def _send(writer: asyncio.StreamWriter, parts: tuple[bytes, ...], pause_s: float) -> None:
+    for part in parts:
+        writer.write(part)
+        await writer.drain()
+        await asyncio.sleep(pause_s)
+
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "status"),
+    [
+        ((GET + b"A: " + b"a" * 3_900 + b"\r\n\r\n",), b"200"),
+        ((GET + b"A: " + b"a" * 4_100 + b"\r\n\r\n",), b"431"),
+        ((GET + b"A: " + b"a" * 30, *[b"a" * 1_000] * 10), b"431"),
+        ((GET + b"".join(b"A%d: a\r\n" % n for n in range(18)) + b"\r\n",), b"200"),
+        ((GET + b"".join(b"A%d: a\r\n" % n for n in range(19)) + b"\r\n",), b"431"),
+        ((b"GET /" + b"u" * 5_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",), b"431"),
+        ((b"GET /" + b"u" * 100, *[b"u" * 1_000] * 10), b"431"),
+        ((b"n" * 5_000,), b"400"),
+        ((POST, b"2;" + b"e" * 100, *[b"e" * 1_000] * 10), b"431"),
+        ((POST, b"1\r\na\r\n0\r\n", b"T: " + b"t" * 100, *[b"t" * 1_000] * 10), b"431"),
+        ((POST, *[b"400\r\n" + b"b" * 1_024 + b"\r\n"] * 100, b"0\r\n\r\n"), b"200"),
+    ],
+    ids=[
+        "a header within the bound", "a header over it", "a header that does not end",
+        "as many headers as allowed", "one header more", "a long target",
+        "a target that does not end", "no HTTP at all", "a chunk's extension that does not end",
+        "a trailer that does not end", "a long body",
+    ],
+)  # fmt: skip
+async def test_a_head_is_bounded(parts: tuple[bytes, ...], status: bytes) -> None:
+    async with serving() as port:
+        said = await answer(port, *parts)
+    assert said.startswith(b"HTTP/1.1 " + status)
+    assert status != b"431" or b"urn:holdfast:problem:head_too_large" in said
+
+
+async def test_a_header_without_end_does_not_hold_the_loop() -> None:
+    async with serving(Limits()) as port:
+        began = time.process_time()
+        said = await answer(port, GET + b"A: ", *[b"a" * 1_048_576] * 64)
+        assert time.process_time() - began < 1
+    assert said.startswith(b"HTTP/1.1 431") or said == b"reset"  # it sent on for very long
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b"GET / HT", *[b""] * 100),
+        (b"GET / HTTP/1.1\r\nA: ", *[b"a"] * 100),
+        (POST.replace(b"Connection: close\r\n", b""), *[b"1\r\na\r\n"] * 100),
+    ],
+    ids=["a head that stops", "a head byte by byte", "a body byte by byte"],
+)
+async def test_a_slow_request_is_refused(parts: tuple[bytes, ...]) -> None:
+    async with serving() as port:
+        began = time.monotonic()
+        said = await answer(port, *parts, pause_s=0.05)
+        assert time.monotonic() - began < 3
+    assert said.startswith(b"HTTP/1.1 408")
+    assert b"urn:holdfast:problem:request_timeout" in said
+
+
+async def test_a_connection_that_sends_nothing_is_closed() -> None:
+    async with serving() as port:
+        assert await answer(port) == b""
+
+
+async def test_a_connection_may_be_used_for_long() -> None:
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(WITHIN_S):
+            for _ in range(12):  # longer than one request may take
+                writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+                assert await reader.readexactly(1) == b"0"
+                await asyncio.sleep(0.1)
+        writer.transport.abort()
