@@ -51,6 +51,7 @@ from service.signals.audit.trail import Audit
 from service.signals.loop_lag import Lag, Watch
 from service.signals.metrics.appends import LogObserver
 from service.signals.metrics.registry import Metrics
+from service.signals.tracing.exporting import recorder_of
 from service.signals.tracing.spans import Recorder
 from streams.jetstream.connection import without_password
 from streams.jetstream.log import JetStreamLog
@@ -222,14 +223,9 @@ async def _connect(
 
 
 def _spans(settings: Settings, stack: AsyncExitStack) -> Recorder | None:
-    """Where spans go; without an endpoint nowhere, and OpenTelemetry is not even imported."""
-    endpoint = settings.observability.otlp_endpoint
-    if not endpoint:
-        return None
-    from service.signals.tracing.otlp import OtlpRecorder  # noqa: PLC0415 - see above
-
-    recorder = OtlpRecorder(endpoint, settings.executor.instance_id, VERSION)
-    stack.push_async_callback(recorder.close)
+    recorder = recorder_of(settings, VERSION)
+    if recorder is not None:
+        stack.push_async_callback(recorder.close)
     return recorder
 
 

@@ -38,7 +38,7 @@ _VALUE = rb"(\S.*)(?<!\s)"
 _ours = re.compile(
     rb"NATS/1\.0\r\nHoldfast-Event: %b\r\nHoldfast-Schema: (\d+)\r\nNats-Msg-Id: %b\r\n"
     rb"(?:Holdfast-Actor: %b\r\n)?(?:Holdfast-Instance: %b\r\n)?(?:traceparent: %b\r\n)?"
-    % ((_VALUE,) * 5)
+    rb"(?:tracestate: %b\r\n)?" % ((_VALUE,) * 6)
 ).match
 
 
@@ -91,6 +91,8 @@ def _origin_lines(origin: Origin) -> bytes:
         lines += b"Holdfast-Instance: %b\r\n" % _one_line(origin.instance)
     if origin.traceparent:
         lines += b"traceparent: %b\r\n" % _one_line(origin.traceparent)
+    if origin.tracestate:
+        lines += b"tracestate: %b\r\n" % _one_line(origin.tracestate)
     return lines
 
 
@@ -124,9 +126,9 @@ def _heads(block: bytes) -> Heads:
     ours = _ours(block)
     if ours is not None:
         rest = block[ours.end() :]
-        if b"Holdfast-" not in rest and MESSAGE_ID not in rest and b"traceparent" not in rest:
-            name, schema, event_id, actor, instance, traceparent = ours.groups()
-            return Heads(name, schema, event_id, _origin(actor, instance, traceparent))
+        if b"Holdfast-" not in rest and MESSAGE_ID not in rest and b"trace" not in rest:
+            name, schema, event_id, *origin = ours.groups()
+            return Heads(name, schema, event_id, _origin(*origin))
     headers = split_headers(block)
     return Heads(
         headers.get(b"Holdfast-Event"),
@@ -136,6 +138,7 @@ def _heads(block: bytes) -> Heads:
             headers.get(b"Holdfast-Actor"),
             headers.get(b"Holdfast-Instance"),
             headers.get(b"traceparent"),
+            headers.get(b"tracestate"),
         ),
     )
 
@@ -208,12 +211,18 @@ def upcast(
 
 
 @lru_cache(maxsize=1_024)
-def _origin(actor: bytes | None, instance: bytes | None, traceparent: bytes | None) -> Origin:
+def _origin(
+    actor: bytes | None,
+    instance: bytes | None,
+    traceparent: bytes | None,
+    tracestate: bytes | None,
+) -> Origin:
     # The same few write many facts in a row; origins are immutable, so they may share one.
-    if actor is None and instance is None and traceparent is None:
+    if actor is None and instance is None and traceparent is None and tracestate is None:
         return NOBODY
     return Origin(
         actor=(actor or b"").decode("utf-8", "replace"),
         instance=(instance or b"").decode("utf-8", "replace"),
         traceparent=(traceparent or b"").decode("utf-8", "replace"),
+        tracestate=(tracestate or b"").decode("utf-8", "replace"),
     )

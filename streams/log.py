@@ -40,11 +40,13 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Who wrote a fact and under which trace; kept in message headers, and no rule looks at it.
 
     Only the trace of a ``submitted`` is folded: the plan keeps it, for what follows to join.
+    ``tracestate`` is what vendors added to that trace.
     """
 
     actor: str = ""
     instance: str = ""
     traceparent: str = ""
+    tracestate: str = ""
 
 
 NOBODY = Origin()

@@ -1,5 +1,7 @@
 """W3C trace context: the trace that a fact belongs to, and the span that stands for an attempt.
 
+https://www.w3.org/TR/trace-context/
+
 A traceparent is ``00-<trace id>-<span id>-<flags>`` in lower-case hex. An attempt's span id is
 derived from its plan, task and number, never drawn: every instance names the same span, before
 the claim is written and after a restart, and nothing has to be remembered for it.
@@ -13,6 +15,13 @@ from hashlib import blake2b
 _traceparent = re.compile(
     r"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-([0-9a-f]{2})"
 ).fullmatch
+# As others send it: a version from the future may have more fields, which are not read (3.2.4).
+_received = re.compile(
+    r"[ \t]*(?!ff)([0-9a-f]{2})-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-([0-9a-f]{2})"
+    r"(-.*)?[ \t]*"
+).fullmatch
+_is_tracestate = re.compile(r"[\x20-\x7e\t]{1,512}").fullmatch
+MAX_STATES = 32
 _SAMPLED = 1
 _dice = random.Random()  # noqa: S311 - names, no secrets
 
@@ -22,6 +31,22 @@ def _parts(traceparent: str) -> tuple[str, str, str] | None:
     """Trace id, span id and flags; None for what is no traceparent."""
     found = _traceparent(traceparent)
     return None if found is None else (found[1], found[2], found[3])
+
+
+def received(traceparent: str) -> str | None:
+    """What another system sent, in our version (00); None for what is no traceparent."""
+    found = _received(traceparent)
+    if found is None or (found[1] == "00" and found[5] is not None):
+        return None
+    return f"00-{found[2]}-{found[3]}-{int(found[4], 16) & _SAMPLED:02x}"
+
+
+def received_tracestate(tracestate: str) -> str:
+    """What vendors added to a trace, as it is passed on; "" for what is none or too large."""
+    states = [state for state in tracestate.split(",") if state.strip()]
+    fits = len(states) <= MAX_STATES and all("=" in state for state in states)
+    kept = ",".join(state.strip(" \t") for state in states)
+    return kept if fits and _is_tracestate(kept) else ""
 
 
 def new_traceparent() -> str:

@@ -23,6 +23,7 @@ CREATE TABLE plans (
     plan_id TEXT NOT NULL,
     created_at REAL NOT NULL,
     traceparent TEXT NOT NULL,
+    tracestate TEXT NOT NULL,
     status TEXT NOT NULL,
     finished_at REAL,
     sequence INTEGER NOT NULL,
@@ -42,7 +43,7 @@ CREATE TABLE plan_labels (
 ) WITHOUT ROWID;
 """
 
-FIXED = ("first_sequence", "plan_id", "created_at", "traceparent")
+FIXED = ("first_sequence", "plan_id", "created_at", "traceparent", "tracestate")
 CHANGING = (
     "status", "finished_at", "sequence", "subject_sequence", "paused", "cancelled",
     "ever_claimed", "run_sequence", "unreadable_at", "counts",
@@ -63,7 +64,8 @@ _decode_counts = msgspec.json.Decoder(dict[TaskStatus, int]).decode
 
 def fixed_row(plan: Plan) -> bulk.Row:
     """The part that never changes, in the order of FIXED."""
-    return (plan.first_sequence, plan.plan_id, plan.created_at, plan.traceparent)
+    trace = (plan.traceparent, plan.tracestate)
+    return (plan.first_sequence, plan.plan_id, plan.created_at, *trace)
 
 
 def spec_row(plan: Plan) -> bulk.Row:
@@ -112,6 +114,7 @@ def restored(_: sqlite3.Cursor, row: tuple[Any, ...]) -> Plan:
         spec=_decode_spec(row[10]),
         traceparent=row[11],
         run_sequence=row[12],
+        tracestate=row[13],
         tasks={},
         counts=dict.fromkeys(TASK_STATUSES, 0),
     )
@@ -119,7 +122,8 @@ def restored(_: sqlite3.Cursor, row: tuple[Any, ...]) -> Plan:
 
 RESTORE = """
 SELECT p.first_sequence, plan_id, created_at, finished_at, sequence, subject_sequence, paused,
-       cancelled, ever_claimed, unreadable_at, spec, traceparent, run_sequence
+       cancelled, ever_claimed, unreadable_at, spec, traceparent, run_sequence,
+       tracestate
 FROM plans p JOIN plan_specs s ON s.first_sequence = p.first_sequence
 """
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Protocol
 
 import structlog
-from msgspec import Raw
+from msgspec import UNSET, Raw
 from msgspec.structs import replace
 
 from projections.board.board import Board
@@ -357,4 +357,5 @@ def _granted(
         lease_s=task.lease_s,
         timeout_s=spec.timeout_s or request.default_timeout_s,
         traceparent=of_attempt(plan.traceparent, plan.plan_id, spec.id, task.attempt),
+        tracestate=plan.tracestate or UNSET,
     )

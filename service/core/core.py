@@ -35,6 +35,7 @@ from service.signals.audit.trail import Audit
 from service.signals.metrics.facts import Tally
 from service.signals.metrics.registry import Metrics
 from service.signals.own_facts import OwnFacts
+from service.signals.tracing.sampling import begun_traceparent
 from service.signals.tracing.spans import Recorder, Span, child_of
 from streams import decider
 from streams.decider import Accepted, Contention, Outcome
@@ -44,7 +45,7 @@ from streams.plan.commands import OwnerCommand
 from streams.plan.decide import Duplicate, GuardReject, Invalid, NotAllowed, NotFound
 from streams.plan.events import Submitted, TaskSpec
 from streams.plan.state import Plan
-from streams.traceparent import new_traceparent, of_attempt, span_id_of
+from streams.traceparent import of_attempt, span_id_of
 
 READ_WAIT_S = 5.0  # how long an explicit min_sequence is waited for (API.md)
 READ_OWN_WRITES_S = 2.0  # how long any other read waits before it answers with what there is
@@ -310,7 +311,7 @@ class Core:
     async def _trace_for(self, command: commands.Command) -> str:
         """The trace that a command joins which brought none: its attempt's, or its plan's."""
         if isinstance(command, commands.Submit):
-            return new_traceparent()
+            return begun_traceparent()
         plan = await self.load(command.plan_id)
         if plan is None:
             return ""

@@ -29,7 +29,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     ``fencing_token`` is the claim's log sequence; ``lease_until - lease_s`` is its log time.
     ``dependencies`` maps each dependency's id to its output (null if the plan goes on without it).
-    ``traceparent`` (W3C) is the attempt's span in the trace of its plan, for the work to join.
+    ``traceparent`` (W3C) is the attempt's span in the trace of its plan, for the work to join;
+    ``tracestate``, where the plan came with one, goes with it.
     """
 
     plan_id: str
@@ -47,6 +48,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     lease_s: float
     timeout_s: float
     traceparent: str = ""
+    tracestate: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ class ApiRequest(Request[Any, str | None, State]):
             actor=actor or self.scope["auth"] or "operator",
             instance=core.instance_id,
             traceparent=trace.traceparent if trace.own or begins else "",
+            tracestate=trace.tracestate,
         )
 
     @property

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from streams.traceparent import trace_id_of
+from service.signals.tracing.sampling import SAMPLING
+from streams.traceparent import received, received_tracestate, trace_id_of
 
 _fits_request_id = re.compile(rb"[A-Za-z0-9_.:/+=@-]{1,128}").fullmatch
 _fits_trace_id = re.compile(rb"(?!0{32})[0-9a-f]{32}").fullmatch
@@ -27,6 +28,7 @@ class Trace(msgspec.Struct, frozen=True, gc=False):
     trace_id: bytes
     traceparent: str
     own: bool
+    tracestate: str = ""
 
 
 def trace_of(scope: Mapping[str, Any]) -> Trace:
@@ -39,21 +41,33 @@ def trace_of(scope: Mapping[str, Any]) -> Trace:
 
 
 def _read(headers: Iterable[tuple[bytes, bytes]]) -> Trace:
-    request_id = trace_id = parent = b""
+    request_id = trace_id = b""
+    parents: list[str] = []
+    states: list[str] = []
     for name, value in headers:
         if name == b"x-request-id" and _fits_request_id(value):
             request_id = value
         elif name == b"x-trace-id" and _fits_trace_id(value):
             trace_id = value
-        elif name == b"traceparent" and (found := trace_id_of(value.decode("latin-1"))):
-            parent, trace_id = value, found.encode()
-            break
+        elif name == b"traceparent":
+            parents.append(value.decode("latin-1"))
+        elif name == b"tracestate":
+            states.append(value.decode("latin-1"))
     made = b"%064x" % _dice.getrandbits(256)
+    # Two of them contradict each other, and neither is believed (W3C).
+    parent = received(parents[0]) if len(parents) == 1 else None
+    if parent is not None:
+        trace_id = (trace_id_of(parent) or "").encode()
     own = bool(trace_id)
     trace_id = trace_id or made[:32]
+    if parent is None:
+        sampled = SAMPLING.begins(trace_id.decode())
+        parent = f"00-{trace_id.decode()}-{made[32:48].decode()}-{sampled:02x}"
+        states.clear()
     return Trace(
         request_id=request_id or made[48:],
         trace_id=trace_id,
-        traceparent=(parent or b"00-%b-%b-01" % (trace_id, made[32:48])).decode(),
+        traceparent=parent,
         own=own,
+        tracestate=received_tracestate(",".join(states)) if states else "",
     )

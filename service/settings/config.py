@@ -121,13 +121,14 @@ class SseSettings(Struct, frozen=True):
 class ObservabilitySettings(Struct, frozen=True):
     """What is written to the audit trail, where spans go, and where the runbook is published.
 
-    Without `otlp_endpoint` (OTLP over HTTP) there are no spans; without `runbook_url` findings name
-    the runbook's file.
+    Spans go by OTLP over HTTP to `otlp_endpoint`, a base URL, or to `otlp_traces_endpoint`, used as
+    it is; without both there are none. Without `runbook_url` findings name the runbook's file.
     """
 
     audit_log_enabled: bool = True
     audit_success_log_enabled: bool = False
     otlp_endpoint: Text = ""
+    otlp_traces_endpoint: Text = ""
     runbook_url: Text = ""
 
 

@@ -27,7 +27,7 @@ from service.settings.config import (
     refused,
     variable_name,
 )
-from service.settings.rules import OTLP_KEY, check_together
+from service.settings.rules import OTLP_KEY, OTLP_TRACES_KEY, check_together
 
 CONFIG_FILE = "holdfast.toml"
 # Variables that begin like settings and are none: they choose the log's look and steer the tests.
@@ -41,7 +41,11 @@ SERVICE_VARIABLES = re.compile(
 )
 SERVICE_PORT = re.compile(r"HOLDFAST_(\w+_)?PORT=(tcp|udp|sctp)://.*", re.DOTALL)
 
-OTLP_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"  # OpenTelemetry's own name for it
+# OpenTelemetry's own names for settings of ours.
+OTEL_VARIABLES = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT": OTLP_KEY,
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": OTLP_TRACES_KEY,
+}
 
 
 def load_settings(
@@ -104,8 +108,9 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[Setting]:
             yield Setting(key, value, f"environment {variable}")
     if environment.get("NATS_URL"):
         yield Setting("nats.url", environment["NATS_URL"], "environment NATS_URL")
-    if environment.get(OTLP_VARIABLE) and variable_name(OTLP_KEY) not in environment:
-        yield Setting(OTLP_KEY, environment[OTLP_VARIABLE], f"environment {OTLP_VARIABLE}")
+    for variable, key in OTEL_VARIABLES.items():
+        if environment.get(variable) and variable_name(key) not in environment:
+            yield Setting(key, environment[variable].strip(), f"environment {variable}")
 
 
 def _is_of_a_service(variable: str, value: str) -> bool:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from service.settings.config import ConfigError, Setting, Settings, refused, value_at
 
 OTLP_KEY = "observability.otlp_endpoint"
+OTLP_TRACES_KEY = "observability.otlp_traces_endpoint"
 
 
 def check_together(settings: Settings) -> None:
@@ -26,9 +27,12 @@ def check_together(settings: Settings) -> None:
         raise refuse("nats.url", "must be nats://host:port (or tls, ws, wss), several by commas")
     if settings.nats.replicas > 1 and not settings.nats.url:
         raise refuse("nats.replicas", "must be 1 for the embedded server; a cluster needs nats.url")
-    endpoint = settings.observability.otlp_endpoint
-    if endpoint and not _is_web_url(endpoint):
-        raise refuse(OTLP_KEY, "must be http://host:port or https://…, a collector's base URL")
+    for key, endpoint in (
+        (OTLP_KEY, settings.observability.otlp_endpoint),
+        (OTLP_TRACES_KEY, settings.observability.otlp_traces_endpoint),
+    ):
+        if endpoint and not _is_web_url(with_scheme(endpoint)):
+            raise refuse(key, "must be http://host:port or https://…, or host:port, of a collector")
     runbook_url = settings.observability.runbook_url
     if runbook_url and not _is_web_url(runbook_url):
         raise refuse("observability.runbook_url", "must be http://… or https://…, without a #")
@@ -44,6 +48,11 @@ def check_together(settings: Settings) -> None:
 
 def _is_server_url(url: str) -> bool:
     return _is_url(url, {"nats", "tls", "ws", "wss"})
+
+
+def with_scheme(endpoint: str) -> str:
+    """An endpoint of OpenTelemetry as a URL: SDKs that speak gRPC take host:port as well."""
+    return endpoint if "://" in endpoint else f"http://{endpoint}"
 
 
 def _is_web_url(url: str) -> bool:

@@ -32,9 +32,15 @@ from streams.plan.state import ORDINALS_PER_PLAN, TIMEOUT, Execution, Plan, Resu
 
 
 def begin(
-    plan_id: str, event: Submitted, *, sequence: int, at: float, traceparent: str = ""
+    plan_id: str,
+    event: Submitted,
+    *,
+    sequence: int,
+    at: float,
+    traceparent: str = "",
+    tracestate: str = "",
 ) -> Plan:
-    """The plan that a ``submitted`` fact starts; ``traceparent`` is kept with it, unread.
+    """The plan that a ``submitted`` fact starts; its trace is kept with it, unread.
 
     Raises KeyError, with the name, when a task names one that is not in the plan: `decide` lets no
     such plan into the log, but somebody may have published it by hand.
@@ -49,6 +55,7 @@ def begin(
         created_at=at,
         first_sequence=sequence,
         traceparent=traceparent,
+        tracestate=tracestate,
         sequence=sequence,
         subject_sequence=sequence,
         tasks=tasks,

@@ -38,6 +38,7 @@ def begin_plan(fact: Fact | BadFact | None) -> Plan | str:
             sequence=fact.sequence,
             at=fact.at,
             traceparent=fact.origin.traceparent,
+            tracestate=fact.origin.tracestate,
         )
     except KeyError as missing:  # `decide` lets no such plan into the log
         return f"submitted by hand: a task names {missing}, which is not in the plan"

@@ -107,9 +107,10 @@ class Task(msgspec.Struct, kw_only=True):
 class Plan(msgspec.Struct, kw_only=True):
     """A plan as folded so far; change it through `evolve` only.
 
-    ``first_sequence`` is that of its ``submitted``, ``traceparent`` the trace it was submitted with
-    ("": none; no rule looks at it). ``run_sequence`` is that of the last retry: tasks that had
-    FAILED before it, ``failed_before``, no longer stop the plan, but in the end it is FAILED.
+    ``first_sequence`` is that of its ``submitted``, ``traceparent`` and ``tracestate`` the trace it
+    was submitted with ("": none; no rule looks at it). ``run_sequence`` is that of the last retry:
+    tasks that had FAILED before it, ``failed_before``, no longer stop the plan, which in the end is
+    FAILED.
     ``touched``, ``closed`` and ``outputs`` collect the tasks that changed, the executions that a
     newer one replaced and large outputs (sequence, ordinal of the task, output) since somebody
     last drained them with `drain`; ``latest`` holds the tasks that the last fact touched.
@@ -120,6 +121,7 @@ class Plan(msgspec.Struct, kw_only=True):
     created_at: float
     first_sequence: int
     traceparent: str = ""
+    tracestate: str = ""
     sequence: int
     subject_sequence: int
     tasks: dict[str, Task]

@@ -32,6 +32,8 @@ class OtherSide:
 
     def __init__(self) -> None:
         self.calls: list[str | None] = []
+        self.states: list[str | None] = []
+        self.services: set[str] = set()
         self.spans: list[Any] = []
         outer = self
 
@@ -42,6 +44,7 @@ class OtherSide:
                     outer.collect(body)
                 else:
                     outer.calls.append(self.headers["traceparent"])
+                    outer.states.append(self.headers["tracestate"])
                 self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -57,6 +60,10 @@ class OtherSide:
     def collect(self, body: bytes) -> None:
         request = ExportTraceServiceRequest.FromString(body)
         for resource in request.resource_spans:
+            attributes = {
+                each.key: each.value.string_value for each in resource.resource.attributes
+            }
+            self.services.add(attributes["service.name"])
             for scope in resource.scope_spans:
                 self.spans += scope.spans
 
@@ -207,6 +214,35 @@ async def test_a_plans_trace_survives_a_restart(tmp_path: Path) -> None:
         assert first["trace_id"] == second["trace_id"] == TRACE
 
 
+async def test_the_state_of_a_trace_goes_where_the_trace_goes(
+    tmp_path: Path, other_side: OtherSide
+) -> None:
+    state = "vendor=abc,rojo=00f067aa0ba902b7"
+    headers = {"traceparent": f"cc{PARENT[2:]}-from-the-future", "tracestate": state}
+    call = {"id": "call", "kind": "http", "input": {"url": other_side.url}}
+    async with serving(tmp_path) as (instance, client):
+        later = {"id": "later", "kind": "outside", "depends_on": ["call"]}
+        await client.post("/v1/plans", json=plan("p", call, later), headers=headers)
+        await until_status(client, "/v1/plans/p/tasks/call", "COMPLETED")
+        submitted = (await headers_in_the_log(instance.nats_url, "p"))[0][1]
+        assert (submitted["traceparent"], submitted["tracestate"]) == (PARENT, state)
+    assert other_side.calls == [of_attempt(PARENT, "p", "call", 1)]
+    assert other_side.states == [state]
+    async with serving(tmp_path) as (_, client):
+        wish = {"owner": "w", "kinds": ["outside"], "wait_s": 10}
+        (claim,) = (await client.post("/v1/claims", json=wish)).json()["claims"]
+        assert claim["tracestate"] == state
+
+
+async def test_two_traceparents_are_not_believed(
+    world: tuple[Instance, httpx.AsyncClient],
+) -> None:
+    _, client = world
+    headers = [("traceparent", PARENT), ("traceparent", OWN), ("tracestate", "a=1")]
+    answer = await client.get("/v1/plans", headers=headers)
+    assert answer.headers["x-trace-id"] not in (TRACE, trace_id_of(OWN))
+
+
 async def test_a_plan_without_a_trace_begins_the_one_that_its_answer_names(
     world: tuple[Instance, httpx.AsyncClient],
 ) -> None:
@@ -243,8 +279,9 @@ async def test_an_outside_workers_own_error_type_is_other_and_stays_readable(
 
 
 async def test_spans_reach_a_collector_under_the_ids_that_facts_name(
-    tmp_path: Path, other_side: OtherSide
+    tmp_path: Path, other_side: OtherSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "billing-agents")
     flags = {
         "observability.otlp_endpoint": other_side.url,
         "executor.handlers": ("tests.unit.executor_handlers",),
@@ -260,6 +297,7 @@ async def test_spans_reach_a_collector_under_the_ids_that_facts_name(
         await until_status(client, "/v1/plans/p", "COMPLETED")
         await until_status(client, "/v1/plans/quiet", "COMPLETED")
     # Closing has sent what was left.
+    assert other_side.services == {"billing-agents"}
     (request,) = other_side.named("POST /v1/plans")
     (submit,) = other_side.named("submit plan")
     (called,) = other_side.named("execute http")

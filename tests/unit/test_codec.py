@@ -76,6 +76,16 @@ def test_headers_are_written_as_golden_and_read_back() -> None:
     assert fact == Fact(1, 2.0, "p", None, Paused(), "id-1", origin)
 
 
+def test_the_state_of_a_trace_is_written_as_golden_and_read_back() -> None:
+    trace = {"traceparent": "00-ab-cd-01", "tracestate": "vendor=abc,rojo=00f067aa0ba902b7"}
+    origin = Origin(actor="ann", instance="host:1:ab", **trace)
+    block = HEADER_LINE + encode_headers(Paused(), "id-1", origin) + b"\r\n"
+    golden = (FOLDER / "headers.v1.tracestate.txt").read_bytes()
+    assert block.splitlines() == golden.splitlines()
+    fact = decode(1, 2.0, "plans.p", block, b'{"event":"paused"}')
+    assert fact == Fact(1, 2.0, "p", None, Paused(), "id-1", origin)
+
+
 def test_an_old_shape_is_brought_up_step_by_step() -> None:
     def renamed(shape: dict[str, Any]) -> dict[str, Any]:
         return {"event": "paused", "why": shape["text"]}
@@ -121,11 +131,14 @@ def test_json_that_is_passed_on_unread_keeps_its_bytes() -> None:
 
 WRITTEN = encode_headers(Started(owner="w", attempt=1), "id-1")
 FULL = Origin(actor="a b", instance="host:1:x", traceparent="00-1-2-01")
+STATE = Origin(actor="a b", traceparent="00-1-2-01", tracestate="v=1")
 BLOCKS = [
     WRITTEN,
     encode_headers(Started(owner="w", attempt=1), "id-1", FULL),
     encode_headers(Started(owner="w", attempt=1), "id-1", Origin(instance="only this")),
     encode_headers(Started(owner="w", attempt=1), "id-1", FULL) + b"Nats-Batch-Id: x-1\r\n",
+    encode_headers(Started(owner="w", attempt=1), "id-1", STATE),
+    WRITTEN + b"Nats-Batch-Id: x-1\r\ntracestate: v=2\r\n",
     WRITTEN + b"Nats-TTL: 86400s\r\nHoldfast-Actor: late\r\n",
     WRITTEN + b"Nats-Msg-Id: another\r\n",
     WRITTEN + b"traceparent:00-9-9-01\r\n",

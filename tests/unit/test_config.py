@@ -28,6 +28,7 @@ DEFAULTS = {
     "observability.audit_log_enabled": True,
     "observability.audit_success_log_enabled": False,
     "observability.otlp_endpoint": "",
+    "observability.otlp_traces_endpoint": "",
     "observability.runbook_url": "",
     "sample.enabled": True,
     "executor.claim.lease_s": 15,
@@ -87,7 +88,20 @@ def test_where_spans_go_may_be_said_in_opentelemetrys_own_words() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["collector:4318", "grpc://collector:4317", "http://", "http://a:b"]
+    ("variable", "key"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "observability.otlp_endpoint"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "observability.otlp_traces_endpoint"),
+    ],
+)
+@pytest.mark.parametrize("url", ["collector:4317", "localhost:4318", "http://c:4318/otel", "c"])
+def test_an_endpoint_of_opentelemetry_may_lack_a_scheme(variable: str, key: str, url: str) -> None:
+    loaded = load_settings(environment={variable: url}, directory=Path("/nonexistent"))
+    assert loaded.origins == {key: f"environment {variable}"}
+
+
+@pytest.mark.parametrize(
+    "url", ["grpc://collector:4317", "http://", "http://a:b", ":4317", "collector:x"]
 )
 def test_an_endpoint_for_spans_is_a_url_of_the_web(url: str) -> None:
     flags: dict[str, object] = {OTLP: url}

@@ -6,6 +6,8 @@ from streams.traceparent import (
     is_sampled,
     new_traceparent,
     of_attempt,
+    received,
+    received_tracestate,
     span_id_of,
     trace_id_of,
 )
@@ -47,3 +49,48 @@ def test_new_traces_differ_and_are_sampled() -> None:
 def test_what_is_no_traceparent_leads_nowhere(said: str) -> None:
     assert (trace_id_of(said), span_id_of(said), is_sampled(said)) == (None, None, False)
     assert of_attempt(said, "p", "t", 1) == ""
+
+
+SPAN = "b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(
+    ("said", "ours"),
+    [
+        (PARENT, PARENT),
+        (f"cc{PARENT[2:]}", PARENT),
+        (f"cc{PARENT[2:]}-what-the-future-will-be-like", PARENT),
+        (f"  {PARENT}\t", PARENT),
+        (f"00-{TRACE}-{SPAN}-09", PARENT),
+        (f"00-{TRACE}-{SPAN}-08", f"00-{TRACE}-{SPAN}-00"),
+        (f"{PARENT}-more", None),
+        (f"cc{PARENT[2:]}.more", None),
+        (f"ff{PARENT[2:]}", None),
+        (PARENT.upper(), None),
+        (f"00-{'0' * 32}-{SPAN}-01", None),
+        (f"00-{TRACE}-{'0' * 16}-01", None),
+        (f"cc{PARENT[2:]}-\n", None),
+        ("", None),
+    ],
+)
+def test_what_others_send_becomes_our_version(said: str, ours: str | None) -> None:
+    assert received(said) == ours
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("vendor=abc", "vendor=abc"),
+        (" a=1 ,, b=2\t", "a=1,b=2"),
+        (",".join(f"v{n}=1" for n in range(32)), ",".join(f"v{n}=1" for n in range(32))),
+        (",".join(f"v{n}=1" for n in range(33)), ""),
+        ("a=" + "x" * 510, "a=" + "x" * 510),
+        ("a=" + "x" * 511, ""),
+        ("no list", ""),
+        ("a=\u00e9", ""),
+        ("a=1\r\nHoldfast-Actor: me", ""),
+        ("", ""),
+    ],
+)
+def test_the_state_of_a_trace_goes_on_whole_or_not_at_all(said: str, kept: str) -> None:
+    assert received_tracestate(said) == kept

@@ -4,7 +4,7 @@ from concurrent.futures import Future
 from threading import Lock
 from time import monotonic
 
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from service.core.results import Claim
 from service.executor.attempts.progress import PendingProgress
@@ -69,6 +69,7 @@ class Lease:
             dependencies=claim.dependencies,
             feedback=claim.feedback,
             traceparent=claim.traceparent,
+            tracestate="" if claim.tracestate is UNSET else claim.tracestate,
         )
 
     def stop(self, reason: StopReason) -> bool:

@@ -142,6 +142,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     dependencies: dict[str, Raw]
     feedback: Raw
     traceparent: str = ""
+    tracestate: str = ""
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -178,6 +179,7 @@ class TaskRun:
         self.retry = assignment.retry
         self.timeout_s = assignment.timeout_s
         self.traceparent = assignment.traceparent
+        self.tracestate = assignment.tracestate
         self.input: Any = msgspec.json.decode(assignment.input)
         self.context: Any = msgspec.json.decode(assignment.context)
         self.dependencies: dict[str, Any] = {
@@ -198,6 +200,14 @@ class TaskRun:
             return key
         said = msgspec.json.encode(self.feedback, order="deterministic")
         return f"{key}/{hashlib.sha256(said).hexdigest()[:12]}"
+
+    @property
+    def trace_headers(self) -> dict[str, str]:
+        """The headers by which a call to another system joins the attempt's trace (W3C)."""
+        if not self.traceparent:
+            return {}
+        state = {"tracestate": self.tracestate} if self.tracestate else {}
+        return {"traceparent": self.traceparent, **state}
 
     @property
     def attempt_key(self) -> str:

@@ -40,6 +40,7 @@ RESERVED_HEADERS = frozenset(
         "keep-alive",
         "te",
         "traceparent",
+        "tracestate",
         "trailer",
         "transfer-encoding",
         "upgrade",
@@ -118,8 +119,7 @@ def _headers(task: TaskRun, wish: HttpInput) -> httpx.Headers:
             "Holdfast-Attempt": str(task.attempt),
         }
     )
-    if task.traceparent:
-        headers["traceparent"] = task.traceparent
+    headers.update(task.trace_headers)
     return headers
 
 

@@ -12,22 +12,22 @@ from threading import Thread
 
 import structlog
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from service.signals.tracing.sampling import Sampling
 from service.signals.tracing.spans import Kind, Span
 from streams.jetstream.connection import without_password
-from streams.traceparent import is_sampled, span_id_of, trace_id_of
+from streams.traceparent import span_id_of, trace_id_of
 
 QUEUE_SPANS = 8192
 BATCH_SPANS = 512
 DELAY_S = 1.0
 EXPORT_TIMEOUT_S = 5.0
 LAST_FLUSH_S = 2.0
-PATH = "/v1/traces"
 
 log = structlog.get_logger("holdfast.spans")
 
@@ -40,18 +40,18 @@ _KINDS: dict[Kind, SpanKind] = {
 
 
 class OtlpRecorder:
-    """A recorder of spans that exports to ``endpoint``, the base URL of OTLP over HTTP.
+    """A recorder of spans that exports to ``url``, an address of OTLP over HTTP.
 
-    Headers, certificates and compression come from OpenTelemetry's own variables.
+    Headers, certificates, compression and the resource's further attributes (OTEL_SERVICE_NAME
+    among them) come from OpenTelemetry's own variables.
     """
 
-    def __init__(self, endpoint: str, instance_id: str, version: str) -> None:
+    def __init__(self, url: str, instance_id: str, version: str, sampling: Sampling) -> None:
         # What it says of each batch is said here, once per outage.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-        url = endpoint.rstrip("/")
-        url = url if url.endswith(PATH) else url + PATH
-        shown = without_password(endpoint)
+        shown = without_password(url)
         self.exporter = _Counted(OTLPSpanExporter(url, timeout=EXPORT_TIMEOUT_S), shown)
+        self._sampling = sampling
         self._batches = BatchSpanProcessor(
             self.exporter,
             max_queue_size=QUEUE_SPANS,
@@ -63,6 +63,7 @@ class OtlpRecorder:
                 "service.name": "holdfast",
                 "service.version": version,
                 "service.instance.id": instance_id,
+                **OTELResourceDetector().detect().attributes,
             }
         )
         self._scope = InstrumentationScope("holdfast", version)
@@ -70,7 +71,7 @@ class OtlpRecorder:
     def ended(self, span: Span) -> None:
         """See `Recorder.ended`. When the queue is full the oldest span goes."""
         trace_id, span_id = trace_id_of(span.traceparent), span_id_of(span.traceparent)
-        if trace_id is None or span_id is None or not is_sampled(span.traceparent):
+        if trace_id is None or span_id is None or not self._sampling.records(span.traceparent):
             return
         failed = span.error_type is not None
         attributes = dict(span.attributes)

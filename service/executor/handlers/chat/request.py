@@ -76,8 +76,7 @@ def question_of(task: TaskRun, wish: ChatInput) -> Question:
     """The request for a task; raises `TaskFailed`."""
     key = _key(wish)
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
-    if task.traceparent:
-        headers["traceparent"] = task.traceparent
+    headers.update(task.trace_headers)
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
     asked = {
