@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --require-hashes --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench docs test-faults lock clean
+.PHONY: help run test check bench docs test-all test-faults lock clean
 .DELETE_ON_ERROR:
 
 help: ## print this list
@@ -40,8 +40,11 @@ check: $(VENV)/dev.stamp ## lint, formatting, types, import contracts
 bench: $(VENV)/dev.stamp ## measure: JSON lines and a table
 	@$(BIN)/python -m tests.bench
 
-test-faults: $(VENV)/dev.stamp ## run the fault tests in their long form; prints what they measured, kept in fault-results/
-	@HOLDFAST_FAULTS=long $(BIN)/python -m pytest -q tests/faults
+test-all: $(VENV)/dev.stamp ## run every test in its long form, an hour and more; writes docs/reference/faults.md
+	@HOLDFAST_FAULTS=long $(BIN)/python -m pytest -q
+
+test-faults: $(VENV)/dev.stamp ## run the fault tests alone in their long form; prints what they measured, kept in fault-results/
+	@HOLDFAST_FAULTS=long $(BIN)/python -m pytest -q tests/faults tests/cluster
 
 docs: $(VENV)/dev.stamp ## draw the reference pages, the table of metrics and the dashboards from the code
 	@$(BIN)/python -m docs.generate

@@ -122,5 +122,5 @@ def private_nats(start_nats: Callable[[], PrivateServer]) -> PrivateServer:
 
 @pytest.fixture(scope="session")
 def long_faults() -> bool:
-    """Whether the fault tests run in their long form (`make test-faults`)."""
+    """Whether the fault tests run in their long form (`make test-all`)."""
     return os.environ.get("HOLDFAST_FAULTS") == "long"

@@ -173,8 +173,14 @@ def _note(run: FaultRun, reach: Reach) -> None:
 
 
 async def run_campaign(folder: Path, form: Form) -> History:
-    """A whole run on a farm of its own; its processes have ended on return."""
+    """A whole run on a farm of its own; its processes have ended on return.
+
+    The record is kept beside what the processes printed, also that of a run that broke off.
+    """
     history = History()
-    async with running_farm(folder, history) as farm:
-        await Campaign(farm, history, form).run()
+    try:
+        async with running_farm(folder, history) as farm:
+            await Campaign(farm, history, form).run()
+    finally:
+        (folder / "history.msgpack").write_bytes(msgspec.msgpack.encode(history))
     return history

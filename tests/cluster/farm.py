@@ -56,11 +56,13 @@ class Farm:
     async def await_ready(
         self, numbers: Iterable[int] = NUMBERS, within_s: float = READY_S
     ) -> None:
-        """Until these instances are ready."""
+        """Until these instances are ready; fails with what one that is not has printed."""
         for number in numbers:
-            async with asyncio.timeout(within_s):
-                while not await self.is_ready(number):
-                    await asyncio.sleep(POLL_S)
+            deadline = time.monotonic() + within_s
+            while not await self.is_ready(number):
+                said = self.instances[number].output[-2000:]
+                assert time.monotonic() < deadline, f"{number} is not ready; it said:\n{said}"
+                await asyncio.sleep(POLL_S)
 
     async def is_ready(self, number: int) -> bool:
         """Whether this instance says that it can work."""

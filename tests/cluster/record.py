@@ -89,10 +89,14 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
 
 class Leadership(msgspec.Struct, frozen=True):
-    """Which node leads the log in the view of each node that answered, as "n1"; empty: none."""
+    """Which node leads the log in the view of each node that answered, as "n1"; empty: none.
+
+    ``connected`` are the nodes to which each instance has a connection.
+    """
 
     at: float
     seen: dict[int, str]
+    connected: dict[int, list[int]] = {}
 
 
 class Outage(msgspec.Struct):

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from tests.cluster.campaign import Form, run_campaign
@@ -11,7 +10,7 @@ from tests.cluster.faults import LONG, SHORT
 from tests.cluster.faults_table import row, write_page
 from tests.cluster.work import Pace
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.alone]
 
 SHORT_FORM = Form(SHORT, Pace(plans_per_s=2, workers=6), calm_s=3, readers=6)
 LONG_FORM = Form(LONG, Pace(plans_per_s=4, workers=12), calm_s=5, readers=12, facts=100_000)
@@ -38,7 +37,6 @@ async def test_a_cluster_keeps_its_promises_under_forty_faults(
 
 async def _holds(folder: Path, form: Form, *, keep: bool = False) -> None:
     history = await run_campaign(folder, form)
-    (folder / "history.msgpack").write_bytes(msgspec.msgpack.encode(history))
     found = violations(history)
     print(*(row(fault, history) for fault in history.faults), sep="\n")  # noqa: T201
     if keep:

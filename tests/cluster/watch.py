@@ -48,6 +48,7 @@ class Watch:
         self._caller = caller
         self._addresses = farm.addresses
         self._cluster = farm.cluster
+        self._links = farm.links
         self._claims: dict[int, dict[str, int]] = {}
         self._client = httpx.AsyncClient(timeout=READY_ANSWER_S)
         self._tasks: list[asyncio.Task[None]] = []
@@ -83,10 +84,13 @@ class Watch:
         before, self._claims = self._claims, {}
         grown: Counter[str] = Counter()
         for instance, address in self._addresses.items():
-            answer = await self._client.get(f"{address}/metrics", timeout=SCRAPE_S)
+            was = self._claims[instance] = before.get(instance, {})
+            try:
+                answer = await self._client.get(f"{address}/metrics", timeout=SCRAPE_S)
+            except httpx.TransportError:
+                continue  # it has ended by itself, which is recorded elsewhere
             samples = Snapshot(answer.text)
             self._claims[instance] = now = {name: round(samples.sum(name)) for name in (WON, LOST)}
-            was = before.get(instance, {})
             for name, count in now.items():
                 # A count that is smaller than before has begun anew with its instance.
                 grown[name] += count - was.get(name, 0) if count >= was.get(name, 0) else count
@@ -153,7 +157,8 @@ class Watch:
         while True:
             at = time.time()
             seen = await self._cluster.leaders()
-            self.history.leaderships.append(Leadership(at, seen))
+            connected = {number: self._links.nodes_of(number) for number in self._addresses}
+            self.history.leaderships.append(Leadership(at, seen, connected))
             await asyncio.sleep(LEADER_PERIOD_S)
 
     async def _feel_lateness(self) -> None:
