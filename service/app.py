@@ -327,6 +327,7 @@ def new_board(settings: Settings) -> Board:
         refining_max_ratio=claim.refining_max_ratio,
         refining_min_per_tick=claim.refining_min_per_tick,
         ready_first=claim.ready_first,
+        ageing_s=claim.ageing_s,
     )
     return Board(rule, settings.executor.instance_id)
 

@@ -231,6 +231,8 @@ class Board:
         if self._seats.get(id(seat.task)) is seat:
             self._unseat(seat.task)
             self._place(seat.plan, seat.task, now)
+            if not lost:
+                self.lanes.take_back_turn(seat)
 
     @property
     def claimable(self) -> int:
@@ -239,18 +241,20 @@ class Board:
 
     def backlog(self) -> dict[Lane, tuple[int, float | None]]:
         """Per lane: how many tasks are claimable, and since when (log time) the oldest is."""
-        counts: dict[Lane, tuple[int, float | None]] = {"ready": (0, None), "refining": (0, None)}
-        for seat in self._seats.values():
-            tasks, oldest = counts[seat.lane]
-            counts[seat.lane] = tasks + 1, min(seat.since, seat.since if oldest is None else oldest)
+        counts: dict[Lane, tuple[int, float | None]] = {}
+        lanes: tuple[Lane, Lane] = ("ready", "refining")
+        for lane in lanes:
+            kinds = list(self.lanes.counts(lane))
+            oldest = min((seat.since for _, _, seat in kinds), default=None)
+            counts[lane] = sum(tasks for _, tasks, _ in kinds), oldest
         return counts
 
     def backlog_by_kind(self) -> dict[str, tuple[int, Seat]]:
         """Per kind: how many tasks are claimable, and the seat of the one that is so longest."""
-        kinds: dict[str, tuple[int, Seat]] = {}
-        for seat in self._seats.values():
-            tasks, oldest = kinds.get(seat.task.spec.kind, (0, seat))
-            kinds[seat.task.spec.kind] = tasks + 1, min(oldest, seat, key=_since)
+        kinds = {kind: (tasks, oldest) for kind, tasks, oldest in self.lanes.counts("ready")}
+        for kind, tasks, oldest in self.lanes.counts("refining"):
+            others, older = kinds.get(kind, (0, oldest))
+            kinds[kind] = others + tasks, min(older, oldest, key=_since)
         return kinds
 
     def expired(self) -> list[tuple[Plan, Task]]:

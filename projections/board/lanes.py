@@ -1,7 +1,7 @@
 """The order in which claimable tasks are handed out, and how free slots are shared between lanes.
 
-Two lanes, ``ready`` and ``refining``, each ordered by priority (the plan's, then the task's, higher
-first) and then by the time a task became claimable. Several instances share one log but not one
+Two lanes, ``ready`` and ``refining``; in each plans take turns (`projections.board.turns`).
+Several instances share one log but not one
 board; so that they do not fight over the same head of the queue, each prefers the tasks whose turn
 it is to be its own, and takes another's only after that has lain there for ``YIELD_S``. A task's
 first turn goes by its hash, and every ``TURN_S`` it is the next instance's: whoever wants it gets
@@ -9,35 +9,20 @@ it, even if those before it never do.
 """
 
 import heapq
-from collections.abc import Collection
-from itertools import count
+from collections.abc import Collection, Iterator
 from math import inf
 from zlib import crc32
 
 import msgspec
 
+from projections.board.best_kinds import BestKinds
 from projections.board.peers import Peers
+from projections.board.turns import KindQueue, Seat
 from streams.plan.events import Lane
-from streams.plan.state import Plan, Task
 
 YIELD_S = 0.1  # how long a task is left to the instance whose turn it is
 TURN_S = 1.0  # much longer than a claim takes, so that few claims race over the change of turns
-_SLACK = 64  # how many dead entries are not worth clearing out
 _LOOK_PER_SLOT = 8  # how many of the others' tasks are looked at per wanted one
-
-
-class Seat(msgspec.Struct, eq=False):
-    """A task's place among the claimable; ``live`` turns false when the task leaves it.
-
-    ``since`` is the log time at which it became claimable; ``reserved`` while a claim is under way.
-    """
-
-    plan: Plan
-    task: Task
-    lane: Lane
-    since: float
-    live: bool = True
-    reserved: bool = False
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -48,11 +33,12 @@ class Share(msgspec.Struct, frozen=True):
 
 
 class SharingRule(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings ``executor.claim.*`` that share slots between lanes (DESIGN §5)."""
+    """Settings ``executor.claim.*`` that share slots between lanes and order plans (DESIGN §5)."""
 
     refining_max_ratio: float = 0.3
     refining_min_per_tick: int = 1
     ready_first: bool = True
+    ageing_s: float = 30.0
 
     def share(self, limit: int) -> Share:
         """Offer the refining lane its ratio, or its minimum if more; the ready lane the rest."""
@@ -72,49 +58,74 @@ class Pick(msgspec.Struct, frozen=True):
 
 
 class Lanes:
-    """Claimable tasks by lane and kind, best first; dead entries are dropped when they surface."""
+    """Claimable tasks by lane and kind, best first."""
 
     def __init__(self, rule: SharingRule, peers: Peers) -> None:
         self.rule = rule
         self.peers = peers
         self.look_again_at = inf
-        self._order = count()
-        self._size = self._dead = 0
-        self._heaps: dict[Lane, dict[str, list[tuple[int, int, float, int, Seat]]]] = {
-            "ready": {},
-            "refining": {},
-        }
+        self._fresh: set[str] = set()
+        self._queues: dict[Lane, dict[str, KindQueue]] = {"ready": {}, "refining": {}}
+        self._best = {lane: BestKinds(queues) for lane, queues in self._queues.items()}
 
     def __len__(self) -> int:
         """How many entries the lanes keep, dead ones included."""
-        return self._size
+        return sum(len(queue) for queues in self._queues.values() for queue in queues.values())
 
     def add(self, seat: Seat) -> None:
         """Put a seat in its lane."""
-        self._size += 1
-        spec = seat.task.spec
-        heap = self._heaps[seat.lane].setdefault(spec.kind, [])
-        priority = -seat.plan.spec.priority
-        heapq.heappush(heap, (priority, -spec.priority, seat.since, next(self._order), seat))
+        kind = seat.task.spec.kind
+        queues = self._queues[seat.lane]
+        queue = queues.get(kind)
+        if queue is None:
+            queue = queues[kind] = KindQueue(self.rule.ageing_s)
+        queue.add(seat)
+        self._best[seat.lane].changed(kind)
+        self._fresh.add(kind)
 
     def remove(self, seat: Seat) -> None:
-        """Take a seat out: its entry dies, and is cleared out at the latest when most are dead."""
-        seat.live = False
-        if seat.reserved:
-            return
-        self._dead += 1
-        if self._dead > self._size // 2 + _SLACK:
-            self._clear_out()
+        """Take a seat out, reserved or not."""
+        kind = seat.task.spec.kind
+        queue = self._queues[seat.lane][kind]
+        queue.remove(seat)
+        self._best[seat.lane].changed(kind)
+        if not queue.count:
+            del self._queues[seat.lane][kind]
 
-    def _clear_out(self) -> None:
-        for heaps in self._heaps.values():
-            for kind, heap in list(heaps.items()):
-                heap[:] = [entry for entry in heap if entry[4].live]
-                heapq.heapify(heap)
-                if not heap:
-                    del heaps[kind]
-        self._size -= self._dead
-        self._dead = 0
+    def take_back_turn(self, seat: Seat) -> None:
+        """The plan of a seat that was given back unclaimed has not had its turn."""
+        queue = self._queues[seat.lane].get(seat.task.spec.kind)
+        if queue is not None:
+            queue.take_back_turn(seat)
+            self._best[seat.lane].changed(seat.task.spec.kind)
+
+    def offers(self, kinds: Collection[str] | None) -> bool:
+        """Whether a task of ``kinds`` (None: any) could be picked, be it now or in a moment."""
+        return any(
+            queue.offers
+            for queues in self._queues.values()
+            for queue in (
+                queues.values()
+                if kinds is None
+                else (queues[kind] for kind in kinds if kind in queues)
+            )
+        )
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of which tasks are claimable, reserved ones included."""
+        return self._queues["ready"].keys() | self._queues["refining"].keys()
+
+    def take_fresh(self) -> set[str]:
+        """The kinds of which a task has come since the last call."""
+        fresh, self._fresh = self._fresh, set()
+        return fresh
+
+    def counts(self, lane: Lane) -> Iterator[tuple[str, int, Seat]]:
+        """Per kind: how many tasks are claimable, and the seat of the one that is so longest."""
+        for kind, queue in self._queues[lane].items():
+            if (oldest := queue.oldest()) is not None:
+                yield kind, queue.count, oldest
 
     def pick(self, limit: int, kinds: Collection[str] | None, now: float) -> list[Pick]:
         """Reserve up to ``limit`` seats of ``kinds``, shared between the lanes; best first."""
@@ -134,23 +145,52 @@ class Lanes:
         """Reserve up to ``n`` seats: this instance's own first, then those its peers left lying."""
         taken: list[Seat] = []
         others: list[Seat] = []
-        while len(taken) < n and len(others) < n * _LOOK_PER_SLOT:
-            seat = self._pop(lane, kinds)
-            if seat is None:
-                break
+        for seat in self._best_first(lane, kinds, now) if n > 0 else ():
             (taken if self._mine(seat, now) else others).append(seat)
+            if len(taken) == n or len(others) == n * _LOOK_PER_SLOT:
+                break
         # Whoever takes over what peers left lying does so in an order of its own: the owner takes
         # from the head, and two who help out should not reach for the same task.
         for seat in sorted(others, key=self._helping_order):
             if len(taken) < n and seat.since + YIELD_S <= now:
                 taken.append(seat)
                 continue
-            self.add(seat)
+            self._queues[lane][seat.task.spec.kind].put_back(seat)
+            self._best[lane].changed(seat.task.spec.kind)
             if len(taken) < n:
                 self.look_again_at = min(self.look_again_at, seat.since + YIELD_S)
-        for seat in taken:
-            seat.reserved = True
         return taken
+
+    def _best_first(self, lane: Lane, kinds: Collection[str] | None, now: float) -> Iterator[Seat]:
+        """Take seats of ``kinds``, best first."""
+        if kinds is None:
+            yield from self._best[lane].best_first(now)
+            return
+        queues, changed = self._queues[lane], self._best[lane].changed
+        chosen = [kind for kind in kinds if kind in queues]
+        if len(chosen) == 1:
+            (kind,) = chosen
+            while (seat := queues[kind].best()) is not None:
+                queues[kind].take(seat, now)
+                changed(kind)
+                yield seat
+            return
+        firsts = [
+            (first[0], kind, first[1])
+            for kind in chosen
+            if (first := queues[kind].first()) is not None
+        ]
+        heapq.heapify(firsts)
+        while firsts:
+            _, kind, seat = firsts[0]
+            queues[kind].take(seat, now)
+            changed(kind)
+            following = queues[kind].first()
+            if following is None:
+                heapq.heappop(firsts)
+            else:
+                heapq.heapreplace(firsts, (following[0], kind, following[1]))
+            yield seat
 
     def _helping_order(self, seat: Seat) -> int:
         return crc32(f"{self.peers.instance_id}.{seat.plan.plan_id}.{seat.task.spec.id}".encode())
@@ -158,24 +198,3 @@ class Lanes:
     def _mine(self, seat: Seat, now: float) -> bool:
         turn, spec = int((now - seat.since) / TURN_S), seat.task.spec
         return self.peers.mine(spec.kind, seat.plan.plan_id, spec.id, turn)
-
-    def _pop(self, lane: Lane, kinds: Collection[str] | None) -> Seat | None:
-        """Take out the best live seat of a lane among ``kinds``."""
-        heaps = self._heaps[lane]
-        best: list[tuple[int, int, float, int, Seat]] | None = None
-        for kind in list(heaps) if kinds is None else kinds:
-            heap = heaps.get(kind)
-            if heap is None:
-                continue
-            while heap and not heap[0][4].live:
-                heapq.heappop(heap)
-                self._size -= 1
-                self._dead -= 1
-            if not heap:
-                del heaps[kind]
-            elif best is None or heap[0] < best[0]:
-                best = heap
-        if best is None:
-            return None
-        self._size -= 1
-        return heapq.heappop(best)[4]

@@ -7,9 +7,7 @@ poll remains as a safety net; what only it finds is counted as found late.
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -20,7 +18,9 @@ from projections.board.board import Board
 from projections.board.lanes import Pick, Seat
 from projections.read_models.views import moment
 from service.core.claim_inputs import claim_size, dependencies_of, missing, read_back
+from service.core.demand import Demand
 from service.core.results import Claim, ClaimRequest, OwnerAnswer, Refused
+from service.core.waiters import Waiters
 from service.signals.metrics.registry import Metrics
 from streams import decider
 from streams.log import Log, LogFull, LogUnavailable, Origin
@@ -59,22 +59,6 @@ class Desk(Protocol):
         ...
 
 
-class _Waiting:
-    """One request that found nothing yet."""
-
-    __slots__ = ("future", "request")
-
-    def __init__(self, request: ClaimRequest) -> None:
-        self.request = request
-        self.future: asyncio.Future[list[Pick]] = asyncio.get_running_loop().create_future()
-
-    @property
-    def picks(self) -> list[Pick]:
-        """What it was served, if it was."""
-        served = self.future.done() and not self.future.cancelled()
-        return self.future.result() if served else []
-
-
 class ClaimDesk:
     """Hands out leases; lives on the API loop."""
 
@@ -90,7 +74,8 @@ class ClaimDesk:
         self._answer_bytes = answer_bytes
         self._desk = desk
         self._poll_interval_s = poll_interval_s
-        self._waiting: deque[_Waiting] = deque()
+        self._waiters = Waiters()
+        self.demand = Demand()
         self._alarm: asyncio.TimerHandle | None = None
         self._releasing: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -98,7 +83,13 @@ class ClaimDesk:
     @property
     def asking(self) -> int:
         """How many requests wait for work now."""
-        return len(self._waiting)
+        return len(self._waiters)
+
+    def last_asked(self, kind: str) -> float | None:
+        """When a worker last asked this instance for tasks of ``kind`` (log time); None: never."""
+        if self._waiters.waits_for(kind):
+            return self._desk.now()
+        return self.demand.last_asked(kind)
 
     async def claim(self, request: ClaimRequest, origin: Origin) -> list[Claim]:
         """Up to ``request.limit`` leases; waits up to ``wait_s`` while there is nothing.
@@ -108,12 +99,13 @@ class ClaimDesk:
         metrics = self._desk.metrics
         metrics.count("agent.task.claim.poll.total")
         deadline = asyncio.get_running_loop().time() + request.wait_s
+        self.demand.asked(request.kinds, self._desk.now())
         picks, lost = self._pick(request), 0
         while True:
             if picks and (claims := await self._take_wholly(picks, request, origin)):
                 return claims
             left_s = deadline - asyncio.get_running_loop().time()
-            if left_s <= 0 or self._closed or len(self._waiting) >= MAX_WAITING:
+            if left_s <= 0 or self._closed or len(self._waiters) >= MAX_WAITING:
                 metrics.count("agent.task.claim.empty.total")
                 return []
             if picks:
@@ -121,23 +113,24 @@ class ClaimDesk:
                 await asyncio.sleep(min(_pause_s(lost), left_s))
             picks = self._pick(request) or await self._wait(request, left_s)
 
-    def serve_waiting(self) -> int:
-        """Give claimable tasks to those who wait, first come first served; answers how many."""
-        served = 0
+    def serve_waiting(self, *, all_kinds: bool = False) -> int:
+        """Give tasks that came since the last call to those who wait, first come first served.
+
+        With ``all_kinds`` everything that is claimable is offered again. Answers how many tasks
+        were given.
+        """
+        lanes, served = self._desk.board.lanes, 0
         nothing_for: set[tuple[str, ...] | None] = set()
-        for waiting in list(self._waiting) if self._desk.board.claimable else ():
-            kinds = waiting.request.kinds
-            if waiting.future.done() or kinds in nothing_for:
+        fresh = lanes.take_fresh()
+        for waiter in self._waiters.of(lanes.kinds if all_kinds else fresh):
+            kinds = waiter.request.kinds
+            if waiter.future.done() or kinds in nothing_for or not lanes.offers(kinds):
                 continue
-            if picks := self._pick(waiting.request):
-                waiting.future.set_result(picks)
-                self._waiting.remove(waiting)
+            if picks := self._pick(waiter.request):
+                waiter.future.set_result(picks)
+                self._waiters.remove(waiter)
                 served += len(picks)
-            elif waiting.request.leave_to_others:
-                continue  # there may be something for who asks for the same kinds
-            elif kinds is None:
-                break
-            else:
+            elif not waiter.request.leave_to_others:  # else there may be something for another
                 nothing_for.add(kinds)
         self._set_alarm()
         return served
@@ -147,16 +140,15 @@ class ClaimDesk:
         self._closed = True
         if self._alarm is not None:
             self._alarm.cancel()
-        for waiting in self._waiting:
-            if not waiting.future.done():
-                waiting.future.set_result([])
-        self._waiting.clear()
+        for waiter in self._waiters.clear():
+            if not waiter.future.done():
+                waiter.future.set_result([])
 
     async def poll_forever(self) -> None:
         """The safety net: look again every ``poll_interval_s`` whatever happened."""
         while True:
             await asyncio.sleep(self._poll_interval_s)
-            if (late := self.serve_waiting()) > 0:
+            if (late := self.serve_waiting(all_kinds=True)) > 0:
                 log.warning("claims_found_late", tasks=late)
 
     def _pick(self, request: ClaimRequest) -> list[Pick]:
@@ -183,20 +175,19 @@ class ClaimDesk:
         return kept
 
     async def _wait(self, request: ClaimRequest, wait_s: float) -> list[Pick]:
-        waiting = _Waiting(request)
-        self._waiting.append(waiting)
+        waiter = self._waiters.add(request)
         self._set_alarm()
         try:
             async with asyncio.timeout(wait_s):
-                return await waiting.future
+                return await waiter.future
         except TimeoutError:
-            return waiting.picks  # served in the very moment in which the wait ended
+            return waiter.picks  # served in the very moment in which the wait ended
         except asyncio.CancelledError:
-            self._give_back(waiting.picks)
+            self._give_back(waiter.picks)
             raise
         finally:
-            with suppress(ValueError):
-                self._waiting.remove(waiting)
+            self._waiters.remove(waiter)
+            self.demand.asked(request.kinds, self._desk.now())
 
     def _give_back(self, picks: list[Pick]) -> None:
         """Whoever asked has gone: what was picked for them goes back to the lanes."""
@@ -208,14 +199,14 @@ class ClaimDesk:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        due = self._desk.board.next_due() if self._waiting and not self._closed else None
+        due = self._desk.board.next_due() if self._waiters and not self._closed else None
         if due is not None:
             wait_s = max(due - self._desk.now(), _SHORTEST_SLEEP_S)
             self._alarm = asyncio.get_running_loop().call_later(wait_s, self._ring)
 
     def _ring(self) -> None:
         self._desk.board.advance(self._desk.now())
-        self.serve_waiting()
+        self.serve_waiting(all_kinds=True)
 
     async def _take_wholly(
         self, picks: list[Pick], request: ClaimRequest, origin: Origin

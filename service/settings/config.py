@@ -146,6 +146,7 @@ class ClaimSettings(Struct, frozen=True):
     batch_size: Annotated[int, Meta(ge=1, le=1000)] = 100
     max_per_tick: Annotated[int, Meta(ge=1, le=10_000)] = 100
     ready_first: bool = True
+    ageing_s: Annotated[float, Meta(ge=0, le=86_400)] = 30
     refining_max_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.3
     refining_min_per_tick: Annotated[int, Meta(ge=0, le=10_000)] = 1
 

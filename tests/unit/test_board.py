@@ -88,7 +88,7 @@ def test_a_paused_plan_hands_out_nothing_and_comes_back_in_its_old_order() -> No
     place.submit("r", task("d"))
     place.later(1)
     place.say(commands.Resume(plan_id="p"))
-    assert names(place.pick(10)) == ["x", "a", "b", "d"]
+    assert names(place.pick(10)) == ["x", "d", "a", "b"], "in its order; plans take turns"
 
 
 def test_a_task_that_gets_ready_while_its_plan_is_paused_waits_for_the_resume() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from projections.board.timers import Timers
 from streams.plan import commands
+from streams.plan.retry import LONGEST_RELEASE_DELAY_S
 from tests.unit.board_story import START_AT, Yard, names
 from tests.unit.plan_story import task
 
@@ -78,6 +79,7 @@ def test_ended_attempts_do_not_pile_up_timers() -> None:
     place.submit("p", task("a", lease_s=100_000))
     for _ in range(1_000):
         place.own(commands.Release, place.claim(1)[0])
+        place.later(LONGEST_RELEASE_DELAY_S)
     assert len(place.board.timers) < 200
 
 

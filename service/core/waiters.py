@@ -1,0 +1,89 @@
+"""Who waits for work, by kind, so that a task that comes costs only those who wait for its kind."""
+
+import asyncio
+import heapq
+from collections.abc import Collection, Iterator
+from itertools import count
+
+from projections.board.lanes import Pick
+from service.core.results import ClaimRequest
+
+
+class Waiter:
+    """One request that found nothing yet; ``ticket`` grows with each."""
+
+    __slots__ = ("future", "request", "ticket")
+
+    def __init__(self, request: ClaimRequest, ticket: int) -> None:
+        self.request = request
+        self.ticket = ticket
+        self.future: asyncio.Future[list[Pick]] = asyncio.get_running_loop().create_future()
+
+    @property
+    def picks(self) -> list[Pick]:
+        """What it was served, if it was."""
+        served = self.future.done() and not self.future.cancelled()
+        return self.future.result() if served else []
+
+
+class Waiters:
+    """Requests in the order they came. The kind None stands for those who take any kind."""
+
+    def __init__(self) -> None:
+        self._tickets = count()
+        self._all: dict[int, Waiter] = {}
+        self._by_kind: dict[str | None, dict[int, Waiter]] = {}
+
+    def __len__(self) -> int:
+        """How many requests wait."""
+        return len(self._all)
+
+    def add(self, request: ClaimRequest) -> Waiter:
+        """Let ``request`` wait."""
+        waiter = Waiter(request, next(self._tickets))
+        self._all[waiter.ticket] = waiter
+        for kind in _kinds_of(request):
+            self._by_kind.setdefault(kind, {})[waiter.ticket] = waiter
+        return waiter
+
+    def remove(self, waiter: Waiter) -> None:
+        """It waits no longer; nothing happens when it did not."""
+        if self._all.pop(waiter.ticket, None) is None:
+            return
+        for kind in _kinds_of(waiter.request):
+            waiting = self._by_kind[kind]
+            del waiting[waiter.ticket]
+            if not waiting:
+                del self._by_kind[kind]
+
+    def of(self, kinds: Collection[str]) -> Iterator[Waiter]:
+        """Those who would take a task of one of ``kinds``, in the order they came.
+
+        Waiters may be removed meanwhile.
+        """
+        few, many = sorted((kinds, self._by_kind.keys()), key=len)
+        wanted = [kind for kind in few if kind in many]
+        queues = [list(self._by_kind[kind].items()) for kind in (*wanted, None) if self._has(kind)]
+        last = -1
+        for ticket, waiter in heapq.merge(*queues, key=lambda item: item[0]):
+            if ticket != last:  # it waits for several of the kinds
+                last = ticket
+                yield waiter
+
+    def waits_for(self, kind: str) -> bool:
+        """Whether somebody would take a task of ``kind``."""
+        return self._has(kind) or self._has(None)
+
+    def _has(self, kind: str | None) -> bool:
+        return kind in self._by_kind
+
+    def clear(self) -> list[Waiter]:
+        """Forget everybody; answers who waited."""
+        waiting = list(self._all.values())
+        self._all.clear()
+        self._by_kind.clear()
+        return waiting
+
+
+def _kinds_of(request: ClaimRequest) -> tuple[str | None, ...]:
+    return (None,) if request.kinds is None else tuple(dict.fromkeys(request.kinds))
