@@ -36,6 +36,7 @@ DEFAULTS = {
     "executor.claim.batch_size": 100,
     "executor.claim.max_per_tick": 100,
     "executor.claim.ready_first": True,
+    "executor.claim.ageing_s": 30,
     "executor.claim.refining_max_ratio": 0.3,
     "executor.claim.refining_min_per_tick": 1,
     "executor.poll_interval_s": 1,
