@@ -24,7 +24,11 @@ from projections.log_identity import LogWatch
 from projections.projector import Projector
 from projections.read_models.audit_tail import AuditTail
 from projections.read_models.database import DatabaseUnavailable
-from projections.read_models.restore import of_this_history, read_models_of, restore
+from projections.read_models.restore import (
+    of_this_history,
+    read_models_of,
+    restore_or_discard,
+)
 from service.core.bridge import Door
 from service.core.core import Core
 from service.core.log_clock import LogClock
@@ -242,10 +246,11 @@ async def _core(
     path = settings.data_dir / READ_MODELS
     database, sequence = await read_models_of(path, state, source.settled)
     database, sequence, replaced = await of_this_history(path, database, sequence, source)
+    database, sequence, unfinished = await restore_or_discard(path, database, sequence)
     stack.push_async_callback(database.close)
     checkpoint = await database.checkpoint()
     board = new_board(settings)
-    board.restore(await restore(database), sequence, clock.now())
+    board.restore(unfinished, sequence, clock.now())
     projector = Projector(
         source,
         board,

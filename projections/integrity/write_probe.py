@@ -4,20 +4,26 @@ The read goes the way of every other read. The write has a connection of its own
 statement that commits by itself: the lock is held inside SQLite only, for far less than a
 millisecond, so the writer of the read models never waits for a probe. Nor does a probe wait for
 that writer: while our own transaction is under way the file takes writes, and that is known.
+
+A file that was deleted or replaced while it was open is written to its place again.
 """
 
 import asyncio
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Self
 
 import aiosqlite
+import structlog
 
 from projections.integrity.differences import TABLES
 from projections.read_models.database import Database, DatabaseUnavailable, connect, sqlite_errors
 
 ANSWER_S = 1.0
+
+log = structlog.get_logger("holdfast.database_probe")
 BUSY_TIMEOUT_S = 0.2
 
 # The checkpoints' table is there in every schema; nobody follows a stream of this name.
@@ -27,7 +33,8 @@ _WRITE = "INSERT OR REPLACE INTO checkpoint(stream, sequence, epoch) VALUES ('pr
 class DatabaseProbe:
     """Made by `open`; for the loop that ``database`` belongs to."""
 
-    def __init__(self, connection: aiosqlite.Connection, database: Database) -> None:
+    def __init__(self, path: Path, connection: aiosqlite.Connection, database: Database) -> None:
+        self._path = path
         self._connection = connection
         self._database = database
         self._asking: asyncio.Task[None] | None = None
@@ -37,11 +44,7 @@ class DatabaseProbe:
     @classmethod
     async def open(cls, path: Path, database: Database) -> Self:
         """A probe of the file that ``database`` has open. Raises DatabaseUnavailable."""
-        connection = await connect(path, BUSY_TIMEOUT_S)
-        # Copying what was written ahead back into the file is the writer's business.
-        await connection.execute_fetchall("PRAGMA wal_autocheckpoint=0")
-        await connection.execute_fetchall("PRAGMA synchronous=NORMAL")
-        return cls(connection, database)
+        return cls(path, await _connect(path), database)
 
     async def ask(self) -> None:
         """One small read and one small write. Raises DatabaseUnavailable within ANSWER_S."""
@@ -63,6 +66,8 @@ class DatabaseProbe:
 
     async def _ask(self) -> None:
         self._count += 1
+        if not await self._database.is_in_place():
+            await self._put_back()
         await self._database.run(_a_row_of_each_table, within_s=ANSWER_S)
         before = self._database.transactions
         with sqlite_errors("the probe"):
@@ -72,9 +77,28 @@ class DatabaseProbe:
                 if not (_is_busy(error) and self._is_ours(before)):
                     raise
 
+    async def _put_back(self) -> None:
+        """Have the file written again; it has been away, so this raises DatabaseUnavailable."""
+        why = f"{self._path} was deleted or replaced while it was open"
+        log.warning("database_file_gone", path=str(self._path))
+        with suppress(ValueError):  # it is closed since an earlier try
+            await self._connection.close()
+        await self._database.put_back()
+        self._connection = await _connect(self._path)
+        log.info("database_file_written_again", path=str(self._path))
+        raise DatabaseUnavailable(f"{why}; it was written again")
+
     def _is_ours(self, before: int) -> bool:
         """Whether it was our own writer that held the lock."""
         return self._database.in_transaction or self._database.transactions != before
+
+
+async def _connect(path: Path) -> aiosqlite.Connection:
+    connection = await connect(path, BUSY_TIMEOUT_S)
+    # Copying what was written ahead back into the file is the writer's business.
+    await connection.execute_fetchall("PRAGMA wal_autocheckpoint=0")
+    await connection.execute_fetchall("PRAGMA synchronous=NORMAL")
+    return connection
 
 
 def _a_row_of_each_table(connection: sqlite3.Connection) -> None:

@@ -7,7 +7,7 @@ file can always be rebuilt from the log, which is why a commit need not be synce
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -79,8 +79,19 @@ class Schema(msgspec.Struct, frozen=True):
 class Database:
     """An open file. Everything may be called from one event loop only; calls may overlap."""
 
-    def __init__(self, writer: aiosqlite.Connection, readers: Readers) -> None:
+    def __init__(
+        self,
+        writer: aiosqlite.Connection,
+        readers: Readers,
+        reopen: Callable[[], Awaitable[aiosqlite.Connection]],
+        path: Path,
+    ) -> None:
+        """``reopen`` opens ``path`` for the writer."""
         self._writer = writer
+        self._reopen = reopen
+        self._path = path
+        self._file = _file_at(path)
+        self._copied = False
         self._readers = readers
         self._writing = asyncio.Lock()
         self.transactions = 0  # how many the writer has begun
@@ -95,13 +106,10 @@ class Database:
         Raises MustRebuild for a file of another schema version, DatabaseUnavailable for a file
         that is not Holdfast's or cannot be opened.
         """
-        writer = await connect(path, busy_timeout_s)
-        try:
-            await _prepare(writer, path, schema)
-        except BaseException:
-            await writer.close()
-            raise
-        return cls(writer, Readers(partial(_connect_reader, path, busy_timeout_s), READERS))
+        reopen = partial(_open_writer, path, schema, busy_timeout_s)
+        writer = await reopen()
+        readers = Readers(partial(_connect_reader, path, busy_timeout_s), READERS)
+        return cls(writer, readers, reopen, path)
 
     @classmethod
     async def look(
@@ -122,13 +130,39 @@ class Database:
         if owner != APPLICATION_ID or version != schema.version:
             await connection.close()
             raise DatabaseUnavailable(f"{path} has another schema than this version reads")
-        return cls(connection, Readers(partial(_connect_reader, path, busy_timeout_s), 1))
+        reopen = partial(connect, path, busy_timeout_s, read_only=True)
+        readers = Readers(partial(_connect_reader, path, busy_timeout_s), 1)
+        return cls(connection, readers, reopen, path)
 
     async def close(self) -> None:
         """Let go of the file. What runs ends first; what comes later is DatabaseUnavailable."""
         await self._readers.close()
         with suppress(sqlite3.Error, ValueError):
             await self._writer.close()
+
+    async def is_in_place(self) -> bool:
+        """Whether the file at the path is the one that is open: it may be deleted or replaced."""
+        return await asyncio.to_thread(_file_at, self._path) == self._file
+
+    async def put_back(self) -> None:
+        """Write what is open to the path again, from which it was deleted or replaced.
+
+        Raises DatabaseUnavailable; it may then be tried again.
+        """
+        copy = self._path.with_name(f"{self._path.name}.copy")
+        async with self._writing, self._readers.paused():
+            with sqlite_errors(f"writing {self._path} again"):
+                # When the last connection of a file closes, SQLite removes what is beside its path,
+                # whichever file is there by then. So all close before the copy takes its place.
+                if not self._copied:
+                    await asyncio.to_thread(discard, copy)
+                    await self._writer.execute_fetchall("VACUUM INTO ?", (str(copy),))
+                    await self._writer.close()
+                    self._copied = True
+                await asyncio.to_thread(_replace, self._path, copy)
+                self._writer = await self._reopen()
+                self._copied = False
+                self._file = _file_at(self._path)
 
     async def write(self, calls: Iterable[Call], checkpoint: Checkpoint | None = None) -> None:
         """Execute ``calls`` and move ``checkpoint`` in one transaction: all of it or nothing.
@@ -201,6 +235,21 @@ def _checkpoint(_: sqlite3.Cursor, row: tuple[Any, ...]) -> Checkpoint:
     return Checkpoint(*row[:3], witness=None if row[3] is None else Witness(*row[3:]))
 
 
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Which file stands at ``path``, whatever is in it; None: there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _replace(path: Path, copy: Path) -> None:
+    if copy.exists():  # or it has taken its place already, and only opening it has failed
+        discard(path)
+        copy.replace(path)
+
+
 def discard(path: Path) -> None:
     """Remove the file and what SQLite keeps beside it; it must not be open."""
     for suffix in ("", "-wal", "-shm"):
@@ -238,6 +287,17 @@ async def connect(
             await asyncio.to_thread(thread.join, CLOSING_S)
             raise
         return connection
+
+
+async def _open_writer(path: Path, schema: Schema, busy_timeout_s: float) -> aiosqlite.Connection:
+    """Raises MustRebuild, DatabaseUnavailable."""
+    writer = await connect(path, busy_timeout_s)
+    try:
+        await _prepare(writer, path, schema)
+    except BaseException:
+        await writer.close()
+        raise
+    return writer
 
 
 def _connect_reader(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
@@ -302,5 +362,5 @@ class sqlite_errors:  # noqa: N801  (reads as a phrase: with sqlite_errors("the 
         if isinstance(error, TimeoutError):
             raise DatabaseUnavailable(f"{self._doing} took too long") from error
         # aiosqlite says ValueError when its connection is closed, msgspec when a row is damaged.
-        if isinstance(error, sqlite3.Error | ValueError | OverflowError):
+        if isinstance(error, sqlite3.Error | ValueError | OverflowError | OSError):
             raise DatabaseUnavailable(f"{self._doing} failed: {error}") from error

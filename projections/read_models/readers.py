@@ -8,8 +8,8 @@ that ends while its cursor is open leaves its connection "interrupted" until Pyt
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 from queue import SimpleQueue
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -52,6 +52,14 @@ class _Reader:
             if self._connection is not None:
                 self._connection.interrupt()
 
+    def drop(self) -> None:
+        """Close the file; the next read opens it anew. Only while nothing runs."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                with suppress(sqlite3.Error):
+                    connection.close()
+
     def close(self) -> None:
         """End the thread once what runs has ended, and wait for that, at most CLOSING_S."""
         self.interrupt()
@@ -64,11 +72,11 @@ class _Reader:
                 result, error = self._in_transaction(job.query), None
             except BaseException as failure:  # noqa: BLE001 - the asker gets it
                 result, error = None, failure
-                self._drop()
+                self.drop()
             with suppress(RuntimeError):  # the loop has ended: nobody waits
                 job.loop.call_soon_threadsafe(_settle, job.answer, result, error)
             del job, result, error
-        self._drop()
+        self.drop()
 
     def _in_transaction(self, query: Query[T]) -> T:
         if self._connection is None:
@@ -77,13 +85,6 @@ class _Reader:
         result = query(self._connection)
         self._connection.execute("ROLLBACK")
         return result
-
-    def _drop(self) -> None:
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                with suppress(sqlite3.Error):
-                    connection.close()
 
 
 def _settle(answer: "asyncio.Future[T]", result: T, error: BaseException | None) -> None:
@@ -127,6 +128,19 @@ class Readers:
             answer.add_done_callback(_take_note)
             reader.interrupt()
             raise
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncGenerator[None]:
+        """Nothing is read, and no reader has the file open; later reads open it anew."""
+        held: list[_Reader] = []
+        try:
+            for _ in self._readers:
+                held.append(await self._idle.get())  # noqa: PERF401 - those must go back, too
+            await asyncio.gather(*(asyncio.to_thread(reader.drop) for reader in held))
+            yield
+        finally:
+            for reader in held:
+                self._idle.put_nowait(reader)
 
     async def close(self) -> None:
         """Close the file once what runs has ended; a later `run` is refused."""

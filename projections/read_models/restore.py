@@ -7,6 +7,7 @@ that differ, not for the facts. `restore` is the inverse: rows become the plans 
 """
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -16,7 +17,14 @@ from msgspec.structs import replace
 from projections.log_identity import Witness, history_of, replaced_at
 from projections.read_models import audit, executions, outputs, plans, tasks
 from projections.read_models.bulk import Call, Changes
-from projections.read_models.database import Checkpoint, Database, MustRebuild, Schema, discard
+from projections.read_models.database import (
+    Checkpoint,
+    Database,
+    DatabaseUnavailable,
+    MustRebuild,
+    Schema,
+    discard,
+)
 from streams.log import Log, LogState
 from streams.plan.state import Plan, connect, recount
 
@@ -189,6 +197,25 @@ class Pending:
 
 def _calls(tables: list[Changes]) -> list[Call]:
     return [call for table in tables for call in table.calls()]
+
+
+async def restore_or_discard(
+    path: Path, database: Database, sequence: int
+) -> tuple[Database, int, list[Plan]]:
+    """`restore`; read models with a row that cannot be restored are made anew, to be folded again.
+
+    Raises DatabaseUnavailable.
+    """
+    try:
+        return database, sequence, await restore(database)
+    except DatabaseUnavailable as error:
+        cause = error.__cause__
+        if isinstance(cause, sqlite3.OperationalError | TimeoutError | OSError):
+            raise  # it is locked, or slow: nothing is wrong with what is in it
+        log.warning("rebuilding_read_models", reason=str(error))
+    await database.close()
+    discard(path)
+    return await open_read_models(path), 0, []
 
 
 async def restore(database: Database) -> list[Plan]:

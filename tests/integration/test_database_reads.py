@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from msgspec.json import encode
 
 from projections.integrity.write_probe import DatabaseProbe
 from projections.read_models import audit, executions, plans, tasks
-from projections.read_models.database import READERS, Database, DatabaseUnavailable
+from projections.read_models.database import READERS, Database, DatabaseUnavailable, discard
 from projections.read_models.restore import Pending, open_read_models
 from streams.plan.events import Claimed, Completed, Submitted, TaskSpec
 from streams.plan.evolve import begin, evolve
@@ -216,3 +216,43 @@ async def _claim_and_complete(database: Database, pending: Pending, plan: Plan) 
         pending.add(plan)
         pending.advance(attempt + 1)
         await pending.flush(database)
+
+
+# -- a file that is gone ----------------------------------------------------------------------
+
+
+def delete(path: Path) -> None:
+    discard(path)
+
+
+def replace_by_text(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(b"not a database, certainly " * 100)
+    other.replace(path)
+
+
+@pytest.mark.parametrize("harm", [delete, replace_by_text])
+async def test_a_file_that_is_deleted_or_replaced_is_written_again_whole(
+    database: Database, path: Path, harm: Callable[[Path], None]
+) -> None:
+    await keep(database, plan_of(50))
+    probe = await DatabaseProbe.open(path, database)
+    await probe.ask()
+    await asyncio.to_thread(harm, path)
+    with pytest.raises(DatabaseUnavailable, match=r"was deleted or replaced.*written again"):
+        await probe.ask()
+    await probe.ask()
+    assert len(await tasks.of_plan(database, "p1")) == 50
+    later = plan_of(3, sequence=500)
+    await keep(database, later)
+    await probe.close()
+    await database.close()
+    again = await open_read_models(path)
+    assert [plan.plan_id for plan in (await plans.page(again)).items] == ["p500", "p1"]
+    assert len(await tasks.of_plan(again, "p1")) == 50
+    await again.close()
+    assert sorted(each.name for each in files_beside(path)) == [path.name]
+
+
+def files_beside(path: Path) -> list[Path]:
+    return list(path.parent.iterdir())

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from projections.integrity.verify import compare
-from projections.read_models.restore import Pending, open_read_models, restore, restore_plan
+from projections.read_models.restore import (
+    Pending,
+    open_read_models,
+    restore,
+    restore_or_discard,
+    restore_plan,
+)
+from streams.log import Fact
+from streams.plan.events import Submitted, TaskSpec
 from streams.plan.state import Plan, Task
 from tests.integration.read_models_world import CrashingProjector, History, folded_into
 
@@ -128,3 +136,25 @@ async def test_rows_that_were_not_flushed_are_gone_and_the_checkpoint_says_so(
     assert await projector.crash() == half
     assert len(Pending(half, "e")) == 0
     await database.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE task_specs SET spec = 'no JSON' WHERE ordinal = (SELECT max(ordinal) FROM tasks)",
+        "UPDATE plan_specs SET spec = '[]' WHERE first_sequence = 1",
+    ],
+)
+async def test_a_row_that_cannot_be_restored_has_the_file_folded_anew(
+    tmp_path: Path, statement: str
+) -> None:
+    path = tmp_path / "live.sqlite"
+    spec = Submitted(tasks=(TaskSpec(id="t", kind="k"),))
+    database = await folded_into(path, [Fact(1, 1.0, "p", None, spec)])
+    sound = await restore_or_discard(path, database, 1)
+    assert [plan.plan_id for plan in sound[2]] == ["p"]
+    await database.write([(statement, [()])])
+    anew, sequence, plans = await restore_or_discard(path, database, 1)
+    assert (anew is database, sequence, plans) == (False, 0, [])
+    assert await anew.checkpoint() is None
+    await anew.close()
