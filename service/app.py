@@ -101,7 +101,7 @@ async def running(
 
     Raises DataFolderBusy, EmbeddedServerError, LogUnavailable, TopologyMismatch, PortBusy.
     """
-    metrics = Metrics()
+    metrics = Metrics(version=VERSION)
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(
             DataFolder.acquire(settings.data_dir, settings.executor.instance_id)

@@ -17,6 +17,7 @@ _HEAD = """# Metrics
 
 Drawn from `service/signals/metrics/catalogue.py` by `python -m service.ops`. Every series that is
 known beforehand is there from the start, at 0; label values are the ones listed and no others.
+`process_*` (CPU, memory, open files) and `holdfast_build_info` (version) stand beside them.
 
 | name | in Prometheus | kind | labels | what is counted | alert |
 |---|---|---|---|---|---|

@@ -188,3 +188,13 @@ def test_one_metric_is_shown_with_its_values() -> None:
     assert value.buckets is not None
     assert (value.count, value.sum, value.buckets["1.0"], value.buckets["4.0"]) == (1, 2, 0, 1)
     assert metrics.shown("agent.nothing") is None
+
+
+def test_the_process_and_its_build_are_shown_beside_the_catalogue() -> None:
+    shown = series(Metrics(version="1.2.3"))
+    (build,) = [name for name in shown if name.startswith("holdfast_build_info{")]
+    assert 'version="1.2.3"' in build
+    assert shown["process_open_fds"] > 0
+    assert shown["process_resident_memory_bytes"] > 1_000_000
+    openmetrics, _ = Metrics(version="1").exposition("application/openmetrics-text")
+    assert b"process_cpu_seconds_total" in openmetrics

@@ -7,6 +7,7 @@ exists from the start, at 0.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
+from platform import python_version
 from time import monotonic
 from typing import Any, cast
 
@@ -68,10 +69,16 @@ class Metrics:
         self,
         catalogue: Mapping[str, Metric] = CATALOGUE,
         now: Callable[[], float] = monotonic,
+        version: str = "",
     ) -> None:
+        """With a ``version`` they show, beside the catalogue, the process and what was built."""
         self._catalogue = catalogue
         self._now = now
         self._registry = CollectorRegistry(auto_describe=False)
+        if version:
+            prometheus_client.ProcessCollector(registry=self._registry)
+            build = prometheus_client.Info("holdfast_build", "What runs", registry=self._registry)
+            build.info({"version": version, "python": python_version()})
         self._families = {name: self._made(metric) for name, metric in catalogue.items()}
         # Per kind: the series by name, and by label for those that have labels. Only values of the
         # closed sets get in, so it is as bounded as the series are.
