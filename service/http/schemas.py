@@ -8,8 +8,9 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from streams.plan.events import EMPTY_OBJECT, NOTHING, FailureRule, JoinRule, TaskType
+from streams.plan.events import EMPTY_OBJECT, FailureRule, JoinRule, TaskType
 from streams.plan.limits import LARGEST, MAX_LEASE_S, MAX_SECONDS, MAX_TASKS
+from streams.plan.results import Completion, Failing, TokenUsage, Verdict, nothing
 
 MAX_BATCH = 500
 MAX_WAIT_S = 30
@@ -37,7 +38,6 @@ Owner = Annotated[
     Meta(pattern=OWNER_PATTERN, description="who holds the lease: a worker's instance id"),
 ]
 TaskKind = Annotated[str, Meta(pattern=OWNER_PATTERN)]
-ModelName = Annotated[str, Meta(pattern=NO_CONTROL, min_length=1, max_length=200)]
 Label = Annotated[str, Meta(pattern=NO_CONTROL, max_length=128)]
 LabelName = Annotated[str, Meta(pattern=NO_CONTROL_NO_EQUALS, min_length=1, max_length=128)]
 Name = Annotated[str, Meta(max_length=256)]
@@ -50,10 +50,6 @@ Tokens = Annotated[int, Meta(ge=0, le=LARGEST)]
 LeaseS = Annotated[float, Meta(ge=0.1, le=MAX_LEASE_S)]
 Seconds = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
 Delay = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
-
-
-def _nothing() -> Raw:
-    return NOTHING
 
 
 def _empty() -> Raw:
@@ -106,22 +102,14 @@ class ReasonBody(Body, frozen=True, kw_only=True):
 # -- leases -----------------------------------------------------------------------------------
 
 
-class TokenUsageBody(Body, frozen=True, kw_only=True):
+class TokenUsageBody(TokenUsage, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Language-model tokens that an attempt used."""
 
-    input_tokens: Tokens = 0
-    output_tokens: Tokens = 0
-    total_tokens: Tokens = 0
-    cached_tokens: Tokens | UnsetType = UNSET
-    reasoning_tokens: Tokens | UnsetType = UNSET
-    estimated: bool | UnsetType = UNSET
 
-
-class VerdictBody(Body, frozen=True, kw_only=True):
+class VerdictBody(Verdict, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A critic's judgement of its target."""
 
-    pass_: bool = field(name="pass")
-    feedback: Raw = field(default_factory=_nothing)
+    feedback: Raw = field(default_factory=nothing)
 
 
 class ClaimBody(Body, frozen=True, kw_only=True):
@@ -153,23 +141,18 @@ class ProgressBody(OwnerBody, frozen=True, kw_only=True):
     data: Raw
 
 
-class Completion(Body, frozen=True, kw_only=True):
+class CompletionBody(Completion, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An attempt succeeded; critics give a verdict."""
 
-    output: Raw = field(default_factory=_nothing)
     verdict: VerdictBody | None = None
-    model_name: ModelName | None = None
     token_usage: TokenUsageBody | None = None
 
 
-class Failure(Body, frozen=True, kw_only=True):
+class FailingBody(Failing, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An attempt failed; `retry_in_s` overrides the backoff."""
 
     error_type: ErrorText
     error_message: ErrorText = ""
-    retryable: bool = True
-    retry_in_s: Delay | None = None
-    model_name: ModelName | None = None
     token_usage: TokenUsageBody | None = None
 
 
@@ -179,14 +162,14 @@ class GivenBack(Body, frozen=True, kw_only=True):
     reason: ReasonText = ""
 
 
-class CompleteBody(Completion, frozen=True, kw_only=True):
+class CompleteBody(CompletionBody, frozen=True, kw_only=True):
     """The attempt succeeded; critics give a verdict."""
 
     owner: Owner
     attempt: Attempt
 
 
-class FailBody(Failure, frozen=True, kw_only=True):
+class FailBody(FailingBody, frozen=True, kw_only=True):
     """The attempt failed; `retry_in_s` overrides the backoff."""
 
     owner: Owner
@@ -219,7 +202,9 @@ class HeartbeatsBody(Body, frozen=True, kw_only=True):
     leases: Annotated[tuple[LeaseItem, ...], Meta(max_length=MAX_BATCH)]
 
 
-class CompletedItem(Completion, frozen=True, kw_only=True, tag_field="outcome", tag="completed"):
+class CompletedItem(
+    CompletionBody, frozen=True, kw_only=True, tag_field="outcome", tag="completed"
+):
     """One attempt of many succeeded."""
 
     plan_id: Id
@@ -227,7 +212,7 @@ class CompletedItem(Completion, frozen=True, kw_only=True, tag_field="outcome", 
     attempt: Attempt
 
 
-class FailedItem(Failure, frozen=True, kw_only=True, tag_field="outcome", tag="failed"):
+class FailedItem(FailingBody, frozen=True, kw_only=True, tag_field="outcome", tag="failed"):
     """One attempt of many failed."""
 
     plan_id: Id

@@ -30,7 +30,7 @@ from streams.plan.events import (
 from streams.plan.lifecycle import CLAIMABLE, PlanStatus, TaskStatus
 from streams.plan.limits import DEFAULT_LEASE_S
 from streams.plan.outputs import same_result
-from streams.plan.results import with_total
+from streams.plan.results import carried, with_total
 from streams.plan.retry import backoff_s, release_delay_s
 from streams.plan.state import LEASE_EXPIRED, TIMEOUT, Plan, Result, Task
 
@@ -318,36 +318,16 @@ def _verdict_complaint(command: commands.OwnerCommand, task: Task) -> str | None
 
 
 def _result(command: commands.Complete | commands.Fail | commands.Release, task: Task) -> Result:
-    owner, attempt = command.owner, command.attempt
+    usage = with_total(command.token_usage)
     match command:
         case commands.Complete():
-            return Completed(
-                owner=owner,
-                attempt=attempt,
-                output=command.output,
-                verdict=command.verdict,
-                model_name=command.model_name,
-                token_usage=with_total(command.token_usage),
-            )
+            return carried(Completed, command, token_usage=usage)
         case commands.Fail():
-            return Failed(
-                owner=owner,
-                attempt=attempt,
-                error_type=command.error_type,
-                error_message=command.error_message,
-                retry_in_s=_retry_in_s(command, task),
-                model_name=command.model_name,
-                token_usage=with_total(command.token_usage),
-            )
+            wait_s = _retry_in_s(command, task)
+            return carried(Failed, command, token_usage=usage, retry_in_s=wait_s)
         case commands.Release():
-            return Released(
-                owner=owner,
-                attempt=attempt,
-                reason=command.reason,
-                retry_in_s=_release_in_s(command, task),
-                model_name=command.model_name,
-                token_usage=with_total(command.token_usage),
-            )
+            wait_s = _release_in_s(command, task)
+            return carried(Released, command, token_usage=usage, retry_in_s=wait_s)
         case _:
             assert_never(command)
 

@@ -1,17 +1,28 @@
-"""What may be said of an attempt that ended, and the bounds of each part.
+"""How an attempt ends, with the bounds of each part: the base of bodies and of handlers' results.
 
 `Verdict` and `TokenUsage` are stored inside facts (`streams.plan.events`): changes are additive.
+The fields of a result have the same names in bodies, commands and facts, and `carried` takes them
+from one to the next.
 """
 
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 from msgspec.structs import replace
 
-from streams.plan.limits import LARGEST, Tokens
+from streams.plan.limits import LARGEST, DelayS, Tokens
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 NOTHING = Raw(b"null")
+
+
+def nothing() -> Raw:
+    """JSON null, where a default must be made: schemas cannot show a Raw."""
+    return NOTHING
+
 
 ModelName = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
 """Asked of a model's name wherever one enters; facts of earlier versions may hold others."""
@@ -38,6 +49,37 @@ class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cached_tokens: Tokens | UnsetType = UNSET
     reasoning_tokens: Tokens | UnsetType = UNSET
     estimated: bool | UnsetType = UNSET
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt succeeded; ``output`` is any JSON, critics give a ``verdict``."""
+
+    output: Raw = msgspec.field(default_factory=nothing)
+    verdict: Verdict | None = None
+    model_name: ModelName | None = None
+    token_usage: TokenUsage | None = None
+
+
+class Failing(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt failed; `retry_in_s` overrides the backoff."""
+
+    error_type: str
+    error_message: str = ""
+    retryable: bool = True
+    retry_in_s: DelayS | None = None
+    model_name: ModelName | None = None
+    token_usage: TokenUsage | None = None
+
+
+def carried(kind: type[T], result: msgspec.Struct, **more: Any) -> T:  # noqa: ANN401
+    """A ``kind`` with every field of its own that ``result`` has, and with ``more``."""
+    fields = {name: getattr(result, name) for name in _shared(kind, type(result))}
+    return kind(**(fields | more))
+
+
+@cache
+def _shared(kind: type[msgspec.Struct], other: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(name for name in kind.__struct_fields__ if name in other.__struct_fields__)
 
 
 def with_total(usage: TokenUsage | None) -> TokenUsage | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import structlog
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from service.executor.attempts.endings import Ending, Failure, Success
 from service.executor.attempts.execution import execute
@@ -24,10 +24,13 @@ from service.executor.handlers import (
     handler,
 )
 from service.executor.handlers.contract import Assignment
+from service.http.schemas import CompleteBody, CompletedItem, FailBody, FailedItem
 from streams.codec import HEADER_LINE, decode, encode_headers, encode_payload
 from streams.log import Fact, Unreadable
+from streams.plan import commands
 from streams.plan.error_types import ERROR_TYPES
 from streams.plan.events import Completed, Failed, Heartbeat, TaskEvent, TaskType
+from streams.plan.results import Completion, Failing
 from tests.unit.test_json_values import circle, nested
 
 Work = Callable[[TaskRun], object]
@@ -250,3 +253,19 @@ def test_what_else_does_not_fit_in_a_failure_is_left_out() -> None:
 def test_a_fact_that_could_not_be_read_is_never_written(event: Any) -> None:
     with pytest.raises(Unreadable):
         encode_payload(event)
+
+
+@pytest.mark.parametrize(
+    ("result", "kinds"),
+    [
+        (Completion, (CompleteBody, CompletedItem, Success, commands.Complete, Completed)),
+        (Failing, (FailBody, FailedItem, Failure, commands.Fail)),
+    ],
+)
+def test_a_result_has_the_same_fields_from_body_to_fact(
+    result: type[Struct], kinds: tuple[type[Struct], ...]
+) -> None:
+    for kind in kinds:
+        assert set(result.__struct_fields__) <= set(kind.__struct_fields__), kind
+    # Whether a failure may be retried is decided when the fact is written.
+    assert set(Failing.__struct_fields__) - {"retryable"} <= set(Failed.__struct_fields__)

@@ -28,6 +28,7 @@ from streams.log import TooLarge
 from streams.plan import commands
 from streams.plan.decide import Invalid
 from streams.plan.events import TokenUsage
+from streams.plan.results import carried
 from streams.traceparent import trace_id_of
 
 log = structlog.get_logger("holdfast.executor")
@@ -198,15 +199,13 @@ class Attempt:
 
     async def _complete(self, success: Success) -> None:
         plan_id, task_id, attempt = self.lease.key
-        command = commands.Complete(
+        command = carried(
+            commands.Complete,
+            success,
             plan_id=plan_id,
             task_id=task_id,
             owner=self.lease.owner,
             attempt=attempt,
-            output=success.output,
-            verdict=success.verdict,
-            model_name=success.model_name,
-            token_usage=success.token_usage,
         )
         try:
             answer = await self._say(command, self.lease.can_end())
@@ -222,18 +221,14 @@ class Attempt:
 
     async def _fail(self, failure: Failure) -> None:
         plan_id, task_id, attempt = self.lease.key
-        command = commands.Fail(
+        command = carried(
+            commands.Fail,
+            failure,
             plan_id=plan_id,
             task_id=task_id,
             owner=self.lease.owner,
             attempt=attempt,
-            error_type=failure.error_type,
-            error_message=failure.error_message,
-            retryable=failure.retryable,
-            retry_in_s=failure.retry_in_s,
             timeout_retry_max=self._shop.timeout_retry_max,
-            model_name=failure.model_name,
-            token_usage=failure.token_usage,
         )
         answer = await self._say(command, self.lease.can_end())
         if isinstance(answer, Invalid):  # better a bare report than none: the task would run again

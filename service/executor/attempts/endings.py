@@ -23,31 +23,19 @@ from service.executor.handlers.contract import Result, verdict_of
 from streams.json_values import NotJson, encoded, text_of
 from streams.plan.events import TaskType
 from streams.plan.limits import MAX_SECONDS, DelayS
-from streams.plan.results import NOTHING, ModelName, TokenUsage, Verdict
+from streams.plan.results import Completion, Failing, ModelName, TokenUsage, Verdict
 
 NOTE_CHARACTERS = 400
 
 T = TypeVar("T")
 
 
-class Success(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Success(Completion, frozen=True, kw_only=True, tag=True):
     """The handler returned; ``output`` is encoded, a critic's ``verdict`` is there."""
 
-    output: Raw = NOTHING
-    verdict: Verdict | None = None
-    model_name: str | None = None
-    token_usage: TokenUsage | None = None
 
-
-class Failure(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Failure(Failing, frozen=True, kw_only=True, tag=True):
     """The handler raised, or returned what cannot be used."""
-
-    error_type: str
-    error_message: str
-    retryable: bool = True
-    retry_in_s: float | None = None
-    model_name: str | None = None
-    token_usage: TokenUsage | None = None
 
 
 Ending = Success | Failure
