@@ -83,6 +83,15 @@ class Watchtower:
         }
         return next((state for state in ("firing", "pending") if state in states), "inactive")
 
+    def firing(self, job: str) -> list[str]:
+        """The alerts of a job that fire now."""
+        found = httpx.get(f"{self.url}/api/v1/alerts", timeout=10).json()["data"]["alerts"]
+        return [
+            each["labels"]["alertname"]
+            for each in found
+            if each["labels"].get("job") == job and each["state"] == "firing"
+        ]
+
     def until(self, job: str, alert: str, state: str, within_s: float) -> float:
         """Wait until the alert is in that state; answers how long it took."""
         began = time.monotonic()

@@ -4,12 +4,14 @@ from typing import Any
 
 import msgspec
 
-from service.ops.doctor.evidence import Evidence, StaleWrite, Writers
+from service.ops.doctor.evidence import Evidence, StaleWrite, Window, Writers
 from service.ops.doctor.questions.leases import clock
 from service.ops.doctor.report import Examined, Finding, anchor, answered, cannot_tell
 from service.ops.doctor.sources.refusals import MOST_ENTRIES
 
 MOST_SHOWN = 10
+REFUSED_UPDATES = "agent.task.claimed_update.guard_reject.total"
+REFUSED_HEARTBEATS = "agent.task.heartbeat.guard_reject.total"
 
 
 def examine(evidence: Evidence) -> Examined:
@@ -30,8 +32,8 @@ def _numbers(seen: Writers, stale: list[StaleWrite]) -> dict[str, Any]:
     if window := seen.window:
         numbers |= {
             "window_s": round(window.seconds, 1),
-            "refused_updates": window.by("agent.task.claimed_update.guard_reject.total"),
-            "refused_heartbeats": window.total("agent.task.heartbeat.guard_reject.total"),
+            "refused_updates": window.by(REFUSED_UPDATES),
+            "refused_heartbeats": window.total(REFUSED_HEARTBEATS),
             "accepted_updates": window.total("agent.task.claimed_update.success.total"),
         }
     if seen.entries is not None:
@@ -39,9 +41,11 @@ def _numbers(seen: Writers, stale: list[StaleWrite]) -> dict[str, Any]:
     return numbers
 
 
-def _refused(numbers: dict[str, Any]) -> int:
-    updates: dict[str, int] = numbers.get("refused_updates", {})
-    return sum(updates.values()) + int(numbers.get("refused_heartbeats", 0))
+def refused(window: Window | None) -> int:
+    """How many writes of owners were refused in the window, as counted."""
+    if window is None:
+        return 0
+    return window.total(REFUSED_UPDATES) + window.total(REFUSED_HEARTBEATS)
 
 
 def _says(seen: Writers, numbers: dict[str, Any]) -> str:
@@ -49,7 +53,7 @@ def _says(seen: Writers, numbers: dict[str, Any]) -> str:
         if seen.entries is None:
             return "cannot tell: neither the metrics nor the audit trail can be read"
         return f"{numbers['stale_writes']} stale writes in the newest of the audit trail"
-    says = f"in {seen.window.seconds:.0f} s {_refused(numbers)} writes refused"
+    says = f"in {seen.window.seconds:.0f} s {refused(seen.window)} writes refused"
     if seen.entries is None:
         return f"{says}; by whom is not known: the audit trail is off or cannot be read"
     return f"{says}, {numbers['stale_writes']} of them from owners that had lost their lease"
@@ -58,7 +62,7 @@ def _says(seen: Writers, numbers: dict[str, Any]) -> str:
 def _stale(
     seen: Writers, stale: list[StaleWrite], numbers: dict[str, Any], url: str
 ) -> list[Finding]:
-    unexplained = _unexplained(seen, numbers)
+    unexplained = _unexplained(seen)
     if not stale and not unexplained:
         return []  # what else is refused has no second owner: its plan was cancelled, for example
     if not stale:
@@ -77,13 +81,13 @@ def _stale(
     ]
 
 
-def _unexplained(seen: Writers, numbers: dict[str, Any]) -> int:
+def _unexplained(seen: Writers) -> int:
     """Refusals that were counted and are not among the entries, unless those are cut off."""
     if seen.entries is None:
-        return _refused(numbers)
+        return refused(seen.window)
     if len(seen.entries) >= MOST_ENTRIES:
         return 0
-    return max(_refused(numbers) - len(seen.entries), 0)
+    return max(refused(seen.window) - len(seen.entries), 0)
 
 
 def _anywhere(url: str) -> str:

@@ -32,6 +32,7 @@ from service.ops.doctor.evidence import (
     Window,
     Writers,
 )
+from service.ops.doctor.questions.stale_writers import refused
 from service.ops.doctor.report import Part, Report, with_runbook_at
 from service.ops.doctor.sources.history import RECENT_S, History
 from service.ops.doctor.sources.processes import holding
@@ -40,6 +41,7 @@ from service.ops.doctor.sources.shapes import expired_leases, waiting_kinds
 from service.signals.loop_lag import Lag
 
 FRESH_S = 1.0
+AUDIT_DELAY_S = 1.5  # from a refusal that is counted to its row in the audit trail
 DATABASE_S = 2.0
 
 
@@ -95,6 +97,9 @@ class Doctor:
     async def _gather(self) -> Evidence:
         window, recent = self.history.window(), self.history.window(RECENT_S)
         entries, trouble = await self._refusals(window)
+        if entries is not None and refused(window) > len(entries):
+            await asyncio.sleep(AUDIT_DELAY_S)  # the entries of the newest are on their way
+            entries, trouble = await self._refusals(window)
         core = self._core
         return Evidence(
             at=core.now(),
@@ -214,7 +219,9 @@ class Doctor:
         core = self._core
         try:
             async with asyncio.timeout(DATABASE_S):
-                found = await refusals_in(core.database, core.now() - window.seconds)
+                found = await refusals_in(
+                    core.database, core.now() - window.seconds - AUDIT_DELAY_S
+                )
         except TimeoutError:
             return None, f"no answer within {DATABASE_S:g} s"
         except DatabaseUnavailable as error:
