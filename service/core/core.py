@@ -35,6 +35,7 @@ from service.signals.audit.trail import Audit
 from service.signals.metrics.facts import Tally
 from service.signals.metrics.registry import Metrics
 from service.signals.own_facts import OwnFacts
+from service.signals.second_holder import SecondHolder
 from service.signals.tracing.sampling import begun_traceparent
 from service.signals.tracing.spans import Recorder, Span, child_of
 from streams import decider
@@ -98,6 +99,8 @@ class Core:
         listeners = projector.listeners
         for name, signals in (("metrics", self._tally), ("audit", self._chronicle)):
             listeners.add(name, OwnFacts(signals, log, news_after=news_after))
+        self.second_holder = SecondHolder(self.instance_id, log, self.now(), self._id_shared)
+        listeners.add("second_holder", self.second_holder)
         listeners.add_for_batches("feed", self.feed.publish)
         listeners.add_for_batches("claims", lambda _, __: self.desk.serve_waiting())
         listeners.add_for_batches("plan_closing", self._close_finished)
@@ -263,6 +266,9 @@ class Core:
             self.database_outage.missed(witness, error, at)
         else:
             self.database_outage.found(witness, at)
+
+    def _id_shared(self, why: str, sequence: int) -> None:
+        self.audit.emit("instance_id_shared", detail=why, actual={"sequence": sequence})
 
     def log_replaced(self, why: str) -> None:
         """The views were folded from another log than the one that is there now."""

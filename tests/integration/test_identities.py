@@ -19,6 +19,8 @@ FLAGS = {
     "executor__worker__core_size": 4,
     "executor__worker__queue_capacity": 2,
     "executor__command__allow": ("true",),
+    # As a StatefulSet or systemd gives it: the next process has the same.
+    "executor__instance_id": "pod-0",
 }
 RETRIED = {"max_retries": 1, "on_failure": "continue"}
 TASKS = [

@@ -12,6 +12,7 @@ from projections.feed.entry import entry_of
 from projections.listeners import FoldedFact, Listeners
 from projections.projector import Projector
 from service.signals.own_facts import OwnFacts
+from service.signals.second_holder import SecondHolder
 from streams.log import BadFact, Draft, Fact, Origin
 from streams.memory import MemoryLog
 from streams.plan.events import Claimed, Submitted, TaskSpec
@@ -160,3 +161,21 @@ def test_only_what_this_process_wrote_is_counted_whatever_its_instance_is_called
     assert signals.applied_to == [1, 3]
     assert signals.written == [3]
     assert signals.bad_ones == [5, 6]
+
+
+def test_a_second_process_of_the_same_id_is_named_once_and_an_earlier_one_is_not() -> None:
+    told: list[int] = []
+    holder = SecondHolder("pod-0", MemoryLog(), 1_000.0, lambda _, sequence: told.append(sequence))
+    plan = Submitted(tasks=(TaskSpec(id="t", kind="k"),))
+
+    def fact(sequence: int, at: float, event_id: str, instance: str = "pod-0") -> Fact:
+        return Fact(sequence, at, "p", None, plan, event_id, Origin(instance=instance))
+
+    holder.folded(fact(1, 900.0, "earlier-1"), None)  # folded anew
+    holder.folded(fact(2, 1_002.0, "earlier-2"), None)  # was on its way when it was killed
+    holder.folded(fact(3, 1_050.0, "memory-1"), None)  # our own
+    holder.folded(fact(4, 1_050.0, "other-1", "pod-1"), None)
+    assert (told, holder.seen_at) == ([], None)
+    holder.folded(fact(5, 1_060.0, "second-1"), "lost a race")
+    holder.folded(fact(6, 1_061.0, "second-2"), None)
+    assert (told, holder.seen_at) == ([5], 1_061.0)

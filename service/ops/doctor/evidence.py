@@ -261,11 +261,12 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
     ``failing`` has the checks of readiness that fail, and why. ``from_afar`` says that no instance
     answered, and that the log and SQLite were read past it: then there are no daemons and loops
-    to be seen.
+    to be seen. ``second_holder_age_s`` is how long ago another process wrote under this id.
     """
 
     log: LogHealth
     database: DatabaseHealth
+    second_holder_age_s: float | None = None
     daemons: tuple[Daemon, ...] = ()
     loops: tuple[Loop, ...] = ()
     failing: Mapping[str, str] = {}

@@ -27,6 +27,7 @@ CLASSES: Mapping[str, AuditClass] = {
     "log_recovered": "always",
     "log_replaced": "always",
     "log_facts_missing": "always",
+    "instance_id_shared": "always",
     "database_error": "always",
     "database_recovered": "always",
 }

@@ -16,6 +16,7 @@ FEWEST_SAMPLES = 20
 BEHIND_S = 2.0
 BEHIND_CRITICAL_S = 60.0
 BEHIND_EVENTS = 10_000
+SECOND_HOLDER_S = 300.0
 
 TELLS: Mapping[str, set[str]] = {
     "log": {"LogUnavailable"},
@@ -34,6 +35,7 @@ def examine(evidence: Evidence) -> Examined:
     findings = [
         *_log(seen, url),
         *_log_missing(seen),
+        *_second_holder(evidence),
         *log_writes.findings(seen, url),
         *_database(seen),
         *_daemons(seen, url),
@@ -285,6 +287,25 @@ def _listeners(seen: Machine) -> list[Finding]:
     ]
 
 
+def _second_holder(evidence: Evidence) -> list[Finding]:
+    age_s = evidence.machine.second_holder_age_s
+    if age_s is None or age_s > SECOND_HOLDER_S:
+        return []
+    return [
+        Finding(
+            code="InstanceIdShared",
+            question="machine_room",
+            severity="warning",
+            summary=f"another process wrote as instance '{evidence.instance}' {age_s:.0f} s ago",
+            evidence={"instance": evidence.instance, "age_s": round(age_s, 1)},
+            meaning="Two running processes have the same executor.instance_id. Leases and "
+            "counters stay right, but owners, audit entries and the sharing of the queue cannot "
+            "tell them apart. Give each process its own id, or leave the setting out.",
+            command=f"curl -s '{evidence.url}/v1/audit?event=instance_id_shared'",
+        )
+    ]
+
+
 def _log_missing(seen: Machine) -> list[Finding]:
     if seen.log.missing is None:
         return []
@@ -307,7 +328,7 @@ def _log_missing(seen: Machine) -> list[Finding]:
 
 def _mismatch(seen: Machine) -> list[Finding]:
     found = seen.window.total("agent.projection.mismatch.total") if seen.window else 0
-    if not found:
+    if not found or seen.log.missing:  # the other finding says more, and not to rebuild
         return []
     return [
         Finding(

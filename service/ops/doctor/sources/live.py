@@ -185,7 +185,12 @@ class Doctor:
             failing=failing,
             window=recent,
             bad_events=tuple(self.history.bad_events),
+            second_holder_age_s=self._second_holder_age_s(),
         )
+
+    def _second_holder_age_s(self) -> float | None:
+        seen_at = self._core.second_holder.seen_at
+        return None if seen_at is None else max(self._core.now() - seen_at, 0.0)
 
     def _stopped_nats(self) -> int | None:
         return holding(self._database_path.parent).stopped_nats_pid
