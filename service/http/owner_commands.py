@@ -63,7 +63,12 @@ def release(
 ) -> commands.Release:
     """Give a lease back unspent."""
     return commands.Release(
-        plan_id=plan_id, task_id=task_id, owner=owner, attempt=attempt, reason=said.reason
+        plan_id=plan_id,
+        task_id=task_id,
+        owner=owner,
+        attempt=attempt,
+        reason=said.reason,
+        retry_in_s=said.retry_in_s,
     )
 
 

@@ -29,7 +29,7 @@ from service.http.reads import certain
 from service.http.request import ApiRequest
 from service.http.responses import LOG_TROUBLE, READ_TROUBLE, Answer, refusals
 from service.http.schemas import PlanBody, ReasonBody, TaskBody
-from streams.plan.commands import Cancel, Pause, Resume
+from streams.plan.commands import Cancel, Pause, Resume, RetryAll
 from streams.plan.events import Submitted, TaskSpec
 
 NO_REASON = ReasonBody()
@@ -146,6 +146,18 @@ class PlanController(Controller):
     ) -> PlanView:
         """End every unfinished task of the plan at once."""
         command = Cancel(plan_id=plan_id, reason=data.reason)
+        return accepted(await core.operate(command, request.origin(core)))
+
+    @post("/{plan_id:str}/retry", **_operator)
+    async def retry_plan(
+        self,
+        plan_id: PlanId,
+        core: ProvidedCore,
+        request: ApiRequest,
+        data: JSONBody[ReasonBody] = NO_REASON,
+    ) -> PlanView:
+        """Give all FAILED tasks of the plan fresh budgets."""
+        command = RetryAll(plan_id=plan_id, reason=data.reason)
         return accepted(await core.operate(command, request.origin(core)))
 
 

@@ -157,9 +157,10 @@ class FailingBody(Failing, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class GivenBack(Body, frozen=True, kw_only=True):
-    """A lease is given back unspent."""
+    """A lease is given back unspent; `retry_in_s` is when the task may be claimed again."""
 
     reason: ReasonText = ""
+    retry_in_s: Delay | None = None
 
 
 class CompleteBody(CompletionBody, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from service.app import Instance
 from service.http.problems import PROBLEM_TYPE
 from service.http.server import PortBusy
 from service.http.strict_json import MAX_BODY_BYTES
+from streams.log import Fact
 from tests.integration.http_world import serving, until_status
 
 Pair = tuple[Instance, httpx.AsyncClient]
@@ -128,6 +129,58 @@ async def test_every_refusal_of_the_state_is_real(pair: Pair) -> None:
     resumed = await client.post("/v1/plans/p/resume")
     assert problem(resumed) == (409, "not_allowed")
     assert resumed.json()["current"] == {"status": "CANCELLED"}
+
+
+async def test_failed_tasks_are_retried_one_by_one_or_all_and_finished_is_written_once_per_run(
+    pair: Pair,
+) -> None:
+    instance, client = pair
+    await submit(client, "p", {"id": "a"}, {"id": "b"})
+    for _ in range(2):  # together, or the failure of the first would skip the second
+        assert await claim(client)
+    for task_id in "ab":
+        await client.post(
+            f"/v1/plans/p/tasks/{task_id}/fail",
+            json={"owner": "w1", "attempt": 1, "error_type": "x", "retryable": False},
+        )
+    await eventually_finished(client, "FAILED")
+    retried = await client.post("/v1/plans/p/tasks/a/retry")
+    assert (retried.status_code, retried.json()["status"]) == (200, "READY")
+    again = await client.post("/v1/plans/p/tasks/a/retry")
+    assert problem(again) == (409, "not_allowed")
+    assert "'a' is READY" in again.json()["detail"]
+    assert await claim(client)
+    done = await client.post("/v1/plans/p/tasks/a/complete", json={"owner": "w1", "attempt": 2})
+    assert done.json()["status"] == "accepted"
+    await eventually_finished(client, "FAILED")
+    everything = await client.post("/v1/plans/p/retry", json={"reason": "mended"})
+    assert everything.json()["counts"]["READY"] == 1
+    assert problem(await client.post("/v1/plans/p/retry")) == (409, "not_allowed")
+    facts = await instance.core.log.read("p")
+    names = [type(fact.event).__name__ for fact in facts if isinstance(fact, Fact)]
+    assert names.count("Finished") == names.count("Retried") == 2
+
+
+async def eventually_finished(client: httpx.AsyncClient, status: str) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            plan = (await client.get("/v1/plans/p")).json()
+            if plan["finished_at"] is not None:
+                assert plan["status"] == status
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_an_owner_says_when_a_task_that_it_gives_back_is_offered_again(pair: Pair) -> None:
+    _, client = pair
+    await submit(client, "p", {"id": "a"})
+    await claim(client)
+    who = {"owner": "w1", "attempt": 1}
+    answer = await client.post("/v1/plans/p/tasks/a/release", json=who | {"retry_in_s": 60})
+    assert answer.json()["task"]["status"] == "READY"
+    assert (await client.post("/v1/claims", json={"owner": "w2"})).json() == {"claims": []}
+    bad = await client.post("/v1/plans/p/tasks/a/release", json=who | {"retry_in_s": -1})
+    assert problem(bad) == (400, "invalid_request")
 
 
 async def test_a_cycle_is_shown(pair: Pair) -> None:
