@@ -240,16 +240,17 @@ async def _core(
     spans: Recorder | None,
     stack: AsyncExitStack,
 ) -> Core:
-    state = await source.settled()
     clock = LogClock()
-    clock.observe(state.at)
+    asked_at = clock.monotonic()
+    state = await source.settled()
+    clock.observe_answer(state.at, asked_at)
     path = settings.data_dir / READ_MODELS
     database, sequence = await read_models_of(path, state, source.settled)
     database, sequence, replaced = await of_this_history(path, database, sequence, source)
     database, sequence, unfinished = await restore_or_discard(path, database, sequence)
     stack.push_async_callback(database.close)
     checkpoint = await database.checkpoint()
-    board = new_board(settings)
+    board = new_board(settings, clock)
     board.restore(unfinished, sequence, clock.now())
     projector = Projector(
         source,
@@ -257,7 +258,7 @@ async def _core(
         database,
         epoch=state.epoch,
         now=clock.now,
-        observe_time=clock.observe,
+        observe_time=clock.observe_fact,
         on_listener_failure=lambda _: metrics.count("agent.projection.listener_error.total"),
         witness=checkpoint.witness if checkpoint is not None else None,
     )
@@ -325,7 +326,7 @@ def _watch_line(source: JetStreamLog, core: Core, writes: LogObserver) -> Callab
     return source.watch(changed)
 
 
-def new_board(settings: Settings) -> Board:
+def new_board(settings: Settings, clock: LogClock) -> Board:
     """An empty board that shares slots as the settings say."""
     claim = settings.executor.claim
     rule = SharingRule(
@@ -334,7 +335,7 @@ def new_board(settings: Settings) -> Board:
         ready_first=claim.ready_first,
         ageing_s=claim.ageing_s,
     )
-    return Board(rule, settings.executor.instance_id)
+    return Board(rule, settings.executor.instance_id, clock=clock)
 
 
 async def _last_flush(projector: Projector) -> None:

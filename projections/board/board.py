@@ -14,6 +14,7 @@ from math import inf
 
 from projections.board.holds import Holds
 from projections.board.lanes import Lanes, Pick, Seat, SharingRule
+from projections.board.leases import Clock, Leases
 from projections.board.outputs import MAX_BYTES, Outputs
 from projections.board.peers import Peers
 from projections.board.recent import Limits, RecentPlans
@@ -39,8 +40,12 @@ class Board:
         *,
         recent: Limits | None = None,
         output_bytes: int = MAX_BYTES,
+        clock: Clock | None = None,
     ) -> None:
-        """``recent`` bounds finished plans in memory, ``output_bytes`` outputs that are needed."""
+        """``recent`` bounds finished plans in memory, ``output_bytes`` outputs that are needed.
+
+        ``clock`` guards leases against steps of the log's clock, where claims are made.
+        """
         self.sequence = 0
         self.plans: dict[str, Plan] = {}
         self.recent = RecentPlans(recent or Limits())
@@ -51,6 +56,7 @@ class Board:
         self.peers = Peers(instance_id)
         self.lanes = Lanes(rule, self.peers)
         self._holds = Holds()
+        self.leases = Leases(clock) if clock is not None else None
         self.timers: Timers[tuple[Plan, Task]] = Timers()
         self._seats: dict[int, Seat] = {}
         self._expired: dict[int, tuple[Plan, Task]] = {}
@@ -167,6 +173,8 @@ class Board:
             self._place_running(plan, task, now)
             return
         self._expired.pop(key, None)
+        if self.leases is not None:
+            self.leases.forget(task)
         since = task.claimable_at
         if task.status not in CLAIMABLE or since is None or not _hands_out(plan, task):
             self._unseat(task)
@@ -179,9 +187,14 @@ class Board:
             self._seat(plan, task, "ready" if task.status == "READY" else "refining", since)
 
     def _place_running(self, plan: Plan, task: Task, now: float) -> None:
-        key, due = id(task), task.lease_until
-        if due is None:
+        key, lease_until = id(task), task.lease_until
+        if lease_until is None:
             return
+        due = lease_until
+        if self.leases is not None:
+            self.leases.note(task)
+            if due <= now and (left_s := self.leases.left_s(task)) > 0:
+                due = now + left_s  # the log's clock has been set: see `leases`
         if due > now:
             self._expired.pop(key, None)
             self._unseat(task)

@@ -9,6 +9,7 @@ the read models have reached where the board was when it arrived (DESIGN §2).
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import cast
 
 import structlog
 from msgspec.structs import replace
@@ -90,6 +91,7 @@ class Core:
         self.desk = ClaimDesk(self, self, settings.executor.poll_interval_s)
         self._tally = Tally(metrics, board, spans)
         self._chronicle = Chronicle(audit, board, epoch=epoch)
+        clock.on_step = self._clock_stepped
         self.log_outage = Outage(audit, "log_unavailable", "log_recovered")
         self.database_outage = Outage(audit, "database_error", "database_recovered")
         self.check_input: Callable[[TaskSpec], str | None] = lambda _: None
@@ -111,6 +113,10 @@ class Core:
     def now(self) -> float:
         """Log time, in seconds since the epoch."""
         return self.clock.now()
+
+    def stream_now(self) -> float:
+        """What the log's own clock shows, which may have been set back."""
+        return self.clock.stream_now()
 
     def knows(self, plan_id: str) -> Plan | None:
         """The plan if it is in memory."""
@@ -220,15 +226,23 @@ class Core:
                 self._chronicle.owner_write_failed(command, refused, origin)
             return refused
         lease_until, lease_s = lease
-        left_s = None if lease_until is None else lease_until - self.now()
+        left_s = None if lease_until is None else lease_until - self.stream_now()
         self._tally.owner_write_accepted(command, left_s, lease_s)
         return await self._owner_answer(command, outcome)
 
     async def own_many(
         self, words: Sequence[OwnerCommand], origin: Origin
-    ) -> list[OwnerAnswer | Refused]:
-        """`own` for each, concurrently, answered in order."""
-        return list(await asyncio.gather(*(self.own(command, origin) for command in words)))
+    ) -> list[OwnerAnswer | Refused | TooLarge]:
+        """`own` for each, concurrently, answered in order; one that is too large is an answer.
+
+        Raises LogUnavailable and LogFull, once every command has come to its end.
+        """
+        owning = (self.own(command, origin) for command in words)
+        answers = await asyncio.gather(*owning, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, TooLarge):
+                raise answer
+        return cast("list[OwnerAnswer | Refused | TooLarge]", answers)
 
     async def _owner_answer(
         self, command: OwnerCommand, outcome: Accepted | Duplicate
@@ -274,6 +288,16 @@ class Core:
         """The views were folded from another log than the one that is there now."""
         log.error("log_replaced", reason=why)
         self.audit.emit("log_replaced", detail=why)
+
+    def _clock_stepped(self, by_s: float) -> None:
+        """The log server's clock was set: leases go on for as long as they were granted."""
+        log.error("log_clock_stepped", seconds=round(by_s, 3))
+        self.audit.emit(
+            "log_clock_stepped",
+            actual={"seconds": round(by_s, 3)},
+            detail=f"the log server's clock was set {'forward' if by_s > 0 else 'back'} "
+            f"by {abs(by_s):.1f} s",
+        )
 
     def log_facts_missing(self, why: str) -> None:
         """Facts have left the log that nothing removes; told at each look while it is so."""

@@ -34,12 +34,12 @@ class LogProbe:
 
     async def step(self, core: Core) -> None:
         """Raise LogUnavailable when the log does not answer or does not take writes."""
-        asked_at = core.now()
+        asked_at, asked = core.now(), core.clock.monotonic()
         self._answers = False
         try:
             core.log_state = await _answer(core)
             self._answers = True
-            core.clock.observe(core.log_state.at)
+            core.clock.observe_answer(core.log_state.at, asked)
             await self._until_it_takes_writes(core)
         except LogUnavailable as error:
             core.log_answers("probe", str(error), asked_at)

@@ -7,6 +7,7 @@ from time import monotonic
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from service.core.bridge import Door, DoorClosed
 from service.core.results import Claim, ClaimRequest
@@ -26,10 +27,11 @@ log = structlog.get_logger("holdfast.executor")
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """A claim's answer, and log time when it was given."""
+    """A claim's answer, what the log's clock showed then, and the most that a claim can be old."""
 
     claims: list[Claim]
     now: float
+    waited_s: float = float("inf")
 
 
 class Dispatcher:
@@ -109,7 +111,7 @@ class Dispatcher:
             asked = self.pool.reserve(most)
             granted = await self._claim(asked, wait_s)
             for claim in granted.claims:
-                self._dispatch(claim, granted.now)
+                self._dispatch(claim, granted)
             taken += len(granted.claims)
             if len(granted.claims) < asked:
                 break
@@ -126,20 +128,21 @@ class Dispatcher:
             wait_s=wait_s,
             leave_to_others=self._shop.overruns,
         )
-        origin = self._shop.reporter.origin()
+        origin, asked_at = self._shop.reporter.origin(), monotonic()
         used = 0
         try:
             granted = await self._door.call(
-                lambda core: _granted(core.claim(request, origin), core.now)
+                lambda core: _granted(core.claim(request, origin), core.stream_now)
             )
             used = len(granted.claims)
         finally:
             self.pool.give_back(limit - used)
-        return granted
+        return replace(granted, waited_s=monotonic() - asked_at)
 
-    def _dispatch(self, claim: Claim, now: float) -> None:
+    def _dispatch(self, claim: Claim, granted: Granted) -> None:
         """Send a claim into the pool, or release it at once when the pool refuses it."""
-        age_s = max(now - (claim.lease_until.timestamp() - claim.lease_s), 0.0)
+        age_s = max(granted.now - (claim.lease_until.timestamp() - claim.lease_s), 0.0)
+        age_s = min(age_s, granted.waited_s)  # whatever is done to the log's clock
         lease = Lease(claim, self._shop.reporter.owner, monotonic() - age_s)
         handler = self._handlers.get(claim.kind)
         if self.pool.closed:

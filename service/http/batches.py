@@ -1,6 +1,5 @@
 """Heartbeats and results of many attempts of one owner in one request."""
 
-import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
@@ -112,24 +111,9 @@ def _result(owner: str, item: ResultItem, timeout_retry_max: int) -> OwnerComman
 
 
 async def _own_many(core: Core, reports: Sequence[OwnerCommand], origin: Origin) -> BatchAnswer:
-    """Each report's answer. One that is too large must not hide what became of the others."""
-    try:
-        answers: Sequence[OwnerAnswer | Refused | TooLarge] = await core.own_many(reports, origin)
-    except TooLarge:  # repeating the others is answered "duplicate"
-        answers = await asyncio.gather(
-            *(_own_unless_too_large(core, report, origin) for report in reports)
-        )
+    answers = await core.own_many(reports, origin)
     items = [_item(report, answer) for report, answer in zip(reports, answers, strict=True)]
     return BatchAnswer(items)
-
-
-async def _own_unless_too_large(
-    core: Core, report: OwnerCommand, origin: Origin
-) -> OwnerAnswer | Refused | TooLarge:
-    try:
-        return await core.own(report, origin)
-    except TooLarge as error:
-        return error
 
 
 def _item(report: OwnerCommand, answer: OwnerAnswer | Refused | TooLarge) -> BatchItem:

@@ -95,6 +95,9 @@ class FakeCore:
     def now(self) -> float:
         return time.time()
 
+    def stream_now(self) -> float:
+        return time.time()
+
     def submit(self, plan_id: str, *tasks: events.TaskSpec) -> Plan:
         plan = events.Submitted(tasks=tasks)
         self.sequence += 1

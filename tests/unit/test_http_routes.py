@@ -8,7 +8,7 @@ import pytest
 from litestar.testing import AsyncTestClient
 from msgspec import Raw
 
-from service.core.results import Claim, OwnerAnswer, Submission
+from service.core.results import Claim, Submission
 from service.http.access import read_tokens
 from service.settings.config import AuthSettings, ConfigError, Settings
 from streams.log import TooLarge
@@ -155,21 +155,12 @@ async def test_heartbeats_say_until_when() -> None:
 
 
 async def test_one_result_that_is_too_large_does_not_hide_the_others() -> None:
-    core = FakeCore()
-
-    async def own_many(*_: object) -> list[Any]:
-        raise TooLarge("one fact")
-
-    async def own(command: commands.Complete, _: object) -> OwnerAnswer:
-        if command.task_id == "big":
-            raise TooLarge("one fact")
-        return ACCEPTED
-
-    core.own_many, core.own = own_many, own  # type: ignore[method-assign]
+    core = FakeCore([TooLarge("one fact"), ACCEPTED])
     results = [LEASE | {"task_id": name, "outcome": "completed"} for name in ("big", "small")]
     async with AsyncTestClient(core.app()) as client:
         answer = await client.post("/v1/results", json={"owner": "w1", "results": results})
     assert [each["status"] for each in answer.json()["results"]] == ["too_large", "accepted"]
+    assert len(core.asked) == 2, "each was sent once"
 
 
 # -- claims -----------------------------------------------------------------------------------

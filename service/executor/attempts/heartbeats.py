@@ -140,10 +140,10 @@ class Heartbeats:
     async def _send(self, batch: Sequence[tuple["_Schedule", Word]], asked_at: float) -> None:
         words: list[OwnerCommand] = [word for _, word in batch]
         origin = self._reporter.origin()
-        answers: Sequence[OwnerAnswer | Refused | None] = [None] * len(words)
+        answers: Sequence[OwnerAnswer | Refused | TooLarge | None] = [None] * len(words)
         try:
             answers = await self._door.call(lambda core: core.own_many(words, origin))
-        except (LogUnavailable, LogFull, TooLarge, DoorClosed) as error:
+        except (LogUnavailable, LogFull, DoorClosed) as error:
             log.warning("heartbeats_failed", leases=len(words), error=str(error))
         finally:
             for (schedule, word), answer in zip(batch, answers, strict=True):
@@ -153,7 +153,7 @@ class Heartbeats:
         self,
         schedule: "_Schedule",
         word: Word,
-        answer: OwnerAnswer | Refused | None,
+        answer: OwnerAnswer | Refused | TooLarge | None,
         asked_at: float,
     ) -> None:
         lease = schedule.lease
@@ -163,7 +163,7 @@ class Heartbeats:
                     lease.renewed(asked_at)
                 if answer.cancel_requested and lease.stop("plan_failed"):
                     log.info("plan_failed_cancelled", **_named(lease))
-            case None | Contention():
+            case None | Contention() | TooLarge():
                 schedule.again_soon(word)
             case _:
                 self._lost(lease, answer)

@@ -225,7 +225,8 @@ class LogHealth(msgspec.Struct, frozen=True, kw_only=True):
     """The log: whether it answers, and its extent as last seen.
 
     ``stopped_pid`` is an embedded nats-server's process that somebody has stopped (SIGSTOP);
-    ``missing`` says which facts have left the log.
+    ``missing`` says which facts have left the log. ``clock_stepped_s`` is by how much the log
+    server's clock was set lately: forward, or back (negative).
     """
 
     url: str
@@ -237,6 +238,7 @@ class LogHealth(msgspec.Struct, frozen=True, kw_only=True):
     seen_age_s: float | None = None
     stopped_pid: int | None = None
     missing: str | None = None
+    clock_stepped_s: float = 0.0
 
 
 class DatabaseHealth(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ CLASSES: Mapping[str, AuditClass] = {
     "log_replaced": "always",
     "log_facts_missing": "always",
     "instance_id_shared": "always",
+    "log_clock_stepped": "always",
     "database_error": "always",
     "database_recovered": "always",
 }

@@ -36,6 +36,7 @@ def examine(evidence: Evidence) -> Examined:
         *_log(seen, url),
         *_log_missing(seen),
         *_second_holder(evidence),
+        *_clock_stepped(seen),
         *log_writes.findings(seen, url),
         *_database(seen),
         *_daemons(seen, url),
@@ -302,6 +303,26 @@ def _second_holder(evidence: Evidence) -> list[Finding]:
             "counters stay right, but owners, audit entries and the sharing of the queue cannot "
             "tell them apart. Give each process its own id, or leave the setting out.",
             command=f"curl -s '{evidence.url}/v1/audit?event=instance_id_shared'",
+        )
+    ]
+
+
+def _clock_stepped(seen: Machine) -> list[Finding]:
+    by_s = seen.log.clock_stepped_s
+    if not by_s:
+        return []
+    way = "forward" if by_s > 0 else "back"
+    return [
+        Finding(
+            code="LogClockStepped",
+            question="machine_room",
+            severity="warning",
+            summary=f"the log server's clock was set {way} by {abs(by_s):.1f} s",
+            evidence={"seconds": round(by_s, 3)},
+            meaning="Leases go on for as long as they were granted, so no live worker loses its "
+            "task. After a step back, a task whose owner has died is taken over only when the "
+            "clock has come as far again. Let NTP slew the clock instead of stepping it.",
+            command="chronyc tracking",
         )
     ]
 

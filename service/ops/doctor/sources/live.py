@@ -172,6 +172,7 @@ class Doctor:
                 seen_age_s=max(core.now() - seen.at, 0.0) if seen else None,
                 stopped_pid=self._stopped_nats() if "log" in failing else None,
                 missing=core.log_missing,
+                clock_stepped_s=core.clock.stepped_lately_s,
             ),
             database=DatabaseHealth(
                 path=str(self._database_path),
