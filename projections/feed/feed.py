@@ -151,8 +151,12 @@ class Feed:
         """End what `admit` began."""
         self._admitted -= 1
 
-    async def prepare(self, interest: Interest, cursor: int | None) -> Opening | NoStream:
+    async def prepare(
+        self, interest: Interest, cursor: int | None, *, unreadable: bool = False
+    ) -> Opening | NoStream:
         """Where a stream after ``cursor`` (None: not given) begins.
+
+        ``unreadable``: the client brought a cursor that no instance gave out; a gap tells it so.
 
         Raises LogUnavailable, and LogReset when the log is not the one that is published here.
         """
@@ -173,7 +177,10 @@ class Feed:
             raise LogReset("the log was made anew")
         if word and word.finished and cursor is not None and word.sequence <= cursor <= state.head:
             return NoStream.OVER
-        return await self._skip_to_plan(_opening(interest, cursor, state, word))
+        opening = _opening(interest, cursor, state, word)
+        if unreadable and opening.gap is None:
+            opening = replace(opening, outcome="fresh", gap="unreadable")
+        return await self._skip_to_plan(opening)
 
     async def _skip_to_plan(self, opening: Opening) -> Opening:
         # Reading one plan walks the log, so the walk begins at the plan's first fact.

@@ -21,6 +21,7 @@ from service.http.sse_wire import Wire
 
 RETRY_AFTER_S = 5
 LARGEST_SEQUENCE = 2**63 - 1
+DIGITS = 19
 
 _REFUSALS = refusals("log_unavailable", "unavailable")
 _OVER = {204: ResponseSpec(None, description="the plan has ended and the client has all of it")}
@@ -35,11 +36,18 @@ _HEADERS = [
 class EventStream(Response[str]):
     """An answer that lasts: it is written by the feed until the client goes or the stream ends."""
 
-    def __init__(self, feed: Feed, interest: Interest, cursor: int | None) -> None:
+    def __init__(
+        self, feed: Feed, interest: Interest, after: int | None, last_event_id: str | None
+    ) -> None:
+        """An empty ``last_event_id`` is what some clients send for none."""
         super().__init__(content="", media_type=EVENT_STREAM)
         self._feed = feed
         self._interest = interest
-        self._cursor = cursor
+        self._cursor = after
+        # A 400 would end a browser's EventSource for good: it would send the same id again.
+        self._unreadable = bool(last_event_id) and not _is_cursor(last_event_id)
+        if last_event_id and not self._unreadable:
+            self._cursor = int(last_event_id)
 
     def to_asgi_response(  # pyright: ignore[reportIncompatibleMethodOverride]  # any app will do
         self,
@@ -58,7 +66,9 @@ class EventStream(Response[str]):
         if refused is not None:
             raise _refusal(refused, self._interest)
         try:
-            opening = await self._feed.prepare(self._interest, self._cursor)
+            opening = await self._feed.prepare(
+                self._interest, self._cursor, unreadable=self._unreadable
+            )
             if isinstance(opening, Opening) and is_head(scope):
                 await _send_head(send)
             elif isinstance(opening, Opening):
@@ -124,7 +134,7 @@ class EventController(Controller):
     ) -> Response[str]:
         """Every event of the log, or of one plan or task, from the head or after a cursor."""
         interest = Interest(plan_id=plan_id, task_id=task_id, types=_types(types))
-        return EventStream(core.feed, interest, _cursor(last_event_id, after))
+        return EventStream(core.feed, interest, after, last_event_id)
 
     @get(
         "/plans/{plan_id:str}/events",
@@ -144,7 +154,7 @@ class EventController(Controller):
     ) -> Response[str]:
         """A plan's events from its beginning or after a cursor, until it has ended."""
         interest = Interest(plan_id=plan_id, task_id=task_id, types=_types(types), ends=True)
-        return EventStream(core.feed, interest, _cursor(last_event_id, after))
+        return EventStream(core.feed, interest, after, last_event_id)
 
 
 def _types(asked: str | None) -> frozenset[str]:
@@ -160,13 +170,7 @@ def _types(asked: str | None) -> frozenset[str]:
     return names
 
 
-def _cursor(last_event_id: str | None, after: int | None) -> int | None:
-    """The cursor asked for; an empty header is what some clients send for none."""
-    if not last_event_id:
-        return after
-    digits = last_event_id.isascii() and last_event_id.isdecimal()
-    if not digits or int(last_event_id[:32]) > LARGEST_SEQUENCE:
-        raise RequestRefused(
-            "invalid_request", f"Last-Event-ID: {last_event_id[:40]!r} is no sequence"
-        )
-    return int(last_event_id)
+def _is_cursor(last_event_id: str) -> bool:
+    """Whether it can be a sequence; servers that share an origin may have given out other ids."""
+    decimal = last_event_id.isascii() and last_event_id.isdecimal()
+    return decimal and len(last_event_id) <= DIGITS and int(last_event_id) <= LARGEST_SEQUENCE
