@@ -1,12 +1,15 @@
 """Bad input is refused before the core is asked, with the place named; good input arrives whole."""
 
 import asyncio
+import json
+import time
 
 import pytest
+from hypothesis import given, strategies
 from litestar.testing import AsyncTestClient
 
 from service.core.results import Submission
-from service.http.strict_json import MAX_BODY_BYTES, MAX_DEPTH
+from service.http.strict_json import MAX_BODY_BYTES, MAX_DEPTH, deeper_than
 from tests.unit.http_world import ACCEPTED, Caller, FakeCore
 
 JSON = {"content-type": "application/json"}
@@ -96,6 +99,7 @@ BODIES: list[tuple[str, bytes, str]] = [
     (PLANS, plan()[:-1] + b',"labels":{"":"x"}}', "labels"),
     (PLANS, plan()[:-1] + b',"labels":{"k":"\\u0000"}}', "labels"),
     (PLANS, plan()[:-1] + b',"labels":{"k":1}}', "labels"),
+    (PLANS, plan()[:-1] + b',"labels":{"k=v":"x"}}', "without ="),
     (PLANS, plan()[:-1] + b',"name":"' + b"n" * 257 + b'"}', "name"),
     (PLANS, plan()[:-1] + b',"context":"\\ud800"}', "surrogate"),
     (PLANS, plan()[:-1] + b',"context":[1e999]}', "context"),
@@ -263,3 +267,86 @@ async def test_brackets_in_strings_are_no_depth() -> None:
     async with AsyncTestClient(FakeCore().app()) as client:
         answer = await client.post(COMPLETE, content=body, headers=JSON)
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b'{"owner":"w","attempt":1,"attempt":1}', "'attempt' stands twice"),
+        (b'{"owner":"w","attempt":1,"output":{"a":1,"a":1}}', "'a' stands twice"),
+        (b'{"owner":"w","attempt":1,"output":[{"b":{"\\u0061":1,"a":2}}]}', "'a' stands twice"),
+        (b'{"owner":"w","attempt":1,"output":{"x:y":1,"x:y":2}}', "'x:y' stands twice"),
+    ],
+)
+async def test_a_key_that_stands_twice_in_one_object_is_refused(body: bytes, named: str) -> None:
+    core = FakeCore()
+    async with AsyncTestClient(core.app()) as client:
+        answer = await client.post(COMPLETE, content=body, headers=JSON)
+    assert (answer.status_code, core.asked) == (400, [])
+    assert named in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "output", [b'[{"a":1},{"a":2}]', b'{"a":{"a":":"}}', b'{"\\"a":1,"a":":\\\\"}', b'"\\":"']
+)
+async def test_the_same_key_in_two_objects_is_none_twice(output: bytes) -> None:
+    body = b'{"owner":"w","attempt":1,"output":%b}' % output
+    async with AsyncTestClient(FakeCore().app()) as client:
+        answer = await client.post(COMPLETE, content=body, headers=JSON)
+    assert answer.status_code == 200, answer.text
+
+
+MEGABYTE = 1_000_000
+AWKWARD = {
+    "brackets": b"[" * MEGABYTE,
+    "pairs": b"[]" * (MEGABYTE // 2),
+    "uneven": b"[[][[][[]" * (MEGABYTE // 9),
+    "deep, again and again": (b"[" * 99 + b"]" * 99) * (MEGABYTE // 198),
+    "quotes": b'"' * MEGABYTE,
+    "a string without end": b'"' + b'\\"' * (MEGABYTE // 2),
+}
+
+
+@pytest.mark.parametrize("output", AWKWARD.values(), ids=AWKWARD)
+async def test_no_body_takes_long_to_be_refused(output: bytes) -> None:
+    async with AsyncTestClient(FakeCore().app()) as client:
+        began = time.process_time()
+        body = b'{"owner":"w","attempt":1,"output":' + output
+        answer = await client.post(COMPLETE, content=body, headers=JSON)
+        assert time.process_time() - began < 1
+    assert answer.status_code == 400
+
+
+@given(strategies.recursive(
+    strategies.sampled_from(["[", "]}", '"', "\\\\", '\\"', None, 1]),
+    lambda inner: strategies.lists(inner, max_size=3)
+    | strategies.dictionaries(strategies.sampled_from(["k", "[", '"{']), inner, max_size=2),
+))  # fmt: skip
+def test_the_depth_of_a_body_is_counted_without_reading_it(value: object) -> None:
+    body = json.dumps(value).encode()
+    for levels in (1, 2, 6, 9):
+        assert deeper_than(body, levels) == (depth(value) > levels)
+
+
+def depth(value: object) -> int:
+    if not isinstance(value, list | dict):
+        return 0
+    return 1 + max(map(depth, value.values() if isinstance(value, dict) else value), default=0)
+
+
+@pytest.mark.parametrize(
+    ("error_type", "recorded"),
+    [("timeout", "timeout"), ("an odd one!", "other"), ("", "other"), ("x" * 5_000, "other")],
+)
+async def test_a_failure_report_is_shortened_but_never_refused(
+    error_type: str, recorded: str
+) -> None:
+    core = FakeCore()
+    body = {"owner": "w", "attempt": 1, "error_type": error_type, "error_message": "m" * 500_000}
+    async with AsyncTestClient(core.app()) as client:
+        answer = await client.post("/v1/plans/p/tasks/t/fail", json=body)
+    assert answer.status_code == 200
+    ((command, _),) = core.asked
+    assert command.error_type == recorded
+    assert len(command.error_message) == 10_000
+    assert command.error_message.endswith("…")
