@@ -1,17 +1,20 @@
-"""Runs a program that dies with the process which started it, however that process ends.
+"""Processes as the kernel knows them: children that end with their parent, and who is there.
 
-`tethered` gives the command line to start. Run as a script, this file asks the kernel for the end
-of its parent (PR_SET_PDEATHSIG) and then becomes the program, under the same process id. It is a
-script and not a `preexec_fn`, because forking Python code in a process with threads may deadlock.
+The one place that knows PR_SET_PDEATHSIG and /proc. `tethered` gives the command line of a program
+that dies with the process which started it, however that process ends. Run as a script, this file
+asks the kernel for the end of its parent and then becomes the program, under the same process id.
+It is a script and not a `preexec_fn`, because forking Python code in a process with threads may
+deadlock. It is started with -I -S and imports little, because it is started often.
 """
 
-import ctypes
 import os
 import signal
 import sys
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+PR_SET_CHILD_SUBREAPER = 36
 CANNOT_RUN = 127  # what a shell answers for a program that it cannot start
+PROC = "/proc"
 
 
 def tethered(program: str, *arguments: str) -> list[str]:
@@ -25,15 +28,76 @@ def tethered(program: str, *arguments: str) -> list[str]:
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), program, *arguments]
 
 
+def end_with_parent() -> None:
+    """Let the kernel kill this process when the thread that started it ends; raises OSError."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def inherit_orphans() -> None:
+    """Become the parent of every descendant whose parent ends; raises OSError."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform != "linux":
+        return
+    import ctypes  # noqa: PLC0415 - only where it is of use
+
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl: {os.strerror(number)}")
+
+
+def process_state(pid: int) -> str:
+    """The kernel's letter for a process, as `ps` shows it; "" where there is none.
+
+    "?" where the kernel cannot be asked.
+    """
+    if not os.path.exists(PROC + "/self/stat"):  # noqa: PTH110 - pathlib is slow to import
+        return "?"
+    fields = _stat(pid)
+    return fields[0].decode() if fields else ""
+
+
+def family(root: int) -> list[int]:
+    """Everything below the process ``root``, as far as can be seen."""
+    parents = {pid: int(fields[1]) for pid, fields in _stats().items()}
+    found = [root]
+    for ancestor in found:
+        found += [pid for pid, parent in parents.items() if parent == ancestor]
+    return found[1:]
+
+
+def session(leader: int) -> list[int]:
+    """The processes of the session that ``leader`` began, without it."""
+    return [pid for pid, fields in _stats().items() if int(fields[3]) == leader and pid != leader]
+
+
+def _stats() -> dict[int, list[bytes]]:
+    if sys.platform != "linux":
+        return {}
+    found: dict[int, list[bytes]] = {}
+    for name in os.listdir(PROC):  # noqa: PTH208 - pathlib is slow to import
+        if name.isdigit() and (fields := _stat(int(name))):
+            found[int(name)] = fields
+    return found
+
+
+def _stat(pid: int) -> list[bytes]:
+    """State, parent, group, session and more; nothing for a process that is not there."""
+    try:
+        with open(f"{PROC}/{pid}/stat", "rb") as stat:  # noqa: PTH123 - as above
+            return stat.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
 def main(parent: int, command: list[str]) -> int:
     """Become `command`, tied to `parent`; returns only when that is impossible."""
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-        sys.stderr.write(f"prctl: {os.strerror(ctypes.get_errno())}\n")
-        return CANNOT_RUN
-    if os.getppid() != parent:
-        return CANNOT_RUN  # the parent ended before the kernel knew of our wish
     try:
-        os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+        end_with_parent()
+        if os.getppid() == parent:  # else it ended before the kernel knew of our wish
+            os.execv(command[0], command)  # noqa: S606 - no shell is wanted
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
     return CANNOT_RUN

@@ -16,19 +16,20 @@ import signal
 import sys
 import time
 
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-PR_SET_CHILD_SUBREAPER = 36
-CANNOT_RUN = 127  # what a shell answers for a program that it cannot start
+if __name__ == "__main__":  # started with -I -S, which knows no other folder than Python's own
+    sys.path.append(__file__.rpartition("/service/")[0])
+
+from service.runtime.child_process import (
+    CANNOT_RUN,
+    end_with_parent,
+    family,
+    inherit_orphans,
+    session,
+)
+
 GRACE_S = 1.0
 SWEEP_S = 0.01
 MAX_SWEEPS = 200
-
-
-def _prctl(option: int, value: int) -> None:
-    if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415 - only where it is of use
-
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _start(program: str, arguments: list[str]) -> int:
@@ -39,7 +40,7 @@ def _start(program: str, arguments: list[str]) -> int:
         return child
     try:
         os.setpgid(0, 0)
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent()
         if os.getppid() != guardian:
             os._exit(CANNOT_RUN)
         for number in (signal.SIGPIPE, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
@@ -50,36 +51,10 @@ def _start(program: str, arguments: list[str]) -> int:
     os._exit(CANNOT_RUN)
 
 
-def _processes() -> dict[int, tuple[int, int]]:
-    """Every process with its parent and its session, as far as can be seen."""
-    found: dict[int, tuple[int, int]] = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib is slow to import
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as stat:  # noqa: PTH123 - as above
-                    fields = stat.read().rpartition(b")")[2].split()
-                found[int(name)] = int(fields[1]), int(fields[3])
-            except (OSError, IndexError, ValueError):
-                continue
-    return found
-
-
-def end_session(session: int) -> None:
+def end_session(leader: int) -> None:
     """Kill what a guardian that was killed itself has left running in its session."""
-    if sys.platform == "linux":
-        for process, (_, its_session) in _processes().items():
-            if its_session == session and process != session:
-                _kill(process, signal.SIGKILL)
-
-
-def _descendants() -> list[int]:
-    """Everything below the guardian."""
-    if sys.platform != "linux":
-        return []
-    processes, found = _processes(), [os.getpid()]
-    for ancestor in found:
-        found += [process for process, (parent, _) in processes.items() if parent == ancestor]
-    return found[1:]
+    for process in session(leader):
+        _kill(process, signal.SIGKILL)
 
 
 def _kill(process: int, number: int) -> None:
@@ -93,7 +68,7 @@ def _kill(process: int, number: int) -> None:
 def _signal_all(child: int, number: int) -> None:
     """Send a signal to the program's group and to every descendant outside it."""
     _kill(-child, number)
-    for process in _descendants():
+    for process in family(os.getpid()):
         _kill(process, number)
 
 
@@ -160,7 +135,7 @@ def _ignore(_number: int, _frame: object) -> None:
 def main(control: int, program: str, arguments: list[str]) -> None:
     """Run ``program`` to its end, or to the end of whoever holds the control pipe."""
     os.set_inheritable(control, False)  # noqa: FBT003 - its signature
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    inherit_orphans()
     deaths, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)

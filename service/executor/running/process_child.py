@@ -1,6 +1,5 @@
 """The child's side of a process handler: takes jobs from its parent until the parent is gone."""
 
-import ctypes
 import importlib
 import logging
 import os
@@ -22,7 +21,7 @@ from service.executor.running.processes import (
     Stop,
     Wire,
 )
-from service.runtime.child_process import PR_SET_PDEATHSIG
+from service.runtime.child_process import end_with_parent
 from service.signals import logs
 
 
@@ -91,9 +90,8 @@ def _answer(ending: Ending, wire: Wire) -> None:
 
 def main(descriptor: int, frame_bytes: int, instance_id: str) -> None:
     """Serve jobs from the socket ``descriptor``; returns only by the process's end."""
-    if sys.platform == "linux":
-        # A handler that holds the interpreter for long would not let the listener see the end.
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # A handler that holds the interpreter for long would not let the listener see the end.
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's business
     logs.configure(instance_id)
     wire = Wire(socket.socket(fileno=descriptor), Job | Stop, frame_bytes)

@@ -5,12 +5,15 @@ from typing import Literal
 
 import msgspec
 
+from service.runtime import child_process
 from service.runtime.data_folder import Trace, last_trace
 
 ProcessState = Literal["running", "stopped", "gone", "unknown"]
 
-_STOPPED = "Tt"
-_ENDED = "ZX"
+# By the kernel's letter; every other one is a process that runs or waits.
+_STATES: dict[str, ProcessState] = {
+    "": "gone", "Z": "gone", "X": "gone", "T": "stopped", "t": "stopped", "?": "unknown",
+}  # fmt: skip
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,16 +52,8 @@ def holding(data_dir: Path) -> Holding:
 
 
 def process_state(pid: int) -> ProcessState:
-    """How a process is; "unknown" where there is no /proc."""
-    if not Path("/proc/self/stat").exists():
-        return "unknown"
-    try:
-        letter = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return "gone"
-    if letter in _ENDED:
-        return "gone"
-    return "stopped" if letter in _STOPPED else "running"
+    """How a process is; "unknown" where the kernel cannot be asked."""
+    return _STATES.get(child_process.process_state(pid), "running")
 
 
 def _nats_pid(data_dir: Path) -> int | None:
