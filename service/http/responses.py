@@ -71,7 +71,11 @@ def _list_fields(kind: type[Any]) -> tuple[str, ...]:
 async def _send_in_slices(content: Any, name: str, send: Send) -> None:  # noqa: ANN401 - a Struct
     """Encode and send a slice at a time; the loop serves others between two of them."""
     items: Sequence[object] = getattr(content, name)
-    members = {each: getattr(content, each) for each in content.__struct_fields__ if each != name}
+    members = {
+        each: value
+        for each in content.__struct_fields__
+        if each != name and (value := getattr(content, each)) is not msgspec.UNSET
+    }
     head = _encoder.encode(members)[:-1] + b","
     buffer = bytearray(head if members else b"{")
     buffer += _encoder.encode(name) + b":["

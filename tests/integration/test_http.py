@@ -183,6 +183,17 @@ async def test_an_owner_says_when_a_task_that_it_gives_back_is_offered_again(pai
     assert problem(bad) == (400, "invalid_request")
 
 
+async def test_a_plan_of_many_tasks_is_sent_whole(pair: Pair) -> None:
+    """More tasks than are encoded in one go, and a field that the plan does not have."""
+    _, client = pair
+    tasks = [{"id": f"t{number}", "kind": "outside"} for number in range(450)]
+    assert (await client.post("/v1/plans", json={"id": "many", "tasks": tasks})).status_code == 201
+    answer = await client.get("/v1/plans/many")
+    assert answer.status_code == 200
+    assert [task["task_id"] for task in answer.json()["tasks"]] == [each["id"] for each in tasks]
+    assert "unreadable" not in answer.json()
+
+
 async def test_a_cycle_is_shown(pair: Pair) -> None:
     _, client = pair
     tasks = [
