@@ -115,7 +115,7 @@ CASES = [
         series={EXPIRED: "0 0+15x20", f'{EXPIRED}{{instance="b"}}': "0 0+15x20"},
         after="2m",
         fires=Fires(
-            "A RUNNING task's lease has been expired for 1m 45s and nobody takes it over"
+            "A RUNNING task's lease has been expired for 1m 45s and no worker takes it over"
         ),
     ),
     Case(
@@ -382,7 +382,7 @@ CASES = [
         },
         after="15m",
         fires=Fires(
-            "1 messages stand in the log of holdfast that nobody can read or apply"
+            "1 messages stand in the log of holdfast that cannot be read or applied"
         ),
     ),
     Case(

@@ -24,7 +24,7 @@ MAX_SERIES = 400
 
 # Few buckets, each at a threshold: an aim of speed, a rule, a default setting. Above a rule's
 # threshold stands one more: a quantile in the last bucket is shown as that bucket's lower bound.
-# What lies between is told by the quantiles of the last minute (`service.signals.metrics.recent`).
+# What lies between is shown by the quantiles of the last minute (`service.signals.metrics.recent`).
 # One more bucket where there are labels costs five to ten series.
 LATENCY_S = (0.01, 0.25, 1.0, 10.0)  # 10 ms to start, 250 ms to fan out, 1 s SseReplaySlow
 LAG_S = (0.02, 0.25, 1.0)  # 20 ms is the promise of each loop, 0.25 s LoopLagHigh
