@@ -137,6 +137,8 @@ async def running(
             threads=supervision.look_forever(),
         )
         logs.watch_writers(supervision)
+        if embedded is not None:
+            embedded.supervised_by(supervision)
         instance = Instance(
             settings=settings,
             roles=roles,

@@ -12,6 +12,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from streams.plan.events import NOTHING, FailureRule, JoinRule, TaskType, TokenUsage
 from streams.plan.lifecycle import ExecutionStatus, PlanStatus, TaskStatus
+from streams.plan.limits import DEFAULT_LEASE_S, DEFAULT_TIMEOUT_S
 from streams.plan.outputs import output_at_hand
 from streams.plan.state import Execution, Plan, Task
 from streams.traceparent import trace_id_of
@@ -42,7 +43,9 @@ class PlanView(msgspec.Struct, kw_only=True):
 class TaskView(msgspec.Struct, kw_only=True):
     """A task as API.md shows it.
 
-    ``truncated`` names what was left out of a list because it is too large: ask for the task.
+    ``timeout_s`` and ``lease_s`` are the defaults where the plan states none (an executor then uses
+    its settings). ``truncated`` names what was left out of a list because it is too large: ask for
+    the task.
     """
 
     plan_id: str
@@ -68,8 +71,8 @@ class TaskView(msgspec.Struct, kw_only=True):
     on_failure: FailureRule
     max_retries: int
     max_lost_leases: int
-    timeout_s: float | None
-    lease_s: float | None
+    timeout_s: float
+    lease_s: float
     target: str | None
     sequence: int
     created_at: datetime
@@ -175,8 +178,8 @@ def task_view(
         on_failure=spec.on_failure,
         max_retries=spec.max_retries,
         max_lost_leases=spec.max_lost_leases,
-        timeout_s=spec.timeout_s,
-        lease_s=spec.lease_s,
+        timeout_s=spec.timeout_s or DEFAULT_TIMEOUT_S,
+        lease_s=spec.lease_s or DEFAULT_LEASE_S,
         target=spec.target,
         sequence=task.sequence,
         created_at=moment(created_at),

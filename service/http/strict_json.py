@@ -22,10 +22,10 @@ from litestar.typing import FieldDefinition
 
 from service.http.problems import RequestRefused, in_words
 from service.http.request import header
+from streams.json_values import MAX_DEPTH
 
 JSON_TYPE = b"application/json"
 MAX_BODY_BYTES = 1024 * 1024
-MAX_DEPTH = 100
 FLAT = 5  # levels that most JSON does not exceed
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)

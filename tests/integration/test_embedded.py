@@ -24,6 +24,7 @@ from service.runtime.nats_server.process import (
     jetstream_answers,
     launch,
 )
+from service.runtime.supervision import Supervision
 from tests.waiting import until
 
 TOP_LEVEL = Path(__file__).parents[2]
@@ -86,6 +87,25 @@ async def test_it_is_ready_on_return(observed: Observed) -> None:
     await jetstream.add_stream(name="T", subjects=["t"])
     assert (await jetstream.publish("t", b"fact")).seq == 1
     await client.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_the_thread_that_keeps_it_running_is_watched(
+    observed: Observed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervision = Supervision()
+    observed.server.supervised_by(supervision)
+
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(embedded, "launch", broken)  # an error that it does not foresee
+    os.kill(observed.server.pid or 0, signal.SIGKILL)
+    async with asyncio.TaskGroup() as group:
+        looking = group.create_task(supervision.look_forever())
+        async with asyncio.timeout(PATIENCE_S):
+            assert "'nats-server'" in await supervision.died
+        looking.cancel()
 
 
 async def test_it_runs_with_the_projects_configuration(observed: Observed) -> None:

@@ -29,6 +29,7 @@ from service.runtime.nats_server.process import (
     launch,
 )
 from service.runtime.nats_server.write_errors import ServerLog, has_room
+from service.runtime.supervision import Supervision
 
 STORE_FOLDER = "nats"
 FIRST_BACKOFF_S = 0.1
@@ -101,6 +102,11 @@ class EmbeddedServer:
             await self.stop()
             raise
         return self.url
+
+    def supervised_by(self, supervision: Supervision) -> None:
+        """Let ``supervision`` watch the thread that keeps the server running."""
+        if self._thread is not None:
+            supervision.watch_thread(self._thread)
 
     async def stop(self) -> None:
         """End the server gracefully, by force after `STOP_S`; saying it twice is saying it once."""
