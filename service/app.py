@@ -57,8 +57,8 @@ from service.signals.metrics.appends import LogObserver
 from service.signals.metrics.registry import Metrics
 from service.signals.tracing.exporting import recorder_of
 from service.signals.tracing.spans import Recorder
-from streams.jetstream.connection import without_password
 from streams.jetstream.log import JetStreamLog
+from streams.jetstream.servers import without_password
 from streams.log import LogUnavailable
 
 Role = Literal["api", "executor", "daemons"]

@@ -18,7 +18,7 @@ from service.runtime.tuning import allow_streams, collect_seldom, switch_often
 from service.sample.story import Narrator
 from service.settings.config import Settings
 from service.settings.reloading import Reloading
-from streams.jetstream.connection import without_password
+from streams.jetstream.servers import without_password
 from streams.log import Origin
 
 log = structlog.get_logger("holdfast.serve")

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from msgspec import Meta, Struct, field
 
-from streams.jetstream.connection import without_password
+from streams.jetstream.servers import without_password
 
 ENVIRONMENT_PREFIX = "HOLDFAST_"
 MAX_LEASE_S = 12 * 3600  # heartbeats stay in the log for 24 h, which must outlive any lease

@@ -4,6 +4,7 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from service.settings.config import ConfigError, Setting, Settings, refused, value_at
+from streams.jetstream.servers import servers_of
 
 OTLP_KEY = "observability.otlp_endpoint"
 OTLP_TRACES_KEY = "observability.otlp_traces_endpoint"
@@ -22,9 +23,8 @@ def check_together(settings: Settings) -> None:
             "executor.claim.lease_s",
             f"must be above executor.claim.heartbeat_s ({claim.heartbeat_s:g})",
         )
-    servers = [part.strip() for part in settings.nats.url.split(",") if part.strip()]
-    if settings.nats.url and not (servers and all(map(_is_server_url, servers))):
-        raise refuse("nats.url", "must be nats://host:port (or tls, ws, wss), several by commas")
+    if reason := _server_complaint(settings.nats.url):
+        raise refuse("nats.url", reason)
     if settings.nats.replicas > 1 and not settings.nats.url:
         raise refuse("nats.replicas", "must be 1 for the embedded server; a cluster needs nats.url")
     for key, endpoint in (
@@ -46,13 +46,19 @@ def check_together(settings: Settings) -> None:
         )
 
 
-def _is_server_url(url: str) -> bool:
-    return _is_url(url, {"nats", "tls", "ws", "wss"})
-
-
 def with_scheme(endpoint: str) -> str:
     """An endpoint of OpenTelemetry as a URL: SDKs that speak gRPC take host:port as well."""
     return endpoint if "://" in endpoint else f"http://{endpoint}"
+
+
+def _server_complaint(url: str) -> str | None:
+    """Why ``url`` names no servers; None if it does, or is empty: an embedded server."""
+    try:
+        if url:
+            servers_of(url)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _is_web_url(url: str) -> bool:

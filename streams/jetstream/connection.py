@@ -8,7 +8,6 @@ second need, and it removes nats-py's pending limits, at which it would drop mes
 
 import asyncio
 import random
-import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -17,7 +16,8 @@ import msgspec
 from nats import errors
 from nats.aio.client import Client
 
-from streams.log import LogUnavailable
+from streams.jetstream.servers import OLDEST_VERSION, is_too_old, servers_of, without_password
+from streams.log import LogUnavailable, TopologyMismatch
 
 T = TypeVar("T")
 
@@ -171,23 +171,30 @@ class Connection:
         self._down_since: float | None = time.monotonic()
         self._watchers: set[Callable[[], None]] = set()
         self.last_error: str | None = None
+        self._denied: str | None = None  # what the server said that this user may not do
         self.reconnects = 0
 
     @classmethod
     async def open(cls, url: str, *, name: str, timeout_s: float) -> "Connection":
         """Connect; raises LogUnavailable when there is no server within ``timeout_s``.
 
-        ``url`` may name several servers, separated by commas. Once open it never gives up.
+        Raises TopologyMismatch when the server is too old. ``url`` may name several servers,
+        separated by commas. Once open it never gives up.
         """
+        try:
+            servers = servers_of(url)
+        except ValueError as error:
+            raise LogUnavailable(f"the URL of NATS {error}") from None
         client = RawClient()
         connection = cls(client)
         try:
             async with asyncio.timeout(timeout_s):
-                servers = url.split(",")
-                random.shuffle(servers)
                 connecting = client.connect(
-                    servers,
+                    random.sample(servers.urls, len(servers.urls)),
                     dont_randomize=True,  # when one is left, the next one is another
+                    user=servers.user,
+                    password=servers.password,
+                    token=servers.token,
                     name=name,
                     error_cb=connection._on_error,
                     disconnected_cb=connection._on_disconnected,
@@ -205,6 +212,11 @@ class Connection:
             raise LogUnavailable(
                 f"no NATS server at {without_password(url)} within {timeout_s:g} s: {reason}"
             ) from error
+        version = str(client.connected_server_version)
+        if is_too_old(version):
+            await client.close()
+            oldest = ".".join(map(str, OLDEST_VERSION))
+            raise TopologyMismatch(f"nats-server {version} is too old, {oldest} or newer is needed")
         connection._rise()
         return connection
 
@@ -275,7 +287,8 @@ class Connection:
             raise LogUnavailable(f"NATS is not connected: {self.last_error}") from error
         match await answer:
             case Lost(reason):
-                raise LogUnavailable(f"no answer to {subject}: {reason}")
+                denied = f"; {self._denied}" if self._denied else ""
+                raise LogUnavailable(f"no answer to {subject}: {reason}{denied}")
             case Reply() as found if found.status == b"503":
                 raise LogUnavailable(f"nobody answers {subject}: JetStream is not ready")
             case Reply() as found:
@@ -343,6 +356,8 @@ class Connection:
 
     async def _on_error(self, error: Exception) -> None:
         self.last_error = str(error) or type(error).__name__
+        if "permissions violation" in self.last_error.lower():
+            self._denied = f"the server refuses it: {self.last_error}"
 
     async def _on_disconnected(self) -> None:
         self._up.clear()
@@ -368,8 +383,3 @@ async def _or_unavailable(wanted: Awaitable[T]) -> T:
         return await wanted
     except errors.Error as error:
         raise LogUnavailable(f"NATS is not connected: {error}") from error
-
-
-def without_password(url: str) -> str:
-    """``url`` as it may be printed, logged or written down."""
-    return re.sub(r"//[^,]*@", "//***@", url)

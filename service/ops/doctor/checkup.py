@@ -30,8 +30,8 @@ from service.ops.doctor.sources.canary import log_witness, prove_whole
 from service.ops.doctor.sources.offline import Afar, Places
 from service.ops.doctor.sources.processes import Holding, holding
 from service.signals.metrics.catalogue import CATALOGUE
-from streams.jetstream.connection import without_password
 from streams.jetstream.read_only import Inspection
+from streams.jetstream.servers import without_password
 
 LONGEST_S = 14.0
 API_S = 4.0

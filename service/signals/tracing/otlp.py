@@ -20,7 +20,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from service.signals.tracing.sampling import Sampling
 from service.signals.tracing.spans import Kind, Span
-from streams.jetstream.connection import without_password
+from streams.jetstream.servers import without_password
 from streams.traceparent import span_id_of, trace_id_of
 
 QUEUE_SPANS = 8192

@@ -33,8 +33,8 @@ from service.ops.doctor.parts import Parts
 from service.ops.doctor.sources.history import KEPT_S, LAST_BAD_EVENTS
 from service.ops.doctor.sources.refusals import refusals_in, refusals_on
 from service.ops.doctor.sources.shapes import expired_leases, waiting_kinds
-from streams.jetstream.connection import without_password
 from streams.jetstream.read_only import Inspection
+from streams.jetstream.servers import without_password
 from streams.log import BadFact, Fact, LogState
 from streams.plan.events import Claimed, Completed, Failed, Released
 
