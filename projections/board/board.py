@@ -87,6 +87,7 @@ class Board:
         A fact about a plan that is not in memory is ignored: recall the plan first (`adopt`).
         """
         self.sequence = fact.sequence
+        self.lanes.took(now - fact.at)
         ignored = self._bad(fact, now) if isinstance(fact, BadFact) else self._fold(fact, now)
         if ignored is not None:
             self.ignored[fact.sequence] = ignored

@@ -3,7 +3,7 @@
 Two lanes, ``ready`` and ``refining``; in each plans take turns (`projections.board.turns`).
 Several instances share one log but not one
 board; so that they do not fight over the same head of the queue, each prefers the tasks whose turn
-it is to be its own, and takes another's only after that has lain there for ``YIELD_S``. A task's
+it is to be its own, and takes another's only after that has lain there for ``yield_s``. A task's
 first turn goes by its hash, and every ``TURN_S`` it is the next instance's: whoever wants it gets
 it, even if those before it never do.
 """
@@ -20,7 +20,10 @@ from projections.board.peers import Peers
 from projections.board.turns import KindQueue, Seat
 from streams.plan.events import Lane
 
-YIELD_S = 0.1  # how long a task is left to the instance whose turn it is
+YIELD_S = 0.1  # how long a task is left to the instance whose turn it is, at least
+YIELD_MOST_S = 1.0
+YIELD_CLAIMS = 4  # and so many times as long as claims, or facts on their way, take at present
+_FADES = 0.95  # of what took long, with each claim or fact that was quicker
 TURN_S = 1.0  # much longer than a claim takes, so that few claims race over the change of turns
 _LOOK_PER_SLOT = 8  # how many of the others' tasks are looked at per wanted one
 
@@ -64,6 +67,7 @@ class Lanes:
         self.rule = rule
         self.peers = peers
         self.look_again_at = inf
+        self._slowest_s = 0.0  # of the claims and deliveries of late
         self._fresh: set[str] = set()
         self._queues: dict[Lane, dict[str, KindQueue]] = {"ready": {}, "refining": {}}
         self._best = {lane: BestKinds(queues) for lane, queues in self._queues.items()}
@@ -71,6 +75,15 @@ class Lanes:
     def __len__(self) -> int:
         """How many entries the lanes keep, dead ones included."""
         return sum(len(queue) for queues in self._queues.values() for queue in queues.values())
+
+    def took(self, seconds: float) -> None:
+        """Note how long a claim took, or a fact on its way here: peers are as slow at present."""
+        self._slowest_s = max(seconds, self._slowest_s * _FADES)
+
+    @property
+    def yield_s(self) -> float:
+        """How long a task is left to the instance whose turn it is."""
+        return min(max(YIELD_S, YIELD_CLAIMS * self._slowest_s), YIELD_MOST_S)
 
     def add(self, seat: Seat) -> None:
         """Put a seat in its lane."""
@@ -151,14 +164,15 @@ class Lanes:
                 break
         # Whoever takes over what peers left lying does so in an order of its own: the owner takes
         # from the head, and two who help out should not reach for the same task.
+        yield_s = self.yield_s
         for seat in sorted(others, key=self._helping_order):
-            if len(taken) < n and seat.since + YIELD_S <= now:
+            if len(taken) < n and seat.since + yield_s <= now:
                 taken.append(seat)
                 continue
             self._queues[lane][seat.task.spec.kind].put_back(seat)
             self._best[lane].changed(seat.task.spec.kind)
             if len(taken) < n:
-                self.look_again_at = min(self.look_again_at, seat.since + YIELD_S)
+                self.look_again_at = min(self.look_again_at, seat.since + yield_s)
         return taken
 
     def _best_first(self, lane: Lane, kinds: Collection[str] | None, now: float) -> Iterator[Seat]:

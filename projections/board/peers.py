@@ -11,10 +11,12 @@ from zlib import crc32
 class Peers:
     """The peers of instance ``instance_id``, told from the claims in the log.
 
-    A peer for a kind claimed it within `KIND_WINDOW_S`, and anything at all within `WINDOW_S`.
+    A peer for a kind claimed it within `KIND_WINDOW_S`, and anything at all within `SILENT_S`, or
+    within `WINDOW_S` of another's claim: while no instance can claim, none is forgotten.
     """
 
     WINDOW_S = 10.0
+    SILENT_S = 60.0
     KIND_WINDOW_S = 300.0
     LOOK_S = 1.0  # how often silent peers are looked for
 
@@ -40,7 +42,8 @@ class Peers:
         if abs(now - self._looked_at) < self.LOOK_S:
             return
         self._looked_at = now
-        silent = _older_than(self._last_claim, now - self.WINDOW_S)
+        newest = max(self._last_claim.values(), default=now)
+        silent = _older_than(self._last_claim, max(newest - self.WINDOW_S, now - self.SILENT_S))
         for instance in silent:
             del self._last_claim[instance]
         if silent:

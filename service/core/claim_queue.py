@@ -275,6 +275,7 @@ class ClaimDesk:
         if not origin.traceparent:  # whoever brings no trace works in the plan's
             origin = replace(origin, traceparent=trace)
         lost, found = False, dict[int, Raw]()
+        began_at = asyncio.get_running_loop().time()
         try:
             # Before the claim: when the log does not answer, nothing is claimed in vain.
             if needed := missing(plan, task, found):
@@ -284,6 +285,7 @@ class ClaimDesk:
         except (LogUnavailable, LogFull) as error:
             return error
         finally:
+            self._desk.board.lanes.took(asyncio.get_running_loop().time() - began_at)
             self._desk.board.give_back(seat, self._desk.now(), lost=lost)
         if lost:
             self._desk.metrics.count("agent.task.claim.conflict.total")
@@ -291,7 +293,7 @@ class ClaimDesk:
             return None
         self._count(pick, task, reclaim=reclaim)
         # Another instance may have reclaimed the task while this one did not run for a lease.
-        if (task.owner, task.attempt) != (request.owner, attempt):
+        if task.claimed_sequence != outcome.sequence:
             return None
         try:
             # A dependency may have been accepted anew, or have left memory meanwhile.

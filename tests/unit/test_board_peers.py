@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from projections.board.lanes import Peers
+from projections.board.lanes import YIELD_S
+from projections.board.peers import Peers
 from streams.log import BadFact
 from streams.plan.events import Submitted
 from tests.unit.board_story import Yard, names
@@ -122,10 +123,35 @@ def test_nothing_starves_behind_a_steady_stream_when_its_peer_does_not_want_it(s
 def test_a_peer_that_is_silent_for_long_is_no_peer() -> None:
     place = Yard(boards=2)
     introduce(place)
-    place.later(Peers.WINDOW_S + 1)
+    place.later(Peers.SILENT_S + 1)
     place.board.peers.forget_silent(place.at)
     backlog(place, 20)
     assert len(place.pick(20)) == 20
+
+
+def test_a_peer_is_forgotten_when_others_claim_and_it_does_not() -> None:
+    peers = Peers("a")
+    peers.saw("b", "echo", 0)
+    peers.forget_silent(Peers.WINDOW_S + 5)
+    assert not all(peers.mine("echo", "p", f"t{n}", 0) for n in range(50)), "nothing was claimed"
+    peers.saw("a", "echo", Peers.WINDOW_S + 6)
+    peers.forget_silent(Peers.WINDOW_S + 7)
+    assert all(peers.mine("echo", "p", f"t{n}", 0) for n in range(50))
+
+
+def test_what_belongs_to_a_peer_is_left_to_it_for_longer_while_claims_are_slow() -> None:
+    place = Yard(boards=THREE)
+    introduce(place)
+    place.board.lanes.took(0.2)
+    backlog(place, 30)
+    mine = len(place.pick(30))
+    place.later(0.3)
+    assert not place.pick(30)
+    place.later(0.6)
+    assert mine + len(place.pick(30)) == 30
+    for _ in range(200):
+        place.board.lanes.took(0.001)
+    assert place.board.lanes.yield_s == YIELD_S
 
 
 def test_boards_that_fold_the_same_facts_hold_the_same() -> None:
@@ -154,5 +180,5 @@ def test_a_peer_for_a_seldom_kind_stays_one_while_it_claims_other_kinds() -> Non
         peers.saw("b", "echo", second)
         peers.forget_silent(second)
     assert {peers.mine("seldom", "p", f"t{n}", 0) for n in range(50)} == {True, False}
-    peers.forget_silent(200 + Peers.WINDOW_S)
+    peers.forget_silent(200 + Peers.SILENT_S)
     assert all(peers.mine("seldom", "p", f"t{n}", 0) for n in range(50))
