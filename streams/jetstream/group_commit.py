@@ -160,7 +160,7 @@ class Unobserved:
 
 
 class AppenderLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How long and how much: budgets in seconds, ``max_waiting`` in drafts.
+    """How long and how much: budgets in seconds, ``max_waiting`` in drafts and in bytes.
 
     ``try_s`` bounds one attempt, ``budget_s`` a draft whose outcome is unknown, ``grace_s`` one
     that was never sent because the log is not there.
@@ -170,6 +170,7 @@ class AppenderLimits(msgspec.Struct, frozen=True, kw_only=True):
     try_s: float = 2.0
     grace_s: float = 2.0
     max_waiting: int = 20_000
+    max_waiting_bytes: int = 128 * 1024 * 1024
     chatter_ttl_s: int = 86_400
 
 
@@ -247,6 +248,7 @@ class Appender:
         # Subjects with a draft in `_waiting` or on its way, and the drafts that stand behind it.
         self._behind: dict[str, deque[_Ticket]] = {}
         self._live: set[_Ticket] = set()
+        self._live_bytes = 0
         self._singles = 0
         self._batches = 0
         self._pump_due = False
@@ -281,7 +283,12 @@ class Appender:
             self._observer.append_failed("crowded")
             raise LogUnavailable(f"{len(self._live)} writes are waiting for the log already")
         ticket = self._ticket(draft)
+        # One draft alone always fits: the log itself bounds its size.
+        if self._live and self._live_bytes + ticket.size > self._limits.max_waiting_bytes:
+            self._observer.append_failed("crowded")
+            raise LogUnavailable(f"{self._live_bytes} bytes are waiting for the log already")
         self._live.add(ticket)
+        self._live_bytes += ticket.size
         behind = self._behind.get(ticket.subject)
         if behind is None:
             self._behind[ticket.subject] = deque()
@@ -611,15 +618,20 @@ class Appender:
             ticket.outcome.set_exception(error)
         self._leave(ticket, None)
 
+    def _forget(self, ticket: _Ticket) -> None:
+        if ticket in self._live:
+            self._live.remove(ticket)
+            self._live_bytes -= ticket.size
+
     def _leave(self, ticket: _Ticket, last: int | None) -> None:
         """Let the next draft of the subject go; ``last`` is its last sequence, if that is known."""
-        self._live.discard(ticket)
+        self._forget(ticket)
         behind = self._behind[ticket.subject]
         while behind:
             following = behind.popleft()
             if last is not None and following.draft.expected < last:
                 # It cannot win any more; the log need not be asked.
-                self._live.discard(following)
+                self._forget(following)
                 self._observer.conflicted()
                 if not following.outcome.done():
                     following.outcome.set_result(Conflict(last))

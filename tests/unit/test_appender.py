@@ -488,6 +488,19 @@ async def test_a_crowd_is_turned_away(log: FakeLog, heard: Heard) -> None:
     assert isinstance(await appender.append(draft("later")), Appended)
 
 
+async def test_waiting_writes_are_bounded_in_bytes(log: FakeLog, heard: Heard) -> None:
+    limits = AppenderLimits(max_waiting_bytes=600)
+    appender = Appender(log, limits=limits, observer=heard)
+    drafts = [draft(f"t{i}") for i in range(20)]
+    outcomes = await asyncio.gather(*map(appender.append, drafts), return_exceptions=True)
+    refused = [each for each in outcomes if isinstance(each, LogUnavailable)]
+    assert "bytes are waiting" in str(refused[0])
+    assert 1 <= len(outcomes) - len(refused) <= 4
+    assert set(heard.failed) == {"crowded"}
+    for n in range(20):  # what has been written makes room again
+        assert isinstance(await appender.append(draft(f"later{n}")), Appended)
+
+
 @pytest.mark.parametrize("callers", [1, 40])
 async def test_a_defect_of_the_line_forgets_nobody(
     appender: Appender, log: FakeLog, callers: int
