@@ -247,9 +247,9 @@ class Load:
 
 
 def _plan(plan_id: str, dice: random.Random) -> Json:
-    """A start, some tasks beside each other and an end that waits for them; two run inside."""
+    """A start, some tasks beside each other and an end that waits for them; six run inside."""
     middle = [f"t{number}" for number in range(dice.randint(2, 4))]
-    inside = [{"id": f"inside-{number}", "kind": "echo", **AMPLE} for number in range(2)]
+    inside = [{"id": f"inside-{number}", "kind": "echo", **AMPLE} for number in range(6)]
     return {
         "id": plan_id,
         "context": {"password": PLAN_SECRET},

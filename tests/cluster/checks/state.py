@@ -1,5 +1,6 @@
 """What the log, the read models and the instances' own output must look like at the end."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,7 +12,6 @@ from tests.cluster.work import HANG_UP_OWNER, PLAN_SECRET
 SHOWN = 5  # of each difference
 RELEASED_WITHIN_S = 5.0
 LOST_SHARE = 0.1
-FEWEST_CLAIMS = 100  # of fewer, the share says nothing
 LOST_PER_FAULT = 300
 
 SOUND = "the log holds no lease of two owners, and no plan finished twice"
@@ -97,10 +97,12 @@ def _calm(history: History, at: float) -> bool:
 
 
 def races(history: History, fold: Fold) -> Iterator[Violation]:
-    """See `RACES`: the share over the whole run, the number per fault."""
+    """See `RACES`: the share while nothing is wrong, beyond chance; the number per fault."""
     del fold
-    lost, all_ = history.claims_lost, history.claims_lost + history.claims_won
-    if all_ >= FEWEST_CLAIMS and lost >= LOST_SHARE * all_:
+    lost = history.claims_lost - sum(fault.claims_lost for fault in history.faults)
+    all_ = lost + history.claims_won - sum(fault.claims_won for fault in history.faults)
+    by_chance = 3 * math.sqrt(all_ * LOST_SHARE * (1 - LOST_SHARE))
+    if lost > LOST_SHARE * all_ + by_chance:
         yield Violation(RACES, f"{lost} of {all_} were lost")
     for fault in history.faults:
         if fault.claims_lost > LOST_PER_FAULT:
