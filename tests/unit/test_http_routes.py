@@ -33,6 +33,7 @@ LEASE = {"plan_id": "p", "task_id": "t", "attempt": 2}
         ("complete", {"verdict": {"pass": False, "feedback": "no"}}, commands.Complete),
         ("fail", {"error_type": "timeout", "retry_in_s": 2}, commands.Fail),
         ("release", {"reason": "drain"}, commands.Release),
+        ("release", {"retry_in_s": 2.5}, commands.Release),
     ],
 )
 async def test_an_owners_word_reaches_the_core(
@@ -46,6 +47,7 @@ async def test_an_owners_word_reaches_the_core(
     assert isinstance(command, expected)
     assert (command.plan_id, command.task_id, command.owner, command.attempt) == ("p", "t", "w1", 2)
     assert (origin.actor, origin.instance) == ("w1", "here")
+    assert getattr(command, "retry_in_s", None) == more.get("retry_in_s")
     shown = answer.json()
     assert shown["task"]["task_id"] == "t"
     assert ("lease_until" in shown) == ("cancel_requested" in shown) == (verb == "heartbeat")
