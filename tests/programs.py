@@ -15,6 +15,12 @@ PACKAGES = {
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "curl": "curl",
+    "node": "nodejs",
+}
+ELSEWHERE = {
+    "openapi-python-client": "pip install openapi-python-client",
+    "openapi-typescript": "npm install openapi-typescript openapi-fetch",
+    "tsc": "npm install typescript",
 }
 
 
@@ -23,7 +29,8 @@ def program(name: str) -> str:
     path = shutil.which(name, path=PATH)
     if path is not None:
         return path
-    missing = f"needs {name} (Debian: apt-get install {PACKAGES.get(name, name)})"
+    debian = f"Debian: apt-get install {PACKAGES.get(name, name)}"
+    missing = f"needs {name} ({ELSEWHERE.get(name, debian)})"
     if os.environ.get("CI"):
         pytest.fail(missing, pytrace=False)
     pytest.skip(missing)

@@ -1,7 +1,6 @@
 """The audit trail as rows: what happened around the log, one row per AUDIT message."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -10,7 +9,7 @@ from msgspec import UNSET, Raw, UnsetType
 from projections.read_models import bulk
 from projections.read_models.database import Checkpoint, Database
 from projections.read_models.pagination import Page, Selection, checked_limit, key_of, read_page
-from projections.read_models.views import moment
+from projections.read_models.views import Moment, moment
 from streams.plan.events import NOTHING
 
 STREAM = "AUDIT"
@@ -65,7 +64,7 @@ class AuditView(msgspec.Struct, kw_only=True):
     """One entry as ``GET /v1/audit`` shows it; ``sequence`` is its place in the AUDIT stream."""
 
     sequence: int
-    at: datetime
+    at: Moment
     event: str
     class_: AuditClass = msgspec.field(name="class")
     plan_id: str | None

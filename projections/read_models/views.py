@@ -6,6 +6,7 @@ through unread.
 """
 
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -16,6 +17,9 @@ from streams.plan.limits import DEFAULT_LEASE_S, DEFAULT_TIMEOUT_S
 from streams.plan.outputs import output_at_hand
 from streams.plan.state import Execution, Plan, Task
 from streams.traceparent import trace_id_of
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time in UTC, RFC 3339 in JSON; it is what makes a schema say `date-time`."""
 
 
 class PlanView(msgspec.Struct, kw_only=True):
@@ -32,8 +36,8 @@ class PlanView(msgspec.Struct, kw_only=True):
     priority: int
     labels: dict[str, str]
     context: Raw
-    created_at: datetime
-    finished_at: datetime | None
+    created_at: Moment
+    finished_at: Moment | None
     sequence: int
     counts: dict[TaskStatus, int]
     trace_id: str | None = None
@@ -57,8 +61,8 @@ class TaskView(msgspec.Struct, kw_only=True):
     retry: int
     lost: int
     owner: str | None
-    lease_until: datetime | None
-    claimable_at: datetime | None
+    lease_until: Moment | None
+    claimable_at: Moment | None
     priority: int
     input: Raw
     output: Raw
@@ -75,8 +79,8 @@ class TaskView(msgspec.Struct, kw_only=True):
     lease_s: float
     target: str | None
     sequence: int
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment
     trace_id: str | None = None
     truncated: tuple[str, ...] = ()
     unreadable: str | UnsetType = UNSET
@@ -90,9 +94,9 @@ class ExecutionView(msgspec.Struct, kw_only=True):
     attempt: int
     owner: str
     status: ExecutionStatus
-    claimed_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
+    claimed_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
     duration_s: float | None
     model_name: str | None
     token_usage: TokenUsage | None

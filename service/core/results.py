@@ -1,13 +1,12 @@
 """What the core answers to those who ask it for work or report on it: values, never exceptions."""
 
 from collections.abc import Collection
-from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw
 
-from projections.read_models.views import TaskView
+from projections.read_models.views import Moment, TaskView
 from streams.decider import Contention
 from streams.plan.decide import Refusal
 from streams.plan.events import TaskType
@@ -44,7 +43,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     dependencies: dict[str, Raw]
     feedback: Raw
     retry: int
-    lease_until: datetime
+    lease_until: Moment
     lease_s: float
     timeout_s: float
     traceparent: str = ""
@@ -78,7 +77,7 @@ class OwnerAnswer(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["accepted", "duplicate"]
     sequence: int
     task: TaskView
-    lease_until: datetime | None
+    lease_until: Moment | None
     cancel_requested: bool
 
 
@@ -126,7 +125,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     period_s: float
-    last_success: datetime | None
+    last_success: Moment | None
     lateness_s: float
     overruns: int
 

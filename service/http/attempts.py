@@ -4,14 +4,13 @@ Each report is fenced by owner and attempt; one that no longer counts is answere
 the task now, never with silence.
 """
 
-from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 from litestar import Controller, post
 from litestar.params import JSONBody
 
-from projections.read_models.views import TaskView
+from projections.read_models.views import Moment, TaskView
 from service.core.core import Core
 from service.core.results import OwnerAnswer
 from service.http import owner_commands
@@ -47,7 +46,7 @@ class Renewed(msgspec.Struct, frozen=True):
     status: Literal["accepted", "duplicate"]
     sequence: int
     task: TaskView
-    lease_until: datetime | None
+    lease_until: Moment | None
     cancel_requested: bool
 
 

@@ -1,13 +1,13 @@
 """Heartbeats and results of many attempts of one owner in one request."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 from litestar import Controller, post
 from litestar.params import JSONBody
 
+from projections.read_models.views import Moment
 from service.core.core import Core
 from service.core.results import OwnerAnswer, Refused
 from service.http import owner_commands
@@ -50,7 +50,7 @@ class BatchItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt: Attempt
     status: BatchStatus
     sequence: int | None = None
-    lease_until: datetime | None = None
+    lease_until: Moment | None = None
     cancel_requested: bool | None = None
     current: Current | None = None
     detail: str | None = None

@@ -1,6 +1,8 @@
 """Requests that fit reach the core as the right command, and its answers go back as API.md says."""
 
 import asyncio
+import json
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +16,7 @@ from service.settings.config import AuthSettings, ConfigError, Settings
 from streams.log import TooLarge
 from streams.plan import commands
 from streams.plan.decide import Current, GuardReject, NotFound
+from streams.plan.events import TYPE_NAMES
 from streams.traceparent import trace_id_of
 from tests.unit.http_world import ACCEPTED, CLAIM, PLAN, TASK, Caller, FakeCore
 
@@ -353,6 +356,18 @@ async def test_the_document_says_what_is_enforced() -> None:
     assert task["properties"]["id"]["pattern"] == "^[A-Za-z0-9_-]{1,64}$"
     assert task["properties"]["input"] == {}
     assert schemas["ClaimBody"]["properties"]["limit"]["maximum"] == 500
+    for shown, name in (("PlanView", "created_at"), ("Claim", "lease_until"), ("Finding", "at")):
+        if name in schemas[shown]["properties"]:
+            assert schemas[shown]["properties"][name]["format"] == "date-time"
+    assert schemas["StreamEvent"]["discriminator"]["mapping"].keys() == set(TYPE_NAMES.values())
+    assert schemas["ClaimedEvent"]["properties"]["data"] == {"$ref": "#/components/schemas/Claimed"}
+
+
+async def test_every_reference_of_the_document_leads_somewhere() -> None:
+    async with AsyncTestClient(FakeCore().app()) as client:
+        text = (await client.get("/schema/openapi.json")).text
+    referred = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
+    assert referred <= json.loads(text)["components"]["schemas"].keys()
 
 
 async def test_metrics_are_served_in_both_languages_and_one_by_one() -> None:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
+from projections.read_models.views import Moment
+
 Severity = Literal["unknown", "warning", "critical"]
 Status = Literal["healthy", "unknown", "warning", "critical"]
 Question = Literal[
@@ -75,7 +77,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     status: Status
     exit_code: int
-    at: datetime
+    at: Moment
     instance: str
     window_s: float | None
     findings: list[Finding]
