@@ -8,7 +8,7 @@ Finished plans leave memory, except the last few (`projections.board.recent`), a
 that no unfinished task needs (`projections.board.outputs`).
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable
 from math import inf
 
@@ -60,6 +60,8 @@ class Board:
         self.timers: Timers[tuple[Plan, Task]] = Timers()
         self._seats: dict[int, Seat] = {}
         self._expired: dict[int, tuple[Plan, Task]] = {}
+        self._running: set[int] = set()
+        self.running_kinds: Counter[str] = Counter()
         self._changed: dict[str, Plan] = {}
 
     # -- folding ----------------------------------------------------------------------------
@@ -171,8 +173,16 @@ class Board:
         """Put a task where its state says it belongs: in a lane, on a timer, or nowhere."""
         key = id(task)
         if task.status == "RUNNING":
+            if key not in self._running:
+                self._running.add(key)
+                self.running_kinds[task.spec.kind] += 1
             self._place_running(plan, task, now)
             return
+        if key in self._running:
+            self._running.discard(key)
+            self.running_kinds[task.spec.kind] -= 1
+            if not self.running_kinds[task.spec.kind]:
+                del self.running_kinds[task.spec.kind]
         self._expired.pop(key, None)
         if self.leases is not None:
             self.leases.forget(task)

@@ -216,6 +216,8 @@ class _Fold(Cascade):
             return f"claimed as attempt {event.attempt} after attempt {task.attempt}"
         if reclaim and task.lease_until is not None and self.at < task.lease_until:
             return "reclaimed before its lease expired"
+        if event.previous_owner != task.owner:
+            return f"claimed from {event.previous_owner}, while {task.owner} holds the lease"
         if reclaim:
             task.lost += 1
             if task.execution is not None:

@@ -38,8 +38,22 @@ def window(seconds: float = 60.0, **increase: float | dict[str, float]) -> Windo
     )
 
 
-def waiting(kind: str = "render", tasks: int = 3, age_s: float = 45.0) -> Waiting:
-    return Waiting(kind=kind, tasks=tasks, oldest_age_s=age_s, plan_id="p", task_id="t")
+def waiting(
+    kind: str = "render",
+    tasks: int = 3,
+    age_s: float = 45.0,
+    asked_s: float | None = 1.0,
+    running: int = 0,
+) -> Waiting:
+    return Waiting(
+        kind=kind,
+        tasks=tasks,
+        oldest_age_s=age_s,
+        plan_id="p",
+        task_id="t",
+        asked_s=asked_s,
+        running=running,
+    )
 
 
 def expired(for_s: float) -> ExpiredLease:

@@ -3,6 +3,7 @@
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -43,6 +44,16 @@ def claims(*, age_s: float = 0.0, tasks: int = 0, recent: dict[str, float]) -> E
         oldest_age_s=age_s,
         waiting=(waiting(tasks=tasks, age_s=age_s),) if tasks else (),
         own_kinds=("echo",),
+    )
+
+
+def kind_waits(kind: str = "rendr", **changed: Any) -> Evidence:
+    """Other kinds are claimed all the time; this one waits."""
+    recent = window(60.0, **polls(60, 55, 5))
+    known = ("echo", "render", "sum")
+    one = waiting(kind, **{"age_s": 11.0, "asked_s": None, **changed})
+    return well(
+        "claiming", recent=recent, ready=3, waiting=(one,), own_kinds=("echo",), known_kinds=known
     )
 
 
@@ -124,6 +135,11 @@ CASES: list[tuple[str, Severity, Evidence, Evidence]] = [
     # Claims go on, but those who ask go empty while it waits; the near-miss: nobody goes empty.
     ("ClaimStarved", "warning", claims(age_s=99, tasks=3, recent=polls(60, 10, 50)),
      claims(age_s=99, tasks=3, recent=polls(60, 60, 0))),
+    ("KindWithoutWorker", "warning", kind_waits(), kind_waits(age_s=9.0)),
+    ("KindWithoutWorker", "warning", kind_waits(asked_s=11.0), kind_waits(asked_s=9.0)),
+    # Its workers are busy; or a handler here takes it when there is room.
+    ("KindWithoutWorker", "warning", kind_waits(), kind_waits(running=1)),
+    ("KindWithoutWorker", "warning", kind_waits(), kind_waits(kind="echo")),
     ("ClaimContended", "warning", claims(recent=polls(90, 90, 0, conflicts=10)),
      claims(recent=polls(90, 91, 0, conflicts=9))),
     ("ClaimSpinning", "warning", claims(recent=polls(601, 0, 601)),
@@ -302,3 +318,17 @@ def test_threads_held_by_handlers_that_overrun_are_no_reason_to_scale_out() -> N
     for finding in findings.values():
         assert 'pool="process"' in finding.meaning
         assert "scale out" not in finding.meaning
+
+
+def test_a_misspelt_kind_is_named_with_the_one_that_was_meant() -> None:
+    (found,) = (
+        each for each in diagnose(kind_waits()).findings if each.code == "KindWithoutWorker"
+    )
+    assert "'rendr'" in found.summary
+    assert "Did you mean 'render'?" in found.meaning
+    (far,) = (
+        each
+        for each in diagnose(kind_waits(kind="zzz")).findings
+        if each.code == "KindWithoutWorker"
+    )
+    assert "Did you mean" not in far.meaning

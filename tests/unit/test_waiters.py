@@ -9,6 +9,7 @@ from service.core.claim_queue import ClaimDesk
 from service.core.demand import Demand
 from service.core.results import Claim, ClaimRequest
 from service.core.waiters import Waiters
+from service.ops.doctor.sources.shapes import waiting_kinds
 from streams.memory import MemoryLog
 from tests.unit.desk_story import Instance, LogTime
 from tests.unit.plan_story import task
@@ -99,6 +100,23 @@ def test_demand_remembers_a_bounded_number_of_kinds(most: int) -> None:
     demand.asked(None, 9)
     assert demand.last_asked("b") == 9
     assert demand.last_asked("never") == 9
+
+
+async def test_the_doctor_sees_who_asked_for_a_kind_and_who_is_busy_with_it() -> None:
+    crowd = Crowd(0)
+    await crowd.instance.submit("p", task("a", kind="x"), task("b", kind="x"), task("c", kind="y"))
+    board, clock = crowd.instance.board, crowd.instance.clock
+    await crowd.ask("x")
+    clock.at += 4
+
+    def seen() -> dict[str, tuple[int, float | None, int]]:
+        waiting = waiting_kinds(board, clock.at, crowd.desk.last_asked)
+        return {each.kind: (each.tasks, each.asked_s, each.running) for each in waiting}
+
+    assert seen() == {"x": (1, 4, 1), "y": (1, None, 0)}
+    clock.at += 60
+    board.advance(clock.at)
+    assert seen()["x"] == (2, 64, 0), "its lease has expired"
 
 
 async def test_a_worker_that_waits_asks_until_it_is_answered() -> None:

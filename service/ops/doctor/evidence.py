@@ -61,17 +61,26 @@ class Observed(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """Claimable tasks of one kind now: how many, since when the oldest is, and which one it is."""
+    """Claimable tasks of one kind now: how many, since when the oldest is, and which one it is.
+
+    ``asked_s`` is how long ago a worker asked for the kind; None: never, as far as is known.
+    ``running`` counts tasks of the kind under a lease that has not expired.
+    """
 
     kind: str
     tasks: int
     oldest_age_s: float
     plan_id: str
     task_id: str
+    asked_s: float | None = None
+    running: int = 0
 
 
 class Claiming(msgspec.Struct, frozen=True, kw_only=True):
-    """How claiming goes; ``recent`` is a short window, None without a live instance."""
+    """How claiming goes; ``recent`` is a short window, None without a live instance.
+
+    ``known_kinds`` are those that workers asked for by name, or that have a handler here.
+    """
 
     recent: Window | None
     ready: int
@@ -80,6 +89,7 @@ class Claiming(msgspec.Struct, frozen=True, kw_only=True):
     waiting: tuple[Waiting, ...]
     asking: int | None = None
     own_kinds: tuple[str, ...] = ()
+    known_kinds: tuple[str, ...] = ()
 
 
 class ExpiredLease(msgspec.Struct, frozen=True, kw_only=True):

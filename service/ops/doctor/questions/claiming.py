@@ -1,6 +1,8 @@
 """Is claiming congested, or spinning idle? Polls, claims and conflicts against what waits."""
 
+from difflib import get_close_matches
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -8,6 +10,7 @@ from service.ops.doctor.evidence import Claiming, Evidence, Waiting
 from service.ops.doctor.report import Examined, Finding, anchor, answered, cannot_tell
 
 STARVED_S = 30.0  # a claimable task should be taken within a poll or two
+NOT_ASKED_S = 10.0  # a worker with a free slot asks every few seconds, or waits at the queue
 MOST_WAITING = 5  # kinds shown
 CONTENDED_SHARE = 0.1  # DESIGN §5: fewer than a tenth of the appends may lose their race
 CONTENDED_TRIES = 20
@@ -22,6 +25,7 @@ def examine(evidence: Evidence) -> Examined:
         return cannot_tell("claiming", evidence.why_not)
     numbers = _numbers(seen)
     findings = [
+        *_not_asked_for(seen, numbers, evidence.url),
         *_starved(seen, numbers, evidence.url),
         *_contended(seen, numbers, evidence.url),
         *_spinning(seen, numbers, evidence.url),
@@ -81,6 +85,38 @@ def _starved(seen: Claiming, numbers: dict[str, Any], url: str) -> list[Finding]
             runbook=anchor("ClaimStarved"),
         )
     ]
+
+
+def _not_asked_for(seen: Claiming, numbers: dict[str, Any], url: str) -> list[Finding]:
+    if seen.recent is None:  # only a running instance knows who asks
+        return []
+    kinds = [each for each in seen.waiting if _nobody_takes(each, seen.own_kinds)]
+    return [_without_worker(each, seen, numbers, url) for each in kinds[:MOST_WAITING]]
+
+
+def _nobody_takes(waiting: Waiting, own_kinds: tuple[str, ...]) -> bool:
+    """No worker asks for this kind, none is busy with it, and no handler here is for it."""
+    asked = waiting.asked_s is not None and waiting.asked_s < NOT_ASKED_S
+    if asked or waiting.running or waiting.kind in own_kinds:
+        return False
+    return waiting.oldest_age_s >= NOT_ASKED_S
+
+
+def _without_worker(waiting: Waiting, seen: Claiming, numbers: dict[str, Any], url: str) -> Finding:
+    kind, near = waiting.kind, get_close_matches(waiting.kind, seen.known_kinds, n=1)
+    when = "ever" if waiting.asked_s is None else f"for {waiting.asked_s:.0f} s"
+    advice = f" Did you mean '{near[0]}'?" if near and near[0] != kind else ""
+    return Finding(
+        code="KindWithoutWorker",
+        question="claiming",
+        severity="warning",
+        summary=f"no worker has asked for kind '{kind}' {when}; {waiting.tasks} tasks wait for one",
+        evidence={**numbers, "waiting": [_shown(waiting)]},
+        meaning=f"The kind is misspelt, or its workers are not running.{advice} A task keeps the "
+        "kind that it was submitted with: start a worker for it, or cancel the plan and submit it "
+        "with the right kind.",
+        command=f"curl -s '{url}/v1/tasks?kind={quote(kind)}&status=READY'",
+    )
 
 
 def _claims_are_stuck(seen: Claiming, numbers: dict[str, Any]) -> bool:

@@ -40,6 +40,7 @@ from service.ops.doctor.sources.refusals import refusals_in
 from service.ops.doctor.sources.shapes import expired_leases, waiting_kinds
 from service.signals.loop_lag import Lag
 
+MOST_KNOWN_KINDS = 1_000
 FRESH_S = 1.0
 AUDIT_DELAY_S = 1.5  # from a refusal that is counted to its row in the audit trail
 DATABASE_S = 2.0
@@ -120,14 +121,16 @@ class Doctor:
         core, executor = self._core, self._executor()
         now, backlog = core.now(), core.board.backlog()
         oldest = [since for _, since in backlog.values() if since is not None]
+        own = executor.snapshot().kinds if executor else ()
         return Claiming(
             recent=recent,
             ready=backlog["ready"][0],
             refining=backlog["refining"][0],
             oldest_age_s=max((now - since for since in oldest), default=0.0),
-            waiting=waiting_kinds(core.board, now),
+            waiting=waiting_kinds(core.board, now, core.desk.last_asked),
             asking=core.desk.asking,
-            own_kinds=executor.snapshot().kinds if executor else (),
+            own_kinds=own,
+            known_kinds=(*own, *core.desk.demand.kinds()[-MOST_KNOWN_KINDS:]),
         )
 
     def _leases(self, window: Window) -> Leases:

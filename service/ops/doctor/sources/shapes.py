@@ -1,6 +1,8 @@
 """What a board knows in the shapes of the evidence, be it a live one or one folded from afar."""
 
 import heapq
+from collections import Counter
+from collections.abc import Callable
 
 from projections.board.board import Board
 from service.ops.doctor.evidence import ExpiredLease, Waiting
@@ -9,8 +11,14 @@ from streams.plan.state import Plan, Task
 MOST_LEASES = 10
 
 
-def waiting_kinds(board: Board, now: float) -> tuple[Waiting, ...]:
-    """What waits to be claimed, by kind, the longest waiting kind first."""
+def waiting_kinds(
+    board: Board, now: float, last_asked: Callable[[str], float | None] = lambda _: None
+) -> tuple[Waiting, ...]:
+    """What waits to be claimed, by kind, the longest waiting kind first.
+
+    ``last_asked`` tells when a worker asked for a kind (log time); None: never.
+    """
+    expired = Counter(task.spec.kind for _, task in board.expired())
     kinds = (
         Waiting(
             kind=kind,
@@ -18,6 +26,8 @@ def waiting_kinds(board: Board, now: float) -> tuple[Waiting, ...]:
             oldest_age_s=max(now - oldest.since, 0.0),
             plan_id=oldest.plan.plan_id,
             task_id=oldest.task.spec.id,
+            asked_s=None if (asked := last_asked(kind)) is None else max(now - asked, 0.0),
+            running=board.running_kinds[kind] - expired[kind],
         )
         for kind, (tasks, oldest) in board.backlog_by_kind().items()
     )
