@@ -402,18 +402,22 @@ class JetStreamLog:
         info = await self._info()
         return StreamPosition(epoch_of(PLANS_STREAM, info), info.state.last_seq)
 
-    async def prove(self) -> None:
-        """Return when the leader has just proven a quorum; what it said before was not stale.
+    async def prove(self) -> bool:
+        """Return when the leader has just proven a quorum; False when no other replica exists.
 
         Raises LogUnavailable, LogReset.
         """
-        if not self._leadership.alone:
-            await self._info()
+        if self._leadership.alone:
+            return False
+        await self._info()
+        return True
 
-    async def prove_audit(self) -> None:
+    async def prove_audit(self) -> bool:
         """`prove` for the audit trail, whose leader may be another server."""
-        if not self._leadership.alone:
-            await proven_info(self._ask, AUDIT_STREAM)
+        if self._leadership.alone:
+            return False
+        await proven_info(self._ask, AUDIT_STREAM)
+        return True
 
     async def _info(self, question: bytes = b"") -> InfoAnswer:
         """How the log is, by a leader with a quorum. Raises LogReset, LogUnavailable."""

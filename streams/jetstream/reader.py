@@ -11,6 +11,7 @@ import base64
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from math import inf
 from typing import TypeVar
 
@@ -76,14 +77,15 @@ class StoredAnswer(msgspec.Struct, frozen=True):
     error: ApiError | None = None
 
 
-Prove = Callable[[], Awaitable[None]]
+Prove = Callable[[], Awaitable[bool]]
 T = TypeVar("T")
 
 
 class Reader:
     """Direct gets on one stream. Everything here raises LogUnavailable and nothing else.
 
-    ``prove`` returns when the log's leader has just proven a quorum, and raises otherwise.
+    ``prove`` returns when the log's leader has just proven a quorum, and raises otherwise; False
+    says that there is no other replica, so that no answer is stale.
     """
 
     def __init__(self, connection: Connection, stream: str, prove: Prove) -> None:
@@ -142,8 +144,7 @@ class Reader:
     async def _proven(self, ask: Callable[[], Awaitable[T | None]]) -> T | None:
         """What ``ask`` finds; if that is nothing, what it finds once a quorum is proven."""
         found = await ask()
-        if found is None:
-            await self._prove()
+        if found is None and await self._prove():
             found = await ask()
         return found
 
@@ -207,7 +208,7 @@ class Reader:
                 whole_up_to = min(whole_up_to, last)
             elif facts and last < facts[-1].sequence:
                 # Two replicas may have answered, and this one may lag behind the other.
-                missing = await self.leader_first_after(subject, last)
+                missing = await self._proven(partial(self.leader_first_after, subject, last))
                 if missing is not None:
                     whole_up_to = min(whole_up_to, missing[0] - 1)
         return [fact for fact in facts if fact.sequence <= whole_up_to][:limit]
