@@ -1,7 +1,8 @@
 """What every request passes first and every answer last, whoever makes it.
 
 Both get their names (`tracing`), HEAD is answered as GET without a body, a request that a stop
-cancels is answered 503 (`stopping`), and the request's span is recorded if spans are wanted.
+cancels is answered 503 (`stopping`), the answer is counted, and the request's span is recorded if
+spans are wanted.
 """
 
 import asyncio
@@ -15,11 +16,13 @@ from structlog.contextvars import bind_contextvars
 from service.core.core import Core
 from service.http.stopping import answer_cancelled
 from service.http.tracing import Trace, trace_of
+from service.signals.metrics.registry import Metrics
 from service.signals.tracing.spans import Span, child_of
 from streams.traceparent import span_id_of
 
 SERVER_ERROR = 500
 UNKNOWN_ROUTE = "other"
+KINDS = {2: "2xx", 4: "4xx", 5: "5xx"}  # no route answers another kind
 
 
 class Front:
@@ -28,6 +31,7 @@ class Front:
     def __init__(self, litestar: Litestar, core: Core) -> None:
         self.litestar = litestar
         self._spans = core.spans
+        self._metrics = core.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -39,7 +43,7 @@ class Front:
         method = scope["method"]
         # The web server, which keeps the request's own scope, leaves the body of a HEAD out.
         inner: Any = {**scope, "method": "GET", "head": True} if method == "HEAD" else scope
-        named = _Named(send, trace)
+        named = _Named(send, trace, self._metrics)
         began_at = time.time() if self._spans is not None else 0.0
         try:
             await self.litestar(inner, receive, named)
@@ -52,7 +56,8 @@ class Front:
 class _Named:
     """Sends an answer on, with the names of its request and trace."""
 
-    def __init__(self, send: Send, trace: Trace) -> None:
+    def __init__(self, send: Send, trace: Trace, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._send = send
         self._trace = trace
         self.status = SERVER_ERROR
@@ -60,6 +65,8 @@ class _Named:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            if kind := KINDS.get(self.status // 100):
+                self._metrics.count("agent.http.request.total", status=kind)
             headers = [_with_head(*header) for header in message.get("headers", ())]
             headers.append((b"x-request-id", self._trace.request_id))
             headers.append((b"x-trace-id", self._trace.trace_id))

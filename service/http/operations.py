@@ -1,5 +1,7 @@
 """What operators and scrapers ask: liveness, readiness, metrics, status and the diagnosis."""
 
+import re
+
 import msgspec
 from litestar import Controller, Response, get
 from litestar.openapi.datastructures import ResponseSpec
@@ -13,9 +15,10 @@ from service.http.problems import RequestRefused
 from service.http.request import ApiRequest, header
 from service.http.responses import Answer, refusals
 from service.ops.doctor.report import Report
-from service.signals.metrics.registry import Shown
+from service.signals.metrics.registry import OPENMETRICS_TYPE, Shown
 
 METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
+_QUALITY = re.compile(r"[01](\.\d{0,3})?", re.ASCII)
 
 
 class Alive(msgspec.Struct, frozen=True):
@@ -78,7 +81,9 @@ class MetricController(Controller):
     async def metrics(self, core: ProvidedCore, request: ApiRequest) -> Response[str]:
         """Every metric, as Prometheus text or, if asked for by Accept, OpenMetrics."""
         accept = header(request.scope, b"accept").decode("latin-1")
-        body, media_type = core.metrics.exposition(accept)
+        body, media_type = core.metrics.exposition(
+            OPENMETRICS_TYPE if prefers_openmetrics(accept) else ""
+        )
         return Answer(body, media_type=media_type)  # pyright: ignore[reportReturnType]  # text
 
     @get("/actuator/metrics", guards=[requires("viewer")], responses=refusals())
@@ -97,6 +102,22 @@ class MetricController(Controller):
                 "not_found", "no metric has this name; /actuator/metrics lists them"
             )
         return shown
+
+
+def prefers_openmetrics(accept: str) -> bool:
+    """Whether OpenMetrics is named with a quality that plain text does not exceed (RFC 9110)."""
+    qualities: dict[str, float] = {}
+    for each in accept.lower().split(","):
+        media_type, *parameters = (part.strip() for part in each.split(";"))
+        given = [part[2:] for part in parameters if part.startswith("q=")]
+        quality = 1.0 if not given else _quality(given[0])
+        qualities[media_type] = max(quality, qualities.get(media_type, 0.0))
+    wanted = qualities.get(OPENMETRICS_TYPE, 0.0)
+    return wanted > 0 and wanted >= qualities.get("text/plain", 0.0)
+
+
+def _quality(text: str) -> float:
+    return float(text) if _QUALITY.fullmatch(text) else 0.0
 
 
 class InstanceController(Controller):

@@ -370,6 +370,44 @@ async def test_every_reference_of_the_document_leads_somewhere() -> None:
     assert referred <= json.loads(text)["components"]["schemas"].keys()
 
 
+@pytest.mark.parametrize(
+    ("accept", "opened"),
+    [
+        (
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+            1,
+        ),
+        ("application/openmetrics-text;q=0.3, text/plain;q=0.8", 0),
+        ("text/plain, application/openmetrics-text;q=0.5", 0),
+        ("application/openmetrics-text;q=0", 0),
+        ("application/openmetrics-text;q=inf", 0),
+        ("Application/OpenMetrics-Text", 1),
+        ("*/*", 0),
+        ("", 0),
+    ],
+)
+async def test_the_language_of_metrics_is_the_one_that_is_preferred(
+    accept: str, *, opened: bool
+) -> None:
+    async with AsyncTestClient(FakeCore().app()) as client:
+        answer = await client.get("/metrics", headers={"accept": accept})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text") == opened
+
+
+async def test_answers_are_counted_by_the_kind_of_status() -> None:
+    core = FakeCore()
+    async with AsyncTestClient(core.app()) as client:
+        await client.get("/healthz")
+        await client.head("/healthz")
+        await client.get("/nowhere")
+        core.answer = RuntimeError("a defect")
+        await client.post(f"{OWNED}/start", json=WHO)
+        shown = (await client.get("/actuator/metrics/agent.http.request.total")).json()["values"]
+    assert {each["labels"]["status"]: each["value"] for each in shown} == {
+        "2xx": 2, "4xx": 1, "5xx": 1,
+    }  # fmt: skip
+
+
 async def test_metrics_are_served_in_both_languages_and_one_by_one() -> None:
     core = FakeCore()
     core.metrics.count("agent.task.claim.poll.total", 3)

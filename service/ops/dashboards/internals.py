@@ -48,6 +48,18 @@ _LOG = Row(
     ),
 )
 
+_HTTP = Row(
+    "HTTP",
+    (
+        Panel(
+            title="Requests answered",
+            says="Per second, by the kind of status. `5xx` are faults; the log names them.",
+            queries=(Query(rate("agent_http_request_total", "status"), "{{status}}"),),
+            unit="ops",
+        ),
+    ),
+)
+
 _DAEMONS = Row(
     "Loops and daemons",
     (
@@ -127,5 +139,5 @@ MACHINE_ROOM = Dashboard(
     uid="holdfast-machine-room",
     title="Holdfast: machine room",
     says="The log, the read models, loops and daemons.",
-    rows=(_LOG, _DAEMONS),
+    rows=(_LOG, _DAEMONS, _HTTP),
 )

@@ -340,6 +340,14 @@ _EXECUTIONS = (
     ),
 )
 
+_HTTP = (
+    _counter(
+        "agent.http.request.total",
+        "Requests answered, by the kind of status",
+        Label("status", ("2xx", "4xx", "5xx")),
+    ),
+)
+
 _STREAMS = (
     _gauge("agent.sse.connections.current", "Open event streams"),
     _counter("agent.sse.push.attempt.total", "Events written to clients"),
@@ -475,6 +483,7 @@ CATALOGUE: Mapping[str, Metric] = {
         *_EXECUTOR,
         *_LEASES,
         *_EXECUTIONS,
+        *_HTTP,
         *_STREAMS,
         *_LOG,
         *_MACHINE_ROOM,
