@@ -84,6 +84,7 @@ class Projector:
         self._recall = Recall(source, board)
         self._pending = Pending(board.sequence, epoch, witness)
         self._behind_since: float | None = None
+        self._catching_up: set[asyncio.Task[None]] = set()
         self._folding = asyncio.Lock()  # both the tail and `catch_up` bring facts
         self._dirty = asyncio.Event()
         self._room = asyncio.Event()
@@ -157,7 +158,11 @@ class Projector:
             rest = await self.source.scan(self.board.sequence, CATCH_UP_PAGE)
             if not rest:
                 return  # the last messages were short-lived and have expired
-            await self.step(rest)
+            # A fold is never left half done, whoever stops waiting for it.
+            folding = asyncio.create_task(self.step(rest), name="catch up")
+            self._catching_up.add(folding)
+            folding.add_done_callback(self._catching_up.discard)
+            await asyncio.shield(folding)
 
     def reach(self, sequence: int) -> None:
         """Count what lies between the last fact and ``sequence`` as folded: expired messages."""

@@ -14,13 +14,14 @@ from projections.board.board import Board
 from projections.board.lanes import SharingRule
 from projections.projector import Projector
 from streams.decider import Accepted, Outcome, transact
-from streams.log import LogState, Origin
+from streams.log import BadFact, Fact, LogState, Origin
 from streams.memory import MemoryLog
 from streams.plan import commands
 from streams.plan.decide import Duplicate, GuardReject
 from streams.plan.state import Plan
 from tests.unit.desk_story import Instance, LogTime
 from tests.unit.plan_story import task
+from tests.waiting import eventually
 
 
 class LateLog(MemoryLog):
@@ -129,3 +130,32 @@ async def test_facts_that_the_tail_holds_up_are_read_and_counted_once(two: Two) 
     two.log.flows.set()
     assert isinstance(await two.b.say(commands.Start(**OWNER, attempt=1)), Accepted)
     assert not board.ignored, "what the tail brings again is left out"
+
+
+async def test_a_request_that_ends_leaves_no_fold_half_done(two: Two) -> None:
+    """Else events of the facts that it had folded would be missing on every stream."""
+    two.log.flows.clear()
+    two.log.state = super(LateLog, two.log).state  # type: ignore[method-assign]  # stays held up
+    projector, told = two.b.projector, list[int]()
+    projector.listeners.add_for_batches(
+        "test", lambda facts, _: told.extend(fact.sequence for fact in facts)
+    )
+    recall, waiting = projector._recall.before, asyncio.Event()
+
+    async def slow(fact: Fact | BadFact) -> None:
+        if fact.sequence == 3:
+            waiting.set()
+            await asyncio.sleep(0.05)
+        await recall(fact)
+
+    projector._recall.before = slow  # type: ignore[method-assign]
+    for number in range(3):
+        await two.a.submit(f"q{number}", task("t"))
+    asking = asyncio.create_task(two.b.catch_up())
+    await waiting.wait()
+    asking.cancel()
+    await asyncio.wait([asking])
+    await eventually(lambda: projector.board.sequence == 4)
+    two.log.flows.set()
+    await two.b.catch_up()
+    assert told[-3:] == [2, 3, 4]
