@@ -85,6 +85,7 @@ class FakeCore:
         self.origins: list[Origin] = []  # of claims and of owners' words
         self.requests: list[ClaimRequest] = []
         self.trouble: Callable[[OwnerCommand], Exception | None] = lambda _: None
+        self.refuse: Callable[[OwnerCommand], Refused | None] = lambda _: None
         self.hold: Callable[[OwnerCommand], asyncio.Event | None] = lambda _: None
         self.claim_trouble: BaseException | None = None
         self.grant_more = 0
@@ -164,6 +165,8 @@ class FakeCore:
             await held.wait()
         if (error := self.trouble(command)) is not None:
             raise error
+        if (refused := self.refuse(command)) is not None:
+            return refused
         plan = self.plans[command.plan_id]
         decision = decide(command, plan, self.now())
         if isinstance(decision, Accept):

@@ -12,6 +12,7 @@ from service.executor.limits import Limits
 from service.settings.config import ConfigError
 from streams.log import LogUnavailable, TooLarge
 from streams.plan import commands
+from streams.plan.decide import Invalid
 from streams.plan.events import Completed, Failed, Released
 from tests.unit import executor_handlers
 from tests.unit.executor_world import FakeCore, executing, json_of, output_of, spec
@@ -519,6 +520,21 @@ async def test_a_result_waits_for_the_progress_that_is_on_its_way() -> None:
         assert not core.words(commands.Complete, "t")[:-1], "only q's"
         arrives.set()
         await world.finished("p", "t")
+    assert not core.refused
+
+
+async def test_progress_that_is_refused_costs_no_lease() -> None:
+    core = FakeCore()
+
+    def refuse(word: object) -> Invalid | None:
+        shows = isinstance(word, commands.Progress) or getattr(word, "progress", None) is not None
+        return Invalid("task.progress: it cannot be read back") if shows else None
+
+    core.refuse = refuse
+    async with executing(core, executor__handlers=USER_HANDLERS, **QUICK) as world:
+        core.submit("p", spec("t", "shows", {"seconds": 1.5}))
+        task = await world.finished("p", "t")
+    assert task.attempt == 1
     assert not core.refused
 
 

@@ -26,7 +26,7 @@ from service.signals.metrics.registry import Metrics
 from streams.decider import Contention
 from streams.log import LogFull, LogUnavailable, TooLarge
 from streams.plan.commands import Heartbeat, OwnerCommand, Progress
-from streams.plan.decide import GuardReject
+from streams.plan.decide import GuardReject, Invalid
 from streams.traceparent import trace_id_of
 
 BATCH = 100
@@ -163,11 +163,14 @@ class Heartbeats:
                     lease.renewed(asked_at)
                 if answer.cancel_requested and lease.stop("plan_failed"):
                     log.info("plan_failed_cancelled", **_named(lease))
-            case None | Contention() | TooLarge():
+            case None | Contention():
+                schedule.again_soon(word)
+            case Invalid() | TooLarge():  # its progress is at fault; the lease is renewed without
+                log.warning("progress_refused", **_named(lease), answer=repr(answer))
                 schedule.again_soon(word)
             case _:
                 self._lost(lease, answer)
-        lease.word_ended(stored=isinstance(answer, OwnerAnswer))
+        lease.word_ended(stored=isinstance(answer, OwnerAnswer | Invalid | TooLarge))
 
     def _lost(self, lease: Lease, refused: Refused) -> None:
         if not lease.retired and lease.stop("lease_lost"):
