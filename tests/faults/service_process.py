@@ -54,7 +54,7 @@ class ServiceProcess:
     """`python -m service serve` on a data folder, on free ports; `stop` it at the end.
 
     Further settings by keyword, as in `environment`; ``preload`` is a library that is loaded into
-    it before all others, ``program`` what Python runs. What it prints is kept beside its folder.
+    it before all others, ``module`` what Python runs. What it prints is kept beside its folder.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class ServiceProcess:
         nats_url: str = "",
         roles: str = "",
         preload: str = "",
-        program: tuple[str, ...] = ("-m", "service"),
+        module: str = "service",
         **settings: str,
     ) -> None:
         self.data_dir = data_dir
-        self._program = program
+        self._module = module
         self._arguments = ["--roles", roles] if roles else []
         defaults = {"http__port": "0", "nats__port": "0", "sample__enabled": "false"}
         self._environment = environment(
@@ -119,7 +119,7 @@ class ServiceProcess:
         """
         self._url = ""
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
-        command = (sys.executable, *self._program, "serve", *self._arguments)
+        command = (sys.executable, "-m", self._module, "serve", *self._arguments)
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
                 tethered("/bin/sh", "-c", shell, "sh", *command),

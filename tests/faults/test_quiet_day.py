@@ -193,7 +193,7 @@ def test_a_day_without_a_fault_raises_no_alarm(
     day_s = LONG_S if long_faults else SHORT_S
     service = ServiceProcess(
         tmp_path / "data",
-        program=("-m", "tests.faults.short_chatter"),
+        module="tests.faults.short_chatter",
         http__port=str(free_port()),
         executor__instance_id="quiet",
     )

@@ -22,7 +22,7 @@ from msgspec import Raw
 from service.executor.attempts.endings import Failure
 from service.executor.attempts.failures import MESSAGE_CHARACTERS, classify
 from service.executor.handlers import TaskRun, handler
-from service.executor.handlers.contract import Assignment, Cancellation
+from service.executor.handlers.contract import Assignment, Cancellation, Shown
 from service.executor.limits import LIMITS, Limits
 from service.executor.running.processes import ProcessWorkers
 from tests.integration import error_handlers
@@ -251,10 +251,13 @@ def in_a_process(
         retry=0, timeout_s=60, input=Raw(msgspec.json.encode(given)), context=Raw(b"{}"),
         dependencies=dependencies, feedback=Raw(b"null"),
     )  # fmt: skip
+
+    def show(data: Shown) -> None:
+        assert isinstance(data, Raw)
+        shown.append(msgspec.json.decode(data))
+
     try:
-        failed = workers.execute(
-            kind, work, Cancellation(), lambda data: shown.append(msgspec.json.decode(data))
-        )
+        failed = workers.execute(kind, work, Cancellation(), show)
         running = [process for process in shown if Path(f"/proc/{process}").exists()]
     finally:
         workers.close()

@@ -52,6 +52,7 @@ def test_a_higher_priority_gets_more_turns_and_a_lower_one_some(ageing_s: float)
 def test_beside_a_steady_stream_of_a_higher_priority_the_lower_one_starts() -> None:
     place = Yard()
     place.submit("low", task("patient"))
+    n = 0
     for n in range(10 * TURNS_PER_PRIORITY):
         place.submit(f"high{n}", task("quick"), priority=5)
         place.later(0.1)
