@@ -24,7 +24,8 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
 
     ``doubt_s``: how long a head below a known sequence is asked again, longer than an election;
     after it the log is another, shorter one. ``leave_s``: how long answers are refused or missing
-    before another server is tried; doubled after each try up to ``leave_most_s``. ``owed_s``: how
+    before another server is tried. That may be the one that is cut off, so it is left after half
+    that time, and each further one after twice as long, up to ``leave_most_s``. ``owed_s``: how
     long a tail may take to bring a sequence that the log is known to have.
     """
 
@@ -61,14 +62,20 @@ async def proven_info(ask: Ask, stream: str) -> InfoAnswer:
 class Leadership:
     """What is known of the log's leader; ``leave(reason)`` is told to try another server."""
 
-    def __init__(self, leave: Callable[[str], None], patience: Patience = PATIENCE) -> None:
+    def __init__(
+        self,
+        leave: Callable[[str], None],
+        patience: Patience = PATIENCE,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.named = 0  # the highest sequence that the leader has acknowledged or named
         self.alone = False  # whether the stream has one replica, which cannot lag
         self.trouble: str | None = None  # why the last answer did not count
         self._leave = leave
         self._patience = patience
         self._since: float | None = None  # when answers began to be refused or missing
-        self._leave_after_s = patience.leave_s
+        self._left = 0  # servers since the last answer that counted
+        self._now = now
         self._shorter_since: float | None = None
         self._created = ""  # when the stream was made: another time is another log
 
@@ -90,7 +97,7 @@ class Leadership:
             raise LogUnavailable(f"the log is not certain: {reason}")
         self.alone = info.cluster is None or not info.cluster.replicas
         self.trouble, self._since = None, None
-        self._leave_after_s = self._patience.leave_s
+        self._left = 0
         if another:
             self.named = 0  # another log, which has its own sequences
         self._created = info.created
@@ -98,21 +105,26 @@ class Leadership:
 
     def missed(self, reason: str) -> None:
         """Note that an answer did not come or did not count; after a while try elsewhere."""
-        now = time.monotonic()
+        now = self._now()
         self.trouble = reason
         if self._since is None:
             self._since = now
         elif now - self._since >= self._leave_after_s:
             self._since = now
-            self._leave_after_s = min(2 * self._leave_after_s, self._patience.leave_most_s)
+            self._left += 1
             self._leave(reason)
+
+    @property
+    def _leave_after_s(self) -> float:
+        factor = 2 ** (self._left - 2) if self._left else 1
+        return min(factor * self._patience.leave_s, self._patience.leave_most_s)
 
     def _too_short(self, head: int, known: int) -> str | None:
         """Whether ``head`` is a question: it lies below a sequence that is known."""
         if head >= known:
             self._shorter_since = None
             return None
-        now = time.monotonic()
+        now = self._now()
         if self._shorter_since is None:
             self._shorter_since = now
         if now - self._shorter_since >= self._patience.doubt_s:

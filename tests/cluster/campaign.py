@@ -3,6 +3,8 @@
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -129,22 +131,27 @@ class Campaign:
         run.claims_won, run.claims_lost = await self._count_claims()
 
     async def _settled(self, run: FaultRun) -> None:
-        """Until all nodes are current, all instances ready and writing, and no doctor complains."""
-        try:
-            async with asyncio.timeout(SETTLE_S):
-                while not await self._is_well(run.healed):
-                    await asyncio.sleep(POLL_S)
-        except TimeoutError:
-            pass  # the checker says so: it was not cleared in time
+        """Until instances, doctors and nodes are well again, each within a bound.
+
+        What does not come in time is for the checker to say.
+        """
+        await self._until(lambda: self._is_clear(run.healed))
+        run.cleared = time.time()
+        await self._until(self._farm.cluster.is_whole)
         run.settled = time.time()
 
-    async def _is_well(self, healed: float) -> bool:
+    async def _until(self, condition: Callable[[], Awaitable[bool]]) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                while not await condition():
+                    await asyncio.sleep(POLL_S)
+
+    async def _is_clear(self, healed: float) -> bool:
         watch, farm = self._watch, self._farm
         if not all(watch.acknowledged_since(number, healed) for number in NUMBERS):
             return False
-        if not all([await farm.is_ready(number) for number in NUMBERS]):
-            return False
-        return not self._named(healed) and await farm.cluster.is_whole()
+        ready = all([await farm.is_ready(number) for number in NUMBERS])
+        return ready and not self._named(healed)
 
     def _named(self, since: float) -> bool:
         """Whether the newest word of any doctor names a fault, or is older than ``since``."""

@@ -29,8 +29,8 @@ made {calls:,} calls and served {readers} readers, on a machine with {cores} cor
 - *refused*: calls that were answered 503 or not at all.
 - *not ready*, *doctor*: seconds until the first instance was not ready, and until the first doctor
   named the fault; `-` where neither happened.
-- *well again*: seconds from the end of the fault until all nodes are current, all instances are
-  ready and take writes, and no doctor names the fault.
+- *well again*: seconds from the end of the fault until all instances are ready and take writes, and
+  no doctor names the fault. The nodes may need longer to catch up with each other.
 - *races*: claims that lost their race to another instance, of all claims.
 
 | fault | election, s | majority, s | moved, s | refused | not ready | doctor | well again | races |
@@ -69,7 +69,7 @@ def row(fault: FaultRun, history: History) -> str:
         str(refused(history.calls, fault)),
         _shown(_first(fault, (each for each in history.readiness if _unready(each)))),
         _shown(_first(fault, (each for each in history.diagnoses if _naming(each)))),
-        _shown(fault.settled - fault.healed),
+        _shown(fault.cleared - fault.healed),
         f"{fault.claims_lost} of {fault.claims_won + fault.claims_lost}",
     )
     return f"| {' | '.join(cells)} |"

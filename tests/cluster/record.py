@@ -117,7 +117,10 @@ class UnexpectedEnd(msgspec.Struct, frozen=True):
 
 
 class FaultRun(msgspec.Struct):
-    """One fault: injected at ``began``, healed at ``healed``, everything well at ``settled``.
+    """One fault: injected at ``began``, healed at ``healed``.
+
+    From ``cleared`` on all instances are ready and take writes, and no doctor names a fault; from
+    ``settled`` on the nodes have caught up with each other as well.
 
     ``nodes`` are those that it stops, freezes or cuts off. ``apart`` are the instances that cannot
     reach two nodes while it lasts; ``stranded`` are those that were connected to one of ``nodes``
@@ -128,6 +131,7 @@ class FaultRun(msgspec.Struct):
     name: str
     began: float
     healed: float = 0.0
+    cleared: float = 0.0
     settled: float = 0.0
     nodes: tuple[int, ...] = ()
     apart: tuple[int, ...] = ()

@@ -26,7 +26,7 @@ from tests.cluster.record import (
 from tests.cluster.watch import canary
 
 BEGAN = 1000.0  # a fact at sequence n is written n seconds later
-FAULT = (1100.0, 1115.0, 1120.0)
+FAULT = (1100.0, 1115.0, 1117.0, 1120.0)
 RUN_S = 150
 LEASE = {"owner": "w", "attempt": 1}
 HUNG_UP = {"owner": "gone-1", "attempt": 1}
@@ -335,7 +335,7 @@ def doctor_silent(history: History) -> None:
 
 
 def not_cleared(history: History) -> None:
-    history.faults[0].settled = 1140
+    history.faults[0].cleared = 1140
 
 
 def not_ready(history: History, instance: int, since: float, until: float) -> None:

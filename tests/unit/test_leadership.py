@@ -1,5 +1,7 @@
 """Which answers about the log count, and when another server is tried."""
 
+from itertools import pairwise
+
 import pytest
 
 from streams.jetstream.leadership import Leadership, Patience, doubt
@@ -82,3 +84,22 @@ def test_another_server_is_tried_after_a_while_without_an_answer_that_counts() -
     assert patient.trouble == "no answer"
     patient.judge(answer(5), known=0)
     assert patient.trouble is None
+
+
+def test_the_server_that_is_tried_first_is_left_sooner_than_the_others() -> None:
+    clock = 0.0
+    left_at: list[float] = []
+    known = Leadership(
+        lambda _: left_at.append(clock), Patience(leave_s=4.0, leave_most_s=16.0), lambda: clock
+    )
+    while clock < 60:
+        known.missed("no answer")
+        clock += 0.5
+    waits = [b - a for a, b in pairwise([0.0, *left_at])]
+    assert waits == [4, 2, 4, 8, 16, 16]
+    known.judge(answer(5), known=0)
+    since, left = clock, len(left_at)
+    while len(left_at) == left:
+        known.missed("no answer")
+        clock += 0.5
+    assert left_at[-1] - since == 4

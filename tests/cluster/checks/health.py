@@ -152,10 +152,10 @@ def _slack(history: History, silence: Silence) -> float:
 
 
 def cleared(history: History, fold: Fold) -> Iterator[Violation]:
-    """See `CLEARED`: a fault is settled when everything is ready and no doctor names it."""
+    """See `CLEARED`."""
     del fold
     for fault in history.faults:
-        took_s = fault.settled - fault.healed
+        took_s = fault.cleared - fault.healed
         if took_s > CLEARED_S + fault.slack_s:
             yield Violation(CLEARED, f"{fault.name}: {took_s:.1f} s after its end", fault.healed)
 
