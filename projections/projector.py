@@ -22,6 +22,7 @@ from projections.read_models.database import Database, DatabaseUnavailable
 from projections.read_models.restore import Pending
 from projections.recall import Recall
 from streams.log import BadFact, Fact, Log, LogUnavailable
+from streams.plan.fold import begin_plan
 from streams.plan.state import Plan
 
 SLICE = 64  # facts folded before the loop is given back
@@ -118,12 +119,15 @@ class Projector:
         for fact in facts:
             self._observe_time(fact.at)
             await self._recall.before(fact)
+            if board.is_wide(fact):
+                board.prepare(fact.sequence, await asyncio.to_thread(begin_plan, fact))
             ignored = board.apply(fact, max(self._now(), fact.at))
+            while board.place_some(max(self._now(), fact.at)):  # noqa: ASYNC110 - others go on
+                await asyncio.sleep(0)
             self.listeners.fact(fact, ignored)
             if fact.sequence in waiting:
                 _resolve(waiting.pop(fact.sequence), ignored)
-        for plan in board.drain():
-            self._pending.add(plan)
+        await self._pending.add_all(board.drain())
         self._pending.advance(board.sequence, witness_in(facts))
         if self._behind_since is None:
             self._behind_since = self._now()

@@ -34,10 +34,11 @@ from streams.plan.commands import (
     Start,
     Submit,
 )
-from streams.plan.decide import Accept, Duplicate, Invalid, PlanExists, Refusal, decide
+from streams.plan.decide import Accept, Decision, Duplicate, Invalid, PlanExists, Refusal, decide
 from streams.plan.state import Plan
 
 TRIES = 8
+MANY_TASKS = 500  # of a submitted plan, whose graph is then not judged on the loop
 CALL_S = 15.0  # one append with its budget, and its fold; further tries must fit in as well
 T = TypeVar("T")
 
@@ -128,6 +129,13 @@ async def _in_time(wanted: Awaitable[T], ends_at: float) -> T:
         raise LogUnavailable(f"no certain answer within {CALL_S:g} s") from None
 
 
+async def _decide(command: Command, plan: Plan | None, now: float) -> Decision:
+    """Judge at once; a plan of many tasks in a thread: no fact of others changes the answer."""
+    if isinstance(command, Submit) and len(command.plan.tasks) > MANY_TASKS:
+        return await asyncio.to_thread(decide, command, plan, now)
+    return decide(command, plan, now)
+
+
 async def _transact(
     command: Command, view: View, log: Log, origin: Origin, tries: int, ends_at: float
 ) -> Outcome:
@@ -140,7 +148,7 @@ async def _transact(
     if plan is None and not isinstance(command, Submit):
         plan = await view.load(command.plan_id)
     while lost < tries:
-        decision = decide(command, plan, view.now())
+        decision = await _decide(command, plan, view.now())
         if not isinstance(decision, Accept):
             return decision
         draft = Draft(

@@ -8,8 +8,9 @@ Finished plans leave memory, except the last few (`projections.board.recent`), a
 that no unfinished task needs (`projections.board.outputs`).
 """
 
-from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 from math import inf
 
 from projections.board.holds import Holds
@@ -27,6 +28,7 @@ from streams.plan.lifecycle import CLAIMABLE
 from streams.plan.state import Plan, Task
 from streams.subjects import split_subject
 
+WIDE = 500  # tasks; the places of more are changed in parts, which others may come between
 _REMEMBERED_IGNORED = 1_000
 
 
@@ -63,6 +65,9 @@ class Board:
         self._running: set[int] = set()
         self.running_kinds: Counter[str] = Counter()
         self._changed: dict[str, Plan] = {}
+        self._prepared: dict[int, Plan | str] = {}
+        self._to_place: deque[tuple[Plan, Iterator[Task]]] = deque()
+        self._placed_at = 0.0
 
     # -- folding ----------------------------------------------------------------------------
 
@@ -76,6 +81,7 @@ class Board:
         for plan in plans:
             self.plans[plan.plan_id] = plan
             self._place_all(plan, now)
+            self._place_the_rest()
             self._watch_end(plan)
 
     def adopt(self, plan: Plan) -> None:
@@ -97,8 +103,34 @@ class Board:
                 self.ignored.popitem(last=False)
         return ignored
 
+    def is_wide(self, fact: Fact | BadFact) -> bool:
+        """Whether ``fact`` begins a plan so large that it is better begun off the loop."""
+        if not isinstance(fact, Fact) or not isinstance(fact.event, Submitted):
+            return False
+        return len(fact.event.tasks) > WIDE and self.knows(fact.plan_id) is None
+
+    def prepare(self, sequence: int, plan: Plan | str) -> None:
+        """Use ``plan`` (`streams.plan.fold.begin_plan`) when the fact at ``sequence`` comes."""
+        self._prepared = {sequence: plan}
+
+    def place_some(self, now: float) -> bool:
+        """Place the next tasks of wide changes; whether there are more."""
+        if self._to_place:
+            plan, tasks = self._to_place[0]
+            some = list(islice(tasks, WIDE))
+            for task in some:
+                self._place(plan, task, now)
+            if len(some) < WIDE:
+                self._to_place.popleft()
+        return bool(self._to_place)
+
+    def _place_the_rest(self) -> None:
+        while self.place_some(self._placed_at):
+            pass
+
     def drain(self) -> list[Plan]:
         """The plans that changed since the last call; whoever asks drains each of them in turn."""
+        self._place_the_rest()
         changed, self._changed = self._changed, {}
         for plan in changed.values():
             self._leave_if_finished(plan)
@@ -115,8 +147,7 @@ class Board:
         self._changed[plan.plan_id] = plan
         if fact.task_id is None and isinstance(event, Paused | Resumed | Retried):
             self._place_all(plan, now)
-        for task in plan.latest:
-            self._place(plan, task, now)
+        self._place_each(plan, plan.latest, now)
         self.outputs.settle(plan)
         if isinstance(event, Claimed) and ignored is None and fact.origin.instance:
             self.peers.saw(fact.origin.instance, _kind_of(plan, fact.task_id), fact.at)
@@ -124,7 +155,7 @@ class Board:
         return ignored
 
     def _begin(self, fact: Fact, now: float) -> str | None:
-        plan = begin_plan(fact)
+        plan = self._prepared.pop(fact.sequence, None) or begin_plan(fact)
         if isinstance(plan, str):
             return plan
         self.plans[fact.plan_id] = plan
@@ -166,7 +197,15 @@ class Board:
     # -- placing ----------------------------------------------------------------------------
 
     def _place_all(self, plan: Plan, now: float) -> None:
-        for task in plan.tasks.values():
+        self._place_each(plan, plan.tasks.values(), now)
+
+    def _place_each(self, plan: Plan, tasks: Collection[Task], now: float) -> None:
+        """Place ``tasks`` now, or a part at a time (`place_some`) when they are many."""
+        self._placed_at = now
+        if len(tasks) > WIDE:
+            self._to_place.append((plan, iter(list(tasks))))
+            return
+        for task in tasks:
             self._place(plan, task, now)
 
     def _place(self, plan: Plan, task: Task, now: float) -> None:

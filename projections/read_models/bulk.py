@@ -112,6 +112,14 @@ class Changes:
         self.size_bytes += _size_of(row) - (0 if older is None else _size_of(older))
         self.changing[key] = row
 
+    def merge(self, newer: "Changes") -> None:
+        """Take in rows that were made elsewhere, in place of older ones of the same keys."""
+        for key in self.changing.keys() & newer.changing.keys():
+            self.size_bytes -= _size_of(self.changing[key])
+        self.size_bytes += newer.size_bytes
+        self.fixed.update(newer.fixed)
+        self.changing.update(newer.changing)
+
     def cut(self) -> "Changes":
         """Hand over the content and go on empty."""
         taken = Changes(self._update, self._insert)
