@@ -23,7 +23,7 @@ from projections.integrity.write_probe import DatabaseProbe
 from projections.log_identity import LogWatch
 from projections.projector import Projector
 from projections.read_models.audit_tail import AuditTail
-from projections.read_models.database import DatabaseUnavailable
+from projections.read_models.database import Database, DatabaseUnavailable
 from projections.read_models.restore import (
     of_this_history,
     read_models_of,
@@ -42,7 +42,7 @@ from service.daemons.self_check import self_check
 from service.executor import Executor
 from service.executor.handlers.inputs import CheckInput, input_check
 from service.executor.handlers.registry import load_handlers
-from service.http.server import HttpServer
+from service.http.server import HttpServer, Listening
 from service.ops.doctor.sources.live import Doctor
 from service.ops.health import Health
 from service.ops.operations import Operations
@@ -73,7 +73,7 @@ CATCH_UP_SHOW_S = 1.0
 log = structlog.get_logger("holdfast.app")
 
 
-class Instance(msgspec.Struct, kw_only=True):
+class Instance(msgspec.Struct, frozen=True, kw_only=True):
     """One running instance; ``http_url`` is empty without the role ``api``."""
 
     settings: Settings
@@ -81,10 +81,10 @@ class Instance(msgspec.Struct, kw_only=True):
     core: Core
     door: Door
     nats_url: str
-    http_url: str = ""
-    embedded: EmbeddedServer | None = None
-    executor: Executor | None = None
-    schedulers: Schedulers | None = None
+    http_url: str
+    embedded: EmbeddedServer | None
+    executor: Executor | None
+    schedulers: Schedulers
     supervision: Supervision
 
     @property
@@ -113,7 +113,7 @@ async def running(
         folder.announce(nats_url=shown_url)
         writes = LogObserver(metrics)
         source = await _connect(settings, nats_url, writes, stack)
-        core = await _core(settings, source, metrics, spans, stack)
+        core, audit_tail = await _core(settings, roles, source, metrics, spans, stack)
         supervision = Supervision()
         died = supervision.died
         lag = Lag("api", "api", metrics)
@@ -125,7 +125,7 @@ async def running(
             flush=core.projector.flush_forever(),
             lag=lag.sample_forever(),
             audit=core.audit.run(),
-            audit_tail=_audit_tail(source, core).run(),
+            audit_tail=audit_tail.run(),
         )
         await _catch_up(core, (await source.settled()).head, died)
         guard(
@@ -139,18 +139,29 @@ async def running(
         logs.watch_writers(supervision)
         if embedded is not None:
             embedded.supervised_by(supervision)
+        listening = _listening(settings, roles, stack)
+        door = Door(core, asyncio.get_running_loop())
+        daemons = await _daemons(settings, roles, core, embedded, writes, stack)
+        pool_size = settings.scheduling.daemon.pool_size
         instance = Instance(
             settings=settings,
             roles=roles,
             core=core,
-            door=Door(core, asyncio.get_running_loop()),
+            door=door,
             nats_url=nats_url,
+            http_url=listening.url if listening else "",
             embedded=embedded,
+            executor=_executor(settings, roles, core, door, supervision),
+            schedulers=Schedulers(daemons, pool_size, metrics, supervision),
             supervision=supervision,
         )
-        operations = _operations(instance, source, lag)
+        started = asyncio.Event()
+        operations = _operations(instance, source, lag, started)
         guard(stack, died, history=operations.doctor.history.sample_forever())
-        await _start_roles(instance, operations, writes, stack)
+        if listening is not None:
+            _serve(HttpServer(core, operations, listening), instance, stack)
+        await _start_roles(instance, stack)
+        started.set()
         _watch_loops(instance, lag, stack)
         folder.announce(nats_url=shown_url, http_url=instance.http_url)
         stack.callback(supervision.close)  # the first thing done at the end
@@ -165,33 +176,39 @@ def _watch_loops(instance: Instance, api: Lag, stack: AsyncExitStack) -> None:
 
 def _lags(instance: Instance, api: Lag) -> list[Lag]:
     """How late every loop of the instance is, as far as it has started."""
-    schedulers, executor = instance.schedulers, instance.executor
-    return [
-        api,
-        *(schedulers.lags() if schedulers else ()),
-        *(executor.lags() if executor else ()),
-    ]
+    executor = instance.executor
+    return [api, *instance.schedulers.lags(), *(executor.lags() if executor else ())]
 
 
-def _operations(instance: Instance, source: JetStreamLog, api: Lag) -> Operations:
-    """What operators see of the instance; its parts are looked up when they are asked about."""
+def _operations(
+    instance: Instance, source: JetStreamLog, api: Lag, started: asyncio.Event
+) -> Operations:
+    """What operators see of the instance, from before everything has ``started``."""
+    lags = partial(_lags, instance, api)
+
+    def schedulers() -> Schedulers | None:
+        return instance.schedulers if started.is_set() else None
+
+    def executor() -> Executor | None:
+        return instance.executor if started.is_set() else None
+
     health = Health(
         instance.core,
         source,
         instance.embedded,
         version=VERSION,
         roles=instance.roles,
-        lags=partial(_lags, instance, api),
-        schedulers=lambda: instance.schedulers,
-        executor=lambda: instance.executor,
+        lags=lags,
+        schedulers=schedulers,
+        executor=executor,
     )
     doctor = Doctor(
         instance.core,
         url=lambda: instance.http_url,
         nats_url=without_password(instance.nats_url),
-        schedulers=lambda: instance.schedulers,
-        executor=lambda: instance.executor,
-        lags=partial(_lags, instance, api),
+        schedulers=schedulers,
+        executor=executor,
+        lags=lags,
         readiness=health.readiness,
         database_path=instance.settings.data_dir / READ_MODELS,
     )
@@ -237,11 +254,12 @@ def _spans(settings: Settings, stack: AsyncExitStack) -> Recorder | None:
 
 async def _core(
     settings: Settings,
+    roles: frozenset[Role],
     source: JetStreamLog,
     metrics: Metrics,
     spans: Recorder | None,
     stack: AsyncExitStack,
-) -> Core:
+) -> tuple[Core, AuditTail]:
     clock = LogClock()
     asked_at = clock.monotonic()
     state = await source.settled()
@@ -265,6 +283,7 @@ async def _core(
         witness=checkpoint.witness if checkpoint is not None else None,
     )
     stack.push_async_callback(_last_flush, projector)
+    audit_tail = _audit_tail(source, database, metrics)
     core = Core(
         settings=settings,
         log=source,
@@ -274,14 +293,15 @@ async def _core(
         feed=Feed(settings.sse, source, metrics, clock.now, position=sequence, epoch=state.epoch),
         metrics=metrics,
         clock=clock,
-        audit=_audit(settings, source, metrics, clock, stack),
+        audit=_audit(settings, source, metrics, clock, audit_tail, stack),
+        check_input=_input_check(settings, roles),
         spans=spans,
         epoch=state.epoch,
         news_after=sequence or state.head,
     )
     if replaced is not None:
         core.log_replaced(replaced)
-    return core
+    return core, audit_tail
 
 
 def _log_watch(core: Core) -> LogWatch:
@@ -298,22 +318,21 @@ def _audit(
     source: JetStreamLog,
     metrics: Metrics,
     clock: LogClock,
+    tail: AuditTail,
     stack: AsyncExitStack,
 ) -> Audit:
     instance_id, wanted = settings.executor.instance_id, settings.observability
-    audit = Audit(source.trail, metrics, instance_id, clock.now, wanted)
+    audit = Audit(source.trail, metrics, instance_id, clock.now, wanted, tail.stored)
     stack.push_async_callback(audit.close)
     return audit
 
 
-def _audit_tail(source: JetStreamLog, core: Core) -> AuditTail:
+def _audit_tail(source: JetStreamLog, database: Database, metrics: Metrics) -> AuditTail:
     def on_bad(sequence: int, subject: str, reason: str) -> None:
-        core.metrics.count("agent.projection.bad_event.total")
+        metrics.count("agent.projection.bad_event.total")
         log.warning("bad_audit_entry", sequence=sequence, subject=subject, reason=reason)
 
-    tail = AuditTail(source.trail, core.database, on_bad)
-    core.audit.on_stored.append(tail.stored)
-    return tail
+    return AuditTail(source.trail, database, on_bad)
 
 
 def _watch_line(source: JetStreamLog, core: Core, writes: LogObserver) -> Callable[[], None]:
@@ -364,57 +383,66 @@ async def _catch_up(core: Core, head: int, died: asyncio.Future[str]) -> None:
                 return  # the last messages of the log were short-lived and have expired
 
 
-async def _start_roles(
-    instance: Instance, operations: Operations, writes: LogObserver, stack: AsyncExitStack
-) -> None:
-    core, settings = instance.core, instance.settings
-    core.check_input = _input_check(instance)
-    if "api" in instance.roles:
-        server = HttpServer(core, operations)
-        instance.http_url = await server.start()
-        guard(stack, instance.died, http=server.serve())
-        stack.push_async_callback(server.stop)
-        stack.callback(core.feed.close)
-    stack.callback(core.desk.close)
-    daemons = await _daemons(instance, writes, stack)
-    pool_size = settings.scheduling.daemon.pool_size
-    schedulers = Schedulers(daemons, pool_size, core.metrics, instance.supervision)
-    instance.schedulers = schedulers
-    schedulers.start(instance.door)
-    stack.push_async_callback(schedulers.stop)
-    if "executor" in instance.roles:
-        instance.executor = Executor(
-            settings,
-            instance.door,
-            core.metrics,
-            core.audit,
-            core.instance_id,
-            core.spans,
-            instance.supervision,
-        )
+def _listening(
+    settings: Settings, roles: frozenset[Role], stack: AsyncExitStack
+) -> Listening | None:
+    if "api" not in roles:
+        return None
+    listening = Listening(settings.http)
+    stack.callback(listening.socket.close)
+    return listening
+
+
+def _serve(server: HttpServer, instance: Instance, stack: AsyncExitStack) -> None:
+    guard(stack, instance.died, http=server.serve())
+    stack.push_async_callback(server.stop)
+    stack.callback(instance.core.feed.close)
+
+
+async def _start_roles(instance: Instance, stack: AsyncExitStack) -> None:
+    stack.callback(instance.core.desk.close)
+    instance.schedulers.start(instance.door)
+    stack.push_async_callback(instance.schedulers.stop)
+    if instance.executor is not None:
         await instance.executor.start()
         stack.push_async_callback(instance.executor.drain, DRAIN_S)
 
 
-def _input_check(instance: Instance) -> CheckInput:
+def _executor(
+    settings: Settings, roles: frozenset[Role], core: Core, door: Door, supervision: Supervision
+) -> Executor | None:
+    if "executor" not in roles:
+        return None
+    return Executor(
+        settings, door, core.metrics, core.audit, core.instance_id, core.spans, supervision
+    )
+
+
+def _input_check(settings: Settings, roles: frozenset[Role]) -> CheckInput:
     """What inputs must look like; an instance that runs no tasks knows the built-in kinds."""
-    executor = instance.settings.executor
-    runs_tasks = "executor" in instance.roles
+    executor = settings.executor
+    runs_tasks = "executor" in roles
     return input_check(
         load_handlers(executor.handlers, executor.command.allow) if runs_tasks else load_handlers()
     )
 
 
-async def _daemons(instance: Instance, writes: LogObserver, stack: AsyncExitStack) -> list[Daemon]:
+async def _daemons(
+    settings: Settings,
+    roles: frozenset[Role],
+    core: Core,
+    embedded: EmbeddedServer | None,
+    writes: LogObserver,
+    stack: AsyncExitStack,
+) -> list[Daemon]:
     """Every instance looks after itself; those with the role ``daemons`` after the log, too."""
-    core, path = instance.core, instance.settings.data_dir / READ_MODELS
+    path = settings.data_dir / READ_MODELS
     probe = await DatabaseProbe.open(path, core.database)
     stack.push_async_callback(probe.close)
-    embedded = instance.embedded
     own = [
         backlog_sampler(),
         log_probe(writes, embedded.took_no_write if embedded else lambda _: None),
         database_probe(probe),
         self_check(PlanFile(path)),
     ]
-    return [lease_monitor(), plan_closer(), *own] if "daemons" in instance.roles else own
+    return [lease_monitor(), plan_closer(), *own] if "daemons" in roles else own

@@ -74,6 +74,7 @@ class Core:
         audit: Audit,
         epoch: str,
         news_after: int,
+        check_input: Callable[[TaskSpec], str | None],
         spans: Recorder | None = None,
     ) -> None:
         """``news_after``: bad facts up to there have been counted and told by an earlier life."""
@@ -94,7 +95,7 @@ class Core:
         clock.on_step = self._clock_stepped
         self.log_outage = Outage(audit, "log_unavailable", "log_recovered")
         self.database_outage = Outage(audit, "database_error", "database_recovered")
-        self.check_input: Callable[[TaskSpec], str | None] = lambda _: None
+        self.check_input = check_input
         self.log_state: LogState | None = None
         self.log_missing: str | None = None  # why the log is not whole
         self._closing: dict[str, asyncio.Task[None]] = {}
@@ -264,6 +265,10 @@ class Core:
         )
 
     # -- what may be away -------------------------------------------------------------------
+
+    def log_seen(self, state: LogState) -> None:
+        """The log has just said how it is."""
+        self.log_state = state
 
     def log_answers(self, witness: str, error: str | None, at: float | None = None) -> None:
         """``witness`` could reach the log (``error`` None) or not, at log time ``at`` (now)."""

@@ -37,9 +37,10 @@ class LogProbe:
         asked_at, asked = core.now(), core.clock.monotonic()
         self._answers = False
         try:
-            core.log_state = await _answer(core)
+            state = await _answer(core)
+            core.log_seen(state)
             self._answers = True
-            core.clock.observe_answer(core.log_state.at, asked)
+            core.clock.observe_answer(state.at, asked)
             await self._until_it_takes_writes(core)
         except LogUnavailable as error:
             core.log_answers("probe", str(error), asked_at)

@@ -33,11 +33,23 @@ class _Quiet(uvicorn.Server):
         yield
 
 
-class HttpServer:
-    """`start` takes the port, `serve` runs until `stop`."""
+class Listening:
+    """A port that is taken: connections wait for a server. ``url`` is where it is reached."""
 
-    def __init__(self, core: Core, operations: Operations, limits: Limits = LIMITS) -> None:
-        self._settings = core.settings.http
+    def __init__(self, settings: HttpSettings) -> None:
+        """Raises PortBusy."""
+        self.socket = _listen(settings)
+        host, port = self.socket.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{port}"
+
+
+class HttpServer:
+    """Serves on a port that is taken, until `stop`."""
+
+    def __init__(
+        self, core: Core, operations: Operations, listening: Listening, limits: Limits = LIMITS
+    ) -> None:
         config = uvicorn.Config(
             create_app(core, operations),
             log_config=None,
@@ -53,20 +65,11 @@ class HttpServer:
             timeout_graceful_shutdown=GOODBYE_S,
         )
         self._server = _Quiet(config)
-        self._socket: socket.socket | None = None
+        self._socket = listening.socket
         self._stopped = asyncio.Event()
-
-    async def start(self) -> str:
-        """Listen; answers the URL. Raises PortBusy."""
-        self._socket = _listen(self._settings)
-        host, port = self._socket.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        return f"http://{shown}:{port}"
 
     async def serve(self) -> None:
         """Serve until `stop` is called."""
-        if self._socket is None:
-            raise RuntimeError("start comes before serve")
         try:
             await self._server.serve(sockets=[self._socket])
         finally:
@@ -75,10 +78,9 @@ class HttpServer:
     async def stop(self) -> None:
         """Take no more requests, let those under way end (`GOODBYE_S` at most), and let go."""
         self._server.should_exit = True
-        if self._socket is not None and self._server.started:
+        if self._server.started:
             await self._stopped.wait()
-        if self._socket is not None:
-            self._socket.close()
+        self._socket.close()
 
 
 def _listen(settings: HttpSettings) -> socket.socket:

@@ -10,7 +10,7 @@ from service.core.log_clock import LogClock
 from service.daemons.log_probe import LogProbe
 from service.signals.metrics.appends import LogObserver
 from service.signals.metrics.registry import Metrics
-from streams.log import Appended, Draft, LogUnavailable
+from streams.log import Appended, Draft, LogState, LogUnavailable
 from streams.memory import MemoryLog
 
 
@@ -41,12 +41,15 @@ class Surroundings:
 
     def __init__(self, log: Log) -> None:
         self.log = log
-        self.log_state = None
+        self.log_state: LogState | None = None
         self.clock = LogClock()
         self.seen: list[str | None] = []
 
     def now(self) -> float:
         return 1.0
+
+    def log_seen(self, state: LogState) -> None:
+        self.log_state = state
 
     def log_answers(self, _witness: str, error: str | None, _at: float | None = None) -> None:
         self.seen.append(error)

@@ -78,9 +78,13 @@ class Audit:
         instance_id: str,
         now: Callable[[], float],
         settings: ObservabilitySettings,
+        on_stored: OnStored = lambda _: None,
     ) -> None:
-        """``now`` is log time; `run` must run on the loop on which this is made."""
-        self.on_stored: list[OnStored] = []
+        """``now`` is log time; `run` must run on the loop on which this is made.
+
+        ``on_stored`` is called with the notes of this instance that the log has stored.
+        """
+        self._on_stored = on_stored
         self._writer = writer
         self._metrics = metrics
         self._instance_id = instance_id
@@ -259,8 +263,7 @@ class Audit:
             self._metrics.count("agent.audit.written.total", count, event=event)
         # Of one `once` another instance's words may be those that stand there.
         ours = [(place, note) for place, note in stored if note.id.startswith(self._life)]
-        for on_stored in self.on_stored:
-            on_stored(ours)
+        self._on_stored(ours)
 
     # -- what is lost -----------------------------------------------------------------------
 
