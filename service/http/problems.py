@@ -5,7 +5,6 @@ alone decides how it is answered. What it does not know is a defect: 500, logged
 by input alone.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast, get_args
 
@@ -17,7 +16,7 @@ from msgspec import UNSET, UnsetType
 from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.pagination import BadCursor
 from service.core.results import Behind, Refused
-from service.http.schemas import PATTERNS
+from service.http.wording import in_words
 from streams.decider import Contention
 from streams.log import LogFull, LogReset, LogUnavailable, TooLarge
 from streams.plan.decide import Current, GuardReject, Invalid, NotAllowed, NotFound, PlanExists
@@ -192,18 +191,6 @@ def _parameter_detail(errors: Sequence[Any]) -> str:
 def _name_of(error: dict[str, str]) -> str:
     name = error.get("key", "query")
     return name.replace("_", "-").title() if error.get("source") == "header" else name
-
-
-_pattern = re.compile(r"matching regex '(.*)'", re.DOTALL)
-
-
-def in_words(message: str) -> str:
-    """A message of msgspec with a pattern's own description in the place of the pattern."""
-    found = _pattern.search(message)
-    if found is None:
-        return message
-    described = {repr(pattern)[1:-1]: words for pattern, words in PATTERNS.items()}
-    return f"it must be {described.get(found[1], 'of another form')}"
 
 
 def _holding(current: Current) -> Standing:

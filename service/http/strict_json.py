@@ -20,8 +20,9 @@ from litestar.dto.data_structures import DTOFieldDefinition
 from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 
-from service.http.problems import RequestRefused, in_words
+from service.http.problems import RequestRefused
 from service.http.request import header
+from service.http.wording import in_words
 from streams.json_values import MAX_DEPTH
 
 JSON_TYPE = b"application/json"

@@ -350,3 +350,38 @@ async def test_a_failure_report_is_shortened_but_never_refused(
     assert command.error_type == recorded
     assert len(command.error_message) == 10_000
     assert command.error_message.endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"{}", "body: the field `owner` is missing"),
+        (b'{"owner":"w","attempt":1,"atempt":1}', "body: there is no field `atempt`"),
+        (b'{"owner":"w","attempt":0}', "attempt: it must be at least 1"),
+        (b'{"owner":"w","attempt":"1"}', "attempt: it must be a whole number, not text"),
+        (
+            b'{"owner":"a b","attempt":1}',
+            "owner: it must be 1 to 128 letters, digits or . : @ / - _",
+        ),
+        (b"[]", "body: it must be an object, not a list"),
+    ],
+)
+async def test_what_does_not_fit_is_said_in_words(body: bytes, said: str) -> None:
+    async with AsyncTestClient(FakeCore().app()) as client:
+        answer = await client.post(START, content=body, headers=JSON)
+    assert answer.json()["detail"] == said
+
+
+async def test_a_query_that_does_not_fit_is_said_in_words() -> None:
+    async with AsyncTestClient(FakeCore().app()) as client:
+        details = [
+            (await client.get(f"/v1/plans?{query}")).json()["detail"]
+            for query in ("limit=0", "limit=ten", "statsu=READY", "after=" + "a" * 65)
+        ]
+    allowed = "after, label, limit, min_sequence, status"
+    assert details == [
+        "limit: it must be at least 1",
+        "limit: it must be a whole number, not text",
+        "query: there is no parameter 'statsu' here; allowed: " + allowed,
+        "after: it must have at most 64 characters",
+    ]
