@@ -59,13 +59,20 @@ def same_plan(a: Submitted, b: Submitted) -> bool:
 
 def _in_order(plan: Submitted) -> Submitted:
     tasks = (_plain(task) for task in plan.tasks)
-    return replace(plan, tasks=tuple(sorted(tasks, key=lambda task: task.id)))
+    in_order = tuple(sorted(tasks, key=lambda task: task.id))
+    return replace(plan, context=_stated(plan.context), tasks=in_order)
+
+
+def _stated(value: Raw) -> Raw:
+    """The same JSON, written even if it is the default: msgspec omits the default object only."""
+    return Raw(bytes(value))
 
 
 def _plain(task: TaskSpec) -> TaskSpec:
     """The task in one spelling; a stored one does not say whether its default times were stated."""
     return replace(
         task,
+        input=_stated(task.input),
         depends_on=tuple(sorted(task.depends_on)),
         timeout_s=DEFAULT_TIMEOUT_S if task.timeout_s is None else task.timeout_s,
         lease_s=DEFAULT_LEASE_S if task.lease_s is None else task.lease_s,

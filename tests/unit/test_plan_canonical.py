@@ -80,3 +80,10 @@ def test_the_order_of_tasks_and_of_dependencies_is_free() -> None:
 def test_a_default_time_that_is_stated_is_the_same_plan() -> None:
     given(task("a")).when(submit(task("a", lease_s=15.0, timeout_s=120.0))).duplicate()
     given(task("a")).when(submit(task("a", lease_s=16.0))).answered(PlanExists)
+
+
+def test_a_default_that_is_stated_is_the_same_plan() -> None:
+    story = given(task("a"), task("b", after="a"))
+    stated = task("a", input=b" {} ", lease_s=15, timeout_s=120.0, max_retries=3, join="all")
+    story.when(submit(stated, task("b", after="a"), context=Raw(b"{ }"), priority=0)).duplicate()
+    story.when(submit(stated, task("b", after="a", lease_s=16))).answered(PlanExists)
