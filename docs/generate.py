@@ -9,7 +9,12 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+from litestar import Controller
+from litestar.handlers import HTTPRouteHandler
 
+from service.http.app import CONTROLLERS
+from service.http.guards import requires
+from service.http.problems import PROBLEMS
 from service.settings.config import KEYS, Settings, value_at, variable_name
 from service.settings.loading import allowed
 from streams.plan.events import TYPE_NAMES
@@ -38,10 +43,19 @@ event: the fold ignores it, counts it and reports it.
 """
 
 
+_HTTP = """# HTTP
+
+Drawn from the controllers in `service/http/` by `make docs`. Parameters, bodies and answers stand
+in `/schema/openapi.json` of a running instance. Without a tokens file (`auth.tokens_file`) every
+request is permitted. HEAD is answered wherever GET is. Problems are `application/problem+json`.
+"""
+
+
 def pages() -> Iterator[tuple[Path, str]]:
     """Every generated page with its text."""
     yield HERE / "settings.md", _SETTINGS + "".join(_settings())
     yield HERE / "events.md", _EVENTS + "".join(_events())
+    yield HERE / "http.md", _HTTP + "".join(_http())
 
 
 def _settings() -> Iterator[str]:
@@ -111,6 +125,32 @@ def _struct_without_raw(struct: type[msgspec.Struct]) -> type[msgspec.Struct]:
     )
     twin.__doc__ = inspect.getdoc(struct)
     return twin
+
+
+def _http() -> Iterator[str]:
+    tag = None
+    for controller in CONTROLLERS:
+        (name,) = controller.tags or ("",)
+        if name != tag:
+            tag = name
+            yield f"\n## {name}\n\n| request | role | meaning |\n|---|---|---|\n"
+        for path, handler in _handlers_of(controller):
+            (guard,) = (each for each in handler.guards or () if isinstance(each, requires))
+            (method,) = handler.http_methods
+            says = (inspect.getdoc(handler.fn) or "").partition("\n")[0]
+            yield f"| `{method} {path}` | {guard.role or '-'} | {says} |\n"
+    yield "\n## Problems\n\n| code | status | meaning |\n|---|---|---|\n"
+    for code, row in PROBLEMS.items():
+        yield f"| `{code}` | {row.status} | {row.title} |\n"
+
+
+def _handlers_of(controller: type[Controller]) -> Iterator[tuple[str, HTTPRouteHandler]]:
+    """The controller's handlers with their paths, in the order they are written."""
+    for handler in vars(controller).values():
+        if isinstance(handler, HTTPRouteHandler):
+            (path,) = handler.paths or {""}
+            whole = f"{controller.path or ''}/{path.lstrip('/')}".rstrip("/")
+            yield whole.replace(":str}", "}"), handler
 
 
 def main() -> None:

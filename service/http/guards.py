@@ -3,7 +3,6 @@
 A guard runs before the body is read, so a request that is refused here costs nothing.
 """
 
-from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
@@ -19,25 +18,27 @@ from streams.subjects import is_id
 MAX_QUERY_FIELDS = 50
 
 Connection = ASGIConnection[Any, Any, Any, Any]
-Guard = Callable[[Connection, BaseRouteHandler], Awaitable[None]]
 
 
-def requires(role: Role | None, *, any_query: bool = False) -> Guard:
-    """A guard for holders of at least ``role``; None lets everybody pass.
+class requires:  # noqa: N801 - it reads as a word: guards=[requires("worker")]
+    """A guard for holders of at least ``role``; None permits every request.
 
     ``any_query``: parameters are ignored, for routes that probes ask with parameters of their own.
     """
 
-    async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
+    def __init__(self, role: Role | None, *, any_query: bool = False) -> None:
+        self.role: Role | None = role
+        self._any_query = any_query
+
+    async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
+        """Raises RequestRefused."""
         scope = connection.scope
         access: Access = connection.app.state.access
-        scope["auth"] = access.check(dict(scope["headers"]), role)
+        scope["auth"] = access.check(dict(scope["headers"]), self.role)
         if ids := scope["path_params"]:
             _check_ids(ids)
-        if scope["query_string"] and not any_query:
+        if scope["query_string"] and not self._any_query:
             _check_query(scope["query_string"], _known_parameters(handler.signature_model))
-
-    return guard
 
 
 def _check_ids(ids: dict[str, Any]) -> None:
