@@ -210,7 +210,8 @@ async def test_a_plan_and_its_tasks_are_of_one_moment(database: Database) -> Non
 
 async def _claim_and_complete(database: Database, pending: Pending, plan: Plan) -> None:
     for attempt in range(1, 150):
-        claim = Claimed(owner="w", attempt=attempt, lease_s=0)
+        before = None if attempt == 1 else "w"
+        claim = Claimed(owner="w", attempt=attempt, lease_s=0, previous_owner=before)
         assert evolve(plan, "t", claim, sequence=attempt + 1, at=float(attempt)) is None
         plan.tasks["t"].lost = 0
         pending.add(plan)
