@@ -92,7 +92,8 @@ def main(descriptor: int, frame_bytes: int, instance_id: str) -> None:
     """Serve jobs from the socket ``descriptor``; returns only by the process's end."""
     # A handler that holds the interpreter for long would not let the listener see the end.
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's business
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal is the parent's business
+        signal.signal(number, signal.SIG_IGN)
     logs.configure(instance_id)
     wire = Wire(socket.socket(fileno=descriptor), Job | Stop, frame_bytes)
     listener = _Listener(wire)
