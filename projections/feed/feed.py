@@ -30,7 +30,7 @@ from streams.log import BadFact, Fact, Log, LogReset, LogState
 from streams.plan.events import Finished, Submitted
 
 DOUBT_S = 1.5  # after which a cursor beyond the log's head is looked at again
-RING_BYTES = 64 * 1024 * 1024
+RING_BYTES = 16 * 1024 * 1024
 REST_RATIO = 0.5  # of a fan-out's time is left to everybody else before the next one
 REST_MAX_S = 0.05
 PING_SLOTS = 250  # pings are spread over the period, so that no moment is for pings alone
