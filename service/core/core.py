@@ -333,7 +333,11 @@ class Core:
 
         Raises LogUnavailable, Behind.
         """
-        await self.catch_up()
+        try:
+            async with asyncio.timeout(READ_WAIT_S):
+                await self.catch_up()
+        except TimeoutError:
+            raise LogUnavailable(f"the log was not read within {READ_WAIT_S:g} s") from None
         await self.visible(self.board.sequence)
 
     # -- inside -----------------------------------------------------------------------------

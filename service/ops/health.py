@@ -26,6 +26,7 @@ from streams.jetstream.log import JetStreamLog
 from streams.log import LogUnavailable
 
 MAX_LAG_S = 5.0
+MAX_APPEND_S = 2.0  # much longer than a write takes, and less than what an election takes
 MAX_TAIL_SILENCE_S = 1.5  # a tail that is silent for longer than 1 s reads the log directly
 MAX_HELD_S = 1.0  # a loop that has not come round for so long
 
@@ -41,6 +42,9 @@ def log_check(
         probe = schedulers.error_of("log_probe") or (embedded and embedded.cannot_write)
         if not source.connected or probe is not None:
             detail = probe or source.last_error or "not connected"
+            return Check("log", ok=False, detail=detail)
+        if (waiting_s := source.append_waiting_s) > MAX_APPEND_S:
+            detail = f"a write has waited for {waiting_s:.1f} s for its answer"
             return Check("log", ok=False, detail=detail)
         if (silent_s := source.tail_silent_s) > MAX_TAIL_SILENCE_S:
             detail = f"the tail has not brought what is in the log for {silent_s:.1f} s"

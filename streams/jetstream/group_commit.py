@@ -247,7 +247,7 @@ class Appender:
         self._waiting: deque[_Ticket] = deque()
         # Subjects with a draft in `_waiting` or on its way, and the drafts that stand behind it.
         self._behind: dict[str, deque[_Ticket]] = {}
-        self._live: set[_Ticket] = set()
+        self._live: dict[_Ticket, None] = {}  # in the order in which they came
         self._live_bytes = 0
         self._singles = 0
         self._batches = 0
@@ -263,6 +263,12 @@ class Appender:
     def wrote(self, event_id: str) -> bool:
         """See `streams.log.Log.wrote`."""
         return self._ids.gave(event_id)
+
+    @property
+    def waiting_s(self) -> float:
+        """For how many seconds the oldest draft has waited for its outcome; 0 for none."""
+        oldest = next(iter(self._live), None)
+        return 0.0 if oldest is None else time.monotonic() - oldest.came_at
 
     async def close(self) -> None:
         """Stop; whoever still waits is told LogUnavailable."""
@@ -287,7 +293,7 @@ class Appender:
         if self._live and self._live_bytes + ticket.size > self._limits.max_waiting_bytes:
             self._observer.append_failed("crowded")
             raise LogUnavailable(f"{self._live_bytes} bytes are waiting for the log already")
-        self._live.add(ticket)
+        self._live[ticket] = None
         self._live_bytes += ticket.size
         behind = self._behind.get(ticket.subject)
         if behind is None:
@@ -620,7 +626,7 @@ class Appender:
 
     def _forget(self, ticket: _Ticket) -> None:
         if ticket in self._live:
-            self._live.remove(ticket)
+            del self._live[ticket]
             self._live_bytes -= ticket.size
 
     def _leave(self, ticket: _Ticket, last: int | None) -> None:

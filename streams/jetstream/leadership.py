@@ -25,13 +25,15 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     ``doubt_s``: how long a head below a known sequence is asked again, longer than an election;
     after it the log is another, shorter one. ``leave_s``: how long answers are refused or missing
     before another server is tried. That may be the one that is cut off, so it is left after half
-    that time, and each further one after twice as long, up to ``leave_most_s``. ``owed_s``: how
-    long a tail may take to bring a sequence that the log is known to have.
+    that time, and each further one after twice as long, up to ``leave_most_s``. A leader without a
+    majority is left at once, at most once in ``leave_cut_off_s``. ``owed_s``: how long a tail may
+    take to bring a sequence that the log is known to have.
     """
 
     doubt_s: float = 10.0
     leave_s: float = 4.0
     leave_most_s: float = 16.0
+    leave_cut_off_s: float = 1.0
     owed_s: float = 1.0
 
 
@@ -44,11 +46,21 @@ def doubt(cluster: ClusterInfo | None) -> str | None:
         return None  # a server without a cluster
     if not cluster.leader:
         return "the stream has no leader"
-    members = len(cluster.replicas) + 1
-    heard = 1 + sum(each.active < ACTIVE_S * NANOSECONDS for each in cluster.replicas)
-    if heard <= members // 2:
-        return f"the stream's leader {cluster.leader} hears {heard} of {members} replicas"
+    if _is_cut_off(cluster):
+        members = len(cluster.replicas) + 1
+        return f"the stream's leader {cluster.leader} hears {_heard(cluster)} of {members} replicas"
     return None
+
+
+def _heard(cluster: ClusterInfo) -> int:
+    return 1 + sum(each.active < ACTIVE_S * NANOSECONDS for each in cluster.replicas)
+
+
+def _is_cut_off(cluster: ClusterInfo | None) -> bool:
+    """Whether a leader answered that does not hear a majority."""
+    if cluster is None or not cluster.leader:
+        return False
+    return _heard(cluster) <= (len(cluster.replicas) + 1) // 2
 
 
 async def proven_info(ask: Ask, stream: str) -> InfoAnswer:
@@ -74,6 +86,7 @@ class Leadership:
         self._leave = leave
         self._patience = patience
         self._since: float | None = None  # when answers began to be refused or missing
+        self._left_at = float("-inf")
         self._left = 0  # servers since the last answer that counted
         self._now = now
         self._shorter_since: float | None = None
@@ -93,7 +106,7 @@ class Leadership:
         if reason is None and not another:
             reason = self._too_short(info.state.last_seq, known)
         if reason is not None:
-            self.missed(reason)
+            self.missed(reason, is_cut_off=_is_cut_off(info.cluster))
             raise LogUnavailable(f"the log is not certain: {reason}")
         self.alone = info.cluster is None or not info.cluster.replicas
         self.trouble, self._since = None, None
@@ -103,14 +116,20 @@ class Leadership:
         self._created = info.created
         self.names(info.state.last_seq)
 
-    def missed(self, reason: str) -> None:
-        """Note that an answer did not come or did not count; after a while try elsewhere."""
+    def missed(self, reason: str, *, is_cut_off: bool = False) -> None:
+        """Note that an answer did not come or did not count; after a while try elsewhere.
+
+        A leader that hears no majority is left at once: another server has a newer one, or will.
+        """
         now = self._now()
         self.trouble = reason
-        if self._since is None:
+        if is_cut_off and now - self._left_at >= self._patience.leave_cut_off_s:
+            self._since = self._left_at = now
+            self._leave(reason)
+        elif self._since is None:
             self._since = now
         elif now - self._since >= self._leave_after_s:
-            self._since = now
+            self._since = self._left_at = now
             self._left += 1
             self._leave(reason)
 

@@ -306,6 +306,11 @@ class JetStreamLog:
         return self._leadership.trouble
 
     @property
+    def append_waiting_s(self) -> float:
+        """For how many seconds the oldest append has waited for its outcome; 0 for none."""
+        return self._appender.waiting_s
+
+    @property
     def tail_silent_s(self) -> float:
         """For how many seconds the tail has owed a sequence that the log is known to have."""
         return self._tail.silent_s if self._tail is not None else 0.0

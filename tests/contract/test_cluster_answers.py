@@ -283,3 +283,26 @@ async def test_a_frozen_replica_that_is_asked_for_a_page_costs_a_moment(
     lost = -100
     with pytest.raises(LogUnavailable, match="nothing arrived"):
         await log.scan(0, 10)
+
+
+async def test_what_this_user_may_not_do_is_named(
+    log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    violation = 'nats: permissions violation for publish to "$js.api.stream.info.plans"'
+    await log._connection._on_error(Exception(violation))
+    monkeypatch.setattr(log._connection, "send", lambda _: None)
+    with pytest.raises(LogUnavailable, match=r"no answer to info.*permissions violation"):
+        await log._connection.request("info", timeout_s=0.05)
+
+
+async def test_an_append_that_waits_shows(
+    log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await won(log, on_plan("p"))
+    assert log.append_waiting_s == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(log._connection, "send", lambda _: None)
+        waiting = asyncio.ensure_future(log.append(on_task("t")))
+        await eventually(lambda: log.append_waiting_s > 0.1)
+    await waiting
+    assert log.append_waiting_s == 0

@@ -72,11 +72,10 @@ def test_a_stream_that_was_made_anew_has_its_own_sequences() -> None:
 def test_another_server_is_tried_after_a_while_without_an_answer_that_counts() -> None:
     left: list[str] = []
     known = leadership(left, leave_s=0.0, leave_most_s=0.0)
-    cut_off = answer(5, group(LONG_AGO, LONG_AGO))
     for _ in range(2):
         with pytest.raises(LogUnavailable):
-            known.judge(cut_off, known=0)
-    assert left == ["the stream's leader n1 hears 1 of 3 replicas"]
+            known.judge(answer(5, group(NOW, NOW, leader="")), known=0)
+    assert left == ["the stream has no leader"]
     patient = leadership(left, leave_s=60.0)
     for _ in range(5):
         patient.missed("no answer")
@@ -103,3 +102,12 @@ def test_the_server_that_is_tried_first_is_left_sooner_than_the_others() -> None
         known.missed("no answer")
         clock += 0.5
     assert left_at[-1] - since == 4
+
+
+def test_a_leader_that_is_cut_off_is_left_at_once_and_only_once() -> None:
+    left: list[str] = []
+    known = leadership(left, leave_s=60.0, leave_cut_off_s=60.0)
+    for _ in range(3):
+        with pytest.raises(LogUnavailable):
+            known.judge(answer(5, group(LONG_AGO, LONG_AGO)), known=0)
+    assert left == ["the stream's leader n1 hears 1 of 3 replicas"]
