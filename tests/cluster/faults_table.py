@@ -19,7 +19,7 @@ Three nats-servers (R3) and three Holdfast instances run behind a proxy that cut
 their links. Workers claim, die, freeze and move between the instances, and event readers hop from
 instance to instance by cursor. The run of {date} wrote {facts:,} facts in {minutes:.0f} minutes,
 made {calls:,} calls and served {readers} readers, on a machine with {cores} cores. It showed
-{verdict}.
+{verdict}.{note}
 
 - *election*: seconds until the nodes that the fault spares agreed on a leader; NATS takes 4 to 9 s.
 - *majority*, *moved*: the longest time in which an instance acknowledged no write. *Majority* are
@@ -38,14 +38,14 @@ made {calls:,} calls and served {readers} readers, on a machine with {cores} cor
 """
 
 
-def write_page(history: History, violations: int, page: Path = PAGE) -> None:
-    """Replace the page by this run's."""
+def write_page(history: History, violations: int, page: Path = PAGE, note: str = "") -> None:
+    """Replace the page by this run's; ``note`` says what was special about the run."""
     page.parent.mkdir(parents=True, exist_ok=True)
     rows = "".join(f"{row(fault, history)}\n" for fault in history.faults)
-    page.write_text(_head(history, violations) + rows, encoding="utf-8")
+    page.write_text(_head(history, violations, note) + rows, encoding="utf-8")
 
 
-def _head(history: History, violations: int) -> str:
+def _head(history: History, violations: int, note: str) -> str:
     times = [call.asked_at for call in history.calls]
     return _HEAD.format(
         date=time.strftime("%Y-%m-%d", time.gmtime(max(times))),
@@ -54,6 +54,7 @@ def _head(history: History, violations: int) -> str:
         calls=len(history.calls),
         readers=len(history.readings),
         cores=os.cpu_count(),
+        note=f" {note}" if note else "",
         verdict="no violation" if not violations else f"{violations} violations",
     )
 
