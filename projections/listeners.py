@@ -53,7 +53,7 @@ class Listeners:
         self._on_batches[name] = on_batch
 
     def remove(self, name: str) -> None:
-        """Tell the listener of this name no longer; it may do this itself while it is told."""
+        """Stop calling the listener of this name; it may remove itself while it is called."""
         self._on_facts.pop(name, None)
         self._on_batches.pop(name, None)
 

@@ -67,8 +67,8 @@ def begins_late(first: int) -> str | None:
 class LogWatch:
     """Looks at the log from time to time; a log that lost facts is reported, another one is fatal.
 
-    ``witness`` gives the newest one that is in the views. ``on_missing`` is told at each look that
-    finds facts missing, and why; ``on_other`` once, before `run` raises.
+    ``witness`` gives the newest one that is in the views. ``on_missing`` is called with the
+    reason at each look that finds facts missing; ``on_other`` once, before `run` raises.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class LogWatch:
     async def run(self) -> None:
         """Look for ever. Raises LogReset for another log."""
         while True:
-            with suppress(LogUnavailable):  # which is told elsewhere
+            with suppress(LogUnavailable):  # the log probe reports it
                 await self.look()
             await asyncio.sleep(self._period_s)
 

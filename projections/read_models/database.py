@@ -115,7 +115,7 @@ class Database:
     async def look(
         cls, path: Path, schema: Schema, *, busy_timeout_s: float = BUSY_TIMEOUT_S
     ) -> Self:
-        """Open a file for reading only, whoever else has it; every write is DatabaseUnavailable.
+        """Open a file for reading only, also beside its process; writes are DatabaseUnavailable.
 
         Raises DatabaseUnavailable, also for a file that is missing or of another schema.
         """
@@ -257,7 +257,7 @@ def discard(path: Path) -> None:
 
 
 def read_only_uri(path: Path) -> str:
-    """How SQLite is told to open a file for reading only, whatever characters its name has."""
+    """The URI that opens a file for reading only, whatever characters its name has."""
     return f"{path.absolute().as_uri()}?mode=ro"
 
 

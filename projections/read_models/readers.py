@@ -33,7 +33,7 @@ class _Reader:
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
         self._connection: sqlite3.Connection | None = None
-        self._lock = threading.Lock()  # nobody interrupts a connection that is being closed
+        self._lock = threading.Lock()  # a connection that is being closed must not be interrupted
         self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         # A daemon: a disk that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name="sqlite reader", daemon=True)
@@ -73,7 +73,7 @@ class _Reader:
             except BaseException as failure:  # noqa: BLE001 - the asker gets it
                 result, error = None, failure
                 self.drop()
-            with suppress(RuntimeError):  # the loop has ended: nobody waits
+            with suppress(RuntimeError):  # the loop has ended, and the asker with it
                 job.loop.call_soon_threadsafe(_settle, job.answer, result, error)
             del job, result, error
         self.drop()
@@ -150,6 +150,6 @@ class Readers:
 
 
 def _take_note(answer: "asyncio.Future[Any]") -> None:
-    """Nobody waits for this answer any more, so nobody misses its error either."""
+    """Mark the error of an answer as seen: its asker has stopped waiting."""
     if not answer.cancelled():
         answer.exception()

@@ -26,7 +26,7 @@ class FactSignals(Protocol):
         ...
 
     def bad(self, fact: BadFact) -> None:
-        """A fact that nobody answers for cannot be read, or was ignored for ``fact.reason``."""
+        """A fact without an author cannot be read, or was ignored for ``fact.reason``."""
         ...
 
 
