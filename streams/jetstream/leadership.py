@@ -72,7 +72,7 @@ async def proven_info(ask: Ask, stream: str) -> InfoAnswer:
 
 
 class Leadership:
-    """What is known of the log's leader; ``leave(reason)`` is told to try another server."""
+    """What is known of the log's leader; ``leave(reason)`` connects to another server."""
 
     def __init__(
         self,
