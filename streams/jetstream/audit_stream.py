@@ -12,17 +12,7 @@ import msgspec
 
 from streams.codec import MESSAGE_ID, split_headers
 from streams.jetstream.connection import Reply
-from streams.jetstream.group_commit import (
-    ENVELOPE_BYTES,
-    SINGLES,
-    TOO_LARGE,
-    Answer,
-    Message,
-    Refused,
-    Stored,
-    Transport,
-    Unknown,
-)
+from streams.jetstream.group_commit import ENVELOPE_BYTES, SINGLES, TOO_LARGE
 from streams.jetstream.leadership import proven_info
 from streams.jetstream.reader import Reader
 from streams.jetstream.topology import (
@@ -33,6 +23,7 @@ from streams.jetstream.topology import (
     ensure_stream,
     epoch_of,
 )
+from streams.jetstream.transport import Answer, Message, Refused, Stored, Transport, Unknown
 from streams.log import LogUnavailable
 from streams.subjects import ALL_AUDIT
 

@@ -14,7 +14,8 @@ What makes it safe:
 - Where nobody knows what became of a message, it is sent again with the same id until the log has
   said *duplicate*, or has refused it and shown whose message stands there instead.
 
-Deliberately absent: anything that speaks NATS. `Transport` is all that is asked of the log.
+Deliberately absent: anything that speaks NATS. `streams.jetstream.transport` is all that is asked
+of the log.
 """
 
 import asyncio
@@ -23,13 +24,22 @@ import re
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol, assert_never
 
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from streams.codec import encode_headers, encode_payload
+from streams.jetstream.transport import (
+    Answer,
+    Found,
+    Message,
+    Refused,
+    Stored,
+    Transport,
+    Unknown,
+)
 from streams.log import Appended, Conflict, Draft, LogFull, LogUnavailable, TooLarge
 from streams.plan.events import Heartbeat, Progress
 from streams.subjects import subject_of
@@ -57,79 +67,6 @@ TOO_LARGE = 10054
 Outcome = Appended | Conflict
 
 
-class Message(msgspec.Struct, frozen=True, gc=False):
-    """One fact as it is sent: ``expected`` None when it directly follows another in its batch."""
-
-    subject: str
-    expected: int | None
-    lines: bytes
-    payload: bytes
-
-
-class Stored(msgspec.Struct, frozen=True, gc=False):
-    """All messages are on disk, the last one at ``sequence``, the others directly before it."""
-
-    sequence: int
-
-
-class Refused(msgspec.Struct, frozen=True, gc=False):
-    """The log answered no: nothing of this was written by this attempt."""
-
-    code: int
-    reason: str
-
-
-class Unknown(msgspec.Struct, frozen=True, gc=False):
-    """Nobody knows: it may be on disk, or may get there later."""
-
-    reason: str
-
-
-Answer = Stored | Refused | Unknown
-
-
-class Found(msgspec.Struct, frozen=True, gc=False):
-    """A stored message's sequence and event id."""
-
-    sequence: int
-    event_id: str
-
-
-class Transport(Protocol):
-    """What group commit needs of a log."""
-
-    @property
-    def connected(self) -> bool:
-        """Whether the log can be asked now."""
-        ...
-
-    @property
-    def down_s(self) -> float:
-        """For how many seconds it could not be asked; 0 while it can."""
-        ...
-
-    @property
-    def max_payload(self) -> int:
-        """The largest message with its headers, in bytes."""
-        ...
-
-    async def until_connected(self, timeout_s: float) -> bool:
-        """Wait until it can be asked; False when ``timeout_s`` went by first."""
-        ...
-
-    def publish(self, messages: Sequence[Message], timeout_s: float) -> "asyncio.Future[Answer]":
-        """Send one message, or several as one atomic batch."""
-        ...
-
-    async def first_after(self, subject: str, sequence: int, timeout_s: float) -> Found | None:
-        """The first message on ``subject`` above ``sequence``, from the leader; LogUnavailable."""
-        ...
-
-    async def last_of(self, subjects: Sequence[str]) -> Mapping[str, int]:
-        """The last sequence of each subject that has one, perhaps stale; LogUnavailable."""
-        ...
-
-
 class Observer(Protocol):
     """What happens to appends, in verbs."""
 
@@ -147,7 +84,7 @@ class Observer(Protocol):
 
 
 class Unobserved:
-    """The observer that looks away."""
+    """Ignores every event."""
 
     def appended(self, count: int, batch_size: int, duration_s: float) -> None:
         """See `Observer`."""

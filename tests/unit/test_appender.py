@@ -15,16 +15,11 @@ from streams.jetstream.group_commit import (
     TURN,
     WRONG_SEQUENCE,
     WRONG_SEQUENCE_IN_FLIGHT,
-    Answer,
     Appender,
     AppenderLimits,
     EventIds,
-    Found,
-    Message,
-    Refused,
-    Stored,
-    Unknown,
 )
+from streams.jetstream.transport import Answer, Found, Message, Refused, Stored, Unknown
 from streams.log import Appended, Conflict, Draft, LogFull, LogUnavailable, TooLarge
 from streams.plan.events import Completed, Heartbeat, Raw, Started
 
