@@ -8,6 +8,7 @@ quorum after it.
 
 import asyncio
 import base64
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ PAGE_MESSAGES = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
 READ_TIMEOUT_S = 5.0
 SILENCE_S = 1.0  # of a replica that answers a direct get; a frozen one is asked like the others
-PAGE_TRIES = 4
+PAGE_TRIES = 3
 LAST_SUBJECTS = 1_000  # the server answers at most 1,024 at a time
 NO_MESSAGE = 10037
 SCAN_WAITS_S = (0.02, 0.1, 0.5)  # for a replica that lags
@@ -91,6 +92,7 @@ class Reader:
     def __init__(self, connection: Connection, stream: str, prove: Prove) -> None:
         self._connection = connection
         self._prove = prove
+        self._silence_s = SILENCE_S
         self._walks = Walks(connection, stream)
         self._direct = f"$JS.API.DIRECT.GET.{stream}".encode()
         self._leader = f"$JS.API.STREAM.MSG.GET.{stream}"
@@ -250,17 +252,20 @@ class Reader:
         )
 
     async def _page(self, question: dict[str, object]) -> Page:
-        """One page; a replica that sends nothing is given up, and another one is asked."""
+        """One page; a replica that sends nothing is given up, and another one is asked.
+
+        The last try is as patient as any read: behind a slow link every replica answers late.
+        """
         body = msgspec.json.encode(question)
         for _ in range(PAGE_TRIES - 1):
             with suppress(_SilentError):
-                return await self._ask_page(body)
+                return await self._ask_page(body, self._silence_s)
         try:
-            return await self._ask_page(body)
+            return await self._ask_page(body, READ_TIMEOUT_S)
         except _SilentError as error:
             raise LogUnavailable(f"the log cannot be read: {error}") from error
 
-    async def _ask_page(self, body: bytes) -> Page:
+    async def _ask_page(self, body: bytes, silence_s: float) -> Page:
         replies: list[Reply] = []
         ended: asyncio.Future[Reply | Lost] = asyncio.get_running_loop().create_future()
 
@@ -273,12 +278,14 @@ class Reader:
         inbox, forget = self._connection.collect(on_reply)
         try:
             self._connection.send(render(self._direct, inbox, b"", body))
-            seen = -1
+            seen, asked_at = -1, time.monotonic()
             while not ended.done():
                 if len(replies) == seen:
-                    raise _SilentError(f"nothing arrived for {SILENCE_S:g} s")
+                    raise _SilentError(f"nothing arrived for {silence_s:g} s")
                 seen = len(replies)
-                await asyncio.wait([ended], timeout=SILENCE_S)
+                await asyncio.wait([ended], timeout=silence_s)
+            took_s = time.monotonic() - asked_at
+            self._silence_s = min(max(SILENCE_S, 2 * took_s), READ_TIMEOUT_S)
             return Page(replies, _more(ended.result()))
         except ConnectionError as error:
             raise LogUnavailable(f"the log cannot be read: {error}") from error

@@ -267,7 +267,8 @@ async def test_a_frozen_replica_that_is_asked_for_a_page_costs_a_moment(
 ) -> None:
     """Direct gets are spread over the replicas; the question to a frozen one is lost."""
     await won(log, on_plan("p"))
-    monkeypatch.setattr("streams.jetstream.reader.SILENCE_S", 0.1)
+    monkeypatch.setattr("streams.jetstream.reader.READ_TIMEOUT_S", 0.3)
+    log._reader._silence_s = 0.1
     send, lost = log._connection.send, 0
 
     def lossy(commands: bytes) -> None:
@@ -306,3 +307,23 @@ async def test_an_append_that_waits_shows(
         await eventually(lambda: log.append_waiting_s > 0.1)
     await waiting
     assert log.append_waiting_s == 0
+
+
+async def test_pages_come_over_a_link_that_is_slower_than_a_replica_may_be_silent(
+    log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await won(log, on_plan("p"))
+    monkeypatch.setattr("streams.jetstream.reader.SILENCE_S", 0.05)
+    log._reader._silence_s = 0.05
+    send, asked = log._connection.send, 0
+
+    def late(commands: bytes) -> None:
+        nonlocal asked
+        asked += b"DIRECT.GET" in commands
+        asyncio.get_running_loop().call_later(0.2, send, commands)
+
+    monkeypatch.setattr(log._connection, "send", late)
+    assert len(await log.scan(0, 10)) == 1
+    tries, asked = asked, 0
+    assert len(await log.scan(0, 10)) == 1
+    assert (tries, asked) == (3, 1), "how long an answer takes is learned"
