@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
 from service.runtime.nats_server.process import ServerProcess, launch
 
@@ -38,6 +39,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next(found, len(LONGEST))
 
     items.sort(key=place)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """A test may configure the process's log lines; the next one finds the defaults again."""
+    yield
+    structlog.reset_defaults()
 
 
 class PrivateServer:
