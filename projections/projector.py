@@ -162,7 +162,7 @@ class Projector:
             rest = await self.source.scan(self.board.sequence, CATCH_UP_PAGE)
             if not rest:
                 return  # the last messages were short-lived and have expired
-            # A fold is never left half done, whoever stops waiting for it.
+            # A fold is never left half done, even if its caller is cancelled.
             folding = asyncio.create_task(self.step(rest), name="catch up")
             self._catching_up.add(folding)
             folding.add_done_callback(self._catching_up.discard)

@@ -4,8 +4,8 @@ Two lanes, ``ready`` and ``refining``; in each plans take turns (`projections.bo
 Several instances share one log but not one
 board; so that they do not fight over the same head of the queue, each prefers the tasks whose turn
 it is to be its own, and takes another's only after that has lain there for ``yield_s``. A task's
-first turn goes by its hash, and every ``TURN_S`` it is the next instance's: whoever wants it gets
-it, even if those before it never do.
+first turn goes by its hash, and every ``TURN_S`` it is the next instance's: each instance
+gets its turn, even if those before it take none.
 """
 
 import heapq
@@ -162,8 +162,8 @@ class Lanes:
             (taken if self._mine(seat, now) else others).append(seat)
             if len(taken) == n or len(others) == n * _LOOK_PER_SLOT:
                 break
-        # Whoever takes over what peers left lying does so in an order of its own: the owner takes
-        # from the head, and two who help out should not reach for the same task.
+        # An instance takes over what peers left in an order of its own: the peer itself takes from
+        # the head, and two instances that help should not pick the same task.
         yield_s = self.yield_s
         for seat in sorted(others, key=self._helping_order):
             if len(taken) < n and seat.since + yield_s <= now:

@@ -157,7 +157,7 @@ class Pending:
     async def add_all(self, changed: Sequence[Plan]) -> None:
         """`add` each plan; the rows of those that changed widely are made in a thread.
 
-        Nobody may fold into the plans meanwhile. All rows come in at one moment, together.
+        No fold may change the plans meanwhile. All rows are added in one step, after the thread.
         """
         # By identity: to compare two large plans field by field would take longer than their rows.
         wide = {id(plan): plan for plan in changed if len(plan.touched) > WIDE}

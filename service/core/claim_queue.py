@@ -1,8 +1,8 @@
 """The claim desk: who asks for work gets it at once, or as soon as something is claimable.
 
-Waiting requests are served in the order they came, by whoever makes a task claimable (a folded
-batch, a timer that fires), so nobody polls in a loop and a single task never wakes a crowd. A slow
-poll remains as a safety net; what only it finds is counted as found late.
+Waiting requests are served in the order they came, by what makes a task claimable (a folded batch,
+a timer that fires), so workers need not poll and a single task wakes a single request. A slow poll
+remains as a safety net; what only it finds is counted as found late.
 """
 
 import asyncio
@@ -136,7 +136,7 @@ class ClaimDesk:
         return served
 
     def close(self) -> None:
-        """Answer everybody who waits with nothing, and make nobody wait again."""
+        """Answer each waiting request with nothing; later requests do not wait."""
         self._closed = True
         if self._alarm is not None:
             self._alarm.cancel()
@@ -190,12 +190,12 @@ class ClaimDesk:
             self.demand.asked(request.kinds, self._desk.now())
 
     def _give_back(self, picks: list[Pick]) -> None:
-        """Whoever asked has gone: what was picked for them goes back to the lanes."""
+        """The client has gone: what was picked for its request goes back to the lanes."""
         for pick in picks:
             self._desk.board.give_back(pick.seat, self._desk.now())
 
     def _set_alarm(self) -> None:
-        """Wake up when the board's next timer is due, if anybody waits for it."""
+        """Wake up when the board's next timer is due, if a request waits for it."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -272,7 +272,7 @@ class ClaimDesk:
         )
         reclaim, attempt = task.status == "RUNNING", task.attempt + 1
         trace = of_attempt(plan.traceparent, plan.plan_id, task.spec.id, attempt)
-        if not origin.traceparent:  # whoever brings no trace works in the plan's
+        if not origin.traceparent:  # a request without a trace joins the plan's
             origin = replace(origin, traceparent=trace)
         lost, found = False, dict[int, Raw]()
         began_at = asyncio.get_running_loop().time()

@@ -131,7 +131,7 @@ class Metrics:
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """Every series as (body, content type): OpenMetrics if ``accept`` asks for it."""
-        self._set_quantiles()
+        self._set_quantiles(self._recent)
         if OPENMETRICS_TYPE in accept:
             return _generate_openmetrics(self._registry), openmetrics.CONTENT_TYPE_LATEST
         text = prometheus_client.generate_latest(self._registry)
@@ -146,7 +146,7 @@ class Metrics:
         metric = self._catalogue.get(name)
         if metric is None:
             return None
-        self._set_quantiles()
+        self._set_quantiles(self._recent.keys() & {name.removesuffix(".recent")})
         (family,) = self._families[name].collect()
         return Shown(
             name=name,
@@ -160,11 +160,11 @@ class Metrics:
             values=_values(metric, family.samples),
         )
 
-    def _set_quantiles(self) -> None:
-        """Let the gauges of quantiles show the last minute, in which nothing may have happened."""
-        for name, by_label in self._recent.items():
+    def _set_quantiles(self, names: Iterable[str]) -> None:
+        """Let the quantiles of these histograms show the last minute."""
+        for name in names:
             metric = self._catalogue[name]
-            for by, recent in list(by_label.items()):
+            for by, recent in list(self._recent[name].items()):
                 labels = {metric.quantiles_by: by} if metric.quantiles_by else {}
                 for q in metric.quantiles:
                     self.set(f"{name}.recent", recent.quantile(float(q)), quantile=q, **labels)
