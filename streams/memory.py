@@ -35,7 +35,7 @@ BATCH = 500
 class Fault(enum.Enum):
     """What may happen to the next append."""
 
-    CONFLICT = "somebody else was quicker"
+    CONFLICT = "another writer was quicker"
     LOST_BEFORE = "unavailable, and nothing was written"
     LOST_AFTER = "unavailable, although it was written"
 
@@ -55,7 +55,8 @@ class MemoryLog:
     """`streams.log.Log` without a server.
 
     ``clock`` gives the log's time in seconds since the epoch. ``max_bytes`` counts payloads.
-    Tests use `fail_next`, `publish` (a message by hand), `expire` and `reset` besides.
+    Tests also use `fail_next`, `work_again`, `publish` (a message by hand), `expire`, `purge` and
+    `reset`.
     """
 
     def __init__(
@@ -83,6 +84,11 @@ class MemoryLog:
         self._size_bytes = 0
         self._last: dict[str, list[int]] = {}
         self._grown = asyncio.Event()
+
+    @property
+    def epoch(self) -> str:
+        """Names this log; another one after `reset`."""
+        return self._epoch
 
     @property
     def connected(self) -> bool:
@@ -193,8 +199,12 @@ class MemoryLog:
         """Let the next appends meet these faults, one each."""
         self._faults.extend(faults)
 
+    def work_again(self) -> None:
+        """Meet none of the faults that are left."""
+        self._faults.clear()
+
     def publish(self, subject: str, payload: bytes, headers: bytes = b"") -> int:
-        """Store a message as it is, like somebody with the NATS command line; its sequence."""
+        """Store a message as it is, as the NATS command line does; its sequence."""
         if not subject.startswith(f"{PLANS}."):
             raise ValueError(f"the log does not hold {subject}")
         self._store(subject, headers, payload, None)
@@ -204,21 +214,24 @@ class MemoryLog:
     def expire(self) -> None:
         """Forget every heartbeat and progress whose time has come by the clock."""
         now = self._clock()
-        gone = [
-            message
-            for message in self._messages
-            if message.expires_at is not None and message.expires_at <= now
-        ]
-        for message in gone:
-            self._messages.remove(message)
-            self._size_bytes -= len(message.payload)
-            self._last[message.subject].remove(message.sequence)
+        self._keep(lambda each: each.expires_at is None or each.expires_at > now)
+
+    def purge(self, gone: Callable[[int], bool]) -> None:
+        """Remove the messages whose sequence is ``gone``, as an administrator does."""
+        self._keep(lambda each: not gone(each.sequence))
 
     def reset(self) -> None:
         """Throw everything away, as a stream that was deleted and made anew."""
         grown = self._grown
         self._empty()
         grown.set()
+
+    def _keep(self, stays: Callable[[Stored], bool]) -> None:
+        self._messages = [each for each in self._messages if stays(each)]
+        self._size_bytes = sum(len(each.payload) for each in self._messages)
+        kept = {each.sequence for each in self._messages}
+        for subject, sequences in self._last.items():
+            self._last[subject] = [each for each in sequences if each in kept]
 
     # Storing.
 

@@ -9,11 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from projections.feed.client import Client, Gone, PlanWord
 from projections.feed.entry import FINISHED, Entry, Interest
-
-FAN_OUT_SLICE = 64  # clients written to before the loop is given back: about a millisecond
-RUN_BYTES = 64 * 1024  # written to a client before its socket is looked at
-MAX_PENDING = 20_000  # events of a channel; its clients fetch more than that themselves
-MAX_PENDING_BYTES = 16 * 1024 * 1024
+from projections.feed.limits import Limits
 
 LagsBehind = Callable[[Client], None]
 Failed = Callable[[Client, str], None]
@@ -44,11 +40,13 @@ class Channel:
 class Channels:
     """All channels of a feed.
 
-    ``lags`` is told of a client that left its channel because it does not keep up, ``failed`` of
-    one that cannot be written to any more, ``sent`` of events and to how many clients they went.
+    ``lags`` is called for a client that left its channel because it does not keep up, ``failed``
+    for one that cannot be written to any more, ``sent`` with events and the number of clients
+    that they went to.
     """
 
-    def __init__(self, lags: LagsBehind, failed: Failed, sent: Sent) -> None:
+    def __init__(self, lags: LagsBehind, failed: Failed, sent: Sent, limits: Limits) -> None:
+        self._limits = limits
         self.dirty = asyncio.Event()
         self._lags = lags
         self._failed = failed
@@ -78,7 +76,7 @@ class Channels:
                 del self._by_plan[client.interest.plan_id]
 
     def offer(self, entries: Sequence[Entry]) -> None:
-        """Put events, in order, on their way to whoever wants them."""
+        """Put events, in order, on their way to the clients that want them."""
         if not self._by_plan:
             return
         for entry in entries:
@@ -98,7 +96,11 @@ class Channels:
             channel.pending.append(entry)
             channel.pending_bytes += entry.weight
             self._waiting[channel] = None
-            if len(channel.pending) > MAX_PENDING or channel.pending_bytes > MAX_PENDING_BYTES:
+            most = self._limits
+            if (
+                len(channel.pending) > most.pending_events
+                or channel.pending_bytes > most.pending_bytes
+            ):
                 channel.take_pending()
                 for client in list(channel.clients):
                     self._fall_behind(client, channel)
@@ -108,7 +110,7 @@ class Channels:
         self.dirty.clear()
         waiting, self._waiting = self._waiting, {}
         for channel in waiting:
-            for run in runs(channel.take_pending()):
+            for run in runs(channel.take_pending(), self._limits.run_bytes):
                 await self._write(channel, run)
             # A plan that is retried meanwhile goes on; what came meanwhile has its own round.
             if channel.over and not channel.pending:
@@ -123,7 +125,7 @@ class Channels:
                 reached += 1
                 self._write_one(client, channel, run, data if client.cursor < first else None)
             self._in_slice += 1
-            if self._in_slice >= FAN_OUT_SLICE:
+            if self._in_slice >= self._limits.fan_out_slice:
                 self._in_slice = 0
                 await asyncio.sleep(0)
         self._sent(run, reached)
@@ -156,11 +158,11 @@ class Channels:
             self.part(client)
 
 
-def runs(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """The same events in parts of about ``RUN_BYTES``."""
+def runs(entries: Sequence[Entry], run_bytes: int) -> Iterator[Sequence[Entry]]:
+    """The same events in parts of about ``run_bytes``."""
     start = size = 0
     for place, entry in enumerate(entries, 1):
         size += len(entry.text())
-        if size >= RUN_BYTES or place == len(entries):
+        if size >= run_bytes or place == len(entries):
             yield entries[start:place]
             start, size = place, 0

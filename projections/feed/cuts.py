@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from projections.feed.entry import Entry, Interest
-
-MAX_SCANNED = 1_000  # events looked at for one part, whether they are wanted or not
+from projections.feed.limits import Limits
 
 
 class Cut(msgspec.Struct, frozen=True, gc=False):
@@ -22,17 +21,18 @@ def cut(
     start: int,
     interest: Interest,
     end: int,
-    max_bytes: int,
+    limits: Limits,
     on_skim: Callable[[Entry], None] | None = None,
 ) -> Cut:
-    """What ``interest`` wants of ``entries[start:]``, up to ``max_bytes`` or `MAX_SCANNED` entries.
+    """What ``interest`` wants of ``entries[start:]``, up to ``limits.run_bytes`` of text.
 
-    ``end`` is the sequence that the whole run covers; ``on_skim`` sees every entry passed.
+    At most ``limits.scanned_events`` are looked at. ``end`` is the sequence that the whole run
+    covers; ``on_skim`` sees every entry passed.
     """
     texts: list[bytes] = []
     size = 0
-    wants = interest.wants
-    stop = min(len(entries), start + MAX_SCANNED)
+    wants, max_bytes = interest.wants, limits.run_bytes
+    stop = min(len(entries), start + limits.scanned_events)
     for place in range(start, stop):
         entry = entries[place]
         if on_skim is not None:

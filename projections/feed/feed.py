@@ -1,13 +1,12 @@
-"""Pushes each event of the log to everyone who follows it: one tail, one rendering, many clients.
+"""Pushes each event of the log to every client that follows it: one tail, one rendering.
 
-A client that is up to date sits in the channel of its interest (`channels`). Everybody else is
-*behind*: newly connected, or slower than the events. Those are brought forward (`forwarder`)
-out of the ring where that reaches back far enough (`ring`), else out of the log
-(`pages`).
+A client that is up to date is in the channel of its interest (`channels`). Any other client is
+*behind*: newly connected, or slower than the events. It is brought forward (`forwarder`) from the
+ring if that reaches back far enough (`ring`), else from the log (`replay`).
 
-What a client costs is what its socket has not taken yet, and that is bounded: whoever has too much
-waiting leaves its channel, and who then takes nothing for some seconds is ended. So a client that
-is slow, or frozen, or gone, costs the others nothing.
+A client costs the bytes that its socket has not taken yet, and these are bounded (`limits`): a
+client with too many leaves its channel, and one that then takes none for some seconds is ended. So
+a client that is slow, frozen or gone costs the others nothing.
 """
 
 import asyncio
@@ -23,15 +22,14 @@ from projections.feed.channels import Channels
 from projections.feed.client import Client, Gone, Opening, PlanWord, Sink
 from projections.feed.entry import PING, Entry, Interest, entry_of
 from projections.feed.forwarder import Forwarder
+from projections.feed.limits import LIMITS, Limits
 from projections.feed.meter import Meter
 from projections.feed.replay import Pages
 from projections.feed.ring import Ring
 from streams.log import BadFact, Fact, Log, LogReset, LogState
 from streams.plan.events import Finished, Submitted
 
-DOUBT_S = 1.5  # after which a cursor beyond the log's head is looked at again
-RING_BYTES = 16 * 1024 * 1024
-REST_RATIO = 0.5  # of a fan-out's time is left to everybody else before the next one
+REST_RATIO = 0.5  # of a fan-out's time is left to other work before the next one
 REST_MAX_S = 0.05
 PING_SLOTS = 250  # pings are spread over the period, so that no moment is for pings alone
 RETRY_MS = (1_000, 5_000)
@@ -39,7 +37,7 @@ RETRY_MS = (1_000, 5_000)
 log = structlog.get_logger("holdfast.sse")
 
 
-class Limits(Protocol):
+class FeedSettings(Protocol):
     """The settings `sse.*`."""
 
     @property
@@ -81,24 +79,26 @@ class Feed:
 
     def __init__(
         self,
-        limits: Limits,
+        settings: FeedSettings,
         source: Log,
         meter: Meter,
         now: Callable[[], float],
         *,
         position: int,
         epoch: str,
-        doubt_s: float = DOUBT_S,
+        limits: Limits = LIMITS,
     ) -> None:
-        self._doubt_s = doubt_s
+        self._settings = settings
         self._limits = limits
         self._source = source
         self._meter = meter
         self._now = now
-        self._ring = Ring(limits.buffer_events, RING_BYTES, position)
-        self._pages = Pages(source, limits.replay_batch_size, epoch, meter)
-        self._channels = Channels(self._lags, self._fail, self._sent)
-        self._forwarder = Forwarder(self._ring, self._pages, self._channels, meter, self._fail)
+        self._ring = Ring(settings.buffer_events, limits.ring_bytes, position)
+        self.pages = Pages(source, settings.replay_batch_size, epoch, meter, limits)
+        self._channels = Channels(self._lags, self._fail, self._sent, limits)
+        self._forwarder = Forwarder(
+            self._ring, self.pages, self._channels, meter, self._fail, limits
+        )
         self._state = FreshState(source.state)
         self._epoch = epoch
         self._clients: dict[Client, int] = {}  # and its slot for pings
@@ -111,6 +111,11 @@ class Feed:
     def position(self) -> int:
         """The sequence up to which facts have been published here."""
         return self._ring.position
+
+    @property
+    def admitted(self) -> int:
+        """How many streams are open or about to open."""
+        return self._admitted
 
     @property
     def connections(self) -> int:
@@ -142,7 +147,7 @@ class Feed:
         """Count a stream that is about to open, unless none may; `discharge` it in the end."""
         if self._closing:
             return NoStream.SHUTTING_DOWN
-        if self._admitted >= self._limits.max_connections:
+        if self._admitted >= self._settings.max_connections:
             return NoStream.TOO_MANY
         self._admitted += 1
         return None
@@ -169,9 +174,8 @@ class Feed:
             word = PlanWord(fact.sequence, ended)
         state = await self._state.get()
         if cursor is not None and cursor > state.head and state.epoch == self._epoch:
-            # A question, not an answer: what a server says that has just been cut off, or has been
-            # frozen, is stale. Asked again, it counts.
-            await asyncio.sleep(self._doubt_s)
+            # The answer of a server that has just been cut off, or was frozen, is stale: ask again.
+            await asyncio.sleep(self._limits.doubt_s)
             state = await self._state.get()
         if state.epoch != self._epoch:
             raise LogReset("the log was made anew")
@@ -188,8 +192,8 @@ class Feed:
         if plan_id is None or opening.cursor >= opening.head:
             return opening
         first = await self._source.first_of(plan_id)
-        # Not when the replica that answers lags, nor when the log has let go of the plan's
-        # beginning: then facts of its tasks may stand before the first of its own.
+        # Not when the replica that answers lags, nor when the plan's beginning has left the log:
+        # then facts of its tasks may stand before the first of its own.
         if not isinstance(first, Fact) or not isinstance(first.event, Submitted):
             return opening
         start = min(first.sequence - 1, opening.head)
@@ -198,7 +202,7 @@ class Feed:
     def attach(self, opening: Opening, sink: Sink) -> Client:
         """Begin a stream; `leave` when its client has gone. Raises Gone."""
         client = Client(opening, sink)
-        client.greet(opening, self._limits.heartbeat_s, random.randint(*RETRY_MS))  # noqa: S311
+        client.greet(opening, self._settings.heartbeat_s, random.randint(*RETRY_MS))  # noqa: S311
         self._meter.count("agent.sse.resume.total", outcome=opening.outcome)
         self._next_slot = (self._next_slot + 1) % PING_SLOTS
         self._clients[client] = self._next_slot
@@ -246,9 +250,9 @@ class Feed:
     async def _ping(self) -> None:
         while True:
             for slot in self._slots:
-                await asyncio.sleep(self._limits.heartbeat_s / PING_SLOTS)
+                await asyncio.sleep(self._settings.heartbeat_s / PING_SLOTS)
                 self._ping_all(list(slot))
-                self._pages.forget_old()
+                self.pages.forget_old()
 
     def _ping_all(self, clients: Sequence[Client]) -> None:
         # Not in the loop above: it would hold on to the last of them until the next ping.
@@ -276,7 +280,7 @@ class Feed:
     def _fail(self, client: Client, reason: str) -> None:
         """Give up on a client that cannot be written to."""
         self._meter.count("agent.sse.push.fail.total", reason=reason)
-        # That somebody hangs up while an event is on its way is everyday life.
+        # A client that hangs up while an event is on its way is normal.
         say = log.info if reason == "disconnected" else log.warning
         say("sse_push_failed", client=client.sink.name, cursor=client.cursor, reason=reason)
         self._channels.part(client)
@@ -308,7 +312,7 @@ def _opening(
 
 
 class FreshState:
-    """The log's state as of a moment after the question, asked once for all who wait."""
+    """The log's state as of a moment after the question, asked once for all that wait."""
 
     def __init__(self, ask: Callable[[], Awaitable[LogState]]) -> None:
         self._ask = ask

@@ -7,24 +7,23 @@ event can fall between what was replayed and what is pushed, and none can come t
 import asyncio
 from collections.abc import Callable
 
-from projections.feed.channels import RUN_BYTES, Channels
+from projections.feed.channels import Channels
 from projections.feed.client import Client, Gone
 from projections.feed.cuts import Cut
 from projections.feed.entry import Entry
+from projections.feed.limits import Limits
 from projections.feed.meter import Meter
 from projections.feed.pace import Pace
 from projections.feed.replay import Pages
 from projections.feed.ring import Ring
 from streams.log import LogReset, LogUnavailable
 
-SLOW_S = 10.0
-LOG_RETRY_S = 0.5
-
 
 class Forwarder:
     """Serves the clients of one feed that are not in a channel, each by a task of its own.
 
-    ``failed(client, reason)`` is told of a client that is gone or takes nothing for ``SLOW_S``.
+    ``failed(client, reason)`` is called for a client that is gone or takes no bytes for
+    ``Limits.slow_s``.
     """
 
     def __init__(
@@ -34,7 +33,9 @@ class Forwarder:
         channels: Channels,
         meter: Meter,
         failed: Callable[[Client, str], None],
+        limits: Limits,
     ) -> None:
+        self._limits = limits
         self._ring = ring
         self._pages = pages
         self._channels = channels
@@ -74,7 +75,7 @@ class Forwarder:
         try:
             while client.open:
                 try:
-                    async with asyncio.timeout(SLOW_S):
+                    async with asyncio.timeout(self._limits.slow_s):
                         await client.sink.drained()
                 except TimeoutError:
                     self._failed(client, "slow_consumer")
@@ -107,7 +108,7 @@ class Forwarder:
 
     def _from_ring(self, client: Client) -> bool:
         """Write a piece of the ring; True when that was all and the client took it."""
-        part = self._ring.after(client.cursor, client.interest, RUN_BYTES, _skim_of(client))
+        part = self._ring.after(client.cursor, client.interest, self._limits, _skim_of(client))
         return self._write(client, part) and client.cursor == self._ring.position
 
     async def _from_log(self, client: Client) -> None:
@@ -116,14 +117,14 @@ class Forwarder:
         try:
             page = await self._pages.after(client.cursor, client.interest.plan_id, reach)
         except (LogUnavailable, LogReset):
-            await asyncio.sleep(LOG_RETRY_S)  # pings go on; the projector reports the trouble
+            await asyncio.sleep(self._limits.log_retry_s)  # pings go on; the projector reports it
             return
         await self._pace.step()
         if page.last <= client.cursor:
-            return  # somebody else's question, asked before this client needed to know more
+            return  # read for another client, before this one needed to know more
         if (state := page.lost_after(client.cursor)) is not None:
             client.skip_lost(state.first, state.head)
-        part = page.after(client.cursor, client.interest, RUN_BYTES, _skim_of(client))
+        part = page.after(client.cursor, client.interest, self._limits, _skim_of(client))
         self._write(client, part)
 
     def _write(self, client: Client, part: Cut) -> bool:

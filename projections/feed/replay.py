@@ -1,9 +1,9 @@
 """Parts of the log read for clients that are behind: shared, bounded in number and in memory.
 
 Clients that resume from about the same place, as they do after a restart, are served from one
-read: whoever asks for a page that is being read waits for that one, and the last pages are kept
-for a while. At most ``MAX_READS`` reads are under way at once, whatever clients ask for; one that
-nobody waits for any more is given up.
+read: a client that asks for a page that is being read waits for that read, and the last pages are
+kept for a while. At most ``Limits.reads`` are under way at once; a read that no client waits for
+any more is cancelled.
 """
 
 import asyncio
@@ -15,13 +15,11 @@ import msgspec
 
 from projections.feed.cuts import Cut, cut, place_after
 from projections.feed.entry import Entry, Interest, entry_of
+from projections.feed.limits import Limits
 from projections.feed.meter import Meter
 from streams.log import BadFact, Fact, Log, LogReset, LogState
 
-MAX_READS = 4
-MAX_KEPT_BYTES = 64 * 1024 * 1024
 SLICE = 1_000  # facts taken in before the loop is given back: about a millisecond
-KEPT_S = 20.0  # also bounds how long an expired heartbeat may still be shown
 
 
 class Page(msgspec.Struct, frozen=True, gc=False):
@@ -39,7 +37,7 @@ class Page(msgspec.Struct, frozen=True, gc=False):
     state: LogState | None = None
 
     def lost_after(self, cursor: int) -> LogState | None:
-        """The log's state if it has let go of what comes next after ``cursor``, else None."""
+        """The log's state if what comes next after ``cursor`` has left the log, else None."""
         if self.state is None or self.state.first <= cursor + 1:
             return None
         place = place_after(self.entries, cursor)
@@ -50,12 +48,12 @@ class Page(msgspec.Struct, frozen=True, gc=False):
         self,
         cursor: int,
         interest: Interest,
-        max_bytes: int,
+        limits: Limits,
         on_skim: Callable[[Entry], None] | None = None,
     ) -> Cut:
         """What ``interest`` wants next after ``cursor``, which lies in the page or beyond it."""
         place = place_after(self.entries, cursor)
-        return cut(self.entries, place, interest, max(self.last, cursor), max_bytes, on_skim)
+        return cut(self.entries, place, interest, max(self.last, cursor), limits, on_skim)
 
 
 Key = tuple[str | None, int]
@@ -72,12 +70,13 @@ class Reading:
 class Pages:
     """Reads ``log``, as long as it is the one of ``epoch``, in pages of ``size`` events."""
 
-    def __init__(self, log: Log, size: int, epoch: str, meter: Meter) -> None:
+    def __init__(self, log: Log, size: int, epoch: str, meter: Meter, limits: Limits) -> None:
         self._log = log
         self._size = size
         self._epoch = epoch
         self._meter = meter
-        self._slots = asyncio.Semaphore(MAX_READS)
+        self._limits = limits
+        self._slots = asyncio.Semaphore(limits.reads)
         self._kept: OrderedDict[Key, Page] = OrderedDict()
         self._starts: dict[str | None, list[int]] = {}
         self._kept_bytes = 0
@@ -106,8 +105,8 @@ class Pages:
         return key
 
     async def _wait_for(self, key: Key) -> Page:
-        # One client that leaves must not take the page from the others, and the last that leaves
-        # must not leave work behind: who comes and goes quickly could pile it up.
+        # One client that leaves must not take the page from the others, and the last one that
+        # leaves must end the read: clients that come and go quickly could else pile up reads.
         reading = self._reading[key]
         reading.waiting += 1
         try:
@@ -119,7 +118,7 @@ class Pages:
                 reading.task.cancel()
 
     def _read_ahead(self, page: Page, plan_id: str | None, reach: int) -> None:
-        """Let the log fetch the next page while this one is written, if nobody waits for a read."""
+        """Fetch the next page while this one is written, if no client waits for a read."""
         if (
             page.last < reach
             and len(page.entries) * 2 >= self._size
@@ -129,10 +128,20 @@ class Pages:
             self._begin(self._shared(page.last, plan_id), reach)
 
     def forget_old(self) -> None:
-        """Let go of pages that were read more than ``KEPT_S`` ago."""
-        oldest = asyncio.get_running_loop().time() - KEPT_S
+        """Drop the pages that were read more than ``Limits.kept_s`` ago."""
+        oldest = asyncio.get_running_loop().time() - self._limits.kept_s
         for key in [key for key, page in self._kept.items() if page.read_at < oldest]:
             self._drop(key)
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the pages kept weigh."""
+        return self._kept_bytes
+
+    @property
+    def reads(self) -> int:
+        """How many reads are under way or wait for their turn."""
+        return len(self._reading)
 
     async def close(self) -> None:
         """Stop what is being read."""
@@ -162,12 +171,12 @@ class Pages:
         asked_at = clock()
         async with self._slots:
             if (page := self._find(start, plan_id)) is not None:
-                return page  # read for somebody else while this waited
+                return page  # read for another client while this one waited
             facts = await self._log.scan(start, self._size, plan_id)
             state = await self._state_if_torn(start, facts)
         self._count_read(len(facts), clock() - asked_at)
         if state is not None:
-            # What the log let go of in the middle is told between two pages.
+            # Events that left the log during the read are reported between two pages.
             facts = [fact for fact in facts if fact.sequence < state.first] or facts
         page = Page(
             start,
@@ -202,7 +211,7 @@ class Pages:
         if reading is not None and reading.task is task:
             del self._reading[key]
         if not task.cancelled():
-            task.exception()  # whoever waits has it; if nobody does any more, nobody needs it
+            task.exception()  # the clients that wait have it; without one, it may be dropped
 
     def _keep(self, key: Key, page: Page) -> None:
         if key in self._kept:
@@ -210,7 +219,7 @@ class Pages:
         self._kept[key] = page
         insort(self._starts.setdefault(key[0], []), page.start)
         self._kept_bytes += page.weight
-        while self._kept_bytes > MAX_KEPT_BYTES and len(self._kept) > 1:
+        while self._kept_bytes > self._limits.kept_bytes and len(self._kept) > 1:
             self._drop(next(iter(self._kept)))
 
     def _drop(self, key: Key) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from projections.feed.cuts import Cut, cut, place_after
 from projections.feed.entry import Entry, Interest
+from projections.feed.limits import Limits
 
 _COMPACT_AT = 1_024
 
@@ -54,12 +55,12 @@ class Ring:
         self,
         cursor: int,
         interest: Interest,
-        max_bytes: int,
+        limits: Limits,
         on_skim: Callable[[Entry], None] | None = None,
     ) -> Cut:
         """What ``interest`` wants next after ``cursor``; only where the ring `covers` it."""
         place = place_after(self._entries, cursor, self._start)
-        return cut(self._entries, place, interest, self.position, max_bytes, on_skim)
+        return cut(self._entries, place, interest, self.position, limits, on_skim)
 
 
 _GONE = Entry(0, "", None, "", 0, 0.0, None)

@@ -66,7 +66,7 @@ async def held(instance: Instance) -> Held:
         files=files_open(),
         tasks=len(asyncio.all_tasks()),
         connections=feed.connections,
-        admitted=feed._admitted,
+        admitted=feed.admitted,
         clients=sum(isinstance(each, Client) for each in objects),
         wires=sum(isinstance(each, Wire) for each in objects),
         shown=await shown(instance, "agent_sse_connections_current"),
@@ -238,5 +238,5 @@ async def test_of_many_at_once_as_many_get_in_as_are_let_in(
                     assert b'"code":"unavailable"' in connection.body
                 connection.hang_up("reset")
             async with asyncio.timeout(10):
-                while instance.core.feed._admitted:
+                while instance.core.feed.admitted:
                     await asyncio.sleep(0.01)

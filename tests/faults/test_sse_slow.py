@@ -17,7 +17,7 @@ import msgspec
 import psutil
 import pytest
 
-from projections.feed.forwarder import SLOW_S
+from projections.feed.limits import LIMITS
 from service.http.sse_wire import GOODBYE_S, ROOM_BYTES, VANISHED_S
 from tests.conftest import PrivateServer
 from tests.faults.service_process import ServiceProcess, until
@@ -154,7 +154,7 @@ class Watch:
         began = time.monotonic()
         ended = 0
         while ended < self._frozen:
-            assert time.monotonic() - began < SLOW_S + 3 * MARGIN_S, "the frozen stay for ever"
+            assert time.monotonic() - began < LIMITS.slow_s + 3 * MARGIN_S, "they stay for ever"
             await asyncio.sleep(0.1)
             ended = await asyncio.to_thread(slow_consumers, self._service)
             self.most_bytes = max(self.most_bytes, self._process.memory_info().rss)
@@ -207,7 +207,7 @@ async def test_frozen_clients_end_in_time_and_the_healthy_ones_do_not_notice(
     assert_named_in_the_log(service, frozen)
     for client in frozen:
         client.close()
-    assert watch.ended_s < SLOW_S + MARGIN_S
+    assert watch.ended_s < LIMITS.slow_s + MARGIN_S
     # What is kept for many (pages of the log), and what each may have waiting.
     allowed = 2 * HISTORY_EVENTS * HISTORY_BYTES + size.frozen * 5 * ROOM_BYTES
     assert watch.most_bytes - watch.start_bytes < allowed
@@ -317,7 +317,7 @@ async def test_a_peer_that_vanishes_while_much_is_sent_is_a_slow_consumer(
     vanish(client)
     began = time.monotonic()
     while await asyncio.to_thread(slow_consumers, service) == before:
-        assert time.monotonic() - began < SLOW_S + MARGIN_S
+        assert time.monotonic() - began < LIMITS.slow_s + MARGIN_S
         await asyncio.sleep(0.1)
     client.close()
 

@@ -10,12 +10,10 @@ import pytest
 from httpx_sse import aconnect_sse
 from msgspec import Raw
 
-from projections.feed import forwarder
 from service.app import Instance
-from service.http import sse_wire
 from streams.plan.events import Claimed, Finished, Progress, Submitted, TaskSpec
 from tests.conftest import PrivateServer
-from tests.integration.sse_world import Stream, open_raw, serving, write
+from tests.integration.sse_world import Stream, serving, write
 from tests.waiting import eventually
 
 SUBMITTED = Submitted(tasks=(TaskSpec(id="a", kind="nobody does this"),))
@@ -176,25 +174,6 @@ async def test_clients_that_break_off_and_move_see_every_event_once(
             assert seen == (everything, of_p)[number % 2]
         feeds = (one.core.feed, two.core.feed)
         await eventually(lambda: not any(feed.connections for feed in feeds), "all have left")
-
-
-async def test_a_frozen_client_is_gone_in_time_and_the_others_do_not_notice(
-    instance: Instance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(forwarder, "SLOW_S", 0.3)
-    monkeypatch.setattr(sse_wire, "GOODBYE_S", 0.1)
-    sequence = await begin_plan(instance)
-    async with Stream(instance.http_url, "/v1/events") as healthy:
-        await healthy.until("caught_up")
-        frozen = await open_raw(instance.http_url, "/v1/events")
-        await eventually(lambda: instance.core.feed.connections == 2, "both are there")
-        for _ in range(30):  # 3 MB, more than its socket takes
-            sequence = await write(instance.core, "p", "a", sequence, progress(100_000))
-            assert await healthy.take(1) == [sequence]
-        await eventually(lambda: instance.core.feed.connections == 1, "the frozen one is gone")
-        frozen.close()
-        await write(instance.core, "p", "a", sequence, progress())
-        assert await healthy.take(1) == [sequence + 1]
 
 
 async def test_a_client_that_hangs_up_is_forgotten_at_once(instance: Instance) -> None:

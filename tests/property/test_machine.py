@@ -276,7 +276,7 @@ class Machine(RuleBasedStateMachine):
             self.loop.close()
 
     def everybody_does_their_duty(self) -> None:
-        self.log._faults.clear()
+        self.log.work_again()
         self.do(self.instances[0].fold())  # else it might not know that there is a pause to end
         for plan_id in self.plan_ids:
             self.say(0, commands.Resume(plan_id=plan_id))

@@ -12,6 +12,7 @@ import msgspec
 from projections.feed import Feed, NoStream
 from projections.feed.client import Client, Gone
 from projections.feed.entry import Interest
+from projections.feed.limits import LIMITS, Limits
 from service.settings.config import SseSettings
 from streams.codec import encode_payload
 from streams.memory import MemoryLog
@@ -136,12 +137,18 @@ class Watcher:
 class World:
     """Log, feed, and the projector's part: `publish_up_to` says how far the feed has heard."""
 
-    def __init__(self, **limits: float) -> None:
+    def __init__(self, limits: Limits = LIMITS, **settings: float) -> None:
         self.log = MemoryLog()
         self.meter = Counts()
-        self.limits = SseSettings(**{"heartbeat_s": 300, **limits})  # type: ignore[arg-type]
+        self.settings = SseSettings(**{"heartbeat_s": 300, **settings})  # type: ignore[arg-type]
         self.feed = Feed(
-            self.limits, self.log, self.meter, time.time, position=0, epoch=self.log._epoch
+            self.settings,
+            self.log,
+            self.meter,
+            time.time,
+            position=0,
+            epoch=self.log.epoch,
+            limits=limits,
         )
         self.written: list[tuple[int, str, str | None, Event]] = []
 

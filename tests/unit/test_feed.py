@@ -6,8 +6,9 @@ import random
 import pytest
 from msgspec import Raw
 
-from projections.feed import NoStream, channels, forwarder
+from projections.feed import NoStream
 from projections.feed.entry import ALL_TYPES, PING, Interest, entry_of, render
+from projections.feed.limits import LIMITS, Limits
 from streams.log import Fact, LogUnavailable
 from streams.plan.events import Completed, Progress
 from tests.unit.feed_world import (
@@ -26,8 +27,12 @@ from tests.unit.feed_world import (
 
 @pytest.fixture
 async def world() -> World:
+    return await two_plans()
+
+
+async def two_plans(limits: Limits = LIMITS) -> World:
     """A log with two plans: p (1, 3, 4 heartbeat, 5) and q (2)."""
-    world = World()
+    world = World(limits)
     world.write(SUBMITTED)
     world.write(SUBMITTED, "q")
     world.write(CLAIMED, "p", "a")
@@ -95,7 +100,7 @@ async def test_a_cursor_older_than_the_ring_is_replayed_from_the_log() -> None:
 async def test_a_cursor_whose_followers_have_left_the_log_gets_a_gap(
     world: World,
 ) -> None:
-    del world.log._messages[:3]  # as an administrator's purge
+    world.log.purge(lambda sequence: sequence <= 3)
     _, watcher = await world.connect(cursor=1)
     assert await names(watcher, 4) == ["hello", "gap", "task.claimed", "caught_up"]
     gap = {"requested": 1, "first": 4, "head": 5, "reason": "expired"}
@@ -104,7 +109,7 @@ async def test_a_cursor_whose_followers_have_left_the_log_gets_a_gap(
 
 
 async def test_a_cursor_just_before_the_first_message_is_no_gap(world: World) -> None:
-    del world.log._messages[:3]
+    world.log.purge(lambda sequence: sequence <= 3)
     _, watcher = await world.connect(cursor=3)
     assert await names(watcher, 3) == ["hello", "task.claimed", "caught_up"]
 
@@ -232,10 +237,8 @@ async def test_a_plans_own_stream_ends_after_finished(world: World) -> None:
     assert not other.ended
 
 
-async def test_a_finished_plan_is_told_to_its_end_and_then_no_more(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(forwarder, "RUN_BYTES", 1)  # event by event
+async def test_a_finished_plan_is_sent_to_its_end_and_then_no_more() -> None:
+    world = await two_plans(Limits(run_bytes=1))  # event by event
     world.write(FINISHED)
     _, watcher = await world.connect(plan_id="p", ends=True)  # the feed has not heard of it yet
     await until(lambda: watcher.ended, "the end")
@@ -271,9 +274,9 @@ async def test_a_retried_plan_goes_on(world: World) -> None:
 
 @pytest.mark.parametrize("finishes_again", [False, True])
 async def test_a_plan_retried_while_finished_is_being_written_goes_on(
-    world: World, monkeypatch: pytest.MonkeyPatch, *, finishes_again: bool
+    *, finishes_again: bool
 ) -> None:
-    monkeypatch.setattr(channels, "FAN_OUT_SLICE", 1)
+    world = await two_plans(Limits(fan_out_slice=1))
     pairs = [await world.connect(plan_id="p", ends=True) for _ in range(3)]
     await until(lambda: all("caught_up" in w.signals for _, w in pairs), "all are live")
     world.write(FINISHED)
@@ -299,7 +302,9 @@ async def slow_from(world: World, event: int) -> Watcher:
     return watcher
 
 
-async def test_who_falls_behind_with_finished_still_comes_to_the_end(world: World) -> None:
+async def test_a_client_that_falls_behind_with_finished_comes_to_the_end(
+    world: World,
+) -> None:
     slow = await slow_from(world, 4)
     world.write(FINISHED)
     async with running(world):
@@ -308,7 +313,7 @@ async def test_who_falls_behind_with_finished_still_comes_to_the_end(world: Worl
     assert [block.name for block in slow.blocks][-2:] == ["plan.finished", "closed"]
 
 
-async def test_who_falls_behind_with_finished_is_not_ended_if_the_plan_goes_on(
+async def test_a_client_that_falls_behind_with_finished_is_not_ended_if_the_plan_goes_on(
     world: World,
 ) -> None:
     slow = await slow_from(world, 4)
@@ -354,10 +359,8 @@ async def test_closing_says_goodbye_to_everybody(world: World) -> None:
 # -- trouble ----------------------------------------------------------------------------------
 
 
-async def test_who_takes_nothing_is_ended_and_nobody_else_notices(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(forwarder, "SLOW_S", 0.02)
+async def test_a_client_that_takes_no_bytes_is_ended_and_the_others_are_not() -> None:
+    world = await two_plans(Limits(slow_s=0.02))
     _, frozen = await world.connect()
     _, healthy = await world.connect()
     both = (frozen, healthy)
@@ -376,7 +379,7 @@ async def test_who_takes_nothing_is_ended_and_nobody_else_notices(
     assert world.meter["agent.sse.push.fail.total slow_consumer"] == 1
 
 
-async def test_who_is_slow_comes_back_without_loss(world: World) -> None:
+async def test_a_slow_client_comes_back_without_loss(world: World) -> None:
     luck, last = random.Random(1), 0
     _, slow = await world.connect(Watcher(lambda: luck.choice((0, 3, 20))))
     async with running(world):
@@ -388,20 +391,18 @@ async def test_who_is_slow_comes_back_without_loss(world: World) -> None:
     assert slow.sequences == list(range(6, last + 1))
 
 
-@pytest.mark.parametrize(("bound", "most"), [("MAX_PENDING", 3), ("MAX_PENDING_BYTES", 2_000)])
-async def test_clients_fetch_themselves_what_is_too_much_for_their_channel(
-    world: World, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
-) -> None:
-    monkeypatch.setattr(channels, bound, most)
+@pytest.mark.parametrize("limits", [Limits(pending_events=3), Limits(pending_bytes=2_000)])
+async def test_clients_fetch_themselves_what_is_too_much_for_their_channel(limits: Limits) -> None:
+    world = await two_plans(limits)
     _, watcher = await world.connect()
     await until(lambda: "caught_up" in watcher.signals, "caught up")
     last = world.claims(30)
-    await world.publish()  # and nobody fans out
+    await world.publish()  # and no loop fans out
     await until(lambda: watcher.sequences[-1:] == [last], "the last event")
     assert watcher.sequences == list(range(6, last + 1))
 
 
-async def test_who_has_gone_is_noticed_at_the_next_write(world: World) -> None:
+async def test_a_client_that_has_gone_is_noticed_at_the_next_write(world: World) -> None:
     client, watcher = await world.connect()
     await until(lambda: "caught_up" in watcher.signals, "caught up")
     watcher.gone = True
@@ -417,8 +418,7 @@ async def test_who_has_gone_is_noticed_at_the_next_write(world: World) -> None:
 async def test_a_log_that_does_not_answer_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(forwarder, "LOG_RETRY_S", 0)
-    world = World(buffer_events=1)
+    world = World(Limits(log_retry_s=0), buffer_events=1)
     world.claims(10)
     await world.publish()
     answers = iter([LogUnavailable("no"), LogUnavailable("no")])

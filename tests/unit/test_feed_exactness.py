@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from projections.feed import NoStream, channels, cuts, forwarder
+from projections.feed import NoStream
 from projections.feed.entry import ALL_TYPES, UNASKED_TYPES, Interest
+from projections.feed.limits import Limits
 from streams.plan.events import Event
 from tests.unit.feed_world import (
     CLAIMED,
@@ -122,18 +123,19 @@ def assert_caught_up_is_true(
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-async def test_each_client_sees_exactly_the_filtered_log(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_each_client_sees_exactly_the_filtered_log(seed: int) -> None:
     luck = dice(seed)
     # Small steps, so that everything that may happen between two of them does.
-    monkeypatch.setattr(channels, "FAN_OUT_SLICE", luck.choice((1, 3)))
-    monkeypatch.setattr(channels, "RUN_BYTES", luck.choice((1, 2000, 60_000)))
-    monkeypatch.setattr(forwarder, "RUN_BYTES", luck.choice((1, 2000, 60_000)))
-    monkeypatch.setattr(cuts, "MAX_SCANNED", luck.choice((1, 7, 1000)))
+    limits = Limits(
+        fan_out_slice=luck.choice((1, 3)),
+        run_bytes=luck.choice((1, 2000, 60_000)),
+        scanned_events=luck.choice((1, 7, 1000)),
+    )
     slow = luck.choice(((0,), (0, 0, 0, 0, 1, 5, 30)))
     world = World(
-        buffer_events=luck.choice((1, 5, 30, 1000)), replay_batch_size=luck.choice((1, 4, 50, 1000))
+        limits,
+        buffer_events=luck.choice((1, 5, 30, 1000)),
+        replay_batch_size=luck.choice((1, 4, 50, 1000)),
     )
     async with running(world):
         projector = asyncio.create_task(publish_at_random(world, luck))

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from projections.feed import forwarder
-from projections.feed import replay as pages
 from projections.feed.entry import Interest
+from projections.feed.limits import LIMITS, Limits
 from projections.feed.pace import STEPS, Pace
-from projections.feed.replay import MAX_READS, Pages
+from projections.feed.replay import Pages
 from streams.log import LogReset
 from streams.plan.events import Paused, Progress
 from tests.unit.feed_world import CLAIMED, HEARTBEAT, SUBMITTED, Watcher, World, running, until
@@ -51,16 +50,13 @@ class Scans:
 
 def purge(world: World, up_to: int) -> None:
     """As an administrator: everything up to a sequence is gone."""
-    messages = world.log._messages
-    messages[:] = [message for message in messages if message.sequence > up_to]
-    for subject, sequences in list(world.log._last.items()):
-        world.log._last[subject] = [sequence for sequence in sequences if sequence > up_to]
+    world.log.purge(lambda sequence: sequence <= up_to)
 
 
 # -- what the log does meanwhile ----------------------------------------------------------------
 
 
-async def test_a_log_that_lets_go_of_what_comes_next_is_told_as_a_gap(
+async def test_events_that_leave_the_log_before_they_are_read_are_a_gap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = World(buffer_events=1, replay_batch_size=10)
@@ -79,7 +75,7 @@ async def test_a_log_that_lets_go_of_what_comes_next_is_told_as_a_gap(
     assert watcher.sequences == list(range(41, 61))
 
 
-async def test_what_was_read_before_the_log_let_go_of_it_is_sent_before_the_gap(
+async def test_events_that_were_read_before_they_left_the_log_are_sent_before_the_gap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = World(buffer_events=1, replay_batch_size=100)
@@ -103,7 +99,7 @@ async def test_what_was_read_before_the_log_let_go_of_it_is_sent_before_the_gap(
     assert watcher.blocks[21].data["requested"] == 20
 
 
-async def test_a_log_that_let_go_of_everything_leaves_a_gap_and_catches_up(
+async def test_a_purged_log_leaves_a_gap_and_catches_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = World(buffer_events=1)
@@ -127,8 +123,7 @@ async def test_expired_heartbeats_are_no_gap_wherever_they_stood() -> None:
     for number in range(40):
         world.write(HEARTBEAT if number % 3 else CLAIMED, "p", "a")
     await world.publish()
-    messages = world.log._messages
-    messages[:] = [message for message in messages if message.sequence % 3 == 1]
+    world.log.purge(lambda sequence: sequence % 3 != 1)
     _, everything = await world.connect(cursor=1)
     _, of_plan = await world.connect(cursor=2, plan_id="p")
     for watcher in (everything, of_plan):
@@ -137,7 +132,7 @@ async def test_expired_heartbeats_are_no_gap_wherever_they_stood() -> None:
         assert watcher.sequences == list(range(4, 41, 3))
 
 
-async def test_a_plan_whose_beginning_has_left_the_log_is_told_from_what_is_left_of_it() -> None:
+async def test_a_plan_whose_beginning_has_left_the_log_is_sent_from_its_first_event_left() -> None:
     world = World(buffer_events=1)
     world.write(SUBMITTED)
     world.claims(3)  # 2, 3, 4
@@ -153,9 +148,8 @@ async def test_a_plan_whose_beginning_has_left_the_log_is_told_from_what_is_left
 async def test_a_log_made_anew_is_never_mixed_with_the_one_that_was_followed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The instance ends soon; until then nobody is told that he has all, and nobody is let in."""
-    monkeypatch.setattr(forwarder, "LOG_RETRY_S", 0)
-    world = World(buffer_events=1)
+    """The instance ends soon; until then no client is caught up, and none is admitted."""
+    world = World(Limits(log_retry_s=0), buffer_events=1)
     world.claims(60)
     await world.publish()
     scans = Scans(world, monkeypatch)
@@ -178,8 +172,7 @@ async def test_a_log_made_anew_is_never_mixed_with_the_one_that_was_followed(
 async def test_a_thousand_clients_with_a_thousand_filters_read_a_few_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pages, "MAX_KEPT_BYTES", 20_000)
-    world = World(buffer_events=1, replay_batch_size=2)
+    world = World(Limits(kept_bytes=20_000), buffer_events=1, replay_batch_size=2)
     for number in range(1_000):
         world.write(SUBMITTED, f"p{number}")
     for number in range(0, 1_000, 200):
@@ -189,20 +182,19 @@ async def test_a_thousand_clients_with_a_thousand_filters_read_a_few_at_a_time(
     pairs = [await world.connect(cursor=0, plan_id=f"p{number}") for number in range(1_000)]
     kept = 0
     while not all(client.caught_up for client, _ in pairs):
-        kept = max(kept, world.feed._pages._kept_bytes)
+        kept = max(kept, world.feed.pages.kept_bytes)
         await asyncio.sleep(0)
-    assert scans.most_at_once == MAX_READS
+    assert scans.most_at_once == LIMITS.reads
     assert 0 < kept <= 20_000
     assert [watcher.sequences[0] for _, watcher in pairs] == list(range(1, 1_001))
     assert len(pairs[0][1].sequences) == 4
 
 
-async def test_pages_that_large_events_end_early_keep_nobody_from_going_on(
+async def test_pages_that_large_events_end_early_keep_no_client_from_going_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two clients push out each other's page, and stand where no page of round size reaches."""
-    monkeypatch.setattr(pages, "MAX_KEPT_BYTES", 1)
-    world = World(buffer_events=1, replay_batch_size=30)
+    world = World(Limits(kept_bytes=1), buffer_events=1, replay_batch_size=30)
     world.claims(60)
     await world.publish()
     scan, reads = world.log.scan, list[int]()
@@ -230,7 +222,7 @@ async def test_clients_that_come_and_go_leave_no_reads_behind(
         client, _ = await world.connect(cursor=number * 10)
         await turns(5)
         world.feed.leave(client)
-    await until(lambda: not world.feed._pages._reading, "no read is left")
+    await until(lambda: not world.feed.pages.reads, "no read is left")
     assert len(scans.asked) <= 100
     await turns()
     assert scans.under_way == 0
@@ -240,7 +232,7 @@ async def test_clients_that_come_and_go_leave_no_reads_behind(
     assert len(watcher.sequences) == 1_000
 
 
-async def test_who_shares_a_read_with_one_that_leaves_still_gets_it(
+async def test_a_client_that_shares_a_read_with_one_that_leaves_still_gets_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = World(buffer_events=1, replay_batch_size=100)
@@ -268,11 +260,11 @@ async def test_many_that_wait_for_about_the_same_place_are_served_by_one_read(
     scans = Scans(world, monkeypatch)
     scans.go.clear()
     pairs = [await world.connect(cursor=number, plan_id="p") for number in range(100)]
-    await until(lambda: len(world.feed._pages._reading) == 100, "all wait")
+    await until(lambda: world.feed.pages.reads == 100, "all wait")
     scans.go.set()
     await until(lambda: all(client.caught_up for client, _ in pairs), "all caught up")
     assert all(w.sequences == list(range(n + 1, 201)) for n, (_, w) in enumerate(pairs))
-    assert len(scans.asked) == MAX_READS
+    assert len(scans.asked) == LIMITS.reads
 
 
 @asynccontextmanager
@@ -364,18 +356,18 @@ async def test_an_event_is_rendered_once_for_all_that_replay_it(
     assert sum(rendered.values()) <= 350
 
 
-async def test_pages_are_kept_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(buffer_events=1, heartbeat_s=1)
+async def test_pages_are_kept_for_a_while_only() -> None:
+    world = World(Limits(kept_s=0.1), buffer_events=1, heartbeat_s=1)
     world.claims(60)
     await world.publish()
     client, _ = await world.connect(cursor=0)
     await until(lambda: client.caught_up, "caught up")
-    assert world.feed._pages._kept
+    assert world.feed.pages.kept_bytes
     async with running(world):
-        monkeypatch.setattr(pages, "KEPT_S", 0)
-        await until(lambda: not world.feed._pages._kept, "they are forgotten", within_s=0.9)
-    assert world.feed._pages._kept_bytes == 0
-    assert not world.feed._pages._starts
+        await until(lambda: not world.feed.pages.kept_bytes, "they are forgotten", within_s=0.9)
+    again, watcher = await world.connect(cursor=0)
+    await until(lambda: again.caught_up, "caught up by a new read")
+    assert watcher.sequences == list(range(1, 61))
 
 
 async def test_a_large_event_is_the_same_bytes_for_all_that_replay_it() -> None:
@@ -398,16 +390,15 @@ async def test_a_large_event_is_the_same_bytes_for_all_that_replay_it() -> None:
     assert first is second
 
 
-async def test_large_events_bound_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "MAX_KEPT_BYTES", 1_000_000)
+async def test_large_events_bound_what_is_kept() -> None:
     world = World(buffer_events=1)
     large = Progress(owner="w", attempt=1, data=Raw(b'"' + b"x" * 100_000 + b'"'))
     for _ in range(40):
         world.write(large, "p", "a")
-    kept = Pages(world.log, 4, world.log._epoch, world.meter)
+    kept = Pages(world.log, 4, world.log.epoch, world.meter, Limits(kept_bytes=1_000_000))
     cursor, most = 0, 0
     while cursor < 40:
         cursor = (await kept.after(cursor, None, 40)).last
-        most = max(most, kept._kept_bytes)
+        most = max(most, kept.kept_bytes)
     assert most <= 1_000_000
     await kept.close()
