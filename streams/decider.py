@@ -37,10 +37,18 @@ from streams.plan.commands import (
 from streams.plan.decide import Accept, Decision, Duplicate, Invalid, PlanExists, Refusal, decide
 from streams.plan.state import Plan
 
-TRIES = 8
 MANY_TASKS = 500  # of a submitted plan, whose graph is then not judged on the loop
-CALL_S = 15.0  # one append with its budget, and its fold; further tries must fit in as well
 T = TypeVar("T")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of one call."""
+
+    tries: int = 8  # races that may be lost
+    call_s: float = 15.0  # one append with its budget, and its fold; further tries must fit in
+
+
+LIMITS = Limits()
 
 
 class View(Protocol):
@@ -92,19 +100,16 @@ Outcome = Accepted | Duplicate | Refusal | Contention
 
 
 async def transact(
-    command: Command, view: View, log: Log, origin: Origin = NOBODY, tries: int = TRIES
+    command: Command, view: View, log: Log, origin: Origin = NOBODY, limits: Limits = LIMITS
 ) -> Outcome:
-    """Carry out ``command``. Raises LogUnavailable, LogFull, TooLarge.
-
-    ``tries`` bounds how many races may be lost.
-    """
-    ends_at = asyncio.get_running_loop().time() + CALL_S
-    outcome = await _transact(command, view, log, origin, tries, ends_at)
+    """Carry out ``command``. Raises LogUnavailable, LogFull, TooLarge."""
+    call = Call(limits)
+    outcome = await _transact(command, view, log, origin, call)
     if _stands(command, outcome):
         return outcome
     # Judged again whether or not that brings news: the fold may have moved since the judgement.
-    await _in_time(view.catch_up(), ends_at)
-    return await _transact(command, view, log, origin, tries, ends_at)
+    await call.in_time(view.catch_up())
+    return await _transact(command, view, log, origin, call)
 
 
 def _stands(command: Command, outcome: Outcome) -> bool:
@@ -120,13 +125,20 @@ def _stands(command: Command, outcome: Outcome) -> bool:
             return isinstance(command, Submit | Claim | Finish | Expire)
 
 
-async def _in_time(wanted: Awaitable[T], ends_at: float) -> T:
-    """What is awaited, if that comes before loop time ``ends_at``; else raises LogUnavailable."""
-    try:
-        async with asyncio.timeout_at(ends_at):
-            return await wanted
-    except TimeoutError:
-        raise LogUnavailable(f"no certain answer within {CALL_S:g} s") from None
+class Call:
+    """One call, which ends in time."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._ends_at = asyncio.get_running_loop().time() + limits.call_s
+
+    async def in_time(self, wanted: Awaitable[T]) -> T:
+        """What is awaited, if that comes before the call's end; else raises LogUnavailable."""
+        try:
+            async with asyncio.timeout_at(self._ends_at):
+                return await wanted
+        except TimeoutError:
+            raise LogUnavailable(f"no certain answer within {self.limits.call_s:g} s") from None
 
 
 async def _decide(command: Command, plan: Plan | None, now: float) -> Decision:
@@ -136,9 +148,7 @@ async def _decide(command: Command, plan: Plan | None, now: float) -> Decision:
     return decide(command, plan, now)
 
 
-async def _transact(
-    command: Command, view: View, log: Log, origin: Origin, tries: int, ends_at: float
-) -> Outcome:
+async def _transact(command: Command, view: View, log: Log, origin: Origin, call: Call) -> Outcome:
     """One round; a message that expired under the expectation costs no try (DESIGN §3)."""
     expired: int | None = None
     folded = 0  # the subject's last sequence, as the log named it, and what is judged contains it
@@ -147,7 +157,7 @@ async def _transact(
     plan = view.knows(command.plan_id)
     if plan is None and not isinstance(command, Submit):
         plan = await view.load(command.plan_id)
-    while lost < tries:
+    while lost < call.limits.tries:
         decision = await _decide(command, plan, view.now())
         if not isinstance(decision, Accept):
             return decision
@@ -162,7 +172,7 @@ async def _transact(
         try:
             # The first append has a time limit of its own; only what follows a loss needs another.
             append = log.append(draft)
-            answer = await (_in_time(append, ends_at) if lost else append)
+            answer = await (call.in_time(append) if lost else append)
         except Unreadable as error:
             return Invalid(str(error))
         match answer:
@@ -176,7 +186,7 @@ async def _transact(
                     expired = actual
                     continue
                 folds_past = _folds_past(command, decision.task_id, actual, view)
-                overlooked = await _in_time(folds_past, ends_at)
+                overlooked = await call.in_time(folds_past)
                 lost += 0 if overlooked and not folded else 1
                 folded = max(folded, actual or 0)
             case _:
@@ -186,7 +196,7 @@ async def _transact(
         if plan is None and isinstance(command, Submit) and folded:
             stands = f"the message at sequence {folded} on its subject is no plan"
             return PlanExists(f"the id '{command.plan_id}' cannot be used: {stands}")
-    return Contention(tries)
+    return Contention(call.limits.tries)
 
 
 async def _folds_past(

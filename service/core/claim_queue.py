@@ -37,6 +37,7 @@ LEFT_TO_OTHERS_S = (
     2.0  # from when a task is claimable: another instance with room has taken it by then
 )
 ABANDONED = "the client that claimed the task closed the connection before the answer"
+ONE_TRY = decider.Limits(tries=1)  # another task may be claimed instead
 _SHORTEST_SLEEP_S = 0.001
 
 log = structlog.get_logger("holdfast.claims")
@@ -280,7 +281,7 @@ class ClaimDesk:
             # Before the claim: when the log does not answer, nothing is claimed in vain.
             if needed := missing(plan, task, found):
                 found = await read_back(self._desk.log, needed)
-            outcome = await decider.transact(command, self._view, self._desk.log, origin, tries=1)
+            outcome = await decider.transact(command, self._view, self._desk.log, origin, ONE_TRY)
             lost = isinstance(outcome, decider.Contention)
         except (LogUnavailable, LogFull) as error:
             return error

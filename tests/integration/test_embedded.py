@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import AsyncIterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import nats
 import psutil
@@ -20,6 +21,7 @@ from service.runtime.nats_server import process as nats_process
 from service.runtime.nats_server.embedded import EmbeddedServer
 from service.runtime.nats_server.process import (
     EmbeddedServerError,
+    Limits,
     find_server,
     jetstream_answers,
     launch,
@@ -48,11 +50,11 @@ PARENT = """
 class Observed:
     """A supervised server and what it reported, in order."""
 
-    def __init__(self, data_dir: Path, port: int = 0) -> None:
+    def __init__(self, data_dir: Path, port: int = 0, **options: Any) -> None:
         self.reports: list[str] = []
         self.changed = asyncio.Event()
         self.server = EmbeddedServer(
-            data_dir, port, on_down=self._note, on_up=lambda: self._note("up")
+            data_dir, port, on_down=self._note, on_up=lambda: self._note("up"), **options
         )
 
     def _note(self, report: str) -> None:
@@ -137,7 +139,7 @@ async def test_a_server_that_logs_a_write_error_is_started_anew(
 
 
 async def test_a_server_that_took_no_write_is_started_anew_once_there_is_room(
-    observed: Observed, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     looks: list[Path] = []
 
@@ -145,12 +147,13 @@ async def test_a_server_that_took_no_write_is_started_anew_once_there_is_room(
         looks.append(folder)
         return len(looks) > 1
 
-    monkeypatch.setattr(embedded, "has_room", has_room)
-    monkeypatch.setattr(embedded, "LOOK_S", 0.05)
+    observed = Observed(tmp_path, limits=Limits(check_s=0.05), disk_has_room=has_room)
+    await observed.server.start()
     observed.server.took_no_write("no answer within 10 s")
     await observed.reported(2)
     assert len(looks) == 2
     assert observed.server.restarts == 1
+    await observed.server.stop()
 
 
 async def test_killed_it_comes_back_on_the_same_port_with_its_facts(observed: Observed) -> None:
@@ -245,7 +248,7 @@ async def test_a_server_that_never_answers_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nats_process, "jetstream_answers", lambda *_: False)
-    server = EmbeddedServer(tmp_path, 0, ready_s=0.2)
+    server = EmbeddedServer(tmp_path, 0, limits=Limits(ready_s=0.2))
     with pytest.raises(EmbeddedServerError, match=r"not ready within 0\.2 s"):
         await server.start()
     assert server.pid is None
@@ -260,12 +263,11 @@ def test_a_missing_wheel_is_an_error_that_names_the_fix(monkeypatch: pytest.Monk
         find_server()
 
 
-def test_two_servers_never_share_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nats_process, "STORE_LOCK_S", 0.1)
+def test_two_servers_never_share_a_store(tmp_path: Path) -> None:
     server = launch(tmp_path, 0)
     try:
         with pytest.raises(EmbeddedServerError, match="still has the store"):
-            launch(tmp_path, 0)
+            launch(tmp_path, 0, limits=Limits(store_lock_s=0.1))
     finally:
         server.stop()
 

@@ -10,10 +10,11 @@ import pytest
 from msgspec import UNSET, Raw
 
 from service.executor.attempts.endings import Success
-from service.executor.handlers.chat import AFTER_FINISH_S, chat
+from service.executor.handlers.chat import ChatInput, answered, chat
 from service.executor.handlers.chat.answer import TEXT_CHARACTERS
+from service.executor.handlers.chat.limits import LIMITS, Limits
 from service.executor.handlers.chat.stream import EVENT_BYTES
-from service.executor.handlers.contract import Cancellation
+from service.executor.handlers.contract import Cancellation, Result, TaskRun, handler
 from service.signals.tracing.spans import Span, recorder
 from streams.plan.events import TokenUsage
 from tests.integration.web_world import (
@@ -221,14 +222,16 @@ def test_reasoning_is_progress_of_its_own_kind(server: Server) -> None:
     assert said(shown, "reasoning") == "think more"
 
 
-def test_what_follows_the_last_word_is_waited_for_a_few_seconds(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.executor.handlers.chat.AFTER_FINISH_S", 0.1)
+@handler("chat", input=ChatInput)
+async def quick_chat(task: TaskRun) -> Result:
+    return await answered(task, Limits(after_finish_s=0.1, check_s=0.5))
+
+
+def test_what_follows_the_last_word_is_waited_for_a_few_seconds(server: Server) -> None:
     server.answers(open_ended(*WORDS, FINISH))
     began = time.monotonic()
-    assert output(execution(chat, asking(server))[0])["content"] == TEXT
-    assert time.monotonic() - began < AFTER_FINISH_S
+    assert output(execution(quick_chat, asking(server))[0])["content"] == TEXT
+    assert time.monotonic() - began < LIMITS.after_finish_s
 
 
 # -- answers that are to fail, each in its own way --------------------------------------------
@@ -546,16 +549,13 @@ def test_a_schema_fetches_nothing(server: Server) -> None:
     assert len(server.requests) == 1
 
 
-def test_a_schema_that_takes_for_ever_is_given_up(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.executor.handlers.chat.schema.CHECK_S", 0.5)
+def test_a_schema_that_takes_for_ever_is_given_up(server: Server) -> None:
     twice: dict[str, object] = {
         f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(60)
     }
     schema = {"$ref": "#/$defs/d0", "$defs": twice | {"d60": {"type": "string"}}}
     server.answers(stream(chunk("7", "stop"), DONE))
-    failed = failure(execution(chat, formatted(server, schema))[0])
+    failed = failure(execution(quick_chat, formatted(server, schema))[0])
     assert "could not be checked" in failed.error_message
 
 

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec import Raw
 
 from streams.codec import encode_payload
-from streams.decider import Accepted
+from streams.decider import Accepted, Limits
 from streams.log import Fact, LogUnavailable
 from streams.memory import Fault, MemoryLog
 from streams.plan import commands
@@ -171,7 +171,7 @@ class Machine(RuleBasedStateMachine):
         command = commands.Claim(plan_id=seat.plan.plan_id, task_id=seat.task.spec.id, owner=owner)
         attempt = seat.task.attempt + 1
         try:
-            outcome = await instance.say(command, tries=1)
+            outcome = await instance.say(command, limits=Limits(tries=1))
         except LogUnavailable:
             return
         finally:

@@ -1,4 +1,4 @@
-"""The audit trail takes notes without ever holding anybody up, and loses none unseen."""
+"""The audit trail queues entries without blocking the caller, and reports those it drops."""
 
 import asyncio
 import json
@@ -9,17 +9,18 @@ from threading import Thread
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from projections.read_models.audit import Entry
 from service.settings.config import ObservabilitySettings
-from service.signals.audit import trail as room
 from service.signals.audit.outages import Outage
-from service.signals.audit.trail import MAX_WAITING, MAX_WAITING_SUCCESS, Audit
+from service.signals.audit.trail import LIMITS, LONGEST_DETAIL, Audit, Limits
 from service.signals.metrics.registry import Metrics
 from streams.jetstream.audit_stream import TrailEntry
 from streams.log import LogUnavailable
 
+QUICK = Limits(gather_s=0.001, retry_s=0.01)
 EVERYTHING = ObservabilitySettings(audit_success_log_enabled=True)
 
 
@@ -68,26 +69,20 @@ class World:
 
 @asynccontextmanager
 async def trail(
-    settings: ObservabilitySettings = EVERYTHING, close_s: float = 5
+    settings: ObservabilitySettings = EVERYTHING, close_s: float = 5, limits: Limits = QUICK
 ) -> AsyncIterator[World]:
     """A trail that is closed at the end, as an instance closes its own."""
     stream, metrics = Stream(), Metrics()
-    audit = Audit(stream, metrics, "here", lambda: 1e9, settings)
+    audit = Audit(stream, metrics, "here", lambda: 1e9, settings, limits=limits)
     running = asyncio.create_task(audit.run())
     try:
         yield World(stream, audit, metrics)
-        assert not running.done(), "it must outlive whatever it is told"
+        assert not running.done(), "it must outlive every entry"
     finally:
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
         await audit.close(close_s)
-
-
-@pytest.fixture(autouse=True)
-def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "GATHER_S", 0.001)
-    monkeypatch.setattr(room, "AGAIN_S", 0.01)
 
 
 async def test_an_entry_carries_what_was_said() -> None:
@@ -100,7 +95,7 @@ async def test_an_entry_carries_what_was_said() -> None:
     assert (entry.at, entry.class_, entry.instance) == (1e9, "always", "here")
     assert bytes(entry.expected) == b'{"owner":"w"}'
     assert bytes(entry.actual) == b'{"owner":"v"}'
-    assert len(entry.detail or "") == room.LONGEST_DETAIL
+    assert len(entry.detail or "") == LONGEST_DETAIL
     assert world.counted("agent.audit.written.total") == {"claimed_update_guard_reject": 1}
 
 
@@ -179,21 +174,21 @@ async def test_an_overflow_is_counted_told_once_and_costs_successes_first(
             await overflow(world)
     records = [record for record in caplog.records if record.name == "holdfast.audit"]
     said = [line for record in records for line in record.getMessage().split("\n")]
-    assert len(said) == 2 * MAX_WAITING, "each has its line, those that are dropped, too"
+    assert len(said) == 2 * LIMITS.waiting, "each has its line, those that are dropped, too"
     kept = [entry.event for entry in world.stream.taken.values()]
-    assert kept.count("claim_acquired") == MAX_WAITING_SUCCESS
+    assert kept.count("claim_acquired") == LIMITS.waiting_success
     told = [line for line in lines if line["event"] == "audit_entries_dropped"]
-    assert [line["queue_full"] for line in told] == [MAX_WAITING]
+    assert [line["queue_full"] for line in told] == [LIMITS.waiting]
 
 
 async def overflow(world: World) -> None:
     world.stream.there = False
     for event in ("claim_acquired", "execution_failed"):
-        for _ in range(MAX_WAITING):
+        for _ in range(LIMITS.waiting):
             world.audit.emit(event)
-    assert world.dropped() == {"queue_full": float(MAX_WAITING)}
+    assert world.dropped() == {"queue_full": float(LIMITS.waiting)}
     world.stream.there = True
-    await world.written(MAX_WAITING)
+    await world.written(LIMITS.waiting)
 
 
 async def test_what_the_stream_never_takes_is_counted_as_dropped() -> None:
@@ -215,9 +210,9 @@ async def test_shutting_down_waits_for_a_bound_and_counts_the_rest() -> None:
 
 async def test_shutting_down_writes_all_that_was_just_noted() -> None:
     async with trail() as world:
-        for _ in range(3 * room.BATCH):
+        for _ in range(3 * LIMITS.batch):
             world.audit.emit("execution_failed")
-    assert len(world.stream.taken) == 3 * room.BATCH
+    assert len(world.stream.taken) == 3 * LIMITS.batch
 
 
 @pytest.mark.parametrize(
@@ -276,18 +271,17 @@ async def test_each_entry_has_a_line_that_says_what_is_stored(
     }  # fmt: skip
 
 
-async def test_what_went_wrong_does_not_wait_for_successes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "GATHER_SUCCESS_S", 60)
-    async with trail() as world:
+async def test_what_went_wrong_does_not_wait_for_successes() -> None:
+    async with trail(limits=replace(QUICK, gather_success_s=60)) as world:
         world.audit.emit("claim_acquired")
         world.audit.emit("task_poisoned")
         assert [entry.event for entry in await world.written(2)] == [
             "claim_acquired",
             "task_poisoned",
         ]
-        for _ in range(room.GATHER_MOST):
+        for _ in range(LIMITS.gather_most):
             world.audit.emit("claim_acquired")
-        assert len(await world.written(room.GATHER_MOST + 2)) == room.GATHER_MOST + 2
+        assert len(await world.written(LIMITS.gather_most + 2)) == LIMITS.gather_most + 2
 
 
 # -- outages ----------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from streams.codec import encode_payload
-from streams.decider import Accepted, Contention
+from streams.decider import Accepted, Contention, Limits
 from streams.log import Appended, Conflict, Draft, LogUnavailable
 from streams.memory import Fault, MemoryLog
 from streams.plan import commands
@@ -89,7 +89,7 @@ async def test_a_claim_has_one_try(pair: Pair) -> None:
     await pair.a.submit("p", task("a"))
     await pair.b.fold()
     assert isinstance(await pair.a.say(claim("a")), Accepted)
-    assert isinstance(await pair.b.say(claim("a", "w2"), tries=1), Contention)
+    assert isinstance(await pair.b.say(claim("a", "w2"), limits=Limits(tries=1)), Contention)
     assert pair.b.board.sequence == 2, "it has caught up with the winner"
 
 
@@ -111,9 +111,9 @@ async def test_an_instance_that_knows_nothing_loads_the_plan(pair: Pair) -> None
 async def test_lost_races_are_bounded(pair: Pair) -> None:
     await pair.claimed()
     pair.log.fail_next(*[Fault.CONFLICT] * 3)
-    assert isinstance(await pair.a.say(word(commands.Start), tries=4), Accepted)
+    assert isinstance(await pair.a.say(word(commands.Start), limits=Limits(tries=4)), Accepted)
     pair.log.fail_next(*[Fault.CONFLICT] * 3)
-    assert await pair.a.say(word(commands.Heartbeat), tries=3) == Contention(3)
+    assert await pair.a.say(word(commands.Heartbeat), limits=Limits(tries=3)) == Contention(3)
 
 
 async def test_a_heartbeat_that_expired_under_the_expectation_costs_no_try(pair: Pair) -> None:
@@ -121,7 +121,7 @@ async def test_a_heartbeat_that_expired_under_the_expectation_costs_no_try(pair:
     await pair.a.say(word(commands.Heartbeat))
     pair.clock.at += DAY_S + 1
     pair.log.expire()
-    outcome = await pair.a.say(word(commands.Complete), tries=1)
+    outcome = await pair.a.say(word(commands.Complete), limits=Limits(tries=1))
     assert isinstance(outcome, Accepted)
     assert pair.a.board.plans["p"].tasks["a"].status == "COMPLETED"
 
@@ -215,14 +215,13 @@ async def test_a_task_on_whose_subject_something_stood_before_its_plan_is_worked
 async def test_a_claim_does_not_lose_to_a_message_that_stood_before_the_plan(pair: Pair) -> None:
     pair.log.publish("plans.p.a", encode_payload(Started(owner="w1", attempt=1)))
     await pair.a.submit("p", task("a"))
-    assert isinstance(await pair.a.say(claim("a"), tries=1), Accepted)
+    assert isinstance(await pair.a.say(claim("a"), limits=Limits(tries=1)), Accepted)
 
 
 async def test_a_call_that_goes_on_losing_ends_in_time(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await pair.claimed()
-    monkeypatch.setattr("streams.decider.CALL_S", 0.05)
     append, asked = pair.log.append, 0
 
     async def slow(draft: Draft) -> Appended | Conflict:
@@ -235,4 +234,4 @@ async def test_a_call_that_goes_on_losing_ends_in_time(
     monkeypatch.setattr(pair.log, "append", slow)
     pair.log.fail_next(Fault.CONFLICT)
     with pytest.raises(LogUnavailable, match=r"within 0\.05 s"):
-        await pair.a.say(word(commands.Complete))
+        await pair.a.say(word(commands.Complete), limits=Limits(call_s=0.05))

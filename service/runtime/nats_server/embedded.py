@@ -20,10 +20,11 @@ import structlog
 
 from service.runtime.nats_server.process import (
     HOST,
+    LIMITS,
     LOG_FILE,
-    READY_S,
     STOP_S,
     EmbeddedServerError,
+    Limits,
     ServerProcess,
     in_words,
     launch,
@@ -34,7 +35,6 @@ from service.runtime.supervision import Supervision
 STORE_FOLDER = "nats"
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 5.0
-LOOK_S = 1.0  # between two looks at the server's log, and at a full disk
 SETTLED_S = 60.0  # a server that lived this long starts the back-off anew
 
 Arguments = TypeVarTuple("Arguments")
@@ -56,7 +56,8 @@ class EmbeddedServer:
         *,
         on_down: Callable[[str], None] | None = None,
         on_up: Callable[[], None] | None = None,
-        ready_s: float = READY_S,
+        limits: Limits = LIMITS,
+        disk_has_room: Callable[[Path], bool] = has_room,
     ) -> None:
         self.restarts = 0
         self.cannot_write: str | None = None  # why, as the server or `took_no_write` says
@@ -64,7 +65,8 @@ class EmbeddedServer:
         self._port = port
         self._on_down = on_down
         self._on_up = on_up
-        self._ready_s = ready_s
+        self._limits = limits
+        self._disk_has_room = disk_has_room
         self._server: ServerProcess | None = None
         self._log_file = ServerLog(self._folder / LOG_FILE)
         self._stopping = threading.Event()
@@ -125,7 +127,7 @@ class EmbeddedServer:
         """Start the server, wait for its end, start it again, until `stop`."""
         try:
             server = self._launch()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller of start() learns it
+        except Exception as error:  # noqa: BLE001 - the caller of start() gets it
             self._tell(_fail, first, error)
             return
         self._tell(_succeed, first)
@@ -146,18 +148,18 @@ class EmbeddedServer:
 
     def _until_ended(self, server: ServerProcess) -> str:
         """Wait for the server's end, or end it when that lets it write again; answers why."""
-        while (code := server.wait(LOOK_S)) is None:
+        while (code := server.wait(self._limits.check_s)) is None:
             if (error := self._log_file.write_error()) is not None and self.cannot_write is None:
                 _log.error("nats_server_cannot_write", reason=error)
                 self.cannot_write = error
-            if self.cannot_write is not None and has_room(self._folder):
+            if self.cannot_write is not None and self._disk_has_room(self._folder):
                 server.stop()
                 return f"nats-server {server.pid} is started anew: {self.cannot_write}"
         return f"nats-server {server.pid} ended with {in_words(code)}"
 
     def _launch(self) -> ServerProcess:
         self._log_file = ServerLog(self._folder / LOG_FILE)
-        server = launch(self._folder, self._port, ready_s=self._ready_s, wait=self._stopping.wait)
+        server = launch(self._folder, self._port, limits=self._limits, wait=self._stopping.wait)
         self._port = server.port
         self._server = server
         self.cannot_write = None

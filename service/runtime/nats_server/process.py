@@ -18,6 +18,8 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
+
 from service.runtime.child_process import tethered
 from service.runtime.nats_server.write_errors import size_of
 
@@ -27,12 +29,20 @@ LOG_FILE = "server.log"  # bounded by nats.conf
 CRASH_FILE = "server.crash.log"  # what the server says outside its log: a panic, a bad flag
 STORE_LOCK_FILE = "store.lock"
 
-READY_S = 60.0  # a large store is read before the port opens
 STOP_S = 10.0
-STORE_LOCK_S = 10.0
 PROBE_S = 2.0
 POLL_S = 0.005
 
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the server is waited for, and how often it is checked."""
+
+    ready_s: float = 60.0  # a large store is read before the port opens
+    store_lock_s: float = 10.0  # an earlier server may still be ending
+    check_s: float = 1.0  # between two checks of the server's log, and of a full disk
+
+
+LIMITS = Limits()
 
 Waiter = Callable[[float], bool]
 """Waits so many seconds; true when the waiting should end for good."""
@@ -126,21 +136,21 @@ def launch(
     folder: Path,
     port: int,
     *,
-    ready_s: float = READY_S,
+    limits: Limits = LIMITS,
     wait: Waiter = _sleep,
     configuration: Path | None = None,
 ) -> ServerProcess:
     """Start a server on `port` (0: any free one) with its store in `folder`; it is ready on return.
 
     The calling thread must outlive the server. Raises `EmbeddedServerError` when the port is taken,
-    another server has the store, or JetStream does not answer within `ready_s`.
+    another server has the store, or JetStream does not answer within ``limits.ready_s``.
     """
     server, configuration = find_server(), configuration or find_configuration()
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("*.ports"):
         stale.unlink(missing_ok=True)
     log_start = size_of(folder / LOG_FILE)
-    lock = _lock_store(folder, wait)
+    lock = _lock_store(folder, limits.store_lock_s, wait)
     try:
         with (folder / CRASH_FILE).open("wb") as crash:
             process = subprocess.Popen(
@@ -156,7 +166,7 @@ def launch(
         os.close(lock)  # the child holds it now, until it ends
     started = ServerProcess(process, port)
     try:
-        started.port = _await_ready(started, folder, ready_s, wait, log_start)
+        started.port = _await_ready(started, folder, limits.ready_s, wait, log_start)
     except BaseException:
         started.send(signal.SIGKILL)
         started.wait()
@@ -175,10 +185,10 @@ def _arguments(configuration: Path, folder: Path, port: int) -> list[str]:
     ]
 
 
-def _lock_store(folder: Path, wait: Waiter) -> int:
+def _lock_store(folder: Path, lock_s: float, wait: Waiter) -> int:
     """An inheritable lock on the store, waited for while an earlier server is still ending."""
     lock = os.open(folder / STORE_LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-    deadline = time.monotonic() + STORE_LOCK_S
+    deadline = time.monotonic() + lock_s
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

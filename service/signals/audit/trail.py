@@ -1,9 +1,9 @@
-"""The audit trail: what happened around the log, said once and kept outside of the process.
+"""The audit trail: what happened around the log, written once and kept outside of the process.
 
-`Audit.emit` may be called from any thread; it takes a note and returns. The notes are written by
-one loop: a structured line each (logger `holdfast.audit`), and a message on the stream AUDIT. While
-the log is away they wait, so the audit of an outage is complete. What cannot wait any longer has
-its line all the same, and is counted and told, never silently lost.
+`Audit.emit` may be called from any thread; it queues an entry and returns. One loop writes the
+entries: a structured line each (logger `holdfast.audit`), and a message on the stream AUDIT. While
+the log does not answer they wait, so the audit of an outage is complete. An entry that finds no
+room still has its line, and is counted and reported as dropped.
 """
 
 import asyncio
@@ -32,14 +32,6 @@ from streams.log import LogUnavailable
 from streams.plan.events import NOTHING
 from streams.subjects import audit_subject, is_id
 
-MAX_WAITING = 10_000
-MAX_WAITING_SUCCESS = 8_000  # the rest is kept for what went wrong
-BATCH = 500
-GATHER_S = 0.1  # entries that come together are written together
-GATHER_SUCCESS_S = 0.25  # and successes wait for more of them, until something goes wrong
-GATHER_MOST = 2_000  # or until so many wait
-AGAIN_S = 0.25
-CLOSE_S = 2.0
 TELL_EVERY_S = 5.0  # at most one line of loss in this time
 LONGEST_DETAIL = 1_000  # characters
 LONGEST_OWNER = 128
@@ -56,8 +48,24 @@ _ENDINGS: Mapping[AuditClass, bytes] = {
 _encode = msgspec.json.Encoder(enc_hook=text_of).encode
 
 
-# Hears of entries of this instance that are stored, with their sequences in the stream.
+# Called with entries of this instance that are stored, and their sequences in the stream.
 OnStored = Callable[[Sequence[tuple[int, TrailEntry]]], None]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How many entries may wait, and how long they do."""
+
+    waiting: int = 10_000
+    waiting_success: int = 8_000  # the rest is kept for what went wrong
+    batch: int = 500
+    gather_s: float = 0.1  # entries that come together are written together
+    gather_success_s: float = 0.25  # successes wait for more of them, until something goes wrong
+    gather_most: int = 2_000  # or until so many wait
+    retry_s: float = 0.25
+    close_s: float = 2.0
+
+
+LIMITS = Limits()
 
 
 class Writer(Protocol):
@@ -79,12 +87,14 @@ class Audit:
         now: Callable[[], float],
         settings: ObservabilitySettings,
         on_stored: OnStored = lambda _: None,
+        limits: Limits = LIMITS,
     ) -> None:
         """``now`` is log time; `run` must run on the loop on which this is made.
 
         ``on_stored`` is called with the notes of this instance that the log has stored.
         """
         self._on_stored = on_stored
+        self._limits = limits
         self._writer = writer
         self._metrics = metrics
         self._instance_id = instance_id
@@ -146,7 +156,7 @@ class Audit:
                 return
             try:
                 subject = audit_subject(event, plan_id, task_id)
-            except ValueError:  # whoever speaks of what is not there may have made up its name
+            except ValueError:  # a caller may name what does not exist, with any name
                 plan_id = plan_id if plan_id is not None and is_id(plan_id) else None
                 task_id = task_id if task_id is not None and is_id(task_id) else None
                 subject = audit_subject(event, plan_id, task_id)
@@ -171,14 +181,15 @@ class Audit:
                 subject=subject,
                 payload=_encode(entry),
             )
-            most = MAX_WAITING if kind == "always" else MAX_WAITING_SUCCESS
+            limits = self._limits
+            most = limits.waiting if kind == "always" else limits.waiting_success
             if self.waiting >= most:
                 _say_lines([note])  # there is no room for it to wait; its line needs none
                 self._drop("queue_full", 1)
                 return
             self._notes.append(note)
-            self._call(hurry=kind == "always" or len(self._notes) >= GATHER_MOST)
-        except Exception as error:  # noqa: BLE001 - whoever tells of trouble must not get into it
+            self._call(hurry=kind == "always" or len(self._notes) >= limits.gather_most)
+        except Exception as error:  # noqa: BLE001 - a report of trouble must not make more
             self._drop("invalid", 1)
             with suppress(Exception):
                 _log.error("audit_entry_not_taken", audit_event=event, error=repr(error))
@@ -200,12 +211,12 @@ class Audit:
             both.create_task(self._say_forever())
             both.create_task(self._write_forever())
 
-    async def close(self, within_s: float = CLOSE_S) -> None:
-        """Write what is left, within ``within_s``; call it when `run` has ended."""
+    async def close(self, within_s: float | None = None) -> None:
+        """Write what is left, by default within ``Limits.close_s``; call it after `run`."""
         while self._notes:
             self._say()
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(self._limits.close_s if within_s is None else within_s):
                 while self._unwritten:
                     await self._write_some()
         except (TimeoutError, LogUnavailable):
@@ -227,16 +238,16 @@ class Audit:
         """Wait for a note, and for those that come with it."""
         await self._news.wait()
         with suppress(TimeoutError):
-            async with asyncio.timeout(GATHER_SUCCESS_S):
+            async with asyncio.timeout(self._limits.gather_success_s):
                 await self._hurry.wait()
-        await asyncio.sleep(GATHER_S)
+        await asyncio.sleep(self._limits.gather_s)
         self._news.clear()
         self._hurry.clear()
         self._called = self._hurried = False
 
     def _say(self) -> None:
         """Give noted entries their lines, and let them be written."""
-        notes = [self._notes.popleft() for _ in range(min(BATCH, len(self._notes)))]
+        notes = [self._notes.popleft() for _ in range(min(self._limits.batch, len(self._notes)))]
         self._unwritten.extend(notes)
         _say_lines(notes)
 
@@ -248,12 +259,12 @@ class Audit:
                 try:
                     await self._write_some()
                 except LogUnavailable:
-                    await asyncio.sleep(AGAIN_S)
+                    await asyncio.sleep(self._limits.retry_s)
             self._tell_dropped()
 
     async def _write_some(self) -> None:
         """Write the oldest entries. Raises LogUnavailable; then they stay where they are."""
-        notes = list(itertools.islice(self._unwritten, BATCH))
+        notes = list(itertools.islice(self._unwritten, self._limits.batch))
         places = await self._writer.write(notes)
         for _ in notes:
             self._unwritten.popleft()
@@ -261,7 +272,7 @@ class Audit:
         self._drop("refused", len(notes) - len(stored))
         for event, count in Counter(note.event for _, note in stored).items():
             self._metrics.count("agent.audit.written.total", count, event=event)
-        # Of one `once` another instance's words may be those that stand there.
+        # Of one `once` the entry that is stored may be another instance's.
         ours = [(place, note) for place, note in stored if note.id.startswith(self._life)]
         self._on_stored(ours)
 

@@ -18,6 +18,7 @@ import msgspec
 from service.executor.attempts.failures import TaskFailed
 from service.executor.handlers.chat.answer import Answer
 from service.executor.handlers.chat.errors import charged, refusal_of
+from service.executor.handlers.chat.limits import LIMITS, Limits
 from service.executor.handlers.chat.outcome import result_of
 from service.executor.handlers.chat.request import ChatInput, Question, question_of
 from service.executor.handlers.chat.stream import DONE, events_of
@@ -27,12 +28,15 @@ from service.executor.handlers.web import client, error_body, outgoing_call, ref
 
 __all__ = ["ChatInput", "chat"]
 
-AFTER_FINISH_S = 5.0  # how long usage and the end of the stream are waited for after the answer
-
 
 @handler("chat", input=ChatInput)
 async def chat(task: TaskRun) -> Result:
     """Ask and answer with the model's words; raises `TaskFailed`."""
+    return await answered(task)
+
+
+async def answered(task: TaskRun, limits: Limits = LIMITS) -> Result:
+    """What the model answers to ``task``; raises `TaskFailed`."""
     wish = msgspec.convert(task.input, ChatInput)
     question = question_of(task, wish)
     answer = Answer(task, wish)
@@ -40,8 +44,8 @@ async def chat(task: TaskRun) -> Result:
         with outgoing_call(question.url, task.traceparent, f"chat {wish.model}") as attributes:
             attributes.update(request_attributes(question.url, wish))
             try:
-                await _ask(question, wish.read_timeout_s, answer)
-                return await result_of(answer, task, wish)
+                await _ask(question, wish.read_timeout_s, answer, limits.after_finish_s)
+                return await result_of(answer, task, wish, limits.check_s)
             finally:
                 attributes.update(answer_attributes(answer))
     except asyncio.CancelledError:
@@ -58,7 +62,7 @@ def _charged(error: TaskFailed, answer: Answer, question: Question) -> TaskFaile
     return charged(error, answer.model, answer.usage, question.key)
 
 
-async def _ask(question: Question, read_s: float, answer: Answer) -> None:
+async def _ask(question: Question, read_s: float, answer: Answer, after_finish_s: float) -> None:
     """Send the question and take in the answer, whether it is streamed or one JSON document."""
     async with (
         client(read_s) as http,
@@ -71,14 +75,14 @@ async def _ask(question: Question, read_s: float, answer: Answer) -> None:
         refuse_coded(response)
         answer.began = True
         try:
-            await _take_in(response, answer)
+            await _take_in(response, answer, after_finish_s)
         except (httpx.TransportError, TimeoutError):
             if not answer.finished:
                 raise
 
 
-async def _take_in(response: httpx.Response, answer: Answer) -> None:
-    """Read to the end; what follows the model's last word is waited for a few seconds only."""
+async def _take_in(response: httpx.Response, answer: Answer, after_finish_s: float) -> None:
+    """Read to the end; after the model's last word for ``after_finish_s`` only."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(None) as patience:
         async for data in events_of(response):
@@ -86,4 +90,4 @@ async def _take_in(response: httpx.Response, answer: Answer) -> None:
                 return
             answer.take(data)
             if answer.finished and patience.when() is None:
-                patience.reschedule(loop.time() + AFTER_FINISH_S)
+                patience.reschedule(loop.time() + after_finish_s)

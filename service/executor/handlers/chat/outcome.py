@@ -12,7 +12,7 @@ from streams.plan.events import Verdict
 QUOTED_CHARACTERS = 200
 
 
-async def result_of(answer: Answer, task: TaskRun, wish: ChatInput) -> Result:
+async def result_of(answer: Answer, task: TaskRun, wish: ChatInput, check_s: float) -> Result:
     """The result; raises `TaskFailed` for a cut answer, and one that the task does not accept."""
     if answer.finish_reason is None:
         raise TaskFailed("connection_error", "the stream ended before the answer did")
@@ -23,7 +23,7 @@ async def result_of(answer: Answer, task: TaskRun, wish: ChatInput) -> Result:
     content = answer.text("text")
     verdict = None
     if outcome == "stop":
-        await check_format(content, wish.params.get("response_format"))
+        await check_format(content, wish.params.get("response_format"), check_s)
     if task.type == "critic":
         verdict = _verdict(content)
     output: dict[str, object] = {

@@ -16,7 +16,6 @@ from service.executor.attempts.failures import TaskFailed
 from service.executor.handlers.chat import schema_check
 
 SCHEMA_BYTES = 64 * 1024
-CHECK_S = 10.0
 QUOTED_CHARACTERS = 500
 
 
@@ -42,7 +41,7 @@ def format_complaint(response_format: object) -> str | None:
     return None
 
 
-async def check_format(content: str, response_format: object) -> None:
+async def check_format(content: str, response_format: object, check_s: float) -> None:
     """Raise `TaskFailed` unless ``content`` is what ``response_format`` demands."""
     if not isinstance(response_format, dict):
         return
@@ -56,10 +55,10 @@ async def check_format(content: str, response_format: object) -> None:
     if wanted["type"] == "json_object" and not isinstance(value, dict):
         raise _bad("the answer is JSON, but no object")
     if wanted["type"] == "json_schema":
-        await _check(_schema_of(wanted), content)
+        await _check(_schema_of(wanted), content, check_s)
 
 
-async def _check(schema: object, content: str) -> None:
+async def _check(schema: object, content: str, check_s: float) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-I",
@@ -70,10 +69,10 @@ async def _check(schema: object, content: str) -> None:
         env={},
     )
     try:
-        async with asyncio.timeout(CHECK_S):
+        async with asyncio.timeout(check_s):
             said, _ = await process.communicate(msgspec.json.encode([schema, content]))
     except TimeoutError as error:
-        raise _bad(f"the answer could not be checked within {CHECK_S:g} s") from error
+        raise _bad(f"the answer could not be checked within {check_s:g} s") from error
     finally:
         if process.returncode is None:
             process.kill()
