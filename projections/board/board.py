@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from math import inf
 
+import msgspec
+
 from projections.board.holds import Holds
 from projections.board.lanes import Lanes, Pick, Seat, SharingRule
 from projections.board.leases import Clock, Leases
@@ -30,6 +32,20 @@ from streams.subjects import split_subject
 
 WIDE = 500  # tasks; the places of more are changed in parts, which others may come between
 _REMEMBERED_IGNORED = 1_000
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where a claimable task stands in its lane, at log time ``since`` and later.
+
+    ``ahead`` estimates how many tasks of its kind come before it, ``claimable`` counts them all;
+    ``reserved`` while a claim on it is under way.
+    """
+
+    lane: Lane
+    since: float
+    ahead: int
+    claimable: int
+    reserved: bool
 
 
 class Board:
@@ -62,7 +78,7 @@ class Board:
         self.timers: Timers[tuple[Plan, Task]] = Timers()
         self._seats: dict[int, Seat] = {}
         self._expired: dict[int, tuple[Plan, Task]] = {}
-        self._running: set[int] = set()
+        self._running: dict[int, tuple[Plan, Task]] = {}
         self.running_kinds: Counter[str] = Counter()
         self._changed: dict[str, Plan] = {}
         self._prepared: dict[int, Plan | str] = {}
@@ -213,12 +229,12 @@ class Board:
         key = id(task)
         if task.status == "RUNNING":
             if key not in self._running:
-                self._running.add(key)
+                self._running[key] = plan, task
                 self.running_kinds[task.spec.kind] += 1
             self._place_running(plan, task, now)
             return
         if key in self._running:
-            self._running.discard(key)
+            del self._running[key]
             self.running_kinds[task.spec.kind] -= 1
             if not self.running_kinds[task.spec.kind]:
                 del self.running_kinds[task.spec.kind]
@@ -319,6 +335,23 @@ class Board:
             others, older = kinds.get(kind, (0, oldest))
             kinds[kind] = others + tasks, min(older, oldest, key=_since)
         return kinds
+
+    def standing(self, task: Task) -> Standing | None:
+        """Where a task stands among the claimable; None when it is not among them."""
+        seat = self._seats.get(id(task))
+        if seat is None:
+            return None
+        return Standing(
+            lane=seat.lane,
+            since=seat.since,
+            ahead=self.lanes.ahead_of(seat),
+            claimable=self.lanes.count_of(seat),
+            reserved=seat.reserved,
+        )
+
+    def running(self) -> list[tuple[Plan, Task]]:
+        """RUNNING tasks, their leases live or expired."""
+        return list(self._running.values())
 
     def expired(self) -> list[tuple[Plan, Task]]:
         """RUNNING tasks whose lease is over, as far as `advance` was told."""

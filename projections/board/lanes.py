@@ -105,6 +105,14 @@ class Lanes:
         if not queue.count:
             del self._queues[seat.lane][kind]
 
+    def ahead_of(self, seat: Seat) -> int:
+        """About how many tasks of its kind and lane are handed out before a seat; 0 if reserved."""
+        return 0 if seat.reserved else self._queues[seat.lane][seat.task.spec.kind].ahead_of(seat)
+
+    def count_of(self, seat: Seat) -> int:
+        """How many tasks of its kind are claimable in its lane, itself included."""
+        return self._queues[seat.lane][seat.task.spec.kind].count
+
     def take_back_turn(self, seat: Seat) -> None:
         """The plan of a seat that was given back unclaimed has not had its turn."""
         queue = self._queues[seat.lane].get(seat.task.spec.kind)

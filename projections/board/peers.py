@@ -37,6 +37,10 @@ class Peers:
             self._ranks.pop(kind, None)
         of_kind[instance] = at
 
+    def last_claim_of(self, kind: str) -> float | None:
+        """The log time of the last claim of ``kind`` on any instance; None: not of late."""
+        return max(self._last_of_kind.get(kind, {}).values(), default=None)
+
     def forget_silent(self, now: float) -> None:
         """Forget instances that have not claimed for a while, at log time ``now``."""
         if abs(now - self._looked_at) < self.LOOK_S:

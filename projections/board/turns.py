@@ -124,6 +124,18 @@ class KindQueue:
         if not seat.reserved:
             self._leave(seat)
 
+    def ahead_of(self, seat: Seat) -> int:
+        """About how many tasks of this kind are handed out before ``seat``, as plans take turns."""
+        line = self._lines[seat.plan.plan_id]
+        order = _order_of(seat)
+        own = sum(entry[-1].live and _order_of(entry[-1]) < order for entry in line.seats)
+        key = self._key(line.place.turn, line.place.at, line.plan)
+        return own + sum(
+            min(other.live, own + (self._key(other.place.turn, other.place.at, other.plan) < key))
+            for other in self._lines.values()
+            if other is not line
+        )
+
     def first(self) -> tuple[Rank, Seat] | None:
         """The best seat, after its rank among the best ones of other kinds."""
         seat = self.best()

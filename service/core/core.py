@@ -29,6 +29,7 @@ from service.core.results import (
     Refused,
     Submission,
 )
+from service.core.workers import Workers
 from service.settings.config import Settings
 from service.signals.audit.facts import Chronicle
 from service.signals.audit.outages import Outage
@@ -90,6 +91,7 @@ class Core:
         self.spans = spans
         self.instance_id = settings.executor.instance_id
         self.desk = ClaimDesk(self, self, settings.executor.poll_interval_s)
+        self.workers = Workers()
         self._tally = Tally(metrics, board, spans)
         self._chronicle = Chronicle(audit, board, epoch=epoch)
         clock.on_step = self._clock_stepped
@@ -104,6 +106,7 @@ class Core:
             listeners.add(name, OwnFacts(signals, log, news_after=news_after))
         self.second_holder = SecondHolder(self.instance_id, log, self.now(), self._id_shared)
         listeners.add("second_holder", self.second_holder)
+        listeners.add("workers", self.workers)
         listeners.add_for_batches("feed", self.feed.publish)
         listeners.add_for_batches("claims", lambda _, __: self.desk.serve_waiting())
         listeners.add_for_batches("plan_closing", self._close_finished)
@@ -200,6 +203,7 @@ class Core:
 
     async def claim(self, request: ClaimRequest, origin: Origin) -> list[Claim]:
         """Up to ``request.limit`` leases, waiting up to ``wait_s`` while there is nothing."""
+        self.workers.asked(request.owner, request.kinds, self.now())
         return await self.desk.claim(request, self._from(origin))
 
     async def abandon(self, claims: Sequence[Claim], owner: str, origin: Origin) -> None:
@@ -221,6 +225,7 @@ class Core:
             refused = _refused(outcome)
             if isinstance(refused, GuardReject):
                 self._tally.owner_write_refused(command)
+                self.workers.refused(command, self.now())
                 self._chronicle.owner_write_refused(command, refused, origin)
             elif isinstance(refused, Contention | NotFound | NotAllowed):
                 self._tally.owner_write_failed(command, refused)

@@ -22,6 +22,7 @@ from service.http.request import ApiRequest
 from service.http.responses import Answer, problem_answer
 from service.http.strict_json import MAX_BODY_BYTES, StrictBody
 from service.http.tasks import TaskController
+from service.http.why import WhyController
 from service.ops.operations import Operations
 
 CONTROLLERS = (
@@ -36,6 +37,7 @@ CONTROLLERS = (
     ProbeController,
     MetricController,
     InstanceController,
+    WhyController,
 )
 NAMES = [
     ResponseHeader(name=name, value="", description=meaning, documentation_only=True)

@@ -34,6 +34,14 @@ MinSequence = Annotated[
         description="wait until this sequence is visible here",
     ),
 ]
+AtSequence = Annotated[
+    int | None,
+    QueryParameter(
+        ge=1,
+        le=LARGEST,
+        description="show the plan as it was at this sequence of the log",
+    ),
+]
 Cursor = Annotated[
     str | None,
     QueryParameter(max_length=MAX_CURSOR_LENGTH, description="`next` of the page before"),

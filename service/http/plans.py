@@ -10,11 +10,13 @@ from msgspec.structs import asdict
 from projections.read_models import plans, tasks
 from projections.read_models.pagination import Page
 from projections.read_models.views import PlanView, TaskView
+from service.core import past
 from service.core.results import Submission
 from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER, OptionalBody
 from service.http.parameters import (
+    AtSequence,
     Cursor,
     IdempotencyKey,
     LabelFilter,
@@ -102,13 +104,21 @@ class PlanController(Controller):
         responses=refusals("not_found", "log_unavailable", *READ_TROUBLE),
     )
     async def get_plan(
-        self, plan_id: PlanId, core: ProvidedCore, min_sequence: MinSequence = None
+        self,
+        plan_id: PlanId,
+        core: ProvidedCore,
+        min_sequence: MinSequence = None,
+        at_sequence: AtSequence = None,
     ) -> PlanDetail:
-        """One plan with its tasks, in the order submitted."""
-        await core.visible(min_sequence)
-        found = await certain(core, lambda: tasks.plan_detail(core.database, plan_id))
+        """One plan with its tasks, in the order submitted; now, or as of `at_sequence`."""
+        await core.visible(min_sequence if at_sequence is None else at_sequence)
+        if at_sequence is not None:
+            found = await past.detail_at(core.log, plan_id, at_sequence)
+        else:
+            found = await certain(core, lambda: tasks.plan_detail(core.database, plan_id))
         if found is None:
-            raise RequestRefused("not_found", f"there is no plan '{plan_id}'")
+            then = "" if at_sequence is None else f" at sequence {at_sequence}"
+            raise RequestRefused("not_found", f"there is no plan '{plan_id}'{then}")
         plan, its_tasks = found
         return PlanDetail(**asdict(plan), tasks=its_tasks)
 

@@ -132,9 +132,10 @@ def test_every_answer_is_a_declared_one(
 
 def _without_waiting(case: Case) -> None:
     """Waiting for what never comes is tested elsewhere; here it would only cost time."""
-    wanted = (case.query or {}).get("min_sequence")
-    if isinstance(wanted, int) and wanted > 1:
-        case.query["min_sequence"] = 1
+    for name in ("min_sequence", "at_sequence"):
+        wanted = (case.query or {}).get(name)
+        if isinstance(wanted, int) and wanted > 1:
+            case.query[name] = 1
     if isinstance(case.body, dict) and isinstance(case.body.get("wait_s"), int | float):
         case.body["wait_s"] = min(case.body["wait_s"], 0)
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import Raw
 
+from service.core.past import plan_at
 from streams.codec import encode_payload
 from streams.decider import Accepted, Limits
 from streams.log import Fact, LogUnavailable
@@ -272,6 +273,7 @@ class Machine(RuleBasedStateMachine):
             if self.plan_ids:
                 self.everybody_does_their_duty()
                 self.both_views_converge()
+                self.the_past_is_what_its_facts_say()
         finally:
             self.loop.close()
 
@@ -299,6 +301,24 @@ class Machine(RuleBasedStateMachine):
             self.do(instance.fold())
         known = [self.instances[0].knows(plan_id) for plan_id in self.plan_ids]
         return all(plan is None or plan.finished_at is not None for plan in known)
+
+    def the_past_is_what_its_facts_say(self) -> None:
+        """A plan at any sequence is the fold of the facts up to there, whatever came later."""
+        facts = self.do(self.log.scan(0, 1_000_000))
+        plans = dict[str, Plan]()
+        for fact in facts:
+            assert isinstance(fact, Fact)
+            plan = plans.get(fact.plan_id)
+            if plan is not None:
+                evolve(plan, fact.task_id, fact.event, sequence=fact.sequence, at=fact.at)
+            elif isinstance(fact.event, Submitted):
+                plans[fact.plan_id] = begin(
+                    fact.plan_id, fact.event, sequence=fact.sequence, at=fact.at
+                )
+            if fact.sequence % 7 == 0 and (plan := plans.get(fact.plan_id)) is not None:
+                then = self.do(plan_at(self.log, fact.plan_id, fact.sequence))
+                assert then is not None
+                assert portrait(then) == portrait(plan)
 
     def both_views_converge(self) -> None:
         a, b = self.instances
