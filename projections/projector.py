@@ -82,7 +82,7 @@ class Projector:
         self._limits = limits
         self._now = now
         self._observe_time = observe_time
-        self._recall = Recall(source, board)
+        self.recall = Recall(source, board)
         self._pending = Pending(board.sequence, epoch, witness)
         self._behind_since: float | None = None
         self._catching_up: set[asyncio.Task[None]] = set()
@@ -118,7 +118,7 @@ class Projector:
         board, waiting = self.board, self._waiting_fold
         for fact in facts:
             self._observe_time(fact.at)
-            await self._recall.before(fact)
+            await self.recall.before(fact)
             if board.is_wide(fact):
                 board.prepare(fact.sequence, await asyncio.to_thread(begin_plan, fact))
             ignored = board.apply(fact, max(self._now(), fact.at))
@@ -190,7 +190,7 @@ class Projector:
         # not seen yet will be there as soon as the fold reaches it.
         await self.folded(first.sequence)
         if self.board.knows(plan_id) is None:
-            await self._recall.up_to(plan_id, self.board.sequence)
+            await self.recall.up_to(plan_id, self.board.sequence)
         return self.board.knows(plan_id)
 
     # -- read models ------------------------------------------------------------------------

@@ -318,6 +318,10 @@ class Board:
         """How many tasks sit in the lanes, reserved ones included."""
         return len(self._seats)
 
+    def seats(self) -> list[Seat]:
+        """What is claimable; a reserved one is being claimed."""
+        return list(self._seats.values())
+
     def backlog(self) -> dict[Lane, tuple[int, float | None]]:
         """Per lane: how many tasks are claimable, and since when (log time) the oldest is."""
         counts: dict[Lane, tuple[int, float | None]] = {}

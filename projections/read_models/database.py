@@ -87,7 +87,7 @@ class Database:
         path: Path,
     ) -> None:
         """``reopen`` opens ``path`` for the writer."""
-        self._writer = writer
+        self.writer = writer
         self._reopen = reopen
         self._path = path
         self._file = _file_at(path)
@@ -138,7 +138,7 @@ class Database:
         """Let go of the file. What runs ends first; what comes later is DatabaseUnavailable."""
         await self._readers.close()
         with suppress(sqlite3.Error, ValueError):
-            await self._writer.close()
+            await self.writer.close()
 
     async def is_in_place(self) -> bool:
         """Whether the file at the path is the one that is open: it may be deleted or replaced."""
@@ -156,11 +156,11 @@ class Database:
                 # whichever file is there by then. So all close before the copy takes its place.
                 if not self._copied:
                     await asyncio.to_thread(discard, copy)
-                    await self._writer.execute_fetchall("VACUUM INTO ?", (str(copy),))
-                    await self._writer.close()
+                    await self.writer.execute_fetchall("VACUUM INTO ?", (str(copy),))
+                    await self.writer.close()
                     self._copied = True
                 await asyncio.to_thread(_replace, self._path, copy)
-                self._writer = await self._reopen()
+                self.writer = await self._reopen()
                 self._copied = False
                 self._file = _file_at(self._path)
 
@@ -174,7 +174,7 @@ class Database:
                 await self._write(calls, checkpoint)
 
     async def _write(self, calls: Iterable[Call], checkpoint: Checkpoint | None) -> None:
-        writer = self._writer
+        writer = self.writer
         try:
             # Said aloud: Python begins by itself only for statements that start with INSERT and
             # the like, and some of these start with WITH.

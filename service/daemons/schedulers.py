@@ -115,7 +115,7 @@ class Schedulers:
         self.replaced = 0
         self._made = 0
         self._threads = [self._new_thread() for _ in range(min(pool_size, len(daemons)))]
-        self._routines = [_Routine(daemon, metrics) for daemon in daemons]
+        self.routines = [_Routine(daemon, metrics) for daemon in daemons]
         self._lock = Lock()
         self._ended = Event()
         self._guard = Thread(target=self._guard_threads, name="daemons-guard", daemon=True)
@@ -124,7 +124,7 @@ class Schedulers:
         """Begin to tick."""
         for thread in self._threads:
             thread.start(self._supervision)
-        for n, routine in enumerate(self._routines):
+        for n, routine in enumerate(self.routines):
             routine.begin(door)
             self._settle(routine, self._threads[n % len(self._threads)])
         self._guard.start()
@@ -139,7 +139,7 @@ class Schedulers:
     @property
     def states(self) -> list[DaemonState]:
         """Every daemon's state."""
-        return [routine.state for routine in self._routines]
+        return [routine.state for routine in self.routines]
 
     def lags(self) -> list[Lag]:
         """How late each of the threads' loops is, those that are held included."""
@@ -152,7 +152,7 @@ class Schedulers:
 
     def troubles(self) -> dict[str, str]:
         """The daemons that do not do their work now, and why."""
-        found = {each.daemon.name: each.state.trouble(each.daemon) for each in self._routines}
+        found = {each.daemon.name: each.state.trouble(each.daemon) for each in self.routines}
         return {name: why for name, why in found.items() if why is not None}
 
     # -- threads ----------------------------------------------------------------------------
@@ -194,7 +194,7 @@ class Schedulers:
         if thread.lag.held_s < HOLDS_S:
             return None
         running = asyncio.current_task(thread.loop)
-        for routine in self._routines:
+        for routine in self.routines:
             if routine.task is running and running is not None and routine.home is thread:
                 return routine
         return None
@@ -207,7 +207,7 @@ class Schedulers:
             self._threads.append(fresh)
             self.replaced += 1
             holder.state.holds = True
-            for routine in self._routines:
+            for routine in self.routines:
                 if routine.home is held and routine.state.holds:
                     routine.home = fresh  # it holds this thread, or still another one
                 elif routine.home is held:

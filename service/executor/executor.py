@@ -81,8 +81,8 @@ class Executor:
         self.timeout_retry_max = executor.execution.timeout_retry_max
         self._settings = settings
         self._door = door
-        self._threads: list[MeasuredLoop] = []
-        self._dispatchers: list[Dispatcher] = []
+        self.threads: list[MeasuredLoop] = []
+        self.dispatchers: list[Dispatcher] = []
         self._gauges: asyncio.Task[None] | None = None
         self._draining = False
 
@@ -95,9 +95,9 @@ class Executor:
         for index in range(loops):
             thread = MeasuredLoop(f"executor-{index}", "executor", self.metrics)
             thread.start(self._supervision)
-            self._threads.append(thread)
+            self.threads.append(thread)
             dispatcher = await thread.ask(self._dispatcher(index, loops))
-            self._dispatchers.append(dispatcher)
+            self.dispatchers.append(dispatcher)
         self._gauges = asyncio.create_task(self._show_gauges())
         self._supervision.watch("executor, gauges", self._gauges)
         log.info("executor_started", kinds=sorted(self.handlers), workers=worker.core_size)
@@ -111,7 +111,7 @@ class Executor:
         self._draining = True
         until = monotonic() + timeout_s
         give_up_at = until + self.limits.grace_s + LAST_WORDS_S
-        pairs = list(zip(self._threads, self._dispatchers, strict=True))
+        pairs = list(zip(self.threads, self.dispatchers, strict=True))
         drains = (
             thread.ask(dispatcher.drain(until, give_up_at))
             for thread, dispatcher in pairs
@@ -119,16 +119,16 @@ class Executor:
         )
         await asyncio.gather(*drains)
         await self.heartbeats.stop()
-        for thread in self._threads:
+        for thread in self.threads:
             await thread.stop()
-        self._threads, self._dispatchers = [], []
+        self.threads, self.dispatchers = [], []
         self.processes.close()
         await self._stop_gauges()
 
     def snapshot(self) -> Snapshot:
         """How busy it is; from any thread."""
-        pools = [dispatcher.pool for dispatcher in self._dispatchers]
-        ticking = bool(pools) and all(each.alive for each in self._dispatchers)
+        pools = [dispatcher.pool for dispatcher in self.dispatchers]
+        ticking = bool(pools) and all(each.alive for each in self.dispatchers)
         alive = ticking and self.heartbeats.alive
         return Snapshot(
             alive=alive,
@@ -143,7 +143,7 @@ class Executor:
 
     def lags(self) -> list[Lag]:
         """How late each of its loops is."""
-        return [self.heartbeats.lag, *(thread.lag for thread in self._threads)]
+        return [self.heartbeats.lag, *(thread.lag for thread in self.threads)]
 
     async def _dispatcher(self, index: int, loops: int) -> Dispatcher:
         """On its own loop: one dispatcher with its share of the workers and waiting places."""

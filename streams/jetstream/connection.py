@@ -226,6 +226,12 @@ class Connection:
         return self._client.is_connected
 
     @property
+    def server(self) -> str:
+        """The address of the server that it is connected to, "" while there is none."""
+        url = self._client.connected_url
+        return f"{url.hostname}:{url.port}" if url is not None else ""
+
+    @property
     def down_s(self) -> float:
         """For how many seconds the server has been gone; 0 while it is there."""
         return 0.0 if self._down_since is None else time.monotonic() - self._down_since

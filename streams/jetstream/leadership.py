@@ -27,7 +27,10 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     before another server is tried. That may be the one that is cut off, so it is left after half
     that time, and each further one after twice as long, up to ``leave_most_s``. A leader without a
     majority is left at once, at most once in ``leave_cut_off_s``. ``owed_s``: how long a tail may
-    take to bring a sequence that the log is known to have.
+    take to bring a sequence that the log is known to have. ``silence_s``: how long a replica that
+    is asked for a page, or a consumer that reads ahead, may send nothing; ``page_s``: the same at
+    the last try, when every answer comes late. ``lag_waits_s``: the waits between tries while
+    replicas do not have all of a plan. ``unused_s``: after which a read-ahead ends.
     """
 
     doubt_s: float = 10.0
@@ -35,6 +38,10 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     leave_most_s: float = 16.0
     leave_cut_off_s: float = 1.0
     owed_s: float = 1.0
+    silence_s: float = 1.0
+    page_s: float = 5.0
+    lag_waits_s: tuple[float, ...] = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)
+    unused_s: float = 2.0
 
 
 PATIENCE = Patience()

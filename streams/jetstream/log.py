@@ -51,7 +51,6 @@ API_TIMEOUT_S = 2.0
 SETTLE_S = 30.0  # longer than elections and doubts take
 ASKED_S = 0.5  # an asker that gave up after less says nothing about the log
 SETUP_TIMEOUT_S = 5.0
-WHOLE_WAITS_S = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)  # for replicas that lag
 
 
 class JetStreamLog:
@@ -68,12 +67,12 @@ class JetStreamLog:
     ) -> None:
         self._connection = connection
         self._leadership = Leadership(connection.leave, patience)
-        self._owed_s = patience.owed_s
+        self._patience = patience
         self._tail: Follower | None = None
-        self._reader = Reader(connection, PLANS_STREAM, self.prove)
+        self._reader = Reader(connection, PLANS_STREAM, self.prove, patience)
         transport = JetStreamTransport(connection, self._reader)
         self._appender = Appender(transport, limits=limits, observer=observer)
-        audit = Reader(connection, AUDIT_STREAM, self.prove_audit)
+        audit = Reader(connection, AUDIT_STREAM, self.prove_audit, patience)
         self.trail = Trail(audit, transport, self._ask, replicas)
         self._follow_error: str | None = None
         self.new_consumers = 0  # how often a tail had to start anew
@@ -163,7 +162,7 @@ class JetStreamLog:
             read_after=self.scan,
             named=lambda: self._leadership.named,
             on_restart=self._on_restart,
-            owed_s=self._owed_s,
+            owed_s=self._patience.owed_s,
         )
         tail = follower.batches()
         try:
@@ -204,7 +203,7 @@ class JetStreamLog:
 
     async def _whole(self, filters: Sequence[str], start: int) -> list[Fact | BadFact]:
         """All facts of ``filters``: at least as many of each as the leader counts."""
-        for wait_s in WHOLE_WAITS_S:
+        for wait_s in self._patience.lag_waits_s:
             await asyncio.sleep(wait_s)
             counts = [await self._count(each) for each in filters]
             found = [await self._reader.facts(each, start) for each in filters]

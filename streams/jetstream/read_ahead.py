@@ -1,9 +1,9 @@
-"""Reading on: whoever reads the log page after page gets a consumer that fetches ahead.
+"""Read-ahead: a client that reads the log page after page gets a consumer that fetches the next.
 
 A page by direct get needs no preparation, but the server answers it at half the speed of a
-consumer, and each page waits for the last. So a walk begins where a full page ended, and is at
-once given up when it breaks, comes to the end, or is left alone: a direct get always finds the
-way. A stream allows 1,000 consumers and memory is finite, so only a few walks are open at once.
+consumer, and each page waits for the last. So a walk begins where a full page ended, and ends when
+it breaks, reaches the end or is no longer used: a direct get can always go on. A stream allows
+1,000 consumers and memory is finite, so only a few walks are open at once.
 """
 
 import asyncio
@@ -11,13 +11,12 @@ from collections.abc import Sequence
 
 from streams.jetstream.connection import Connection
 from streams.jetstream.consumer import Broken, Consumer
+from streams.jetstream.leadership import Patience
 from streams.log import BadFact, Fact, LogUnavailable
 
 MAX_WALKS = 4
 PULLS = 2
 INACTIVE_S = 10  # after which the server forgets a walk whose instance has died
-LEFT_S = 2.0  # not taken from for so long, a walk is left alone
-SILENCE_S = 1.0  # after which a walk counts as broken
 SLICE = 250  # facts decoded before the loop is given back: some 2 ms
 
 Place = tuple[tuple[str, ...], int]
@@ -26,8 +25,9 @@ Place = tuple[tuple[str, ...], int]
 class Walk:
     """One consumer on its way, from the moment that it is asked for."""
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(self, consumer: Consumer, silence_s: float) -> None:
         self.consumer = consumer
+        self._silence_s = silence_s
         self.opened = asyncio.create_task(consumer.open(), name="log walk")
         self.taken_at = self.opened.get_loop().time()
 
@@ -38,7 +38,7 @@ class Walk:
         try:
             await asyncio.shield(self.opened)
             while len(facts) < limit and not consumer.at_end:
-                await consumer.until_news(SILENCE_S)
+                await consumer.until_news(self._silence_s)
                 facts += consumer.take(min(SLICE, limit - len(facts)))
                 await asyncio.sleep(0)
         except (Broken, LogUnavailable):
@@ -47,18 +47,19 @@ class Walk:
         return facts, not consumer.at_end
 
     async def shut(self) -> None:
-        """Let go of the consumer."""
+        """Delete the consumer."""
         self.opened.cancel()
         await asyncio.wait([self.opened])
         if not self.opened.cancelled():
-            self.opened.exception()  # whoever took from it has gone another way
+            self.opened.exception()  # its reader has gone on by direct gets
         await self.consumer.shut()
 
 
 class Walks:
     """The walks along one stream, by the filters that they read and where they stand."""
 
-    def __init__(self, connection: Connection, stream: str) -> None:
+    def __init__(self, connection: Connection, stream: str, patience: Patience) -> None:
+        self._patience = patience
         self._connection = connection
         self._stream = stream
         self._standing: dict[Place, Walk] = {}
@@ -83,7 +84,7 @@ class Walks:
             pulls=PULLS,
             inactive_s=INACTIVE_S,
         )
-        self._stand(place, Walk(consumer))
+        self._stand(place, Walk(consumer, self._patience.silence_s))
 
     async def take(self, subjects: Sequence[str], after: int, limit: int) -> list[Fact | BadFact]:
         """Up to ``limit`` facts above ``after``; none if no walk stands there or it has ended."""
@@ -105,7 +106,7 @@ class Walks:
         return facts
 
     async def close(self) -> None:
-        """Let go of every walk."""
+        """End every walk."""
         self._unwatch()
         if self._looking is not None:
             self._looking.cancel()
@@ -116,15 +117,17 @@ class Walks:
     def _stand(self, place: Place, walk: Walk) -> None:
         self._standing[place] = walk
         if self._looking is None:
-            self._looking = asyncio.get_running_loop().call_later(LEFT_S, self._look)
+            self._looking = asyncio.get_running_loop().call_later(
+                self._patience.unused_s, self._look
+            )
 
     def _look(self) -> None:
-        """Drop who is left alone, as long as there is anybody."""
-        loop = asyncio.get_running_loop()
+        """Drop the walks that are no longer used; check again while any is left."""
+        loop, unused_s = asyncio.get_running_loop(), self._patience.unused_s
         for place, walk in list(self._standing.items()):
-            if walk.taken_at <= loop.time() - LEFT_S:
+            if walk.taken_at <= loop.time() - unused_s:
                 self._drop(self._standing.pop(place))
-        self._looking = loop.call_later(LEFT_S / 2, self._look) if self._standing else None
+        self._looking = loop.call_later(unused_s / 2, self._look) if self._standing else None
 
     def _interrupt(self) -> None:
         # What a walk still waits for died with the old socket.

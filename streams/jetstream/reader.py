@@ -20,6 +20,7 @@ import msgspec
 
 from streams.codec import MESSAGE_ID, decode, split_headers
 from streams.jetstream.connection import Connection, Lost, Reply, render
+from streams.jetstream.leadership import PATIENCE, Patience
 from streams.jetstream.read_ahead import Walks
 from streams.jetstream.topology import ApiError
 from streams.log import BadFact, Fact, LogUnavailable
@@ -27,7 +28,6 @@ from streams.log import BadFact, Fact, LogUnavailable
 PAGE_MESSAGES = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
 READ_TIMEOUT_S = 5.0
-SILENCE_S = 1.0  # of a replica that answers a direct get; a frozen one is asked like the others
 PAGE_TRIES = 3
 LAST_SUBJECTS = 1_000  # the server answers at most 1,024 at a time
 NO_MESSAGE = 10037
@@ -89,11 +89,14 @@ class Reader:
     says that there is no other replica, so that no answer is stale.
     """
 
-    def __init__(self, connection: Connection, stream: str, prove: Prove) -> None:
+    def __init__(
+        self, connection: Connection, stream: str, prove: Prove, patience: Patience = PATIENCE
+    ) -> None:
         self._connection = connection
         self._prove = prove
-        self._silence_s = SILENCE_S
-        self._walks = Walks(connection, stream)
+        self._patience = patience
+        self._silence_s = patience.silence_s
+        self._walks = Walks(connection, stream, patience)
         self._direct = f"$JS.API.DIRECT.GET.{stream}".encode()
         self._leader = f"$JS.API.STREAM.MSG.GET.{stream}"
 
@@ -261,7 +264,7 @@ class Reader:
             with suppress(_SilentError):
                 return await self._ask_page(body, self._silence_s)
         try:
-            return await self._ask_page(body, READ_TIMEOUT_S)
+            return await self._ask_page(body, self._patience.page_s)
         except _SilentError as error:
             raise LogUnavailable(f"the log cannot be read: {error}") from error
 
@@ -285,7 +288,8 @@ class Reader:
                 seen = len(replies)
                 await asyncio.wait([ended], timeout=silence_s)
             took_s = time.monotonic() - asked_at
-            self._silence_s = min(max(SILENCE_S, 2 * took_s), READ_TIMEOUT_S)
+            patience = self._patience
+            self._silence_s = min(max(patience.silence_s, 2 * took_s), patience.page_s)
             return Page(replies, _more(ended.result()))
         except ConnectionError as error:
             raise LogUnavailable(f"the log cannot be read: {error}") from error

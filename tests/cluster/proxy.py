@@ -127,7 +127,7 @@ class Socket(asyncio.Protocol):
         self.name = name
         self.transport: asyncio.Transport | None = None
         self._connection = connection
-        self._full = False  # the other end does not take what we receive
+        self.full = False  # the other end does not take what we receive
         self._due = {False: 0.0, True: 0.0}  # when the newest late bytes go on, messages by lag
         self._unparsed = b""
 
@@ -145,12 +145,12 @@ class Socket(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         other = self._connection.other(self)
-        other._full = True
+        other.full = True
         other.pause()
 
     def resume_writing(self) -> None:
         other = self._connection.other(self)
-        other._full = False
+        other.full = False
         if self._connection.link.mode == "open":
             other.resume()
 
@@ -159,7 +159,7 @@ class Socket(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume(self) -> None:
-        if self.transport is not None and not self.transport.is_closing() and not self._full:
+        if self.transport is not None and not self.transport.is_closing() and not self.full:
             self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:

@@ -12,6 +12,9 @@ from streams.jetstream.log import JetStreamLog
 from streams.log import Log
 from streams.memory import MemoryLog
 from tests.conftest import PrivateServer
+from tests.contract.wire import wire
+
+__all__ = ["wire"]
 
 Publish = Callable[[str, bytes, dict[str, str]], Awaitable[None]]
 

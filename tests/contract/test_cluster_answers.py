@@ -1,44 +1,47 @@
 """What a cluster may answer, scripted on one server: old leaders, lagging replicas, quiet tails."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from streams.jetstream.connection import Connection, Reply
+from streams.jetstream.connection import Connection, Deliver, Reply
 from streams.jetstream.consumer import Consumer
 from streams.jetstream.group_commit import AppenderLimits
 from streams.jetstream.leadership import Patience
 from streams.jetstream.log import JetStreamLog
+from streams.jetstream.reader import Reader
 from streams.log import BadFact, Fact, LogUnavailable
 from streams.plan.events import Heartbeat
 from tests.conftest import PrivateServer
 from tests.contract.drafts import all_of, on_plan, on_task, won
+from tests.contract.wire import Message, Wire, Write
 from tests.waiting import eventually
 
 LONG_AGO, LATELY = 60_000_000_000, 100_000_000
-PATIENCE = Patience(owed_s=0.3)
+PATIENCE = Patience(owed_s=0.3, lag_waits_s=(0, 0.01, 0.01))
 
 
 class Cluster:
     """Answers for a cluster of three: a real server's, with what the test says of the group."""
 
-    def __init__(self, log: JetStreamLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, log: JetStreamLog) -> None:
         self.log = log
         self.group: dict[str, Any] = {"leader": "n1", "replicas": [{"active": LATELY}] * 2}
         self.hidden = False  # whether the leader shows no message
-        self._request = log._connection.request
-        monkeypatch.setattr(log._connection, "request", self.request)
-        log._leadership.alone = False
 
-    async def request(self, subject: str, payload: bytes = b"", **options: Any) -> Reply:
+    async def request(
+        self, request: Callable[..., Awaitable[Reply]], subject: str, payload: bytes, **options: Any
+    ) -> Reply:
         if self.hidden and "STREAM.MSG.GET" in subject:
             error = {"code": 404, "err_code": 10037, "description": "no message found"}
             return Reply(b"", msgspec.json.encode({"error": error}))
-        reply = await self._request(subject, payload, **options)
+        reply = await request(subject, payload, **options)
         if "STREAM.INFO" not in subject:
             return reply
         answer = msgspec.json.decode(reply.payload)
@@ -51,15 +54,32 @@ class Cluster:
 
 
 @pytest.fixture
-async def log(private_nats: PrivateServer) -> AsyncIterator[JetStreamLog]:
-    log = await JetStreamLog.connect(private_nats.url, patience=PATIENCE)
+def patience() -> Patience:
+    return PATIENCE
+
+
+@pytest.fixture
+async def log(
+    private_nats: PrivateServer, wire: Wire, patience: Patience
+) -> AsyncIterator[JetStreamLog]:
+    del wire  # it sees all that the log sends
+    log = await JetStreamLog.connect(private_nats.url, patience=patience)
     yield log
     await log.close()
 
 
 @pytest.fixture
-def cluster(log: JetStreamLog, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    return Cluster(log, monkeypatch)
+async def cluster(log: JetStreamLog, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    cluster, request = Cluster(log), Connection.request
+
+    async def scripted(
+        self: Connection, subject: str, payload: bytes = b"", **options: Any
+    ) -> Reply:
+        return await cluster.request(partial(request, self), subject, payload, **options)
+
+    monkeypatch.setattr(Connection, "request", scripted)
+    await log.state()  # it learns that there are other replicas
+    return cluster
 
 
 async def test_what_a_leader_without_quorum_does_not_have_is_not_said_to_be_missing(
@@ -95,16 +115,15 @@ async def test_a_plan_is_read_whole_or_not_at_all(
     log = cluster.log
     await won(log, on_plan("p"))
     await all_of(log, *(on_task(f"t{n}") for n in range(5)))
-    facts_of, answers = log._reader.facts, 0
+    facts_of, answers = Reader.facts, 0
 
-    async def lagging(subject: str, start: int) -> list[Fact | BadFact]:
+    async def lagging(self: Reader, subject: str, start: int) -> list[Fact | BadFact]:
         nonlocal answers
         answers += 1
-        facts = await facts_of(subject, start)
+        facts = await facts_of(self, subject, start)
         return facts if answers > lagging_answers else facts[:-1]
 
-    monkeypatch.setattr(log._reader, "facts", lagging)
-    monkeypatch.setattr("streams.jetstream.log.WHOLE_WAITS_S", (0, 0.01, 0.01))
+    monkeypatch.setattr(Reader, "facts", lagging)
     if lagging_answers < 5:
         assert [fact.sequence for fact in await log.read("p")] == [1, 2, 3, 4, 5, 6]
     else:
@@ -129,16 +148,16 @@ async def collect(log: JetStreamLog, seen: list[int]) -> None:
 
 
 async def test_what_a_silent_consumer_owes_is_read_and_the_consumer_replaced(
-    log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+    log: JetStreamLog, wire: Wire
 ) -> None:
     """As on a server that has died, or whose replica lags: heartbeats at most, and no messages."""
-    deliver, silent = Consumer._deliver, False
+    silent = False
 
-    def when_not_silent(self: Consumer, *message: bytes) -> None:
+    def when_not_silent(deliver: Deliver, message: Message) -> None:
         if not silent:
-            deliver(self, *message)  # type: ignore[arg-type]
+            deliver(*message)
 
-    monkeypatch.setattr(Consumer, "_deliver", when_not_silent)
+    wire.consuming = when_not_silent
     seen: list[int] = []
     following = asyncio.create_task(collect(log, seen))
     await won(log, on_task("t0"))
@@ -210,10 +229,10 @@ async def test_a_connection_leaves_a_server_for_another(
     url = ",".join(server.url for server in servers)
     connection = await Connection.open(url, name="test", timeout_s=5)
     for count in (1, 2, 3):
-        before = connection._client.connected_url
+        before = connection.server
         connection.leave("it is cut off")
         await eventually(lambda count=count: connection.reconnects == count)
-        assert connection._client.connected_url != before
+        assert connection.server != before
     await connection.close()
 
 
@@ -231,11 +250,9 @@ async def test_a_frozen_server_is_left_although_bytes_wait_to_be_sent(
     servers = [start_nats(), start_nats()]
     url = ",".join(server.url for server in servers)
     connection = await Connection.open(url, name="test", timeout_s=5)
-    current = connection._client.connected_url
-    assert current is not None
-    (frozen,) = [server for server in servers if str(current.port) in server.url]
+    (frozen,) = [server for server in servers if connection.server in server.url]
     frozen.pause()
-    connection._client.write(b"PUB x 1000000\r\n" + b"x" * 1_000_000 + b"\r\n")
+    connection.send(b"PUB x 1000000\r\n" + b"x" * 1_000_000 + b"\r\n")
     connection.leave("it does not answer")
     await eventually(lambda: connection.reconnects == 1, within_s=5)
     frozen.resume()
@@ -262,23 +279,22 @@ async def test_a_start_waits_for_a_cluster_that_is_just_forming(
     await log.close()
 
 
+@pytest.mark.parametrize("patience", [Patience(silence_s=0.1, page_s=0.3)])
 async def test_a_frozen_replica_that_is_asked_for_a_page_costs_a_moment(
-    log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+    log: JetStreamLog, wire: Wire
 ) -> None:
     """Direct gets are spread over the replicas; the question to a frozen one is lost."""
     await won(log, on_plan("p"))
-    monkeypatch.setattr("streams.jetstream.reader.READ_TIMEOUT_S", 0.3)
-    log._reader._silence_s = 0.1
-    send, lost = log._connection.send, 0
+    lost = 0
 
-    def lossy(commands: bytes) -> None:
+    def lossy(write: Write, commands: bytes) -> None:
         nonlocal lost
         if b"DIRECT.GET" in commands and lost < 2:
             lost += 1
             return
-        send(commands)
+        write(commands)
 
-    monkeypatch.setattr(log._connection, "send", lossy)
+    wire.sending = lossy
     async with asyncio.timeout(2):
         assert len(await log.scan(0, 10)) == 1
     lost = -100
@@ -286,43 +302,49 @@ async def test_a_frozen_replica_that_is_asked_for_a_page_costs_a_moment(
         await log.scan(0, 10)
 
 
+RESTRICTED = """
+host: 127.0.0.1
+jetstream { sync_interval: 1s }
+no_auth_user: a
+authorization { users: [{ user: a, password: a, permissions: { publish: { deny: "info" } } }] }
+"""
+
+
 async def test_what_this_user_may_not_do_is_named(
-    log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+    start_nats: Callable[[Path], PrivateServer], tmp_path: Path
 ) -> None:
-    violation = 'nats: permissions violation for publish to "$js.api.stream.info.plans"'
-    await log._connection._on_error(Exception(violation))
-    monkeypatch.setattr(log._connection, "send", lambda _: None)
-    with pytest.raises(LogUnavailable, match=r"no answer to info.*permissions violation"):
-        await log._connection.request("info", timeout_s=0.05)
+    configuration = tmp_path / "restricted.conf"
+    configuration.write_text(RESTRICTED)
+    connection = await Connection.open(start_nats(configuration).url, name="test", timeout_s=5)
+    with pytest.raises(LogUnavailable, match=r"(?i)no answer to info.*permissions violation"):
+        await connection.request("info", timeout_s=0.5)
+    await connection.close()
 
 
-async def test_an_append_that_waits_shows(
-    log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_append_that_waits_shows(log: JetStreamLog, wire: Wire) -> None:
     await won(log, on_plan("p"))
     assert log.append_waiting_s == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(log._connection, "send", lambda _: None)
-        waiting = asyncio.ensure_future(log.append(on_task("t")))
-        await eventually(lambda: log.append_waiting_s > 0.1)
+    sending, wire.sending = wire.sending, lambda *_: None
+    waiting = asyncio.ensure_future(log.append(on_task("t")))
+    await eventually(lambda: log.append_waiting_s > 0.1)
+    wire.sending = sending
     await waiting
     assert log.append_waiting_s == 0
 
 
+@pytest.mark.parametrize("patience", [Patience(silence_s=0.05)])
 async def test_pages_come_over_a_link_that_is_slower_than_a_replica_may_be_silent(
-    log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+    log: JetStreamLog, wire: Wire
 ) -> None:
     await won(log, on_plan("p"))
-    monkeypatch.setattr("streams.jetstream.reader.SILENCE_S", 0.05)
-    log._reader._silence_s = 0.05
-    send, asked = log._connection.send, 0
+    asked = 0
 
-    def late(commands: bytes) -> None:
+    def late(write: Write, commands: bytes) -> None:
         nonlocal asked
         asked += b"DIRECT.GET" in commands
-        asyncio.get_running_loop().call_later(0.2, send, commands)
+        asyncio.get_running_loop().call_later(0.2, write, commands)
 
-    monkeypatch.setattr(log._connection, "send", late)
+    wire.sending = late
     assert len(await log.scan(0, 10)) == 1
     tries, asked = asked, 0
     assert len(await log.scan(0, 10)) == 1

@@ -12,10 +12,11 @@ import nats
 import pytest
 
 from streams.jetstream.audit_stream import TrailEntry
-from streams.jetstream.connection import render
-from streams.jetstream.consumer import Consumer, parse_reply
+from streams.jetstream.connection import Connection, Deliver, Reply, render
+from streams.jetstream.consumer import parse_reply
 from streams.jetstream.group_commit import AppenderLimits
 from streams.jetstream.log import JetStreamLog
+from streams.jetstream.reader import Reader
 from streams.jetstream.tail import SILENCE_S
 from streams.log import (
     Appended,
@@ -30,8 +31,10 @@ from streams.plan.events import Completed, Heartbeat, Progress, Raw
 from streams.subjects import audit_subject
 from tests.conftest import PrivateServer
 from tests.contract.drafts import STARTED, all_of, on_plan, on_task, tail, won
+from tests.contract.wire import Message, Wire, ask
 from tests.waiting import eventually
 
+MAX_PAYLOAD = 2 * 1024 * 1024  # of nats.conf
 LIMITS = AppenderLimits(budget_s=15, try_s=0.3, grace_s=0.5)
 
 Open = Callable[..., Awaitable[JetStreamLog]]
@@ -53,12 +56,26 @@ async def connect(start_nats: Callable[..., PrivateServer]) -> AsyncIterator[Ope
 
 
 @pytest.fixture
-async def log(connect: Open, private_nats: PrivateServer) -> JetStreamLog:
+async def log(connect: Open, private_nats: PrivateServer, wire: Wire) -> JetStreamLog:
+    del wire  # it sees all that the log sends
     return await connect(private_nats)
 
 
-async def consumers(log: JetStreamLog) -> list[str]:
-    return msgspec.json.decode(await log._ask("CONSUMER.NAMES.PLANS", b""))["consumers"] or []
+async def consumers(server: PrivateServer) -> list[str]:
+    answer = await ask(server.url, "CONSUMER.NAMES.PLANS")
+    return msgspec.json.decode(answer)["consumers"] or []
+
+
+async def stored(server: PrivateServer, subject: str) -> list[Reply]:
+    """The raw messages on ``subject`` (a filter)."""
+
+    async def alone() -> bool:
+        return False
+
+    connection = await Connection.open(server.url, name="test", timeout_s=5)
+    replies = await Reader(connection, "PLANS", alone).messages(subject, 1, 100)
+    await connection.close()
+    return replies
 
 
 # Bounds.
@@ -198,18 +215,17 @@ async def test_a_server_that_is_gone_is_reported_within_the_grace_and_heals_by_i
 
 
 async def test_an_answer_that_cannot_be_read_leaves_no_append_waiting(
-    log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+    log: JetStreamLog, wire: Wire
 ) -> None:
     """Neither one that is no JSON nor one of another shape: what became of it is found out."""
-    connection, answer = log._connection, log._connection._on_answer
     garbage = [b"{", b'{"seq":"one"}', b"\xff", b'{"seq":' + b"[" * 5_000]
 
-    def garbled(subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+    def garbled(deliver: Deliver, message: Message) -> None:
+        subject, reply, headers, payload = message
         known = b'"stream":"PLANS"' in payload and b'"seq"' in payload
-        answer(subject, reply, headers, garbage.pop() if known and garbage else payload)
+        deliver(subject, reply, headers, garbage.pop() if known and garbage else payload)
 
-    monkeypatch.setattr(connection, "_on_answer", garbled)
-    monkeypatch.setitem(connection._client._raw, next(iter(connection._client._raw)), garbled)
+    wire.answering = garbled
     for count in range(1, 5):
         assert await log.append(on_plan(f"p{count}")) == Appended(count)
     assert not garbage
@@ -224,9 +240,11 @@ async def test_too_many_waiting_writes_are_turned_away(
     assert Counter(map(type, outcomes)) == {Appended: 10, LogUnavailable: 20}
 
 
-async def test_a_connection_that_the_server_ends_in_anger_is_made_again(log: JetStreamLog) -> None:
+async def test_a_connection_that_the_server_closes_is_made_again(
+    log: JetStreamLog, wire: Wire
+) -> None:
     # nats-py alone would close for ever at "Maximum Payload Violation".
-    log._connection.send(render(b"plans.p", b"", b"", b"x" * 3_000_000))
+    wire.clients[0].write(render(b"plans.p", b"", b"", b"x" * 3_000_000))
     await eventually(lambda: log.reconnects == 1)
     assert isinstance(await log.append(on_plan("q")), Appended)
 
@@ -258,31 +276,32 @@ async def test_a_tail_goes_on_across_restarts_of_the_server(
     assert log.reconnects == 3
 
 
-async def test_a_tail_whose_consumer_is_deleted_makes_another(log: JetStreamLog) -> None:
+async def test_a_tail_whose_consumer_is_deleted_makes_another(
+    log: JetStreamLog, private_nats: PrivateServer
+) -> None:
     following = asyncio.ensure_future(tail(log, 0, 11))
     await all_of(log, *(on_task(f"t{i}") for i in range(10)))
     async with asyncio.timeout(20):
-        while not (names := await consumers(log)):
+        while not (names := await consumers(private_nats)):
             await asyncio.sleep(0.01)
-    await log._ask(f"CONSUMER.DELETE.PLANS.{names[0]}", b"")
+    await ask(private_nats.url, f"CONSUMER.DELETE.PLANS.{names[0]}")
     await eventually(lambda: log.new_consumers >= 1)
     await won(log, on_task("late"))
     assert [fact.sequence for fact in await following] == list(range(1, 12))
 
 
 async def test_a_message_lost_on_the_way_is_noticed_and_read_again(
-    log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+    log: JetStreamLog, wire: Wire
 ) -> None:
-    arrived = Consumer._deliver
     count = 0
 
-    def lossy(self: Consumer, *message: bytes) -> None:
+    def lossy(deliver: Deliver, message: Message) -> None:
         nonlocal count
         count += 1
         if count not in {7, 150}:
-            arrived(self, *message)  # type: ignore[arg-type]
+            deliver(*message)
 
-    monkeypatch.setattr(Consumer, "_deliver", lossy)
+    wire.consuming = lossy
     await all_of(log, *(on_task(f"t{i}") for i in range(100)))
     assert [fact.sequence for fact in await tail(log, 0, 100)] == list(range(1, 101))
     assert log.new_consumers >= 1
@@ -310,20 +329,24 @@ async def test_large_facts_pass_through_the_tail(log: JetStreamLog) -> None:
     assert len(await log.read("p")) == 24
 
 
-async def test_closing_a_tail_leaves_no_consumer_behind(log: JetStreamLog) -> None:
+async def test_closing_a_tail_leaves_no_consumer_behind(
+    log: JetStreamLog, private_nats: PrivateServer
+) -> None:
     await won(log, on_plan("p"))
     await tail(log, 0, 1)
     async with asyncio.timeout(20):
-        while await consumers(log):
+        while await consumers(private_nats):
             await asyncio.sleep(0.01)
 
 
-async def test_a_stream_that_is_gone_ends_the_tail(log: JetStreamLog) -> None:
+async def test_a_stream_that_is_gone_ends_the_tail(
+    log: JetStreamLog, private_nats: PrivateServer
+) -> None:
     await won(log, on_plan("p"))
     async with aclosing(log.follow(0)) as batches:  # type: ignore[type-var]
         await anext(batches)
         coming = asyncio.ensure_future(anext(batches))
-        await log._ask("STREAM.DELETE.PLANS", b"")
+        await ask(private_nats.url, "STREAM.DELETE.PLANS")
         with pytest.raises(LogReset):
             await asyncio.wait_for(coming, 20)
 
@@ -353,11 +376,13 @@ def test_positions_are_found_in_every_form_of_reply_subject() -> None:
 # How facts are stored.
 
 
-async def test_only_chatter_carries_a_time_to_live(log: JetStreamLog) -> None:
+async def test_only_chatter_carries_a_time_to_live(
+    log: JetStreamLog, private_nats: PrivateServer
+) -> None:
     beat = Heartbeat(owner="w1", attempt=1, lease_s=15)
     await won(log, on_task("t", 0, STARTED, beat, Progress(owner="w1", attempt=1)))
-    pages = [page async for page in log._reader._pages("plans.p.t", 1, 10)]
-    limited = [b"Nats-TTL: 86400s" in reply.headers for reply in pages[0].replies]
+    replies = await stored(private_nats, "plans.p.t")
+    limited = [b"Nats-TTL: 86400s" in reply.headers for reply in replies]
     assert limited == [False, True, True]
 
 
@@ -375,13 +400,15 @@ async def test_a_heartbeat_that_expired_shows_as_a_lower_sequence(
     assert [fact.sequence for fact in await tail(log, 0, after)] == [first, after]
 
 
-async def test_nothing_ever_asks_for_the_last_message_id(log: JetStreamLog) -> None:
+async def test_no_append_asks_for_the_last_message_id(
+    log: JetStreamLog, private_nats: PrivateServer
+) -> None:
     await all_of(log, *(on_task(f"t{i}") for i in range(50)))
-    pages = [page async for page in log._reader._pages("plans.>", 1, 100)]
-    assert all(b"Last-Msg-Id" not in reply.headers for reply in pages[0].replies)
-    assert all(
-        b"Nats-Expected-Last-Subject-Sequence: 0\r\n" in reply.headers for reply in pages[0].replies
-    )
+    replies = await stored(private_nats, "plans.>")
+    assert len(replies) == 50
+    assert all(b"Last-Msg-Id" not in reply.headers for reply in replies)
+    expected = b"Nats-Expected-Last-Subject-Sequence: 0\r\n"
+    assert all(expected in reply.headers for reply in replies)
 
 
 async def test_the_audit_trail_takes_what_happened_around_the_log(
@@ -402,22 +429,22 @@ def trail_entry(id: str, event: str = "execution_failed", payload: bytes = b"{}"
     return TrailEntry(id=id, event=event, subject=audit_subject(event, "p", None), payload=payload)
 
 
-async def audit_messages(log: JetStreamLog) -> int:
-    info = msgspec.json.decode(await log._ask("STREAM.INFO.AUDIT", b""))
+async def audit_messages(server: PrivateServer) -> int:
+    info = msgspec.json.decode(await ask(server.url, "STREAM.INFO.AUDIT"))
     return int(info["state"]["messages"])
 
 
 @pytest.mark.parametrize("count", [3, 200])
 async def test_an_audit_entry_that_is_written_again_is_stored_once(
-    log: JetStreamLog, count: int
+    log: JetStreamLog, private_nats: PrivateServer, count: int
 ) -> None:
     entries = [trail_entry(f"e{n}") for n in range(count)]
     assert await log.trail.write(entries) == list(range(1, count + 1))
     assert await log.trail.write(entries) == list(range(1, count + 1))
-    assert await audit_messages(log) == count
+    assert await audit_messages(private_nats) == count
     more = [trail_entry(f"e{n}") for n in range(count - 1, 2 * count)]
     assert await log.trail.write(more) == list(range(count, 2 * count + 1))
-    assert await audit_messages(log) == 2 * count
+    assert await audit_messages(private_nats) == 2 * count
     kept = await log.trail.read(0, 3 * count)
     assert [(message.sequence, message.id) for message in kept] == [
         (n + 1, f"e{n}") for n in range(2 * count)
@@ -426,23 +453,28 @@ async def test_an_audit_entry_that_is_written_again_is_stored_once(
     assert await log.trail.read(2 * count, 1) == []
 
 
-async def test_an_audit_entry_that_is_too_large_takes_no_other_with_it(log: JetStreamLog) -> None:
+async def test_an_audit_entry_that_is_too_large_takes_no_other_with_it(
+    log: JetStreamLog, private_nats: PrivateServer
+) -> None:
     entries = [trail_entry(f"e{n}") for n in range(20)]
-    too_large = trail_entry("large", payload=b"x" * (log._connection.max_payload + 1))
+    too_large = trail_entry("large", payload=b"x" * (MAX_PAYLOAD + 1))
     places = await log.trail.write([too_large, *entries])
     assert places == [None, *range(1, 21)]
-    assert await audit_messages(log) == 20
+    assert await audit_messages(private_nats) == 20
 
 
+@pytest.mark.usefixtures("log")
 async def test_an_audit_trail_of_an_older_holdfast_learns_to_take_batches(
-    log: JetStreamLog, connect: Open, private_nats: PrivateServer
+    connect: Open, private_nats: PrivateServer
 ) -> None:
-    found = msgspec.json.decode(await log._ask("STREAM.INFO.AUDIT", b""))["config"]
-    await log._ask("STREAM.DELETE.AUDIT", b"")
+    found = msgspec.json.decode(await ask(private_nats.url, "STREAM.INFO.AUDIT"))["config"]
+    await ask(private_nats.url, "STREAM.DELETE.AUDIT")
     older = {**found, "allow_atomic": False}
-    assert b'"error"' not in await log._ask("STREAM.CREATE.AUDIT", msgspec.json.encode(older))
+    assert b'"error"' not in await ask(
+        private_nats.url, "STREAM.CREATE.AUDIT", msgspec.json.encode(older)
+    )
     assert (await connect(private_nats)).connected
-    now = msgspec.json.decode(await log._ask("STREAM.INFO.AUDIT", b""))["config"]
+    now = msgspec.json.decode(await ask(private_nats.url, "STREAM.INFO.AUDIT"))["config"]
     assert now["allow_atomic"] is True
 
 
@@ -460,6 +492,7 @@ async def test_a_second_instance_finds_the_same_streams(
     assert await second.append(on_plan("p")) == Conflict(1)
 
 
+@pytest.mark.usefixtures("log")
 @pytest.mark.parametrize(
     ("field", "value", "shown"),
     [
@@ -475,11 +508,13 @@ async def test_a_second_instance_finds_the_same_streams(
     ],
 )
 async def test_a_stream_that_cannot_be_relied_on_is_refused(
-    log: JetStreamLog, private_nats: PrivateServer, field: str, value: object, shown: str
+    private_nats: PrivateServer, field: str, value: object, shown: str
 ) -> None:
-    found = msgspec.json.decode(await log._ask("STREAM.INFO.PLANS", b""))["config"]
-    await log._ask("STREAM.DELETE.PLANS", b"")
-    made = await log._ask("STREAM.CREATE.PLANS", msgspec.json.encode({**found, field: value}))
+    found = msgspec.json.decode(await ask(private_nats.url, "STREAM.INFO.PLANS"))["config"]
+    await ask(private_nats.url, "STREAM.DELETE.PLANS")
+    made = await ask(
+        private_nats.url, "STREAM.CREATE.PLANS", msgspec.json.encode({**found, field: value})
+    )
     assert b'"error"' not in made
     with pytest.raises(TopologyMismatch, match="stream PLANS") as refused:
         await JetStreamLog.connect(private_nats.url)
@@ -487,10 +522,13 @@ async def test_a_stream_that_cannot_be_relied_on_is_refused(
     assert "nats stream edit PLANS" in str(refused.value)
 
 
+@pytest.mark.usefixtures("log")
 async def test_a_stream_with_more_than_is_needed_is_accepted(
-    log: JetStreamLog, connect: Open, private_nats: PrivateServer
+    connect: Open, private_nats: PrivateServer
 ) -> None:
-    found = msgspec.json.decode(await log._ask("STREAM.INFO.PLANS", b""))["config"]
+    found = msgspec.json.decode(await ask(private_nats.url, "STREAM.INFO.PLANS"))["config"]
     more = {**found, "duplicate_window": 600_000_000_000, "description": "ours"}
-    assert b'"error"' not in await log._ask("STREAM.UPDATE.PLANS", msgspec.json.encode(more))
+    assert b'"error"' not in await ask(
+        private_nats.url, "STREAM.UPDATE.PLANS", msgspec.json.encode(more)
+    )
     assert (await connect(private_nats)).connected

@@ -6,16 +6,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 import pytest
 
-from streams.jetstream import read_ahead as walks
-from streams.jetstream.consumer import Consumer
+from streams.jetstream.connection import Deliver
 from streams.jetstream.group_commit import AppenderLimits
+from streams.jetstream.leadership import Patience
 from streams.jetstream.log import JetStreamLog
-from streams.jetstream.reader import Reader
+from streams.jetstream.read_ahead import MAX_WALKS
 from streams.log import Fact, Log, LogUnavailable
 from streams.plan.events import Completed, Heartbeat, Raw
 from tests.conftest import PrivateServer
 from tests.contract.conftest import World
 from tests.contract.drafts import STARTED, on_plan, on_task, tail, won
+from tests.contract.wire import Message, Wire, ask
 
 LIMITS = AppenderLimits(budget_s=15, try_s=0.3, grace_s=0.5, chatter_ttl_s=1)
 PAGE = 150
@@ -48,32 +49,24 @@ async def read_on(log: Log, plan_id: str | None = None, *, limit: int = PAGE) ->
 
 
 @pytest.fixture
-async def jetstream(private_nats: PrivateServer) -> AsyncIterator[JetStreamLog]:
-    log = await JetStreamLog.connect(private_nats.url, limits=LIMITS)
+def patience() -> Patience:
+    return Patience()
+
+
+@pytest.fixture
+async def jetstream(
+    private_nats: PrivateServer, wire: Wire, patience: Patience
+) -> AsyncIterator[JetStreamLog]:
+    del wire  # it sees all that the log sends
+    log = await JetStreamLog.connect(private_nats.url, limits=LIMITS, patience=patience)
     yield log
     await log.close()
 
 
-@pytest.fixture
-def pages_by_direct_get(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Where the reads began that no walk could serve."""
-    asked: list[int] = []
-    scan = Reader._scan
-
-    async def counted(self: Reader, subjects: list[str], after: int, limit: int) -> object:
-        asked.append(after)
-        return await scan(self, subjects, after, limit)
-
-    monkeypatch.setattr(Reader, "_scan", counted)
-    return asked
-
-
-def opened(log: JetStreamLog) -> int:
-    return len(log._reader._walks)
-
-
-async def consumers(log: JetStreamLog) -> list[str]:
-    return msgspec.json.decode(await log._ask("CONSUMER.NAMES.PLANS", b""))["consumers"] or []
+async def consumers(server: PrivateServer) -> list[str]:
+    """The walks that are open, as the server names them; a tail would have one too."""
+    answer = await ask(server.url, "CONSUMER.NAMES.PLANS")
+    return msgspec.json.decode(answer)["consumers"] or []
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
@@ -113,37 +106,35 @@ async def test_what_is_written_while_one_reads_on_is_not_missed(world: World) ->
 # On the real one.
 
 
-async def test_only_the_first_page_is_a_direct_get(
-    jetstream: JetStreamLog, pages_by_direct_get: list[int]
-) -> None:
+async def test_only_the_first_page_is_a_direct_get(jetstream: JetStreamLog, wire: Wire) -> None:
     head = await fill(jetstream)
     assert len(await read_on(jetstream)) == head
-    assert pages_by_direct_get == [0, head]  # and the last, which asks the leader
+    assert wire.pages_from == [1, head + 1]  # the last one asks the leader as well
 
 
-async def test_a_message_lost_on_the_way_is_read_again(
-    jetstream: JetStreamLog, monkeypatch: pytest.MonkeyPatch, pages_by_direct_get: list[int]
-) -> None:
+async def test_a_message_lost_on_the_way_is_read_again(jetstream: JetStreamLog, wire: Wire) -> None:
     head = await fill(jetstream)
-    arrived, count = Consumer._deliver, 0
+    count = 0
 
-    def lossy(self: Consumer, *message: bytes) -> None:
+    def lossy(deliver: Deliver, message: Message) -> None:
         nonlocal count
         count += 1
         if count not in {7, 500}:
-            arrived(self, *message)  # type: ignore[arg-type]
+            deliver(*message)
 
-    monkeypatch.setattr(Consumer, "_deliver", lossy)
+    wire.consuming = lossy
     assert [fact.sequence for fact in await read_on(jetstream)] == list(range(1, head + 1))
-    assert PAGE + 6 in pages_by_direct_get
+    assert PAGE + 7 in wire.pages_from
 
 
-async def test_a_walk_whose_consumer_is_deleted_harms_nobody(jetstream: JetStreamLog) -> None:
+async def test_a_walk_whose_consumer_is_deleted_is_no_loss(
+    jetstream: JetStreamLog, private_nats: PrivateServer
+) -> None:
     head = await fill(jetstream, plans=30)
     page = await jetstream.scan(0, PAGE)
-    await until(lambda: _any(consumers(jetstream)), "a walk begins")
-    (name,) = await consumers(jetstream)
-    await jetstream._ask(f"CONSUMER.DELETE.PLANS.{name}", b"")
+    await until(lambda: _any(consumers(private_nats)), "a walk begins")
+    (name,) = await consumers(private_nats)
+    await ask(private_nats.url, f"CONSUMER.DELETE.PLANS.{name}")
     while page[-1].sequence < head:
         page += await jetstream.scan(page[-1].sequence, PAGE)
     assert [fact.sequence for fact in page] == list(range(1, head + 1))
@@ -155,18 +146,18 @@ async def test_reading_on_survives_a_killed_server(
     head = await fill(jetstream, plans=10)
     reading = asyncio.ensure_future(read_on(jetstream, limit=100))
     for _ in range(2):
-        await until(lambda: _true(opened(jetstream) or reading.done()), "a walk is under way")
+        await until(lambda: _any(_under_way(private_nats, reading)), "a walk is under way")
         private_nats.kill()
         await asyncio.to_thread(private_nats.restart)
     assert [fact.sequence for fact in await reading] == list(range(1, head + 1))
 
 
+@pytest.mark.parametrize("patience", [Patience(silence_s=0.05)])
 async def test_a_silent_server_does_not_hold_a_walk_for_ever(
-    jetstream: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+    jetstream: JetStreamLog, wire: Wire
 ) -> None:
     head = await fill(jetstream)
-    monkeypatch.setattr(walks, "SILENCE_S", 0.05)
-    monkeypatch.setattr(Consumer, "_deliver", lambda *_: None)
+    wire.consuming = lambda *_: None
     assert [fact.sequence for fact in await read_on(jetstream)] == list(range(1, head + 1))
 
 
@@ -186,51 +177,46 @@ async def test_messages_that_expired_are_passed(jetstream: JetStreamLog) -> None
     assert [fact.sequence for fact in found] == [*(fact.sequence for fact in kept), 302]
 
 
-async def test_walks_are_few_whoever_reads_and_end_when_they_are_left(
-    jetstream: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("patience", [Patience(unused_s=0.5)])
+async def test_walks_are_few_and_end_when_they_are_no_longer_used(
+    jetstream: JetStreamLog, private_nats: PrivateServer
 ) -> None:
-    monkeypatch.setattr(walks, "LEFT_S", 0.2)
     await fill(jetstream, plans=12, tasks=3)
     await asyncio.gather(*(jetstream.scan(0, 100, f"p{plan}") for plan in range(12)))
-    assert opened(jetstream) == walks.MAX_WALKS
-    await until(lambda: _none(consumers(jetstream)), "left alone, they end")
-    assert opened(jetstream) == 0
-    await until(lambda: _true(not jetstream._reader._walks._closing), "and nothing stays")
+    assert 0 < len(await consumers(private_nats)) <= MAX_WALKS
+    await until(lambda: _none(consumers(private_nats)), "no longer used, they end")
+    await until(lambda: _true(not walking()), "and no task stays")
 
 
-async def test_a_walk_that_was_fresh_when_looked_at_is_looked_at_again(
-    jetstream: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+def walking() -> list[str]:
+    names = (task.get_name() for task in asyncio.all_tasks())
+    return [name for name in names if name.startswith("log walk")]
+
+
+@pytest.mark.parametrize("patience", [Patience(unused_s=0.5)])
+async def test_a_walk_that_was_in_use_when_checked_is_checked_again(
+    jetstream: JetStreamLog, private_nats: PrivateServer
 ) -> None:
-    """Nobody takes from it any more, and no other walk begins: it has to be found all the same."""
-    monkeypatch.setattr(walks, "LEFT_S", 0.5)
-    look, looks = walks.Walks._look, 0
-
-    def counted(self: walks.Walks) -> None:
-        nonlocal looks
-        looks += 1
-        look(self)
-
-    monkeypatch.setattr(walks.Walks, "_look", counted)
+    """No other walk begins, and its own end has to be noticed all the same."""
     await fill(jetstream)
     after = (await jetstream.scan(0, PAGE))[-1].sequence
-    while not looks:
+    now = asyncio.get_running_loop().time
+    checked_at = now() + 0.6
+    while now() < checked_at:
         (fact,) = await jetstream.scan(after, 1)
         after = fact.sequence
         await asyncio.sleep(0.005)
-    assert opened(jetstream) == 1, "it is still fresh"
-    await until(lambda: _true(not opened(jetstream)), "left alone, it ends")
-    assert looks > 1
+    assert len(await consumers(private_nats)) == 1, "it was in use"
+    await until(lambda: _none(consumers(private_nats)), "no longer used, it ends")
 
 
 async def test_closing_the_log_leaves_no_walk_behind(private_nats: PrivateServer) -> None:
     log = await JetStreamLog.connect(private_nats.url)
     await fill(log)
     await log.scan(0, PAGE)
-    assert opened(log) == 1
+    await until(lambda: _any(consumers(private_nats)), "a walk begins")
     await log.close()
-    other = await JetStreamLog.connect(private_nats.url)
-    await until(lambda: _none(consumers(other)), "the consumer is gone")
-    await other.close()
+    await until(lambda: _none(consumers(private_nats)), "the consumer is gone")
 
 
 async def test_large_facts_pass_through_a_walk(jetstream: JetStreamLog) -> None:
@@ -240,6 +226,10 @@ async def test_large_facts_pass_through_a_walk(jetstream: JetStreamLog) -> None:
         await won(jetstream, on_task(f"l{number}", 0, large))
     found = await read_on(jetstream, limit=100)
     assert [fact.sequence for fact in found] == list(range(1, head + 13))
+
+
+async def _under_way(server: PrivateServer, reading: asyncio.Future[list[Fact]]) -> list[str]:
+    return ["done"] if reading.done() else await consumers(server)
 
 
 async def _any(names: Awaitable[list[str]]) -> bool:

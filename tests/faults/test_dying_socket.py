@@ -14,7 +14,8 @@ class Dead:
 
 def test_writing_to_a_socket_that_has_just_died_is_a_lost_connection() -> None:
     client = RawClient()
-    client._status = RawClient.CONNECTED
-    client._transport = Dead()  # pyright: ignore[reportAttributeAccessIssue]
+    # The fields of the NATS client: no real socket can be held in this instant.
+    client._status = RawClient.CONNECTED  # noqa: SLF001
+    client._transport = Dead()  # noqa: SLF001  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ConnectionError):
         client.write(b"PING\r\n")

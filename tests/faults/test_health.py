@@ -169,7 +169,7 @@ async def test_a_daemon_that_holds_its_thread_is_told_with_its_loop_and_forgotte
         begun.set()
         let_go.wait(PATIENCE_S)
 
-    (routine,) = (each for each in schedulers._routines if each.daemon.name == "plan_closer")
+    (routine,) = (each for each in schedulers.routines if each.daemon.name == "plan_closer")
     routine.daemon = msgspec.structs.replace(routine.daemon, step=hold)
     try:
         while not begun.is_set():
@@ -200,7 +200,7 @@ async def test_a_dead_loop_of_the_executor_is_told(world: World, report: Report)
     instance, client = world
     assert instance.executor is not None
     await time_until(client)
-    instance.executor._threads[0].let_go()
+    instance.executor.threads[0].let_go()
     began = time.monotonic()
     while "executor" not in (answer := (await client.get("/readyz")).json())["failing"]:
         assert time.monotonic() - began < PATIENCE_S, answer

@@ -218,7 +218,7 @@ async def test_what_somebody_published_by_hand_is_told_with_its_sequence(world: 
 async def test_a_rejected_dispatch_is_told(tmp_path: Path) -> None:
     async with serving(tmp_path, executor__worker__core_size=1) as (instance, client):
         world = World(instance, client)
-        (dispatcher,) = instance.executor._dispatchers  # type: ignore[union-attr]
+        (dispatcher,) = instance.executor.dispatchers  # type: ignore[union-attr]
         overdrawn = type(dispatcher.pool).overdrawn
         type(dispatcher.pool).overdrawn = property(lambda _: True)  # type: ignore[assignment]
         try:

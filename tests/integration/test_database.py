@@ -79,14 +79,14 @@ async def test_a_flush_into_a_locked_file_fails_and_the_same_flush_succeeds_late
 
 
 async def test_a_full_disk_leaves_nothing_half_written(database: Database) -> None:
-    [(pages,)] = await database._writer.execute_fetchall("PRAGMA page_count")
-    await database._writer.execute_fetchall(f"PRAGMA max_page_count={pages + 2}")
+    [(pages,)] = await database.writer.execute_fetchall("PRAGMA page_count")
+    await database.writer.execute_fetchall(f"PRAGMA max_page_count={pages + 2}")
     pending = pending_with(some_plan(tasks=2_000))
     with pytest.raises(DatabaseUnavailable, match="full"):
         await pending.flush(database)
     assert await plans.find(database, "p1") is None
     assert await database.checkpoint() is None
-    await database._writer.execute_fetchall("PRAGMA max_page_count=100000")
+    await database.writer.execute_fetchall("PRAGMA max_page_count=100000")
     await pending.flush(database)
     assert len(await tasks.of_plan(database, "p1")) == 2_000
 

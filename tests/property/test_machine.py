@@ -7,6 +7,7 @@ somebody publishes facts by hand. At the end workers do their duty, and every pl
 
 import asyncio
 from collections.abc import Coroutine
+from math import inf
 from typing import Any, TypeVar
 
 import pytest
@@ -260,11 +261,11 @@ class Machine(RuleBasedStateMachine):
             }
             seated = {
                 (seat.plan.plan_id, seat.task.spec.id)
-                for seat in board._seats.values()
+                for seat in board.seats()
                 if seat.plan.hands_out_tasks  # others leave when somebody looks at them
             }
             assert seated == claimable
-            assert not any(seat.reserved for seat in board._seats.values()), "nothing is under way"
+            assert not any(seat.reserved for seat in board.seats()), "nothing is under way"
 
     # -- the end ----------------------------------------------------------------------------
 
@@ -353,7 +354,7 @@ class Machine(RuleBasedStateMachine):
         for instance in (a, b):
             assert instance.board.plans == {}
             assert instance.board.claimable == 0
-            assert len(instance.board.timers._waiting) == 0
+            assert instance.board.timers.next_due() == inf
 
 
 TestMachine = pytest.mark.timeout(300)(Machine.TestCase)

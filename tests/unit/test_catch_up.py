@@ -140,7 +140,7 @@ async def test_a_request_that_ends_leaves_no_fold_half_done(two: Two) -> None:
     projector.listeners.add_for_batches(
         "test", lambda facts, _: told.extend(fact.sequence for fact in facts)
     )
-    recall, waiting = projector._recall.before, asyncio.Event()
+    recall, waiting = projector.recall.before, asyncio.Event()
 
     async def slow(fact: Fact | BadFact) -> None:
         if fact.sequence == 3:
@@ -148,7 +148,7 @@ async def test_a_request_that_ends_leaves_no_fold_half_done(two: Two) -> None:
             await asyncio.sleep(0.05)
         await recall(fact)
 
-    projector._recall.before = slow  # type: ignore[method-assign]
+    projector.recall.before = slow  # type: ignore[method-assign]
     for number in range(3):
         await two.a.submit(f"q{number}", task("t"))
     asking = asyncio.create_task(two.b.catch_up())

@@ -27,15 +27,22 @@ def honest(cursor: int) -> list[int]:
 
 
 class Stream:
-    """An API whose event stream tells what a test lets it, to whoever resumes or begins."""
+    """An API whose event stream of ``log`` sends what a test says, at the start and resumed."""
 
-    def __init__(self, begins: Told = honest, resumes: Told = honest, *, gap: bool = False) -> None:
-        self.begins, self.resumes, self.gap = begins, resumes, gap
+    def __init__(
+        self,
+        begins: Told = honest,
+        resumes: Told = honest,
+        *,
+        gap: bool = False,
+        log: Sequence[int] = LOG,
+    ) -> None:
+        self.begins, self.resumes, self.gap, self.log = begins, resumes, gap, log
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         resumed = request.headers.get("last-event-id")
         after = request.url.params.get("after")
-        said = block("hello", {"head": LOG[-1] if LOG else 0, "first": 1})
+        said = block("hello", {"head": max(self.log, default=0), "first": 1})
         if resumed is not None or after is not None:
             cursor = int(resumed or after or 0)
             if self.gap and resumed is not None:
@@ -44,7 +51,7 @@ class Stream:
             said += "".join(
                 block(TYPE, {"sequence": each, "output": HOSTILE}, each) for each in told
             )
-            said += block("caught_up", {"sequence": LOG[-1] if LOG else 0})
+            said += block("caught_up", {"sequence": max(self.log, default=0)})
         return httpx.Response(
             200, headers={"content-type": "text/event-stream"}, text=f": ping\n{said}"
         )
@@ -66,11 +73,8 @@ async def test_a_whole_stream_is_proved_whole() -> None:
     assert (canary.events, canary.first, canary.last, canary.resumed_after) == (7, 2, 11, 5)
 
 
-async def test_an_empty_log_proves_nothing_and_breaks_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("tests.unit.test_doctor_canary.LOG", [])
-    canary = await sung(Stream())
+async def test_an_empty_log_proves_nothing_and_breaks_nothing() -> None:
+    canary = await sung(Stream(begins=lambda _: [], log=[]), witnessed=[])
     assert (canary.broken, canary.events) == (None, 0)
 
 

@@ -22,7 +22,7 @@ async def exports_to(**environment: str) -> str | None:
     if recorder is None:
         return None
     await recorder.close()
-    return recorder.exporter._inner._endpoint  # type: ignore[attr-defined]
+    return recorder.exporter.endpoint  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The one door to OpenTelemetry: a bounded batch of spans on its way to a collector (OTLP, HTTP).
 
 Imported only when an endpoint is configured. A collector that is down or slow costs spans, which
-are counted and logged once per outage; it never holds up whoever records.
+are counted and logged once per outage; it never blocks the caller.
 """
 
 import asyncio
@@ -112,12 +112,12 @@ class OtlpRecorder:
 
 
 class _Counted(SpanExporter):
-    """Hands batches on, and counts and says when they do not arrive."""
+    """Hands batches on; counts the spans that do not arrive, and logs each outage once."""
 
     def __init__(self, inner: OTLPSpanExporter, endpoint: str) -> None:
         self.lost = 0
+        self.endpoint = endpoint
         self._inner = inner
-        self._endpoint = endpoint
         self._failing = False
         self._closed = False
 
@@ -126,12 +126,12 @@ class _Counted(SpanExporter):
         result = self._inner.export(spans)
         if result is SpanExportResult.SUCCESS:
             if self._failing:
-                log.info("spans_exported_again", endpoint=self._endpoint, lost=self.lost)
+                log.info("spans_exported_again", endpoint=self.endpoint, lost=self.lost)
             self._failing = False
             return result
         self.lost += len(spans)
         if not self._failing:
-            log.warning("spans_not_exported", endpoint=self._endpoint, lost=self.lost)
+            log.warning("spans_not_exported", endpoint=self.endpoint, lost=self.lost)
         self._failing = True
         return result
 
