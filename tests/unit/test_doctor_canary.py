@@ -74,7 +74,7 @@ async def test_a_whole_stream_is_proved_whole() -> None:
 
 
 async def test_an_empty_log_proves_nothing_and_breaks_nothing() -> None:
-    canary = await sung(Stream(begins=lambda _: [], log=[]), witnessed=[])
+    canary = await sung(Stream(lambda _: [], lambda _: [], log=[]), witnessed=[])
     assert (canary.broken, canary.events) == (None, 0)
 
 
