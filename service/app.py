@@ -74,13 +74,17 @@ log = structlog.get_logger("holdfast.app")
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
-    """One running instance; ``http_url`` is empty without the role ``api``."""
+    """One running instance; ``http_url`` is empty without the role ``api``.
+
+    ``nats_url`` may hold a password, ``shown_nats_url`` is for printing.
+    """
 
     settings: Settings
     roles: frozenset[Role]
     core: Core
     door: Door
     nats_url: str
+    shown_nats_url: str
     http_url: str
     embedded: EmbeddedServer | None
     executor: Executor | None
@@ -109,7 +113,7 @@ async def running(
         spans = _spans(settings, stack)
         embedded = await _embedded(settings, stack)
         nats_url = embedded.url if embedded else settings.nats.url
-        shown_url = without_password(nats_url)
+        shown_url = embedded.address if embedded else without_password(nats_url)
         folder.announce(nats_url=shown_url)
         writes = LogObserver(metrics)
         source = await _connect(settings, nats_url, writes, stack)
@@ -149,6 +153,7 @@ async def running(
             core=core,
             door=door,
             nats_url=nats_url,
+            shown_nats_url=shown_url,
             http_url=listening.url if listening else "",
             embedded=embedded,
             executor=_executor(settings, roles, core, door, supervision),
@@ -205,7 +210,7 @@ def _operations(
     doctor = Doctor(
         instance.core,
         url=lambda: instance.http_url,
-        nats_url=without_password(instance.nats_url),
+        nats_url=instance.shown_nats_url,
         schedulers=schedulers,
         executor=executor,
         lags=lags,

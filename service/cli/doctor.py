@@ -15,6 +15,7 @@ from service.ops.doctor.checkup import LONGEST_S, CheckUp, Target
 from service.ops.doctor.report import Report, with_runbook_at
 from service.ops.doctor.text import lines
 from service.runtime.data_folder import READ_MODELS, last_trace
+from service.runtime.nats_server.embedded import log_of
 from service.settings.config import Settings
 
 _encode = msgspec.json.Encoder().encode
@@ -49,8 +50,7 @@ def _target(instance: Instance, settings: Settings | None) -> Target:
         )
     trace = last_trace(settings.data_dir)
     holder = trace.holder if trace else None
-    # What the holder writes down has no password; the settings may.
-    nats_url = settings.nats.url or (holder.nats_url if holder else "")
+    nats_url = settings.nats.url or (log_of(settings.data_dir, holder) if holder else "")
     return Target(
         url=instance.url,
         token=instance.token,

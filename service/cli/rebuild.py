@@ -1,5 +1,7 @@
 """`holdfast rebuild`: folds the log into fresh read models, to replace or check the live ones."""
 
+import os
+
 import uvloop
 
 from projections.integrity.verify import Comparison
@@ -13,6 +15,7 @@ from streams.log import LogReset, LogUnavailable, TopologyMismatch
 
 def rebuild(settings: Settings, *, verify: bool) -> int:
     """Replace the read models, or compare them with fresh ones; answers the exit code."""
+    os.umask(0o077)  # see service.cli.serve
     try:
         if verify:
             return _tell(*uvloop.run(verify_read_models(settings)))

@@ -26,7 +26,7 @@ from projections.read_models.database import (
 from projections.read_models.restore import open_read_models
 from service.core.log_clock import LogClock
 from service.runtime.data_folder import READ_MODELS, DataFolder, DataFolderBusy, read_holder
-from service.runtime.nats_server.embedded import EmbeddedServer
+from service.runtime.nats_server.embedded import EmbeddedServer, log_of
 from service.runtime.tuning import uncollected
 from service.settings.config import Settings
 from streams.jetstream.log import JetStreamLog
@@ -195,7 +195,6 @@ async def _any_log(settings: Settings, stack: AsyncExitStack) -> JetStreamLog:
             raise LogUnavailable(
                 "the instance that holds the data folder is still starting"
             ) from None
-        # What the holder writes down has no password; the settings may.
-        url = settings.nats.url or holder.nats_url
+        url = settings.nats.url or log_of(settings.data_dir, holder)
         return await stack.enter_async_context(_connected(url, settings))
     return await _own_log(settings, stack)

@@ -1,6 +1,7 @@
 """Serving from a terminal: say hello, show the sample on an empty log, run until told to stop."""
 
 import asyncio
+import os
 import resource
 import signal
 from collections.abc import Callable, Iterable
@@ -18,7 +19,6 @@ from service.runtime.tuning import allow_streams, collect_seldom, switch_often
 from service.sample.story import Narrator
 from service.settings.config import Settings
 from service.settings.reloading import Reloading
-from streams.jetstream.servers import without_password
 from streams.log import Origin
 
 log = structlog.get_logger("holdfast.serve")
@@ -35,6 +35,7 @@ def serve(
     what can change at run time does.
     """
     drop_what_cannot_be_written()
+    os.umask(0o077)  # what an instance writes is its account's own
     return uvloop.run(_serve(settings, frozenset(roles), read_again))
 
 
@@ -51,7 +52,7 @@ def _within_open_files(settings: Settings) -> Settings:
 def _say_hello(instance: Instance) -> None:
     where = instance.http_url or "no HTTP (without the role api)"
     kept = instance.settings.data_dir
-    nats_url = without_password(instance.nats_url)
+    nats_url = instance.shown_nats_url
     _say(f"Holdfast serves {where}, its log is {nats_url}, its data is in {kept}")
     facts = instance.core.board.sequence
     if facts:

@@ -1,16 +1,20 @@
 """The data folder belongs to one process at a time, and says to which.
 
 `<data_dir>/holdfast.lock` is locked (flock) for as long as the process lives, so a crash frees it;
-its first line is the holder as JSON. The file itself stays.
+its first line is the holder as JSON. The file itself stays. The folder is open to the account of
+the service alone (mode 0700), because the log, its credentials and the read models are in it.
 """
 
 import fcntl
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Self
 
 import msgspec
+
+from service.runtime.private_files import OTHERS, OTHERS_WRITE
 
 LOCK_FILE = "holdfast.lock"
 READ_MODELS = "readmodels.sqlite"
@@ -63,11 +67,13 @@ class DataFolder:
         """Make the folder where it is missing and lock it.
 
         Raises `DataFolderBusy` when another process has it and `DataFolderError` when it cannot be
-        made or written.
+        made or written, belongs to another account, may be written by one, or holds links.
         """
         try:
-            data_dir.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(data_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_private(data_dir)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            descriptor = os.open(data_dir / LOCK_FILE, flags, 0o600)
         except OSError as error:
             raise DataFolderError(
                 f"the data folder {data_dir} cannot be used ({error.strerror}): "
@@ -101,6 +107,29 @@ class DataFolder:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def _make_private(data_dir: Path) -> None:
+    """Close an own folder to other accounts. Raises `DataFolderError` for one to be afraid of."""
+
+    def refuse(why: str) -> DataFolderError:
+        return DataFolderError(
+            f"the data folder {data_dir} {why}, or choose another one with data_dir "
+            "(HOLDFAST_DATA_DIR)"
+        )
+
+    found = data_dir.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        raise refuse("is a symbolic link: name the folder that it leads to")
+    if found.st_uid != os.geteuid():
+        raise refuse(f"belongs to the account {found.st_uid} and not to ours: `chown` it")
+    if found.st_mode & OTHERS_WRITE:
+        raise refuse("may be written by other accounts: look who did, and `chmod 700` it")
+    for entry in (data_dir, data_dir / "nats"):
+        for link in filter(Path.is_symlink, entry.iterdir() if entry.is_dir() else ()):
+            raise refuse(f"holds the symbolic link {link.name}: remove it")
+    if found.st_mode & OTHERS:
+        data_dir.chmod(0o700)
 
 
 def read_holder(data_dir: Path) -> Holder | None:

@@ -14,6 +14,7 @@ import psutil
 
 from service.runtime.child_process import tethered
 from service.runtime.data_folder import read_holder
+from service.runtime.nats_server.embedded import log_of
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -94,10 +95,10 @@ class ServiceProcess:
 
     @property
     def nats_url(self) -> str:
-        """Where its log is."""
+        """Where its log is, with the reader's credentials if the server is embedded."""
         holder = read_holder(self.data_dir)
         assert holder is not None
-        return holder.nats_url
+        return log_of(self.data_dir, holder)
 
     @property
     def output(self) -> str:

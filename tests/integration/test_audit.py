@@ -91,6 +91,13 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         yield World(instance, client)
 
 
+@pytest.fixture
+async def world_beside(tmp_path: Path, private_nats: PrivateServer) -> AsyncIterator[World]:
+    """A world on a server without users, so that a test may do what the service may not."""
+    async with serving(tmp_path, nats__url=private_nats.url) as (instance, client):
+        yield World(instance, client)
+
+
 def task(id: str, kind: str, **more: Any) -> Json:
     return {"id": id, "kind": kind, **more}
 
@@ -272,14 +279,14 @@ async def test_a_locked_database_is_told_with_its_window(world: World) -> None:
 
 
 async def test_an_entry_is_a_message_and_a_log_line_too(
-    world: World, caplog: pytest.LogCaptureFixture
+    world_beside: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    client = await nats.connect(world.instance.nats_url)
+    client = await nats.connect(world_beside.instance.nats_url)
     heard = await client.subscribe("audit.operator_action.>")
     await client.request("$JS.API.INFO", b"")  # the subscription has reached the server
     with caplog.at_level(logging.INFO, "holdfast.audit"):
-        await world.submit("p", task("t", "k"))
-        await world.client.post("/v1/plans/p/pause", json={"reason": "lunch"})
+        await world_beside.submit("p", task("t", "k"))
+        await world_beside.client.post("/v1/plans/p/pause", json={"reason": "lunch"})
         message = await heard.next_msg(5)
     await client.close()
     assert message.subject == "audit.operator_action.p.~"
@@ -370,17 +377,17 @@ async def test_junk_in_the_trail_is_counted_and_stepped_over(world: World) -> No
 
 
 async def test_a_trail_that_was_deleted_is_made_anew_and_starts_the_rows_anew(
-    world: World,
+    world_beside: World,
 ) -> None:
-    await world.submit("p", task("t", "k"))
-    await world.client.post("/v1/plans/p/pause", json={})
-    await world.entry("operator_action")
-    client = await nats.connect(world.instance.nats_url)
+    await world_beside.submit("p", task("t", "k"))
+    await world_beside.client.post("/v1/plans/p/pause", json={})
+    await world_beside.entry("operator_action")
+    client = await nats.connect(world_beside.instance.nats_url)
     await client.jetstream().delete_stream("AUDIT")
     await client.close()
-    await world.client.post("/v1/plans/p/resume", json={})
+    await world_beside.client.post("/v1/plans/p/resume", json={})
     async with asyncio.timeout(VISIBLE_S):
-        while [e["actual"]["action"] for e in await world.audit()] != ["resume"]:
+        while [e["actual"]["action"] for e in await world_beside.audit()] != ["resume"]:
             await asyncio.sleep(0.05)
 
 
@@ -426,14 +433,14 @@ async def test_rows_follow_the_stream_whoever_writes_into_it_and_own_entries_are
     assert len(kept) == 100 + 30 + 24
 
 
-async def test_what_the_stream_has_forgotten_leaves_the_rows(world: World) -> None:
-    await world.submit("p", task("t", "k"))
-    await world.client.post("/v1/plans/p/pause", json={})
-    await world.client.post("/v1/plans/p/resume", json={})
-    await world.settled()
-    assert len(await world.audit()) == 2
-    client = await nats.connect(world.instance.nats_url)
+async def test_what_the_stream_has_forgotten_leaves_the_rows(world_beside: World) -> None:
+    await world_beside.submit("p", task("t", "k"))
+    await world_beside.client.post("/v1/plans/p/pause", json={})
+    await world_beside.client.post("/v1/plans/p/resume", json={})
+    await world_beside.settled()
+    assert len(await world_beside.audit()) == 2
+    client = await nats.connect(world_beside.instance.nats_url)
     await client.jetstream().purge_stream("AUDIT", keep=1)
     await client.close()
-    await AuditTail(world.core.log.trail, world.core.database, print).trim()  # type: ignore[attr-defined]
-    assert [e["actual"]["action"] for e in await world.audit()] == ["resume"]
+    await AuditTail(world_beside.core.log.trail, world_beside.core.database, print).trim()  # type: ignore[attr-defined]
+    assert [e["actual"]["action"] for e in await world_beside.audit()] == ["resume"]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.runtime.data_folder import (
+    LOCK_FILE,
     DataFolder,
     DataFolderBusy,
     DataFolderError,
@@ -123,3 +125,43 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataFolderError, match=r"file/data cannot be used.*HOLDFAST_DATA_DIR"):
         DataFolder.acquire(tmp_path / "file" / "data", "me")
+
+
+def test_a_new_folder_and_an_open_one_of_ours_are_closed_to_others(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir(mode=0o755)
+    for name in ("open", "new"):
+        with DataFolder.acquire(tmp_path / name, "me"):
+            assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o700
+            assert stat.S_IMODE((tmp_path / name / LOCK_FILE).stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+def test_a_folder_that_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(mode)
+    with pytest.raises(DataFolderError, match=r"written by other accounts.*HOLDFAST_DATA_DIR"):
+        DataFolder.acquire(tmp_path / "data", "me")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder away")
+def test_a_folder_of_another_account_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    os.chown(tmp_path / "data", 65534, 65534)
+    with pytest.raises(DataFolderError, match="belongs to the account 65534"):
+        DataFolder.acquire(tmp_path / "data", "me")
+
+
+@pytest.mark.parametrize(
+    "link", ["data", f"data/{LOCK_FILE}", "data/readmodels.sqlite", "data/nats/x"]
+)
+def test_no_link_is_followed(tmp_path: Path, link: str) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "victim").write_text("untouched")
+    target = tmp_path / ("elsewhere" if link == "data" else "victim")
+    (tmp_path / link).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (tmp_path / link).symlink_to(target)
+    with pytest.raises(DataFolderError, match="symbolic link"):
+        DataFolder.acquire(tmp_path / "data", "me")
+    assert (tmp_path / "victim").read_text() == "untouched"
+    assert list((tmp_path / "elsewhere").iterdir()) == []

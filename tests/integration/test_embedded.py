@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -86,8 +87,8 @@ def gone(pid: int) -> bool:
 async def test_it_is_ready_on_return(observed: Observed) -> None:
     client = await nats.connect(observed.server.url)
     jetstream = client.jetstream()
-    await jetstream.add_stream(name="T", subjects=["t"])
-    assert (await jetstream.publish("t", b"fact")).seq == 1
+    await jetstream.add_stream(name="T", subjects=["plans.t"])
+    assert (await jetstream.publish("plans.t", b"fact")).seq == 1
     await client.close()
 
 
@@ -115,7 +116,10 @@ async def test_it_runs_with_the_projects_configuration(observed: Observed) -> No
     assert client.max_payload == 2 * 1024 * 1024
     await client.close()
     command = psutil.Process(observed.server.pid).cmdline()
-    assert command[command.index("--config") + 1] == str(TOP_LEVEL / "nats.conf")
+    given = Path(command[command.index("--config") + 1])
+    included = re.search(r'include "(.*)"', await asyncio.to_thread(given.read_text))
+    assert included is not None
+    assert (given.parent / included[1]).resolve() == TOP_LEVEL / "nats.conf"
     assert "sync_interval: always" in (TOP_LEVEL / "nats.conf").read_text(encoding="utf-8")
 
 
@@ -159,8 +163,8 @@ async def test_a_server_that_took_no_write_is_started_anew_once_there_is_room(
 async def test_killed_it_comes_back_on_the_same_port_with_its_facts(observed: Observed) -> None:
     url, first = observed.server.url, observed.server.pid
     client = await nats.connect(url)
-    await client.jetstream().add_stream(name="T", subjects=["t"])
-    await client.jetstream().publish("t", b"fact")
+    await client.jetstream().add_stream(name="T", subjects=["plans.t"])
+    await client.jetstream().publish("plans.t", b"fact")
     await client.close()
     assert first is not None
 
@@ -247,7 +251,7 @@ async def test_an_unreadable_store_is_an_error_and_no_wait(tmp_path: Path) -> No
 async def test_a_server_that_never_answers_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nats_process, "jetstream_answers", lambda *_: False)
+    monkeypatch.setattr(nats_process, "jetstream_answers", lambda *_, **__: False)
     server = EmbeddedServer(tmp_path, 0, limits=Limits(ready_s=0.2))
     with pytest.raises(EmbeddedServerError, match=r"not ready within 0\.2 s"):
         await server.start()

@@ -18,6 +18,8 @@ from typing import TypeVarTuple
 
 import structlog
 
+from service.runtime.data_folder import Holder
+from service.runtime.nats_server.credentials import reader_url
 from service.runtime.nats_server.process import (
     HOST,
     LIMITS,
@@ -42,6 +44,14 @@ Arguments = TypeVarTuple("Arguments")
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("holdfast.nats")
 
 
+def log_of(data_dir: Path, holder: Holder) -> str:
+    """The URL at which the log of a data folder's holder can be read, with credentials.
+
+    What the holder writes down has none; those of an embedded server are in the data folder.
+    """
+    return reader_url(data_dir / STORE_FOLDER, holder.nats_url)
+
+
 class EmbeddedServer:
     """The supervised nats-server of a data folder.
 
@@ -63,6 +73,7 @@ class EmbeddedServer:
         self.cannot_write: str | None = None  # why, as the server or `took_no_write` says
         self._folder = data_dir / STORE_FOLDER
         self._port = port
+        self._url = ""
         self._on_down = on_down
         self._on_up = on_up
         self._limits = limits
@@ -75,7 +86,12 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """Where clients connect, the same for all lives of the server; known after `start`."""
+        """Where Holdfast connects, with its credentials; the same for all lives of the server."""
+        return self._url
+
+    @property
+    def address(self) -> str:
+        """Where the server listens, for printing; known after `start`."""
         return f"nats://{HOST}:{self._port}"
 
     @property
@@ -90,7 +106,7 @@ class EmbeddedServer:
             self.cannot_write = reason
 
     async def start(self) -> str:
-        """Start the server; its URL once JetStream answers. Raises `EmbeddedServerError`."""
+        """Start the server; `url` once JetStream answers. Raises `EmbeddedServerError`."""
         self._loop = asyncio.get_running_loop()
         first: asyncio.Future[None] = self._loop.create_future()
         self._stopping.clear()
@@ -159,8 +175,11 @@ class EmbeddedServer:
 
     def _launch(self) -> ServerProcess:
         self._log_file = ServerLog(self._folder / LOG_FILE)
-        server = launch(self._folder, self._port, limits=self._limits, wait=self._stopping.wait)
+        server = launch(
+            self._folder, self._port, limits=self._limits, wait=self._stopping.wait, private=True
+        )
         self._port = server.port
+        self._url = server.service.with_credentials if server.service else server.url
         self._server = server
         self.cannot_write = None
         return server
@@ -175,7 +194,7 @@ class EmbeddedServer:
                 _log.warning("nats_server_not_back", error=str(error), next_try_s=backoff_s)
                 continue
             self.restarts += 1
-            _log.warning("nats_server_restarted", url=self.url, restarts=self.restarts)
+            _log.warning("nats_server_restarted", url=self.address, restarts=self.restarts)
             if self._on_up:
                 self._tell(self._on_up)
             return server, backoff_s

