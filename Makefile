@@ -48,7 +48,6 @@ test-faults: $(VENV)/dev.stamp ## run the fault tests alone in their long form; 
 
 docs: $(VENV)/dev.stamp ## draw the reference pages, the table of metrics and the dashboards from the code
 	@$(BIN)/python -m docs.generate
-	@$(BIN)/python -m service.ops
 
 lock: ## pin and hash the newest versions that pyproject.toml allows (needs `uv`)
 	@uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate --no-header \

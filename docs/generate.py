@@ -1,4 +1,4 @@
-"""Draws the reference pages from the code: `make docs`, or `python -m docs.generate`."""
+"""Draws the reference pages, the table of metrics and the dashboards: `make docs`."""
 
 import inspect
 import json
@@ -12,14 +12,33 @@ import msgspec
 from litestar import Controller
 from litestar.handlers import HTTPRouteHandler
 
+from docs.dashboards.drawing import drawn
+from docs.dashboards.event_streams import EVENT_STREAMS
+from docs.dashboards.internals import INTERNALS
+from docs.dashboards.overview import OVERVIEW
+from service import ops
 from service.http.app import CONTROLLERS
 from service.http.guards import requires
 from service.http.problems import PROBLEMS
 from service.settings.config import KEYS, Settings, value_at, variable_name
 from service.settings.loading import allowed
+from service.signals.metrics.catalogue import CATALOGUE, Metric
 from streams.plan.events import TYPE_NAMES
 
 HERE = Path(__file__).parent / "reference"
+OPS = Path(ops.__file__).parent
+DASHBOARDS = {"overview": OVERVIEW, "machine-room": INTERNALS, "sse": EVENT_STREAMS}
+"""By the name of the file."""
+
+_METRICS = """# Metrics
+
+Drawn from `service/signals/metrics/catalogue.py` by `make docs`. Every series that is
+known beforehand is there from the start, at 0; label values are the ones listed and no others.
+`process_*` (CPU, memory, open files) and `holdfast_build_info` (version) stand beside them.
+
+| name | in Prometheus | kind | labels | what is counted | alert |
+|---|---|---|---|---|---|
+"""
 
 _SETTINGS = """# Settings
 
@@ -56,6 +75,19 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield HERE / "settings.md", _SETTINGS + "".join(_settings())
     yield HERE / "events.md", _EVENTS + "".join(_events())
     yield HERE / "http.md", _HTTP + "".join(_http())
+    yield OPS / "METRICS.md", _METRICS + "".join(map(_metric, CATALOGUE.values()))
+    for name, dashboard in DASHBOARDS.items():
+        yield OPS / "dashboards" / f"{name}.json", drawn(dashboard)
+
+
+def _metric(metric: Metric) -> str:
+    labels = "; ".join(f"`{each.name}`: {', '.join(each.values)}" for each in metric.labels)
+    alert = f"[{metric.alert}](RUNBOOK.md#{metric.alert.lower()})" if metric.alert else ""
+    unit = ", seconds" if metric.unit else ""
+    return (
+        f"| `{metric.name}` | `{metric.prometheus_name}` | {metric.kind}{unit} | {labels} "
+        f"| {metric.help} | {alert} |\n"
+    )
 
 
 def _settings() -> Iterator[str]:

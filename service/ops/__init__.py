@@ -1,7 +1,4 @@
-"""What an operator works with: alert rules, dashboards, the runbook and the table of metrics.
-
-`python -m service.ops` writes what is drawn from data: dashboards/ and METRICS.md.
-"""
+"""What an operator works with: alert rules, dashboards, the runbook and the table of metrics."""
 
 from pathlib import Path
 

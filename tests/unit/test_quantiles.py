@@ -10,10 +10,10 @@ import msgspec
 import pytest
 import yaml
 
-from service.ops.dashboards.drawing import Query
-from service.ops.dashboards.event_streams import EVENT_STREAMS
-from service.ops.dashboards.internals import MACHINE_ROOM
-from service.ops.dashboards.overview import OVERVIEW
+from docs.dashboards.drawing import Query
+from docs.dashboards.event_streams import EVENT_STREAMS
+from docs.dashboards.internals import INTERNALS
+from docs.dashboards.overview import OVERVIEW
 from service.signals.metrics.catalogue import CATALOGUE
 from service.signals.metrics.recent import Recent
 from service.signals.metrics.registry import Metrics
@@ -32,14 +32,14 @@ DISTRIBUTIONS: dict[str, Callable[[random.Random], float]] = {
 
 def queries() -> Iterator[Query]:
     """Every query of a quantile in the dashboards."""
-    for board in (OVERVIEW, MACHINE_ROOM, EVENT_STREAMS):
+    for board in (OVERVIEW, INTERNALS, EVENT_STREAMS):
         for row in board.rows:
             for panel in row.panels:
                 yield from (each for each in panel.queries if "quantile=" in each.expr)
 
 
 def test_no_panel_guesses_between_buckets() -> None:
-    for board in (OVERVIEW, MACHINE_ROOM, EVENT_STREAMS):
+    for board in (OVERVIEW, INTERNALS, EVENT_STREAMS):
         assert b"histogram_quantile" not in msgspec.json.encode(board)
     assert len(list(queries())) > 10
 

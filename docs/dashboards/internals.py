@@ -1,7 +1,7 @@
 """The dashboard of the machine room: the log, the read models, loops and daemons."""
 
-from service.ops.dashboards.drawing import Dashboard, Panel, Query, Row
-from service.ops.dashboards.expressions import AT, now, quantile, rate
+from docs.dashboards.drawing import Dashboard, Panel, Query, Row
+from docs.dashboards.expressions import AT, now, quantile, rate
 
 _LOG = Row(
     "The log",
@@ -135,7 +135,7 @@ _DAEMONS = Row(
     ),
 )
 
-MACHINE_ROOM = Dashboard(
+INTERNALS = Dashboard(
     uid="holdfast-machine-room",
     title="Holdfast: machine room",
     says="The log, the read models, loops and daemons.",

@@ -1,6 +1,6 @@
 """How panels ask: rates, quantiles and present values of the chosen job and instances."""
 
-from service.ops.dashboards.drawing import INSTANCE
+from docs.dashboards.drawing import INSTANCE
 
 AT = "{{instance}}"
 

@@ -1,7 +1,7 @@
 """The dashboard of the event streams: pushing and replaying."""
 
-from service.ops.dashboards.drawing import Dashboard, Panel, Query, Row
-from service.ops.dashboards.expressions import AT, now, quantile, rate
+from docs.dashboards.drawing import Dashboard, Panel, Query, Row
+from docs.dashboards.expressions import AT, now, quantile, rate
 
 _PUSH = Row(
     "Pushing",

@@ -1,7 +1,7 @@
 """The dashboard that follows an operator's questions, in order."""
 
-from service.ops.dashboards.drawing import JOB, Dashboard, Panel, Query, Row
-from service.ops.dashboards.expressions import AT, mean, now, quantile, rate
+from docs.dashboards.drawing import JOB, Dashboard, Panel, Query, Row
+from docs.dashboards.expressions import AT, mean, now, quantile, rate
 
 _CLAIMING = Row(
     "Is claiming congested, or spinning idle?",

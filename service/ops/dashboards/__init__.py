@@ -1,1 +1,0 @@
-"""The Grafana dashboards as JSON, and the code that draws them."""
