@@ -20,7 +20,6 @@ from service.ops.doctor.report import (
     Examined,
     Finding,
     Report,
-    anchor,
     answered,
     cannot_tell,
     joined,
@@ -203,6 +202,5 @@ def _metrics_missing(url: str, detail: str, missing: list[str]) -> Examined:
         meaning="Alerts that look at them are blind, and silent.",
         command=f"curl -s '{url}/metrics' | head",
         alert="MetricsMissing",
-        runbook=anchor("MetricsMissing"),
     )
     return answered("machine_room", f"metrics: {detail}", {"missing": len(missing)}, [finding])

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from projections.read_models.views import Moment
 
@@ -51,6 +51,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     alert: str | None = None
     runbook: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.alert is not None and self.runbook is None:
+            force_setattr(self, "runbook", anchor(self.alert))
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,17 +100,21 @@ def answered(
     question: Question,
     says: str,
     numbers: dict[str, Any],
-    findings: list[Finding],
+    findings: Iterable[Finding | None],
     *,
     known: bool = True,
 ) -> Examined:
-    """The answer is as bad as its worst finding; one that could not be looked at is unknown."""
+    """The answer is as bad as its worst finding; one that could not be looked at is unknown.
+
+    None stands for a check that found nothing.
+    """
+    found = [finding for finding in findings if finding is not None]
     own: Status = "healthy" if known else "unknown"
-    status = worst([own, *(finding.severity for finding in findings)])
+    status = worst([own, *(finding.severity for finding in found)])
     answer = Answer(
         question=question, asked=ASKED[question], status=status, says=says, numbers=numbers
     )
-    return Examined(answer, findings)
+    return Examined(answer, found)
 
 
 def cannot_tell(question: Question, why: str) -> Examined:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from service.ops.doctor.evidence import Claiming, Evidence, Waiting
-from service.ops.doctor.report import Examined, Finding, anchor, answered, cannot_tell
+from service.ops.doctor.report import Examined, Finding, answered, cannot_tell
 
 STARVED_S = 30.0  # a claimable task should be taken within a poll or two
 NOT_ASKED_S = 10.0  # a worker with a free slot asks every few seconds, or waits at the queue
@@ -26,9 +26,9 @@ def examine(evidence: Evidence) -> Examined:
     numbers = _numbers(seen)
     findings = [
         *_not_asked_for(seen, numbers, evidence.url),
-        *_starved(seen, numbers, evidence.url),
-        *_contended(seen, numbers, evidence.url),
-        *_spinning(seen, numbers, evidence.url),
+        _starved(seen, numbers, evidence.url),
+        _contended(seen, numbers, evidence.url),
+        _spinning(seen, numbers, evidence.url),
     ]
     return answered("claiming", _says(seen, numbers), numbers, findings)
 
@@ -65,26 +65,23 @@ def _says(seen: Claiming, numbers: dict[str, Any]) -> str:
     )
 
 
-def _starved(seen: Claiming, numbers: dict[str, Any], url: str) -> list[Finding]:
+def _starved(seen: Claiming, numbers: dict[str, Any], url: str) -> Finding | None:
     overdue = [each for each in seen.waiting if each.oldest_age_s >= STARVED_S]
     if not overdue or not _claims_are_stuck(seen, numbers):
-        return []
+        return None
     kinds = ", ".join(f"{each.kind} ({each.tasks})" for each in overdue[:MOST_WAITING])
     oldest = overdue[0]
     foreign = [each.kind for each in overdue if each.kind not in seen.own_kinds]
-    return [
-        Finding(
-            code="ClaimStarved",
-            question="claiming",
-            severity="warning",
-            summary=f"tasks wait up to {oldest.oldest_age_s:.0f} s and nobody claims them: {kinds}",
-            evidence={**numbers, "waiting": [_shown(each) for each in overdue[:MOST_WAITING]]},
-            meaning=_why_starved(foreign),
-            command=f"curl -s '{url}/v1/plans/{oldest.plan_id}/tasks/{oldest.task_id}'",
-            alert="ClaimStarved",
-            runbook=anchor("ClaimStarved"),
-        )
-    ]
+    return Finding(
+        code="ClaimStarved",
+        question="claiming",
+        severity="warning",
+        summary=f"tasks wait up to {oldest.oldest_age_s:.0f} s and nobody claims them: {kinds}",
+        evidence={**numbers, "waiting": [_shown(each) for each in overdue[:MOST_WAITING]]},
+        meaning=_why_starved(foreign),
+        command=f"curl -s '{url}/v1/plans/{oldest.plan_id}/tasks/{oldest.task_id}'",
+        alert="ClaimStarved",
+    )
 
 
 def _not_asked_for(seen: Claiming, numbers: dict[str, Any], url: str) -> list[Finding]:
@@ -136,49 +133,44 @@ def _why_starved(foreign: list[str]) -> str:
     )
 
 
-def _contended(seen: Claiming, numbers: dict[str, Any], url: str) -> list[Finding]:
+def _contended(seen: Claiming, numbers: dict[str, Any], url: str) -> Finding | None:
     if seen.recent is None:
-        return []
+        return None
     lost, tries = numbers["conflicts"], numbers["conflicts"] + numbers["claimed"]
     if tries < CONTENDED_TRIES or lost < CONTENDED_SHARE * tries:
-        return []
-    return [
-        Finding(
-            code="ClaimContended",
-            question="claiming",
-            severity="warning",
-            summary=f"{lost} of {tries} claims lost their race against another instance",
-            evidence=numbers,
-            meaning="Instances fight over the same tasks: their clocks of folding differ too much "
-            "(one lags behind the log), or there are more of them than work.",
-            command=f"curl -s '{url}/v1/ops/status'",
-        )
-    ]
+        return None
+    return Finding(
+        code="ClaimContended",
+        question="claiming",
+        severity="warning",
+        summary=f"{lost} of {tries} claims lost their race against another instance",
+        evidence=numbers,
+        meaning="Instances fight over the same tasks: their clocks of folding differ too much "
+        "(one lags behind the log), or there are more of them than work.",
+        command=f"curl -s '{url}/v1/ops/status'",
+    )
 
 
-def _spinning(seen: Claiming, numbers: dict[str, Any], url: str) -> list[Finding]:
+def _spinning(seen: Claiming, numbers: dict[str, Any], url: str) -> Finding | None:
     recent = seen.recent
     if recent is None or recent.seconds <= 0 or seen.ready + seen.refining:
-        return []
+        return None
     empty, polls = numbers["empty"], numbers["polls"]
     if empty / recent.seconds < SPINNING_PER_S or empty < SPINNING_SHARE * polls:
-        return []
-    return [
-        Finding(
-            code="ClaimSpinning",
-            question="claiming",
-            severity="warning",
-            summary=f"{empty / recent.seconds:.0f} asks a second find nothing",
-            evidence={**numbers, "empty_per_s": round(empty / recent.seconds, 1)},
-            meaning="Workers poll in a loop although nothing can be claimed. It costs CPU on both "
-            "sides and delays nobody. Let them wait: `wait_s` up to 30 is answered at once when "
-            "there is work.",
-            command=f"""curl -s -X POST '{url}/v1/claims' -H 'Content-Type: application/json' """
-            """-d '{"owner": "patient", "kinds": ["none"], "wait_s": 5}'""",
-            alert="ClaimSpinning",
-            runbook=anchor("ClaimSpinning"),
-        )
-    ]
+        return None
+    return Finding(
+        code="ClaimSpinning",
+        question="claiming",
+        severity="warning",
+        summary=f"{empty / recent.seconds:.0f} asks a second find nothing",
+        evidence={**numbers, "empty_per_s": round(empty / recent.seconds, 1)},
+        meaning="Workers poll in a loop although nothing can be claimed. It costs CPU on both "
+        "sides and delays nobody. Let them wait: `wait_s` up to 30 is answered at once when "
+        "there is work.",
+        command=f"""curl -s -X POST '{url}/v1/claims' -H 'Content-Type: application/json' """
+        """-d '{"owner": "patient", "kinds": ["none"], "wait_s": 5}'""",
+        alert="ClaimSpinning",
+    )
 
 
 def _shown(waiting: Waiting) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from service.ops.doctor.evidence import Canary, Evidence, Streams
-from service.ops.doctor.report import Examined, Finding, anchor, answered, cannot_tell
+from service.ops.doctor.report import Examined, Finding, answered, cannot_tell
 
 FAIL_SHARE = 0.01
 SLOW_S = 0.5  # one batch of a replay
@@ -20,9 +20,9 @@ def examine(evidence: Evidence) -> Examined:
         return cannot_tell("event_streams", evidence.why_not)
     numbers = _numbers(seen)
     findings = [
-        *_failing(numbers, evidence.url),
-        *_gaps(numbers, evidence.url),
-        *_slow(numbers, evidence.url),
+        _failing(numbers, evidence.url),
+        _gaps(numbers, evidence.url),
+        _slow(numbers, evidence.url),
     ]
     says = (
         f"{seen.connections} streams open; in {seen.window.seconds:.0f} s {numbers['pushed']} "
@@ -67,65 +67,56 @@ def _numbers(seen: Streams) -> dict[str, Any]:
     }
 
 
-def _failing(numbers: dict[str, Any], url: str) -> list[Finding]:
+def _failing(numbers: dict[str, Any], url: str) -> Finding | None:
     failed, pushed = sum(numbers["push_failed"].values()), numbers["pushed"]
     if not failed or failed < FAIL_SHARE * pushed:
-        return []
-    return [
-        Finding(
-            code="SsePushFailing",
-            question="event_streams",
-            severity="warning",
-            summary=f"{failed} of {pushed} events could not be written to their client",
-            evidence=numbers,
-            meaning="Clients do not read as fast as events come, and were disconnected with a "
-            "cursor from which they can resume. Let them ask for fewer types or one plan.",
-            command=f"curl -s '{url}/actuator/metrics/agent.sse.push.fail.total'",
-            alert="SsePushFailing",
-            runbook=anchor("SsePushFailing"),
-        )
-    ]
+        return None
+    return Finding(
+        code="SsePushFailing",
+        question="event_streams",
+        severity="warning",
+        summary=f"{failed} of {pushed} events could not be written to their client",
+        evidence=numbers,
+        meaning="Clients do not read as fast as events come, and were disconnected with a "
+        "cursor from which they can resume. Let them ask for fewer types or one plan.",
+        command=f"curl -s '{url}/actuator/metrics/agent.sse.push.fail.total'",
+        alert="SsePushFailing",
+    )
 
 
-def _gaps(numbers: dict[str, Any], url: str) -> list[Finding]:
+def _gaps(numbers: dict[str, Any], url: str) -> Finding | None:
     gaps = numbers["resumes"].get("gap", 0)
     if not gaps:
-        return []
-    return [
-        Finding(
-            code="SseResumeGaps",
-            question="event_streams",
-            severity="warning",
-            summary=f"{gaps} clients came with a cursor that the log cannot honour",
-            evidence=numbers,
-            meaning="Their cursor belongs to another log (it was made anew), or lies beyond its "
-            "end. They were told with a `gap` and went on from what exists; what they keep of "
-            "their own should be built again.",
-            command=f"curl -s '{url}/v1/ops/status'",
-            alert="SseResumeGaps",
-            runbook=anchor("SseResumeGaps"),
-        )
-    ]
+        return None
+    return Finding(
+        code="SseResumeGaps",
+        question="event_streams",
+        severity="warning",
+        summary=f"{gaps} clients came with a cursor that the log cannot honour",
+        evidence=numbers,
+        meaning="Their cursor belongs to another log (it was made anew), or lies beyond its "
+        "end. They were told with a `gap` and went on from what exists; what they keep of "
+        "their own should be built again.",
+        command=f"curl -s '{url}/v1/ops/status'",
+        alert="SseResumeGaps",
+    )
 
 
-def _slow(numbers: dict[str, Any], url: str) -> list[Finding]:
+def _slow(numbers: dict[str, Any], url: str) -> Finding | None:
     slow, batches = numbers["replay_batches_slow"], numbers["replay_batches"]
     if not slow or slow < SLOW_SHARE * batches:
-        return []
-    return [
-        Finding(
-            code="SseReplaySlow",
-            question="event_streams",
-            severity="warning",
-            summary=f"{slow} of {batches} batches of replay took longer than {SLOW_S:g} s",
-            evidence=numbers,
-            meaning="The log answers slowly, or many clients resume at once. Resuming clients "
-            "come late; nothing is lost.",
-            command=f"curl -s '{url}/actuator/metrics/agent.sse.replay.duration'",
-            alert="SseReplaySlow",
-            runbook=anchor("SseReplaySlow"),
-        )
-    ]
+        return None
+    return Finding(
+        code="SseReplaySlow",
+        question="event_streams",
+        severity="warning",
+        summary=f"{slow} of {batches} batches of replay took longer than {SLOW_S:g} s",
+        evidence=numbers,
+        meaning="The log answers slowly, or many clients resume at once. Resuming clients "
+        "come late; nothing is lost.",
+        command=f"curl -s '{url}/actuator/metrics/agent.sse.replay.duration'",
+        alert="SseReplaySlow",
+    )
 
 
 def _not_whole(canary: Canary, url: str) -> Finding:

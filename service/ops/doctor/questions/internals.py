@@ -7,7 +7,7 @@ import msgspec
 
 from service.ops.doctor.evidence import Daemon, Evidence, Machine
 from service.ops.doctor.questions import log_writes
-from service.ops.doctor.report import Examined, Finding, Severity, anchor, answered
+from service.ops.doctor.report import Examined, Finding, Severity, answered
 
 LOOP_LAG_S = 0.1
 LOOP_LAG_SHARE = 0.05
@@ -33,21 +33,22 @@ def examine(evidence: Evidence) -> Examined:
     seen, url = evidence.machine, evidence.url
     numbers = _numbers(seen)
     findings = [
-        *_log(seen, url),
-        *_log_missing(seen),
-        *_second_holder(evidence),
-        *_clock_stepped(seen),
+        _log(seen, url),
+        _log_missing(seen),
+        _second_holder(evidence),
+        _clock_stepped(seen),
         *log_writes.findings(seen, url),
-        *_database(seen),
-        *_daemons(seen, url),
-        *_loops(seen, url),
-        *_projection(seen, numbers, url),
-        *_audit(seen, url),
-        *_bad_events(seen, url),
-        *_listeners(seen),
-        *_mismatch(seen),
+        _database(seen),
+        _daemons(seen, url),
+        _loops(seen, url),
+        _projection(seen, numbers, url),
+        _audit(seen, url),
+        _bad_events(seen, url),
+        _listeners(seen),
+        _mismatch(seen),
     ]
-    findings += _not_ready(seen, {finding.code for finding in findings}, url)
+    told = {finding.code for finding in findings if finding is not None}
+    findings.append(_not_ready(seen, told, url))
     return answered("machine_room", _says(seen), numbers, findings)
 
 
@@ -104,30 +105,27 @@ def _says(seen: Machine) -> str:
     return ", ".join(parts)
 
 
-def _log(seen: Machine, url: str) -> list[Finding]:
+def _log(seen: Machine, url: str) -> Finding | None:
     log = seen.log
     if log.answers:
-        return []
+        return None
     command = f"curl -s '{url}/readyz'" if not seen.from_afar else f"nc -vz {_address(log.url)}"
     detail = log.detail
     if log.stopped_pid is not None:
         command = f"kill -CONT {log.stopped_pid}"
         detail = f"its process {log.stopped_pid} is stopped (SIGSTOP)"
-    return [
-        Finding(
-            code="LogUnavailable",
-            question="machine_room",
-            severity="critical",
-            summary=f"the log at {log.url or 'an unknown address'} does not answer: {detail}",
-            evidence=msgspec.structs.asdict(log),
-            meaning="Nothing can be claimed or written (503), nothing acknowledged is lost, and "
-            "leases that expire meanwhile are reclaimed afterwards. Start or wake the "
-            "nats-server, or mend the way to it.",
-            command=command,
-            alert="LogUnavailable",
-            runbook=anchor("LogUnavailable"),
-        )
-    ]
+    return Finding(
+        code="LogUnavailable",
+        question="machine_room",
+        severity="critical",
+        summary=f"the log at {log.url or 'an unknown address'} does not answer: {detail}",
+        evidence=msgspec.structs.asdict(log),
+        meaning="Nothing can be claimed or written (503), nothing acknowledged is lost, and "
+        "leases that expire meanwhile are reclaimed afterwards. Start or wake the "
+        "nats-server, or mend the way to it.",
+        command=command,
+        alert="LogUnavailable",
+    )
 
 
 def _address(url: str) -> str:
@@ -135,50 +133,44 @@ def _address(url: str) -> str:
     return f"{host or '127.0.0.1'} {port or 4222}"
 
 
-def _database(seen: Machine) -> list[Finding]:
+def _database(seen: Machine) -> Finding | None:
     database = seen.database
     if database.error is None:
-        return []
-    return [
-        Finding(
-            code="DatabaseUnavailable",
-            question="machine_room",
-            severity="critical",
-            summary=f"SQLite cannot be used: {database.error}",
-            evidence=msgspec.structs.asdict(database),
-            meaning="Reads are old and new plans may be refused; claims and results go on, for "
-            "they need only the log. Look for who locks the file, and for a full disk.",
-            command=f"fuser -v '{database.path}'; df -h '{database.path}'",
-            alert="ProjectionLagging",
-            runbook=anchor("ProjectionLagging"),
-        )
-    ]
+        return None
+    return Finding(
+        code="DatabaseUnavailable",
+        question="machine_room",
+        severity="critical",
+        summary=f"SQLite cannot be used: {database.error}",
+        evidence=msgspec.structs.asdict(database),
+        meaning="Reads are old and new plans may be refused; claims and results go on, for "
+        "they need only the log. Look for who locks the file, and for a full disk.",
+        command=f"fuser -v '{database.path}'; df -h '{database.path}'",
+        alert="ProjectionLagging",
+    )
 
 
-def _daemons(seen: Machine, url: str) -> list[Finding]:
+def _daemons(seen: Machine, url: str) -> Finding | None:
     late = [daemon for daemon in seen.daemons if daemon.trouble is not None]
     if not late:
-        return []
+        return None
     severity: Severity = "critical" if any(daemon.stuck for daemon in late) else "warning"
     told = "; ".join(f"{each.name}: {each.trouble}" for each in late)
-    return [
-        Finding(
-            code="DaemonLate",
-            question="machine_room",
-            severity=severity,
-            summary=f"daemons that do not do their work: {told}",
-            evidence={each.name: msgspec.structs.asdict(each) for each in late},
-            meaning="A stuck daemon hangs in one tick, a failing one says why; the others go on "
-            "beside it. What it looks after (leases, closing plans, samples) is not looked "
-            "after here; another instance does it for the whole log.",
-            command=f"curl -s '{url}/v1/ops/status'",
-            alert="DaemonLate",
-            runbook=anchor("DaemonLate"),
-        )
-    ]
+    return Finding(
+        code="DaemonLate",
+        question="machine_room",
+        severity=severity,
+        summary=f"daemons that do not do their work: {told}",
+        evidence={each.name: msgspec.structs.asdict(each) for each in late},
+        meaning="A stuck daemon hangs in one tick, a failing one says why; the others go on "
+        "beside it. What it looks after (leases, closing plans, samples) is not looked "
+        "after here; another instance does it for the whole log.",
+        command=f"curl -s '{url}/v1/ops/status'",
+        alert="DaemonLate",
+    )
 
 
-def _loops(seen: Machine, url: str) -> list[Finding]:
+def _loops(seen: Machine, url: str) -> Finding | None:
     lagging: dict[str, Any] = {}
     for name, lag_s in _slowest(seen).items():
         sampled = seen.window.observed("agent.loop.lag", name) if seen.window else None
@@ -188,200 +180,174 @@ def _loops(seen: Machine, url: str) -> list[Finding]:
         if often or lag_s >= LOOP_STOOD_S:
             lagging[name] = {"lag_s": lag_s, "samples": count, "late_samples": late}
     if not lagging:
-        return []
-    return [
-        Finding(
-            code="LoopLagHigh",
-            question="machine_room",
-            severity="warning",
-            summary=f"event loops run late: {', '.join(sorted(lagging))}",
-            evidence=lagging,
-            meaning="Something holds the loop or the machine has too little CPU: answers, "
-            "heartbeats or ticks of this loop come late. Handlers belong into the worker pool.",
-            command=f"curl -s '{url}/actuator/metrics/agent.loop.lag'",
-            alert="LoopLagHigh",
-            runbook=anchor("LoopLagHigh"),
-        )
-    ]
+        return None
+    return Finding(
+        code="LoopLagHigh",
+        question="machine_room",
+        severity="warning",
+        summary=f"event loops run late: {', '.join(sorted(lagging))}",
+        evidence=lagging,
+        meaning="Something holds the loop or the machine has too little CPU: answers, "
+        "heartbeats or ticks of this loop come late. Handlers belong into the worker pool.",
+        command=f"curl -s '{url}/actuator/metrics/agent.loop.lag'",
+        alert="LoopLagHigh",
+    )
 
 
-def _projection(seen: Machine, numbers: dict[str, Any], url: str) -> list[Finding]:
+def _projection(seen: Machine, numbers: dict[str, Any], url: str) -> Finding | None:
     database = seen.database
     lag_s = database.lag_s or 0.0
     if database.error is not None or (lag_s < BEHIND_S and database.behind < BEHIND_EVENTS):
-        return []
+        return None
     severity: Severity = "critical" if lag_s >= BEHIND_CRITICAL_S else "warning"
-    return [
-        Finding(
-            code="ProjectionLagging",
-            question="machine_room",
-            severity=severity,
-            summary=f"the read models are {database.behind} facts and {lag_s:.0f} s behind",
-            evidence=numbers["read_models"],
-            meaning="GET answers show an older state; claims and writes do not "
-            "wait for it. The disk is slow, or the log grows faster than SQLite is written.",
-            command=f"curl -s '{url}/v1/ops/status'" if url else f"ls -l '{database.path}'*",
-            alert="ProjectionLagging",
-            runbook=anchor("ProjectionLagging"),
-        )
-    ]
+    return Finding(
+        code="ProjectionLagging",
+        question="machine_room",
+        severity=severity,
+        summary=f"the read models are {database.behind} facts and {lag_s:.0f} s behind",
+        evidence=numbers["read_models"],
+        meaning="GET answers show an older state; claims and writes do not "
+        "wait for it. The disk is slow, or the log grows faster than SQLite is written.",
+        command=f"curl -s '{url}/v1/ops/status'" if url else f"ls -l '{database.path}'*",
+        alert="ProjectionLagging",
+    )
 
 
-def _audit(seen: Machine, url: str) -> list[Finding]:
+def _audit(seen: Machine, url: str) -> Finding | None:
     dropped = seen.window.by("agent.audit.dropped.total") if seen.window else {}
     if not dropped.keys() - {"shutting_down"}:
-        return []
-    return [
-        Finding(
-            code="AuditDropped",
-            question="machine_room",
-            severity="warning",
-            summary=f"{sum(dropped.values())} audit entries could not be written",
-            evidence={"dropped": dropped},
-            meaning="The AUDIT stream did not take them in time; each stands in the log lines of "
-            "the logger holdfast.audit.",
-            command=f"curl -s '{url}/actuator/metrics/agent.audit.dropped.total'",
-            alert="AuditDropped",
-            runbook=anchor("AuditDropped"),
-        )
-    ]
+        return None
+    return Finding(
+        code="AuditDropped",
+        question="machine_room",
+        severity="warning",
+        summary=f"{sum(dropped.values())} audit entries could not be written",
+        evidence={"dropped": dropped},
+        meaning="The AUDIT stream did not take them in time; each stands in the log lines of "
+        "the logger holdfast.audit.",
+        command=f"curl -s '{url}/actuator/metrics/agent.audit.dropped.total'",
+        alert="AuditDropped",
+    )
 
 
-def _bad_events(seen: Machine, url: str) -> list[Finding]:
+def _bad_events(seen: Machine, url: str) -> Finding | None:
     counted = seen.window.total("agent.projection.bad_event.total") if seen.window else 0
     if not counted and not seen.bad_events:
-        return []
+        return None
     last = [msgspec.structs.asdict(each) for each in seen.bad_events]
     where = f"sequence {last[-1]['sequence']}: {last[-1]['reason']}" if last else "see the audit"
-    return [
-        Finding(
-            code="BadEvents",
-            question="machine_room",
-            severity="warning",
-            summary=f"{counted or len(last)} facts could not be read or applied; {where}",
-            evidence={"in_window": counted, "last": last},
-            meaning="Somebody wrote into the log by hand, or a newer Holdfast did. The fact was "
-            "stepped over; nothing may be written on top of one that cannot be read.",
-            command=f"curl -s '{url}/v1/audit?event=bad_event'",
-            alert="BadEvents",
-            runbook=anchor("BadEvents"),
-        )
-    ]
+    return Finding(
+        code="BadEvents",
+        question="machine_room",
+        severity="warning",
+        summary=f"{counted or len(last)} facts could not be read or applied; {where}",
+        evidence={"in_window": counted, "last": last},
+        meaning="Somebody wrote into the log by hand, or a newer Holdfast did. The fact was "
+        "stepped over; nothing may be written on top of one that cannot be read.",
+        command=f"curl -s '{url}/v1/audit?event=bad_event'",
+        alert="BadEvents",
+    )
 
 
-def _listeners(seen: Machine) -> list[Finding]:
+def _listeners(seen: Machine) -> Finding | None:
     failed = seen.window.total("agent.projection.listener_error.total") if seen.window else 0
     if not failed:
-        return []
-    return [
-        Finding(
-            code="ListenerFailed",
-            question="machine_room",
-            severity="warning",
-            summary=f"what listens to the fold has failed {failed} times",
-            evidence={"failures": failed},
-            meaning="Plans and tasks are right, but a metric, an audit entry or an event on a "
-            "stream may be missing. The log line 'listener_failed' names the listener, the "
-            "sequence of the fact and the error: report it as a bug.",
-            command="grep listener_failed on the instance's standard output",
-        )
-    ]
+        return None
+    return Finding(
+        code="ListenerFailed",
+        question="machine_room",
+        severity="warning",
+        summary=f"what listens to the fold has failed {failed} times",
+        evidence={"failures": failed},
+        meaning="Plans and tasks are right, but a metric, an audit entry or an event on a "
+        "stream may be missing. The log line 'listener_failed' names the listener, the "
+        "sequence of the fact and the error: report it as a bug.",
+        command="grep listener_failed on the instance's standard output",
+    )
 
 
-def _second_holder(evidence: Evidence) -> list[Finding]:
+def _second_holder(evidence: Evidence) -> Finding | None:
     age_s = evidence.machine.second_holder_age_s
     if age_s is None or age_s > SECOND_HOLDER_S:
-        return []
-    return [
-        Finding(
-            code="InstanceIdShared",
-            question="machine_room",
-            severity="warning",
-            summary=f"another process wrote as instance '{evidence.instance}' {age_s:.0f} s ago",
-            evidence={"instance": evidence.instance, "age_s": round(age_s, 1)},
-            meaning="Two running processes have the same executor.instance_id. Leases and "
-            "counters stay right, but owners, audit entries and the sharing of the queue cannot "
-            "tell them apart. Give each process its own id, or leave the setting out.",
-            command=f"curl -s '{evidence.url}/v1/audit?event=instance_id_shared'",
-        )
-    ]
+        return None
+    return Finding(
+        code="InstanceIdShared",
+        question="machine_room",
+        severity="warning",
+        summary=f"another process wrote as instance '{evidence.instance}' {age_s:.0f} s ago",
+        evidence={"instance": evidence.instance, "age_s": round(age_s, 1)},
+        meaning="Two running processes have the same executor.instance_id. Leases and "
+        "counters stay right, but owners, audit entries and the sharing of the queue cannot "
+        "tell them apart. Give each process its own id, or leave the setting out.",
+        command=f"curl -s '{evidence.url}/v1/audit?event=instance_id_shared'",
+    )
 
 
-def _clock_stepped(seen: Machine) -> list[Finding]:
+def _clock_stepped(seen: Machine) -> Finding | None:
     by_s = seen.log.clock_stepped_s
     if not by_s:
-        return []
+        return None
     way = "forward" if by_s > 0 else "back"
-    return [
-        Finding(
-            code="LogClockStepped",
-            question="machine_room",
-            severity="warning",
-            summary=f"the log server's clock was set {way} by {abs(by_s):.1f} s",
-            evidence={"seconds": round(by_s, 3)},
-            meaning="Leases go on for as long as they were granted, so no live worker loses its "
-            "task. After a step back, a task whose owner has died is taken over only when the "
-            "clock has come as far again. Let NTP slew the clock instead of stepping it.",
-            command="chronyc tracking",
-        )
-    ]
+    return Finding(
+        code="LogClockStepped",
+        question="machine_room",
+        severity="warning",
+        summary=f"the log server's clock was set {way} by {abs(by_s):.1f} s",
+        evidence={"seconds": round(by_s, 3)},
+        meaning="Leases go on for as long as they were granted, so no live worker loses its "
+        "task. After a step back, a task whose owner has died is taken over only when the "
+        "clock has come as far again. Let NTP slew the clock instead of stepping it.",
+        command="chronyc tracking",
+    )
 
 
-def _log_missing(seen: Machine) -> list[Finding]:
+def _log_missing(seen: Machine) -> Finding | None:
     if seen.log.missing is None:
-        return []
-    return [
-        Finding(
-            code="LogFactsMissing",
-            question="machine_room",
-            severity="critical",
-            summary=seen.log.missing,
-            evidence={"first": seen.log.first, "head": seen.log.head},
-            meaning="Somebody has purged the stream PLANS, deleted a message, or set a limit on "
-            "it. What the missing facts said is only in the read models of instances: do not "
-            "delete or rebuild them. Restore the stream from a backup.",
-            command="nats stream info PLANS",
-            alert="ProjectionMismatch",
-            runbook=anchor("ProjectionMismatch"),
-        )
-    ]
+        return None
+    return Finding(
+        code="LogFactsMissing",
+        question="machine_room",
+        severity="critical",
+        summary=seen.log.missing,
+        evidence={"first": seen.log.first, "head": seen.log.head},
+        meaning="Somebody has purged the stream PLANS, deleted a message, or set a limit on "
+        "it. What the missing facts said is only in the read models of instances: do not "
+        "delete or rebuild them. Restore the stream from a backup.",
+        command="nats stream info PLANS",
+        alert="ProjectionMismatch",
+    )
 
 
-def _mismatch(seen: Machine) -> list[Finding]:
+def _mismatch(seen: Machine) -> Finding | None:
     found = seen.window.total("agent.projection.mismatch.total") if seen.window else 0
     if not found or seen.log.missing:  # the other finding says more, and not to rebuild
-        return []
-    return [
-        Finding(
-            code="ProjectionMismatch",
-            question="machine_room",
-            severity="critical",
-            summary=f"the self-check found {found} differences between the log and what is shown",
-            evidence={"differences": found},
-            meaning="A view is not what the log says. The log is right: compare it all, then "
-            "rebuild the read models.",
-            command="holdfast rebuild --verify",
-            alert="ProjectionMismatch",
-            runbook=anchor("ProjectionMismatch"),
-        )
-    ]
+        return None
+    return Finding(
+        code="ProjectionMismatch",
+        question="machine_room",
+        severity="critical",
+        summary=f"the self-check found {found} differences between the log and what is shown",
+        evidence={"differences": found},
+        meaning="A view is not what the log says. The log is right: compare it all, then "
+        "rebuild the read models.",
+        command="holdfast rebuild --verify",
+        alert="ProjectionMismatch",
+    )
 
 
-def _not_ready(seen: Machine, told: set[str], url: str) -> list[Finding]:
+def _not_ready(seen: Machine, told: set[str], url: str) -> Finding | None:
     """Checks of readiness that fail and that no finding has told yet."""
     failing = {name: why for name, why in seen.failing.items() if not TELLS.get(name, set()) & told}
     if not failing:
-        return []
-    return [
-        Finding(
-            code="NotReady",
-            question="machine_room",
-            severity="critical",
-            summary="; ".join(f"{name}: {why}" for name, why in failing.items()),
-            evidence=failing,
-            meaning="The instance says that it cannot do its work, so nothing should be sent to "
-            "it. What it held is taken over when its leases expire. If it does not heal by itself, "
-            "restart it.",
-            command=f"curl -s '{url}/readyz'",
-        )
-    ]
+        return None
+    return Finding(
+        code="NotReady",
+        question="machine_room",
+        severity="critical",
+        summary="; ".join(f"{name}: {why}" for name, why in failing.items()),
+        evidence=failing,
+        meaning="The instance says that it cannot do its work, so nothing should be sent to "
+        "it. What it held is taken over when its leases expire. If it does not heal by itself, "
+        "restart it.",
+        command=f"curl -s '{url}/readyz'",
+    )

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service.ops.doctor.evidence import Evidence, ExpiredLease, Leases
-from service.ops.doctor.report import Examined, Finding, Severity, anchor, answered, cannot_tell
+from service.ops.doctor.report import Examined, Finding, Severity, answered, cannot_tell
 
 EXPIRED_FOR_S = (
     5.0  # a reclaim usually follows within a moment; the lease monitor looks each second
@@ -23,7 +23,7 @@ def examine(evidence: Evidence) -> Examined:
     if seen is None:
         return cannot_tell("leases", evidence.why_not)
     numbers = _numbers(seen)
-    findings = [*_expired(seen, numbers, evidence.url), *_low(seen, numbers, evidence.url)]
+    findings = [_expired(seen, numbers, evidence.url), _low(seen, numbers, evidence.url)]
     return answered("leases", _says(seen, numbers), numbers, findings)
 
 
@@ -58,55 +58,49 @@ def _says(seen: Leases, numbers: dict[str, Any]) -> str:
     )
 
 
-def _expired(seen: Leases, numbers: dict[str, Any], url: str) -> list[Finding]:
+def _expired(seen: Leases, numbers: dict[str, Any], url: str) -> Finding | None:
     overdue = [each for each in seen.expired if each.expired_for_s >= EXPIRED_FOR_S]
     if not overdue:
-        return []
+        return None
     oldest = max(overdue, key=lambda each: each.expired_for_s)
     severity: Severity = "critical" if oldest.expired_for_s >= ABANDONED_S else "warning"
-    return [
-        Finding(
-            code="LeasesExpired",
-            question="leases",
-            severity=severity,
-            summary=f"{seen.expired_count} running tasks have lost their owner; the oldest, "
-            f"{oldest.plan_id}/{oldest.task_id}, {oldest.expired_for_s:.0f} s ago",
-            evidence={**numbers, "leases": [_shown(each) for each in overdue[:MOST_SHOWN]]},
-            meaning=f"{oldest.owner} (attempt {oldest.attempt}) has stopped renewing: it is dead, "
-            "frozen or cut off. Its task is claimable again, and whoever asks for "
-            f"'{oldest.kind}' gets it; should the old owner wake up, its writes are refused.",
-            command=f"curl -s '{url}/v1/plans/{oldest.plan_id}/tasks/{oldest.task_id}'",
-            alert="LeasesExpired",
-            runbook=anchor("LeasesExpired"),
-        )
-    ]
+    return Finding(
+        code="LeasesExpired",
+        question="leases",
+        severity=severity,
+        summary=f"{seen.expired_count} running tasks have lost their owner; the oldest, "
+        f"{oldest.plan_id}/{oldest.task_id}, {oldest.expired_for_s:.0f} s ago",
+        evidence={**numbers, "leases": [_shown(each) for each in overdue[:MOST_SHOWN]]},
+        meaning=f"{oldest.owner} (attempt {oldest.attempt}) has stopped renewing: it is dead, "
+        "frozen or cut off. Its task is claimable again, and whoever asks for "
+        f"'{oldest.kind}' gets it; should the old owner wake up, its writes are refused.",
+        command=f"curl -s '{url}/v1/plans/{oldest.plan_id}/tasks/{oldest.task_id}'",
+        alert="LeasesExpired",
+    )
 
 
-def _low(seen: Leases, numbers: dict[str, Any], url: str) -> list[Finding]:
+def _low(seen: Leases, numbers: dict[str, Any], url: str) -> Finding | None:
     if seen.window is None:
-        return []
+        return None
     left = seen.window.observed(LEFT)
     low = numbers["renewed_below_low_part"]
     if left.count < FEWEST_RENEWALS or low < LOW_SHARE * left.count:
-        return []
-    return [
-        Finding(
-            code="LeaseMarginLow",
-            question="leases",
-            severity="warning",
-            summary=f"{low} of {left.count} renewals came with less than "
-            f"{LOW_PART:.0%} of the lease left",
-            evidence={
-                **numbers,
-                "remaining_at_renew": {f"{k:g}": round(v) for k, v in left.buckets.items()},
-            },
-            meaning="Heartbeats come late: a worker's machine or loop is overloaded, the log is "
-            "slow, or leases are too short for their heartbeat period. Leases will be lost next.",
-            command=f"curl -s '{url}/actuator/metrics/{LEFT}'",
-            alert="LeaseMarginLow",
-            runbook=anchor("LeaseMarginLow"),
-        )
-    ]
+        return None
+    return Finding(
+        code="LeaseMarginLow",
+        question="leases",
+        severity="warning",
+        summary=f"{low} of {left.count} renewals came with less than "
+        f"{LOW_PART:.0%} of the lease left",
+        evidence={
+            **numbers,
+            "remaining_at_renew": {f"{k:g}": round(v) for k, v in left.buckets.items()},
+        },
+        meaning="Heartbeats come late: a worker's machine or loop is overloaded, the log is "
+        "slow, or leases are too short for their heartbeat period. Leases will be lost next.",
+        command=f"curl -s '{url}/actuator/metrics/{LEFT}'",
+        alert="LeaseMarginLow",
+    )
 
 
 def _shown(lease: ExpiredLease) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 from msgspec import structs
 
 from service.ops.doctor.evidence import Evidence, Load, OverrunningHandler, Waiting
-from service.ops.doctor.report import Examined, Finding, Severity, anchor, answered, cannot_tell
+from service.ops.doctor.report import Examined, Finding, Severity, answered, cannot_tell
 
 GREW_BY = 20  # tasks; less is a ripple
 GREW_FASTER = 1.1  # arrivals against ends
@@ -23,9 +23,9 @@ def examine(evidence: Evidence) -> Examined:
     numbers = _numbers(seen)
     waiting = evidence.claiming.waiting if evidence.claiming else ()
     findings = [
-        *_overrunning(seen, numbers, evidence.url),
-        *_rejecting(seen, numbers, evidence.url),
-        *_growing(seen, numbers, waiting, evidence.url),
+        _overrunning(seen, numbers, evidence.url),
+        _rejecting(seen, numbers, evidence.url),
+        _growing(seen, numbers, waiting, evidence.url),
     ]
     return answered("load", _says(seen, numbers), numbers, findings)
 
@@ -75,33 +75,30 @@ def _says(seen: Load, numbers: dict[str, Any]) -> str:
     )
 
 
-def _overrunning(seen: Load, numbers: dict[str, Any], url: str) -> list[Finding]:
+def _overrunning(seen: Load, numbers: dict[str, Any], url: str) -> Finding | None:
     if not seen.overruns:
-        return []
+        return None
     longest = max(seen.overruns, key=lambda each: each.for_s)
     count = len(seen.overruns)
     severity: Severity = "critical" if count >= (seen.threads or 0) else "warning"
-    return [
-        Finding(
-            code="HandlersOverrun",
-            question="load",
-            severity=severity,
-            summary=f"{count} of {seen.threads} threads are held by handlers whose attempt is "
-            f"over; the longest, {longest.handler} of {longest.plan_id}/{longest.task_id}, for "
-            f"{longest.for_s:.0f} s",
-            evidence={
-                **numbers,
-                "handlers": [_shown(each) for each in seen.overruns[:MOST_SHOWN]],
-            },
-            meaning=f"The handlers of {_kinds(seen)} were asked to stop and run on, so each keeps "
-            "its thread until it returns. More instances do not help: declare them with "
-            'pool="process", which can be ended, or give their blocking calls a time-out. '
-            "A restart frees the threads now.",
-            command=f"curl -s '{url}/v1/plans/{longest.plan_id}/tasks/{longest.task_id}'",
-            alert="HandlersOverrun",
-            runbook=anchor("HandlersOverrun"),
-        )
-    ]
+    return Finding(
+        code="HandlersOverrun",
+        question="load",
+        severity=severity,
+        summary=f"{count} of {seen.threads} threads are held by handlers whose attempt is "
+        f"over; the longest, {longest.handler} of {longest.plan_id}/{longest.task_id}, for "
+        f"{longest.for_s:.0f} s",
+        evidence={
+            **numbers,
+            "handlers": [_shown(each) for each in seen.overruns[:MOST_SHOWN]],
+        },
+        meaning=f"The handlers of {_kinds(seen)} were asked to stop and run on, so each keeps "
+        "its thread until it returns. More instances do not help: declare them with "
+        'pool="process", which can be ended, or give their blocking calls a time-out. '
+        "A restart frees the threads now.",
+        command=f"curl -s '{url}/v1/plans/{longest.plan_id}/tasks/{longest.task_id}'",
+        alert="HandlersOverrun",
+    )
 
 
 def _kinds(seen: Load) -> str:
@@ -112,55 +109,49 @@ def _shown(overrun: OverrunningHandler) -> dict[str, Any]:
     return structs.asdict(overrun) | {"for_s": round(overrun.for_s, 1)}
 
 
-def _rejecting(seen: Load, numbers: dict[str, Any], url: str) -> list[Finding]:
+def _rejecting(seen: Load, numbers: dict[str, Any], url: str) -> Finding | None:
     rejected = sum(_rejects(seen).values())
     tried = rejected + numbers.get("dispatched", 0)
     if not rejected or rejected < REJECT_SHARE * tried:
-        return []
-    return [
-        Finding(
-            code="DispatchRejecting",
-            question="load",
-            severity="warning",
-            summary=f"{rejected} of {tried} claimed tasks found no place in the worker pool",
-            evidence=numbers,
-            meaning="The executor claims more than it can hold; each rejected claim was released "
-            "at once, so nothing is lost but time. Give it room (executor.worker.core_size or "
-            "queue_capacity), or claim less (executor.claim.max_per_tick).",
-            command=f"curl -s '{url}/actuator/metrics/agent.task.dispatch.reject.total'",
-            alert="DispatchRejecting",
-            runbook=anchor("DispatchRejecting"),
-        )
-    ]
+        return None
+    return Finding(
+        code="DispatchRejecting",
+        question="load",
+        severity="warning",
+        summary=f"{rejected} of {tried} claimed tasks found no place in the worker pool",
+        evidence=numbers,
+        meaning="The executor claims more than it can hold; each rejected claim was released "
+        "at once, so nothing is lost but time. Give it room (executor.worker.core_size or "
+        "queue_capacity), or claim less (executor.claim.max_per_tick).",
+        command=f"curl -s '{url}/actuator/metrics/agent.task.dispatch.reject.total'",
+        alert="DispatchRejecting",
+    )
 
 
 def _growing(
     seen: Load, numbers: dict[str, Any], waiting: tuple[Waiting, ...], url: str
-) -> list[Finding]:
+) -> Finding | None:
     window = seen.window
     if window is None or seen.backlog_before is None or window.seconds < SHORTEST_WINDOW_S:
-        return []
+        return None
     grew = seen.backlog - seen.backlog_before
     if grew < GREW_BY or numbers["became_claimable"] < GREW_FASTER * (seen.ended or 0):
-        return []
+        return None
     most = max(waiting, key=lambda each: each.tasks, default=None)
     shed = most.plan_id if most else "PLAN"
-    return [
-        Finding(
-            code="BacklogGrowing",
-            question="load",
-            severity="warning",
-            summary=f"the backlog grew by {grew} to {seen.backlog} in {window.seconds:.0f} s: "
-            f"{numbers['became_claimable_per_s']:g} tasks arrive and "
-            f"{numbers['ended_per_s']:g} end a second",
-            evidence=numbers,
-            meaning=_advice(seen, most),
-            command=f"curl -s -X POST '{url}/v1/plans/{shed}/pause' "
-            "-H 'Content-Type: application/json' -d '{\"reason\": \"shedding load\"}'",
-            alert="BacklogGrowing",
-            runbook=anchor("BacklogGrowing"),
-        )
-    ]
+    return Finding(
+        code="BacklogGrowing",
+        question="load",
+        severity="warning",
+        summary=f"the backlog grew by {grew} to {seen.backlog} in {window.seconds:.0f} s: "
+        f"{numbers['became_claimable_per_s']:g} tasks arrive and "
+        f"{numbers['ended_per_s']:g} end a second",
+        evidence=numbers,
+        meaning=_advice(seen, most),
+        command=f"curl -s -X POST '{url}/v1/plans/{shed}/pause' "
+        "-H 'Content-Type: application/json' -d '{\"reason\": \"shedding load\"}'",
+        alert="BacklogGrowing",
+    )
 
 
 def _advice(seen: Load, most: Waiting | None) -> str:

@@ -1,7 +1,7 @@
 """How the log takes new facts: refused for want of room, or slowly. A part of the machine room."""
 
 from service.ops.doctor.evidence import LogHealth, Machine, Window
-from service.ops.doctor.report import Finding, anchor
+from service.ops.doctor.report import Finding
 
 SLOW_S = 0.25
 SLOW_SHARE = 0.05
@@ -11,47 +11,42 @@ APPEND_ERROR = "agent.log.append.error.total"
 APPEND_DURATION = "agent.log.append.duration"
 
 
-def findings(seen: Machine, url: str) -> list[Finding]:
+def findings(seen: Machine, url: str) -> list[Finding | None]:
     """What the window's appends say."""
     if seen.window is None:
         return []
-    return [*_full(seen.window, seen.log), *_slow(seen.window, url)]
+    return [_full(seen.window, seen.log), _slow(seen.window, url)]
 
 
-def _full(window: Window, log: LogHealth) -> list[Finding]:
+def _full(window: Window, log: LogHealth) -> Finding | None:
     refused = window.by(APPEND_ERROR).get("full", 0)
     if not refused:
-        return []
-    return [
-        Finding(
-            code="LogFull",
-            question="machine_room",
-            severity="critical",
-            summary=f"the log is full: it refused {refused} facts",
-            evidence={"refused": refused, "bytes": log.size_bytes, "head": log.head},
-            meaning="The stream or its disk has no room. Nothing is dropped and everything "
-            "can be read, but nothing can be claimed or written (507) until there is room.",
-            command="nats stream info PLANS; df -h",
-            alert="LogFull",
-            runbook=anchor("LogFull"),
-        )
-    ]
+        return None
+    return Finding(
+        code="LogFull",
+        question="machine_room",
+        severity="critical",
+        summary=f"the log is full: it refused {refused} facts",
+        evidence={"refused": refused, "bytes": log.size_bytes, "head": log.head},
+        meaning="The stream or its disk has no room. Nothing is dropped and everything "
+        "can be read, but nothing can be claimed or written (507) until there is room.",
+        command="nats stream info PLANS; df -h",
+        alert="LogFull",
+    )
 
 
-def _slow(window: Window, url: str) -> list[Finding]:
+def _slow(window: Window, url: str) -> Finding | None:
     took = window.observed(APPEND_DURATION)
     slow = took.above(SLOW_S)
     if slow < max(FEWEST_SLOW, SLOW_SHARE * took.count):
-        return []
-    return [
-        Finding(
-            code="LogSlow",
-            question="machine_room",
-            severity="warning",
-            summary=f"{slow} of {took.count} appends took longer than {SLOW_S:g} s",
-            evidence={"appends": took.count, "slow": slow, "slower_than_s": SLOW_S},
-            meaning="Every claim and every result waits that long. The log's disk, its replicas or "
-            "the network to it are slow; leases with short heartbeats are at risk.",
-            command=f"curl -s '{url}/actuator/metrics/{APPEND_DURATION}'; nats rtt",
-        )
-    ]
+        return None
+    return Finding(
+        code="LogSlow",
+        question="machine_room",
+        severity="warning",
+        summary=f"{slow} of {took.count} appends took longer than {SLOW_S:g} s",
+        evidence={"appends": took.count, "slow": slow, "slower_than_s": SLOW_S},
+        meaning="Every claim and every result waits that long. The log's disk, its replicas or "
+        "the network to it are slow; leases with short heartbeats are at risk.",
+        command=f"curl -s '{url}/actuator/metrics/{APPEND_DURATION}'; nats rtt",
+    )

@@ -6,7 +6,7 @@ import msgspec
 
 from service.ops.doctor.evidence import Evidence, StaleWrite, Window, Writers
 from service.ops.doctor.questions.leases import clock
-from service.ops.doctor.report import Examined, Finding, anchor, answered, cannot_tell
+from service.ops.doctor.report import Examined, Finding, answered, cannot_tell
 from service.ops.doctor.sources.refusals import MOST_ENTRIES
 
 MOST_SHOWN = 10
@@ -107,7 +107,6 @@ def _finding(summary: str, numbers: dict[str, Any], command: str) -> Finding:
         "fencing token, which is the claim's sequence.",
         command=command,
         alert="StaleWriters",
-        runbook=anchor("StaleWriters"),
     )
 
 
