@@ -245,6 +245,7 @@ async def _connect(
         connect_timeout_s=CONNECT_TIMEOUT_S,
         name=f"holdfast {settings.executor.instance_id}",
         observer=writes,
+        access=settings.nats.access,
     )
     stack.push_async_callback(source.close)
     return source

@@ -57,6 +57,7 @@ def _target(instance: Instance, settings: Settings | None) -> Target:
         data_dir=settings.data_dir,
         database=settings.data_dir / READ_MODELS,
         nats_url=nats_url,
+        access=settings.nats.access,
     )
 
 

@@ -168,7 +168,9 @@ def copy_of(live: Path, to: Path) -> int:
 
 @asynccontextmanager
 async def _connected(url: str, settings: Settings) -> AsyncGenerator[JetStreamLog]:
-    source = await JetStreamLog.connect(url, replicas=settings.nats.replicas)
+    source = await JetStreamLog.connect(
+        url, replicas=settings.nats.replicas, access=settings.nats.access
+    )
     try:
         yield source
     finally:

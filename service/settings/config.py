@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from msgspec import Meta, Struct, field
 
+from streams.jetstream.access import Access
 from streams.jetstream.servers import without_password
 
 ENVIRONMENT_PREFIX = "HOLDFAST_"
@@ -77,11 +78,25 @@ class HttpSettings(Struct, frozen=True):
 
 
 class NatsSettings(Struct, frozen=True):
-    """The log: an existing server or cluster (`url`), or an embedded one on `port` (0: any)."""
+    """The log: an existing server or cluster (`url`), or an embedded one on `port` (0: any).
+
+    With `url`: who Holdfast is, by `creds_file` (as `nsc` writes it) or `nkey_file` (a seed), and
+    TLS with a CA of one's own (`tls_ca`) and a client's certificate (`tls_cert`, `tls_key`).
+    """
 
     url: Text = ""
     port: Port = 4222
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
+    creds_file: Path | None = None
+    nkey_file: Path | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    @property
+    def access(self) -> Access:
+        """The files by which the service and an external server know each other."""
+        return Access(self.creds_file, self.nkey_file, self.tls_ca, self.tls_cert, self.tls_key)
 
 
 class AuthSettings(Struct, frozen=True):

@@ -3,7 +3,7 @@
 import ipaddress
 from urllib.parse import urlsplit
 
-from service.settings.config import ConfigError, Setting, Settings, refused, value_at
+from service.settings.config import ConfigError, NatsSettings, Setting, Settings, refused, value_at
 from streams.jetstream.servers import servers_of
 
 OTLP_KEY = "observability.otlp_endpoint"
@@ -23,10 +23,8 @@ def check_together(settings: Settings) -> None:
             "executor.claim.lease_s",
             f"must be above executor.claim.heartbeat_s ({claim.heartbeat_s:g})",
         )
-    if reason := _server_complaint(settings.nats.url):
-        raise refuse("nats.url", reason)
-    if settings.nats.replicas > 1 and not settings.nats.url:
-        raise refuse("nats.replicas", "must be 1 for the embedded server; a cluster needs nats.url")
+    if wrong := _log_complaint(settings.nats):
+        raise refuse(*wrong)
     for key, endpoint in (
         (OTLP_KEY, settings.observability.otlp_endpoint),
         (OTLP_TRACES_KEY, settings.observability.otlp_traces_endpoint),
@@ -44,6 +42,17 @@ def check_together(settings: Settings) -> None:
             "http.host",
             "must be a loopback address (127.0.0.1, ::1, localhost) unless auth.tokens_file is set",
         )
+
+
+def _log_complaint(nats: NatsSettings) -> tuple[str, str] | None:
+    """The key below `nats` that does not fit, and why."""
+    if reason := _server_complaint(nats.url):
+        return "nats.url", reason
+    if wrong := nats.access.complaint(nats.url):
+        return f"nats.{wrong[0]}", wrong[1]
+    if nats.replicas > 1 and not nats.url:
+        return "nats.replicas", "must be 1 for the embedded server; a cluster needs nats.url"
+    return None
 
 
 def with_scheme(endpoint: str) -> str:

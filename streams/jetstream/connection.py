@@ -16,6 +16,7 @@ import msgspec
 from nats import errors
 from nats.aio.client import Client
 
+from streams.jetstream.access import URL_ALONE, Access
 from streams.jetstream.servers import OLDEST_VERSION, is_too_old, servers_of, without_password
 from streams.log import LogUnavailable, TopologyMismatch
 
@@ -74,7 +75,8 @@ class RawClient(Client):
     """nats-py's client with a way past its message objects, and without its habit of giving up.
 
     Relies on some of its internals: ``_process_msg``, ``_process_err``, ``_process_op_err``,
-    ``_pending`` and ``_transport``. The contract suite fails when a new nats-py moves them.
+    ``_pending``, ``_transport``, ``_connect_command``, ``_current_server`` and ``_server_info``.
+    The contract suite fails when a new nats-py moves them.
     """
 
     def __init__(self) -> None:
@@ -130,6 +132,13 @@ class RawClient(Client):
             return
         deliver(subject, reply, headers or b"", data)
 
+    def _connect_command(self) -> bytes:
+        # nats-py goes on in clear when a server named by tls:// offers no TLS.
+        server = self._current_server
+        if server and server.uri.scheme == "tls" and not self._server_info.get("tls_required"):
+            raise errors.Error("the server offers no TLS, and its URL is tls://")
+        return super()._connect_command()
+
     async def _process_err(self, err_msg: str) -> None:
         # nats-py closes for ever on most errors ("maximum payload violation", "authentication
         # expired"). A service has to outlive them: say it, and connect anew.
@@ -175,14 +184,16 @@ class Connection:
         self.reconnects = 0
 
     @classmethod
-    async def open(cls, url: str, *, name: str, timeout_s: float) -> "Connection":
+    async def open(
+        cls, url: str, *, name: str, timeout_s: float, access: Access = URL_ALONE
+    ) -> "Connection":
         """Connect; raises LogUnavailable when there is no server within ``timeout_s``.
 
         Raises TopologyMismatch when the server is too old. ``url`` may name several servers,
         separated by commas. Once open it never gives up.
         """
         try:
-            servers = servers_of(url)
+            servers, proof = servers_of(url), access.options()
         except ValueError as error:
             raise LogUnavailable(f"the URL of NATS {error}") from None
         client = RawClient()
@@ -203,6 +214,7 @@ class Connection:
                     reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]
                     connect_timeout=2,
                     ping_interval=PING_INTERVAL_S,
+                    **proof,
                 )
                 await _until_really_cancelled(connecting)
                 await client.listen(f"{connection._prefix.decode()}*", connection._on_answer)

@@ -19,6 +19,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from streams.jetstream.access import URL_ALONE, Access
 from streams.jetstream.audit_stream import Trail
 from streams.jetstream.connection import Connection
 from streams.jetstream.group_commit import DEFAULT_LIMITS, Appender, AppenderLimits, Observer
@@ -78,7 +79,7 @@ class JetStreamLog:
         self.new_consumers = 0  # how often a tail had to start anew
 
     @classmethod
-    async def connect(
+    async def connect(  # noqa: PLR0913 - one for each thing that tests or settings choose
         cls,
         url: str,
         *,
@@ -89,6 +90,7 @@ class JetStreamLog:
         name: str = "holdfast",
         observer: Observer | None = None,
         patience: Patience = PATIENCE,
+        access: Access = URL_ALONE,
     ) -> "JetStreamLog":
         """Connect, and make or check the streams.
 
@@ -97,7 +99,9 @@ class JetStreamLog:
         ``url`` may name several servers of a cluster, separated by commas.
         """
         deadline = time.monotonic() + connect_timeout_s
-        connection = await Connection.open(url, name=name, timeout_s=connect_timeout_s)
+        connection = await Connection.open(
+            url, name=name, timeout_s=connect_timeout_s, access=access
+        )
         try:
             log = cls(
                 connection,

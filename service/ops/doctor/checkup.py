@@ -29,6 +29,7 @@ from service.ops.doctor.sources.canary import log_witness, prove_whole
 from service.ops.doctor.sources.offline import Afar, Places
 from service.ops.doctor.sources.processes import Holding, holding
 from service.signals.metrics.catalogue import CATALOGUE
+from streams.jetstream.access import URL_ALONE, Access
 from streams.jetstream.read_only import Inspection
 from streams.jetstream.servers import without_password
 
@@ -50,6 +51,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path | None
     database: Path | None
     nats_url: str
+    access: Access = URL_ALONE
 
     def connect(self) -> httpx.AsyncClient:
         """A client whose requests go to the API."""
@@ -138,11 +140,11 @@ class CheckUp:
         return event_streams.examine_canary(sung, self._shown_url)
 
     async def _witness(self) -> Inspection | None:
-        url = self._target.nats_url
+        url, access = self._target.nats_url, self._target.access
         if not url:
             return None
         opened = await self._parts.take(
-            "log", 2 * WITNESS_S, lambda: Inspection.open(url, timeout_s=WITNESS_S)
+            "log", 2 * WITNESS_S, lambda: Inspection.open(url, timeout_s=WITNESS_S, access=access)
         )
         return opened if isinstance(opened, Inspection) else None
 
@@ -172,6 +174,7 @@ class CheckUp:
         target = self._target
         places = Places(
             nats_url=target.nats_url,
+            access=target.access,
             database=target.database,
             api_url=self._shown_url,
             stopped_nats_pid=self._holding.stopped_nats_pid if self._holding else None,

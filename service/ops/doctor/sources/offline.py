@@ -33,6 +33,7 @@ from service.ops.doctor.parts import Parts
 from service.ops.doctor.sources.history import KEPT_S, LAST_BAD_EVENTS
 from service.ops.doctor.sources.refusals import refusals_in, refusals_on
 from service.ops.doctor.sources.shapes import expired_leases, waiting_kinds
+from streams.jetstream.access import URL_ALONE, Access
 from streams.jetstream.read_only import Inspection
 from streams.jetstream.servers import without_password
 from streams.log import BadFact, Fact, LogState
@@ -51,6 +52,7 @@ class Places(msgspec.Struct, frozen=True):
     database: Path | None
     api_url: str
     stopped_nats_pid: int | None = None
+    access: Access = URL_ALONE
 
 
 class Tail(msgspec.Struct):
@@ -98,7 +100,7 @@ class Afar:
             return None
 
         async def open_() -> Inspection:
-            inspection = await Inspection.open(url, timeout_s=OPEN_S)
+            inspection = await Inspection.open(url, timeout_s=OPEN_S, access=self._places.access)
             stack.push_async_callback(inspection.close)
             self._state = await inspection.state()
             return inspection
