@@ -20,7 +20,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --require-hashes --no-deps
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/runtime.stamp ## start Holdfast with its embedded nats-server; Ctrl-C ends it
+run: $(VENV)/runtime.stamp $(VENV)/worker_kit.stamp ## start Holdfast with its embedded nats-server; Ctrl-C ends it
 	@HOLDFAST_EXECUTOR__COMMAND__ALLOW=$${HOLDFAST_EXECUTOR__COMMAND__ALLOW-wc,$(CURDIR)/service/sample/report} \
 		exec $(BIN)/python -m service serve
 
@@ -77,7 +77,14 @@ $(VENV)/runtime.stamp: requirements.txt | $(VENV)/bin/python
 	@$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
-$(VENV)/dev.stamp: requirements-dev.txt $(VENV)/runtime.stamp | $(VENV)/bin/python
+# The worker kit is imported from this checkout: a line in site-packages names its folder, relative,
+# so that the checkout may be moved. Its wheel is for programs outside.
+$(VENV)/worker_kit.stamp: service/worker_kit/pyproject.toml | $(VENV)/bin/python
+	@$(BIN)/python -c 'import sysconfig; print("../../../../service/worker_kit/src", \
+		file=open(sysconfig.get_path("purelib") + "/holdfast-worker.pth", "w"))'
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.txt $(VENV)/runtime.stamp $(VENV)/worker_kit.stamp | $(VENV)/bin/python
 	@test -e $@ || echo "Installing the development packages into $(VENV) (once) ..." >&2
 	@$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@

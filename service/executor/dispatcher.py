@@ -9,11 +9,11 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from holdfast_worker.handler import AnyHandler
 from service.core.bridge import Door, DoorClosed
 from service.core.results import Claim, ClaimRequest
 from service.executor.attempts.attempt import Attempt, Workshop, release
 from service.executor.attempts.leases import Lease
-from service.executor.handlers.contract import Handler
 from service.executor.running.pool import WorkerPool
 from service.runtime.supervision import Supervision
 from service.settings.config import ClaimSettings
@@ -41,7 +41,7 @@ class Dispatcher:
         self,
         door: Door,
         workshop: Workshop,
-        handlers: Mapping[str, Handler],
+        handlers: Mapping[str, AnyHandler],
         pool: WorkerPool,
         claim: ClaimSettings,
         poll_interval_s: float,
@@ -154,7 +154,7 @@ class Dispatcher:
         else:
             self._accept(lease, handler)
 
-    def _accept(self, lease: Lease, handler: Handler) -> None:
+    def _accept(self, lease: Lease, handler: AnyHandler) -> None:
         self._shop.metrics.count("agent.task.dispatch.success.total")
         if self._shop.audit.wants("dispatch_submitted"):
             self._tell("dispatch_submitted", lease, f"kind {lease.claim.kind}")

@@ -2,7 +2,8 @@
 
 import time
 
-from service.executor.handlers.contract import TaskRun, handler
+from holdfast_worker.handler import handler
+from holdfast_worker.task import TaskRun
 from tests.bench import start_latency
 
 

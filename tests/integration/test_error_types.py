@@ -19,10 +19,13 @@ import requests
 import structlog
 from msgspec import Raw
 
+from holdfast_worker.cancellation import Cancellation
+from holdfast_worker.failures import MESSAGE_CHARACTERS
+from holdfast_worker.progress import Shown
+from holdfast_worker.task import Assignment
 from service.executor.attempts.endings import Failure
-from service.executor.attempts.failures import MESSAGE_CHARACTERS, classify
+from service.executor.attempts.failures import classify
 from service.executor.handlers import TaskRun, handler
-from service.executor.handlers.contract import Assignment, Cancellation, Shown
 from service.executor.limits import LIMITS, Limits
 from service.executor.running.processes import ProcessWorkers
 from tests.integration import error_handlers

@@ -9,12 +9,14 @@ import msgspec
 import pytest
 from msgspec import UNSET, Raw
 
+from holdfast_worker.cancellation import Cancellation
+from holdfast_worker.handler import handler
+from holdfast_worker.task import Result, TaskRun
 from service.executor.attempts.endings import Success
 from service.executor.handlers.chat import ChatInput, answered, chat
 from service.executor.handlers.chat.answer import TEXT_CHARACTERS
 from service.executor.handlers.chat.limits import LIMITS, Limits
 from service.executor.handlers.chat.stream import EVENT_BYTES
-from service.executor.handlers.contract import Cancellation, Result, TaskRun, handler
 from service.signals.tracing.spans import Span, recorder
 from streams.plan.events import TokenUsage
 from tests.integration.web_world import (

@@ -12,10 +12,11 @@ import psutil
 import pytest
 from msgspec import Raw
 
+from holdfast_worker.cancellation import Cancellation
+from holdfast_worker.task import Assignment
 from service.executor.attempts.endings import Failure, Success
 from service.executor.attempts.execution import execute
 from service.executor.handlers.command import OUTPUT_BYTES, command_handler
-from service.executor.handlers.contract import Assignment, Cancellation
 from tests.waiting import until
 
 PROGRAMS = ("cat", "echo", "false", "sh", "sleep", "wc", "env", "yes", sys.executable)

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from holdfast_worker.cancellation import Cancellation
 from service.executor.attempts.endings import Success
-from service.executor.handlers.contract import Cancellation
 from service.executor.handlers.http import RESPONSE_BYTES, post
 from tests.integration.web_world import (
     PATIENCE_S,

@@ -7,9 +7,11 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Raw
 
+from holdfast_worker.cancellation import Cancellation
+from holdfast_worker.progress import Channel, Piece, Shown
+from holdfast_worker.task import Assignment
 from service.executor.attempts.endings import Failure, Success
 from service.executor.attempts.execution import execute
-from service.executor.handlers.contract import Assignment, Cancellation, Channel, Piece, Shown
 
 PATIENCE_S = 10.0
 Write = Callable[[bytes], None]

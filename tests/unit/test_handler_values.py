@@ -11,9 +11,10 @@ import pytest
 import structlog
 from msgspec import Raw, Struct
 
+from holdfast_worker.failures import MESSAGE_CHARACTERS
+from holdfast_worker.task import Assignment
 from service.executor.attempts.endings import Ending, Failure, Success
 from service.executor.attempts.execution import execute
-from service.executor.attempts.failures import MESSAGE_CHARACTERS
 from service.executor.handlers import (
     Cancellation,
     Result,
@@ -23,7 +24,6 @@ from service.executor.handlers import (
     Verdict,
     handler,
 )
-from service.executor.handlers.contract import Assignment
 from service.http.schemas import CompleteBody, CompletedItem, FailBody, FailedItem
 from streams.codec import HEADER_LINE, decode, encode_headers, encode_payload
 from streams.log import Fact, Unreadable

@@ -6,17 +6,17 @@ import httpx
 import pytest
 from msgspec import Raw
 
-from service.executor.attempts.failures import (
+from holdfast_worker.failures import (
     LONGEST_RETRY_AFTER_S,
     MESSAGE_CHARACTERS,
     TaskFailed,
-    classify,
-    describe,
     retry_after_s,
 )
+from holdfast_worker.task import PROGRESS_BYTES, Assignment
+from service.executor.attempts.failures import classify, describe
 from service.executor.handlers import Cancellation, TaskCancelled, TaskRun, handler
 from service.executor.handlers.command import command_handler
-from service.executor.handlers.contract import PROGRESS_BYTES, Assignment, verdict_of
+from service.executor.handlers.verdicts import verdict_of
 from service.executor.handlers.web import checked_url
 from service.settings.config import ConfigError
 

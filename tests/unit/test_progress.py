@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from service.executor.attempts.progress import PIECE_CHARACTERS, PendingProgress
-from service.executor.handlers.contract import PROGRESS_BYTES, Channel, Piece
+from holdfast_worker.progress import PIECE_CHARACTERS, Channel, PendingProgress, Piece
+from holdfast_worker.task import PROGRESS_BYTES
 
 
 def sent(pending: PendingProgress) -> list[dict[str, Any]]:

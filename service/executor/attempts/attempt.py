@@ -10,13 +10,15 @@ import structlog
 from msgspec.structs import replace
 from structlog.contextvars import bind_contextvars
 
+from holdfast_worker.cancellation import StopReason
+from holdfast_worker.handler import AnyHandler
+from holdfast_worker.progress import Shown
 from service.core.results import OwnerAnswer
 from service.executor.attempts.endings import Ending, Failure, Success, failure_of
 from service.executor.attempts.execution import execute
 from service.executor.attempts.heartbeats import Heartbeats
 from service.executor.attempts.leases import Lease
 from service.executor.attempts.reports import Answer, Reporter
-from service.executor.handlers.contract import Handler, Shown, StopReason
 from service.executor.limits import Limits
 from service.executor.running.overruns import Overruns
 from service.executor.running.pool import Place
@@ -52,7 +54,7 @@ class Workshop(Protocol):
 class Attempt:
     """Carries one lease through; `run` never raises."""
 
-    def __init__(self, lease: Lease, handler: Handler, place: Place, workshop: Workshop) -> None:
+    def __init__(self, lease: Lease, handler: AnyHandler, place: Place, workshop: Workshop) -> None:
         self.lease = lease
         self._handler = handler
         self._place = place

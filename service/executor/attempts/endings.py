@@ -12,14 +12,10 @@ from typing import Any, TypeVar, assert_never, cast
 import msgspec
 from msgspec import UNSET, Raw
 
-from service.executor.attempts.failures import (
-    MESSAGE_CHARACTERS,
-    TaskFailed,
-    classify,
-    describe,
-    retry_in_s,
-)
-from service.executor.handlers.contract import Result, verdict_of
+from holdfast_worker.failures import MESSAGE_CHARACTERS, TaskFailed, retry_in_s
+from holdfast_worker.task import Result
+from service.executor.attempts.failures import classify, describe
+from service.executor.handlers.verdicts import verdict_of
 from streams.json_values import NotJson, encoded, text_of
 from streams.plan.events import TaskType
 from streams.plan.limits import MAX_SECONDS, DelayS

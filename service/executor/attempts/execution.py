@@ -6,11 +6,19 @@ from contextvars import copy_context
 from typing import Any
 
 import structlog
+from msgspec import Raw, convert
+from msgspec.structs import replace
 from structlog.contextvars import bind_contextvars
 
+from holdfast_worker.cancellation import Cancellation
+from holdfast_worker.failures import TaskFailed
+from holdfast_worker.handler import AnyHandler
+from holdfast_worker.logs import bound
+from holdfast_worker.progress import Shown
+from holdfast_worker.task import Assignment, Spent, TaskRun
 from service.executor.attempts.endings import Ending, conclude, failure_of
-from service.executor.attempts.failures import TaskFailed
-from service.executor.handlers.contract import Assignment, Cancellation, Handler, Shown, TaskRun
+from streams.json_values import check
+from streams.plan.results import TokenUsage
 from streams.traceparent import trace_id_of
 
 Show = Callable[[Shown], None]
@@ -18,7 +26,7 @@ Show = Callable[[Shown], None]
 log = structlog.get_logger("holdfast.executor")
 
 
-def execute(handler: Handler, work: Assignment, cancelled: Cancellation, show: Show) -> Ending:
+def execute(handler: AnyHandler, work: Assignment, cancelled: Cancellation, show: Show) -> Ending:
     """Run ``handler`` on this thread to its end; never raises.
 
     Lines logged meanwhile bear the attempt and its trace.
@@ -26,7 +34,7 @@ def execute(handler: Handler, work: Assignment, cancelled: Cancellation, show: S
     return copy_context().run(_execute, handler, work, cancelled, show)
 
 
-def _execute(handler: Handler, work: Assignment, cancelled: Cancellation, show: Show) -> Ending:
+def _execute(handler: AnyHandler, work: Assignment, cancelled: Cancellation, show: Show) -> Ending:
     bind_contextvars(
         trace_id=trace_id_of(work.traceparent),
         plan_id=work.plan_id,
@@ -34,8 +42,19 @@ def _execute(handler: Handler, work: Assignment, cancelled: Cancellation, show: 
         attempt=work.attempt,
     )
     try:
-        run = TaskRun(work, cancelled, show)
-        returned = _run_async(handler, run, cancelled) if handler.is_async else handler(run)
+        run = handler.task_class(work, cancelled, _checked(show))
+        with bound(work.plan_id, work.task_id, work.attempt):
+            return _with_tokens(_ended(handler, run, work, cancelled), run.spent)
+    except Exception as error:  # noqa: BLE001 - the task cannot be shown, such as JSON too deep
+        return failure_of(error)
+
+
+def _ended(handler: AnyHandler, run: TaskRun, work: Assignment, cancelled: Cancellation) -> Ending:
+    try:
+        if handler.is_async:
+            returned = _run_async(handler, run, work, cancelled)
+        else:
+            returned = handler.invoke(run, work.input)
         return conclude(returned, work.type)
     except BaseException as error:
         if not isinstance(error, TaskFailed) and not cancelled.is_set():
@@ -43,15 +62,38 @@ def _execute(handler: Handler, work: Assignment, cancelled: Cancellation, show: 
         return failure_of(error)
 
 
-def _run_async(handler: Handler, run: TaskRun, cancelled: Cancellation) -> object:
+def _checked(show: Show) -> Show:
+    """Refuses, in the handler, progress that not every reader of the log could follow."""
+
+    def checked(shown: Shown) -> None:
+        if isinstance(shown, Raw):
+            check(shown)
+        show(shown)
+
+    return checked
+
+
+def _with_tokens(ending: Ending, spent: Spent) -> Ending:
+    """The ending with the tokens that the handler counted, unless it states its own."""
+    if ending.token_usage is not None or (usage := spent.usage) is None:
+        return ending
+    model_name = ending.model_name or spent.model_name
+    return replace(ending, token_usage=convert(usage, TokenUsage), model_name=model_name)
+
+
+def _run_async(
+    handler: AnyHandler, run: TaskRun, work: Assignment, cancelled: Cancellation
+) -> object:
     """Run an ``async def`` handler on a private loop; cancelling the attempt cancels its task."""
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        return runner.run(_cancellable(handler, run, cancelled))
+        return runner.run(_cancellable(handler, run, work, cancelled))
 
 
-async def _cancellable(handler: Handler, run: TaskRun, cancelled: Cancellation) -> object:
+async def _cancellable(
+    handler: AnyHandler, run: TaskRun, work: Assignment, cancelled: Cancellation
+) -> object:
     loop = asyncio.get_running_loop()
-    task: asyncio.Task[Any] = asyncio.ensure_future(handler(run))
+    task: asyncio.Task[Any] = asyncio.ensure_future(handler.invoke(run, work.input))
 
     def stop() -> None:
         if not loop.is_closed():

@@ -6,9 +6,10 @@ from time import monotonic
 
 from msgspec import UNSET, Raw
 
+from holdfast_worker.cancellation import Cancellation, StopReason
+from holdfast_worker.progress import PendingProgress, Shown
+from holdfast_worker.task import Assignment
 from service.core.results import Claim
-from service.executor.attempts.progress import PendingProgress
-from service.executor.handlers.contract import Assignment, Cancellation, Shown, StopReason
 from streams.plan import commands
 
 FENCE_SHARE = 2 / 3  # of the lease: without a renewal for so long, the worker stops by itself

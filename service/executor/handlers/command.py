@@ -20,15 +20,12 @@ from typing import IO, Annotated, Any, Literal, cast
 
 import msgspec
 
-from service.executor.attempts.failures import TaskFailed
+from holdfast_worker.cancellation import Stopping
+from holdfast_worker.failures import TaskFailed
+from holdfast_worker.handler import AnyHandler, Handler
+from holdfast_worker.task import Result, TaskRun
 from service.executor.handlers import guardian
-from service.executor.handlers.contract import (
-    Handler,
-    Result,
-    Stopping,
-    TaskRun,
-    verdict_of,
-)
+from service.executor.handlers.verdicts import verdict_of
 from service.settings.config import ConfigError
 from streams.plan.events import Verdict
 
@@ -60,13 +57,17 @@ class CommandInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"{where}: holds a NUL character")
 
 
-def command_handler(allow: Iterable[str]) -> Handler:
+def command_handler(allow: Iterable[str]) -> AnyHandler:
     """The handler for the programs in ``allow``: names found in PATH now, or absolute paths.
 
     Raises `ConfigError` naming one that does not exist.
     """
     programs = {name: _located(name) for name in allow}
-    return Handler("command", "thread", lambda task: run_command(task, programs), CommandInput)
+
+    def command(task: TaskRun) -> Result:
+        return run_command(task, programs)
+
+    return Handler("command", command, input_type=CommandInput)
 
 
 def _located(name: str) -> str:

@@ -1,6 +1,7 @@
 """The kind ``echo`` returns its input: the smallest task there is."""
 
-from service.executor.handlers.contract import Result, TaskRun, handler
+from holdfast_worker.handler import handler
+from holdfast_worker.task import Result, TaskRun
 from streams.plan.events import Verdict
 
 

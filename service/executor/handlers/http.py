@@ -11,8 +11,10 @@ from typing import Annotated, Any
 import httpx
 import msgspec
 
-from service.executor.attempts.failures import TaskFailed
-from service.executor.handlers.contract import Result, TaskRun, handler, verdict_of
+from holdfast_worker.failures import TaskFailed
+from holdfast_worker.handler import handler
+from holdfast_worker.task import Result, TaskRun
+from service.executor.handlers.verdicts import verdict_of
 from service.executor.handlers.web import (
     URL_CHARACTERS,
     checked_url,

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from service.executor.handlers.contract import Handler
+from holdfast_worker.handler import AnyHandler
 from streams.plan.events import TaskSpec
 
 CheckInput = Callable[[TaskSpec], str | None]
 """What is wrong with the input of a task: task, field and reason; None: nothing."""
 
 
-def input_check(handlers: Mapping[str, Handler]) -> CheckInput:
+def input_check(handlers: Mapping[str, AnyHandler]) -> CheckInput:
     """The checks that ``handlers`` declare, by kind; kinds without one take any input."""
     decoders = {
         kind: msgspec.json.Decoder(each.input_type)

@@ -3,9 +3,10 @@
 import importlib
 from collections.abc import Iterable, Mapping
 from types import ModuleType
+from typing import cast
 
+from holdfast_worker.handler import AnyHandler, Handler
 from service.executor.handlers.command import command_handler
-from service.executor.handlers.contract import Handler
 from service.settings.config import ConfigError
 
 BUILT_IN = (
@@ -16,7 +17,9 @@ BUILT_IN = (
 )
 
 
-def load_handlers(modules: Iterable[str] = (), programs: Iterable[str] = ()) -> dict[str, Handler]:
+def load_handlers(
+    modules: Iterable[str] = (), programs: Iterable[str] = ()
+) -> dict[str, AnyHandler]:
     """Import the built-in and the named modules; every kind with its handler.
 
     ``programs`` are those that ``command`` may start. Raises `ConfigError` naming a program that
@@ -24,7 +27,7 @@ def load_handlers(modules: Iterable[str] = (), programs: Iterable[str] = ()) -> 
     that two functions claim.
     """
     command = command_handler(programs)
-    handlers: dict[str, Handler] = {command.kind: command}
+    handlers: dict[str, AnyHandler] = {command.kind: command}
     for module_name in (*BUILT_IN, *modules):
         for found in _handlers_in(_imported(module_name)):
             known = handlers.setdefault(found.kind, found)
@@ -46,9 +49,11 @@ def _imported(name: str) -> ModuleType:
         ) from error
 
 
-def _handlers_in(module: ModuleType) -> list[Handler]:
+def _handlers_in(module: ModuleType) -> list[AnyHandler]:
     contents: Mapping[str, object] = vars(module)
-    found = [value for value in contents.values() if isinstance(value, Handler)]
+    found = [cast("AnyHandler", value) for value in contents.values() if isinstance(value, Handler)]
     if not found:
-        raise ConfigError(f"executor.handlers: the module {module.__name__!r} has no @handler")
+        raise ConfigError(
+            f"executor.handlers: the module {module.__name__!r} has no @handler and no @worker.task"
+        )
     return found

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import msgspec
 
-from service.executor.handlers.contract import TaskRun, handler
+from holdfast_worker.handler import handler
+from holdfast_worker.task import TaskRun
 
 LONGEST_S = 24 * 3600
 

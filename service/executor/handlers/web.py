@@ -11,12 +11,7 @@ from functools import cache
 
 import httpx
 
-from service.executor.attempts.failures import (
-    MESSAGE_CHARACTERS,
-    TaskFailed,
-    asked_wait_s,
-    classify_status,
-)
+from holdfast_worker.failures import MESSAGE_CHARACTERS, TaskFailed, asked_wait_s, classify_status
 from service.signals.tracing.spans import Attributes, calling
 
 CONNECT_S = 10.0

@@ -11,8 +11,8 @@ from time import monotonic
 
 import msgspec
 
+from holdfast_worker.handler import AnyHandler
 from service.executor.attempts.leases import Lease
-from service.executor.handlers.contract import Handler
 
 
 class Overrun(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +40,7 @@ class Overruns:
         self._running: dict[tuple[str, str, int], Overrun] = {}
         self._tasks: dict[tuple[str, str], int] = {}
 
-    def add(self, lease: Lease, handler: Handler) -> None:
+    def add(self, lease: Lease, handler: AnyHandler) -> None:
         """The attempt of ``lease`` is over, and ``handler`` runs on."""
         plan_id, task_id, attempt = lease.key
         overrun = Overrun(

@@ -8,10 +8,13 @@ import signal
 import socket
 import sys
 from threading import Lock, Thread
+from typing import cast
 
+from holdfast_worker.cancellation import Cancellation
+from holdfast_worker.handler import AnyHandler, Handler
+from holdfast_worker.progress import Piece, Shown
 from service.executor.attempts.endings import Ending, Failure
 from service.executor.attempts.execution import execute
-from service.executor.handlers.contract import Cancellation, Handler, Piece, Shown
 from service.executor.running.processes import (
     ChildProgress,
     Ended,
@@ -55,10 +58,10 @@ class _Listener:
         return message
 
 
-def _find(job: Job) -> Handler | None:
+def _find(job: Job) -> AnyHandler | None:
     for value in vars(importlib.import_module(job.module)).values():
         if isinstance(value, Handler) and value.kind == job.kind:
-            return value
+            return cast("AnyHandler", value)
     return None
 
 

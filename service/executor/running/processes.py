@@ -17,15 +17,12 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from holdfast_worker.cancellation import Cancellation, StopReason
+from holdfast_worker.handler import AnyHandler
+from holdfast_worker.progress import Piece
+from holdfast_worker.task import Assignment
 from service.executor.attempts.endings import Ending, Failure
 from service.executor.attempts.execution import Show
-from service.executor.handlers.contract import (
-    Assignment,
-    Cancellation,
-    Handler,
-    Piece,
-    StopReason,
-)
 from service.executor.limits import LIMITS, Limits
 from streams.plan.events import NOTHING
 
@@ -137,7 +134,7 @@ class ProcessWorkers:
         self._closed = False
 
     def execute(
-        self, handler: Handler, work: Assignment, cancelled: Cancellation, show: Show
+        self, handler: AnyHandler, work: Assignment, cancelled: Cancellation, show: Show
     ) -> Ending:
         """Run ``handler`` in a child on behalf of this thread, to its end; never raises."""
         try:

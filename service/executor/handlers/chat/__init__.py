@@ -15,7 +15,9 @@ import asyncio
 import httpx
 import msgspec
 
-from service.executor.attempts.failures import TaskFailed
+from holdfast_worker.failures import TaskFailed
+from holdfast_worker.handler import handler
+from holdfast_worker.task import Result, TaskRun
 from service.executor.handlers.chat.answer import Answer
 from service.executor.handlers.chat.errors import charged, refusal_of
 from service.executor.handlers.chat.limits import LIMITS, Limits
@@ -23,7 +25,6 @@ from service.executor.handlers.chat.outcome import result_of
 from service.executor.handlers.chat.request import ChatInput, Question, question_of
 from service.executor.handlers.chat.stream import DONE, events_of
 from service.executor.handlers.chat.telemetry import answer_attributes, request_attributes
-from service.executor.handlers.contract import Result, TaskRun, handler
 from service.executor.handlers.web import client, error_body, outgoing_call, refuse_coded
 
 __all__ = ["ChatInput", "chat"]

@@ -3,7 +3,9 @@
 import msgspec
 from msgspec import Raw
 
-from service.executor.attempts.failures import TaskFailed
+from holdfast_worker.failures import TaskFailed
+from holdfast_worker.progress import Channel
+from holdfast_worker.task import TaskRun
 from service.executor.handlers.chat.chunks import (
     NULL,
     ToolCallPart,
@@ -15,7 +17,6 @@ from service.executor.handlers.chat.chunks import (
 from service.executor.handlers.chat.errors import reported
 from service.executor.handlers.chat.request import ChatInput
 from service.executor.handlers.chat.usage import estimate, usage_of
-from service.executor.handlers.contract import Channel, TaskRun
 from streams.plan.events import TokenUsage
 
 TEXT_CHARACTERS = 512 * 1024  # of each channel, tool calls counted with the text

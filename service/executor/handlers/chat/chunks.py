@@ -3,7 +3,7 @@
 import msgspec
 from msgspec import Raw
 
-from service.executor.attempts.failures import TaskFailed
+from holdfast_worker.failures import TaskFailed
 
 NULL = Raw(b"null")
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -7,7 +7,7 @@ from typing import cast
 import httpx
 import msgspec
 
-from service.executor.attempts.failures import TaskFailed, classify_status
+from holdfast_worker.failures import TaskFailed, classify_status
 from service.executor.handlers.chat.chunks import value_of
 from service.executor.handlers.web import refused
 from streams.plan.events import TokenUsage

@@ -2,11 +2,12 @@
 
 import msgspec
 
-from service.executor.attempts.failures import TaskFailed
+from holdfast_worker.failures import TaskFailed
+from holdfast_worker.task import Result, TaskRun
 from service.executor.handlers.chat.answer import Answer
 from service.executor.handlers.chat.request import ChatInput
 from service.executor.handlers.chat.schema import check_format
-from service.executor.handlers.contract import Result, TaskRun, verdict_of
+from service.executor.handlers.verdicts import verdict_of
 from streams.plan.events import Verdict
 
 QUOTED_CHARACTERS = 200

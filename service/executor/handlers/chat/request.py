@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import httpx
 import msgspec
 
-from service.executor.attempts.failures import TaskFailed
+from holdfast_worker.failures import TaskFailed
+from holdfast_worker.task import TaskRun
 from service.executor.handlers.chat.schema import format_complaint
-from service.executor.handlers.contract import TaskRun
 from service.executor.handlers.web import URL_CHARACTERS, checked_url, url_complaint
 
 FIXED_PARAMS = frozenset({"model", "messages", "stream", "stream_options", "n"})

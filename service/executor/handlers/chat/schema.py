@@ -12,7 +12,7 @@ from typing import Any, cast
 import jsonschema_rs
 import msgspec
 
-from service.executor.attempts.failures import TaskFailed
+from holdfast_worker.failures import TaskFailed
 from service.executor.handlers.chat import schema_check
 
 SCHEMA_BYTES = 64 * 1024

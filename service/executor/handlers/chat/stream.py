@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import httpx
 from httpx_sse import EventSource
 
-from service.executor.attempts.failures import TaskFailed
+from holdfast_worker.failures import TaskFailed
 
 EVENT_BYTES = 4 * 1024 * 1024  # of one event, or of a document
 STREAM_BYTES = 128 * 1024 * 1024

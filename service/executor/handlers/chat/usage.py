@@ -10,8 +10,8 @@ from typing import Any, cast
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from holdfast_worker.task import TaskRun
 from service.executor.handlers.chat.request import ChatInput
-from service.executor.handlers.contract import TaskRun
 from streams.plan.events import TokenUsage
 
 MOST_TOKENS = 10**9  # of one attempt; what is reported beyond is no count of tokens

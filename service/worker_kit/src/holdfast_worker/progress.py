@@ -6,11 +6,23 @@ piece that trouble with the log made arrive twice. Of any other progress only th
 """
 
 from collections import deque
+from typing import Literal
 
 import msgspec
 from msgspec import Raw
 
-from service.executor.handlers.contract import Channel, Piece, Shown
+Channel = Literal["text", "reasoning", "refusal"]
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """Text that continues what was shown before on the same channel."""
+
+    text: str
+    channel: Channel = "text"
+
+
+Shown = Piece | Raw
+"""What a handler shows: a piece of a growing text, or any JSON."""
 
 PIECE_CHARACTERS = 10_000  # at most 60,000 bytes of JSON, whatever the characters are
 PENDING_CHARACTERS = 1024 * 1024

@@ -1,0 +1,35 @@
+"""Runs Holdfast tasks in your own service: claims, leases, heartbeats, checkpoints and results."""
+
+from holdfast_worker.counters import Counters
+from holdfast_worker.failures import Fatal, Retry, TaskCancelled, TaskFailed, Unsupported
+from holdfast_worker.handler import Handler, handler
+from holdfast_worker.limits import Limits
+from holdfast_worker.logs import AttemptFilter
+from holdfast_worker.task import AsyncTask, Result, Task, TaskRun
+from holdfast_worker.version import VERSION
+from holdfast_worker.wire import HoldfastError, Refused, Unreachable
+from holdfast_worker.worker import Worker
+
+__version__ = VERSION
+
+__all__ = [
+    "AsyncTask",
+    "AttemptFilter",
+    "Counters",
+    "Fatal",
+    "Handler",
+    "HoldfastError",
+    "Limits",
+    "Refused",
+    "Result",
+    "Retry",
+    "Task",
+    "TaskCancelled",
+    "TaskFailed",
+    "TaskRun",
+    "Unreachable",
+    "Unsupported",
+    "Worker",
+    "__version__",
+    "handler",
+]

@@ -1,0 +1,132 @@
+"""Claiming: asks the server for as many tasks as there are free slots, and starts them."""
+
+import asyncio
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+import msgspec
+
+from holdfast_worker.lease import Claim, Lease
+from holdfast_worker.outcome import Released
+from holdfast_worker.running import Runner
+from holdfast_worker.session import Session
+from holdfast_worker.wire import Answer, Trouble, task_path
+
+ANSWER_S = 10.0  # beyond the waiting time, for the answer to come
+SHORT_WAIT_S = 1.0  # while another kind waits for the same slot
+UNREPORTED_PER_SLOT = 2  # attempts whose result waits hold back new claims beyond this
+
+
+class _Claims(msgspec.Struct, frozen=True):
+    claims: list[Claim]
+
+
+class Claiming:
+    """The one claim loop; kinds with different ``lease_s`` take turns in it.
+
+    A lease is claimed only for a free slot, so its handler starts at once.
+    """
+
+    def __init__(self, session: Session, runner: Runner) -> None:
+        self._session = session
+        self._runner = runner
+        self._start_in_claim = True  # until a server of an older version refuses it
+
+    async def run(self) -> None:
+        """Claim for ever. Raises `Refused` for what repeating cannot mend, such as a bad token."""
+        groups = self._groups()
+        turn = 0
+        while True:
+            free = await self._free_slots()
+            lease_s = list(groups)[turn % len(groups)]
+            await self._claim(free, groups[lease_s], lease_s, alone=len(groups) == 1)
+            turn += 1
+
+    def _groups(self) -> dict[float | None, list[str]]:
+        groups: dict[float | None, list[str]] = {}
+        for each in self._session.handlers.values():
+            groups.setdefault(each.lease_s, []).append(each.kind)
+        return groups
+
+    async def _free_slots(self) -> int:
+        session = self._session
+        while True:
+            session.changed.clear()
+            room = session.slots * UNREPORTED_PER_SLOT - len(session.leases)
+            free = min(session.slots - session.running, room, session.limits.batch)
+            if free > 0:
+                return free
+            await session.changed.wait()
+
+    async def _claim(
+        self, limit: int, kinds: list[str], lease_s: float | None, *, alone: bool
+    ) -> None:
+        session = self._session
+        wait_s = session.limits.wait_s if alone else min(SHORT_WAIT_S, session.limits.wait_s)
+        body: dict[str, Any] = {"owner": session.owner, "limit": limit, "kinds": kinds}
+        body["wait_s"] = wait_s
+        if lease_s is not None:
+            body["lease_s"] = lease_s
+        answer, asked_at = await self._ask(body, wait_s)
+        # The server granted after this loop was last idle, so the lease is not older than that.
+        granted_at = max(asked_at, session.alive_at)
+        claims = msgspec.json.decode(answer.body, type=_Claims).claims
+        leases = [self._lease(claim, granted_at) for claim in claims]
+        if leases:
+            await self._begin(leases)
+
+    async def _ask(self, body: dict[str, Any], wait_s: float) -> tuple[Answer, float]:
+        """The answer to a claim, and when it was asked for; trouble is waited out."""
+        session = self._session
+        tries = 0
+        while True:
+            asked_at = monotonic()
+            said = body | {"start": True} if self._start_in_claim else body
+            answer = await session.wire.once("POST", "/v1/claims", said, within_s=wait_s + ANSWER_S)
+            if isinstance(answer, Trouble):
+                if tries == 0:
+                    session.notices.warn("%s: %s; trying again", session.wire.url, answer.what)
+                session.counters.retried += 1
+                await asyncio.sleep(session.wire.pause_s(tries, answer))
+                tries += 1
+            elif answer.ok:
+                return answer, asked_at
+            elif self._start_in_claim and "start" in answer.refusal.detail:
+                self._start_in_claim = False
+            else:
+                raise answer.refusal
+
+    def _lease(self, claim: Claim, granted_at: float) -> Lease:
+        session = self._session
+        handler = session.handlers[claim.kind]
+        lease = Lease(claim, handler, granted_at, session.limits.progress_s)
+        session.leases[lease.key] = lease
+        session.running += 1
+        session.counters.claimed += 1
+        return lease
+
+    async def _begin(self, leases: Sequence[Lease]) -> None:
+        if self._start_in_claim:
+            self._runner.start(leases)
+            return
+        started = await asyncio.gather(*map(self._started, leases))
+        self._runner.start([lease for lease, ok in zip(leases, started, strict=True) if ok])
+
+    async def _started(self, lease: Lease) -> bool:
+        """Report that the work begins; the handler may run only if that was accepted."""
+        session = self._session
+        plan_id, task_id, attempt = lease.key
+        body = {"owner": session.owner, "attempt": attempt}
+        path = task_path(plan_id, task_id, "start")
+        try:
+            answer = await session.wire.ask("POST", path, body, until=lambda: lease.fence_at)
+            if answer.ok:
+                return True
+            session.lose(lease)
+        except Exception as error:  # noqa: BLE001 - one lease of many
+            session.notices.warn("%s/%s#%d: not started: %s", *lease.key, error)
+            session.report(lease, Released(reason="not started"))
+        session.running -= 1
+        session.changed.set()
+        return False

@@ -1,0 +1,141 @@
+"""One granted lease in this worker: its clock, its cancellation and what it has to show."""
+
+from math import inf
+from threading import Lock
+from time import monotonic
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Raw
+
+from holdfast_worker.cancellation import Cancellation
+from holdfast_worker.handler import Handler
+from holdfast_worker.limits import LIMITS
+from holdfast_worker.progress import PendingProgress, Shown
+from holdfast_worker.task import Assignment, Keep, TaskRun
+
+FENCE_SHARE = 2 / 3  # of the lease: without a renewal for so long the worker stops by itself
+BEATS_PER_LEASE = 3
+
+Key = tuple[str, str, int]
+"""Plan, task and attempt: no two leases share it."""
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A lease as the server grants it; fields that this version does not know are ignored."""
+
+    plan_id: str
+    task_id: str
+    attempt: int
+    fencing_token: int
+    kind: str
+    lease_s: float
+    timeout_s: float
+    type: Literal["worker", "critic"] = "worker"
+    input: Raw = Raw(b"{}")
+    context: Raw = Raw(b"{}")
+    dependencies: dict[str, Raw] = {}
+    feedback: Raw = Raw(b"null")
+    retry: int = 0
+    traceparent: str = ""
+    tracestate: str = ""
+    checkpoints: dict[str, Raw] = {}
+
+
+class Lease:
+    """A claim and how fresh it is; times are on this process's monotonic clock.
+
+    ``renewed_at`` is never later than the renewal that it stands for, so the lease is judged
+    shorter than it is, never longer. The worker's own loop writes it; `show` may be called from
+    any thread.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        handler: Handler[..., Any],
+        granted_at: float,
+        progress_s: float = LIMITS.progress_s,
+    ) -> None:
+        self.claim = claim
+        self.handler = handler
+        self.key: Key = (claim.plan_id, claim.task_id, claim.attempt)
+        self.renewed_at = granted_at
+        self.beats_at = granted_at + claim.lease_s / BEATS_PER_LEASE
+        self.times_out_at = monotonic() + claim.timeout_s
+        self.shows_at = 0.0  # when progress may be sent next
+        self.progress_s = progress_s
+        self.report_until = inf  # set when the result is there
+        self.gives_up_at = inf  # when a cancelled handler is no longer waited for
+        self.cancellation = Cancellation()
+        self.in_flight = False  # a heartbeat with this lease is on its way
+        self.ended = False  # its result waits to be reported, or was
+        self.run: TaskRun | None = None
+        self._lock = Lock()
+        self._progress = PendingProgress()
+
+    @property
+    def fence_at(self) -> float:
+        """When the handler must stop unless the lease is renewed."""
+        return self.renewed_at + self.claim.lease_s * FENCE_SHARE
+
+    @property
+    def can_end_at(self) -> float:
+        """How long a result may be tried: one lease beyond the end of this one.
+
+        An expired lease that no other worker has taken may still be completed, and trying is
+        safe: the server refuses an attempt that no longer counts.
+        """
+        return max(self.renewed_at + self.claim.lease_s, monotonic()) + self.claim.lease_s
+
+    def renewed(self, asked_at: float) -> None:
+        """A renewal that was asked for at ``asked_at`` has been accepted."""
+        self.renewed_at = max(self.renewed_at, asked_at)
+        self.beats_at = self.renewed_at + self.claim.lease_s / BEATS_PER_LEASE
+
+    def run_with(self, keep: Keep) -> TaskRun:
+        """What the handler is given."""
+        claim = self.claim
+        assignment = Assignment(
+            plan_id=claim.plan_id,
+            task_id=claim.task_id,
+            kind=claim.kind,
+            type=claim.type,
+            attempt=claim.attempt,
+            fencing_token=claim.fencing_token,
+            retry=claim.retry,
+            timeout_s=claim.timeout_s,
+            input=claim.input,
+            context=claim.context,
+            dependencies=claim.dependencies,
+            feedback=claim.feedback,
+            traceparent=claim.traceparent,
+            tracestate=claim.tracestate,
+            checkpoints=claim.checkpoints,
+        )
+        run = self.handler.task_class(assignment, self.cancellation, self.show, keep)
+        self.run = run
+        return run
+
+    # -- progress ---------------------------------------------------------------------------
+
+    def show(self, shown: Shown) -> None:
+        """Keep what a handler showed until it is sent; ignored once the attempt has ended."""
+        with self._lock:
+            if not self.ended:
+                self._progress.add(shown)
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether something waits to be shown."""
+        return bool(self._progress)
+
+    def take_progress(self) -> Raw | None:
+        """The next progress to send, to be followed by `settle_progress`."""
+        with self._lock:
+            return self._progress.take()
+
+    def settle_progress(self, *, stored: bool) -> None:
+        """What was taken is in the log, or has to be sent again."""
+        with self._lock:
+            self._progress.settle(stored=stored)

@@ -1,0 +1,27 @@
+"""The bounds and times of a worker; tests pass in smaller ones."""
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Durations in seconds, sizes in bytes.
+
+    ``wait_s``: how long one claim waits at the server. ``grace_s``: how long a cancelled handler
+    may take to end before its attempt is reported without it. ``drain_s``: how long tasks may
+    run on after SIGTERM. ``batch`` and ``batch_bytes``: of one request. ``interpreter_held_s``:
+    a delay of the worker's own loop that is logged.
+    """
+
+    wait_s: float = 20.0
+    grace_s: float = 5.0
+    drain_s: float = 10.0
+    progress_s: float = 0.2
+    first_pause_s: float = 0.05
+    longest_pause_s: float = 5.0
+    request_s: float = 10.0
+    batch: int = 500
+    batch_bytes: int = 900_000
+    interpreter_held_s: float = 1.0
+
+
+LIMITS = Limits()

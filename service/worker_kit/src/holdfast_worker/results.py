@@ -1,0 +1,152 @@
+"""Results: reports how attempts ended, many in one request, until the server has answered each."""
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from holdfast_worker.heartbeats import Heartbeats
+from holdfast_worker.lease import Lease
+from holdfast_worker.outcome import Completed, Failed, Outcome, bad_output
+from holdfast_worker.session import ACCEPTED, BatchAnswer, ItemAnswer, Session, lose_if_refused
+from holdfast_worker.wire import Answer, Unreachable
+
+TOO_LARGE = 413
+CONTENDED_PAUSE_S = 0.05
+
+Pending = tuple[Lease, Outcome]
+
+
+class Results:
+    """Sends the session's outcomes in the order in which they came. One request at a time."""
+
+    def __init__(self, session: Session, heartbeats: Heartbeats) -> None:
+        self._session = session
+        self._heartbeats = heartbeats
+
+    async def run(self) -> None:
+        """Report for ever."""
+        session = self._session
+        while True:
+            await session.outcomes_wait.wait()
+            session.outcomes_wait.clear()
+            while batch := self._take():
+                await self._report(batch)
+
+    def _take(self) -> list[Pending]:
+        """Outcomes for one request; those whose heartbeat is on its way come later."""
+        session = self._session
+        taken: list[Pending] = []
+        size = 0
+        for _ in range(len(session.outcomes)):
+            lease, outcome = session.outcomes.popleft()
+            if session.leases.get(lease.key) is not lease:
+                continue  # lost meanwhile
+            size += _size(outcome)
+            full = len(taken) >= session.limits.batch or size > session.limits.batch_bytes
+            if lease.in_flight or (taken and full):
+                session.outcomes.append((lease, outcome))
+            else:
+                taken.append((lease, outcome))
+        return taken
+
+    async def _report(self, batch: Sequence[Pending]) -> None:
+        await self._heartbeats.say_last([lease for lease, _ in batch])
+        held = [each for each in batch if each[0].key in self._session.leases]
+        if held:
+            await self._post(held)
+
+    async def _post(self, batch: Sequence[Pending]) -> None:
+        session = self._session
+        until = max(lease.report_until for lease, _ in batch)
+        body = {"owner": session.owner, "results": [_item(*each) for each in batch]}
+        try:
+            answer = await session.wire.ask("POST", "/v1/results", body, until=lambda: until)
+        except Unreachable as error:
+            for lease, _ in batch:
+                session.notices.warn("%s/%s#%d: %s", *lease.key, error)
+                session.lose(lease)
+            return
+        if answer.ok:
+            said = msgspec.json.decode(answer.body, type=BatchAnswer).results
+            for (lease, outcome), each in zip(batch, said, strict=True):
+                self._settle(lease, outcome, each)
+        elif len(batch) > 1:  # one of them does not fit: the others must not wait for it
+            middle = len(batch) // 2
+            await self._post(batch[:middle])
+            await self._post(batch[middle:])
+        else:
+            self._replace(*batch[0], answer)
+
+    def _settle(self, lease: Lease, outcome: Outcome, said: ItemAnswer) -> None:
+        session = self._session
+        if said.status in ACCEPTED:
+            _count(session, outcome)
+            session.forget(lease)
+        elif said.status in ("invalid_request", "too_large"):
+            self._substitute(lease, outcome, said.status, said.detail)
+        elif lose_if_refused(session, lease, said):
+            return
+        elif monotonic() > lease.report_until:
+            session.lose(lease)
+        else:  # contended: the same again
+            session.outcomes.append((lease, outcome))
+
+    def _replace(self, lease: Lease, outcome: Outcome, answer: Answer) -> None:
+        code = "too_large" if answer.status == TOO_LARGE else "invalid_request"
+        self._substitute(lease, outcome, code, answer.refusal.detail)
+
+    def _substitute(self, lease: Lease, outcome: Outcome, code: str, detail: str) -> None:
+        """The server refuses the content: report that instead, so that the task does not hang."""
+        session = self._session
+        session.notices.warn("%s/%s#%d: the result was refused: %s", *lease.key, detail)
+        if isinstance(outcome, Completed):
+            failed = bad_output(f"the handler returned what cannot be stored: {detail}", None)
+            if code == "too_large":
+                failed = msgspec.structs.replace(failed, error_type="too_large")
+            session.outcomes.append((lease, failed))
+        elif isinstance(outcome, Failed) and outcome != (bare := _bare(outcome, detail)):
+            session.outcomes.append((lease, bare))
+        else:
+            session.lose(lease)
+
+
+def _bare(failed: Failed, detail: str) -> Failed:
+    """A failure with nothing in it that could be refused once more."""
+    retryable = failed.retryable
+    return Failed(error_type="handler_error", error_message=detail[:500], retryable=retryable)
+
+
+def _item(lease: Lease, outcome: Outcome) -> dict[str, Any]:
+    plan_id, task_id, attempt = lease.key
+    fields: dict[str, Any] = msgspec.structs.asdict(outcome)
+    said = {name: value for name, value in fields.items() if value is not msgspec.UNSET}
+    kind = type(outcome).__struct_config__.tag
+    given = {name: value for name, value in said.items() if value is not None}
+    named = {"plan_id": plan_id, "task_id": task_id, "attempt": attempt, "outcome": kind}
+    return named | given
+
+
+def _size(outcome: Outcome) -> int:
+    match outcome:
+        case Completed():
+            verdict = outcome.verdict
+            return len(bytes(outcome.output)) + (
+                len(bytes(verdict)) if isinstance(verdict, Raw) else 0
+            )
+        case Failed():
+            return len(outcome.error_message)
+        case _:
+            return 0
+
+
+def _count(session: Session, outcome: Outcome) -> None:
+    match outcome:
+        case Completed():
+            session.counters.completed += 1
+        case Failed():
+            session.counters.failed += 1
+        case _:
+            session.counters.released += 1

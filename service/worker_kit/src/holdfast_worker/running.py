@@ -1,0 +1,154 @@
+"""Runs handlers: plain functions on threads, async ones on one loop, never on the worker's own."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any
+
+from holdfast_worker.lease import Lease
+from holdfast_worker.logs import Notices, bound
+from holdfast_worker.outcome import Completed, Failed, raised, returned
+from holdfast_worker.task import Keep
+
+Ended = Callable[[Lease, Completed | Failed], None]
+"""Takes what became of an attempt, on whatever thread its handler ran."""
+
+
+class Runner:
+    """Starts attempts; never raises what a handler raises, not even SystemExit."""
+
+    def __init__(self, ended: Ended, keep_for: Callable[[Lease], Keep], notices: Notices) -> None:
+        self._ended = ended
+        self._keep_for = keep_for
+        self._threads = _Threads()
+        self._loop = _HandlerLoop(notices)
+
+    def start(self, leases: Sequence[Lease]) -> None:
+        """Run the handlers of ``leases``, all of them at the same time."""
+        on_loop = [lease for lease in leases if lease.handler.is_async]
+        if on_loop:
+            self._loop.call(lambda: self._spawn(on_loop))
+        for lease in leases:
+            if not lease.handler.is_async:
+                self._threads.submit(lambda lease=lease: self._run(lease))
+
+    def close(self) -> None:
+        """End the loop and the idle threads; handlers that still run are left to the process."""
+        self._threads.close()
+        self._loop.close()
+
+    def _run(self, lease: Lease) -> None:
+        """On a thread."""
+        with bound(*lease.key):
+            try:
+                task = lease.run_with(self._keep_for(lease))
+                outcome = returned(lease.handler.invoke(task, lease.claim.input), task)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this attempt only
+                outcome = _raised(error, lease)
+        self._ended(lease, outcome)
+
+    def _spawn(self, leases: Sequence[Lease]) -> None:
+        for lease in leases:
+            self._loop.spawn(self._run_async(lease))
+
+    async def _run_async(self, lease: Lease) -> None:
+        """On the handlers' loop."""
+        lease.cancellation.on_cancel(self._loop.canceller())
+        with bound(*lease.key):
+            try:
+                task = lease.run_with(self._keep_for(lease))
+                outcome = returned(await lease.handler.invoke(task, lease.claim.input), task)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this attempt only
+                outcome = _raised(error, lease)
+        self._ended(lease, outcome)
+
+
+def _raised(error: BaseException, lease: Lease) -> Failed:
+    return raised(error, lease.run.spent if lease.run is not None else None)
+
+
+class _HandlerLoop:
+    """The event loop of async handlers, on a thread of its own; begins when first needed."""
+
+    def __init__(self, notices: Notices) -> None:
+        self._notices = notices
+        self._loop = asyncio.new_event_loop()
+        self._running = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call ``function`` on the loop, from any thread."""
+        if not self._running:
+            self._running = True
+            Thread(target=self._run, name="holdfast-handlers", daemon=True).start()
+        with suppress(RuntimeError):  # closed
+            self._loop.call_soon_threadsafe(function)
+
+    def spawn(self, coroutine: Any) -> None:  # noqa: ANN401 - a coroutine
+        """Run ``coroutine`` beside the others; on the loop only."""
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def canceller(self) -> Callable[[], None]:
+        """Cancels the current task, from any thread."""
+        task = asyncio.current_task()
+        return lambda: self.call(lambda: _cancel(task))
+
+    def close(self) -> None:
+        """End the loop once its handlers have ended."""
+        self._closing = True
+        if self._running:
+            self.call(self._loop.stop)
+        else:
+            self._loop.close()
+
+    def _run(self) -> None:
+        """A handler's own task that raises SystemExit ends `run_forever`, and nothing else."""
+        asyncio.set_event_loop(self._loop)
+        while not self._closing:
+            try:
+                self._loop.run_forever()
+            except BaseException as error:  # noqa: BLE001 - SystemExit of user code
+                self._notices.warn("a task of a handler raised %r on the loop", error)
+        self._loop.close()
+
+
+def _cancel(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+
+
+class _Threads:
+    """Threads that are started when no idle one is there; they never keep the process alive."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._lock = Lock()
+        self._idle = 0
+        self._count = 0
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run ``job`` on a thread of its own; as many run at once as are submitted."""
+        with self._lock:
+            if self._idle > 0:
+                self._idle -= 1
+            else:
+                self._count += 1
+                name = f"holdfast-handler-{self._count}"
+                Thread(target=self._work, name=name, daemon=True).start()
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """End the idle threads, and the others after their jobs."""
+        for _ in range(self._count):
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+            with self._lock:
+                self._idle += 1

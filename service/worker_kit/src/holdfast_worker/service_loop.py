@@ -1,0 +1,223 @@
+"""The worker's own event loop: claims, heartbeats and results, on a thread without user code."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from threading import Event, Thread
+from time import monotonic
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Raw
+
+from holdfast_worker.claiming import Claiming
+from holdfast_worker.failures import TaskCancelled, TaskFailed
+from holdfast_worker.heartbeats import Heartbeats
+from holdfast_worker.lease import Lease
+from holdfast_worker.outcome import Completed, Failed, Outcome, stopped
+from holdfast_worker.results import TOO_LARGE, Results
+from holdfast_worker.running import Runner
+from holdfast_worker.session import Session
+from holdfast_worker.task import Keep
+from holdfast_worker.wire import HoldfastError, Unreachable, query, task_path
+
+GOODBYE_S = 5.0
+HELD_TASKS = 200
+CONFLICT = 409
+
+
+class ServiceLoop:
+    """Runs one `Session` on a thread of its own, from `start` to `stop`."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.died: BaseException | None = None
+        self.over = Event()  # set when the loop has ended, for whatever reason
+        self._runner = Runner(self._ended, self._keep_for, session.notices)
+        self._heartbeats = Heartbeats(session)
+        self._claiming = Claiming(session, self._runner)
+        self._results = Results(session, self._heartbeats)
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._run, name="holdfast-worker", daemon=True)
+        self._stop = asyncio.Event()
+        self._drain_s = 0.0
+        self._hurry = asyncio.Event()
+        self._finished: deque[tuple[Lease, Completed | Failed]] = deque()
+
+    def start(self) -> None:
+        """Begin to claim."""
+        self._thread.start()
+
+    def stop(self, drain_s: float) -> None:
+        """Claim nothing more and let tasks end within ``drain_s`` seconds; a second call hurries.
+
+        Returns at once; `over` is set when everything is released and said.
+        """
+        with suppress(RuntimeError):  # it has ended
+            self._loop.call_soon_threadsafe(self._asked_to_stop, drain_s)
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait until the loop has ended; answers whether it has."""
+        return self.over.wait(timeout_s)
+
+    # -- on the loop ------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._work())
+        except BaseException as error:  # noqa: BLE001 - `Worker.run` raises it
+            self.died = error
+        finally:
+            self._loop.close()
+            self.over.set()
+
+    async def _work(self) -> None:
+        beats = asyncio.create_task(self._heartbeats.run())
+        reports = asyncio.create_task(self._results.run())
+        claims = asyncio.create_task(self._claiming.run())
+        stop = asyncio.create_task(self._stop.wait())
+        loops: list[asyncio.Task[Any]] = [beats, reports, claims, stop]
+        try:
+            await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+            claims.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([claims])
+            await self._drain(self._drain_s)
+            await self._say_goodbye()
+            for each in loops:
+                if each.done() and not each.cancelled():
+                    each.result()  # raises why it ended
+        finally:
+            for each in loops:
+                each.cancel()
+            await asyncio.wait(loops)
+            self._runner.close()
+            await self.session.wire.close()
+
+    def _asked_to_stop(self, drain_s: float) -> None:
+        if self._stop.is_set():
+            self._hurry.set()
+        self._drain_s = drain_s
+        self._stop.set()
+
+    # -- the end ----------------------------------------------------------------------------
+
+    async def _drain(self, drain_s: float) -> None:
+        """Let tasks end, then cancel the others; releases and results are reported meanwhile."""
+        hurry = asyncio.create_task(self._hurry.wait())
+        await self._until_settled(drain_s, hurry)
+        hurry.cancel()
+        for lease in list(self.session.leases.values()):
+            lease.cancellation.cancel("draining")
+        await self._until_settled(self.session.limits.grace_s + GOODBYE_S, None)
+
+    async def _until_settled(self, within_s: float, hurry: "asyncio.Task[bool] | None") -> None:
+        until = monotonic() + within_s
+        session = self.session
+        while session.leases and (left_s := until - monotonic()) > 0:
+            session.changed.clear()
+            change = asyncio.create_task(session.changed.wait())
+            waiting: list[asyncio.Task[Any]] = [change] if hurry is None else [change, hurry]
+            await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            change.cancel()
+            if hurry is not None and hurry.done():
+                return
+
+    async def _say_goodbye(self) -> None:
+        """Give back whatever this owner still holds, such as a claim whose answer was lost."""
+        session = self.session
+        until = monotonic() + GOODBYE_S
+        path = f"/v1/owners/{quote(session.owner, safe='')}/goodbye"
+        try:
+            answer = await session.wire.ask("POST", path, {}, until=lambda: until)
+            if answer.route_is_missing:
+                await self._release_all(until)
+            elif not answer.ok:
+                session.notices.warn("goodbye was refused: %s", answer.refusal)
+        except HoldfastError as error:
+            session.notices.warn("goodbye was not heard, leases are left to expire: %s", error)
+
+    async def _release_all(self, until: float) -> None:
+        """For a server without goodbye: release each task that it lists under this owner."""
+        session = self.session
+        path = query("/v1/tasks", {"owner": session.owner, "limit": HELD_TASKS})
+        answer = await session.wire.ask("GET", path, until=lambda: until)
+        if not answer.ok:
+            return
+        for held in msgspec.json.decode(answer.body, type=_Held).items:
+            if held.status in ("CLAIMED", "RUNNING"):
+                body = {"owner": session.owner, "attempt": held.attempt, "reason": "draining"}
+                path = task_path(held.plan_id, held.task_id, "release")
+                await session.wire.ask("POST", path, body, until=lambda: until)
+
+    # -- from the handlers' threads ---------------------------------------------------------
+
+    def _ended(self, lease: Lease, outcome: Completed | Failed) -> None:
+        """A handler has ended, on its own thread."""
+        self._finished.append((lease, outcome))
+        if len(self._finished) == 1:
+            with suppress(RuntimeError):  # the worker has stopped without it
+                self._loop.call_soon_threadsafe(self._collect)
+
+    def _collect(self) -> None:
+        """Take what has ended: free the slots and queue the outcomes."""
+        session = self.session
+        while self._finished:
+            lease, outcome = self._finished.popleft()
+            session.running -= 1
+            if session.leases.get(lease.key) is lease and not lease.ended:
+                session.report(lease, _final(lease, outcome))
+        session.changed.set()
+
+    def _keep_for(self, lease: Lease) -> Keep:
+        def keep(key: str, value: Raw) -> "Future[bool]":
+            return asyncio.run_coroutine_threadsafe(self._checkpoint(lease, key, value), self._loop)
+
+        return keep
+
+    async def _checkpoint(self, lease: Lease, key: str, value: Raw) -> bool:
+        """Store a checkpoint; False when the server keeps none."""
+        session = self.session
+        plan_id, task_id, attempt = lease.key
+        body = {"owner": session.owner, "attempt": attempt, "key": key, "value": value}
+        path = task_path(plan_id, task_id, "checkpoint")
+        asked_at = monotonic()
+        try:
+            answer = await session.wire.ask("POST", path, body, until=lambda: lease.fence_at)
+        except Unreachable as error:
+            lease.cancellation.cancel("lease_lost")
+            raise TaskCancelled(f"the checkpoint {key!r} was not stored: {error}") from None
+        if answer.ok:
+            lease.renewed(asked_at)
+            return True
+        if answer.route_is_missing:
+            return False
+        if answer.status == CONFLICT:
+            session.lose(lease)
+            raise TaskCancelled(f"the checkpoint {key!r} was refused: {answer.refusal}")
+        code = "too_large" if answer.status == TOO_LARGE else "bad_output"
+        message = f"the checkpoint {key!r}: {answer.refusal.detail}"
+        if answer.status == TOO_LARGE:
+            message += "; keep large values elsewhere, and their place in the checkpoint"
+        raise TaskFailed(code, message, retryable=False)
+
+
+def _final(lease: Lease, outcome: Completed | Failed) -> Outcome:
+    if not lease.cancellation.is_set():
+        return outcome
+    return stopped(lease.cancellation.reason, outcome, lease.run, lease.claim.timeout_s)
+
+
+class _HeldTask(msgspec.Struct):
+    plan_id: str
+    task_id: str
+    status: str
+    attempt: int
+
+
+class _Held(msgspec.Struct):
+    items: Sequence[_HeldTask]

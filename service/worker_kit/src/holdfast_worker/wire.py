@@ -1,0 +1,176 @@
+"""Requests to a Holdfast server, repeated while repeating can help."""
+
+import asyncio
+import math
+import os
+import random
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from holdfast_worker.counters import Counters
+from holdfast_worker.failures import retry_after_s
+from holdfast_worker.limits import Limits
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+CONNECT_S = 5.0
+REPEATED = frozenset({429, 502, 503, 504})
+NOT_FOUND = 404
+ROUTE_MISSING = frozenset({"Not Found", "Method Not Allowed"})
+_JSON = {"Content-Type": "application/json"}
+
+
+class HoldfastError(Exception):
+    """Base of what a `Client` and a `Worker` raise about the server."""
+
+
+class Refused(HoldfastError):
+    """The server refused a request: ``status`` of HTTP, ``code`` and ``detail`` of its problem."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}" if detail else code)
+        self.status = status
+        self.code = code
+        self.detail = detail
+
+
+class Unreachable(HoldfastError):
+    """No useful answer came before the time was up; the message has the last trouble."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An answer that is final: a success or a refusal."""
+
+    status: int
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether the request was accepted."""
+        return httpx.codes.is_success(self.status)
+
+    @property
+    def refusal(self) -> Refused:
+        """What the problem document says; usable whatever a proxy answered instead."""
+        try:
+            problem = msgspec.json.decode(self.body, type=_Problem)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            problem = _Problem(detail=self.body[:200].decode(errors="replace"))
+        return Refused(self.status, problem.code or f"http_{self.status}", problem.detail)
+
+    @property
+    def route_is_missing(self) -> bool:
+        """Whether this server does not know the path at all, as one of an older version."""
+        if self.status not in (NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED):
+            return False
+        return self.status != NOT_FOUND or self.refusal.detail in ROUTE_MISSING
+
+
+class _Problem(msgspec.Struct):
+    code: str = ""
+    detail: str = ""
+
+
+class Wire:
+    """One server and the connections to it; use it on one event loop.
+
+    ``url`` and ``token`` default to HOLDFAST_URL and HOLDFAST_TOKEN, and to no token.
+    """
+
+    def __init__(
+        self,
+        url: str | None,
+        token: str | None,
+        limits: Limits,
+        counters: Counters | None = None,
+    ) -> None:
+        self.url = (url or os.environ.get("HOLDFAST_URL") or DEFAULT_URL).rstrip("/")
+        held = token or os.environ.get("HOLDFAST_TOKEN")
+        self._limits = limits
+        self._counters = counters or Counters()
+        self.http = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {held}"} if held else {},
+            timeout=httpx.Timeout(limits.request_s, connect=CONNECT_S),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.http.aclose()
+
+    async def once(
+        self, method: str, path: str, body: object = None, *, within_s: float | None = None
+    ) -> "Answer | Trouble":
+        """One try; `Trouble` when the same request may be sent again."""
+        timeout = httpx.Timeout(within_s or self._limits.request_s, connect=CONNECT_S)
+        content = None if body is None else msgspec.json.encode(body)
+        headers = _JSON if content is not None else None
+        try:
+            got = await self.http.request(
+                method, path, content=content, headers=headers, timeout=timeout
+            )
+        except httpx.TransportError as error:
+            return Trouble(str(error) or type(error).__name__)
+        if got.status_code in REPEATED:
+            said = Answer(got.status_code, got.content).refusal
+            return Trouble(
+                f"{got.status_code} {said}", retry_after_s(got.headers.get("Retry-After"))
+            )
+        return Answer(got.status_code, got.content)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        until: Callable[[], float] = lambda: math.inf,
+        within_s: float | None = None,
+    ) -> Answer:
+        """Repeat the request until there is a final answer or ``until()`` (monotonic) has passed.
+
+        Raises `Unreachable` then. Pauses as `Retry-After` asks, with jitter, and grow otherwise.
+        """
+        tries = 0
+        while True:
+            answer = await self.once(method, path, body, within_s=within_s)
+            if isinstance(answer, Answer):
+                return answer
+            pause_s = self.pause_s(tries, answer)
+            if monotonic() + pause_s >= until():
+                raise Unreachable(f"{self.url} did not answer in time: {answer.what}")
+            tries += 1
+            self._counters.retried += 1
+            await asyncio.sleep(pause_s)
+
+    def pause_s(self, tries: int, trouble: "Trouble") -> float:
+        """How long to wait before the next try, never in step with other clients."""
+        limits = self._limits
+        if trouble.retry_after_s is not None:
+            asked_s = min(trouble.retry_after_s, limits.longest_pause_s)
+            return asked_s + random.uniform(0, limits.first_pause_s)  # noqa: S311 - spreads load
+        longest_s = min(limits.first_pause_s * 2 ** min(tries, 16), limits.longest_pause_s)
+        return random.uniform(longest_s / 2, longest_s)  # noqa: S311
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """Why a try brought no final answer, and how long the server asks to wait."""
+
+    what: str
+    retry_after_s: float | None = None
+
+
+def task_path(plan_id: str, task_id: str, *more: str) -> str:
+    """The path of a task, or of what can be done with it."""
+    return "/".join(["/v1/plans", quote(plan_id, safe=""), "tasks", quote(task_id, safe=""), *more])
+
+
+def query(path: str, wanted: Mapping[str, Any]) -> str:
+    """A path with those parameters that are not None."""
+    given = {name: value for name, value in wanted.items() if value is not None}
+    return f"{path}?{httpx.QueryParams(given)}" if given else path
