@@ -1,6 +1,6 @@
 """The port to the log: append at an expected sequence, read what is there, follow what comes.
 
-Two implementations hold to one contract suite (``tests/contract``): `streams.memory.MemoryLog`,
+Two implementations hold to one contract suite (``tests/contract``): `tests.memory_log.MemoryLog`,
 the reference, and `streams.jetstream.log.JetStreamLog`, the real one.
 """
 

@@ -10,9 +10,9 @@ from streams.codec import HEADER_LINE
 from streams.jetstream.group_commit import AppenderLimits
 from streams.jetstream.log import JetStreamLog
 from streams.log import Log
-from streams.memory import MemoryLog
 from tests.conftest import PrivateServer
 from tests.contract.wire import wire
+from tests.memory_log import MemoryLog
 
 __all__ = ["wire"]
 

@@ -15,9 +15,9 @@ from projections.read_models import plans
 from projections.read_models.database import Database
 from projections.read_models.restore import of_this_history, open_read_models
 from streams.log import Draft, LogReset
-from streams.memory import MemoryLog
 from streams.plan.events import Claimed, Heartbeat, Submitted, TaskSpec
 from tests.integration.http_world import serving
+from tests.memory_log import MemoryLog
 
 PLAN = Submitted(tasks=(TaskSpec(id="t", kind="k"),))
 

@@ -16,8 +16,8 @@ from projections.read_models import plans
 from projections.read_models.database import Database
 from projections.read_models.restore import SCHEMA
 from streams.log import Draft
-from streams.memory import MemoryLog
 from streams.plan.events import Submitted, TaskSpec
+from tests.memory_log import MemoryLog
 from tests.waiting import eventually
 
 PLANS = 300

@@ -13,10 +13,10 @@ from projections.projector import Projector
 from projections.read_models.restore import open_read_models
 from streams.decider import Accepted, transact
 from streams.log import NOBODY
-from streams.memory import MemoryLog
 from streams.plan import commands
 from streams.plan.events import Submitted, TaskSpec
 from streams.plan.state import Plan
+from tests.memory_log import MemoryLog
 
 TASKS = 10_000
 HELD_S = 0.04  # of this thread's processor time; a quiet machine stays below half of it

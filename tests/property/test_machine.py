@@ -20,7 +20,6 @@ from service.core.past import plan_at
 from streams.codec import encode_payload
 from streams.decider import Accepted, Limits
 from streams.log import Fact, LogUnavailable
-from streams.memory import Fault, MemoryLog
 from streams.plan import commands
 from streams.plan.decide import GuardReject
 from streams.plan.events import (
@@ -37,6 +36,7 @@ from streams.plan.events import (
 )
 from streams.plan.evolve import begin, evolve
 from streams.plan.state import Plan
+from tests.memory_log import Fault, MemoryLog
 from tests.property.dice import effort, plans
 from tests.property.history import check_history
 from tests.unit.desk_story import Instance, LogTime

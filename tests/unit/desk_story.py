@@ -14,11 +14,11 @@ from service.core.results import OwnerAnswer, Refused
 from service.signals.metrics.registry import Metrics
 from streams.decider import Accepted, Outcome, transact
 from streams.log import Fact, Log, Origin
-from streams.memory import MemoryLog
 from streams.plan.commands import Command, OwnerCommand, Submit
 from streams.plan.decide import Duplicate
 from streams.plan.events import Submitted, TaskSpec
 from streams.plan.state import Plan
+from tests.memory_log import MemoryLog
 
 
 class LogTime:

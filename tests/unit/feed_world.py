@@ -15,7 +15,6 @@ from projections.feed.entry import Interest
 from projections.feed.limits import LIMITS, Limits
 from service.settings.config import SseSettings
 from streams.codec import encode_payload
-from streams.memory import MemoryLog
 from streams.plan.events import (
     TYPE_NAMES,
     Claimed,
@@ -27,6 +26,7 @@ from streams.plan.events import (
     TaskSpec,
 )
 from streams.subjects import subject_of
+from tests.memory_log import MemoryLog
 
 SUBMITTED = Submitted(tasks=(TaskSpec(id="a", kind="echo"),))
 CLAIMED = Claimed(owner="w", attempt=1, lease_s=15)

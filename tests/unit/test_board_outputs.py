@@ -10,11 +10,11 @@ from service.core.claim_queue import ClaimDesk
 from service.core.results import Claim, ClaimRequest
 from streams.decider import Accepted, Outcome
 from streams.log import LogUnavailable
-from streams.memory import MemoryLog
 from streams.plan import commands
 from streams.plan.decide import Duplicate, GuardReject
 from streams.plan.events import Verdict
 from streams.plan.outputs import INLINE_BYTES, output_at_hand
+from tests.memory_log import MemoryLog
 from tests.unit.desk_story import Instance, LogTime
 from tests.unit.plan_story import claim, complete, critic, given, later, reject, release, run, task
 

@@ -15,10 +15,10 @@ from projections.board.lanes import SharingRule
 from projections.projector import Projector
 from streams.decider import Accepted, Outcome, transact
 from streams.log import BadFact, Fact, LogState, Origin
-from streams.memory import MemoryLog
 from streams.plan import commands
 from streams.plan.decide import Duplicate, GuardReject
 from streams.plan.state import Plan
+from tests.memory_log import MemoryLog
 from tests.unit.desk_story import Instance, LogTime
 from tests.unit.plan_story import task
 from tests.waiting import eventually

@@ -11,8 +11,8 @@ from projections.board.holds import FIRST_S
 from service.core.claim_queue import LEFT_TO_OTHERS_S, ClaimDesk
 from service.core.results import Claim, ClaimRequest
 from streams.log import LogUnavailable
-from streams.memory import Fault, MemoryLog
 from streams.plan import commands
+from tests.memory_log import Fault, MemoryLog
 from tests.unit.desk_story import Counted, Instance, LogTime
 from tests.unit.plan_story import task
 from tests.waiting import eventually

@@ -7,10 +7,10 @@ import pytest
 from streams.codec import encode_payload
 from streams.decider import Accepted, Contention, Limits
 from streams.log import Appended, Conflict, Draft, LogUnavailable
-from streams.memory import Fault, MemoryLog
 from streams.plan import commands
 from streams.plan.decide import Duplicate, GuardReject, NotAllowed, NotFound, PlanExists
 from streams.plan.events import Completed, Paused, Started, Submitted
+from tests.memory_log import Fault, MemoryLog
 from tests.unit.desk_story import Instance, LogTime
 from tests.unit.plan_story import task
 

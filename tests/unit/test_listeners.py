@@ -14,9 +14,9 @@ from projections.projector import Projector
 from service.signals.own_facts import OwnFacts
 from service.signals.second_holder import SecondHolder
 from streams.log import BadFact, Draft, Fact, Origin
-from streams.memory import MemoryLog
 from streams.plan.events import Claimed, Submitted, TaskSpec
 from streams.plan.fold import fold_fact, fold_plan
+from tests.memory_log import MemoryLog
 
 
 class Heard:

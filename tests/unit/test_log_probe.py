@@ -11,7 +11,7 @@ from service.daemons.log_probe import LogProbe
 from service.signals.metrics.appends import LogObserver
 from service.signals.metrics.registry import Metrics
 from streams.log import Appended, Draft, LogState, LogUnavailable
-from streams.memory import MemoryLog
+from tests.memory_log import MemoryLog
 
 
 class Log(MemoryLog):

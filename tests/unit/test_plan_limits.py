@@ -21,7 +21,6 @@ from service.http import schemas
 from service.settings.config import MAX_LEASE_S
 from streams import codec
 from streams.log import BadFact, Fact
-from streams.memory import MemoryLog
 from streams.plan import commands, limits
 from streams.plan.decide import Invalid
 from streams.plan.events import (
@@ -34,6 +33,7 @@ from streams.plan.events import (
     TaskSpec,
 )
 from streams.plan.results import TokenUsage, Verdict
+from tests.memory_log import MemoryLog
 from tests.unit.desk_story import Instance, LogTime
 from tests.unit.plan_story import claim, complete, fail, given, release, task
 

@@ -10,7 +10,7 @@ from service.core.demand import Demand
 from service.core.results import Claim, ClaimRequest
 from service.core.waiters import Waiters
 from service.ops.doctor.sources.shapes import waiting_kinds
-from streams.memory import MemoryLog
+from tests.memory_log import MemoryLog
 from tests.unit.desk_story import Instance, LogTime
 from tests.unit.plan_story import task
 

@@ -193,8 +193,6 @@ class MemoryLog:
         self._closed = True
         self._announce()
 
-    # What only tests do.
-
     def fail_next(self, *faults: Fault) -> None:
         """Let the next appends meet these faults, one each."""
         self._faults.extend(faults)
