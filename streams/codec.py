@@ -17,8 +17,6 @@ from streams.log import NOBODY, BadFact, Fact, Origin, Unreadable
 from streams.plan.events import TYPE_NAMES, Event, PlanEvent, Submitted, TaskEvent
 from streams.subjects import is_id, split_subject
 
-type_of_name: dict[str, type] = {name: kind for kind, name in TYPE_NAMES.items()}
-
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 # Old shapes, by (event, version): each entry turns the stored object into that of the next version.

@@ -37,10 +37,6 @@ class Holds:
         pause_s = min(FIRST_S * 2.0 ** (lost - 1), LONGEST_S)
         self._holds[id(task)] = Hold(task.attempt, lost, now + pause_s)
 
-    def won(self, task: Task) -> None:
-        """Forget what was lost before."""
-        self._holds.pop(id(task), None)
-
     def until(self, task: Task, now: float) -> float:
         """When ``task`` may be tried again; ``now`` if it may be at once."""
         hold = self._holds.get(id(task))

@@ -243,27 +243,17 @@ async def restore(database: Database) -> list[Plan]:
     Each task has the execution of its last attempt, as the fold keeps it. Raises
     DatabaseUnavailable.
     """
-    return await _restore(database, "p.finished_at IS NULL", ())
-
-
-async def restore_plan(database: Database, plan_id: str) -> Plan | None:
-    """One plan as it was folded up to the checkpoint, finished or not."""
-    found = await _restore(database, "p.plan_id = ?", (plan_id,))
-    return found[0] if found else None
-
-
-async def _restore(database: Database, chosen: str, parameters: tuple[str, ...]) -> list[Plan]:
     found = await database.read(
-        f"{plans.RESTORE} WHERE {chosen} ORDER BY p.first_sequence",
-        parameters,
+        f"{plans.RESTORE} WHERE p.finished_at IS NULL ORDER BY p.first_sequence",
+        (),
         plans.restored,
         within_s=RESTORE_TIME_S,
     )
     folded = {plan.first_sequence: plan for plan in found}
     rows = await database.read(
         f"{tasks.RESTORE} JOIN plans p ON p.first_sequence = t.first_sequence "
-        f"WHERE {chosen} ORDER BY t.ordinal",
-        parameters,
+        "WHERE p.finished_at IS NULL ORDER BY t.ordinal",
+        (),
         tasks.restored,
         within_s=RESTORE_TIME_S,
     )

@@ -53,7 +53,6 @@ from streams.traceparent import of_attempt, span_id_of
 READ_WAIT_S = 5.0  # how long an explicit min_sequence is waited for (API.md)
 READ_OWN_WRITES_S = 2.0  # how long any other read waits before it answers with what there is
 INPUTS_HOLD_LOOP_S = 0.005  # how long the inputs of a large plan are checked in one go
-MAX_LAG_EVENTS = 10_000
 
 log = structlog.get_logger("holdfast.core")
 

@@ -9,7 +9,6 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 SCHEMES = ("nats", "tls")  # a WebSocket needs a client library that Holdfast does not bring along
-FORM = "nats://host:port or tls://host:port"
 OLDEST_VERSION = (2, 12)  # of nats-server: the first with atomic batches
 
 

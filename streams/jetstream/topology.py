@@ -26,13 +26,6 @@ Ask = Callable[[str, bytes], Awaitable[bytes]]
 Config = dict[str, Any]
 
 
-class StreamInfo(msgspec.Struct, frozen=True):
-    """The part of a stream's description that is read here."""
-
-    config: Config
-    created: str = ""
-
-
 class ApiError(msgspec.Struct, frozen=True):
     """JetStream's refusal."""
 

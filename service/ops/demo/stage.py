@@ -106,11 +106,6 @@ class Stage:
         """Where everything is, until the end."""
         return self._folder
 
-    @property
-    def pids(self) -> list[int]:
-        """The processes that were started."""
-        return [process.pid for process in self._processes]
-
     def connect(self) -> httpx.Client:
         """A client of the service."""
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
