@@ -1,11 +1,11 @@
 """The order in which claimable tasks are handed out, and how free slots are shared between lanes.
 
 Two lanes, ``ready`` and ``refining``; in each plans take turns (`projections.board.turns`).
-Several instances share one log but not one
-board; so that they do not fight over the same head of the queue, each prefers the tasks whose turn
-it is to be its own, and takes another's only after that has lain there for ``yield_s``. A task's
-first turn goes by its hash, and every ``TURN_S`` it is the next instance's: each instance
-gets its turn, even if those before it take none.
+Several instances share one log but not one board. So that they do not fight over the same head of
+the queue, each prefers the tasks whose turn it is to be its own. A task's first turn goes by its
+hash, and every ``TURN_S`` it is the next instance's: each instance gets its turn, even if those
+before it take none. Within a turn the others may help, one after the other: the next one when
+``yield_s`` of the turn are over, the last one after twice as long.
 """
 
 import heapq
@@ -21,7 +21,7 @@ from projections.board.turns import KindQueue, Seat
 from streams.plan.events import Lane
 
 YIELD_S = 0.1  # how long a task is left to the instance whose turn it is, at least
-YIELD_MOST_S = 1.0
+YIELD_MOST_S = 1.0  # a whole turn: while claims take that long, nobody helps
 YIELD_CLAIMS = 4  # and so many times as long as claims, or facts on their way, take at present
 _FADES = 0.95  # of what took long, with each claim or fact that was quicker
 TURN_S = 1.0  # much longer than a claim takes, so that few claims race over the change of turns
@@ -172,15 +172,15 @@ class Lanes:
                 break
         # An instance takes over what peers left in an order of its own: the peer itself takes from
         # the head, and two instances that help should not pick the same task.
-        yield_s = self.yield_s
         for seat in sorted(others, key=self._helping_order):
-            if len(taken) < n and seat.since + yield_s <= now:
+            helps_at = self._helps_at(seat, now)
+            if len(taken) < n and helps_at <= now:
                 taken.append(seat)
                 continue
             self._queues[lane][seat.task.spec.kind].put_back(seat)
             self._best[lane].changed(seat.task.spec.kind)
             if len(taken) < n:
-                self.look_again_at = min(self.look_again_at, seat.since + yield_s)
+                self.look_again_at = min(self.look_again_at, helps_at)
         return taken
 
     def _best_first(self, lane: Lane, kinds: Collection[str] | None, now: float) -> Iterator[Seat]:
@@ -218,5 +218,20 @@ class Lanes:
         return crc32(f"{self.peers.instance_id}.{seat.plan.plan_id}.{seat.task.spec.id}".encode())
 
     def _mine(self, seat: Seat, now: float) -> bool:
-        turn, spec = int((now - seat.since) / TURN_S), seat.task.spec
-        return self.peers.mine(spec.kind, seat.plan.plan_id, spec.id, turn)
+        ahead, _ = self._ahead(seat, _turn(seat, now))
+        return ahead == 0
+
+    def _helps_at(self, seat: Seat, now: float) -> float:
+        """When this instance may take a task in a peer's turn: one helper after the other."""
+        turn = _turn(seat, now)
+        ahead, peers = self._ahead(seat, turn)
+        wait_s = self.yield_s * (1 + (ahead - 1) / peers)
+        return seat.since + turn * TURN_S + min(wait_s, TURN_S)
+
+    def _ahead(self, seat: Seat, turn: int) -> tuple[int, int]:
+        spec = seat.task.spec
+        return self.peers.ahead(spec.kind, seat.plan.plan_id, spec.id, turn)
+
+
+def _turn(seat: Seat, now: float) -> int:
+    return int((now - seat.since) / TURN_S)

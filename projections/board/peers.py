@@ -59,10 +59,13 @@ class Peers:
             if not of_kind:
                 del self._last_of_kind[kind]
 
-    def mine(self, kind: str, plan_id: str, task_id: str, turn: int) -> bool:
-        """Whether this instance is the one to which the task hashes in its ``turn`` (from 0)."""
+    def ahead(self, kind: str, plan_id: str, task_id: str, turn: int) -> tuple[int, int]:
+        """How many peers come before this instance on a task in ``turn`` (from 0), and of how many.
+
+        0: it is this instance's turn.
+        """
         rank, total = self._ranks.get(kind) or self._rank(kind)
-        return total == 1 or (crc32(f"{plan_id}.{task_id}".encode()) + turn) % total == rank
+        return (rank - crc32(f"{plan_id}.{task_id}".encode()) - turn) % total, total - 1
 
     def _rank(self, kind: str) -> tuple[int, int]:
         """The place of this instance among those that claim ``kind``, and how many they are."""

@@ -9,7 +9,8 @@ second need, and it removes nats-py's pending limits, at which it would drop mes
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,7 +18,7 @@ from nats import errors
 from nats.aio.client import Client
 
 from streams.jetstream.access import URL_ALONE, Access
-from streams.jetstream.servers import OLDEST_VERSION, is_too_old, servers_of, without_password
+from streams.jetstream.servers import OLDEST_VERSION, Servers, is_too_old, servers_of
 from streams.log import LogUnavailable, TopologyMismatch
 
 T = TypeVar("T")
@@ -28,6 +29,7 @@ Deliver = Callable[[bytes, bytes, bytes, bytes], None]
 RECONNECT_WAIT_S = 0.1
 CANCEL_AGAIN_S = 0.02
 PING_INTERVAL_S = 10
+PING_LOOKS = 3
 STATUS_AT = len(b"NATS/1.0 ")
 
 
@@ -75,8 +77,9 @@ class RawClient(Client):
     """nats-py's client with a way past its message objects, and without its habit of giving up.
 
     Relies on some of its internals: ``_process_msg``, ``_process_err``, ``_process_op_err``,
-    ``_pending``, ``_transport``, ``_connect_command``, ``_current_server`` and ``_server_info``.
-    The contract suite fails when a new nats-py moves them.
+    ``_pending``, ``_transport``, ``_connect_command``, ``_send_ping``, ``_server_pool``,
+    ``_current_server`` and ``_server_info``. The contract suite fails when a new nats-py moves
+    them.
     """
 
     def __init__(self) -> None:
@@ -113,15 +116,35 @@ class RawClient(Client):
             # uvloop's word for a socket whose death nats-py has not been told of yet.
             raise ConnectionError("the connection has just been lost") from error
 
-    def drop(self) -> bool:
-        """Cut the socket, so that nats-py connects to the next server; False if there is none."""
-        writer = getattr(self._transport, "_io_writer", None)
-        if not self.is_connected or writer is None or len(self._server_pool) < 2:  # noqa: PLR2004
+    async def ping(self) -> "asyncio.Future[bool]":
+        """Send a PING; what is returned is done when its PONG has come, and must not be cancelled.
+
+        Raises an error of nats-py or OSError.
+        """
+        pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        await self._send_ping(pong)  # pyright: ignore[reportUnknownMemberType]
+        return pong
+
+    @property
+    def others(self) -> list[str]:
+        """The URLs of the servers that it may connect to beside the one that it is connected to."""
+        return [each.uri.geturl() for each in self._server_pool if each is not self._current_server]
+
+    def drop(self, towards: str | None = None) -> bool:
+        """Cut the socket, so that nats-py connects to another server; False if there is none.
+
+        ``towards`` is the URL of the one to try first.
+        """
+        if not self.is_connected or not self.others:
             return False
-        # nats-py waits until a socket that it closes has sent everything; one that is cut off
-        # never does, so it is aborted.
-        writer.transport.abort()
+        self._server_pool.sort(key=lambda each: each.uri.geturl() != towards)
+        self.abort()
         return True
+
+    def abort(self) -> None:
+        """Cut the socket. nats-py closes one that has sent everything, or forgets it."""
+        if (writer := getattr(self._transport, "_io_writer", None)) is not None:
+            writer.transport.abort()
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
@@ -169,8 +192,11 @@ async def _until_really_cancelled(coroutine: Coroutine[Any, Any, None]) -> None:
 class Connection:
     """A `RawClient` with an inbox of our own for answers, and a memory of how it is doing."""
 
-    def __init__(self, client: RawClient) -> None:
+    def __init__(self, client: RawClient, servers: Servers, access: Access, name: str) -> None:
         self._client = client
+        self._servers = servers
+        self._access = access
+        self._name = name
         self._loop = asyncio.get_running_loop()
         self._prefix = client.new_inbox().encode() + b"."
         self._asked = 0
@@ -193,11 +219,17 @@ class Connection:
         separated by commas. Once open it never gives up.
         """
         try:
-            servers, proof = servers_of(url), access.options()
+            return await cls._open(servers_of(url), access, name, timeout_s)
         except ValueError as error:
             raise LogUnavailable(f"the URL of NATS {error}") from None
+
+    @classmethod
+    async def _open(
+        cls, servers: Servers, access: Access, name: str, timeout_s: float
+    ) -> "Connection":
+        proof = access.options()
         client = RawClient()
-        connection = cls(client)
+        connection = cls(client, servers, access, name)
         try:
             async with asyncio.timeout(timeout_s):
                 connecting = client.connect(
@@ -218,11 +250,16 @@ class Connection:
                 )
                 await _until_really_cancelled(connecting)
                 await client.listen(f"{connection._prefix.decode()}*", connection._on_answer)
+        except asyncio.CancelledError:
+            client.abort()
+            await client.close()
+            raise
         except (TimeoutError, OSError, errors.Error) as error:
+            client.abort()
             await client.close()
             reason = connection.last_error or str(error) or type(error).__name__
             raise LogUnavailable(
-                f"no NATS server at {without_password(url)} within {timeout_s:g} s: {reason}"
+                f"no NATS server at {','.join(servers.urls)} within {timeout_s:g} s: {reason}"
             ) from error
         version = str(client.connected_server_version)
         if is_too_old(version):
@@ -267,9 +304,40 @@ class Connection:
         self._watchers.add(on_change)
         return lambda: self._watchers.discard(on_change)
 
-    def leave(self, reason: str) -> None:
-        """Connect to another server, if the connection has one to go to."""
-        if self._client.drop():
+    async def answers_ping(self, within_s: float) -> bool:
+        """Whether the server answers a PING in time; a line that is lost or made anew says yes."""
+        lost = self.reconnects
+        try:
+            pong = await self._client.ping()
+        except (errors.Error, OSError):
+            return True
+        for _ in range(PING_LOOKS):  # a loop that was held up misses one of them, not all
+            await asyncio.wait([pong], timeout=within_s / PING_LOOKS)
+            if pong.done():
+                return True
+        return not self.connected or self.reconnects != lost
+
+    @property
+    def others(self) -> list[str]:
+        """The URLs of the servers that it could be connected to instead."""
+        return self._client.others
+
+    @asynccontextmanager
+    async def beside(self, url: str, timeout_s: float) -> AsyncGenerator["Connection"]:
+        """A connection to the server at ``url`` for a few questions. Raises LogUnavailable."""
+        servers = msgspec.structs.replace(self._servers, urls=(url,))
+        try:
+            connection = await Connection._open(servers, self._access, self._name, timeout_s)
+        except ValueError as error:
+            raise LogUnavailable(str(error)) from None
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    def leave(self, reason: str, towards: str | None = None) -> None:
+        """Connect to another server, if there is one; ``towards`` is the URL to try first."""
+        if self._client.drop(towards):
             self.last_error = f"left a server: {reason}"
 
     def send(self, commands: bytes) -> None:

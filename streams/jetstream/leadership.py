@@ -23,20 +23,19 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     """How long something may be missing or in doubt, in seconds.
 
     ``doubt_s``: how long a head below a known sequence is asked again, longer than an election;
-    after it the log is another, shorter one. ``leave_s``: how long answers are refused or missing
-    before another server is tried. That may be the one that is cut off, so it is left after half
-    that time, and each further one after twice as long, up to ``leave_most_s``. A leader without a
-    majority is left at once, at most once in ``leave_cut_off_s``. ``owed_s``: how long a tail may
-    take to bring a sequence that the log is known to have. ``silence_s``: how long a replica that
-    is asked for a page, or a consumer that reads ahead, may send nothing; ``page_s``: the same at
-    the last try, when every answer comes late. ``lag_waits_s``: the waits between tries while
-    replicas do not have all of a plan. ``unused_s``: after which a read-ahead ends.
+    after it the log is another, shorter one. ``search_s``: how long answers may be refused or
+    missing before other servers are asked; longer than `ACTIVE_S`, so that no other one is believed
+    that has just been cut off. ``ping_s``: within which a server answers a PING. ``owed_s``: how
+    long a tail may take to bring a sequence that the log is known to have. ``silence_s``: how long
+    a replica that is asked for a page, or a consumer that reads ahead, may send nothing;
+    ``page_s``: the same at the last try, when every answer comes late. ``lag_waits_s``: the waits
+    between tries while replicas do not have all of a plan. ``unused_s``: after which a read-ahead
+    ends.
     """
 
     doubt_s: float = 10.0
-    leave_s: float = 4.0
-    leave_most_s: float = 16.0
-    leave_cut_off_s: float = 1.0
+    search_s: float = 3.0
+    ping_s: float = 3.0
     owed_s: float = 1.0
     silence_s: float = 1.0
     page_s: float = 5.0
@@ -53,21 +52,11 @@ def doubt(cluster: ClusterInfo | None) -> str | None:
         return None  # a server without a cluster
     if not cluster.leader:
         return "the stream has no leader"
-    if _is_cut_off(cluster):
-        members = len(cluster.replicas) + 1
-        return f"the stream's leader {cluster.leader} hears {_heard(cluster)} of {members} replicas"
+    members = len(cluster.replicas) + 1
+    heard = 1 + sum(each.active < ACTIVE_S * NANOSECONDS for each in cluster.replicas)
+    if heard <= members // 2:
+        return f"the stream's leader {cluster.leader} hears {heard} of {members} replicas"
     return None
-
-
-def _heard(cluster: ClusterInfo) -> int:
-    return 1 + sum(each.active < ACTIVE_S * NANOSECONDS for each in cluster.replicas)
-
-
-def _is_cut_off(cluster: ClusterInfo | None) -> bool:
-    """Whether a leader answered that does not hear a majority."""
-    if cluster is None or not cluster.leader:
-        return False
-    return _heard(cluster) <= (len(cluster.replicas) + 1) // 2
 
 
 async def proven_info(ask: Ask, stream: str) -> InfoAnswer:
@@ -79,23 +68,14 @@ async def proven_info(ask: Ask, stream: str) -> InfoAnswer:
 
 
 class Leadership:
-    """What is known of the log's leader; ``leave(reason)`` connects to another server."""
+    """What is known of the log's leader; ``on_doubt`` is called when an answer does not count."""
 
-    def __init__(
-        self,
-        leave: Callable[[str], None],
-        patience: Patience = PATIENCE,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, on_doubt: Callable[[], None], patience: Patience = PATIENCE) -> None:
         self.named = 0  # the highest sequence that the leader has acknowledged or named
         self.alone = False  # whether the stream has one replica, which cannot lag
         self.trouble: str | None = None  # why the last answer did not count
-        self._leave = leave
+        self._on_doubt = on_doubt
         self._patience = patience
-        self._since: float | None = None  # when answers began to be refused or missing
-        self._left_at = float("-inf")
-        self._left = 0  # servers since the last answer that counted
-        self._now = now
         self._shorter_since: float | None = None
         self._created = ""  # when the stream was made: another time is another log
 
@@ -113,44 +93,26 @@ class Leadership:
         if reason is None and not another:
             reason = self._too_short(info.state.last_seq, known)
         if reason is not None:
-            self.missed(reason, is_cut_off=_is_cut_off(info.cluster))
+            self.missed(reason)
             raise LogUnavailable(f"the log is not certain: {reason}")
         self.alone = info.cluster is None or not info.cluster.replicas
-        self.trouble, self._since = None, None
-        self._left = 0
+        self.trouble = None
         if another:
             self.named = 0  # another log, which has its own sequences
         self._created = info.created
         self.names(info.state.last_seq)
 
-    def missed(self, reason: str, *, is_cut_off: bool = False) -> None:
-        """Note that an answer did not come or did not count; after a while try elsewhere.
-
-        A leader that hears no majority is left at once: another server has a newer one, or will.
-        """
-        now = self._now()
+    def missed(self, reason: str) -> None:
+        """Note that an answer did not come or did not count."""
         self.trouble = reason
-        if is_cut_off and now - self._left_at >= self._patience.leave_cut_off_s:
-            self._since = self._left_at = now
-            self._leave(reason)
-        elif self._since is None:
-            self._since = now
-        elif now - self._since >= self._leave_after_s:
-            self._since = self._left_at = now
-            self._left += 1
-            self._leave(reason)
-
-    @property
-    def _leave_after_s(self) -> float:
-        factor = 2 ** (self._left - 2) if self._left else 1
-        return min(factor * self._patience.leave_s, self._patience.leave_most_s)
+        self._on_doubt()
 
     def _too_short(self, head: int, known: int) -> str | None:
         """Whether ``head`` is a question: it lies below a sequence that is known."""
         if head >= known:
             self._shorter_since = None
             return None
-        now = self._now()
+        now = time.monotonic()
         if self._shorter_since is None:
             self._shorter_since = now
         if now - self._shorter_since >= self._patience.doubt_s:

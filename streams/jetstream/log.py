@@ -26,6 +26,7 @@ from streams.jetstream.group_commit import DEFAULT_LIMITS, Appender, AppenderLim
 from streams.jetstream.leadership import PATIENCE, Leadership, Patience, proven_info
 from streams.jetstream.publisher import JetStreamTransport
 from streams.jetstream.reader import Reader, seconds_of
+from streams.jetstream.search import Search
 from streams.jetstream.tail import Follower, StreamPosition
 from streams.jetstream.topology import (
     AUDIT_STREAM,
@@ -67,7 +68,14 @@ class JetStreamLog:
         patience: Patience = PATIENCE,
     ) -> None:
         self._connection = connection
-        self._leadership = Leadership(connection.leave, patience)
+        self._search = Search(
+            connection,
+            here=self._info,
+            there=self._led_at,
+            is_in_doubt=lambda: self.uncertain is not None,
+            patience=patience,
+        )
+        self._leadership = Leadership(self._search.begin, patience)
         self._patience = patience
         self._tail: Follower | None = None
         self._reader = Reader(connection, PLANS_STREAM, self.prove, patience)
@@ -102,17 +110,17 @@ class JetStreamLog:
         connection = await Connection.open(
             url, name=name, timeout_s=connect_timeout_s, access=access
         )
+        log = cls(
+            connection,
+            limits=limits,
+            observer=observer,
+            replicas=replicas,
+            patience=patience,
+        )
         try:
-            log = cls(
-                connection,
-                limits=limits,
-                observer=observer,
-                replicas=replicas,
-                patience=patience,
-            )
             await log._ensure(plans_stream(replicas=replicas, max_bytes=max_bytes), deadline)
         except BaseException:
-            await connection.close()
+            await log.close()
             raise
         return log
 
@@ -125,7 +133,11 @@ class JetStreamLog:
             reraise=True,
         ):
             with attempt:
-                await ensure_stream(self._ask, wanted)
+                try:
+                    await ensure_stream(self._ask, wanted)
+                except LogUnavailable as error:
+                    self._leadership.missed(str(error))
+                    raise
                 await self.trail.ensure()
                 await self.prove()
 
@@ -272,6 +284,7 @@ class JetStreamLog:
 
     async def close(self) -> None:
         """See `streams.log.Log.close`."""
+        await self._search.close()
         await self._appender.close()
         await self._reader.close()
         await self._connection.close()
@@ -319,6 +332,21 @@ class JetStreamLog:
         leadership.judge(info, known)
         return info
 
+    async def _led_at(self, other: Connection) -> None:
+        """Return when another server shows a leader that has what is known of the log.
+
+        Raises LogReset, LogUnavailable.
+        """
+        info = await proven_info(partial(_ask_over, other), PLANS_STREAM)
+        if info.state.last_seq < self._leadership.named:
+            raise LogUnavailable(f"it names sequence {info.state.last_seq}")
+
     async def _ask(self, subject: str, body: bytes, timeout_s: float = SETUP_TIMEOUT_S) -> bytes:
-        reply = await self._connection.request(f"$JS.API.{subject}", body, timeout_s=timeout_s)
-        return reply.payload
+        return await _ask_over(self._connection, subject, body, timeout_s)
+
+
+async def _ask_over(
+    connection: Connection, subject: str, body: bytes, timeout_s: float = SETUP_TIMEOUT_S
+) -> bytes:
+    reply = await connection.request(f"$JS.API.{subject}", body, timeout_s=timeout_s)
+    return reply.payload

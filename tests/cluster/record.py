@@ -182,6 +182,28 @@ class History(msgspec.Struct):
                 return leadership.at - fault.began
         return None
 
+    def leaderless_until(self, fault: FaultRun, since: float, until: float) -> float:
+        """When a node led again for the last time from ``since`` to ``until``.
+
+        ``since`` if one led all the time, ``until`` if none does in the end.
+        A node leads when it says so itself and another node agrees, unless the fault strikes it. An
+        old leader that comes back may bring about a second election.
+        """
+        led_at, was_led = since, True
+        for leadership in self.leaderships:
+            if not since <= leadership.at <= until:
+                continue
+            struck = fault.nodes if fault.began <= leadership.at <= fault.healed else ()
+            leads = any(
+                leadership.seen.get(node) == f"n{node}"
+                and list(leadership.seen.values()).count(f"n{node}") > 1
+                for node in set(NUMBERS).difference(struck)
+            )
+            if leads and not was_led:
+                led_at = leadership.at
+            was_led = leads
+        return led_at if was_led else until
+
     def outages_of(self, instance: int) -> Iterable[Outage]:
         """The times in which this instance could not answer."""
         return (outage for outage in self.outages if outage.instance == instance)

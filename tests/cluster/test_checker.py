@@ -433,6 +433,22 @@ def test_a_long_election_is_not_held_against_the_instances() -> None:
     assert checker.violations(history) == []
 
 
+def test_a_second_election_when_the_old_leader_comes_back_is_not_held_against_them() -> None:
+    history = sound_run()
+    history.faults[0].nodes = (1,)
+    history.faults[0].settled = 1130
+    history.leaderships = [
+        Leadership(1110, {1: "n1", 2: "n2", 3: "n2"}),
+        Leadership(1116, {1: "", 2: "", 3: "n2"}),
+        Leadership(1124, {1: "", 2: "", 3: ""}),
+        Leadership(1125, dict.fromkeys(NUMBERS, "n2")),
+    ]
+    silent(history, 2, 1115, 1126)
+    not_ready(history, 2, 1115, 1126)
+    named(history, 2, 1120)
+    assert checker.violations(history) == []
+
+
 def test_a_stranded_instance_has_longer_to_leave_its_node() -> None:
     history = sound_run()
     history.faults[0].stranded = (1,)

@@ -58,11 +58,12 @@ def bounded(history: History, fold: Fold) -> Iterator[Violation]:
     for instance in NUMBERS:
         spans = silences(history, instance)
         for fault in history.faults:
-            led_s = history.led_again_s(fault) or 0.0
-            allowed_s = max(REFUSED_S, led_s + ELECTED_S)
             for silence in spans:
-                within = _within(silence, fault)
-                if within and (why := _too_long(silence, fault, instance, allowed_s)):
+                if not _within(silence, fault):
+                    continue
+                led_at = history.leaderless_until(fault, *silence)
+                allowed_s = max(REFUSED_S, led_at - silence[0] + ELECTED_S)
+                if why := _too_long(silence, fault, instance, allowed_s):
                     where = f"{fault.name}, instance {instance}"
                     yield Violation(BOUNDED, f"{where}: {why}", silence[0])
 

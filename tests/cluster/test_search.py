@@ -1,0 +1,141 @@
+"""When an instance leaves its server for another: real nodes behind the proxy that cuts links."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from streams.jetstream.leadership import Patience
+from streams.jetstream.log import JetStreamLog
+from streams.log import LogUnavailable
+from tests.cluster.nats_cluster import NatsCluster
+from tests.cluster.ports import NUMBERS
+
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.alone,
+    # nats-py does not close a socket that is reset before the server's first word.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+INSTANCE = 1  # whose links to the nodes are used
+LONG_S = 12.0  # longer than an election
+LEFT_S = 20.0
+ASK_S = 0.5
+
+
+@pytest.mark.timeout(180)
+async def test_a_server_is_left_when_it_is_frozen_or_cut_off_and_not_for_an_election(
+    tmp_path: Path,
+) -> None:
+    cluster = NatsCluster(tmp_path)
+    try:
+        await cluster.start()
+        async with log_at(cluster) as log:
+            await stays_while_nobody_can_lead(cluster, log)
+            await leaves_one_that_is_frozen(cluster, log)
+            await leaves_one_that_is_cut_off(cluster, log, await cluster.leader())
+            await leaves_one_that_is_cut_off(cluster, log, await a_follower(cluster))
+    finally:
+        await cluster.stop()
+
+
+@asynccontextmanager
+async def log_at(cluster: NatsCluster) -> AsyncGenerator[JetStreamLog]:
+    """A log that is probed as an instance does it."""
+    log = await JetStreamLog.connect(cluster.urls_for(INSTANCE), replicas=3, patience=Patience())
+    probing = asyncio.create_task(probe(log))
+    try:
+        yield log
+    finally:
+        probing.cancel()
+        await asyncio.wait([probing])
+        await log.close()
+
+
+async def probe(log: JetStreamLog) -> None:
+    while True:
+        with suppress(LogUnavailable, TimeoutError):
+            async with asyncio.timeout(1):
+                await log.state()
+        await asyncio.sleep(ASK_S)
+
+
+async def stays_while_nobody_can_lead(cluster: NatsCluster, log: JetStreamLog) -> None:
+    """Two of three nodes are frozen: the one that is left is as good as it gets."""
+    node = connected_to(cluster)
+    others = [cluster.nodes[each] for each in NUMBERS if each != node]
+    for other in others:
+        other.freeze()
+    try:
+        await asyncio.sleep(LONG_S)
+        assert log.uncertain is not None
+        assert log.reconnects == 0
+    finally:
+        for other in others:
+            other.thaw()
+    await is_certain_again(cluster, log)
+    assert log.reconnects == 0
+
+
+async def leaves_one_that_is_frozen(cluster: NatsCluster, log: JetStreamLog) -> None:
+    node = connected_to(cluster)
+    cluster.nodes[node].freeze()
+    try:
+        await leaves(log, node)
+    finally:
+        cluster.nodes[node].thaw()
+    await is_certain_again(cluster, log)
+
+
+async def leaves_one_that_is_cut_off(cluster: NatsCluster, log: JetStreamLog, node: int) -> None:
+    await move(cluster, log, node)
+    cluster.links.cut(cluster.links.routes_of(node))
+    try:
+        await leaves(log, node)
+    finally:
+        cluster.links.mend(cluster.links.routes_of(node))
+    await is_certain_again(cluster, log)
+
+
+async def leaves(log: JetStreamLog, node: int) -> None:
+    """For another one that shows a leader, in one move."""
+    moves = log.reconnects
+    await soon(lambda: asyncio.sleep(0, log.reconnects > moves), f"node {node} is left")
+    await soon(lambda: asyncio.sleep(0, log.uncertain is None), "another node shows a leader")
+    assert log.reconnects == moves + 1
+
+
+async def move(cluster: NatsCluster, log: JetStreamLog, node: int) -> None:
+    """Let the log be connected to this node; the other nodes stay reachable."""
+    others = [f"c{INSTANCE}{each}" for each in NUMBERS if each != node]
+    cluster.links.refuse(others)
+    await soon(lambda: asyncio.sleep(0, connected_to(cluster) == node), f"connected to {node}")
+    cluster.links.mend(others)
+    await is_certain_again(cluster, log)
+
+
+async def is_certain_again(cluster: NatsCluster, log: JetStreamLog) -> None:
+    await soon(cluster.is_whole, "the cluster is whole")
+    await soon(lambda: asyncio.sleep(0, log.uncertain is None), "the log is certain")
+
+
+async def a_follower(cluster: NatsCluster) -> int:
+    leader = await cluster.leader()
+    return next(node for node in NUMBERS if node != leader)
+
+
+def connected_to(cluster: NatsCluster) -> int:
+    """The node that the log has a connection to; 0 for none."""
+    nodes = cluster.links.nodes_of(INSTANCE)
+    return nodes[0] if len(nodes) == 1 else 0
+
+
+async def soon(is_so: Callable[[], Awaitable[bool]], what: str) -> None:
+    deadline = time.monotonic() + LEFT_S
+    while not await is_so():
+        assert time.monotonic() < deadline, f"not within {LEFT_S:g} s: {what}"
+        await asyncio.sleep(0.05)
