@@ -25,7 +25,7 @@ YIELD_MOST_S = 1.0  # a whole turn: while claims take that long, nobody helps
 YIELD_CLAIMS = 4  # and so many times as long as claims, or facts on their way, take at present
 _FADES = 0.95  # of what took long, with each claim or fact that was quicker
 TURN_S = 1.0  # much longer than a claim takes, so that few claims race over the change of turns
-_LOOK_PER_SLOT = 8  # how many of the others' tasks are looked at per wanted one
+_LOOK_PER_SLOT = 24  # of the others' tasks, per wanted one, before it helps while it has its own
 
 
 class Share(msgspec.Struct, frozen=True):
