@@ -1,7 +1,7 @@
-"""Tells listeners of every fact that is folded; a listener that fails is counted, never fatal.
+"""Calls listeners for every fact that is folded; one that fails is counted, never fatal.
 
-Metrics, the audit trail, event streams and waiting claims follow the fold. They are told after a
-fact is folded and cannot change it, so a fault in one of them must stop neither the fold nor the
+Metrics, the audit trail, event streams and waiting claims follow the fold. They are called after
+a fact is folded and cannot change it, so a fault in one of them must stop neither the fold nor the
 others: it is logged with the sequence, and `OnListenerFailure` counts it.
 """
 
@@ -26,7 +26,7 @@ class FactListener(Protocol):
     """Hears each fact once it is folded, on the loop of the fold; must be quick."""
 
     def folded(self, fact: FoldedFact, ignored: str | None) -> None:
-        """``ignored`` says why the fold ignored the fact; None when it counts."""
+        """``ignored`` is why the fold ignored the fact; None when it counts."""
         ...
 
 

@@ -20,7 +20,7 @@ PERIOD_S = 5.0
 SAME_TIME_S = 0.001  # a time is read in two spellings, which differ by rounding
 
 History = Literal["same", "other", "gone", "unknown"]
-"""Whether a log has a witness: as it was, another fact there, none there, or it cannot be told."""
+"""Whether a log has a witness: as it was, another fact there, none there, or not known."""
 
 
 class Witness(msgspec.Struct, frozen=True, gc=False):

@@ -56,8 +56,8 @@ OnFlushTrouble = Callable[[str | None], None]
 class Projector:
     """Drives the board and the read models; see `run` and `flush_forever` for its two loops.
 
-    ``listeners`` are told of each fact once it is folded, and of each batch once its changes are
-    pending.
+    ``listeners`` are called for each fact once it is folded, and for each batch once its changes
+    are pending.
     """
 
     def __init__(  # noqa: PLR0913 - what it connects, and where it goes on

@@ -95,7 +95,7 @@ def _origin_lines(origin: Origin) -> bytes:
 
 
 def _one_line(value: str) -> bytes:
-    # A line break in a value would be a header of its own: who names himself cannot forge an id.
+    # A line break in a value would start a header of its own: a client-supplied name adds none.
     if not value.isprintable():
         value = "".join(character if character.isprintable() else " " for character in value)
     return value.strip().encode(errors="replace")
@@ -112,7 +112,7 @@ def split_headers(block: bytes) -> dict[bytes, bytes]:
 
 
 class Heads(msgspec.Struct, frozen=True, gc=False):
-    """What headers say of a fact; None is what they do not say."""
+    """The headers of a fact; None for one that is missing."""
 
     name: bytes | None
     schema: bytes | None
@@ -197,7 +197,7 @@ def upcast(
 ) -> Event:
     """The event stored as version ``version`` of ``name``, brought to today's shape step by step.
 
-    Raises ValueError when the shape is unknown (written by a newer Holdfast, or by nobody).
+    Raises ValueError when the shape is unknown, for example written by a newer Holdfast.
     """
     shape = _decode_object(payload)
     current = versions(upcasters).get(name.encode())

@@ -29,7 +29,7 @@ class Unreadable(Exception):
 
 
 class TopologyMismatch(Exception):
-    """A stream exists that Holdfast cannot rely on; says which field differs, and how."""
+    """A stream exists that Holdfast cannot rely on; the message names the field."""
 
 
 class LogReset(Exception):
@@ -156,7 +156,7 @@ class Log(Protocol):
         ...
 
     async def last_of(self, plan_id: str) -> Fact | BadFact | None:
-        """The last message on the plan's own subject, by the leader's word, or None."""
+        """The last message on the plan's own subject, as the leader has it, or None."""
         ...
 
     async def scan(
@@ -178,5 +178,5 @@ class Log(Protocol):
         ...
 
     async def close(self) -> None:
-        """Stop following and let go of the connection."""
+        """Stop following and close the connection."""
         ...

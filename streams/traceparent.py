@@ -72,7 +72,7 @@ def span_id_of(traceparent: str) -> str | None:
 
 
 def is_sampled(traceparent: str) -> bool:
-    """Whether whoever began the trace wants its spans."""
+    """Whether the trace was sampled where it began."""
     found = _parts(traceparent)
     return found is not None and bool(int(found[2], 16) & _SAMPLED)
 

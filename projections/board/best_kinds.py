@@ -1,4 +1,4 @@
-"""The kinds of one lane in the order of their best tasks, for those who take any kind.
+"""The kinds of one lane in the order of their best tasks, for workers that take any kind.
 
 There may be thousands of kinds, so a kind is looked at again only after something about it changed.
 """

@@ -145,7 +145,7 @@ class Board:
             pass
 
     def drain(self) -> list[Plan]:
-        """The plans that changed since the last call; whoever asks drains each of them in turn."""
+        """The plans that changed since the last call; the caller drains each of them."""
         self._place_the_rest()
         changed, self._changed = self._changed, {}
         for plan in changed.values():
@@ -225,7 +225,7 @@ class Board:
             self._place(plan, task, now)
 
     def _place(self, plan: Plan, task: Task, now: float) -> None:
-        """Put a task where its state says it belongs: in a lane, on a timer, or nowhere."""
+        """Put a task where it belongs by its state: in a lane, on a timer, or nowhere."""
         key = id(task)
         if task.status == "RUNNING":
             if key not in self._running:
@@ -358,7 +358,7 @@ class Board:
         return list(self._running.values())
 
     def expired(self) -> list[tuple[Plan, Task]]:
-        """RUNNING tasks whose lease is over, as far as `advance` was told."""
+        """RUNNING tasks whose lease was over at the time of the last `advance`."""
         return list(self._expired.values())
 
     def next_due(self) -> float | None:
@@ -377,5 +377,5 @@ def _since(seat: Seat) -> float:
 
 
 def _hands_out(plan: Plan, task: Task) -> bool:
-    """Whether a claim could be written: not on top of a fact that nobody can read."""
+    """Whether a claim could be written: not on top of an unreadable fact."""
     return plan.hands_out_tasks and plan.unreadable_at is None and task.unreadable_at is None

@@ -9,7 +9,7 @@ from zlib import crc32
 
 
 class Peers:
-    """The peers of instance ``instance_id``, told from the claims in the log.
+    """The peers of instance ``instance_id``, known from the claims in the log.
 
     A peer for a kind claimed it within `KIND_WINDOW_S`, and anything at all within `SILENT_S`, or
     within `WINDOW_S` of another's claim: while no instance can claim, none is forgotten.

@@ -1,4 +1,4 @@
-"""Server-sent events: one tail of the log, rendered once, pushed to everyone who follows it."""
+"""Server-sent events: one tail of the log, rendered once, pushed to all its clients."""
 
 from projections.feed.feed import Feed, NoStream
 

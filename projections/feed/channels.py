@@ -1,4 +1,4 @@
-"""Clients that are up to date, by what they follow: an event costs only those who want it.
+"""Clients that are up to date, by what they follow: an event costs only clients that want it.
 
 All clients with the same interest share a channel, and with it the same bytes: what is left per
 client is one write to its socket.
@@ -7,7 +7,7 @@ client is one write to its socket.
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
-from projections.feed.client import Client, Gone, PlanWord
+from projections.feed.client import Client, Gone, LastFact
 from projections.feed.entry import FINISHED, Entry, Interest
 from projections.feed.limits import Limits
 
@@ -24,12 +24,14 @@ class Channel:
         self.clients: dict[Client, None] = {}
         self.pending: list[Entry] = []
         self.pending_bytes = 0
-        self.word: PlanWord | None = None  # the last about the plan itself, where that may end it
+        self.last_fact: LastFact | None = (
+            None  # the last about the plan itself, where that may end it
+        )
 
     @property
     def over(self) -> bool:
         """Whether the plan that it follows has ended."""
-        return self.word is not None and self.word.finished
+        return self.last_fact is not None and self.last_fact.finished
 
     def take_pending(self) -> list[Entry]:
         """What was on its way; nothing is any more."""
@@ -90,7 +92,7 @@ class Channels:
     def _put(self, channel: Channel, entry: Entry) -> None:
         interest = channel.interest
         if interest.ends and entry.task_id is None:
-            channel.word = PlanWord(entry.sequence, entry.type == FINISHED)
+            channel.last_fact = LastFact(entry.sequence, entry.type == FINISHED)
             self._waiting[channel] = None
         if interest.wants(entry):
             channel.pending.append(entry)
@@ -147,8 +149,8 @@ class Channels:
                 self._fall_behind(client, channel)
 
     def _fall_behind(self, client: Client, channel: Channel) -> None:
-        if channel.word is not None:
-            client.hear(channel.word)
+        if channel.last_fact is not None:
+            client.note(channel.last_fact)
         self.part(client)
         self._lags(client)
 

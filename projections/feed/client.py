@@ -37,7 +37,7 @@ Gap = Literal["expired", "ahead_of_log", "unreadable"]
 Goodbye = Literal["plan_finished", "slow_consumer", "shutting_down"]
 
 
-class PlanWord(msgspec.Struct, frozen=True, gc=False):
+class LastFact(msgspec.Struct, frozen=True, gc=False):
     """The last fact about a plan that is known: its sequence, and whether it ended the plan."""
 
     sequence: int
@@ -58,7 +58,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     epoch: str
     outcome: Outcome
     gap: Gap | None = None
-    word: PlanWord | None = None
+    last_fact: LastFact | None = None
 
 
 class Client:
@@ -71,12 +71,12 @@ class Client:
         self.head = opening.head
         self.caught_up = False
         self.open = True
-        self._word = opening.word
-        # Who gave no cursor gets one at once, even on an empty log: a cut must lose nothing.
+        self._last_fact = opening.last_fact
+        # A client without a cursor gets one at once, even on an empty log: a cut must lose nothing.
         self._last_id = -1 if opening.outcome == "fresh" else opening.asked
         if opening.gap is not None:
-            # Such a cursor is moved, perhaps back, by the gap: whoever is cut off before it, or
-            # whose log is a shorter one now, would else come back with a cursor that hides it.
+            # The gap moves such a cursor, perhaps back. A client that is cut off before it, or has
+            # a shorter log now, would else come back with a cursor that hides the gap.
             self._last_id = max(opening.asked, opening.cursor)
 
     def greet(self, opening: Opening, heartbeat_s: float, retry_ms: int) -> None:
@@ -98,7 +98,7 @@ class Client:
             self._tell_gap(opening.asked, opening.first, opening.head, opening.gap)
 
     def skip_lost(self, first: int, head: int) -> None:
-        """Say that the log has let go of what comes next, and go on at ``first``. Raises Gone."""
+        """Say that the next events have left the log, and go on at ``first``. Raises Gone."""
         requested, self.cursor = self.cursor, first - 1
         self._tell_gap(requested, first, head, "expired")
 
@@ -138,18 +138,18 @@ class Client:
     def skim(self, entry: Entry) -> None:
         """See an event go by on the way of a plan's own stream."""
         if entry.task_id is None and entry.plan_id == self.interest.plan_id:
-            self._word = PlanWord(entry.sequence, entry.type == FINISHED)
+            self._last_fact = LastFact(entry.sequence, entry.type == FINISHED)
 
-    def hear(self, word: PlanWord) -> None:
+    def note(self, last_fact: LastFact) -> None:
         """Learn what went by in the channel; what is still to come is skimmed when it does."""
-        if word.sequence <= self.cursor:
-            self._word = word
+        if last_fact.sequence <= self.cursor:
+            self._last_fact = last_fact
 
     @property
     def is_over(self) -> bool:
         """Whether the plan has ended and the client has all of it."""
-        # The word is from the log as it was at the start, or from an event that has gone by.
-        return self.cursor >= self.head and self._word is not None and self._word.finished
+        # The last fact is from the log as it was at the start, or from an event that has gone by.
+        return self.cursor >= self.head and self._last_fact is not None and self._last_fact.finished
 
     def _signal(self, name: str, content: dict[str, object]) -> bytes:
         # What a filter left out is passed too: a client that comes back need not begin before it.

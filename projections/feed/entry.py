@@ -1,4 +1,4 @@
-"""One event as server-sent text: who wants it, and its bytes, rendered once for all clients.
+"""One event as server-sent text: which filters match it, and its bytes, rendered once.
 
 The text is API.md's *Events — server-sent*. ``data`` shows every field of the event, defaults
 included; a submitted plan's tasks appear as they were submitted, without defaults.
@@ -23,7 +23,7 @@ from streams.traceparent import trace_id_of
 ALL_TYPES: tuple[str, ...] = tuple(TYPE_NAMES.values())
 HEARTBEAT = "task.heartbeat"
 UNASKED_TYPES = frozenset(ALL_TYPES) - {HEARTBEAT}
-"""What a client gets that names no types: heartbeats are for those who ask."""
+"""What a client gets that names no types: heartbeats only on request."""
 
 FINISHED = TYPE_NAMES[Finished]
 PING = b": ping\n"  # no blank line: some clients (httpx-sse) would show it as an empty event
@@ -46,7 +46,7 @@ class Shown(msgspec.Struct, frozen=True, gc=False):
 
 
 class Entry(msgspec.Struct, gc=False):
-    """One event on its way to clients: where it belongs, and its bytes once somebody wants them."""
+    """One event on its way to clients: where it belongs, and its bytes, rendered on first use."""
 
     sequence: int
     plan_id: str

@@ -19,7 +19,7 @@ import structlog
 from msgspec.structs import replace
 
 from projections.feed.channels import Channels
-from projections.feed.client import Client, Gone, Opening, PlanWord, Sink
+from projections.feed.client import Client, Gone, LastFact, Opening, Sink
 from projections.feed.entry import PING, Entry, Interest, entry_of
 from projections.feed.forwarder import Forwarder
 from projections.feed.limits import LIMITS, Limits
@@ -165,13 +165,13 @@ class Feed:
 
         Raises LogUnavailable, and LogReset when the log is not the one that is published here.
         """
-        word = None
+        last_fact = None
         if interest.ends and interest.plan_id is not None:
             fact = await self._source.last_of(interest.plan_id)
             if fact is None:
                 return NoStream.UNKNOWN_PLAN
             ended = isinstance(fact, Fact) and isinstance(fact.event, Finished)
-            word = PlanWord(fact.sequence, ended)
+            last_fact = LastFact(fact.sequence, ended)
         state = await self._state.get()
         if cursor is not None and cursor > state.head and state.epoch == self._epoch:
             # The answer of a server that has just been cut off, or was frozen, is stale: ask again.
@@ -179,9 +179,14 @@ class Feed:
             state = await self._state.get()
         if state.epoch != self._epoch:
             raise LogReset("the log was made anew")
-        if word and word.finished and cursor is not None and word.sequence <= cursor <= state.head:
+        if (
+            last_fact
+            and last_fact.finished
+            and cursor is not None
+            and last_fact.sequence <= cursor <= state.head
+        ):
             return NoStream.OVER
-        opening = _opening(interest, cursor, state, word)
+        opening = _opening(interest, cursor, state, last_fact)
         if unreadable and opening.gap is None:
             opening = replace(opening, outcome="fresh", gap="unreadable")
         return await self._skip_to_plan(opening)
@@ -288,7 +293,7 @@ class Feed:
 
 
 def _opening(
-    interest: Interest, cursor: int | None, state: LogState, word: PlanWord | None
+    interest: Interest, cursor: int | None, state: LogState, last_fact: LastFact | None
 ) -> Opening:
     oldest = min(max(state.first - 1, 0), state.head)  # everything after it is still there
     opening = Opening(
@@ -299,7 +304,7 @@ def _opening(
         head=state.head,
         epoch=state.epoch,
         outcome="complete",
-        word=word,
+        last_fact=last_fact,
     )
     if cursor is None:
         return replace(opening, cursor=oldest if interest.ends else state.head, outcome="fresh")

@@ -1,4 +1,4 @@
-"""Bounds what many clients have done for them in one turn of the loop, so that nobody waits long.
+"""Bounds what is done for many clients in one turn of the loop, so that other work goes on.
 
 After a restart a thousand clients catch up at once. Each step of one is short; a thousand of them
 in one turn would keep the loop from everything else.

@@ -32,10 +32,10 @@ def rows_of(plan: Plan, *, replaced: bool) -> Rows:
     Those are in ``plan.closed`` and ``plan.outputs``, so they need a plan that was never drained.
     """
     first = plan.first_sequence
-    everybody = list(plan.tasks.values())
+    every_task = list(plan.tasks.values())
     runs = [
         executions.changing_row(task.ordinal, task.execution)
-        for task in everybody
+        for task in every_task
         if task.execution is not None
     ]
     if replaced:
@@ -49,9 +49,9 @@ def rows_of(plan: Plan, *, replaced: bool) -> Rows:
         "plan_specs": [plans.spec_row(plan)],
         "plan_labels": plans.label_rows(plan),
         "tasks": [
-            tasks.fixed_row(first, each) + tasks.changing_row(each)[1:] for each in everybody
+            tasks.fixed_row(first, each) + tasks.changing_row(each)[1:] for each in every_task
         ],
-        "task_specs": [tasks.spec_row(task) for task in everybody],
+        "task_specs": [tasks.spec_row(task) for task in every_task],
         "outputs": large if replaced else [],
         "executions": runs,
     }

@@ -1,4 +1,4 @@
-"""Compares two files of read models row by row, to see that live rows are what the log says.
+"""Compares two files of read models row by row, to see that live rows are what the log holds.
 
 The checkpoint and the audit trail are left out: the first only says how far each file is, the
 second has a log of its own. Both files must have been folded up to the same fact.

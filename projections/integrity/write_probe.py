@@ -26,7 +26,7 @@ ANSWER_S = 1.0
 log = structlog.get_logger("holdfast.database_probe")
 BUSY_TIMEOUT_S = 0.2
 
-# The checkpoints' table is there in every schema; nobody follows a stream of this name.
+# The checkpoints' table is there in every schema; there is no stream of this name.
 _WRITE = "INSERT OR REPLACE INTO checkpoint(stream, sequence, epoch) VALUES ('probe', ?, '')"
 
 

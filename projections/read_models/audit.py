@@ -14,7 +14,7 @@ from streams.plan.events import NOTHING
 
 STREAM = "AUDIT"
 
-# The entry is kept as it was said; beside it only what it can be found by. The stream knows ids
+# The entry is kept as it was written; beside it only what it can be found by. The stream knows ids
 # for two minutes only: an entry that was written again after a longer outage is one row here.
 DDL = """
 CREATE TABLE audit (
@@ -36,7 +36,7 @@ INSERT = bulk.insert_new(
 )
 
 AuditClass = Literal["success", "always"]
-# Whoever publishes by hand may write any number; beyond this one none is a date.
+# A message published by hand may hold any number; beyond this one none is a date.
 At = Annotated[float, msgspec.Meta(ge=0, lt=253_402_300_800)]
 
 

@@ -51,7 +51,7 @@ class Source(Protocol):
 
 
 class AuditTail:
-    """Follows the stream into the rows; ``on_bad`` hears of what is no entry."""
+    """Follows the stream into the rows; ``on_bad`` is called for what is no entry."""
 
     def __init__(
         self, source: Source, database: Database, on_bad: OnBad, doubt_s: float = DOUBT_S
@@ -99,7 +99,7 @@ class AuditTail:
         self._away = False
         self._own.clear()  # of another stream, perhaps
         self._position = await _persistently(lambda: self._start(extent))
-        # What is no entry is told once: up to here an earlier life has read, or nobody misses it.
+        # What is no entry is reported once: up to here an earlier process has read.
         self._news_after = self._position or extent.head
         while extent.epoch == epoch and extent.head >= self._position:
             while self._position < extent.head:

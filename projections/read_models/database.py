@@ -58,7 +58,7 @@ class MustRebuild(Exception):
 
 
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):
-    """Up to where a stream has been folded into the rows, and what tells it from another.
+    """Up to where a stream has been folded into the rows, and which stream it is.
 
     ``epoch`` is `LogState.epoch`, ``witness`` a fact that is in the rows.
     """
@@ -278,12 +278,12 @@ async def connect(
             target, timeout=busy_timeout_s, isolation_level=None, uri=read_only
         )
         thread = opening._thread  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        thread.daemon = True  # a process that fails must end, also when nobody closed this
+        thread.daemon = True  # a process that fails must end, also when this was not closed
         try:
             connection = await opening
             await connection.execute_fetchall(TEMPORARY_IN_MEMORY)
         except BaseException:
-            # The thread still says goodbye to this loop, which may be closed next.
+            # The thread still calls this loop at its end, and the loop may be closed next.
             await asyncio.to_thread(thread.join, CLOSING_S)
             raise
         return connection

@@ -31,7 +31,7 @@ from streams.plan.state import Plan, connect, recount
 STREAM = "PLANS"
 SCHEMA = Schema(version=5, ddl=plans.DDL + tasks.DDL + outputs.DDL + executions.DDL + audit.DDL)
 WIDE = 500  # changed tasks of one plan; the rows of more would hold the loop for milliseconds
-RESTORE_TIME_S = 600.0  # at start nobody waits, and a million unfinished tasks take a minute
+RESTORE_TIME_S = 600.0  # at the start only; a million unfinished tasks take a minute
 
 log = structlog.get_logger("holdfast.read_models")
 

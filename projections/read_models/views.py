@@ -26,7 +26,7 @@ class PlanView(msgspec.Struct, kw_only=True):
     """A plan as API.md shows it; ``counts`` has an entry for every task status.
 
     ``trace_id`` is that of the request that submitted it, here and in the views below.
-    ``unreadable`` is there only if the stored row cannot be shown whole, and says why: what could
+    ``unreadable`` is there only if the stored row cannot be shown whole, with the reason: what could
     not be read is then null or empty. So one bad row hides no other.
     """
 
@@ -114,7 +114,7 @@ _LAST_MOMENT = datetime.max.replace(microsecond=0, tzinfo=UTC)
 def moment(at: float) -> datetime:
     """Seconds since the epoch as a UTC datetime; what lies beyond the year 9999 is its last second.
 
-    Never raises: a deadline that somebody set absurdly far away must not hide what else is there.
+    Never raises: a deadline in the far future must not hide the rest of the answer.
     """
     try:
         return datetime.fromtimestamp(at, UTC)

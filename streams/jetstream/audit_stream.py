@@ -41,7 +41,7 @@ class TrailEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class TrailMessage(msgspec.Struct, frozen=True, gc=False):
-    """One message of the stream: an entry, or whatever somebody has published by hand."""
+    """One message of the stream: an entry, or anything that was published by hand."""
 
     sequence: int
     subject: str

@@ -74,7 +74,7 @@ def render(subject: bytes, reply: bytes, lines: bytes, payload: bytes) -> bytes:
 
 
 class RawClient(Client):
-    """nats-py's client with a way past its message objects, and without its habit of giving up.
+    """nats-py's client with a way past its message objects, that does not give up.
 
     Relies on some of its internals: ``_process_msg``, ``_process_err``, ``_process_op_err``,
     ``_pending``, ``_transport``, ``_connect_command``, ``_send_ping``, ``_server_pool``,
@@ -113,7 +113,7 @@ class RawClient(Client):
         try:
             self._transport.write(commands)
         except RuntimeError as error:
-            # uvloop's word for a socket whose death nats-py has not been told of yet.
+            # uvloop's error for a socket that has died before nats-py noticed.
             raise ConnectionError("the connection has just been lost") from error
 
     async def ping(self) -> "asyncio.Future[bool]":
@@ -164,7 +164,7 @@ class RawClient(Client):
 
     async def _process_err(self, err_msg: str) -> None:
         # nats-py closes for ever on most errors ("maximum payload violation", "authentication
-        # expired"). A service has to outlive them: say it, and connect anew.
+        # expired"). A service has to outlive them: report the error, and connect anew.
         error = errors.Error(f"nats: {err_msg}")
         await self._error_cb(error)
         if "permissions violation" not in err_msg:
@@ -364,7 +364,7 @@ class Connection:
         return self._prefix + token, forget
 
     async def request(self, subject: str, payload: bytes = b"", *, timeout_s: float) -> Reply:
-        """Ask once; raises LogUnavailable when nobody listens or nothing came in time."""
+        """Ask once; raises LogUnavailable without a responder, or when no answer came in time."""
         reply, answer = self.expect(timeout_s)
         try:
             self.send(render(subject.encode(), reply, b"", payload))
@@ -376,7 +376,7 @@ class Connection:
                 denied = f"; {self._denied}" if self._denied else ""
                 raise LogUnavailable(f"no answer to {subject}: {reason}{denied}")
             case Reply() as found if found.status == b"503":
-                raise LogUnavailable(f"nobody answers {subject}: JetStream is not ready")
+                raise LogUnavailable(f"nothing answers {subject}: JetStream is not ready")
             case Reply() as found:
                 return found
 
@@ -389,15 +389,15 @@ class Connection:
         await _or_unavailable(self._client.unlisten(handle))
 
     def new_inbox(self) -> str:
-        """A subject that nobody else uses."""
+        """A new subject that no other client uses."""
         return self._client.new_inbox()
 
     async def close(self) -> None:
-        """Close the socket; whoever still waits for an answer is told that it is lost."""
+        """Close the socket; callers that still wait for an answer get Lost."""
         try:
             await self._client.close()
         except asyncio.CancelledError:
-            # In the midst of a reconnect nats-py cancels a future that it then awaits itself.
+            # During a reconnect nats-py cancels a future that it then awaits itself.
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise

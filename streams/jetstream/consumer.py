@@ -1,9 +1,8 @@
 """A pull consumer that is checked: what it brings follows its position without hole or repetition.
 
-Whatever looks wrong (a hole in the *consumer's* sequence, a consumer that is gone, a status that
-nobody expects) raises Broken, after the last good message; whoever holds the consumer then makes
-another one or goes another way. Holes in the *stream's* sequence are legitimate, since heartbeats
-expire.
+A hole in the *consumer's* sequence, a consumer that is gone and an unexpected status raise Broken,
+after the last good message; the caller then makes another consumer or reads another way. Holes in
+the *stream's* sequence are legitimate, since heartbeats expire.
 """
 
 import contextlib
@@ -92,13 +91,13 @@ class Consumer:
         self._pull()
 
     async def shut(self) -> None:
-        """Let go of the consumer; one that was never opened has nothing to let go of."""
+        """Delete the consumer, if it was opened."""
         handle, self._handle = self._handle, None
         if handle is None:
             return
         with contextlib.suppress(LogUnavailable, ConnectionError):
             await self._connection.unlisten(handle)
-            # Nobody waits for the answer; if it is lost the server forgets the consumer by itself.
+            # The answer is not awaited; if it is lost the server forgets the consumer by itself.
             subject = f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}"
             self._connection.send(render(subject.encode(), b"", b"", b""))
 

@@ -1,6 +1,6 @@
 """Group commit: many callers each write one fact, and the log is asked to sync as seldom as it can.
 
-Drafts that wait are gathered. A few are sent singly and pipelined, since a batch costs some 2.5 ms
+Waiting drafts are gathered. A few are sent singly and pipelined, since a batch costs some 2.5 ms
 whatever its size; many go as one atomic batch, and while it is on its way the next one gathers. So
 one caller alone sees the latency of one publish, and hundreds share one sync.
 
@@ -11,11 +11,10 @@ What makes it safe:
   answered from its outcome when that alone decides them.
 - A refused batch says that one message lost its race, not which: the losers are looked up and
   answered, the others go again.
-- Where nobody knows what became of a message, it is sent again with the same id until the log has
-  said *duplicate*, or has refused it and shown whose message stands there instead.
+- A message whose outcome is unknown is sent again with the same id until the log has answered
+  *duplicate*, or has refused it and shown which message stands there instead.
 
-Deliberately absent: anything that speaks NATS. `streams.jetstream.transport` is all that is asked
-of the log.
+Deliberately absent: NATS itself, which is behind `streams.jetstream.transport`.
 """
 
 import asyncio
@@ -208,7 +207,7 @@ class Appender:
         return 0.0 if oldest is None else time.monotonic() - oldest.came_at
 
     async def close(self) -> None:
-        """Stop; whoever still waits is told LogUnavailable."""
+        """Stop; callers that still wait get LogUnavailable."""
         self._closed = True
         for task in list(self._tasks):
             task.cancel()
@@ -274,7 +273,7 @@ class Appender:
     # Going out.
 
     def _schedule(self) -> None:
-        # One turn of the loop later, so that everybody who is about to write can be gathered.
+        # One turn of the loop later, so that all writes of this turn are gathered.
         if not self._pump_due:
             self._pump_due = True
             self._loop.call_soon(self._pump)
@@ -295,7 +294,7 @@ class Appender:
                 self._send_batch(self._gather())
 
     def _take(self, count: int) -> list[_Ticket]:
-        # Whoever has stopped waiting (a cancelled caller) is not sent at all.
+        # The draft of a caller that was cancelled is not sent at all.
         taken: list[_Ticket] = []
         for _ in range(count):
             ticket = self._waiting.popleft()
@@ -325,7 +324,7 @@ class Appender:
     def _publish(self, messages: Sequence[Message]) -> "asyncio.Future[Answer]":
         try:
             return self._transport.publish(messages, self._limits.try_s)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody who waits may be forgotten
+        except Exception as error:  # noqa: BLE001 - every waiting caller gets an outcome
             answer: asyncio.Future[Answer] = self._loop.create_future()
             answer.set_result(Unknown(repr(error)))
             return answer
@@ -595,6 +594,6 @@ _says_sequence = re.compile(r"(\d+)\s*$").search
 
 
 def _actual(reason: str) -> int | None:
-    """The sequence in ``wrong last sequence: 7``; None when the log does not say."""
+    """The sequence in ``wrong last sequence: 7``; None when the log does not name one."""
     found = _says_sequence(reason)
     return None if found is None else int(found[1])

@@ -51,7 +51,7 @@ from streams.subjects import ALL_PLANS, subject_of, tasks_of
 
 API_TIMEOUT_S = 2.0
 SETTLE_S = 30.0  # longer than elections and doubts take
-ASKED_S = 0.5  # an asker that gave up after less says nothing about the log
+ASKED_S = 0.5  # a caller that gave up after less proves nothing about the log
 SETUP_TIMEOUT_S = 5.0
 
 

@@ -1,6 +1,6 @@
 """A look at the streams from outside: reads the log and the audit trail, makes and changes nothing.
 
-For whoever must tell what is wrong while no instance answers. Everything raises LogUnavailable.
+For a diagnosis while no instance answers. Everything raises LogUnavailable.
 """
 
 from datetime import UTC, datetime

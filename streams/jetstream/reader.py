@@ -32,7 +32,7 @@ PAGE_TRIES = 3
 LAST_SUBJECTS = 1_000  # the server answers at most 1,024 at a time
 NO_MESSAGE = 10037
 SCAN_WAITS_S = (0.02, 0.1, 0.5)  # for a replica that lags
-WORTH_A_WALK = 100  # messages; who reads in smaller pages hardly reads on
+WORTH_A_WALK = 100  # messages; a client of smaller pages seldom reads on
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -175,8 +175,8 @@ class Reader:
     async def scan(self, subjects: Sequence[str], after: int, limit: int) -> list[Fact | BadFact]:
         """The next facts above ``after`` that any of ``subjects`` (filters) matches.
 
-        Empty only if the leader has none: a replica that lags must not end a reader's way. Who goes
-        on where a full page ended is served by a walk, twice as fast.
+        Empty only if the leader has none, since a replica may lag. A client that goes on where a
+        full page ended is served by a walk, twice as fast.
         """
         if facts := await self._walks.take(subjects, after, limit):
             return facts
@@ -228,7 +228,7 @@ class Reader:
         return Part(facts, page.more and bool(facts))
 
     async def close(self) -> None:
-        """Let go of what reads ahead."""
+        """End the read-ahead."""
         await self._walks.close()
 
     async def _leader_has(self, subjects: Sequence[str], after: int) -> bool:

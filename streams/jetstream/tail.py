@@ -36,7 +36,7 @@ class StreamPosition(msgspec.Struct, frozen=True, gc=False):
 class Follower:
     """One tail on stream ``stream`` above ``after``; iterate `batches` once.
 
-    ``position_of`` asks the log who it is: a log that was made anew raises LogReset. ``read_after``
+    ``position_of`` asks which log it is: one that was made anew raises LogReset. ``read_after``
     reads facts above a sequence, at most so many; none only if the leader has none. ``named`` is
     the highest sequence that the log is known to have, which may be owed for ``owed_s``.
     ``on_restart`` is called with the reason whenever a consumer has to be replaced.

@@ -65,7 +65,7 @@ class ClusterInfo(msgspec.Struct, frozen=True):
 
 
 class InfoAnswer(msgspec.Struct, frozen=True):
-    """What STREAM.INFO says, as far as we ask."""
+    """The parts of STREAM.INFO that are used."""
 
     created: str = ""
     ts: str = ""
@@ -91,7 +91,7 @@ async def info_of(ask: Ask, stream: str, question: bytes = b"") -> InfoAnswer:
         return info
     if info.error.err_code == NOT_FOUND:
         raise LogReset(f"stream {stream} is gone")
-    raise LogUnavailable(f"stream {stream} does not say how it is: {info.error.description}")
+    raise LogUnavailable(f"stream {stream} cannot be described: {info.error.description}")
 
 
 def epoch_of(stream: str, info: InfoAnswer) -> str:
@@ -139,7 +139,7 @@ def audit_stream(*, replicas: int = 1) -> Config:
     }
 
 
-# What a stream that somebody else made could carry, and what would break a promise.
+# What a stream that another program made may carry, and what would break a promise.
 _MUST_BE_ABSENT: Config = {
     "sealed": False,
     "no_ack": False,

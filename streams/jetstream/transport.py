@@ -30,7 +30,7 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unknown(msgspec.Struct, frozen=True, gc=False):
-    """Nobody knows: it may be on disk, or may get there later."""
+    """Not known: it may be on disk, or may get there later."""
 
     reason: str
 

@@ -41,7 +41,7 @@ def canonical(value: bytes | Raw) -> bytes:
 
 
 def same_json(a: bytes | Raw, b: bytes | Raw) -> bool:
-    """Whether two JSON texts say the same value."""
+    """Whether two JSON texts are the same value."""
     return a == b or canonical(a) == canonical(b)
 
 

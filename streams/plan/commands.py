@@ -54,7 +54,7 @@ class RetryAll(Command, frozen=True, kw_only=True):
 
 
 class Finish(Command, frozen=True, kw_only=True):
-    """Close a plan of which nothing runs any more (said by whichever instance notices first)."""
+    """Close a plan of which nothing runs any more (written by the instance that notices first)."""
 
 
 class Claim(Command, frozen=True, kw_only=True):
@@ -66,7 +66,7 @@ class Claim(Command, frozen=True, kw_only=True):
 
 
 class Expire(Command, frozen=True, kw_only=True):
-    """Close an expired lease that no claim may take over (said by the lease monitor)."""
+    """Close an expired lease that no claim may take over (written by the lease monitor)."""
 
     task_id: str
 

@@ -44,13 +44,13 @@ class Accept(msgspec.Struct, frozen=True):
 
 
 class Duplicate(msgspec.Struct, frozen=True):
-    """It has been said before and holds; ``sequence`` is where the log stood for it."""
+    """The command was carried out before; ``sequence`` is where the log stood for it."""
 
     sequence: int
 
 
 class Current(msgspec.Struct, frozen=True):
-    """Who holds a task now, for those who no longer do."""
+    """The present holder of a task, for an owner that has lost it."""
 
     status: TaskStatus
     owner: str | None

@@ -13,7 +13,7 @@ Judgement = Literal["PENDING", "READY", "SKIPPED"]
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """What one dependency means to those who wait for it, as 0 or 1 each.
+    """What one dependency means to the tasks that wait for it, as 0 or 1 each.
 
     ``completed``: it has an output. ``done``: they may go on (perhaps without it).
     ``ended``: nothing more will come of it unless it is reopened.

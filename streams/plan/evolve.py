@@ -1,8 +1,8 @@
 """`evolve`: one fact folded into a plan; and `begin`, the fact that starts one.
 
 A fact that the life cycle does not allow, or whose owner and attempt do not hold the lease, is
-*ignored*: the fold answers with the reason, changes nothing but the subject's last sequence, and
-whoever folds counts it. So a fact that someone published by hand cannot corrupt a plan.
+*ignored*: the fold returns the reason, changes only the subject's last sequence, and the caller
+counts it. So a fact that was published by hand cannot corrupt a plan.
 """
 
 from typing import assert_never
@@ -43,7 +43,7 @@ def begin(
     """The plan that a ``submitted`` fact starts; its trace is kept with it, unread.
 
     Raises KeyError, with the name, when a task names one that is not in the plan: `decide` lets no
-    such plan into the log, but somebody may have published it by hand.
+    such plan into the log, but it may have been published by hand.
     """
     tasks = {
         spec.id: Task(spec=spec, ordinal=sequence * ORDINALS_PER_PLAN + position)
@@ -92,7 +92,7 @@ def evolve(
 
 
 def mark_unreadable(plan: Plan, task_id: str | None, *, sequence: int) -> None:
-    """Remember that a fact nobody can read stands on this subject: no write may follow it."""
+    """Remember that an unreadable fact stands on this subject: no write may follow it."""
     if task_id is None:
         plan.subject_sequence = plan.unreadable_at = sequence
     elif task := plan.tasks.get(task_id):

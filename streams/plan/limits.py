@@ -1,4 +1,4 @@
-"""The bounds of stored facts: a message beyond them is a bad fact, whoever published it.
+"""The bounds of stored facts: a message beyond them is a bad fact.
 
 The doors (`service.http.schemas`, the executor) accept no more than this, so nothing that was
 accepted is ever refused by the fold. Without bounds one message published by hand could break what

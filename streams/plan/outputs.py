@@ -63,7 +63,7 @@ def same_result(said: Result, task: Task) -> bool:
                 said.verdict, before.verdict
             )
         case Failed(), Failed():
-            # The wait before the next try depends on the state, not only on what was said.
+            # The wait before the next try depends on the state, not only on the command.
             return (said.error_type, said.error_message) == (
                 before.error_type,
                 before.error_message,

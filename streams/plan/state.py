@@ -52,7 +52,7 @@ class Task(msgspec.Struct, kw_only=True):
 
     ``subject_sequence`` is that of the last message on its own subject (the expectation of the
     next append); ``sequence`` and ``updated_at`` belong to the last fact that changed it, be it
-    its own or another's. ``settled_sequence`` says when it last ended or was reopened.
+    its own or another's. ``settled_sequence`` is where it last ended or was reopened.
     ``result`` is the last accepted end of an attempt: repeating it is a duplicate.
     ``completed``, ``done`` and ``ended`` count its dependencies by outcome, ``needs_bytes`` adds up
     the outputs of the COMPLETED ones, and ``wanted`` counts the unfinished tasks that depend on it.
@@ -112,8 +112,8 @@ class Plan(msgspec.Struct, kw_only=True):
     tasks that had FAILED before it, ``failed_before``, no longer stop the plan, which in the end is
     FAILED.
     ``touched``, ``closed`` and ``outputs`` collect the tasks that changed, the executions that a
-    newer one replaced and large outputs (sequence, ordinal of the task, output) since somebody
-    last drained them with `drain`; ``latest`` holds the tasks that the last fact touched.
+    newer one replaced and large outputs (sequence, ordinal of the task, output) since the last
+    `drain`; ``latest`` holds the tasks that the last fact touched.
     """
 
     plan_id: str
@@ -141,7 +141,7 @@ class Plan(msgspec.Struct, kw_only=True):
 
     @property
     def status(self) -> PlanStatus:
-        """Derived from the tasks and the operators' words (DESIGN §4, *Plan*)."""
+        """Derived from the tasks and the operators' commands (DESIGN §4, *Plan*)."""
         if self.cancelled:
             return "CANCELLED"
         if self.fatal:
@@ -181,7 +181,7 @@ class Plan(msgspec.Struct, kw_only=True):
 
 
 def connect(plan: Plan) -> None:
-    """Let every task know who waits for it and who judges it."""
+    """Give every task the tasks that wait for it and those that judge it."""
     for task in plan.tasks.values():
         for dependency in task.spec.depends_on:
             plan.tasks[dependency].dependents.append(task)
