@@ -26,7 +26,7 @@ class PlanView(msgspec.Struct, kw_only=True):
     """A plan as API.md shows it; ``counts`` has an entry for every task status.
 
     ``trace_id`` is that of the request that submitted it, here and in the views below.
-    ``unreadable`` is there only if the stored row cannot be shown whole, with the reason: what could
+    ``unreadable`` is there, with the reason, if the stored row cannot be shown whole: what could
     not be read is then null or empty. So one bad row hides no other.
     """
 
