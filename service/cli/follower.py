@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import httpx
 import msgspec
-from httpx_sse import EventSource
 
+from holdfast_worker.sse import messages
 from service.cli.client import OK, UNREACHABLE, USAGE, Instance, complain, complaint_of
 
 FIRST_PAUSE_S = 0.2
@@ -179,8 +179,8 @@ class Follower:
 
 def blocks(answer: httpx.Response) -> Iterator[Block]:
     """The events of a stream. U+2028 and bytes that are not UTF-8 may stand in their JSON."""
-    for each in EventSource(answer).iter_sse():
-        yield Block(each.event, int(each.id) if each.id else None, msgspec.json.decode(each.data))
+    for each in messages(answer):
+        yield Block(each.name, each.id, msgspec.json.decode(each.data))
 
 
 def _gap(gap: dict[str, Any]) -> str:

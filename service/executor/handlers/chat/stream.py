@@ -7,9 +7,9 @@ stream by its first character.
 from collections.abc import AsyncIterator
 
 import httpx
-from httpx_sse import EventSource
 
 from holdfast_worker.failures import TaskFailed
+from holdfast_worker.sse import async_messages
 
 EVENT_BYTES = 4 * 1024 * 1024  # of one event, or of a document
 STREAM_BYTES = 128 * 1024 * 1024
@@ -28,7 +28,7 @@ async def events_of(response: httpx.Response) -> AsyncIterator[str]:
         return
     any_event = False
     stream = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, stream=body)
-    async for event in EventSource(stream).aiter_sse():
+    async for event in async_messages(stream):
         body.event_bytes = 0
         any_event = True
         if event.data:

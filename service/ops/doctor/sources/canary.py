@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 import msgspec
-from httpx_sse import EventSource
 
+from holdfast_worker.sse import async_messages
 from projections.feed.entry import UNASKED_TYPES
 from service.ops.doctor.evidence import Canary
 from streams.log import Fact, Log
@@ -144,10 +144,10 @@ async def _blocks(answer: httpx.Response) -> AsyncIterator[tuple[str, int, dict[
         raise httpx.HTTPStatusError(
             f"the answer was {answer.status_code}", request=answer.request, response=answer
         )
-    async for each in EventSource(answer).aiter_sse():
+    async for each in async_messages(answer):
         # An event's own data can be large, and only its size is of interest.
-        data = {"raw": each.data} if "." in each.event else msgspec.json.decode(each.data)
-        yield each.event, int(each.id or 0), data
+        data = {"raw": each.data} if "." in each.name else msgspec.json.decode(each.data)
+        yield each.name, each.id or 0, data
 
 
 def _check_order(events: list[Name], cursor: int) -> None:

@@ -107,11 +107,11 @@ class Claiming:
         return lease
 
     async def _begin(self, leases: Sequence[Lease]) -> None:
-        if self._start_in_claim:
-            self._runner.start(leases)
-            return
-        started = await asyncio.gather(*map(self._started, leases))
-        self._runner.start([lease for lease, ok in zip(leases, started, strict=True) if ok])
+        """Run the handlers; those whose claim does not count as a start report one first."""
+        self._runner.start([lease for lease in leases if lease.claim.started])
+        others = [lease for lease in leases if not lease.claim.started]
+        started = await asyncio.gather(*map(self._started, others))
+        self._runner.start([lease for lease, ok in zip(others, started, strict=True) if ok])
 
     async def _started(self, lease: Lease) -> bool:
         """Report that the work begins; the handler may run only if that was accepted."""

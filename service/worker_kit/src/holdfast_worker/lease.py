@@ -40,6 +40,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str = ""
     tracestate: str = ""
     checkpoints: dict[str, Raw] = {}
+    started: bool = False
 
 
 class Lease:
