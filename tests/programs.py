@@ -15,6 +15,7 @@ PACKAGES = {
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "curl": "curl",
+    "openssl": "openssl",
     "node": "nodejs",
 }
 ELSEWHERE = {

@@ -207,7 +207,7 @@ def _client(given: argparse.Namespace) -> Instance:
     if url is None:
         http = load_settings(config_file=given.config).http
         host = f"[{http.host}]" if ":" in http.host else http.host
-        url = f"http://{host}:{http.port}"
+        url = f"{'https' if http.tls_cert else 'http'}://{host}:{http.port}"
     return Instance(url.rstrip("/"), _token(given))
 
 

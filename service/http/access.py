@@ -18,7 +18,6 @@ from service.settings.config import ConfigError
 KEY = "auth.tokens_file"
 SHORTEST_TOKEN = 16
 RANK: Mapping[str, int] = {"viewer": 0, "worker": 1, "operator": 2}
-CROSS_SITE = b"cross-site"
 
 _fits = re.compile(r"(viewer|worker|operator)\s+([A-Za-z0-9_.:@/-]{1,128})\s+(\S+)").fullmatch
 
@@ -73,8 +72,6 @@ class Access:
 
         Raises RequestRefused (unauthorized, forbidden).
         """
-        if headers.get(b"sec-fetch-site") == CROSS_SITE:
-            raise RequestRefused("forbidden", "a page of another site must not use this API")
         if self._holders is None or role is None:
             return None
         holder = self._holder(headers.get(b"authorization", b""), self._holders)

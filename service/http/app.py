@@ -12,6 +12,7 @@ from service.http.attempts import AttemptController
 from service.http.audit import AuditController
 from service.http.batches import BatchController
 from service.http.claims import ClaimController
+from service.http.door import Door
 from service.http.events import EventController
 from service.http.executions import ExecutionController
 from service.http.front import Front
@@ -70,7 +71,8 @@ def create_app(core: Core, operations: Operations) -> Front:
         plugins=[schemas],
         logging_config=None,
     )
-    return Front(app, core)
+    allowed = core.settings.http.allowed_hosts
+    return Front(app, core, Door(tokens=tokens_file is not None, allowed_hosts=allowed))
 
 
 @route("/", http_method=["OPTIONS"], include_in_schema=False, status_code=204)

@@ -1,4 +1,4 @@
-"""uvicorn's protocol with bounds: on the bytes and headers of a head, and on the time of a request.
+"""uvicorn's protocol with bounds: on connections, on the bytes of a head, on a request's time.
 
 httptools collects a header that has not ended byte by byte, without a bound and at quadratic cost:
 one of 256 MiB held the loop for 90 s. So a connection may send `Limits.head_bytes` without that a
@@ -15,37 +15,44 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.http.problems import PROBLEM_TYPE, problem_of
+from service.http.shares import Shares, client_at
 
 LINGER_S = 1.0
 STATUS_LINES = {
+    "invalid_request": b"HTTP/1.1 400 Bad Request\r\n",
     "request_timeout": b"HTTP/1.1 408 Request Timeout\r\n",
     "head_too_large": b"HTTP/1.1 431 Request Header Fields Too Large\r\n",
+    "unavailable": b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n",
 }
 
 
 class Limits(msgspec.Struct, frozen=True):
     """What one connection may send, and how long it may take.
 
-    ``request_s`` runs from the first byte of a request to its last, ``head_s`` to the end of its
-    head. ``unread_s``: a client that takes nothing of its answer for so long is cut off.
+    ``head_s`` runs from the first byte of a request to the end of its head, ``body_s`` from there
+    to its last byte. ``unread_s``: a client that takes nothing of its answer for so long is cut
+    off.
     """
 
     head_bytes: int = 32 * 1024
     headers: int = 100
     head_s: float = 10.0
-    request_s: float = 60.0
+    body_s: float = 30.0
     unread_s: float = 60.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, limits: Limits, **uvicorns: Any) -> None:  # noqa: ANN401 - passed on
+    def __init__(self, limits: Limits, connections: Shares, **uvicorns: Any) -> None:  # noqa: ANN401 - passed on
         super().__init__(**uvicorns)
         self._limits = limits
+        self._shares = connections
+        self._counted = False
         self._unfinished = 0  # bytes since something came to its end
         self._head_bytes = 0
-        self._began: float | None = None  # when the request began that is still coming
+        # When the head or the body began that is still coming.
+        self._began: float | None = None
         self._in_head = False
         self._refused = ""
         self._ended = False  # what still comes is not read
@@ -56,6 +63,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
         super().connection_made(transport)
+        self._counted = self._shares.take(self._client_or_none())
+        if not self._counted:
+            transport.write(self._problem("unavailable"))
+            transport.close()  # at once: it must not hold a descriptor any longer
+            return
         connection = transport.get_extra_info("socket")
         if hasattr(socket, "TCP_USER_TIMEOUT") and connection is not None:
             limit_ms = int(self._limits.unread_s * 1000)
@@ -66,6 +78,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """See asyncio."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._counted:
+            self._counted = False
+            self._shares.give_back(self._client_or_none())
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -106,6 +121,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head has ended."""
         self._in_head = False
+        self._began = self.loop.time()
         self._unfinished = 0
         super().on_headers_complete()
 
@@ -131,12 +147,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     # -- refusing ---------------------------------------------------------------------------
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         """What uvicorn calls when the parser has failed."""
-        if self._refused:
-            self._refuse(self._refused)
-        else:
-            super().send_400_response(msg)
+        self._refuse(self._refused or "invalid_request")
 
     def _refuse(self, code: str) -> None:
         """End the connection, with a problem unless an answer has begun.
@@ -149,10 +162,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._ended = True
         cycle = self._cycle_or_none()
         if cycle is None or cycle.response_complete or not cycle.response_started:
-            body = msgspec.json.encode(problem_of(code, DETAILS[code]))
-            head = STATUS_LINES[code] + b"content-type: %b\r\n" % PROBLEM_TYPE.encode()
-            head += b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-            self.transport.write(head + body)
+            self.transport.write(self._problem(code))
         if cycle is not None:
             cycle.disconnected = True  # the application learns it, and sends nothing after this
             cycle.message_event.set()
@@ -161,6 +171,18 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _problem(self, code: str) -> bytes:
+        """A whole answer, after which the connection ends."""
+        body = msgspec.json.encode(problem_of(code, DETAILS[code]))
+        head = STATUS_LINES[code]
+        head += b"".join(b"%b: %b\r\n" % each for each in self.server_state.default_headers)
+        head += b"content-type: %b\r\n" % PROBLEM_TYPE.encode()
+        head += b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        return head + body
+
+    def _client_or_none(self) -> str | None:
+        return client_at(self.client[0]) if self.client else None
 
     def _cycle_or_none(self) -> RequestResponseCycle | None:
         """The last request; uvicorn's annotation hides that there may be none yet."""
@@ -178,7 +200,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._cycle_or_none() is None:
                 self.transport.close()
             return  # uvicorn itself bounds the time between two requests
-        limit_s = self._limits.head_s if self._in_head else self._limits.request_s
+        limit_s = self._limits.head_s if self._in_head else self._limits.body_s
         left_s = self._began + limit_s - self.loop.time()
         if self.flow.read_paused:  # it is the server that does not read
             self._look_in(self._limits.head_s)
@@ -189,6 +211,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 DETAILS = {
+    "invalid_request": "the request is not valid HTTP",
     "request_timeout": "the request did not arrive whole in time",
     "head_too_large": "the head has more bytes or headers than are accepted",
+    "unavailable": "too many connections are open, in all or from this address",
 }

@@ -4,18 +4,21 @@ A guard runs before the body is read, so a request that is refused here costs no
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 from litestar.params import QueryParameter
+from litestar.types import HTTPScope
 
 from service.http.access import Access, Role
 from service.http.problems import RequestRefused
+from service.http.strict_json import check_content_type
 from streams.subjects import is_id
 
 MAX_QUERY_FIELDS = 50
+READING = {"GET", "HEAD", "OPTIONS"}
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
@@ -32,13 +35,16 @@ class requires:  # noqa: N801 - it reads as a word: guards=[requires("worker")]
 
     async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
         """Raises RequestRefused."""
-        scope = connection.scope
+        scope = cast("HTTPScope", connection.scope)
         access: Access = connection.app.state.access
-        scope["auth"] = access.check(dict(scope["headers"]), self.role)
+        headers = dict(scope["headers"])
+        scope["auth"] = access.check(headers, self.role)
         if ids := scope["path_params"]:
             _check_ids(ids)
         if scope["query_string"] and not self._any_query:
             _check_query(scope["query_string"], _known_parameters(handler.signature_model))
+        if scope["method"] not in READING:
+            check_content_type(headers.get(b"content-type", b""))
 
 
 def _check_ids(ids: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp, Receive, Scope, Send
 from msgspec.structs import fields
 
-from service.http.problems import PROBLEM_TYPE, PROBLEMS, Problem, explained
+from service.http.problems import PROBLEM_TYPE, PROBLEMS, Problem, RequestRefused, explained
 from service.http.request import ClientGone
 
 T = TypeVar("T")
@@ -109,6 +109,18 @@ def problem_answer(request: Request[Any, Any, Any], error: Exception) -> Respons
     )
 
 
+async def send_refusal(refused: RequestRefused, send: Send) -> None:
+    """Answer a request that no route was asked for. Raises RuntimeError if an answer has begun."""
+    told = explained(refused)
+    body = _encoder.encode(told.problem)
+    headers = [(name.lower().encode(), value.encode()) for name, value in told.headers.items()]
+    headers.append((b"content-type", PROBLEM_TYPE.encode()))
+    headers.append((b"content-length", b"%d" % len(body)))
+    status = told.problem.status
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
 LOG_TROUBLE = ("log_unavailable", "log_full", "contended", "too_large")
 READ_TROUBLE = ("behind", "database_unavailable")
 OWNER_REFUSALS = ("not_found", "guard_reject", "not_allowed", *LOG_TROUBLE)
@@ -116,7 +128,7 @@ OWNER_REFUSALS = ("not_found", "guard_reject", "not_allowed", *LOG_TROUBLE)
 
 def refusals(*codes: str, guarded: bool = True) -> dict[int, ResponseSpec]:
     """How a route may refuse, for the document; ``guarded``: it asks for a token."""
-    every = ["invalid_request", *codes, *(("unauthorized", "forbidden") if guarded else ())]
+    every = ["invalid_request", "forbidden", *codes, *(("unauthorized",) if guarded else ())]
     by_status: dict[int, list[str]] = {}
     for code in dict.fromkeys(every):
         by_status.setdefault(PROBLEMS[code].status, []).append(code)

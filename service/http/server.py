@@ -2,46 +2,88 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 
+import structlog
 import uvicorn
 
 from service.core.core import Core
 from service.http.app import create_app
 from service.http.bounded_protocol import BoundedProtocol, Limits
+from service.http.door import RESPONSE_HEADERS
+from service.http.shares import Shares
+from service.http.tls import tls_of
 from service.ops.operations import Operations
+from service.runtime.tuning import connections_allowed
 from service.settings.config import HttpSettings, variable_name
+from service.settings.rules import is_loopback
 
 BACKLOG = 1024
+EXPECTED_PROXY = (
+    "a proxy on a private network that ends TLS, as in docs/howto/behind-a-proxy.md; "
+    "or set http.tls_cert and http.tls_key"
+)
 GOODBYE_S = 5
 KEEP_ALIVE_S = 75
 LIMITS = Limits()
+
+log = structlog.get_logger("holdfast.http")
 
 
 class PortBusy(Exception):
     """The address cannot be listened on; the message names it and the setting that moves it."""
 
 
-class _Quiet(uvicorn.Server):
-    """Signals are the process's business."""
+class _Server(uvicorn.Server):
+    """uvicorn on a port that is taken; signals belong to the process."""
+
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, limits: Limits) -> None:
+        super().__init__(config)
+        self._tls = tls
+        self._limits = limits
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
         """Capture none."""
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does it, with a time limit for the TLS handshake."""
+        protocol = partial(
+            self.config.http_protocol_class,
+            config=self.config,
+            server_state=self.server_state,
+            app_state={},
+        )
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                protocol,
+                sock=each,
+                backlog=BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=self._limits.head_s if self._tls else None,
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
+
 
 class Listening:
     """A port that is taken: connections wait for a server. ``url`` is where it is reached."""
 
     def __init__(self, settings: HttpSettings) -> None:
-        """Raises PortBusy."""
+        """Raises PortBusy, and ConfigError for a certificate that cannot be used."""
+        self.tls = tls_of(settings)
         self.socket = _listen(settings)
         host, port = self.socket.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{port}"
+        self.url = f"{'https' if self.tls else 'http'}://{shown}:{port}"
+        if not self.tls and not is_loopback(settings.host):
+            log.warning("http_without_tls", url=self.url, expected=EXPECTED_PROXY)
 
 
 class HttpServer:
@@ -57,14 +99,15 @@ class HttpServer:
             lifespan="off",
             server_header=False,
             date_header=False,
-            http=partial(BoundedProtocol, limits),  # type: ignore[arg-type]  # called like a class
+            headers=RESPONSE_HEADERS,
+            http=partial(BoundedProtocol, limits, _connections(core.settings.http)),  # type: ignore[arg-type]  # called like a class
             ws="none",
             loop="none",
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GOODBYE_S,
         )
-        self._server = _Quiet(config)
+        self._server = _Server(config, listening.tls, limits)
         self._socket = listening.socket
         self._stopped = asyncio.Event()
 
@@ -81,6 +124,10 @@ class HttpServer:
         if self._server.started:
             await self._stopped.wait()
         self._socket.close()
+
+
+def _connections(settings: HttpSettings) -> Shares:
+    return Shares(connections_allowed(), settings.max_connections_per_client)
 
 
 def _listen(settings: HttpSettings) -> socket.socket:

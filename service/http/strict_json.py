@@ -21,7 +21,6 @@ from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 
 from service.http.problems import RequestRefused
-from service.http.request import header
 from service.http.wording import in_words
 from streams.json_values import MAX_DEPTH
 
@@ -42,7 +41,6 @@ class StrictBody(AbstractDTO[Any]):
     def decode_bytes(self, value: bytes) -> Any:  # noqa: ANN401 - the handler's annotation knows
         """The handler's Struct in a body that is not empty. Raises RequestRefused."""
         connection: Any = self.asgi_connection  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        check_content_type(header(connection.scope, b"content-type"))
         field = cast("FieldDefinition", connection.route_handler.parsed_data_field)
         return reader_of(field.annotation)(value)
 
@@ -70,7 +68,10 @@ class StrictBody(AbstractDTO[Any]):
 
 
 def check_content_type(given: bytes) -> None:
-    """JSON must be called JSON: a browser then asks before it sends it from another site's page."""
+    """JSON must be called JSON: a browser then asks before it sends it from another site's page.
+
+    A request without a body must do so, too: it changes something all the same.
+    """
     if given != JSON_TYPE and given.partition(b";")[0].strip().lower() != JSON_TYPE:
         raise RequestRefused("invalid_request", "Content-Type: it must be application/json")
 

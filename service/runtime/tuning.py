@@ -9,9 +9,12 @@ import resource
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 YOUNG, MIDDLE, OLD = 20_000, 20, 50  # Python's own thresholds are 700, 10, 10
+MANY_FILES = 1_000_000  # where the system sets no limit
 SWITCH_INTERVAL_S = 0.0005  # Python's own is 0.005
+RESERVED_FILES = 64  # of the system's limit, for children, databases and probes
 OTHER_FILES = 1_000  # files for everything but event streams, or half of what there is
 
 
@@ -47,6 +50,16 @@ def switch_often() -> None:
     five seconds, and none at 0.5 ms. `service.executor.running.gate` holds more than a few back.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+
+def connections_allowed() -> int:
+    """How many connections may be open beside the files that are open now, with some in reserve.
+
+    Past the system's limit `accept` fails for every client, and so does each new file of our own.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = MANY_FILES if soft == resource.RLIM_INFINITY else soft
+    return max(limit - sum(1 for _ in Path("/dev/fd").iterdir()) - RESERVED_FILES, 1)
 
 
 def allow_streams(wanted: int) -> int:

@@ -35,6 +35,14 @@ InstanceId = Annotated[
 ]
 Name = Annotated[str, Meta(min_length=1, max_length=1024)]
 Names = Annotated[tuple[Name, ...], Meta(max_length=256)]
+HostName = Annotated[
+    str,
+    Meta(
+        pattern=r"^([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])$",
+        description="a host name or an address, without a port",
+    ),
+]
+HostNames = Annotated[tuple[HostName, ...], Meta(max_length=256)]
 
 
 class ConfigError(Exception):
@@ -71,10 +79,18 @@ def new_instance_id() -> str:
 
 
 class HttpSettings(Struct, frozen=True):
-    """Where the API listens; port 0 takes any free one."""
+    """Where the API listens (port 0: any free one), and what it accepts there.
+
+    `allowed_hosts` are names that `Host` may have beside this instance's addresses. `tls_cert` and
+    `tls_key` are PEM files. `max_connections_per_client` bounds an address that is not loopback.
+    """
 
     host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
     port: Port = 8000
+    allowed_hosts: HostNames = ()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    max_connections_per_client: Annotated[int, Meta(ge=1, le=1_000_000)] = 5_000
 
 
 class NatsSettings(Struct, frozen=True):

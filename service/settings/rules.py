@@ -1,6 +1,7 @@
 """The rules that one setting alone cannot break, and what a URL in the settings may be."""
 
 import ipaddress
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from service.settings.config import ConfigError, NatsSettings, Setting, Settings, refused, value_at
@@ -37,11 +38,19 @@ def check_together(settings: Settings) -> None:
     tokens_file = settings.auth.tokens_file
     if tokens_file is not None and not tokens_file.is_file():
         raise refuse("auth.tokens_file", "must name a file that exists")
-    if tokens_file is None and not _is_loopback(settings.http.host):
-        raise refuse(
-            "http.host",
-            "must be a loopback address (127.0.0.1, ::1, localhost) unless auth.tokens_file is set",
-        )
+    for key, reason in _faults_of_http(settings):
+        raise refuse(key, reason)
+
+
+def _faults_of_http(settings: Settings) -> Iterator[tuple[str, str]]:
+    """The key of each fault, and what is allowed."""
+    http = settings.http
+    if settings.auth.tokens_file is None and not is_loopback(http.host):
+        allowed = "must be a loopback address (127.0.0.1, ::1, localhost)"
+        yield "http.host", f"{allowed} unless auth.tokens_file is set"
+    if (http.tls_cert is None) != (http.tls_key is None):
+        missing = "http.tls_key" if http.tls_key is None else "http.tls_cert"
+        yield missing, "http.tls_cert and http.tls_key go together"
 
 
 def _log_complaint(nats: NatsSettings) -> tuple[str, str] | None:
@@ -83,7 +92,8 @@ def _is_url(url: str, schemes: set[str]) -> bool:
     return parts.scheme in schemes and bool(parts.hostname) and port != 0
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the name localhost, is reached from this machine only."""
     if host == "localhost":
         return True
     try:

@@ -13,6 +13,7 @@ class Line:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._host = "{}:{}".format(*writer.get_extra_info("peername")).encode()
 
     @classmethod
     async def open(cls, port: int) -> "Line":
@@ -30,8 +31,8 @@ class Line:
         """The status and the decoded answer."""
         content = msgspec.json.encode(body)
         self._writer.write(
-            b"POST %b HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (path.encode(), len(content), content)
+            b"POST %b HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (path.encode(), self._host, len(content), content)
         )
         head = await self._reader.readuntil(b"\r\n\r\n")
         lower = head.lower()

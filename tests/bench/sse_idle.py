@@ -20,7 +20,7 @@ async def api_times(port: int, asks: int) -> list[float]:
     times: list[float] = []
     for _ in range(asks):
         began = time.perf_counter()
-        writer.write(b"GET /v1/plans/p0/tasks/t0 HTTP/1.1\r\nHost: bench\r\n\r\n")
+        writer.write(b"GET /v1/plans/p0/tasks/t0 HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % port)
         head = await reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200"):
             raise RuntimeError(head)

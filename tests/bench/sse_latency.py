@@ -37,8 +37,9 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
         await writer.begin()
         async with sse_bed.service(server.url) as process:
             connect = asyncio.get_running_loop().create_connection
-            wire, ear = await connect(Ear, "127.0.0.1", sse_bed.port_of(process))
-            wire.write(b"GET /v1/events?plan_id=fan HTTP/1.1\r\nHost: bench\r\n\r\n")
+            port = sse_bed.port_of(process)
+            wire, ear = await connect(Ear, "127.0.0.1", port)
+            wire.write(b"GET /v1/events?plan_id=fan HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % port)
             await asyncio.sleep(0.5)
             for _ in range(int(400 * scale) + WARM_UP):
                 began = time.perf_counter()

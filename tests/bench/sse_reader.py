@@ -21,7 +21,7 @@ def main() -> None:
     port, path = int(sys.argv[1]), sys.argv[2]
     client = socket.create_connection(("127.0.0.1", port))
     began, cpu = time.perf_counter(), time.process_time()
-    client.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode())
     parts: list[bytes] = []
     end = b""
     while CAUGHT_UP not in end:

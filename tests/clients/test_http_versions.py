@@ -49,7 +49,8 @@ class Raw:
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 async def test_only_who_speaks_1_1_is_sent_chunks(instance: Instance, version: str) -> None:
     plan = await OutsidePlan.begin(instance.core, "p")
-    request = f"GET /v1/plans/p/events HTTP/{version}\nHost: h\nConnection: close\n\n"
+    host = instance.http_url.removeprefix("http://")
+    request = f"GET /v1/plans/p/events HTTP/{version}\nHost: {host}\nConnection: close\n\n"
     async with Raw(instance, request) as raw:
         head = await raw.until(b"\r\n\r\n")
         body = await raw.until(b'"sequence":2}\n\n')  # caught_up
@@ -79,7 +80,7 @@ async def test_other_methods_are_told_which_one_it_is(instance: Instance) -> Non
     async with httpx.AsyncClient(base_url=instance.http_url) as client:
         for path in ("/v1/events", "/v1/plans/p/events"):
             for method in ("POST", "PUT", "DELETE", "PATCH"):
-                answer = await client.request(method, path)
+                answer = await client.request(method, path, json={})
                 assert answer.status_code == httpx.codes.METHOD_NOT_ALLOWED, method
                 assert "GET" in answer.headers["allow"]
                 assert answer.headers["content-type"] == "application/problem+json"

@@ -268,7 +268,7 @@ async def ask(
         said = f"Last-Event-ID: {cursor}\r\n"
     elif cursor is not None:
         path += f"{'&' if '?' in path else '?'}after={cursor}"
-    request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{said}\r\n".encode()
+    request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n{said}\r\n".encode()
     _, connection = await asyncio.get_running_loop().create_connection(
         lambda: Connection(story, request), host, int(port)
     )

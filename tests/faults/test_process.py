@@ -145,7 +145,7 @@ def test_more_streams_than_a_login_may_open_files_leave_the_api_reachable(
     with ExitStack() as streams, httpx.Client(base_url=service.url) as client:
         for _ in range(300):
             each = streams.enter_context(socket.create_connection((host, int(port)), timeout=20))
-            each.sendall(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+            each.sendall(f"GET /v1/events HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
             assert each.recv(1024).startswith(b"HTTP/1.1 200")
         refused = client.get("/v1/events")
         assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")

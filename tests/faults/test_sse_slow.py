@@ -76,7 +76,8 @@ def open_and_vanish(url: str) -> socket.socket:
     """A client of a quiet stream, that has its hello and is gone."""
     host, port = url.removeprefix("http://").split(":")
     client = socket.create_connection((host, int(port)))
-    client.sendall(b"GET /v1/events?types=plan.cancelled HTTP/1.1\r\nHost: x\r\n\r\n")
+    asked = f"GET /v1/events?types=plan.cancelled HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n"
+    client.sendall(asked.encode())
     said = b""
     while b"caught_up" not in said:
         said += client.recv(4096)

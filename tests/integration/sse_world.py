@@ -104,5 +104,5 @@ async def open_raw(url: str, path: str, receive_buffer: int = 4096) -> socket.so
     client.setblocking(False)  # noqa: FBT003 - the standard library's signature
     loop = asyncio.get_running_loop()
     await loop.sock_connect(client, (host, int(port)))
-    await loop.sock_sendall(client, f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    await loop.sock_sendall(client, f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
     return client

@@ -119,6 +119,8 @@ def test_every_answer_is_a_declared_one(
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
     def fuzz(case: Case) -> None:
         _without_waiting(case)
+        if not case.body:  # OpenAPI cannot ask for the type of a body that is left out
+            case.headers = {**(case.headers or {}), "Content-Type": "application/json"}
         seen.add(case.call_and_validate(base_url=url, checks=CHECKS, timeout=20).status_code)
 
     seen: set[int] = set()

@@ -115,18 +115,18 @@ async def test_every_refusal_of_the_state_is_real(pair: Pair) -> None:
     assert stranger.json()["current"] == {"status": "RUNNING", "owner": "w1", "attempt": 1}
     verdict = await client.post(f"{task}/complete", json=who | {"verdict": {"pass": True}})
     assert problem(verdict) == (400, "invalid_request")
-    assert problem(await client.post(f"{task}/retry")) == (409, "not_allowed")
+    assert problem(await client.post(f"{task}/retry", json={})) == (409, "not_allowed")
     taken = {"id": "p", "tasks": [{"id": "b", "kind": "x"}]}
     assert problem(await client.post("/v1/plans", json=taken)) == (409, "plan_exists")
-    assert problem(await client.post("/v1/plans/q/pause")) == (404, "not_found")
+    assert problem(await client.post("/v1/plans/q/pause", json={})) == (404, "not_found")
     assert problem(await client.get("/v1/plans/q")) == (404, "not_found")
     assert problem(await client.get("/v1/plans/p/tasks/z")) == (404, "not_found")
     assert problem(await client.post("/v1/plans/p/tasks/z/start", json=who)) == (404, "not_found")
     assert problem(await client.get("/v1/plans?after=zzz")) == (400, "invalid_request")
     assert problem(await client.get("/v1/plans/q/events")) == (404, "not_found")
-    assert (await client.post("/v1/plans/p/cancel")).json()["status"] == "CANCELLED"
-    assert (await client.post("/v1/plans/p/cancel")).json()["status"] == "CANCELLED"
-    resumed = await client.post("/v1/plans/p/resume")
+    assert (await client.post("/v1/plans/p/cancel", json={})).json()["status"] == "CANCELLED"
+    assert (await client.post("/v1/plans/p/cancel", json={})).json()["status"] == "CANCELLED"
+    resumed = await client.post("/v1/plans/p/resume", json={})
     assert problem(resumed) == (409, "not_allowed")
     assert resumed.json()["current"] == {"status": "CANCELLED"}
 
@@ -144,9 +144,9 @@ async def test_failed_tasks_are_retried_one_by_one_or_all_and_finished_is_writte
             json={"owner": "w1", "attempt": 1, "error_type": "x", "retryable": False},
         )
     await eventually_finished(client, "FAILED")
-    retried = await client.post("/v1/plans/p/tasks/a/retry")
+    retried = await client.post("/v1/plans/p/tasks/a/retry", json={})
     assert (retried.status_code, retried.json()["status"]) == (200, "READY")
-    again = await client.post("/v1/plans/p/tasks/a/retry")
+    again = await client.post("/v1/plans/p/tasks/a/retry", json={})
     assert problem(again) == (409, "not_allowed")
     assert "'a' is READY" in again.json()["detail"]
     assert await claim(client)
@@ -155,7 +155,7 @@ async def test_failed_tasks_are_retried_one_by_one_or_all_and_finished_is_writte
     await eventually_finished(client, "FAILED")
     everything = await client.post("/v1/plans/p/retry", json={"reason": "mended"})
     assert everything.json()["counts"]["READY"] == 1
-    assert problem(await client.post("/v1/plans/p/retry")) == (409, "not_allowed")
+    assert problem(await client.post("/v1/plans/p/retry", json={})) == (409, "not_allowed")
     facts = await instance.core.log.read("p")
     names = [type(fact.event).__name__ for fact in facts if isinstance(fact, Fact)]
     assert names.count("Finished") == names.count("Retried") == 2
@@ -273,8 +273,8 @@ async def test_a_worker_that_hangs_up_leaves_its_task_to_others(pair: Pair) -> N
     body = b'{"owner":"gone","wait_s":30}'
     _, writer = await asyncio.open_connection(host, int(port))
     writer.write(
-        b"POST /v1/claims HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        b"POST /v1/claims HTTP/1.1\r\nHost: localhost:%b\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (port.encode(), len(body), body)
     )
     await writer.drain()
     polls = "/actuator/metrics/agent.task.claim.poll.total"

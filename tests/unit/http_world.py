@@ -13,11 +13,13 @@ from service.core.results import Check, Claim, ClaimRequest, OwnerAnswer
 from service.http.app import create_app
 from service.http.front import Front
 from service.ops.operations import Operations
-from service.settings.config import Settings
+from service.settings.config import HttpSettings, Settings
 from service.signals.metrics.registry import Metrics
 from streams.log import Origin
 from streams.plan.commands import OwnerCommand
 
+HOST = "testserver.local"  # as Litestar's test client calls an application
+SETTINGS = Settings(http=HttpSettings(allowed_hosts=(HOST,)))
 TASK = TaskView(
     plan_id="p", task_id="t", kind="echo", type="worker", status="RUNNING", attempt=1, retry=0,
     lost=0, owner="w1", lease_until=moment(2e9), claimable_at=None, priority=0,
@@ -45,7 +47,7 @@ class FakeCore:
 
     def __init__(self, answer: object = ACCEPTED, settings: Settings | None = None) -> None:
         self.answer = answer
-        self.settings = settings or Settings()
+        self.settings = settings or SETTINGS
         self.metrics = Metrics()
         self.feed = None
         self.spans = None
@@ -116,8 +118,10 @@ class Caller:
         self._sent: list[Any] = []
         self._scope: Any = {
             "type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
-            "query_string": b"", "headers": [(b"content-type", b"application/json"), *headers],
-            "http_version": "1.1", "scheme": "http", "root_path": "", "state": {},
+            "query_string": b"",
+            "headers": [(b"host", HOST.encode()), (b"content-type", b"application/json"), *headers],
+            "http_version": "1.1", "server": (HOST, 80), "scheme": "http", "root_path": "",
+            "state": {},
         }  # fmt: skip
         self.running = asyncio.create_task(self._run(core))
 

@@ -11,8 +11,10 @@ import pytest
 import uvicorn
 
 from service.http.bounded_protocol import BoundedProtocol, Limits
+from service.http.door import RESPONSE_HEADERS
+from service.http.shares import Shares, client_at
 
-LIMITS = Limits(head_bytes=4_096, headers=20, head_s=0.4, request_s=0.8)
+LIMITS = Limits(head_bytes=4_096, headers=20, head_s=0.4, body_s=0.8)
 WITHIN_S = 10.0
 
 
@@ -33,18 +35,20 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def serving(limits: Limits = LIMITS) -> AsyncIterator[int]:
+async def serving(limits: Limits = LIMITS, most: int = 1_000) -> AsyncIterator[int]:
     config = uvicorn.Config(
         app,
         port=0,
-        http=partial(BoundedProtocol, limits),  # type: ignore[arg-type]
+        http=partial(BoundedProtocol, limits, Shares(most, most)),  # type: ignore[arg-type]
         lifespan="off",
         log_config=None,
+        headers=RESPONSE_HEADERS,
     )
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     await server.startup()
+    await server.on_tick(0)  # sets the headers of every answer
     try:
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:
@@ -105,6 +109,8 @@ async def test_a_head_is_bounded(parts: tuple[bytes, ...], status: bytes) -> Non
         said = await answer(port, *parts)
     assert said.startswith(b"HTTP/1.1 " + status)
     assert status != b"431" or b"urn:holdfast:problem:head_too_large" in said
+    assert b"x-content-type-options: nosniff" in said.lower()
+    assert b"frame-ancestors 'none'" in said
 
 
 async def test_a_header_without_end_does_not_hold_the_loop() -> None:
@@ -148,3 +154,48 @@ async def test_a_connection_may_be_used_for_long() -> None:
                 assert await reader.readexactly(1) == b"0"
                 await asyncio.sleep(0.1)
         writer.transport.abort()
+
+
+async def test_connections_are_bounded_and_a_closed_one_makes_room() -> None:
+    async with serving(Limits(), most=2) as port:
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        async with asyncio.timeout(WITHIN_S):
+            refused = await answer(port)
+            assert refused.startswith(b"HTTP/1.1 503")
+            assert b"urn:holdfast:problem:unavailable" in refused
+            for reader, writer in held:
+                writer.write(GET + b"\r\n")  # those that have a place notice nothing
+                assert (await reader.read()).startswith(b"HTTP/1.1 200")
+                writer.transport.abort()
+            while not (said := await answer(port, GET + b"\r\n")).startswith(b"HTTP/1.1 200"):
+                assert said.startswith(b"HTTP/1.1 503")
+
+
+def test_one_client_cannot_take_the_places_of_others() -> None:
+    shares = Shares(total=5, each=2)
+    assert [shares.take("a") for _ in range(3)] == [True, True, False]
+    assert [shares.take("b") for _ in range(2)] == [True, True]
+    shares.give_back("a")
+    assert shares.take("a")
+    assert shares.take(None)
+    assert not shares.take(None)  # nor can those that are not told apart exceed the total
+    for client in ("a", "a", "b", "b", None):
+        shares.give_back(client)
+    assert shares.held == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("10.1.2.3", "10.1.2.3"),
+        ("::ffff:10.1.2.3", "10.1.2.3"),
+        ("2001:db8:1:2:3::4", "2001:0db8:0001:0002"),
+        ("2001:db8:1:2:9::9", "2001:0db8:0001:0002"),
+        ("127.0.0.1", None),
+        ("127.9.9.9", None),
+        ("::1", None),
+        ("", None),
+    ],
+)
+def test_a_client_is_an_address_that_is_not_loopback(address: str, client: str | None) -> None:
+    assert client_at(address) == client

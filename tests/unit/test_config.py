@@ -14,6 +14,10 @@ from service.settings.loading import load_settings
 DEFAULTS = {
     "http.host": "127.0.0.1",
     "http.port": 8000,
+    "http.allowed_hosts": (),
+    "http.tls_cert": None,
+    "http.tls_key": None,
+    "http.max_connections_per_client": 5_000,
     "data_dir": Path("data"),
     "nats.url": "",
     "nats.port": 4222,
@@ -220,6 +224,8 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
         ("nats.url = 'localhost:4222'", "must be nats://host:port"),
         ("nats.url = ','", "must be nats://host:port"),
         ("auth.tokens_file = 'absent'", "must name a file that exists"),
+        ("http.tls_cert = 'cert.pem'", "http.tls_cert and http.tls_key go together"),
+        ("http.allowed_hosts = ['a:1']", "a list of texts"),
     ],
 )
 def test_a_mistake_is_refused_with_advice(tmp_path: Path, toml: str, expected: str) -> None:

@@ -112,7 +112,8 @@ async def test_an_idempotency_key_has_a_bound() -> None:
 async def test_operators_may_leave_the_reason_out(verb: str, body: dict[str, str] | None) -> None:
     core = FakeCore(PLAN)
     async with AsyncTestClient(core.app()) as client:
-        answer = await client.post(f"/v1/plans/p/{verb}", json=body)
+        headers = {"content-type": "application/json"}
+        answer = await client.post(f"/v1/plans/p/{verb}", json=body, headers=headers)
     assert answer.status_code == 200
     ((command, origin),) = core.asked
     assert type(command).__name__.lower() == verb
@@ -123,7 +124,7 @@ async def test_operators_may_leave_the_reason_out(verb: str, body: dict[str, str
 async def test_a_retry_answers_the_task() -> None:
     core = FakeCore(TASK)
     async with AsyncTestClient(core.app()) as client:
-        answer = await client.post(f"{OWNED}/retry")
+        answer = await client.post(f"{OWNED}/retry", json={})
     assert answer.json()["task_id"] == "t"
     assert isinstance(core.asked[0][0], commands.Retry)
 
@@ -304,7 +305,7 @@ async def test_a_token_allows_what_its_role_allows(
         assert (await client.get("/actuator/metrics")).status_code == read
         assert (await client.post(f"{OWNED}/start", json=WHO)).status_code == work
         guarded.answer = PLAN
-        assert (await client.post("/v1/plans/p/cancel")).status_code == operate
+        assert (await client.post("/v1/plans/p/cancel", json={})).status_code == operate
         assert (await client.get("/healthz")).status_code == 200
         if token is None:
             refused = await client.get("/v1/events")

@@ -1,0 +1,107 @@
+"""What a browser and a network see of a real instance: its headers on every answer, and TLS."""
+
+import asyncio
+import ssl
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.http.door import RESPONSE_HEADERS
+from service.settings.config import ConfigError
+from tests.integration.http_world import serving
+from tests.programs import program
+
+WITHIN_S = 20.0
+EXPECTED = {name.lower(): value for name, value in RESPONSE_HEADERS}
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost that signs itself, and its key."""
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        [
+            *(program("openssl"), "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"),
+            *("-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost", "-out", str(cert), "-keyout", str(key)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return cert, key
+
+
+async def test_every_answer_carries_the_headers_that_bind_a_browser(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (instance, client):
+        answers = [
+            await client.get("/healthz"),
+            await client.get("/v1/plans/nothing"),
+            await client.delete("/v1/plans"),
+            await client.get("/healthz", headers={"Host": "evil.test"}),
+            await client.head("/v1/events"),
+            await client.get("/healthz", headers={"X": "x" * 40_000}),
+        ]
+        assert [answer.status_code for answer in answers] == [200, 404, 405, 403, 200, 431]
+        for answer in answers:
+            assert {name: answer.headers.get(name) for name in EXPECTED} == EXPECTED
+        port = httpx.URL(instance.http_url).port
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"no HTTP at all\r\n\r\n")
+        async with asyncio.timeout(WITHIN_S):
+            said = await reader.read()
+        writer.close()
+        assert said.startswith(b"HTTP/1.1 400")
+        assert b"urn:holdfast:problem:invalid_request" in said
+        for name, value in EXPECTED.items():
+            assert f"{name}: {value}".encode() in said
+
+
+async def test_the_api_speaks_tls_events_included(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    flags = {"http__tls_cert": str(cert), "http__tls_key": str(key), "sse__heartbeat_s": 0.2}
+    async with serving(tmp_path, **flags) as (instance, _):
+        assert instance.http_url.startswith("https://")
+        url = instance.http_url.replace("127.0.0.1", "localhost")
+        trusting = ssl.create_default_context(cafile=str(cert))
+        async with httpx.AsyncClient(base_url=url, verify=trusting, timeout=WITHIN_S) as client:
+            task = {"id": "a", "kind": "outside"}
+            origin = {"Origin": url}
+            posted = await client.post("/v1/plans", json={"tasks": [task]}, headers=origin)
+            assert posted.status_code == 201
+            plain = {"Origin": url.replace("https", "http")}
+            assert (await client.get("/healthz", headers=plain)).status_code == 403
+            async with client.stream("GET", "/v1/events?after=0") as events:
+                lines = events.aiter_lines()
+                async with asyncio.timeout(WITHIN_S):
+                    while "plan.submitted" not in await anext(lines):
+                        continue
+                    while await anext(lines) != ": ping":
+                        continue
+            with pytest.raises(httpx.HTTPError):
+                await client.get(f"{url.replace('https', 'http')}/healthz")
+
+
+async def test_a_silent_tls_client_is_ended_while_others_are_served(tmp_path: Path) -> None:
+    """The time limit of a head holds for the handshake as well."""
+    cert, key = certificate(tmp_path)
+    flags = {"http__tls_cert": str(cert), "http__tls_key": str(key)}
+    async with serving(tmp_path, **flags) as (instance, _):
+        port = httpx.URL(instance.http_url).port
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(WITHIN_S):
+            assert await reader.read() == b""
+        writer.close()
+
+
+@pytest.mark.parametrize("broken", ["cert", "key"])
+async def test_a_certificate_that_cannot_be_used_stops_the_start(
+    tmp_path: Path, broken: str
+) -> None:
+    cert, key = certificate(tmp_path)
+    (cert if broken == "cert" else key).write_text("not a PEM file, but hunter2")
+    flags = {"http__tls_cert": str(cert), "http__tls_key": str(key)}
+    with pytest.raises(ConfigError, match=r"http\.tls_cert") as refused:
+        async with serving(tmp_path, **flags):
+            pass
+    assert "hunter2" not in str(refused.value)
