@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 
+from holdfast_worker.held import release_unknown
 from holdfast_worker.lease import Claim, Lease
 from holdfast_worker.outcome import Released
 from holdfast_worker.running import Runner
 from holdfast_worker.session import Session
-from holdfast_worker.wire import Answer, Trouble, task_path
+from holdfast_worker.wire import Answer, HoldfastError, Trouble, task_path
 
 ANSWER_S = 10.0  # beyond the waiting time, for the answer to come
 SHORT_WAIT_S = 1.0  # while another kind waits for the same slot
@@ -91,11 +92,36 @@ class Claiming:
                 await asyncio.sleep(session.wire.pause_s(tries, answer))
                 tries += 1
             elif answer.ok:
+                if tries:
+                    await self._give_back_unknown(answer)
                 return answer, asked_at
             elif self._start_in_claim and "start" in answer.refusal.detail:
                 self._start_in_claim = False
             else:
                 raise answer.refusal
+
+    async def _give_back_unknown(self, answer: Answer) -> None:
+        """An earlier try of this claim may have been granted, and its answer lost."""
+        session = self._session
+        granted = msgspec.json.decode(answer.body, type=_Claims).claims
+        keys = {(each.plan_id, each.task_id, each.attempt) for each in granted}
+        until = monotonic() + ANSWER_S
+        try:
+            await release_unknown(session, "claim answer lost", lambda: until, keys)
+        except HoldfastError as error:
+            session.notices.warn("leases whose claim was lost are left to expire: %s", error)
+
+    def give_back_unstarted(self) -> None:
+        """Release what was claimed and not started, once no more is claimed."""
+        for lease in list(self._session.leases.values()):
+            if not lease.begun and not lease.ended:
+                self._not_started(lease, "draining")
+
+    def _not_started(self, lease: Lease, reason: str) -> None:
+        lease.handler_ended = True
+        self._session.running -= 1
+        self._session.report(lease, Released(reason=reason))
+        self._session.changed.set()
 
     def _lease(self, claim: Claim, granted_at: float) -> Lease:
         session = self._session
@@ -121,12 +147,12 @@ class Claiming:
         path = task_path(plan_id, task_id, "start")
         try:
             answer = await session.wire.ask("POST", path, body, until=lambda: lease.fence_at)
-            if answer.ok:
-                return True
-            session.lose(lease)
-        except Exception as error:  # noqa: BLE001 - one lease of many
+        except HoldfastError as error:
             session.notices.warn("%s/%s#%d: not started: %s", *lease.key, error)
-            session.report(lease, Released(reason="not started"))
-        session.running -= 1
-        session.changed.set()
-        return False
+            self._not_started(lease, "not started")
+            return False
+        if not answer.ok:
+            lease.handler_ended = True
+            session.running -= 1
+            session.lose(lease)
+        return answer.ok

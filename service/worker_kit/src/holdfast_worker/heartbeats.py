@@ -33,6 +33,7 @@ class Heartbeats:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._sending: set[asyncio.Task[None]] = set()
+        self._ran = self._claimed = 0  # handlers that ran, and attempts claimed, at the last tick
 
     async def run(self) -> None:
         """Tick for ever."""
@@ -43,6 +44,7 @@ class Heartbeats:
     def step(self, now: float) -> None:
         """Stop what is over and send what is due at ``now``."""
         self._notice_delay(now)
+        self._warn_of_overruns(now)
         due = [lease for lease in list(self._session.leases.values()) if self._is_due(lease, now)]
         for batch in self._batches(due):
             task = asyncio.create_task(self._send(batch))
@@ -70,13 +72,22 @@ class Heartbeats:
     def _notice_delay(self, now: float) -> None:
         """A handler that holds the interpreter lock in C keeps this loop from running."""
         session, late_s = self._session, now - self._session.alive_at
-        if session.alive_at and session.running and late_s > session.limits.interpreter_held_s:
+        worked = self._ran or session.counters.claimed > self._claimed
+        if worked and late_s > session.limits.interpreter_held_s:
             session.notices.warn(
                 "no heartbeat could be sent for %.1f s: the process was stopped, or a handler held "
                 "the interpreter lock in C code; run such work in a process of its own",
                 late_s,
             )
         session.alive_at = now
+        self._ran, self._claimed = session.running, session.counters.claimed
+
+    def _warn_of_overruns(self, now: float) -> None:
+        waiting = [each for each in self._session.stopping if not each.handler_ended]
+        for lease in waiting:
+            if now >= lease.gives_up_at:
+                self._session.warn_of_overrun(lease)
+        self._session.stopping = [each for each in waiting if now < each.gives_up_at]
 
     def _is_due(self, lease: Lease, now: float) -> bool:
         if lease.ended:
@@ -87,6 +98,8 @@ class Heartbeats:
         return now >= lease.beats_at or (lease.has_progress and now >= lease.shows_at)
 
     def _stop_if_over(self, lease: Lease, now: float) -> None:
+        if not lease.begun:
+            return
         if not lease.cancellation.is_set():
             if now >= lease.times_out_at:
                 lease.cancellation.cancel("timeout")

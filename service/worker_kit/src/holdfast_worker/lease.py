@@ -71,6 +71,8 @@ class Lease:
         self.cancellation = Cancellation()
         self.in_flight = False  # a heartbeat with this lease is on its way
         self.ended = False  # its result waits to be reported, or was
+        self.begun = False  # its handler was started
+        self.handler_ended = False
         self.run: TaskRun | None = None
         self._lock = Lock()
         self._progress = PendingProgress()

@@ -27,6 +27,8 @@ class Runner:
 
     def start(self, leases: Sequence[Lease]) -> None:
         """Run the handlers of ``leases``, all of them at the same time."""
+        for lease in leases:
+            lease.begun = True
         on_loop = [lease for lease in leases if lease.handler.is_async]
         if on_loop:
             self._loop.call(lambda: self._spawn(on_loop))

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from threading import Event, Thread
@@ -10,22 +9,21 @@ from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
 from msgspec import Raw
 
 from holdfast_worker.claiming import Claiming
 from holdfast_worker.failures import TaskCancelled, TaskFailed
 from holdfast_worker.heartbeats import Heartbeats
+from holdfast_worker.held import release_unknown
 from holdfast_worker.lease import Lease
 from holdfast_worker.outcome import Completed, Failed, Outcome, stopped
 from holdfast_worker.results import TOO_LARGE, Results
 from holdfast_worker.running import Runner
 from holdfast_worker.session import Session
 from holdfast_worker.task import Keep
-from holdfast_worker.wire import HoldfastError, Unreachable, query, task_path
+from holdfast_worker.wire import HoldfastError, Unreachable, task_path
 
 GOODBYE_S = 5.0
-HELD_TASKS = 200
 CONFLICT = 409
 
 
@@ -86,6 +84,7 @@ class ServiceLoop:
             claims.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([claims])
+            self._claiming.give_back_unstarted()
             await self._drain(self._drain_s)
             await self._say_goodbye()
             for each in loops:
@@ -135,24 +134,11 @@ class ServiceLoop:
         try:
             answer = await session.wire.ask("POST", path, {}, until=lambda: until)
             if answer.route_is_missing:
-                await self._release_all(until)
+                await release_unknown(session, "draining", lambda: until)
             elif not answer.ok:
                 session.notices.warn("goodbye was refused: %s", answer.refusal)
         except HoldfastError as error:
             session.notices.warn("goodbye was not heard, leases are left to expire: %s", error)
-
-    async def _release_all(self, until: float) -> None:
-        """For a server without goodbye: release each task that it lists under this owner."""
-        session = self.session
-        path = query("/v1/tasks", {"owner": session.owner, "limit": HELD_TASKS})
-        answer = await session.wire.ask("GET", path, until=lambda: until)
-        if not answer.ok:
-            return
-        for held in msgspec.json.decode(answer.body, type=_Held).items:
-            if held.status in ("CLAIMED", "RUNNING"):
-                body = {"owner": session.owner, "attempt": held.attempt, "reason": "draining"}
-                path = task_path(held.plan_id, held.task_id, "release")
-                await session.wire.ask("POST", path, body, until=lambda: until)
 
     # -- from the handlers' threads ---------------------------------------------------------
 
@@ -169,6 +155,7 @@ class ServiceLoop:
         while self._finished:
             lease, outcome = self._finished.popleft()
             session.running -= 1
+            lease.handler_ended = True
             if session.leases.get(lease.key) is lease and not lease.ended:
                 session.report(lease, _final(lease, outcome))
         session.changed.set()
@@ -210,14 +197,3 @@ def _final(lease: Lease, outcome: Completed | Failed) -> Outcome:
     if not lease.cancellation.is_set():
         return outcome
     return stopped(lease.cancellation.reason, outcome, lease.run, lease.claim.timeout_s)
-
-
-class _HeldTask(msgspec.Struct):
-    plan_id: str
-    task_id: str
-    status: str
-    attempt: int
-
-
-class _Held(msgspec.Struct):
-    items: Sequence[_HeldTask]

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -43,7 +44,8 @@ class Session:
         self.notices = notices
         self.leases: dict[Key, Lease] = {}
         self.running = 0
-        self.alive_at = 0.0  # when this loop last ran on time (monotonic)
+        self.alive_at = monotonic()  # when this loop last ran on time (monotonic)
+        self.stopping: list[Lease] = []  # lost, while their handlers still run
         self.changed = asyncio.Event()  # a slot or a lease has become free
         self.outcomes: deque[tuple[Lease, Outcome]] = deque()
         self.outcomes_wait = asyncio.Event()
@@ -57,15 +59,19 @@ class Session:
 
     def give_up(self, lease: Lease) -> None:
         """Report a cancelled attempt although its handler still runs, and keeps its slot."""
+        self.warn_of_overrun(lease)
         reason = lease.cancellation.reason
+        self.report(lease, stopped(reason, None, lease.run, lease.claim.timeout_s))
+
+    def warn_of_overrun(self, lease: Lease) -> None:
+        """Log that a handler still runs after its attempt was stopped."""
         self.notices.warn(
             "%s/%s#%d: the handler %s ignores its cancellation (%s) and keeps its slot until it "
             "returns; let it look at task.cancelled",
             *lease.key,
             lease.handler.name,
-            reason,
+            lease.cancellation.reason,
         )
-        self.report(lease, stopped(reason, None, lease.run, lease.claim.timeout_s))
 
     def forget(self, lease: Lease) -> None:
         """The attempt is settled, or lost."""
@@ -84,6 +90,9 @@ class Session:
         else:
             self.counters.lost += 1
         lease.cancellation.cancel("fenced")
+        if not lease.handler_ended:
+            lease.gives_up_at = monotonic() + self.limits.grace_s
+            self.stopping.append(lease)
         self.forget(lease)
         self.notices.warn("%s/%s#%d: the lease is lost", *lease.key)
 
