@@ -2,8 +2,8 @@
 
 Start: data folder → log (embedded or by URL) → read models → board, caught up → HTTP → executor →
 daemons. Stop is the same backwards: let tasks end, say goodbye to streams, stop serving, write what
-is pending, let go of the log. A loop that dies takes the process with it, visibly: a half-dead
-instance is worse than a restarted one.
+is pending, close the log. A loop that dies ends the process, visibly: an instance that works in
+part is worse than a restarted one.
 """
 
 import asyncio

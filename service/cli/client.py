@@ -1,4 +1,4 @@
-"""What the commands share that ask a running instance: where it is, and how trouble is told."""
+"""What commands share that ask a running instance: its address, and messages of errors."""
 
 import contextlib
 import sys

@@ -1,4 +1,4 @@
-"""Following a stream from a terminal: after any break it goes on where it stopped, and says so."""
+"""Following a stream from a terminal: after a break it prints a note and resumes."""
 
 import random
 import sys

@@ -1,4 +1,4 @@
-"""What can be typed: the commands, their flags, and how a mistake is told in one line.
+"""The commands, their flags, and errors in one line.
 
 Exit codes are the same everywhere: 0 done, 1 it did not succeed, 2 it was asked wrongly (a flag, a
 file, a setting), 3 something that is needed cannot be reached or had (a server, a port, a folder),
@@ -330,7 +330,7 @@ def _add_rebuild(commands: Commands) -> None:
         "rebuild",
         _rebuild,
         says="fold the log into fresh read models",
-        more="Without --verify it replaces the read models of a data folder that nobody uses.\n"
+        more="Without --verify it replaces the read models of a data folder without an instance.\n"
         "With --verify it compares them with fresh ones, also beside a running instance;\n"
         "the exit code is then 0 if they are equal and 1 if they are not.\n\n"
         "examples:\n"

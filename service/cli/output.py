@@ -15,10 +15,10 @@ def printable(text: str) -> str:
 
 
 def leave_with_reader() -> None:
-    """From now on the process ends, with code 0, once nobody reads its output any more.
+    """From now on the process ends, with code 0, once its output has no reader.
 
-    A write would tell too (see `service.cli.main.main`), but on a quiet stream the next one may be
-    hours away, and a shell waits so long for `holdfast events | head`.
+    A write would notice too (see `service.cli.main.main`), but on a quiet stream the next one may
+    be hours away, and a shell waits so long for `holdfast events | head`.
     """
     try:
         output = sys.stdout.fileno()
@@ -31,6 +31,6 @@ def leave_with_reader() -> None:
 
 def _watch(output: int) -> None:
     closed = select.poll()
-    closed.register(output, 0)  # that the other end has gone is told unasked
+    closed.register(output, 0)  # the end of the reader is reported always
     closed.poll()
     os._exit(OK)  # every line has been flushed when it was printed

@@ -188,7 +188,7 @@ async def _own_log(settings: Settings, stack: AsyncExitStack) -> JetStreamLog:
 
 
 async def _any_log(settings: Settings, stack: AsyncExitStack) -> JetStreamLog:
-    """The log of a folder, be it held by a running instance or by nobody."""
+    """The log of a folder, whether or not an instance is running on it."""
     try:
         stack.enter_context(DataFolder.acquire(settings.data_dir, settings.executor.instance_id))
     except DataFolderBusy:

@@ -125,7 +125,7 @@ class _Visit:
     def _done(self, task: asyncio.Task[Any]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         result = None if error is not None else task.result()
-        with suppress(DoorClosed):  # the caller's loop has ended; nobody waits
+        with suppress(DoorClosed):  # the caller's loop has ended; nothing waits
             self._way_back.send(lambda: self._deliver(result, error))
 
     def _deliver(self, result: object, error: BaseException | None) -> None:

@@ -1,4 +1,4 @@
-"""The core: what can be asked of Holdfast, whoever asks (HTTP, the executor, a daemon).
+"""The core: what HTTP, the executor and the daemons can ask of Holdfast.
 
 It lives on the API loop; other threads reach it through `service.core.bridge`. Each write is one
 `streams.decider.transact` against the board; expected refusals come back as values. A write answers

@@ -1,4 +1,4 @@
-"""When a worker last asked for each kind, to tell kinds that nobody takes from those that are busy.
+"""When a worker last asked for each kind: it shows kinds without a worker.
 
 Kinds come from requests, so their number is bounded: the one asked for longest ago is forgotten.
 """

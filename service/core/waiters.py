@@ -1,4 +1,4 @@
-"""Who waits for work, by kind, so that a task that comes costs only those who wait for its kind."""
+"""Claims that wait for work, by kind: a new task concerns only those that wait for its kind."""
 
 import asyncio
 import heapq
@@ -57,7 +57,7 @@ class Waiters:
                 del self._by_kind[kind]
 
     def of(self, kinds: Collection[str]) -> Iterator[Waiter]:
-        """Those who would take a task of one of ``kinds``, in the order they came.
+        """Those that would take a task of one of ``kinds``, in the order they came.
 
         Waiters may be removed meanwhile.
         """
@@ -71,14 +71,14 @@ class Waiters:
                 yield waiter
 
     def waits_for(self, kind: str) -> bool:
-        """Whether somebody would take a task of ``kind``."""
+        """Whether a waiting claim would take a task of ``kind``."""
         return self._has(kind) or self._has(None)
 
     def _has(self, kind: str | None) -> bool:
         return kind in self._by_kind
 
     def clear(self) -> list[Waiter]:
-        """Forget everybody; answers who waited."""
+        """Remove and return all that wait."""
         waiting = list(self._all.values())
         self._all.clear()
         self._by_kind.clear()

@@ -7,7 +7,7 @@ at the next tick: a daemon never dies unseen.
 
 Daemons share threads, so one that holds its thread (it sleeps, computes or reads without awaiting)
 would stop the others there. A guard outside sees that and moves the others to a fresh thread; the
-one that holds goes on there, too, once it lets go. So there are never more threads than the pool
+one that holds goes on there, too, once it returns. So there are never more threads than the pool
 has and daemons that hold one.
 """
 
@@ -44,8 +44,8 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     """A named step and how often it is taken.
 
     One tick may last ``deadline_s`` at most and is called stuck after ``stuck_s``. What a
-    ``probe`` finds wrong is told by the check of what it probes, so its failure is no trouble of
-    its own.
+    ``probe`` finds wrong is reported by the check of what it probes, so its failure is no trouble
+    of its own.
     """
 
     name: str
@@ -190,7 +190,7 @@ class Schedulers:
             suspects = found
 
     def _holder(self, thread: MeasuredLoop) -> "_Routine | None":
-        """Who has been holding ``thread`` for too long, and still lives there."""
+        """The routine that has held ``thread`` for too long and is still on it."""
         if thread.lag.held_s < HOLDS_S:
             return None
         running = asyncio.current_task(thread.loop)
@@ -200,7 +200,7 @@ class Schedulers:
         return None
 
     def _replace(self, held: MeasuredLoop, holder: "_Routine") -> None:
-        """Take every routine but the holder away from a thread, and the holder when it lets go."""
+        """Move every routine but the holder off a thread, and the holder when it returns."""
         with self._lock:
             fresh = self._new_thread()
             fresh.start(self._supervision)
@@ -223,7 +223,7 @@ class Schedulers:
         )
 
     def _move_on(self, routine: "_Routine", held: MeasuredLoop) -> None:
-        """On ``held``, which its holder has let go: the holder follows the others, it ends."""
+        """On ``held``, whose holder has returned: it follows the others, the thread ends."""
         with self._lock:
             if self._ended.is_set():
                 return

@@ -119,7 +119,7 @@ class HttpServer:
             self._stopped.set()
 
     async def stop(self) -> None:
-        """Take no more requests, let those under way end (`GOODBYE_S` at most), and let go."""
+        """Take no more requests, let those under way end (`GOODBYE_S` at most), and close."""
         self._server.should_exit = True
         if self._server.started:
             await self._stopped.wait()

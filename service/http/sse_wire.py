@@ -1,4 +1,4 @@
-"""The last step to one SSE client: bytes on its socket, and the word when it no longer takes them.
+"""The last step to one SSE client: bytes on its socket, and a sign when it no longer takes them.
 
 An ASGI ``send`` can only wait; it can neither say how much a client has not taken yet nor cut off
 one that never will. So events are written to the transport below uvicorn's response, which stays
@@ -75,7 +75,7 @@ class Wire:
 
     async def begin(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head of the answer, and bound what this connection may hold. Raises Gone."""
-        if self._transport.is_closing():  # its socket may be closed, or somebody else's by now
+        if self._transport.is_closing():  # its socket may be closed, or another connection's by now
             raise Gone
         self._transport.set_write_buffer_limits(high=ROOM_BYTES)
         _bound(self._transport.get_extra_info("socket"))

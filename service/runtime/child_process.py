@@ -1,4 +1,4 @@
-"""Processes as the kernel knows them: children that end with their parent, and who is there.
+"""Processes as the kernel knows them: children that end with their parent, and their states.
 
 The one place that knows PR_SET_PDEATHSIG and /proc. `tethered` gives the command line of a program
 that dies with the process which started it, however that process ends. Run as a script, this file

@@ -133,7 +133,7 @@ def _make_private(data_dir: Path) -> None:
 
 
 def read_holder(data_dir: Path) -> Holder | None:
-    """Who holds the folder now, or None when nobody does; what a crash left behind is nobody."""
+    """The process that holds the folder now; None without one, also after a crash."""
     try:
         descriptor = os.open(data_dir / LOCK_FILE, os.O_RDONLY)
     except OSError:
@@ -147,7 +147,7 @@ def read_holder(data_dir: Path) -> Holder | None:
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """Who was last seen in a data folder (None: nobody, or gone in order), and if it is there."""
+    """The last holder of a data folder (None: none, or it ended in order), and if it is held."""
 
     holder: Holder | None
     held: bool

@@ -1,4 +1,4 @@
-"""Tells one plan's story on the terminal, a line per fact, for whoever starts Holdfast to see."""
+"""Prints one plan's facts on the terminal, a line each."""
 
 from collections.abc import Callable
 from datetime import datetime

@@ -24,7 +24,7 @@ QUEUE_CHARACTERS = 16 * 1024 * 1024
 FLUSH_S = 2.0
 FLUSH_POLL_S = 0.005
 # Of one write. Each gives the interpreter lock away and waits to get it back, which under load
-# costs everybody more than the write; a pipe with room for it still takes as many whole.
+# costs all threads more than the write; a pipe with room for it still takes as many whole.
 WRITE_CHARACTERS = 32_768
 
 

@@ -1,10 +1,10 @@
-"""Tells metrics and audit which folded facts concern them: those that this process has written.
+"""Passes folded facts to metrics and audit: those that this process has written.
 
 Several instances follow one log, and a log is read again after a restart; still each fact is
-counted and told once, by the process whose append it was. The configured ``executor.instance_id``
+counted and audited once, by the process that wrote it. The configured ``executor.instance_id``
 does not decide this, because a restarted pod, or a second one by mistake, has the same. Facts
-without an author (unreadable, or ignored and published by hand) are told by every instance, if
-they are news.
+without an author (unreadable, or ignored and published by hand) are audited by every instance, if
+they are new.
 """
 
 from typing import Protocol
@@ -34,7 +34,7 @@ class OwnFacts:
     """Passes folded facts on to ``signals``.
 
     Bad facts up to ``news_after`` (where the read models, or for new ones the log, were at the
-    start) were told by an earlier process.
+    start) were audited by an earlier process.
     """
 
     def __init__(self, signals: FactSignals, log: Log, *, news_after: int) -> None:

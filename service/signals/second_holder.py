@@ -14,7 +14,7 @@ from projections.listeners import FoldedFact
 from streams.log import BadFact, Log
 
 GRACE_S = 15.0  # what an earlier process of this id sent before it ended has arrived by then
-AGAIN_S = 300.0  # the log and the audit trail are told at most so often
+AGAIN_S = 300.0  # at most one log line and audit entry in this time
 
 log = structlog.get_logger("holdfast.instance")
 

@@ -86,7 +86,7 @@ async def test_an_empty_log_proves_nothing_and_breaks_nothing() -> None:
         (Stream(resumes=lambda cursor: [*honest(cursor)[:1], 6, 9, 10, 11]), "6 came after 6"),
         (Stream(resumes=lambda cursor: sorted({*honest(cursor), 8})), "1 events came that first"),
         (Stream(begins=lambda cursor: [3, 2, *honest(cursor)[2:]]), "2 came after 3"),
-        (Stream(gap=True), "a gap was told for the cursor 5"),
+        (Stream(gap=True), "a gap was sent for the cursor 5"),
     ],
 )
 async def test_a_stream_that_is_not_whole_kills_the_canary(stream: Stream, says: str) -> None:

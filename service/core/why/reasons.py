@@ -56,7 +56,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
-    """What lies outside of the plan: the time, the queue, and who asks for work.
+    """What lies outside of the plan: the time, the queue, and which workers ask.
 
     ``now`` is log time in seconds. ``asked`` tells when a worker last asked for a kind (log time;
     None: never seen), ``known_kinds`` are those that workers ask for, ``running`` counts live

@@ -250,7 +250,7 @@ class Attempt:
         return self.lease.cancellation.reason
 
     def _on_cancel(self, callback: Callable[[], object]) -> None:
-        """Call back on this loop when the attempt is stopped, whoever stops it."""
+        """Call back on this loop when the attempt is stopped."""
         loop = asyncio.get_running_loop()
 
         def stopped() -> None:

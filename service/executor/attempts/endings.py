@@ -2,7 +2,7 @@
 
 The checks are those of a request body. A result that does not fit ends the attempt as `bad_output`,
 with a message for the handler's author. A failure is always reported: what does not fit in it is
-left out, and its message says so.
+left out, and its message names it.
 """
 
 import reprlib

@@ -42,7 +42,7 @@ class Reporter:
         self._instance_id = instance_id
 
     def origin(self, traceparent: str = "") -> Origin:
-        """Who is written down as the author."""
+        """The author that the fact names."""
         return Origin(actor=self.owner, instance=self._instance_id, traceparent=traceparent)
 
     async def say(self, command: OwnerCommand, until: float, traceparent: str = "") -> Answer:

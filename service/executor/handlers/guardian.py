@@ -1,8 +1,8 @@
-"""Runs one program and leaves nothing of it behind: not its children, not theirs, whoever dies.
+"""Runs one program and ends all its descendants with it, also when the service is killed.
 
 Run as a script by the ``command`` handler: ``guardian.py CONTROL PROGRAM NAME ARGUMENT…``. CONTROL
 is the reading end of a pipe whose other end the service holds. When that end closes, because the
-handler wants the program gone or because the service was killed, everything below is ended:
+handler stops the program or because the service was killed, all processes below are ended:
 SIGTERM first, SIGKILL after a grace. On Linux orphans of the program are inherited by the guardian
 (PR_SET_CHILD_SUBREAPER), so that even those that left its process group are found.
 
@@ -73,7 +73,7 @@ def _signal_all(child: int, number: int) -> None:
 
 
 def _reaped(child: int) -> tuple[int | None, bool]:
-    """Bury whoever has died: the child's wait status if it was among them, and if any are left."""
+    """Reap the dead: the child's wait status if it was among them, and whether any are left."""
     status: int | None = None
     while True:
         try:
@@ -133,7 +133,7 @@ def _ignore(_number: int, _frame: object) -> None:
 
 
 def main(control: int, program: str, arguments: list[str]) -> None:
-    """Run ``program`` to its end, or to the end of whoever holds the control pipe."""
+    """Run ``program`` to its end, or until the control pipe is closed."""
     os.set_inheritable(control, False)  # noqa: FBT003 - its signature
     inherit_orphans()
     deaths, wake = os.pipe()

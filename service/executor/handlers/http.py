@@ -137,7 +137,7 @@ def _envelope(task: TaskRun) -> dict[str, Any]:
 
 
 def _decoded(response: httpx.Response, body: bytes) -> object:
-    """JSON where the receiver says so, else text."""
+    """JSON if the answer's content type is JSON, else text."""
     if "json" not in response.headers.get("Content-Type", ""):
         return body.decode(errors="replace")
     try:

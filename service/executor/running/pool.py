@@ -143,7 +143,7 @@ class WorkerPool:
 class Place:
     """One task's place in the pool: first a slot, then a thread, given back when *both* are free.
 
-    The slot comes back when the handler has ended, not when somebody stopped waiting for it.
+    The slot comes back when the handler has ended, not when its caller stopped waiting.
     """
 
     def __init__(self, pool: WorkerPool) -> None:
@@ -205,7 +205,7 @@ class _Job(Generic[T]):
         try:
             self._way_back.send(lambda: None if self._future.done() else settle())
         except DoorClosed:
-            return  # the executor has ended; nobody waits
+            return  # the executor has ended; nothing waits
 
 
 def _serve(work: "SimpleQueue[Callable[[], None] | None]") -> None:

@@ -238,7 +238,7 @@ class _Child:
             with self._stopping:
                 self._current = None
             killer.cancel()
-        # A child that was told to stop may hear it after its end, while it does another task.
+        # A child may receive the stop after its attempt's end, while it runs another task.
         if cancelled.is_set():
             return None
         return message.ending if isinstance(message, Ended) else None

@@ -1,7 +1,7 @@
 """The story of a zombie: a worker frozen past its lease wakes up and writes, and it shows.
 
-Each step is told as it happens, and each claim that the story makes is looked up where a stranger
-would: in the answer, the metrics, the audit trail and the doctor's findings.
+Each step is printed as it happens, and each statement is checked where an operator would check it:
+in the answer, the metrics, the audit trail and the doctor's findings.
 """
 
 import secrets
@@ -14,7 +14,7 @@ import httpx
 from service.ops.demo.stage import Stage, Worker
 
 LEASE_S = 2.0
-ZOMBIE_WORKS_S = 1.5  # long enough to be frozen in the midst of it
+ZOMBIE_WORKS_S = 1.5  # long enough to be frozen meanwhile
 RESCUER_WORKS_S = 0.3
 HEAR_S = 25.0
 SEE_S = 8.0
@@ -102,7 +102,7 @@ class Zombie:
         refused = status == CONFLICT and answer.get("code") == "guard_reject"
         self._check(refused, f"the answer: {status} {answer.get('code')}: {answer.get('detail')}")
         names = current.get("attempt") == RECLAIM and current.get("owner") in (None, self._second)
-        owner = current.get("owner") or f"nobody any more, {self._second} has finished"
+        owner = current.get("owner") or f"no worker any more, {self._second} has finished"
         told = f"status {current.get('status')}, attempt {current.get('attempt')}, owner {owner}"
         self._check(names, f"it says how the task stands: {told}")
 
@@ -176,7 +176,7 @@ class Zombie:
         whole = kept and attempts == [(1, "lost"), (2, "completed")]
         self._check(whole, f"the result is {self._second}'s, untouched: {told}", task["sequence"])
 
-    # -- how it is told ---------------------------------------------------------------------
+    # -- how it is printed ---------------------------------------------------------------------
 
     def _line(self, text: str, sequence: int | None = None) -> None:
         place = "" if sequence is None else f"#{sequence}"
@@ -210,4 +210,4 @@ class Zombie:
 
 
 def _who(holding: Json) -> str:
-    return f"{holding.get('owner') or 'nobody'} attempt {holding.get('attempt')}"
+    return f"{holding.get('owner') or 'no worker'} attempt {holding.get('attempt')}"

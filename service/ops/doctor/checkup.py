@@ -26,7 +26,7 @@ from service.ops.doctor.report import (
     reported,
 )
 from service.ops.doctor.sources.canary import log_witness, prove_whole
-from service.ops.doctor.sources.offline import Afar, Places
+from service.ops.doctor.sources.offline import OfflineEvidence, Places
 from service.ops.doctor.sources.processes import Holding, holding
 from service.signals.metrics.catalogue import CATALOGUE
 from streams.jetstream.access import URL_ALONE, Access
@@ -76,7 +76,7 @@ class CheckUp:
         async with target.connect() as client:
             asked, report = await self._ask(client)
             if report is None:
-                return await self._from_afar(asked)
+                return await self._offline(asked)
             canary, metrics = await asyncio.gather(self._canary(client), self._metrics(client))
         return self._joined(report, asked, canary, metrics)
 
@@ -120,15 +120,15 @@ class CheckUp:
         witness = log_witness(inspection.log) if inspection else None
         called = "the log" if inspection else "a second replay"
         try:
-            sung = await self._parts.take(
+            proved = await self._parts.take(
                 "canary", CANARY_S, lambda: prove_whole(client, witness, called)
             )
         finally:
             if inspection is not None:
                 await inspection.close()
-        if isinstance(sung, Exception):
+        if isinstance(proved, Exception):
             failed = self._parts.of("canary").detail
-            sung = Canary(
+            proved = Canary(
                 events=0,
                 first=0,
                 last=0,
@@ -137,7 +137,7 @@ class CheckUp:
                 took_s=0.0,
                 failed=failed,
             )
-        return event_streams.examine_canary(sung, self._shown_url)
+        return event_streams.examine_canary(proved, self._shown_url)
 
     async def _witness(self) -> Inspection | None:
         url, access = self._target.nats_url, self._target.access
@@ -170,7 +170,7 @@ class CheckUp:
 
     # -- without the API --------------------------------------------------------------------
 
-    async def _from_afar(self, asked: Asked) -> Report:
+    async def _offline(self, asked: Asked) -> Report:
         target = self._target
         places = Places(
             nats_url=target.nats_url,
@@ -182,7 +182,7 @@ class CheckUp:
         trace = self._holding.trace if self._holding else None
         holder = trace.holder if trace else None
         instance = holder.instance_id if holder else ""
-        evidence = await Afar(places, self._parts).evidence(instance)
+        evidence = await OfflineEvidence(places, self._parts).evidence(instance)
         parts = self._parts.done
         sources = sum(part.state == "answered" and part.name in _SOURCES for part in parts)
         told = reach.examine(asked, self._holding, sources=sources)

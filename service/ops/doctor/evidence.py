@@ -143,7 +143,7 @@ class StaleWrite(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_stale(self) -> bool:
-        """Whether somebody else has taken the lease over; a cancelled plan's owner is none."""
+        """Whether another owner has taken the lease over; a cancelled plan has none."""
         return self.new_attempt is not None and self.new_attempt > self.old_attempt
 
 
@@ -234,7 +234,7 @@ class Loop(msgspec.Struct, frozen=True, kw_only=True):
 class LogHealth(msgspec.Struct, frozen=True, kw_only=True):
     """The log: whether it answers, and its extent as last seen.
 
-    ``stopped_pid`` is an embedded nats-server's process that somebody has stopped (SIGSTOP);
+    ``stopped_pid`` is an embedded nats-server's process that is stopped (SIGSTOP);
     ``missing`` says which facts have left the log. ``clock_stepped_s`` is by how much the log
     server's clock was set lately: forward, or back (negative).
     """
@@ -269,11 +269,11 @@ class BadEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine room.
+    """The parts of an instance.
 
-    ``failing`` has the checks of readiness that fail, and why. ``from_afar`` says that no instance
-    answered, and that the log and SQLite were read past it: then there are no daemons and loops
-    to be seen. ``second_holder_age_s`` is how long ago another process wrote under this id.
+    ``failing`` has the checks of readiness that fail, and why. ``offline`` means that no instance
+    answered, and that the log and SQLite were read without one: then daemons and loops are not
+    known. ``second_holder_age_s`` is how long ago another process wrote under this id.
     """
 
     log: LogHealth
@@ -284,7 +284,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     failing: Mapping[str, str] = {}
     window: Window | None = None
     bad_events: tuple[BadEvent, ...] = ()
-    from_afar: bool = False
+    offline: bool = False
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

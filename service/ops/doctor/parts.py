@@ -1,4 +1,4 @@
-"""The parts of a check-up: each has its own time limit, and how each went is told."""
+"""The parts of a check-up: each has its own time limit, and the outcome of each is kept."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ class Parts:
         except (TimeoutError, httpx.TimeoutException) as error:
             result = error
             self._add(name, "hung", began, f"no answer within {within_s:g} s")
-        except Exception as error:  # noqa: BLE001 - a part that breaks is told, the others go on
+        except Exception as error:  # noqa: BLE001 - a part that fails is reported, the others go on
             result = error
             self._add(name, "failed", began, str(error) or type(error).__name__)
         else:

@@ -64,7 +64,7 @@ def write_contexts(folder: Path, contexts: dict[str, Context], port: int) -> dic
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Write the file unless it says so already: a server comes back on a full disk, too."""
+    """Write the file unless it is the same: a server must restart on a full disk, too."""
     try:
         if read_private(path) == content and open_to_others(path) is None:
             return

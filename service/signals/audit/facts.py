@@ -1,7 +1,7 @@
-"""What becomes an audit entry: facts that this instance wrote, and words of owners it turned away.
+"""What becomes an audit entry: facts of this instance, and owners' commands that it refused.
 
-Facts are told when they are folded, and only by the process that wrote them
-(`service.signals.own_facts`). A fact that nobody wrote (it cannot be read, or is ignored) is told
+A fact is audited when it is folded, and only by the process that wrote it
+(`service.signals.own_facts`). A fact without a writer (it cannot be read, or is ignored) is audited
 by every instance under one id, and stands in the trail once.
 """
 
@@ -188,7 +188,7 @@ class Chronicle:
             owner=who or None,
             actual={"action": action, "reason": event.reason, "sequence": fact.sequence},
             trace_id=trace_id_of(fact.origin.traceparent),
-            detail=f"{action} by {who or 'nobody named'}: {event.reason or 'no reason given'}",
+            detail=f"{action} by {who or 'an unnamed caller'}: {event.reason or 'no reason given'}",
         )
 
     def _success(
@@ -254,7 +254,7 @@ class Chronicle:
         )
 
     def owner_write_failed(self, command: OwnerCommand, trouble: Trouble, origin: Origin) -> None:
-        """An owner's word could not be written; in one outage each is told once."""
+        """An owner's command could not be written; in one outage each is audited once."""
         heartbeat = isinstance(command, Heartbeat)
         if isinstance(trouble, LogUnavailable):
             key = (command.plan_id, command.task_id, command.attempt, _op(command))

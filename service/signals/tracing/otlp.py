@@ -99,7 +99,7 @@ class OtlpRecorder:
 
         def send() -> None:
             self._batches.shutdown()
-            with suppress(RuntimeError):  # nobody waited so long, and the loop has ended
+            with suppress(RuntimeError):  # the caller gave up, and the loop has ended
                 loop.call_soon_threadsafe(sent.set)
 
         Thread(target=send, name="last spans", daemon=True).start()

@@ -1,8 +1,8 @@
-"""Spans: what was done under which trace, from when to when, for whoever collects them.
+"""Spans: what was done under which trace, from when to when.
 
 A span is written down when it has ended, under ids that facts, answers and headers name anyway;
 its parent is the span that the trace it joined names. Without an endpoint there is no recorder,
-and nobody makes spans or imports OpenTelemetry (`service.signals.tracing.otlp`).
+and nothing makes spans or imports OpenTelemetry (`service.signals.tracing.otlp`).
 """
 
 import time

@@ -1,4 +1,4 @@
-"""What endpoints report when they do not answer, and how it is told without the key."""
+"""Errors that endpoints report, and their messages without the key."""
 
 import re
 from collections.abc import Mapping

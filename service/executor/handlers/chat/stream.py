@@ -1,6 +1,6 @@
 """The events of an answer: a stream of server-sent events, or one JSON document, both bounded.
 
-Some servers ignore ``stream`` and answer with a document, whatever they call it; it is told from a
+Some servers ignore ``stream`` and answer with a document of any content type; it is told from a
 stream by its first character.
 """
 

@@ -23,7 +23,7 @@ def request_attributes(url: httpx.URL, wish: ChatInput) -> Attributes:
     """What is asked of whom; no text of any message."""
     attributes: Attributes = {
         "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": "openai",  # the protocol that is spoken, whoever speaks it
+        "gen_ai.provider.name": "openai",  # the protocol, not the server's maker
         "gen_ai.request.model": wish.model,
         "server.address": url.host,
         "server.port": url.port or PORTS[url.scheme],

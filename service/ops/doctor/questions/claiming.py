@@ -14,7 +14,7 @@ NOT_ASKED_S = 10.0  # a worker with a free slot asks every few seconds, or waits
 MOST_WAITING = 5  # kinds shown
 CONTENDED_SHARE = 0.1  # DESIGN §5: fewer than a tenth of the appends may lose their race
 CONTENDED_TRIES = 20
-SPINNING_PER_S = 10.0  # empty asks a second; who waits with `wait_s` asks far more seldom
+SPINNING_PER_S = 10.0  # empty requests a second; a worker with `wait_s` asks far less often
 SPINNING_SHARE = 0.95
 
 
@@ -76,7 +76,7 @@ def _starved(seen: Claiming, numbers: dict[str, Any], url: str) -> Finding | Non
         code="ClaimStarved",
         question="claiming",
         severity="warning",
-        summary=f"tasks wait up to {oldest.oldest_age_s:.0f} s and nobody claims them: {kinds}",
+        summary=f"tasks wait up to {oldest.oldest_age_s:.0f} s and no worker claims them: {kinds}",
         evidence={**numbers, "waiting": [_shown(each) for each in overdue[:MOST_WAITING]]},
         meaning=_why_starved(foreign),
         command=f"curl -s '{url}/v1/plans/{oldest.plan_id}/tasks/{oldest.task_id}'",
@@ -85,13 +85,13 @@ def _starved(seen: Claiming, numbers: dict[str, Any], url: str) -> Finding | Non
 
 
 def _not_asked_for(seen: Claiming, numbers: dict[str, Any], url: str) -> list[Finding]:
-    if seen.recent is None:  # only a running instance knows who asks
+    if seen.recent is None:  # only a running instance knows which workers ask
         return []
-    kinds = [each for each in seen.waiting if _nobody_takes(each, seen.own_kinds)]
+    kinds = [each for each in seen.waiting if _has_no_worker(each, seen.own_kinds)]
     return [_without_worker(each, seen, numbers, url) for each in kinds[:MOST_WAITING]]
 
 
-def _nobody_takes(waiting: Waiting, own_kinds: tuple[str, ...]) -> bool:
+def _has_no_worker(waiting: Waiting, own_kinds: tuple[str, ...]) -> bool:
     """No worker asks for this kind, none is busy with it, and no handler here is for it."""
     asked = waiting.asked_s is not None and waiting.asked_s < NOT_ASKED_S
     if asked or waiting.running or waiting.kind in own_kinds:
@@ -165,7 +165,7 @@ def _spinning(seen: Claiming, numbers: dict[str, Any], url: str) -> Finding | No
         summary=f"{empty / recent.seconds:.0f} asks a second find nothing",
         evidence={**numbers, "empty_per_s": round(empty / recent.seconds, 1)},
         meaning="Workers poll in a loop although nothing can be claimed. It costs CPU on both "
-        "sides and delays nobody. Let them wait: `wait_s` up to 30 is answered at once when "
+        "sides and delays no task. Let them wait: `wait_s` up to 30 is answered at once when "
         "there is work.",
         command=f"""curl -s -X POST '{url}/v1/claims' -H 'Content-Type: application/json' """
         """-d '{"owner": "patient", "kinds": ["none"], "wait_s": 5}'""",

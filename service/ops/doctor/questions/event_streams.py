@@ -95,8 +95,8 @@ def _gaps(numbers: dict[str, Any], url: str) -> Finding | None:
         summary=f"{gaps} clients came with a cursor that the log cannot honour",
         evidence=numbers,
         meaning="Their cursor belongs to another log (it was made anew), or lies beyond its "
-        "end. They were told with a `gap` and went on from what exists; what they keep of "
-        "their own should be built again.",
+        "end. They were sent a `gap` and went on from what exists; state that they keep "
+        "should be built again.",
         command=f"curl -s '{url}/v1/ops/status'",
         alert="SseResumeGaps",
     )
@@ -127,7 +127,7 @@ def _not_whole(canary: Canary, url: str) -> Finding:
         summary=f"the event stream is not what the log has: {canary.broken}",
         evidence=msgspec.structs.asdict(canary),
         meaning="Promise 2 is broken: a client that resumes does not see exactly what follows its "
-        "cursor. Whoever keeps state from the stream should read it anew with after=0, and "
+        "cursor. Clients that keep state should read the stream again with after=0, and "
         "this is a bug to be reported.",
         command=f"curl -sN '{url}/v1/events?after={canary.first - 1}'",
     )

@@ -1,4 +1,4 @@
-"""Is the machine room alive? Daemons, loops, the log, the database, the projector, audit."""
+"""Do the internals work? Daemons, loops, the log, the database, the projector, audit."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,14 +18,14 @@ BEHIND_CRITICAL_S = 60.0
 BEHIND_EVENTS = 10_000
 SECOND_HOLDER_S = 300.0
 
-TELLS: Mapping[str, set[str]] = {
+EXPLAINS: Mapping[str, set[str]] = {
     "log": {"LogUnavailable"},
     "projector": {"ProjectionLagging", "DatabaseUnavailable"},
     "database": {"DatabaseUnavailable"},
     "daemons": {"DaemonLate"},
     "loops": {"LoopLagHigh", "DaemonLate"},
 }
-"""The findings that tell why a check of readiness fails."""
+"""The findings that explain why a check of readiness fails."""
 
 
 def examine(evidence: Evidence) -> Examined:
@@ -109,7 +109,7 @@ def _log(seen: Machine, url: str) -> Finding | None:
     log = seen.log
     if log.answers:
         return None
-    command = f"curl -s '{url}/readyz'" if not seen.from_afar else f"nc -vz {_address(log.url)}"
+    command = f"curl -s '{url}/readyz'" if not seen.offline else f"nc -vz {_address(log.url)}"
     detail = log.detail
     if log.stopped_pid is not None:
         command = f"kill -CONT {log.stopped_pid}"
@@ -188,7 +188,7 @@ def _loops(seen: Machine, url: str) -> Finding | None:
         summary=f"event loops run late: {', '.join(sorted(lagging))}",
         evidence=lagging,
         meaning="Something holds the loop or the machine has too little CPU: answers, "
-        "heartbeats or ticks of this loop come late. Handlers belong into the worker pool.",
+        "heartbeats or ticks of this loop come late. Handlers belong in the worker pool.",
         command=f"curl -s '{url}/actuator/metrics/agent.loop.lag'",
         alert="LoopLagHigh",
     )
@@ -242,8 +242,8 @@ def _bad_events(seen: Machine, url: str) -> Finding | None:
         severity="warning",
         summary=f"{counted or len(last)} facts could not be read or applied; {where}",
         evidence={"in_window": counted, "last": last},
-        meaning="Somebody wrote into the log by hand, or a newer Holdfast did. The fact was "
-        "stepped over; nothing may be written on top of one that cannot be read.",
+        meaning="A fact was written into the log by hand, or by a newer Holdfast. The fold "
+        "skipped it; no write may follow one that cannot be read.",
         command=f"curl -s '{url}/v1/audit?event=bad_event'",
         alert="BadEvents",
     )
@@ -310,7 +310,7 @@ def _log_missing(seen: Machine) -> Finding | None:
         severity="critical",
         summary=seen.log.missing,
         evidence={"first": seen.log.first, "head": seen.log.head},
-        meaning="Somebody has purged the stream PLANS, deleted a message, or set a limit on "
+        meaning="The stream PLANS was purged, a message was deleted, or a limit was set on "
         "it. What the missing facts said is only in the read models of instances: do not "
         "delete or rebuild them. Restore the stream from a backup.",
         command="nats stream info PLANS",
@@ -336,8 +336,10 @@ def _mismatch(seen: Machine) -> Finding | None:
 
 
 def _not_ready(seen: Machine, told: set[str], url: str) -> Finding | None:
-    """Checks of readiness that fail and that no finding has told yet."""
-    failing = {name: why for name, why in seen.failing.items() if not TELLS.get(name, set()) & told}
+    """Checks of readiness that fail and that no finding explains."""
+    failing = {
+        name: why for name, why in seen.failing.items() if not EXPLAINS.get(name, set()) & told
+    }
     if not failing:
         return None
     return Finding(
@@ -346,7 +348,7 @@ def _not_ready(seen: Machine, told: set[str], url: str) -> Finding | None:
         severity="critical",
         summary="; ".join(f"{name}: {why}" for name, why in failing.items()),
         evidence=failing,
-        meaning="The instance says that it cannot do its work, so nothing should be sent to "
+        meaning="The instance reports that it cannot do its work, so nothing should be sent to "
         "it. What it held is taken over when its leases expire. If it does not heal by itself, "
         "restart it.",
         command=f"curl -s '{url}/readyz'",

@@ -9,7 +9,7 @@ from service.ops.doctor.report import Examined, Finding, Severity, answered, can
 EXPIRED_FOR_S = (
     5.0  # a reclaim usually follows within a moment; the lease monitor looks each second
 )
-ABANDONED_S = 300.0  # so long nobody took it over: nobody will
+ABANDONED_S = 300.0  # after which it is unlikely that a worker takes it over
 MOST_SHOWN = 10
 LOW_SHARE = 0.1  # a tenth of the renewals: the 10th percentile is below the mark
 LOW_PART = 0.2  # of each lease; a heartbeat every third of it leaves two thirds
@@ -72,7 +72,7 @@ def _expired(seen: Leases, numbers: dict[str, Any], url: str) -> Finding | None:
         f"{oldest.plan_id}/{oldest.task_id}, {oldest.expired_for_s:.0f} s ago",
         evidence={**numbers, "leases": [_shown(each) for each in overdue[:MOST_SHOWN]]},
         meaning=f"{oldest.owner} (attempt {oldest.attempt}) has stopped renewing: it is dead, "
-        "frozen or cut off. Its task is claimable again, and whoever asks for "
+        "frozen or cut off. Its task is claimable again, and the next worker that asks for "
         f"'{oldest.kind}' gets it; should the old owner wake up, its writes are refused.",
         command=f"curl -s '{url}/v1/plans/{oldest.plan_id}/tasks/{oldest.task_id}'",
         alert="LeasesExpired",

@@ -14,7 +14,7 @@ Trouble = Literal["refused", "silent", "forbidden", "error"]
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """The question to the API: ``trouble`` None when it answered.
 
-    "refused" means that nobody listens, "silent" that somebody does and says nothing.
+    "refused" means that no process listens, "silent" that one does and does not answer.
     """
 
     url: str
@@ -84,7 +84,7 @@ def _down(asked: Asked, holding: Holding | None, numbers: dict[str, Any]) -> Fin
     if holding is not None and held and holding.state == "stopped":
         return _finding(
             "ApiFrozen",
-            f"{who} is stopped (SIGSTOP): its port is open and nobody answers",
+            f"{who} is stopped (SIGSTOP): its port is open and it does not answer",
             numbers,
             "Nothing is served, renewed or claimed there; its leases expire and other instances "
             "take them over. When it wakes up, what it still writes is refused.",
@@ -102,7 +102,7 @@ def _down(asked: Asked, holding: Holding | None, numbers: dict[str, Any]) -> Fin
     gone = f"{who} is gone" if _holder(holding) else "no instance runs"
     return _finding(
         "ApiDown",
-        f"nobody listens at {asked.url}; {gone}",
+        f"no process listens at {asked.url}; {gone}",
         numbers,
         "Nothing is claimed or accepted through this address. Nothing acknowledged is lost: a "
         "started instance goes on from the log. An embedded nats-server ends with its instance.",
@@ -134,7 +134,7 @@ def _forbidden(asked: Asked, numbers: dict[str, Any]) -> Finding:
         code="ApiForbidden",
         question="reach",
         severity="unknown",
-        summary=f"{asked.url} answers, but not to us: {asked.detail}",
+        summary=f"{asked.url} refuses our request: {asked.detail}",
         evidence=numbers,
         meaning="The instance runs and wants a token with the role viewer.",
         command=f"holdfast doctor --url {asked.url} --token-file FILE",

@@ -125,7 +125,7 @@ async def _listen(client: httpx.AsyncClient, cursor: int, *, resumes: bool = Fal
                 case "hello":
                     continue
                 case "gap":
-                    raise Broken(f"a gap was told for the cursor {cursor}, which the log has")
+                    raise Broken(f"a gap was sent for the cursor {cursor}, which the log has")
                 case "closed":
                     raise httpx.RemoteProtocolError(f"the stream was closed: {data['reason']}")
                 case "caught_up":

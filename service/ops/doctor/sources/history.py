@@ -1,7 +1,7 @@
-"""How far counters had come at moments of the last five minutes, so that rates can be told.
+"""Samples of the counters of the last five minutes, so that rates are known.
 
-A scraper keeps such a history outside; whoever asks an instance once, with a cold head and no
-Prometheus, needs it here. It is small: a few numbers per series, every five seconds.
+Prometheus keeps such a history outside; an operator without Prometheus, who asks an instance once,
+needs it here. It is small: a few numbers per series, every five seconds.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ class History:
         self._samples.append(self._now())
 
     def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
-        """Remember a fact that cannot be read, or that somebody wrote by hand in vain."""
+        """Remember a fact that cannot be read, or that was written by hand and ignored."""
         if isinstance(fact, BadFact):
             self.bad_events.append(BadEvent(sequence=fact.sequence, reason=fact.reason))
         elif ignored is not None and not fact.origin.instance:

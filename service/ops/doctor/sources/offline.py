@@ -1,7 +1,7 @@
-"""Evidence from afar: read from NATS and SQLite while no instance answers; nothing is changed.
+"""Offline evidence: read from NATS and SQLite while no instance answers; nothing is changed.
 
 Unfinished plans come from SQLite as of its checkpoint and are folded on with the tail of the log,
-in memory. Each source has its own time limit: what hangs is named, the rest is told without it.
+in memory. Each source has its own time limit: one that hangs is named, and the others are used.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ class Tail(msgspec.Struct):
     whole: bool = True
 
 
-class Afar:
+class OfflineEvidence:
     """One look; `evidence` says what was seen, None when neither source could be read."""
 
     def __init__(self, places: Places, parts: Parts) -> None:
@@ -96,7 +96,7 @@ class Afar:
     async def _open_log(self, stack: AsyncExitStack) -> Inspection | None:
         url = self._places.nats_url
         if not url:
-            self._parts.skip("log", "its address is not known: nats.url (NATS_URL) would tell")
+            self._parts.skip("log", "its address is not known: set nats.url (NATS_URL)")
             return None
 
         async def open_() -> Inspection:
@@ -111,7 +111,9 @@ class Afar:
     async def _open_database(self, stack: AsyncExitStack) -> Database | None:
         path = self._places.database
         if path is None or not await asyncio.to_thread(path.exists):
-            self._parts.skip("database", f"there is no {path}" if path else "not of this machine")
+            self._parts.skip(
+                "database", f"there is no {path}" if path else "it is on another machine"
+            )
             return None
 
         async def open_() -> Database:
@@ -188,7 +190,7 @@ class Afar:
             url=self._places.api_url,
             window_s=KEPT_S,
             machine=Machine(
-                from_afar=True,
+                offline=True,
                 log=self._log_health(),
                 database=self._database_health(),
                 bad_events=tuple(self._tail.bad[-LAST_BAD_EVENTS:]) if self._tail else (),

@@ -17,7 +17,7 @@ _STATES: dict[str, ProcessState] = {
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
-    """Who has, or last had, a data folder, and how its processes are."""
+    """The process that holds or last held a data folder, and the states of its processes."""
 
     data_dir: Path
     trace: Trace | None

@@ -1,4 +1,4 @@
-"""What a board knows in the shapes of the evidence, be it a live one or one folded from afar."""
+"""A board as evidence, a live one as well as one that was folded offline."""
 
 import heapq
 from collections import Counter
@@ -35,7 +35,7 @@ def waiting_kinds(
 
 
 def expired_leases(board: Board, now: float) -> tuple[ExpiredLease, ...]:
-    """The longest expired leases, as far as the board was told how late it is."""
+    """The longest expired leases, as of the board's last `advance`."""
     oldest = heapq.nsmallest(
         MOST_LEASES, board.expired(), key=lambda each: each[1].lease_until or now
     )
