@@ -13,6 +13,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --require-hashes --no-deps
 
+# What the sample plan may run: one script, on Markdown files of this checkout.
+SAMPLE_REPORT := $(CURDIR)/service/sample/report
+export SAMPLE_COMMANDS := { \
+	"sample-count": {"argv": ["$(SAMPLE_REPORT)", "count", "{file}"], \
+		"parameters": {"file": "(?!.*/[.][.]/)$(CURDIR)/.*[.]md"}}, \
+	"sample-report": {"argv": ["$(SAMPLE_REPORT)", "{what}"], "parameters": {"what": "total|sorted|check"}}}
+
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench docs test-all test-faults lock clean
 .DELETE_ON_ERROR:
@@ -21,8 +28,8 @@ help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/runtime.stamp $(VENV)/worker_kit.stamp ## start Holdfast with its embedded nats-server; Ctrl-C ends it
-	@HOLDFAST_EXECUTOR__COMMAND__ALLOW=$${HOLDFAST_EXECUTOR__COMMAND__ALLOW-wc,$(CURDIR)/service/sample/report} \
-		exec $(BIN)/python -m service serve
+	@exec env HOLDFAST_EXECUTOR__COMMAND="$${HOLDFAST_EXECUTOR__COMMAND-$$SAMPLE_COMMANDS}" \
+		$(BIN)/python -m service serve
 
 test: $(VENV)/dev.stamp ## run the tests (fault tests in their short form)
 	@status=0; \

@@ -20,7 +20,7 @@ from service import ops
 from service.http.app import CONTROLLERS
 from service.http.guards import requires
 from service.http.problems import PROBLEMS
-from service.settings.config import KEYS, Settings, value_at, variable_name
+from service.settings.config import KEYS, Settings, is_table, value_at, variable_name
 from service.settings.loading import allowed
 from service.signals.metrics.catalogue import CATALOGUE, Metric
 from streams.plan.events import TYPE_NAMES
@@ -101,6 +101,22 @@ def _settings() -> Iterator[str]:
             yield "| key | default | allowed | environment |\n|---|---|---|---|\n"
         default = _default(key, value_at(defaults, key))
         yield f"| `{key}` | {default} | {allowed(declared)} | `{variable_name(key)}` |\n"
+
+    for key, declared in KEYS.items():
+        if is_table(declared):
+            yield from _entries(key, get_args(declared)[1])
+
+
+def _entries(key: str, entry: type) -> Iterator[str]:
+    """What stands in each table below ``key``."""
+    yield f"\n## {key}.NAME\n\n{inspect.getdoc(entry)}\n\n"
+    yield f"In the environment `{key}` is one JSON object; later sources add entries.\n\n"
+    yield "| key | default |\n|---|---|\n"
+    for field in msgspec.structs.fields(entry):
+        needed = field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
+        empty = needed or field.default in ("", None, ()) or field.default is msgspec.NODEFAULT
+        default = "needed" if needed else "none" if empty else f"`{json.dumps(field.default)}`"
+        yield f"| `{key}.NAME.{field.encode_name}` | {default} |\n"
 
 
 def _section_says(name: str) -> str:

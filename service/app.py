@@ -42,11 +42,13 @@ from service.daemons.self_check import self_check
 from service.executor import Executor
 from service.executor.handlers.inputs import CheckInput, input_check
 from service.executor.handlers.registry import load_handlers
+from service.executor.handlers.secrets import Secrets
 from service.http.server import HttpServer, Listening
 from service.ops.doctor.sources.live import Doctor
 from service.ops.health import Health
 from service.ops.operations import Operations
 from service.runtime.data_folder import READ_MODELS, DataFolder
+from service.runtime.masking import KNOWN
 from service.runtime.nats_server.embedded import EmbeddedServer
 from service.runtime.supervision import Supervision, guard
 from service.settings.config import Settings
@@ -58,7 +60,7 @@ from service.signals.metrics.registry import Metrics
 from service.signals.tracing.exporting import recorder_of
 from service.signals.tracing.spans import Recorder
 from streams.jetstream.log import JetStreamLog
-from streams.jetstream.servers import without_password
+from streams.jetstream.servers import servers_of, without_password
 from streams.log import LogUnavailable
 
 Role = Literal["api", "executor", "daemons"]
@@ -114,6 +116,7 @@ async def running(
         embedded = await _embedded(settings, stack)
         nats_url = embedded.url if embedded else settings.nats.url
         shown_url = embedded.address if embedded else without_password(nats_url)
+        _know_secrets(settings, nats_url)
         folder.announce(nats_url=shown_url)
         writes = LogObserver(metrics)
         source = await _connect(settings, nats_url, writes, stack)
@@ -171,6 +174,13 @@ async def running(
         folder.announce(nats_url=shown_url, http_url=instance.http_url)
         stack.callback(supervision.close)  # the first thing done at the end
         yield instance
+
+
+def _know_secrets(settings: Settings, nats_url: str) -> None:
+    """Let no line and no fact hold what opens the log or stands in `secrets`."""
+    servers = servers_of(nats_url)
+    KNOWN.know(filter(None, (servers.password, servers.token)))
+    Secrets(settings.secrets)
 
 
 def _watch_loops(instance: Instance, api: Lag, stack: AsyncExitStack) -> None:
@@ -428,9 +438,9 @@ def _input_check(settings: Settings, roles: frozenset[Role]) -> CheckInput:
     """What inputs must look like; an instance that runs no tasks knows the built-in kinds."""
     executor = settings.executor
     runs_tasks = "executor" in roles
-    return input_check(
-        load_handlers(executor.handlers, executor.command.allow) if runs_tasks else load_handlers()
-    )
+    if not runs_tasks:  # the endpoints and command lines of those that do are not known here
+        return input_check(load_handlers(), judge_by_settings=False)
+    return input_check(load_handlers(executor, Secrets(settings.secrets)))
 
 
 async def _daemons(

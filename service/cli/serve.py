@@ -63,7 +63,7 @@ def _say_hello(instance: Instance) -> None:
 async def _show_sample(instance: Instance) -> None:
     """Submit the sample plan and tell its story; what it needs and has not is said instead."""
     settings = instance.settings
-    if "executor" not in instance.roles or not sample.is_allowed(settings.executor.command.allow):
+    if "executor" not in instance.roles or not sample.is_allowed(settings.executor.command):
         _say("The log is empty. Submit a plan: python -m service submit FILE --follow")
         return
     _say("\nThe log is empty, so here is a sample plan: it counts words in this checkout's files.")

@@ -29,7 +29,9 @@ from service.core.results import (
     Refused,
     Submission,
 )
+from service.core.secrets_in_plans import key_warnings, secret_complaint
 from service.core.workers import Workers
+from service.runtime.masking import KNOWN
 from service.settings.config import Settings
 from service.signals.audit.facts import Chronicle
 from service.signals.audit.outages import Outage
@@ -53,6 +55,7 @@ from streams.traceparent import of_attempt, span_id_of
 READ_WAIT_S = 5.0  # how long an explicit min_sequence is waited for (API.md)
 READ_OWN_WRITES_S = 2.0  # how long any other read waits before it answers with what there is
 INPUTS_HOLD_LOOP_S = 0.005  # how long the inputs of a large plan are checked in one go
+NAMES = frozenset({"plan_id", "task_id", "owner"})
 
 log = structlog.get_logger("holdfast.core")
 
@@ -143,7 +146,7 @@ class Core:
         """Accept a plan, or say that it is there. Raises LogUnavailable, LogFull, TooLarge."""
         if (behind := self.projector.too_far_behind) is not None:
             raise LogUnavailable(f"the read models are too far behind to take new plans: {behind}")
-        if complaint := await self._input_complaint(plan_id, plan):
+        if complaint := secret_complaint(plan) or await self._input_complaint(plan_id, plan):
             return Invalid(complaint)
         began_at = self.now()
         outcome = await self._transact(commands.Submit(plan_id=plan_id, plan=plan), origin)
@@ -151,7 +154,10 @@ class Core:
             self.spans.ended(_submit_span(plan_id, plan, origin, began_at, self.now()))
         match outcome:
             case Accepted(sequence):
-                return Submission(plan_id=plan_id, sequence=sequence, created=True)
+                warnings = key_warnings(plan)
+                return Submission(
+                    plan_id=plan_id, sequence=sequence, created=True, warnings=warnings
+                )
             case Duplicate(sequence):
                 return Submission(plan_id=plan_id, sequence=sequence, created=False)
             case _:
@@ -210,7 +216,11 @@ class Core:
         await self.desk.abandon(claims, owner, self._from(origin))
 
     async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
-        """Carry out an owner's word on its attempt. Raises LogUnavailable, LogFull, TooLarge."""
+        """Carry out an owner's word on its attempt, without known secrets in what it says.
+
+        Raises LogUnavailable, LogFull, TooLarge.
+        """
+        command = KNOWN.struct(command, NAMES)
         plan = self.board.knows(command.plan_id)
         task = plan.tasks.get(command.task_id) if plan is not None else None
         lease = (task.lease_until, task.lease_s) if task is not None else (None, 0.0)

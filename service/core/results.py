@@ -15,12 +15,16 @@ from streams.plan.limits import DEFAULT_LEASE_S, DEFAULT_TIMEOUT_S
 Refused = Refusal | Contention
 
 
-class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan is in the log; ``created`` is False when it already was."""
+class Submission(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A plan is in the log; ``created`` is False when it already was.
+
+    ``warnings`` are for a person to read: what in the plan looks like a key.
+    """
 
     plan_id: str
     sequence: int
     created: bool
+    warnings: tuple[str, ...] = ()
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from service.executor.attempts.heartbeats import Heartbeats
 from service.executor.attempts.reports import Reporter
 from service.executor.dispatcher import Dispatcher
 from service.executor.handlers.registry import load_handlers
+from service.executor.handlers.secrets import Secrets
 from service.executor.limits import LIMITS, Limits
 from service.executor.running.gate import Gate
 from service.executor.running.overruns import Overrun, Overruns
@@ -64,7 +65,7 @@ class Executor:
         limits: Limits = LIMITS,
     ) -> None:
         executor = settings.executor
-        self.handlers = load_handlers(executor.handlers, executor.command.allow)
+        self.handlers = load_handlers(executor, Secrets(settings.secrets))
         self.metrics = metrics
         self.audit = audit
         self.spans = spans

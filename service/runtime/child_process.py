@@ -73,6 +73,18 @@ def session(leader: int) -> list[int]:
     return [pid for pid, fields in _stats().items() if int(fields[3]) == leader and pid != leader]
 
 
+def threads_of(uid: int) -> int:
+    """How many threads the processes of an account have, as the kernel counts them for a limit."""
+    found = 0
+    for pid, fields in _stats().items():
+        try:
+            if os.stat(f"{PROC}/{pid}").st_uid == uid:  # noqa: PTH116 - as above
+                found += int(fields[17])
+        except OSError:
+            continue
+    return found
+
+
 def _stats() -> dict[int, list[bytes]]:
     if sys.platform != "linux":
         return {}

@@ -1,11 +1,11 @@
 """The plan that an empty log is given: counts the words of every Markdown file of the checkout.
 
-It does real work with real programs: one ``wc`` per file in parallel, a join that adds them up, a
-sort, and a critic that counts once more and compares. The programs must be on the allow-list
-(``executor.command.allow``), as they are under ``make run``.
+It does real work with a real program: one count per file in parallel, a join that adds them up, a
+sort, and a critic that counts once more and compares. The settings must name the program's command
+lines (``executor.command``), as they do under ``make run``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -15,7 +15,7 @@ from streams.plan.events import Submitted, TaskSpec
 
 PLAN_ID = "sample"
 REPORT = str(Path(__file__).with_name("report"))
-PROGRAMS = ("wc", REPORT)
+COUNT, SUM_UP = "sample-count", "sample-report"
 MAX_FILES = 50
 _NOT_OURS = {".git", ".venv", "node_modules", "build", "dist"}
 
@@ -31,9 +31,9 @@ def markdown_files(checkout: Path) -> list[Path]:
     return list(found)[:MAX_FILES]
 
 
-def is_allowed(allowed: Iterable[str]) -> bool:
-    """Whether the command handler may start what the sample needs."""
-    return set(PROGRAMS) <= set(allowed)
+def is_allowed(commands: Mapping[str, object]) -> bool:
+    """Whether the settings name the command lines that the sample needs."""
+    return {COUNT, SUM_UP} <= commands.keys()
 
 
 def sample_plan(checkout: Path) -> Submitted:
@@ -45,11 +45,11 @@ def sample_plan(checkout: Path) -> Submitted:
         name="words in the Markdown files of this checkout",
         labels={"sample": "yes"},
         tasks=(
-            *(_command(task_id, "wc", "-w", str(path)) for task_id, path in counts.items()),
-            _command("total", REPORT, "total", depends_on=everything),
-            _command("sorted", REPORT, "sorted", depends_on=everything),
+            *(_command(task_id, COUNT, {"file": str(path)}) for task_id, path in counts.items()),
+            _command("total", SUM_UP, {"what": "total"}, depends_on=everything),
+            _command("sorted", SUM_UP, {"what": "sorted"}, depends_on=everything),
             msgspec.structs.replace(
-                _command("check", REPORT, "check", depends_on=("total", *everything)),
+                _command("check", SUM_UP, {"what": "check"}, depends_on=("total", *everything)),
                 type="critic",
                 target="total",
             ),
@@ -58,9 +58,9 @@ def sample_plan(checkout: Path) -> Submitted:
 
 
 def _command(
-    task_id: str, program: str, *arguments: str, depends_on: tuple[str, ...] = ()
+    task_id: str, command: str, parameters: dict[str, str], *, depends_on: tuple[str, ...] = ()
 ) -> TaskSpec:
-    wanted: dict[str, object] = {"program": program, "args": arguments}
+    wanted: dict[str, object] = {"command": command, "parameters": parameters}
     if depends_on:
         wanted["stdin_from"] = "dependencies"
     return TaskSpec(

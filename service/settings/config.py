@@ -11,8 +11,9 @@ import socket
 from collections.abc import Iterator, Mapping
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_origin, get_type_hints
 
+import msgspec
 from msgspec import Meta, Struct, field
 
 from streams.jetstream.access import Access
@@ -34,6 +35,7 @@ InstanceId = Annotated[
     ),
 ]
 Name = Annotated[str, Meta(min_length=1, max_length=1024)]
+Argument = Annotated[str, Meta(min_length=1, max_length=65_536)]
 Names = Annotated[tuple[Name, ...], Meta(max_length=256)]
 HostName = Annotated[
     str,
@@ -63,13 +65,34 @@ def refused(setting: Setting, reason: str) -> ConfigError:
 
 
 def quoted(setting: Setting) -> str:
-    """The setting for a message: key, value (cut, without a password) and origin."""
+    """The setting for a message: key, value (cut, without a password) and origin.
+
+    Of a table, and of a key that does not exist, only the name: the value may be a secret in a
+    wrong place.
+    """
+    if setting.key not in KEYS or is_table(KEYS[setting.key]):
+        return f"{setting.key} (from {setting.origin})"
     return f"{setting.key} = {_QUOTE.repr(shown(setting.value))} (from {setting.origin})"
 
 
 def shown(value: object) -> object:
-    """The value as it may be printed: a server's URL may carry a password."""
-    return without_password(value) if isinstance(value, str) else value
+    """The value as it may be printed: without a URL's password, query string and fragment."""
+    match value:
+        case str():
+            return _query.sub(r"\1***", without_password(value)) if "://" in value else value
+        case dict():
+            pairs = cast("dict[str, object]", value).items()
+            return {name: shown(msgspec.to_builtins(each)) for name, each in pairs}
+        case _:
+            return value
+
+
+_query = re.compile(r"([?#]).*", re.DOTALL)
+
+
+def is_table(declared: Any) -> bool:  # noqa: ANN401
+    """Whether a key's values are named by the settings themselves: `[secrets.NAME]`."""
+    return get_origin(declared) is dict
 
 
 def new_instance_id() -> str:
@@ -201,10 +224,70 @@ class WorkerSettings(Struct, frozen=True):
     rejection_policy: Literal["release"] = "release"
 
 
-class CommandSettings(Struct, frozen=True):
-    """The programs that the `command` handler may start."""
+class SecretSettings(Struct, frozen=True, forbid_unknown_fields=True, rename={"for_": "for"}):
+    """Where a secret comes from (`env` or `file`), and the origins that it may be sent to.
 
-    allow: Names = ()
+    An origin is `https://host:port`, or `command:NAME` for a command line of the settings.
+    """
+
+    env: Text = ""
+    file: Path | None = None
+    for_: Names = ()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a secret without one source, or without a destination."""
+        if bool(self.env) == (self.file is not None):
+            raise ValueError("give env or file, one of them")
+        if not self.for_:
+            raise ValueError("for must name the origins that it may be sent to")
+
+
+class CommandSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """One command line: `argv` with `{parameter}` in it, and a pattern for each parameter.
+
+    A parameter without a pattern takes any text of one line. No value may begin with a dash.
+    Memory (`memory_mb`) and files (`file_mb` each) are bounded per process, `processes` for the
+    whole command. `user` is another account to run as, which takes the rights of root.
+    """
+
+    argv: Annotated[tuple[Argument, ...], Meta(min_length=1, max_length=256)]
+    parameters: dict[str, Text] = {}
+    user: Text = ""
+    memory_mb: Annotated[int, Meta(ge=1, le=1_048_576)] = 1024
+    processes: Annotated[int, Meta(ge=1, le=4096)] = 64
+    open_files: Annotated[int, Meta(ge=16, le=65_536)] = 256
+    file_mb: Annotated[int, Meta(ge=0, le=1_048_576)] = 256
+    cpu_s: Annotated[int, Meta(ge=1, le=604_800)] = 3600
+
+
+class EndpointSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """A model's endpoint: its base URL, and its key by environment variable or by secret."""
+
+    base_url: Name
+    api_key_env: Text = ""
+    secret: Text = ""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for two keys."""
+        if self.api_key_env and self.secret:
+            raise ValueError("give api_key_env or secret, not both")
+
+
+class ChatSettings(Struct, frozen=True):
+    """The endpoints that `chat` knows by name, and whether an input may name any other URL."""
+
+    endpoints: dict[str, EndpointSettings] = {}
+    any_url: bool = False
+
+
+class WebSettings(Struct, frozen=True):
+    """What `http` and `chat` may reach besides public addresses.
+
+    Each entry is a network or an address, with a port if only that one is meant: `10.1.0.0/16`,
+    `127.0.0.1:11434`, `[::1]:11434`. The `base_url` of an endpoint is allowed by itself.
+    """
+
+    allow_networks: Names = ()
 
 
 class ExecutorSettings(Struct, frozen=True):
@@ -213,10 +296,12 @@ class ExecutorSettings(Struct, frozen=True):
     claim: ClaimSettings = ClaimSettings()
     execution: ExecutionSettings = ExecutionSettings()
     worker: WorkerSettings = WorkerSettings()
-    command: CommandSettings = CommandSettings()
+    chat: ChatSettings = ChatSettings()
+    web: WebSettings = WebSettings()
     poll_interval_s: Annotated[float, Meta(gt=0, le=300)] = 1
     instance_id: InstanceId = field(default_factory=new_instance_id)
     handlers: Names = ()
+    command: dict[str, CommandSettings] = {}
 
 
 class Settings(Struct, frozen=True):
@@ -224,6 +309,7 @@ class Settings(Struct, frozen=True):
 
     http: HttpSettings = HttpSettings()
     data_dir: Path = Path("data")
+    secrets: dict[str, SecretSettings] = {}
     nats: NatsSettings = NatsSettings()
     auth: AuthSettings = AuthSettings()
     scheduling: SchedulingSettings = SchedulingSettings()

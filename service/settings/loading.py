@@ -23,6 +23,7 @@ from service.settings.config import (
     ConfigError,
     Setting,
     Settings,
+    is_table,
     quoted,
     refused,
     variable_name,
@@ -30,6 +31,12 @@ from service.settings.config import (
 from service.settings.rules import OTLP_KEY, OTLP_TRACES_KEY, check_together
 
 CONFIG_FILE = "holdfast.toml"
+RETIRED_ALLOW = "executor.command.allow"
+HOW_TO_NAME_COMMANDS = (
+    "programs are named with their arguments now, as in "
+    '[executor.command.words] argv = ["wc", "-w", "--", "{file}"]; '
+    'a task says {"command": "words", "parameters": {"file": "/a/file"}}'
+)
 # Variables that begin like settings and are none: they choose the log's look and steer the tests.
 RESERVED_VARIABLES = re.compile(r"HOLDFAST_(LOG|FAULTS|TEST_\w+)")
 # Kubernetes adds these to every container for each Service of its namespace; they are ours in
@@ -68,11 +75,22 @@ def load_settings(
     ):
         if setting.key not in KEYS:
             raise ConfigError(_unknown(setting))
-        given[setting.key] = setting
+        given[setting.key] = _joined(given.get(setting.key), setting)
     origins = {key: setting.origin for key, setting in given.items()}
     settings = replace(_converted(given), origins=origins)
     check_together(settings)
     return settings
+
+
+def _joined(earlier: Setting | None, later: Setting) -> Setting:
+    """The later one; of a table also the entries that only the earlier one has."""
+    if earlier is None or not is_table(KEYS[later.key]):
+        return later
+    both = [_from_text(each.value, KEYS[later.key]) for each in (earlier, later)]
+    if not all(isinstance(each, dict) for each in both):
+        return later
+    tables = cast("list[dict[str, object]]", both)
+    return Setting(later.key, tables[0] | tables[1], f"{earlier.origin}, {later.origin}")
 
 
 def _from_file(config_file: Path | None, directory: Path) -> Iterator[Setting]:
@@ -93,7 +111,9 @@ def _from_file(config_file: Path | None, directory: Path) -> Iterator[Setting]:
 def _flattened(table: Mapping[str, object], prefix: str, origin: str) -> Iterator[Setting]:
     for name, value in table.items():
         key = prefix + name
-        if key in KEYS or not isinstance(value, dict):
+        if key == "executor.command" and isinstance(value, dict) and "allow" in value:
+            yield Setting(RETIRED_ALLOW, None, origin)
+        elif key in KEYS or not isinstance(value, dict):
             yield Setting(key, value, origin)  # pyright: ignore[reportUnknownArgumentType]
         else:
             yield from _flattened(cast("dict[str, object]", value), f"{key}.", origin)
@@ -140,8 +160,10 @@ def _converted(given: Mapping[str, Setting]) -> Settings:
     try:
         return convert(merged, Settings, strict=False, dec_hook=_path)
     except ValidationError as error:
-        key = str(error).rpartition("`$.")[2].rstrip("`").partition("[")[0]
-        raise refused(given[key], f"must be {allowed(KEYS[key])}") from None
+        reason, _, place = str(error).rpartition(" - at `$.")
+        key = place.rstrip("`").partition("[")[0]
+        why = f": {reason}" if is_table(KEYS[key]) else ""
+        raise refused(given[key], f"must be {allowed(KEYS[key])}{why}") from None
 
 
 def _from_text(value: object, declared: Any) -> object:  # noqa: ANN401
@@ -150,14 +172,14 @@ def _from_text(value: object, declared: Any) -> object:  # noqa: ANN401
         return value
     if declared == Path | None and not value:
         return None
-    if not _is_names(declared):
+    if not _is_names(declared) and not is_table(declared):
         return value
-    if not value.lstrip().startswith("["):
+    if not is_table(declared) and not value.lstrip().startswith("["):
         return [part.strip() for part in value.split(",") if part.strip()]
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        return value  # no list, and refused as such
+        return value  # no list or table, and refused as such
 
 
 def _path(_: type, value: object) -> Path:
@@ -172,7 +194,9 @@ def _path(_: type, value: object) -> Path:
 def _unknown(setting: Setting) -> str:
     near = difflib.get_close_matches(setting.key, KEYS, n=1, cutoff=0.6)
     inside = [key for key in KEYS if key.startswith(f"{setting.key}.")]
-    if inside:
+    if setting.key == RETIRED_ALLOW:
+        advice = HOW_TO_NAME_COMMANDS
+    elif inside:
         advice = f"it is a section with the keys {', '.join(inside)}"
     elif near:
         advice = f"did you mean {near[0]!r}?"
@@ -202,6 +226,8 @@ def allowed(declared: Any) -> str:  # noqa: ANN401
         return "true or false"
     if _is_path(declared):
         return "a path"
+    if is_table(declared):
+        return f"a table of {get_args(declared)[1].__name__.removesuffix('Settings').lower()}s"
     if _is_names(declared):
         return "a list of texts, none empty (in the environment: JSON, or separated by commas)"
     base, bounds = get_args(declared)[:2]

@@ -24,7 +24,7 @@ def check_together(settings: Settings) -> None:
             "executor.claim.lease_s",
             f"must be above executor.claim.heartbeat_s ({claim.heartbeat_s:g})",
         )
-    if wrong := _log_complaint(settings.nats):
+    if wrong := _log_complaint(settings.nats) or _outside_complaint(settings):
         raise refuse(*wrong)
     for key, endpoint in (
         (OTLP_KEY, settings.observability.otlp_endpoint),
@@ -61,6 +61,22 @@ def _log_complaint(nats: NatsSettings) -> tuple[str, str] | None:
         return f"nats.{wrong[0]}", wrong[1]
     if nats.replicas > 1 and not nats.url:
         return "nats.replicas", "must be 1 for the embedded server; a cluster needs nats.url"
+    return None
+
+
+def _outside_complaint(settings: Settings) -> tuple[str, str] | None:
+    """The key of what handlers may reach that does not fit, and why."""
+    chat = settings.executor.chat
+    for name, endpoint in chat.endpoints.items():
+        key = "executor.chat.endpoints"
+        if not _is_web_url(endpoint.base_url):
+            return key, f"{name}: base_url must be http://… or https://…"
+        if endpoint.secret and endpoint.secret not in settings.secrets:
+            return key, f"{name}: there is no secrets.{endpoint.secret}"
+    for name, secret in settings.secrets.items():
+        for place in secret.for_:
+            if not place.startswith("command:") and not _is_web_url(place):
+                return "secrets", f"{name}: for must hold https://host:port or command:NAME"
     return None
 
 

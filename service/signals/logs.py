@@ -16,6 +16,7 @@ from typing import TextIO
 
 import structlog
 
+from service.runtime.masking import KNOWN
 from service.runtime.supervision import Supervision
 from service.signals.log_lines import SHARED, formatter
 
@@ -50,7 +51,7 @@ class QueuedHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Queue what ``record`` has to say, or count its lines as dropped."""
         try:
-            text = self.format(record)
+            text = KNOWN.text(self.format(record))
         except Exception:  # noqa: BLE001 - a line that cannot be formatted must not stop its writer
             self.handleError(record)
             return

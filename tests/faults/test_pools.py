@@ -163,6 +163,7 @@ def test_daemons_and_heartbeats_keep_time_whatever_the_pools_and_the_handlers(
     seconds = LONG_S if long_faults else SHORT_S
     service = start_service(
         executor__handlers="tests.faults.pool_handlers",
+        executor__web__allow_networks="127.0.0.1",
         executor__claim__lease_s=str(LEASE_S),
         executor__claim__heartbeat_s=str(HEARTBEAT_S),
         executor__worker__core_size=str(size),

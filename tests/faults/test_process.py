@@ -18,6 +18,7 @@ from tests.faults.service_process import ServiceProcess, is_gone, until
 
 pytestmark = pytest.mark.faults
 
+SLEEP = '{"sleep": {"argv": ["sleep", "{seconds}"]}}'
 DRAIN_S = 10.0  # service.app.DRAIN_S
 
 Start = Callable[..., ServiceProcess]
@@ -28,7 +29,7 @@ TASKS: list[dict[str, Any]] = [
     {
         "id": "program",
         "kind": "command",
-        "input": {"program": "sleep", "args": ["600"]},
+        "input": {"command": "sleep", "parameters": {"seconds": "600"}},
         "timeout_s": 900,
     },
 ]
@@ -68,7 +69,7 @@ def names_below(pid: int) -> set[str]:
 def test_asked_to_end_it_lets_tasks_finish_or_gives_them_back_and_leaves_no_child(
     start_service: Start,
 ) -> None:
-    service = start_service(executor__command__allow="sleep")
+    service = start_service(executor__command=SLEEP)
     begin_work(service)
     children = below(service.pid)
     assert {"nats-server", "sleep"} <= names_below(service.pid)
@@ -100,7 +101,7 @@ def test_killed_it_leaves_neither_server_nor_program_and_the_next_life_takes_ove
     start_service: Start,
 ) -> None:
     quick = {"executor__claim__lease_s": "2", "executor__claim__heartbeat_s": "0.5"}
-    service = start_service(executor__command__allow="sleep", **quick)
+    service = start_service(executor__command=SLEEP, **quick)
     begin_work(service)
     children = below(service.pid)
     assert {"nats-server", "sleep"} <= names_below(service.pid)

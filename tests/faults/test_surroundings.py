@@ -1,5 +1,6 @@
 """The process serves whatever its streams, terminal and limits are, and ends when it should."""
 
+import json
 import os
 import pty
 import re
@@ -12,11 +13,19 @@ import httpx
 import psutil
 import pytest
 
+from service.sample import COUNT, REPORT, SUM_UP
 from tests.faults.service_process import ROOT, ServiceProcess, environment, is_gone, until
 
 pytestmark = pytest.mark.faults
 
 NewService = Callable[..., ServiceProcess]
+
+SAMPLE_COMMANDS = json.dumps(
+    {
+        COUNT: {"argv": [REPORT, "count", "{file}"]},
+        SUM_UP: {"argv": [REPORT, "{what}"]},
+    }
+)
 
 
 def children_of(service: ServiceProcess) -> list[int]:
@@ -51,7 +60,7 @@ def test_closed_and_full_streams_change_nothing(new_service: NewService, redirec
 
 def test_a_reader_that_leaves_after_one_line_ends_nothing(new_service: NewService) -> None:
     """As in `holdfast serve | head -1`, while the sample's story is being printed."""
-    service = new_service(sample__enabled="true", executor__command__allow="wc")
+    service = new_service(sample__enabled="true", executor__command=SAMPLE_COMMANDS)
     reading, writing = os.pipe()
     service.launch(stdout=writing)
     os.close(writing)

@@ -24,6 +24,7 @@ async def serving(
             "http.port": 0,
             "nats.port": 0,
             "sample.enabled": False,
+            "executor.web.allow_networks": ("127.0.0.1",),
             **{key.replace("__", "."): value for key, value in flags.items()},
         },
     )

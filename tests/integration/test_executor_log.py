@@ -77,22 +77,30 @@ async def test_a_plan_with_files_a_join_and_a_critic_is_carried_out(
     judge = 'import json,sys; d=json.load(sys.stdin); print(json.dumps({"pass": d["join"]["stdout"] == "20\\n", "feedback": None}))'  # noqa: E501
     total = 'import json,sys; d=json.load(sys.stdin); print(sum(int(v["stdout"].split()[0]) for v in d.values()))'  # noqa: E501
     counts = [
-        spec(name, "command", {"program": "wc", "args": ["-w", str(tmp_path / f"{name}.md")]})
+        spec(
+            name,
+            "command",
+            {"command": "words", "parameters": {"file": str(tmp_path / f"{name}.md")}},
+        )
         for name in ("one", "two")
     ]
     join = spec(
         "join", "command",
-        {"program": "python3", "args": ["-c", total], "stdin_from": "dependencies"},
+        {"command": "total", "stdin_from": "dependencies"},
         depends_on=("one", "two"),
     )  # fmt: skip
     critic = spec(
         "critic", "command",
-        {"program": "python3", "args": ["-c", judge], "stdin_from": "dependencies"},
+        {"command": "judge", "stdin_from": "dependencies"},
         type="critic", target="join", depends_on=("join",),
     )  # fmt: skip
-    allow = ("wc", "python3")
+    lines = {
+        "words": {"argv": ["wc", "-w", "--", "{file}"]},
+        "total": {"argv": ["python3", "-c", total]},
+        "judge": {"argv": ["python3", "-c", judge]},
+    }
     folder = tmp_path / "data"
-    async with instance_on(private_nats.url, folder, executor__command__allow=allow) as instance:
+    async with instance_on(private_nats.url, folder, executor__command=lines) as instance:
         core = instance.core
         await submit(core, "p", *counts, join, critic)
         await eventually(lambda: is_over(core, "p"))

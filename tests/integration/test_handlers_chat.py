@@ -10,17 +10,23 @@ import pytest
 from msgspec import UNSET, Raw
 
 from holdfast_worker.cancellation import Cancellation
-from holdfast_worker.handler import handler
+from holdfast_worker.handler import AnyHandler, handler
 from holdfast_worker.task import Result, TaskRun
 from service.executor.attempts.endings import Success
-from service.executor.handlers.chat import ChatInput, answered, chat
+from service.executor.handlers.chat import ChatInput, answered, chat_handler
 from service.executor.handlers.chat.answer import TEXT_CHARACTERS
+from service.executor.handlers.chat.endpoints import Endpoints
 from service.executor.handlers.chat.limits import LIMITS, Limits
 from service.executor.handlers.chat.stream import EVENT_BYTES
+from service.executor.handlers.reach import Reach
+from service.executor.handlers.secrets import Secrets
+from service.settings.config import ChatSettings, SecretSettings
 from service.signals.tracing.spans import Span, recorder
 from streams.plan.events import TokenUsage
 from tests.integration.web_world import (
+    CHAT,
     DONE,
+    ENDPOINTS,
     PATIENCE_S,
     USAGE,
     Script,
@@ -211,7 +217,7 @@ ANSWERS: dict[str, tuple[Script, dict[str, object]]] = {
 def test_answers_of_all_shapes_are_understood_and_asked_for_once(server: Server, name: str) -> None:
     script, expected = ANSWERS[name]
     server.answers(script)
-    ending, shown = execution(chat, asking(server))
+    ending, shown = execution(CHAT, asking(server))
     found = output(ending)
     assert found == {"finish_reason": "stop", "model": found["model"]} | expected
     assert said(shown) == found["content"], "the progress, joined, is the output"
@@ -220,13 +226,13 @@ def test_answers_of_all_shapes_are_understood_and_asked_for_once(server: Server,
 
 def test_reasoning_is_progress_of_its_own_kind(server: Server) -> None:
     server.answers(ANSWERS["reasoning"][0])
-    _, shown = execution(chat, asking(server))
+    _, shown = execution(CHAT, asking(server))
     assert said(shown, "reasoning") == "think more"
 
 
 @handler("chat", input=ChatInput)
 async def quick_chat(task: TaskRun) -> Result:
-    return await answered(task, Limits(after_finish_s=0.1, check_s=0.5))
+    return await answered(task, ENDPOINTS, Limits(after_finish_s=0.1, check_s=0.5))
 
 
 def test_what_follows_the_last_word_is_waited_for_a_few_seconds(server: Server) -> None:
@@ -352,7 +358,7 @@ FAILURES: dict[str, tuple[Script, Fails]] = {
 def test_every_way_to_fail_has_its_name(server: Server, name: str) -> None:
     script, (error_type, retryable, wait_s, words) = FAILURES[name]
     server.answers(script)
-    failed = failure(execution(chat, asking(server))[0])
+    failed = failure(execution(CHAT, asking(server))[0])
     told = (failed.error_type, failed.retryable, failed.retry_in_s)
     assert told == (error_type, retryable, wait_s), failed.error_message
     assert words in failed.error_message
@@ -362,7 +368,7 @@ def test_every_way_to_fail_has_its_name(server: Server, name: str) -> None:
 
 def test_silence_is_a_timeout(server: Server) -> None:
     server.answers(lambda _: hold.wait(PATIENCE_S))
-    failed = failure(execution(chat, asking(server, read_timeout_s=0.1))[0])
+    failed = failure(execution(CHAT, asking(server, read_timeout_s=0.1))[0])
     assert (failed.error_type, failed.token_usage) == ("timeout", None)
 
 
@@ -382,14 +388,14 @@ def test_an_outcome_that_the_task_accepts_completes_it(
     server: Server, name: str, outcome: str, expected: dict[str, object]
 ) -> None:
     server.answers(FAILURES[name][0])
-    ending, shown = execution(chat, asking(server, accept=["stop", outcome]))
+    ending, shown = execution(CHAT, asking(server, accept=["stop", outcome]))
     assert output(ending) == expected | {"model": "model-7"}
     assert said(shown, "refusal") == expected.get("refusal", "")
 
 
 def test_an_outcome_that_the_task_does_not_accept_fails_it(server: Server) -> None:
     server.answers(ANSWERS["tool calls"][0])
-    failed = failure(execution(chat, asking(server, accept=["stop"]))[0])
+    failed = failure(execution(CHAT, asking(server, accept=["stop"]))[0])
     assert (failed.error_type, failed.retryable) == ("bad_response", False)
     assert "'tool_calls'" in failed.error_message
 
@@ -448,7 +454,7 @@ def test_usage_is_what_the_server_reports_or_an_estimate_where_that_cannot_be(
     usage = reported if isinstance(reported, str) else _json(reported)
     last = event('{"choices":[],"usage":' + usage + "}")
     server.answers(stream(chunk("hi"), FINISH, last, DONE))
-    ending, _ = execution(chat, asking(server))
+    ending, _ = execution(CHAT, asking(server))
     assert isinstance(ending, Success), ending
     assert ending.token_usage == expected
 
@@ -462,7 +468,7 @@ def _json(value: object) -> str:
 @pytest.mark.parametrize("name", ["cut", "malformed", "an error in the middle", "length"])
 def test_the_tokens_of_failed_answers_are_estimated_and_kept(server: Server, name: str) -> None:
     server.answers(FAILURES[name][0])
-    failed = failure(execution(chat, asking(server))[0])
+    failed = failure(execution(CHAT, asking(server))[0])
     assert failed.token_usage is not None
     assert failed.token_usage.estimated is True
     assert failed.token_usage.output_tokens == pytest.approx(4, abs=1)
@@ -471,14 +477,14 @@ def test_the_tokens_of_failed_answers_are_estimated_and_kept(server: Server, nam
 @pytest.mark.parametrize("name", ["too quick", "no quota", "a broken server"])
 def test_a_refused_question_costs_no_tokens(server: Server, name: str) -> None:
     server.answers(FAILURES[name][0])
-    assert failure(execution(chat, asking(server))[0]).token_usage is None
+    assert failure(execution(CHAT, asking(server))[0]).token_usage is None
 
 
 def test_the_tokens_of_a_cancelled_answer_are_estimated_and_kept(server: Server) -> None:
     server.answers(open_ended(*WORDS))
     cancelled, began = Cancellation(), time.monotonic()
     threading.Timer(0.5, cancelled.cancel, ["timeout"]).start()
-    ending, shown = execution(chat, asking(server), cancelled)
+    ending, shown = execution(CHAT, asking(server), cancelled)
     failed = failure(ending)
     assert failed.error_type == "cancelled"
     assert failed.token_usage is not None
@@ -490,7 +496,7 @@ def test_the_tokens_of_a_cancelled_answer_are_estimated_and_kept(server: Server)
 
 def test_reported_usage_counts_although_the_answer_failed(server: Server) -> None:
     server.answers(stream(*WORDS, chunk(finish="length"), USAGE, DONE))
-    usage = failure(execution(chat, asking(server))[0]).token_usage
+    usage = failure(execution(CHAT, asking(server))[0]).token_usage
     assert usage is not None
     assert (usage.total_tokens, usage.estimated) == (7, UNSET)
 
@@ -522,7 +528,7 @@ def test_an_answer_must_fit_the_schema_that_was_asked_for(
     server: Server, words: str, complaint: str | None
 ) -> None:
     server.answers(stream(chunk(words, "stop"), USAGE, DONE))
-    ending, _ = execution(chat, formatted(server, PERSON))
+    ending, _ = execution(CHAT, formatted(server, PERSON))
     if complaint is None:
         assert output(ending)["content"] == words
         return
@@ -540,13 +546,13 @@ def test_an_answer_must_be_the_object_that_was_asked_for(
 ) -> None:
     server.answers(stream(chunk(words, "stop"), DONE))
     given = asking(server, params={"response_format": {"type": "json_object"}})
-    ending, _ = execution(chat, given)
+    ending, _ = execution(CHAT, given)
     assert isinstance(ending, Success) is fits
 
 
 def test_a_schema_fetches_nothing(server: Server) -> None:
     server.answers(stream(chunk("{}", "stop"), DONE))
-    failed = failure(execution(chat, formatted(server, {"$ref": f"{server.url}/schema"}))[0])
+    failed = failure(execution(CHAT, formatted(server, {"$ref": f"{server.url}/schema"}))[0])
     assert "schema" in failed.error_message
     assert len(server.requests) == 1
 
@@ -582,7 +588,7 @@ def test_its_span_has_the_attributes_of_generative_ai(server: Server, name: str)
     try:
         traceparent = f"00-{'ab' * 16}-{'cd' * 8}-01"
         given = asking(server, params={"temperature": 0.5, "max_tokens": 9})
-        execution(chat, given, traceparent=traceparent)
+        execution(CHAT, given, traceparent=traceparent)
     finally:
         recorder.reset(token)
     (span,) = spans.all
@@ -609,12 +615,12 @@ def test_its_span_has_the_attributes_of_generative_ai(server: Server, name: str)
 def test_a_model_is_asked_and_its_words_are_streamed(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TEST_API_KEY", "sk-secret")
+    monkeypatch.setenv("TEST_API_KEY", "sk-very-secret")
     server.answers(
         stream(b": a comment\n\n", chunk("Hel"), chunk("lo ☃"), chunk(finish="stop"), USAGE, DONE)
     )
     given = asking(server, params={"temperature": 0}, api_key_env="TEST_API_KEY")
-    ending, shown = execution(chat, given)
+    ending, shown = execution(CHAT, given)
     assert output(ending) == {"content": "Hello ☃", "finish_reason": "stop", "model": "model-7"}
     assert isinstance(ending, Success)
     assert ending.model_name == "model-7"
@@ -623,7 +629,7 @@ def test_a_model_is_asked_and_its_words_are_streamed(
     assert said(shown) == "Hello ☃"
     (request,) = server.requests
     assert request.line == "POST /v1/chat/completions HTTP/1.1"
-    assert request.headers["authorization"] == "Bearer sk-secret"
+    assert request.headers["authorization"] == "Bearer sk-very-secret"
     asked = request.json()
     assert asked["temperature"] == 0
     assert asked["stream_options"] == {"include_usage": True}
@@ -632,30 +638,93 @@ def test_a_model_is_asked_and_its_words_are_streamed(
 def test_an_event_may_arrive_in_pieces(server: Server) -> None:
     whole = chunk("one") + chunk("two", "stop").replace(b"\n", b"\r\n") + DONE
     server.answers(stream(*(whole[at : at + 7] for at in range(0, len(whole), 7))))
-    assert output(execution(chat, asking(server))[0])["content"] == "onetwo"
+    assert output(execution(CHAT, asking(server))[0])["content"] == "onetwo"
 
 
 def test_a_wrong_key_is_final_and_never_quoted(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TEST_API_KEY", "sk-secret")
-    server.answers(answer("401 Unauthorized", b"Incorrect API key provided: sk-secret."))
-    failed = failure(execution(chat, asking(server, api_key_env="TEST_API_KEY"))[0])
+    monkeypatch.setenv("TEST_API_KEY", "sk-very-secret")
+    server.answers(answer("401 Unauthorized", b"Incorrect API key provided: sk-very-secret."))
+    failed = failure(execution(CHAT, asking(server, api_key_env="TEST_API_KEY"))[0])
     assert (failed.error_type, failed.retryable) == ("http_error", False)
-    assert "sk-secret" not in failed.error_message
+    assert "sk-very-secret" not in failed.error_message
     assert "***" in failed.error_message
+
+
+LONG_KEY = "sk-" + "k" * 60
+
+
+def test_a_key_is_masked_also_where_the_quotation_of_an_error_is_cut(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_API_KEY", LONG_KEY)
+    server.answers(answer("401 Unauthorized", b"x" * 980 + LONG_KEY.encode()))
+    failed = failure(execution(CHAT, asking(server, api_key_env="TEST_API_KEY"))[0])
+    assert "sk-" not in failed.error_message
+
+
+# -- endpoints of the settings ----------------------------------------------------------------
+
+
+def bound(server: Server, for_: str = "", **fields: str) -> AnyHandler:
+    """The handler of an installation whose settings name the server `model`."""
+    url = f"{server.url}/v1"
+    settings = msgspec.convert({"endpoints": {"model": {"base_url": url} | fields}}, ChatSettings)
+    secret = SecretSettings(env="TEST_API_KEY", for_=(for_ or server.url,))
+    return chat_handler(Endpoints(settings, Secrets({"key": secret}), Reach()))
+
+
+def question(**fields: object) -> dict[str, object]:
+    return {"model": "m", "messages": [{"role": "user", "content": "hello"}]} | fields
+
+
+@pytest.mark.parametrize("key", [{"api_key_env": "TEST_API_KEY"}, {"secret": "key"}])
+def test_an_endpoint_of_the_settings_is_asked_with_its_key(
+    server: Server, monkeypatch: pytest.MonkeyPatch, key: dict[str, str]
+) -> None:
+    monkeypatch.setenv("TEST_API_KEY", LONG_KEY)
+    server.answers(stream(chunk("hi", "stop"), USAGE, DONE))
+    ending, _ = execution(bound(server, "", **key), question(endpoint="model"))
+    assert output(ending)["content"] == "hi"
+    assert server.requests[0].headers["authorization"] == f"Bearer {LONG_KEY}"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"endpoint": "other"}, {}, {"endpoint": "model", "base_url": "http://h/"},
+        {"endpoint": "model", "api_key_env": "OTHER_API_KEY"},
+        {"base_url": "http://127.0.0.1:9/", "api_key_env": "TEST_API_KEY"},
+    ],
+)  # fmt: skip
+def test_no_input_names_a_url_or_a_key_of_its_own(server: Server, given: dict[str, object]) -> None:
+    failed = failure(execution(bound(server), question(**given))[0])
+    assert (failed.error_type, failed.retryable) == ("bad_input", False)
+    assert not server.requests
+
+
+def test_a_secret_is_not_sent_where_it_is_not_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_API_KEY", LONG_KEY)
+    elsewhere = bound(server, "https://api.openai.com", secret="key")  # noqa: S106 - its name
+    failed = failure(execution(elsewhere, question(endpoint="model"))[0])
+    assert failed.error_type == "bad_input"
+    assert "is not for" in failed.error_message
+    assert not server.requests
 
 
 @pytest.mark.parametrize("name", ["HOME", "AWS_SECRET_ACCESS_KEY", "NOT_SET_API_KEY"])
 def test_only_keys_are_read_from_the_environment(server: Server, name: str) -> None:
-    failed = failure(execution(chat, asking(server, api_key_env=name))[0])
+    failed = failure(execution(CHAT, asking(server, api_key_env=name))[0])
     assert (failed.error_type, failed.retryable) == ("bad_input", False)
     assert not server.requests
 
 
 def test_tokens_of_a_useless_answer_are_recorded(server: Server) -> None:
     server.answers(stream(chunk("no json", "stop"), USAGE, DONE))
-    failed = failure(execution(chat, asking(server), type="critic")[0])
+    failed = failure(execution(CHAT, asking(server), type="critic")[0])
     assert failed.error_type == "bad_response"
     assert failed.model_name == "model-7"
     assert failed.token_usage is not None
@@ -665,7 +734,7 @@ def test_tokens_of_a_useless_answer_are_recorded(server: Server) -> None:
 def test_a_critic_is_shown_the_work_and_asked_for_a_verdict(server: Server) -> None:
     words = 'Here:\n```json\n{"pass": false, "feedback": "shorter"}\n```'
     server.answers(stream(chunk(words, "stop"), DONE))
-    ending, _ = execution(chat, asking(server), type="critic", dependencies={"d": Raw(b'"work"')})
+    ending, _ = execution(CHAT, asking(server), type="critic", dependencies={"d": Raw(b'"work"')})
     assert isinstance(ending, Success)
     assert ending.verdict is not None
     assert not ending.verdict.pass_
@@ -676,6 +745,6 @@ def test_a_critic_is_shown_the_work_and_asked_for_a_verdict(server: Server) -> N
 
 def test_feedback_goes_back_to_the_model(server: Server) -> None:
     server.answers(stream(chunk("better", "stop"), DONE))
-    execution(chat, asking(server), feedback=Raw(b'"make it shorter"'))
+    execution(CHAT, asking(server), feedback=Raw(b'"make it shorter"'))
     messages = server.requests[0].json()["messages"]
     assert "make it shorter" in str(messages)

@@ -1,6 +1,8 @@
 """The command handler with real programs, real children, and a real kill -9."""
 
 import os
+import pwd
+import re
 import signal
 import subprocess
 import sys
@@ -17,10 +19,13 @@ from holdfast_worker.task import Assignment
 from service.executor.attempts.endings import Failure, Success
 from service.executor.attempts.execution import execute
 from service.executor.handlers.command import OUTPUT_BYTES, command_handler
+from service.executor.handlers.secrets import Secrets
+from service.runtime.masking import Masking
+from service.settings.config import CommandSettings, ConfigError, SecretSettings
 from tests.waiting import until
 
-PROGRAMS = ("cat", "echo", "false", "sh", "sleep", "wc", "env", "yes", sys.executable)
-HANDLER = command_handler(PROGRAMS)
+WORDS = CommandSettings(argv=("wc", "-w", "--", "{file}"), parameters={"file": r"/[\w/.-]+\.md"})
+HANDLER = command_handler({"words": WORDS}, Secrets())
 PATIENCE_S = 10.0
 
 
@@ -34,12 +39,20 @@ def work(input: object, **fields: object) -> Assignment:
 
 
 def run(
-    program: str, *args: str, cancelled: Cancellation | None = None, **fields: object
+    program: str,
+    *args: str,
+    cancelled: Cancellation | None = None,
+    bounds: dict[str, object] | None = None,
+    secrets: Secrets | None = None,
+    **fields: object,
 ) -> Success | Failure:
-    given = {"program": program, "args": args} | {
-        key: fields.pop(key) for key in ("stdin", "stdin_from") if key in fields
+    """Run one command line of the settings, named like its program."""
+    given = {"command": program} | {
+        key: fields.pop(key) for key in ("stdin", "stdin_from", "env") if key in fields
     }
-    return execute(HANDLER, work(given, **fields), cancelled or Cancellation(), lambda _: None)
+    settings = msgspec.convert({"argv": (program, *args)} | (bounds or {}), CommandSettings)
+    handler = command_handler({program: settings}, secrets or Secrets())
+    return execute(handler, work(given, **fields), cancelled or Cancellation(), lambda _: None)
 
 
 def output(ending: Success | Failure) -> dict[str, object]:
@@ -70,18 +83,138 @@ def test_its_environment_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hush" not in str(output(run("env"))["stdout"])
 
 
-@pytest.mark.parametrize("program", ["rm", "/bin/echo", "../bin/echo", "echo ", "sh -c ls"])
-def test_only_what_is_allowed_runs(program: str) -> None:
-    ending = run(program)
+def words(**fields: object) -> Success | Failure:
+    given = {"command": "words"} | fields
+    return execute(HANDLER, work(given), Cancellation(), lambda _: None)
+
+
+def test_a_named_command_line_counts_the_words_of_its_parameter(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("one two three")
+    found = output(words(parameters={"file": str(tmp_path / "a.md")}))
+    assert found["stdout"] == f"3 {tmp_path / 'a.md'}\n"
+
+
+@pytest.mark.parametrize("name", ["wc", "/usr/bin/wc", "words ", "sh -c ls"])
+def test_only_what_the_settings_name_runs(name: str) -> None:
+    ending = words(command=name, parameters={"file": "/a.md"})
     assert error(ending) == ("command_not_allowed", False)
+
+
+BAD_PARAMETERS: list[dict[str, str]] = [
+    {}, {"file": "--files0-from=/etc/hostname"}, {"file": "-"}, {"file": "/etc/passwd"},
+    {"file": "/a.md\n/etc/passwd"}, {"file": "/a\0.md"}, {"file": "/a.md", "more": "x"},
+    {"file": "/a.md; ls"}, {"file": "/a.md\n"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("parameters", BAD_PARAMETERS)
+def test_a_parameter_that_does_not_fit_is_final(parameters: dict[str, str]) -> None:
+    assert error(words(parameters=parameters)) == ("bad_input", False)
+
+
+@pytest.mark.parametrize("value", ["-rf", "-", "a\nb", "\x1b[2J"])
+def test_without_a_pattern_a_parameter_is_one_line_without_a_dash_before_it(value: str) -> None:
+    handler = command_handler({"say": CommandSettings(argv=("echo", "{what}"))}, Secrets())
+    given = {"command": "say", "parameters": {"what": value}}
+    assert error(execute(handler, work(given), Cancellation(), lambda _: None))[0] == "bad_input"
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"argv": ["no-such-program"]}, "no program"),
+        ({"argv": ["bin/wc"]}, "absolute path"),
+        ({"argv": ["wc"], "parameters": {"file": ".*"}}, "no argument holds {file}"),
+        ({"argv": ["wc", "{file}"], "parameters": {"file": "("}}, "cannot be used"),
+        ({"argv": ["wc"], "user": "no-such-account"}, "account|root"),
+    ],
+)
+def test_a_command_line_that_cannot_be_used_stops_the_start(
+    settings: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"executor.command.c: .*{reason}"):
+        command_handler({"c": msgspec.convert(settings, CommandSettings)}, Secrets())
+
+
+# -- its place and its bounds -----------------------------------------------------------------
+
+
+def test_it_runs_in_an_empty_folder_of_its_own_that_is_removed() -> None:
+    script = 'ls -A; pwd; echo "$HOME $TMPDIR"; mkdir -p a/b; echo x > a/b/c'
+    lines = str(output(run("sh", "-c", script))["stdout"]).splitlines()
+    folder = lines[0]
+    assert lines == [folder, f"{folder} {folder}"]
+    assert not Path(folder).exists()
+    assert Path(folder) != Path.cwd()
+
+
+BOUNDS: list[tuple[str, dict[str, object], str]] = [
+    ("x = bytearray(200_000_000)", {"memory_mb": 64}, "MemoryError"),
+    ("f = open('big', 'wb'); [f.write(bytes(1_000_000)) or f.flush() for _ in range(9)]",
+     {"file_mb": 4}, "File too large"),
+    ("fs = [open('/dev/null') for _ in range(100)]", {"open_files": 32}, "Too many open files"),
+    ("while True: pass", {"cpu_s": 1}, "ended by SIG(KILL|XCPU)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("script", "bounds", "said"), BOUNDS, ids=["memory", "file", "files", "cpu"]
+)
+def test_a_program_stays_within_its_bounds(
+    script: str, bounds: dict[str, object], said: str
+) -> None:
+    ending = run(sys.executable, "-c", script, bounds=bounds)
+    assert isinstance(ending, Failure)
+    assert ending.error_type == "non_zero_exit"
+    assert re.search(said, ending.error_message)
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another account")
+
+
+@as_root
+def test_it_may_run_as_another_account() -> None:
+    script = "id -un; touch mine && echo wrote; cat /proc/self/oom_score_adj; id -G"
+    shown = str(output(run("sh", "-c", script, bounds={"user": "nobody"}))["stdout"]).split()
+    assert shown[:3] == ["nobody", "wrote", "800"]
+    assert shown[3:] == [str(pwd.getpwnam("nobody").pw_gid)]
+
+
+@as_root
+def test_its_processes_are_bounded() -> None:
+    script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; wait"
+    ending = run("sh", "-c", script, bounds={"user": "nobody", "processes": 4})
+    assert isinstance(ending, Failure)
+    assert "fork" in ending.error_message.lower()
+
+
+def test_a_secret_reaches_a_program_by_its_environment_or_input_and_comes_back_masked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("THE_KEY", "sk-very-secret-indeed")
+    settings = SecretSettings(env="THE_KEY", for_=("command:sh",))
+    secrets = Secrets({"key": settings}, masking := Masking())
+    ref = {"secret": "key"}
+    ending = run("sh", "-c", 'cat; echo " $KEY"', secrets=secrets, stdin=ref, env={"KEY": ref})
+    assert output(ending)["stdout"] == "sk-very-secret-indeed sk-very-secret-indeed\n"
+    assert masking.text(str(output(ending)["stdout"])) == "*** ***\n"
+    for other in ("cat", "env"):
+        assert error(run(other, secrets=secrets, stdin=ref)) == ("bad_input", False)
+
+
+@pytest.mark.parametrize("name", ["PATH", "LD_PRELOAD", "HOME", "lower"])
+def test_what_steers_a_program_cannot_be_set(name: str) -> None:
+    assert error(run("env", env={name: {"secret": "key"}})) == ("bad_input", False)
 
 
 @pytest.mark.parametrize(
     "given",
     [
-        {}, {"program": "echo", "args": "text"}, {"program": "echo", "args": [1]},
-        {"program": "echo", "shell": True}, {"program": "echo", "args": ["a\0b"]},
-        {"program": "echo", "stdin": "x", "stdin_from": "dependencies"},
+        {}, {"command": "words", "parameters": "text"},
+        {"command": "words", "parameters": {"a": 1}},
+        {"command": "words", "shell": True},
+        {"command": "words", "stdin": "x", "stdin_from": "dependencies"},
+        {"program": "wc", "args": ["-w"]},
     ],
 )  # fmt: skip
 def test_a_malformed_input_is_final(given: object) -> None:

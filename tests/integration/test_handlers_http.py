@@ -12,8 +12,9 @@ from msgspec import Raw
 
 from holdfast_worker.cancellation import Cancellation
 from service.executor.attempts.endings import Success
-from service.executor.handlers.http import RESPONSE_BYTES, post
+from service.executor.handlers.http import RESPONSE_BYTES
 from tests.integration.web_world import (
+    HTTP,
     PATIENCE_S,
     Server,
     Write,
@@ -37,7 +38,7 @@ JSON = {"Content-Type": "application/json"}
 def test_a_post_bears_what_makes_it_safe_to_repeat(server: Server) -> None:
     server.answers(answer(body=b'{"ok":true}', headers=JSON))
     given = {"url": f"{server.url}/hook?x=1", "body": {"a": 1}, "headers": {"X-Mine": "yes"}}
-    ending, _ = execution(post, given, traceparent="00-1-2-01")
+    ending, _ = execution(HTTP, given, traceparent="00-1-2-01")
     assert output(ending) == {"status": 200, "body": {"ok": True}}
     (request,) = server.requests
     assert request.line == "POST /hook?x=1 HTTP/1.1"
@@ -52,7 +53,7 @@ def test_a_post_bears_what_makes_it_safe_to_repeat(server: Server) -> None:
 
 def test_without_a_body_the_task_is_posted(server: Server) -> None:
     server.answers(answer("204 No Content"))
-    ending, _ = execution(post, {"url": server.url}, dependencies={"d": Raw(b"7")})
+    ending, _ = execution(HTTP, {"url": server.url}, dependencies={"d": Raw(b"7")})
     assert output(ending) == {"status": 204, "body": ""}
     assert server.requests[0].json() == {
         "plan_id": "p", "task_id": "t", "attempt": 3, "context": {"c": 1},
@@ -76,7 +77,7 @@ def test_refusals_are_told_apart(
     server: Server, status: str, headers: dict[str, str], expected: tuple[object, ...]
 ) -> None:
     server.answers(answer(status, b"because", headers=headers))
-    failed = failure(execution(post, {"url": server.url})[0])
+    failed = failure(execution(HTTP, {"url": server.url})[0])
     assert (failed.error_type, failed.retryable, failed.retry_in_s) == expected
     assert status in failed.error_message
     assert "because" in failed.error_message
@@ -85,22 +86,22 @@ def test_refusals_are_told_apart(
 
 def test_an_answer_has_a_bound(server: Server) -> None:
     server.answers(answer(body=b"x" * (RESPONSE_BYTES + 1)))
-    assert failure(execution(post, {"url": server.url})[0]).error_type == "bad_response"
+    assert failure(execution(HTTP, {"url": server.url})[0]).error_type == "bad_response"
 
 
 def test_a_claim_of_json_must_hold(server: Server) -> None:
     server.answers(answer(body=b"<html>", headers=JSON))
-    assert failure(execution(post, {"url": server.url})[0]).error_type == "bad_response"
+    assert failure(execution(HTTP, {"url": server.url})[0]).error_type == "bad_response"
 
 
 def test_a_cut_answer_is_a_connection_error(server: Server) -> None:
     server.answers(answer(body=b"half", claimed=100))
-    failed = failure(execution(post, {"url": server.url})[0])
+    failed = failure(execution(HTTP, {"url": server.url})[0])
     assert (failed.error_type, failed.retryable) == ("connection_error", True)
 
 
 def test_nobody_listening_is_a_connection_error() -> None:
-    failed = failure(execution(post, {"url": "http://127.0.0.1:9/"})[0])
+    failed = failure(execution(HTTP, {"url": "http://127.0.0.1:9/"})[0])
     assert (failed.error_type, failed.retryable) == ("connection_error", True)
     assert "127.0.0.1:9" in failed.error_message
 
@@ -108,7 +109,7 @@ def test_nobody_listening_is_a_connection_error() -> None:
 def test_silence_is_a_timeout(server: Server) -> None:
     server.answers(lambda _: server.release.wait(PATIENCE_S))
     given = {"url": server.url, "read_timeout_s": 0.1}
-    assert failure(execution(post, given)[0]).error_type == "timeout"
+    assert failure(execution(HTTP, given)[0]).error_type == "timeout"
 
 
 def test_cancelling_does_not_wait_for_the_server(server: Server) -> None:
@@ -116,7 +117,7 @@ def test_cancelling_does_not_wait_for_the_server(server: Server) -> None:
     cancelled = Cancellation()
     threading.Timer(0.2, cancelled.cancel, ["timeout"]).start()
     began = time.monotonic()
-    assert failure(execution(post, {"url": server.url}, cancelled)[0]).error_type == "cancelled"
+    assert failure(execution(HTTP, {"url": server.url}, cancelled)[0]).error_type == "cancelled"
     assert time.monotonic() - began < PATIENCE_S / 2
 
 
@@ -129,19 +130,19 @@ def test_cancelling_does_not_wait_for_the_server(server: Server) -> None:
     ],
 )  # fmt: skip
 def test_reserved_headers_cannot_be_forged(server: Server, header: str) -> None:
-    failed = failure(execution(post, {"url": server.url, "headers": {header: "x"}})[0])
+    failed = failure(execution(HTTP, {"url": server.url, "headers": {header: "x"}})[0])
     assert (failed.error_type, failed.retryable) == ("bad_input", False)
 
 
 def test_a_header_cannot_smuggle_another(server: Server) -> None:
     given = {"url": server.url, "headers": {"X-Mine": "a\r\nX-Other: b"}}
-    assert failure(execution(post, given)[0]).error_type == "bad_input"
+    assert failure(execution(HTTP, given)[0]).error_type == "bad_input"
 
 
 @pytest.mark.parametrize("name", ["content-type", "Content-Type"])
 def test_a_content_type_of_the_input_is_the_only_one(server: Server, name: str) -> None:
     server.answers(answer())
-    execution(post, {"url": server.url, "headers": {name: "application/vnd.mine+json"}})
+    execution(HTTP, {"url": server.url, "headers": {name: "application/vnd.mine+json"}})
     (request,) = server.requests
     assert request.headers["content-type"] == "application/vnd.mine+json"
     assert request.names.count("content-type") == 1
@@ -158,7 +159,7 @@ def test_nothing_is_decoded_so_a_small_body_stays_small(
     bomb = gzip.compress(bytes(BOMB_BYTES))
     server.answers(answer(status, bomb, headers={"Content-Encoding": coding}))
     tracemalloc.start()
-    failed = failure(execution(post, {"url": server.url})[0])
+    failed = failure(execution(HTTP, {"url": server.url})[0])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert server.requests[0].headers["accept-encoding"] == "identity"
@@ -180,7 +181,7 @@ def test_an_answer_without_an_end_is_cut_by_the_attempt(server: Server, status: 
     server.answers(drip)
     cancelled = Cancellation()
     threading.Timer(0.3, cancelled.cancel, ["timeout"]).start()
-    assert failure(execution(post, {"url": server.url}, cancelled)[0]).error_type == "cancelled"
+    assert failure(execution(HTTP, {"url": server.url}, cancelled)[0]).error_type == "cancelled"
 
 
 def test_no_proxy_of_the_environment_is_used(
@@ -191,12 +192,12 @@ def test_no_proxy_of_the_environment_is_used(
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     server.answers(answer(body=b"{}", headers=JSON))
-    assert output(execution(post, {"url": server.url})[0])["status"] == 200
+    assert output(execution(HTTP, {"url": server.url})[0])["status"] == 200
 
 
 def test_a_critic_behind_a_url_gives_its_verdict(server: Server) -> None:
     server.answers(answer(body=b'{"pass":false,"feedback":{"why":1}}', headers=JSON))
-    ending, _ = execution(post, {"url": server.url}, type="critic")
+    ending, _ = execution(HTTP, {"url": server.url}, type="critic")
     assert isinstance(ending, Success)
     assert ending.verdict is not None
     assert not ending.verdict.pass_

@@ -18,7 +18,7 @@ PLANS = 6
 FLAGS = {
     "executor__worker__core_size": 4,
     "executor__worker__queue_capacity": 2,
-    "executor__command__allow": ("true",),
+    "executor__command": {"false": {"argv": ["false"]}},
     # As a StatefulSet or systemd gives it: the next process has the same.
     "executor__instance_id": "pod-0",
 }
@@ -26,7 +26,7 @@ RETRIED = {"max_retries": 1, "on_failure": "continue"}
 TASKS = [
     *({"id": f"echo{n}", "kind": "echo"} for n in range(20)),
     {"id": "slow", "kind": "sleep", "input": {"seconds": 60}, "timeout_s": 0.2, **RETRIED},
-    {"id": "forbidden", "kind": "command", "input": {"program": "false", "args": []}, **RETRIED},
+    {"id": "forbidden", "kind": "command", "input": {"command": "false"}, **RETRIED},
     {"id": "nowhere", "kind": "http", "input": {"url": "http://127.0.0.1:9", "body": {}},
      "max_retries": 0, "on_failure": "continue"},
     {"id": "freed", "kind": "outside"},

@@ -11,14 +11,20 @@ import pytest
 
 from service.executor.handlers.inputs import input_check
 from service.executor.handlers.registry import load_handlers
+from service.settings.config import ExecutorSettings
 from streams.plan.events import TaskSpec
 from tests.integration.http_world import serving, until_status
 
 ROOT = Path(__file__).parents[2]
-ASK = {
-    "base_url": "http://127.0.0.1:9/v1", "model": "m",
-    "messages": [{"role": "user", "content": "hi"}],
-}  # fmt: skip
+TALK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+ASK = {"base_url": "http://127.0.0.1:9/v1", **TALK}
+SETTINGS = msgspec.convert(
+    {
+        "command": {"words": {"argv": ["wc", "-w", "--", "{file}"]}},
+        "chat": {"endpoints": {"openai": {"base_url": "https://api.openai.com/v1"}}},
+    },
+    ExecutorSettings,
+)
 POST = {"url": "http://127.0.0.1:9/"}
 
 MISTAKES: list[tuple[str, object, str]] = [
@@ -27,11 +33,16 @@ MISTAKES: list[tuple[str, object, str]] = [
     ("sleep", {"seconds": -1}, "input.seconds"),
     ("sleep", {"seconds": 1, "second": 1}, "second"),
     ("sleep", None, "object"),
-    ("command", {"args": ["x"]}, "program"),
-    ("command", {"program": "wc", "args": "x"}, "input.args"),
-    ("command", {"program": "wc", "args": ["a", 1]}, "input.args[1]"),
-    ("command", {"program": "wc", "args": ["a", "b\0"]}, "args[1]"),
-    ("command", {"program": "wc", "stdin": "x", "stdin_from": "dependencies"}, "stdin"),
+    ("command", {"parameters": {"file": "x"}}, "command"),
+    ("command", {"command": "words", "parameters": "x"}, "input.parameters"),
+    ("command", {"command": "words", "parameters": {"file": 1}}, "input.parameters"),
+    ("command", {"command": "words", "parameters": {"file": "-x"}}, "input.parameters.file"),
+    ("command", {"command": "rm"}, "input.command"),
+    ("command", {"command": "words", "stdin": "x", "stdin_from": "dependencies"}, "stdin"),
+    ("http", POST | {"headers": {"Authorization": {"value": "sk-1"}}}, "input.headers"),
+    ("chat", {**TALK, "base_url": "http://127.0.0.1:9/v1"}, "input.base_url"),
+    ("chat", {**TALK, "endpoint": "other"}, "input.endpoint"),
+    ("chat", TALK, "endpoint"),
     ("http", POST | {"json": {}}, "json"),
     ("http", {"url": "ftp://127.0.0.1/"}, "url"),
     ("http", {"url": "http://"}, "url"),
@@ -67,7 +78,7 @@ MISTAKES: list[tuple[str, object, str]] = [
 
 @pytest.fixture(scope="module")
 def check() -> Any:
-    return input_check(load_handlers())
+    return input_check(load_handlers(SETTINGS))
 
 
 @pytest.mark.parametrize(("kind", "given", "field"), MISTAKES)

@@ -12,8 +12,18 @@ from holdfast_worker.progress import Channel, Piece, Shown
 from holdfast_worker.task import Assignment
 from service.executor.attempts.endings import Failure, Success
 from service.executor.attempts.execution import execute
+from service.executor.handlers.chat import chat_handler
+from service.executor.handlers.chat.endpoints import Endpoints
+from service.executor.handlers.http import http_handler
+from service.executor.handlers.reach import Reach
+from service.executor.handlers.secrets import Secrets
+from service.settings.config import ChatSettings
 
 PATIENCE_S = 10.0
+ANYWHERE = Reach(anywhere=True)
+ENDPOINTS = Endpoints(ChatSettings(any_url=True), Secrets(), ANYWHERE)
+CHAT = chat_handler(ENDPOINTS)
+HTTP = http_handler(ANYWHERE, Secrets())
 Write = Callable[[bytes], None]
 Script = Callable[[Write], object]
 

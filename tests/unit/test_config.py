@@ -55,7 +55,11 @@ DEFAULTS = {
     "executor.worker.queue_capacity": 0,
     "executor.worker.rejection_policy": "release",
     "executor.handlers": (),
-    "executor.command.allow": (),
+    "executor.command": {},
+    "executor.chat.endpoints": {},
+    "executor.chat.any_url": False,
+    "executor.web.allow_networks": (),
+    "secrets": {},
 }
 
 
@@ -149,8 +153,8 @@ def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
         [executor.claim]
         lease_s = 31
         heartbeat_s = 2.5
-        [executor.command]
-        allow = ["wc", "sort"]
+        [executor.command.words]
+        argv = ["wc", "-w", "{file}"]
     """
     loaded = load(
         toml,
@@ -163,7 +167,7 @@ def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
     assert loaded.http.port == 1002
     assert loaded.executor.claim.lease_s == 33
     assert loaded.executor.claim.heartbeat_s == 2.5
-    assert loaded.executor.command.allow == ("wc", "sort")
+    assert loaded.executor.command["words"].argv == ("wc", "-w", "{file}")
     origins = {setting.key: setting.origin for setting in loaded.describe()}
     assert origins["data_dir"] == str(tmp_path / "holdfast.toml")
     assert origins["http.port"] == "environment HOLDFAST_HTTP__PORT"
@@ -199,7 +203,7 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("toml", "expected"),
     [
-        ("http.prot = 1", "http.prot = 1 (from {file}): did you mean 'http.port'?"),
+        ("http.prot = 1", "http.prot (from {file}): did you mean 'http.port'?"),
         ("http = 3", "it is a section with the keys http.host, http.port"),
         ("http.port.x = 3", "http.port = {{'x': 3}} (from {file}): must be a whole number"),
         ("zzz = 3", "`holdfast check-config` lists every setting"),
@@ -368,3 +372,79 @@ def test_any_text_is_taken_or_refused_by_name(key: str, text: str) -> None:
     else:
         message = key
     assert key in message
+
+
+# -- tables, and what is never printed --------------------------------------------------------
+
+PRECIOUS = "sk-live-0123456789"
+
+
+@pytest.mark.parametrize(
+    ("toml", "key"),
+    [
+        (f'[http]\npasswort = "{PRECIOUS}"', "http.passwort"),
+        (f'[secrets]\nopenai = "{PRECIOUS}"', "secrets"),
+        (f'[secrets.openai]\nvalue = "{PRECIOUS}"\nfor = ["https://h"]', "secrets"),
+        (
+            f'[executor.chat.endpoints.a]\nbase_url = "https://h"\napi_key = "{PRECIOUS}"',
+            "endpoints",
+        ),
+        (f'[observability]\notlp_endpoint = "ftp://h/?key={PRECIOUS}"', "otlp_endpoint"),
+        (f'[observability]\notlp_endpoint = "ftp://u:{PRECIOUS}@h/"', "otlp_endpoint"),
+        (f'[nats]\nurl = "nats://h:{PRECIOUS}"', "nats.url"),
+    ],
+)
+def test_a_refusal_never_prints_what_may_be_a_secret(tmp_path: Path, toml: str, key: str) -> None:
+    said = refusal(toml, tmp_path)
+    assert key in said
+    assert PRECIOUS not in said
+
+
+def test_an_unknown_variable_is_named_without_its_value() -> None:
+    said = refusal(HOLDFAST_OPENAI_API_KEY=PRECIOUS)
+    assert "openai_api_key" in said
+    assert PRECIOUS not in said
+
+
+def test_what_is_printed_has_no_password_and_no_query_string(tmp_path: Path) -> None:
+    toml = f"""
+        [observability]
+        otlp_endpoint = "https://user:{PRECIOUS}@h/v1?key={PRECIOUS}"
+        [executor.chat.endpoints.a]
+        base_url = "https://user:{PRECIOUS}@h/v1"
+    """
+    shown = [str(each.value) for each in load(toml, tmp_path).describe()]
+    assert PRECIOUS not in "".join(shown)
+    assert "https://***@h/v1?***" in shown
+
+
+def test_entries_of_a_table_come_from_every_source(tmp_path: Path) -> None:
+    toml = '[executor.command.a]\nargv = ["a"]\n[executor.command.b]\nargv = ["b"]'
+    environment = '{"b": {"argv": ["other"]}, "c": {"argv": ["c"]}}'
+    loaded = load(toml, tmp_path, HOLDFAST_EXECUTOR__COMMAND=environment)
+    lines = {name: each.argv for name, each in loaded.executor.command.items()}
+    assert lines == {"a": ("a",), "b": ("other",), "c": ("c",)}
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        '[secrets.a]\nenv = "A"', '[secrets.a]\nfor = ["https://h"]',
+        '[secrets.a]\nenv = "A"\nfile = "f"\nfor = ["https://h"]',
+        '[secrets.a]\nenv = "A"\nfor = ["api.openai.com"]',
+        '[executor.chat.endpoints.a]\nbase_url = "localhost"',
+        '[executor.chat.endpoints.a]\nbase_url = "https://h"\nsecret = "absent"',
+        "[executor.command.a]\nargv = []",
+    ],
+)  # fmt: skip
+def test_entries_that_do_not_fit_stop_the_start(tmp_path: Path, toml: str) -> None:
+    assert "must" in refusal(toml, tmp_path) or "there is no" in refusal(toml, tmp_path)
+
+
+@pytest.mark.parametrize("toml", ['[executor.command]\nallow = ["wc"]', ""])
+def test_the_allow_list_of_programs_is_refused_with_how_to_name_command_lines(
+    tmp_path: Path, toml: str
+) -> None:
+    environment = {} if toml else {"HOLDFAST_EXECUTOR__COMMAND__ALLOW": "wc"}
+    said = refusal(toml, tmp_path, None, **environment)
+    assert 'argv = ["wc", "-w", "--", "{file}"]' in said

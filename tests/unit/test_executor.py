@@ -9,7 +9,7 @@ import pytest
 
 from service.executor.handlers.registry import load_handlers
 from service.executor.limits import Limits
-from service.settings.config import ConfigError
+from service.settings.config import ConfigError, ExecutorSettings
 from streams.log import LogUnavailable, TooLarge
 from streams.plan import commands
 from streams.plan.decide import Invalid
@@ -695,15 +695,15 @@ async def test_a_process_that_is_timed_out_ends_even_when_it_is_deaf(
 
 def test_a_module_that_cannot_be_imported_stops_the_start() -> None:
     with pytest.raises(ConfigError, match=r"no\.such\.module.*ModuleNotFoundError"):
-        load_handlers(["no.such.module"])
+        load_handlers(ExecutorSettings(handlers=("no.such.module",)))
 
 
 def test_a_module_without_handlers_stops_the_start() -> None:
     with pytest.raises(ConfigError, match=r"'json' has no @handler"):
-        load_handlers(["json"])
+        load_handlers(ExecutorSettings(handlers=("json",)))
 
 
 def test_a_kind_with_two_handlers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor_handlers, "mine", executor_handlers.handler("echo")(print), False)
     with pytest.raises(ConfigError, match="'echo' has two handlers"):
-        load_handlers(USER_HANDLERS)
+        load_handlers(ExecutorSettings(handlers=USER_HANDLERS))

@@ -1,19 +1,19 @@
-"""The kind ``command`` runs a program from the allow-list, with its arguments as a list, no shell.
+"""The kind ``command`` runs a command line that the settings name, never a shell.
 
-Input: ``{"program": "wc", "args": ["-w", "README.md"]}`` and, if wanted, ``"stdin"`` (a text) or
-``"stdin_from": "dependencies"`` (their outputs as one JSON object). Output: ``{"exit_code",
-"stdout", "stderr", "truncated"}``. A critic's program says ``{"pass": …}`` on stdout. On a
-time-out, cancellation or lost lease the program is ended with all its children, see `guardian`.
+Input: ``{"command": "words", "parameters": {"file": "/a/file"}}`` and, if wanted, ``"stdin"`` (a
+text, or a secret by name) or ``"stdin_from": "dependencies"`` (their outputs as one JSON object),
+and ``"env": {"NAME": {"secret": …}}``. A secret is no parameter: every account reads the arguments
+of a process. Output: ``{"exit_code", "stdout", "stderr", "truncated"}``. A critic's program says
+``{"pass": …}`` on stdout. The program runs in an empty folder of its own, within the bounds of the
+settings; on a time-out, cancellation or lost lease it is ended with all its children (`guardian`).
 """
 
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from threading import Lock, Timer
 from time import monotonic
 from typing import IO, Annotated, Any, Literal, cast
@@ -22,11 +22,15 @@ import msgspec
 
 from holdfast_worker.cancellation import Stopping
 from holdfast_worker.failures import TaskFailed
-from holdfast_worker.handler import AnyHandler, Handler
+from holdfast_worker.handler import AnyHandler
 from holdfast_worker.task import Result, TaskRun
 from service.executor.handlers import guardian
+from service.executor.handlers.command_line import CommandLine
+from service.executor.handlers.inputs import CheckedHandler
+from service.executor.handlers.secrets import SecretRef, Secrets
 from service.executor.handlers.verdicts import verdict_of
-from service.settings.config import ConfigError
+from service.runtime.masking import KNOWN
+from service.settings.config import CommandSettings
 from streams.plan.events import Verdict
 
 OUTPUT_BYTES = 256 * 1024
@@ -34,77 +38,100 @@ TAIL_CHARACTERS = 1_000
 READ_BYTES = 64 * 1024
 LOOK_S = 0.5  # how often it is checked that the guardian lives
 KILL_AFTER_S = 2 * guardian.GRACE_S + 0.5  # a guardian that does not end its program by then
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ")
+NOT_SETTABLE = frozenset({*PASSED_ON, "HOME", "TMPDIR", "IFS", "ENV", "BASH_ENV", "PYTHONPATH"})
 
-Argument = Annotated[str, msgspec.Meta(max_length=65_536)]
+Value = Annotated[str, msgspec.Meta(max_length=65_536)]
+Variable = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
 
 
 class CommandInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to run."""
 
-    program: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
-    args: Annotated[tuple[Argument, ...], msgspec.Meta(max_length=1000)] = ()
-    stdin: str | None = None
+    command: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    parameters: Annotated[dict[str, Value], msgspec.Meta(max_length=100)] = {}
+    stdin: str | SecretRef | None = None
     stdin_from: Literal["dependencies"] | None = None
+    env: Annotated[dict[Variable, SecretRef], msgspec.Meta(max_length=16)] = {}
 
     def __post_init__(self) -> None:
         """Raise ValueError naming the field that does not fit."""
         if self.stdin is not None and self.stdin_from is not None:
             raise ValueError("stdin: give stdin or stdin_from, not both")
-        for place, argument in enumerate((self.program, *self.args)):
-            if "\0" in argument:
-                where = f"args[{place - 1}]" if place else "program"
-                raise ValueError(f"{where}: holds a NUL character")
+        if taken := [name for name in self.env if name in NOT_SETTABLE or name.startswith("LD_")]:
+            raise ValueError(f"env: {taken[0]} cannot be set there")
 
 
-def command_handler(allow: Iterable[str]) -> AnyHandler:
-    """The handler for the programs in ``allow``: names found in PATH now, or absolute paths.
-
-    Raises `ConfigError` naming one that does not exist.
-    """
-    programs = {name: _located(name) for name in allow}
+def command_handler(settings: Mapping[str, CommandSettings], secrets: Secrets) -> AnyHandler:
+    """The handler for the command lines of the settings. Raises `ConfigError` naming a bad one."""
+    lines = {name: CommandLine(name, each) for name, each in settings.items()}
 
     def command(task: TaskRun) -> Result:
-        return run_command(task, programs)
+        return run_command(task, lines, secrets)
 
-    return Handler("command", command, input_type=CommandInput)
+    def complaint(wish: CommandInput) -> str | None:
+        line = lines.get(wish.command)
+        return line.complaint(wish.parameters) if line else _unknown(wish.command, lines)
 
-
-def _located(name: str) -> str:
-    if "/" in name and not Path(name).is_absolute():
-        raise ConfigError(
-            f"executor.command.allow: {name!r} must be a name without slashes or an absolute path"
-        )
-    found = shutil.which(name)
-    if found is None:
-        raise ConfigError(f"executor.command.allow: there is no program {name!r} that can be run")
-    return str(Path(found).absolute())
+    return CheckedHandler("command", command, CommandInput, complaint)
 
 
-def run_command(task: TaskRun, programs: Mapping[str, str]) -> Result:
+def _unknown(name: str, lines: Mapping[str, CommandLine]) -> str:
+    known = ", ".join(sorted(lines)) or "none"
+    return f"command: {name!r} is none of executor.command ({known})"
+
+
+def run_command(task: TaskRun, lines: Mapping[str, CommandLine], secrets: Secrets) -> Result:
     """Run the program to its end; raises `TaskFailed` when it is not allowed or ends badly."""
     wish = msgspec.convert(task.input, CommandInput)
     task.raise_if_cancelled()
-    path = programs.get(wish.program)
-    if path is None:
-        allowed = ", ".join(sorted(programs)) or "none"
-        raise TaskFailed(
-            "command_not_allowed",
-            f"{wish.program!r} is not in executor.command.allow (allowed: {allowed})",
-            retryable=False,
+    line = lines.get(wish.command)
+    if line is None:
+        said = _unknown(wish.command, lines)
+        raise TaskFailed("command_not_allowed", said, retryable=False)
+    if said := line.complaint(wish.parameters):
+        raise TaskFailed("bad_input", said, retryable=False)
+    with line.folder() as folder:
+        job = Job(
+            path=line.program,
+            arguments=line.arguments(wish.parameters),
+            bounds=line.bounds(folder),
+            stdin=_stdin(task, wish, secrets),
+            env=_environment(wish, secrets, folder),
         )
-    outcome = _run(path, wish, _stdin(task, wish), task.cancelled)
+        outcome = _run(job, task.cancelled)
     task.raise_if_cancelled()
     if outcome["exit_code"] != 0:
-        raise TaskFailed("non_zero_exit", _complaint(wish.program, outcome))
+        raise TaskFailed("non_zero_exit", _complaint(wish.command, outcome))
     verdict = _verdict(outcome["stdout"]) if task.type == "critic" else None
     return Result(outcome, verdict=verdict)
 
 
-def _stdin(task: TaskRun, wish: CommandInput) -> bytes:
+class Job(msgspec.Struct, frozen=True):
+    """One program to run: what the guardian is told, its input and its environment."""
+
+    path: str
+    arguments: tuple[str, ...]
+    bounds: str
+    stdin: bytes
+    env: dict[str, str]
+
+
+def _stdin(task: TaskRun, wish: CommandInput, secrets: Secrets) -> bytes:
     if wish.stdin_from == "dependencies":
         return msgspec.json.encode(task.dependencies)
+    if isinstance(wish.stdin, SecretRef):
+        return secrets.resolved(wish.stdin, f"command:{wish.command}").encode()
     return (wish.stdin or "").encode()
+
+
+def _environment(wish: CommandInput, secrets: Secrets, folder: str) -> dict[str, str]:
+    """A few variables of ours, the program's own folder, and the secrets that it is given."""
+    passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    given = {
+        name: secrets.resolved(ref, f"command:{wish.command}") for name, ref in wish.env.items()
+    }
+    return passed_on | {"HOME": folder, "TMPDIR": folder} | given
 
 
 def _verdict(stdout: str) -> Verdict:
@@ -121,7 +148,7 @@ def _verdict(stdout: str) -> Verdict:
 def _complaint(program: str, outcome: dict[str, Any]) -> str:
     code = outcome["exit_code"]
     how = f"exited with {code}" if code > 0 else f"was ended by {_signal_name(-code)}"
-    tail = outcome["stderr"][-TAIL_CHARACTERS:].strip()
+    tail = KNOWN.text(outcome["stderr"])[-TAIL_CHARACTERS:].strip()
     return f"{program} {how}" + (f": {tail}" if tail else "")
 
 
@@ -151,13 +178,13 @@ class _Leash:
                 os.close(self._ours)
 
 
-def _run(path: str, wish: CommandInput, stdin: bytes, stopping: Stopping) -> dict[str, Any]:
+def _run(job: Job, stopping: Stopping) -> dict[str, Any]:
     leash = _Leash()
     try:
-        process = _start(path, wish, leash.theirs)
+        process = _start(job, leash.theirs)
     except OSError as error:
         leash.let_go()
-        raise TaskFailed("other", f"{wish.program} cannot be started: {error}") from error
+        raise TaskFailed("other", f"{job.path} cannot be started: {error}") from error
     finally:
         os.close(leash.theirs)
     killer = Timer(KILL_AFTER_S, process.kill)
@@ -170,7 +197,7 @@ def _run(path: str, wish: CommandInput, stdin: bytes, stopping: Stopping) -> dic
     stopping.on_cancel(stop)
     try:
         with process:
-            outputs = _converse(process, stdin)
+            outputs = _converse(process, job.stdin)
             exit_code = process.wait()
     finally:
         leash.let_go()
@@ -183,17 +210,17 @@ def _run(path: str, wish: CommandInput, stdin: bytes, stopping: Stopping) -> dic
     }
 
 
-def _start(path: str, wish: CommandInput, control: int) -> "subprocess.Popen[bytes]":
-    interpreter = [sys.executable, "-I", "-S", guardian.__file__, str(control)]
+def _start(job: Job, control: int) -> "subprocess.Popen[bytes]":
+    interpreter = [sys.executable, "-I", "-S", guardian.__file__, str(control), job.bounds]
     return subprocess.Popen(
-        [*interpreter, path, wish.program, *wish.args],
+        [*interpreter, job.path, *job.arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
         pass_fds=(control,),
         start_new_session=True,
-        env={name: os.environ[name] for name in PASSED_ON if name in os.environ},
+        env=job.env,
     )
 
 

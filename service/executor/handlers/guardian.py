@@ -1,10 +1,11 @@
 """Runs one program and ends all its descendants with it, also when the service is killed.
 
-Run as a script by the ``command`` handler: ``guardian.py CONTROL PROGRAM NAME ARGUMENT…``. CONTROL
-is the reading end of a pipe whose other end the service holds. When that end closes, because the
-handler stops the program or because the service was killed, all processes below are ended:
-SIGTERM first, SIGKILL after a grace. On Linux orphans of the program are inherited by the guardian
-(PR_SET_CHILD_SUBREAPER), so that even those that left its process group are found.
+Run as a script by the ``command`` handler: ``guardian.py CONTROL BOUNDS PROGRAM NAME ARGUMENT…``.
+BOUNDS is what `command_line.CommandLine.bounds` writes. CONTROL is the reading end of a pipe whose
+other end the service holds. When that end closes, because the handler stops the program or
+because the service was killed, all processes below are ended: SIGTERM first, SIGKILL after a grace.
+On Linux orphans of the program are inherited by the guardian (PR_SET_CHILD_SUBREAPER), so that even
+those that left its process group are found.
 
 It is a script and not a ``preexec_fn``, because forking Python code in a process with threads may
 deadlock, and it imports little, because it is started for every command.
@@ -25,6 +26,7 @@ from service.runtime.child_process import (
     family,
     inherit_orphans,
     session,
+    threads_of,
 )
 
 GRACE_S = 1.0
@@ -32,7 +34,7 @@ SWEEP_S = 0.01
 MAX_SWEEPS = 200
 
 
-def _start(program: str, arguments: list[str]) -> int:
+def _start(bounds: dict[str, str], program: str, arguments: list[str]) -> int:
     """Fork and become ``program``, in a process group of its own; the child's id."""
     guardian = os.getpid()
     child = os.fork()
@@ -40,15 +42,41 @@ def _start(program: str, arguments: list[str]) -> int:
         return child
     try:
         os.setpgid(0, 0)
-        end_with_parent()
+        _bound(bounds)
+        end_with_parent()  # after the change of account, which would undo it
         if os.getppid() != guardian:
             os._exit(CANNOT_RUN)
         for number in (signal.SIGPIPE, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         os.execv(program, arguments)  # noqa: S606 - no shell is wanted
-    except OSError as error:
-        os.write(2, f"{program}: {error.strerror}\n".encode())
+    except (OSError, ValueError) as error:
+        os.write(2, f"{program}: {getattr(error, 'strerror', None) or error}\n".encode())
     os._exit(CANNOT_RUN)
+
+
+def _bound(bounds: dict[str, str]) -> None:
+    """Take on the bounds, the folder and the account of the program. Raises OSError, ValueError."""
+    import resource  # noqa: PLC0415 - in the child alone
+
+    with open("/proc/self/oom_score_adj", "w") as adjusted:  # noqa: PTH123 - see above
+        adjusted.write("800")  # rather this program than the service
+    os.chdir(bounds["folder"])
+    if "uid" in bounds:
+        os.setgroups([])
+        os.setgid(int(bounds["gid"]))
+        os.setuid(int(bounds["uid"]))
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_DATA: int(bounds["memory"]),
+        resource.RLIMIT_NOFILE: int(bounds["open_files"]),
+        resource.RLIMIT_FSIZE: int(bounds["file"]),
+        resource.RLIMIT_CPU: int(bounds["cpu"]),
+        resource.RLIMIT_NPROC: int(bounds["processes"]) + threads_of(os.getuid()),
+    }
+    for kind, most in limits.items():
+        hard = resource.getrlimit(kind)[1]
+        bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (bound, bound))
 
 
 def end_session(leader: int) -> None:
@@ -132,7 +160,7 @@ def _ignore(_number: int, _frame: object) -> None:
     """A handler and not SIG_IGN, which the program would inherit."""
 
 
-def main(control: int, program: str, arguments: list[str]) -> None:
+def main(control: int, bounds: str, program: str, arguments: list[str]) -> None:
     """Run ``program`` to its end, or until the control pipe is closed."""
     os.set_inheritable(control, False)  # noqa: FBT003 - its signature
     inherit_orphans()
@@ -142,7 +170,7 @@ def main(control: int, program: str, arguments: list[str]) -> None:
     signal.signal(signal.SIGCHLD, _ignore)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _ignore)  # the control pipe decides
-    child = _start(program, arguments)
+    child = _start(dict(each.split("=", 1) for each in bounds.split("\n")), program, arguments)
     with open(os.devnull) as nothing:  # noqa: PTH123 - see above
         os.dup2(nothing.fileno(), 0)  # the program's end of its input is the only one
     status = _watch(child, control, deaths)
@@ -151,4 +179,4 @@ def main(control: int, program: str, arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])

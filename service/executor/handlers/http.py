@@ -1,8 +1,10 @@
 """The kind ``http`` posts JSON to a URL, with headers that let the receiver do it just once.
 
 Input: ``{"url": "https://…", "body": any JSON, "headers": {…}, "read_timeout_s": n}``; without a
-body the task itself is posted. ``Idempotency-Key`` is the same for every attempt at the same work,
-``Holdfast-Fencing-Token`` grows with every claim. Output: ``{"status", "body"}``.
+body the task itself is posted. A header may be a secret by name, ``{"secret": "openai", "prefix":
+"Bearer "}``, which is sent only to the origins that the settings name for it. ``Idempotency-Key``
+is the same for every attempt at the same work, ``Holdfast-Fencing-Token`` grows with every claim.
+Output: ``{"status", "body"}``.
 """
 
 import re
@@ -12,14 +14,17 @@ import httpx
 import msgspec
 
 from holdfast_worker.failures import TaskFailed
-from holdfast_worker.handler import handler
+from holdfast_worker.handler import AnyHandler, Handler
 from holdfast_worker.task import Result, TaskRun
+from service.executor.handlers.reach import Reach
+from service.executor.handlers.secrets import SecretRef, Secrets
 from service.executor.handlers.verdicts import verdict_of
 from service.executor.handlers.web import (
     URL_CHARACTERS,
     checked_url,
     client,
     error_body,
+    origin,
     outgoing_call,
     read_bounded,
     refuse_coded,
@@ -60,7 +65,7 @@ class HttpInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     url: Annotated[str, msgspec.Meta(max_length=URL_CHARACTERS)]
     body: Any = msgspec.UNSET
-    headers: Annotated[dict[str, Header], msgspec.Meta(max_length=50)] = {}
+    headers: Annotated[dict[str, Header | SecretRef], msgspec.Meta(max_length=50)] = {}
     read_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
 
     def __post_init__(self) -> None:
@@ -72,28 +77,38 @@ class HttpInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"headers: {name[:128]!r} {complaint}")
 
 
-def _header_complaint(name: str, value: str) -> str | None:
+def _header_complaint(name: str, value: str | SecretRef) -> str | None:
     if not _header_name(name):
         return "is not the name of a header"
     plain = name.lower().replace("_", "-")
     if plain in RESERVED_HEADERS or plain.startswith(RESERVED_PREFIXES):
         return "is set by Holdfast or by the connection"
+    if isinstance(value, SecretRef):
+        value = value.prefix
     if not value.isascii() or not all(" " <= each != "\x7f" or each == "\t" for each in value):
         return "has a value with line breaks, control characters or letters beyond ASCII"
     return None
 
 
-@handler("http", input=HttpInput)
-async def post(task: TaskRun) -> Result:
+def http_handler(reach: Reach, secrets: Secrets) -> AnyHandler:
+    """The handler that connects within ``reach`` and may send ``secrets``."""
+
+    async def http(task: TaskRun) -> Result:
+        return await post(task, reach, secrets)
+
+    return Handler("http", http, input_type=HttpInput)
+
+
+async def post(task: TaskRun, reach: Reach, secrets: Secrets) -> Result:
     """Post and answer with what came back; raises `TaskFailed`."""
     wish = msgspec.convert(task.input, HttpInput)
     url = checked_url(wish.url)
-    headers = _headers(task, wish)
+    headers = _headers(task, wish, url, secrets)
     content = msgspec.json.encode(_envelope(task) if wish.body is msgspec.UNSET else wish.body)
     read_s = wish.read_timeout_s or task.timeout_s
     with outgoing_call(url, task.traceparent):
         async with (
-            client(read_s) as http,
+            client(read_s, reach) as http,
             http.stream("POST", url, content=content, headers=headers) as response,
         ):
             if not response.is_success:
@@ -108,10 +123,12 @@ async def post(task: TaskRun) -> Result:
     return Result({"status": response.status_code, "body": answer}, verdict=verdict)
 
 
-def _headers(task: TaskRun, wish: HttpInput) -> httpx.Headers:
+def _headers(task: TaskRun, wish: HttpInput, url: httpx.URL, secrets: Secrets) -> httpx.Headers:
     """The task's own headers, and those that nothing in the input can set."""
     headers = httpx.Headers({"Content-Type": "application/json"})
-    headers.update(wish.headers)
+    for name, value in wish.headers.items():
+        secret = isinstance(value, SecretRef)
+        headers[name] = secrets.resolved(value, origin(url)) if secret else value
     headers.update(
         {
             "Idempotency-Key": task.idempotency_key,

@@ -6,18 +6,39 @@ plans that were accepted before a check existed are still in the log.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
-from holdfast_worker.handler import AnyHandler
+from holdfast_worker.handler import AnyHandler, Handler
 from streams.plan.events import TaskSpec
+
+
+class CheckedHandler(Handler[..., Any]):
+    """A handler that can say more of a decoded input than its type does: what is wrong, or None."""
+
+    def __init__(
+        self,
+        kind: str,
+        run: Callable[..., Any],
+        input_type: type[msgspec.Struct],
+        complaint: Callable[[Any], str | None],
+    ) -> None:
+        super().__init__(kind, run, input_type=input_type)
+        self.complaint = complaint
+
 
 CheckInput = Callable[[TaskSpec], str | None]
 """What is wrong with the input of a task: task, field and reason; None: nothing."""
 
 
-def input_check(handlers: Mapping[str, AnyHandler]) -> CheckInput:
-    """The checks that ``handlers`` declare, by kind; kinds without one take any input."""
+def input_check(
+    handlers: Mapping[str, AnyHandler], *, judge_by_settings: bool = True
+) -> CheckInput:
+    """The checks that ``handlers`` declare, by kind; kinds without one take any input.
+
+    Without ``judge_by_settings`` only the types count: another instance runs the tasks.
+    """
     decoders = {
         kind: msgspec.json.Decoder(each.input_type)
         for kind, each in handlers.items()
@@ -29,9 +50,13 @@ def input_check(handlers: Mapping[str, AnyHandler]) -> CheckInput:
         if decoder is None:
             return None
         try:
-            decoder.decode(task.input)
+            wish = decoder.decode(task.input)
         except msgspec.ValidationError as error:
             return f"task {task.id!r} of kind {task.kind!r}: {_placed(error)}"
+        handler = handlers[task.kind]
+        if judge_by_settings and isinstance(handler, CheckedHandler):
+            said = handler.complaint(wish)
+            return f"task {task.id!r} of kind {task.kind!r}: input.{said}" if said else None
         return None
 
     return check

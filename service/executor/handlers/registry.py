@@ -1,34 +1,33 @@
 """Which handler does which kind of task: the built-in ones and those of the configured modules."""
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import cast
 
 from holdfast_worker.handler import AnyHandler, Handler
+from service.executor.handlers.chat import chat_handler
+from service.executor.handlers.chat.endpoints import Endpoints
 from service.executor.handlers.command import command_handler
-from service.settings.config import ConfigError
+from service.executor.handlers.http import http_handler
+from service.executor.handlers.reach import Reach
+from service.executor.handlers.secrets import Secrets
+from service.settings.config import ConfigError, ExecutorSettings
 
-BUILT_IN = (
-    "service.executor.handlers.echo",
-    "service.executor.handlers.sleep",
-    "service.executor.handlers.http",
-    "service.executor.handlers.chat",
-)
+BUILT_IN = ("service.executor.handlers.echo", "service.executor.handlers.sleep")
 
 
 def load_handlers(
-    modules: Iterable[str] = (), programs: Iterable[str] = ()
+    executor: ExecutorSettings | None = None, secrets: Secrets | None = None
 ) -> dict[str, AnyHandler]:
-    """Import the built-in and the named modules; every kind with its handler.
+    """Make the built-in handlers and import the named modules; every kind with its handler.
 
-    ``programs`` are those that ``command`` may start. Raises `ConfigError` naming a program that
-    does not exist, the module that cannot be imported and why, one without handlers, or a kind
-    that two functions claim.
+    Raises `ConfigError` naming a command line, network or endpoint that cannot be used, the module
+    that cannot be imported and why, one without handlers, or a kind that two functions claim.
     """
-    command = command_handler(programs)
-    handlers: dict[str, AnyHandler] = {command.kind: command}
-    for module_name in (*BUILT_IN, *modules):
+    executor = executor or ExecutorSettings()
+    handlers = {each.kind: each for each in _configured(executor, secrets or Secrets())}
+    for module_name in (*BUILT_IN, *executor.handlers):
         for found in _handlers_in(_imported(module_name)):
             known = handlers.setdefault(found.kind, found)
             if known is not found:
@@ -37,6 +36,19 @@ def load_handlers(
                     f"{known.name} and {found.name}"
                 )
     return handlers
+
+
+def _configured(executor: ExecutorSettings, secrets: Secrets) -> list[AnyHandler]:
+    """The built-in handlers that depend on the settings."""
+    try:
+        reach = Reach.of(executor.web.allow_networks)
+    except ValueError as error:
+        raise ConfigError(f"executor.web.allow_networks: {error}") from None
+    return [
+        command_handler(executor.command, secrets),
+        http_handler(reach, secrets),
+        chat_handler(Endpoints(executor.chat, secrets, reach)),
+    ]
 
 
 def _imported(name: str) -> ModuleType:

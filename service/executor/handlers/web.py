@@ -1,7 +1,8 @@
 """What the handlers that speak HTTP share: a client, bounded bodies, and the names of failures.
 
-The client follows no redirects, uses no proxy of the environment, asks for answers without content
-coding and decodes none: a coded body can be a million times larger than what arrives.
+The client connects to what `Reach` allows, follows no redirects, uses no proxy of the environment,
+asks for answers without content coding and decodes none: a coded body can be a million times larger
+than what arrives.
 """
 
 import ssl
@@ -9,9 +10,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 
+import httpcore
 import httpx
 
 from holdfast_worker.failures import MESSAGE_CHARACTERS, TaskFailed, asked_wait_s, classify_status
+from service.executor.handlers.reach import GuardedBackend, Reach
+from service.runtime.masking import KNOWN
 from service.signals.tracing.spans import Attributes, calling
 
 CONNECT_S = 10.0
@@ -27,10 +31,22 @@ def _certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def client(read_s: float) -> httpx.AsyncClient:
+class _Transport(httpx.AsyncHTTPTransport):
+    """httpx's own, over connections that are opened within ``reach`` alone."""
+
+    def __init__(self, reach: Reach) -> None:
+        super().__init__(verify=_certificates(), trust_env=False)
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=_certificates(),
+            max_connections=1,
+            network_backend=GuardedBackend(reach),
+        )
+
+
+def client(read_s: float, reach: Reach) -> httpx.AsyncClient:
     """A client for one attempt; ``read_s`` bounds each silence, the task's time-out the whole."""
     return httpx.AsyncClient(
-        verify=_certificates(),
+        transport=_Transport(reach),
         timeout=httpx.Timeout(read_s, connect=min(CONNECT_S, read_s)),
         follow_redirects=False,
         trust_env=False,
@@ -58,6 +74,13 @@ def checked_url(url: str) -> httpx.URL:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise TaskFailed("bad_input", "url: must be http://… or https://…", retryable=False)
     return parsed
+
+
+def origin(url: httpx.URL) -> str:
+    """Scheme, host and port, as the client itself reads them."""
+    host = url.raw_host.decode()
+    bracketed = f"[{host}]" if ":" in host else host
+    return f"{url.scheme}://{bracketed}:{url.port or (443 if url.scheme == 'https' else 80)}"
 
 
 @contextmanager
@@ -129,7 +152,7 @@ def refused(response: httpx.Response, body: bytes, *, final: bool = False) -> Ta
     """
     error_type, retryable = classify_status(response.status_code)
     retryable = retryable and not final
-    said = body.decode(errors="replace").strip()[:QUOTED_CHARACTERS]
+    said = KNOWN.text(body.decode(errors="replace").strip())[:QUOTED_CHARACTERS]
     message = f"answered {response.status_code} {response.reason_phrase}: {said}".rstrip(": ")
     if response.is_redirect:
         message += " (redirects are not followed)"

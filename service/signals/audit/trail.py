@@ -22,6 +22,7 @@ from msgspec import Raw
 
 from projections.read_models.audit import AuditClass, Entry
 from projections.read_models.views import moment
+from service.runtime.masking import KNOWN
 from service.settings.config import ObservabilitySettings
 from service.signals.audit.events import CLASSES
 from service.signals.log_lines import Lines
@@ -179,7 +180,7 @@ class Audit:
                 id=once or f"{self._life}-{next(self._numbers):012x}",  # in order, for the index
                 event=event,
                 subject=subject,
-                payload=_encode(entry),
+                payload=KNOWN.json(_encode(entry)),
             )
             limits = self._limits
             most = limits.waiting if kind == "always" else limits.waiting_success

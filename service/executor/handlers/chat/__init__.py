@@ -1,13 +1,12 @@
 """The kind ``chat`` asks a language model at any OpenAI-compatible endpoint and streams its words.
 
-Input: ``{"base_url", "model", "messages", "params": {…}, "api_key_env", "accept": [outcomes]}``.
-The key itself never stands in the log: ``api_key_env`` names the environment variable that holds
-it, and only names that end in ``API_KEY`` are read. Progress: ``{"offset", "text"}``, which joined
-is the output's ``content``, ``{"offset", "reasoning"}`` and ``{"offset", "refusal"}``. Output:
-``{"content", "finish_reason", "model"}``, and where the model gave them ``"tool_calls": [{"id",
-"name", "arguments"}]`` (arguments are the model's JSON text) and ``"refusal"``. What a critic sent
-back as feedback is added to the messages; a critic is also shown the outputs it depends on and
-asked for a JSON verdict.
+Input: ``{"endpoint", "model", "messages", "params": {…}, "accept": [outcomes]}``. The settings say
+where an endpoint is and which key it gets (`endpoints`); the key never stands in the log. Progress:
+``{"offset", "text"}``, which joined is the output's ``content``, ``{"offset", "reasoning"}`` and
+``{"offset", "refusal"}``. Output: ``{"content", "finish_reason", "model"}``, and where the model
+gave them ``"tool_calls": [{"id", "name", "arguments"}]`` (arguments are the model's JSON text) and
+``"refusal"``. What a critic sent back as feedback is added to the messages; a critic is also shown
+the outputs it depends on and asked for a JSON verdict.
 """
 
 import asyncio
@@ -16,36 +15,43 @@ import httpx
 import msgspec
 
 from holdfast_worker.failures import TaskFailed
-from holdfast_worker.handler import handler
+from holdfast_worker.handler import AnyHandler
 from holdfast_worker.task import Result, TaskRun
 from service.executor.handlers.chat.answer import Answer
+from service.executor.handlers.chat.endpoints import Endpoints
 from service.executor.handlers.chat.errors import charged, refusal_of
 from service.executor.handlers.chat.limits import LIMITS, Limits
 from service.executor.handlers.chat.outcome import result_of
 from service.executor.handlers.chat.request import ChatInput, Question, question_of
 from service.executor.handlers.chat.stream import DONE, events_of
 from service.executor.handlers.chat.telemetry import answer_attributes, request_attributes
+from service.executor.handlers.inputs import CheckedHandler
 from service.executor.handlers.web import client, error_body, outgoing_call, refuse_coded
 
-__all__ = ["ChatInput", "chat"]
+__all__ = ["ChatInput", "answered", "chat_handler"]
 
 
-@handler("chat", input=ChatInput)
-async def chat(task: TaskRun) -> Result:
-    """Ask and answer with the model's words; raises `TaskFailed`."""
-    return await answered(task)
+def chat_handler(endpoints: Endpoints) -> AnyHandler:
+    """The handler that asks ``endpoints``."""
+
+    async def chat(task: TaskRun) -> Result:
+        return await answered(task, endpoints)
+
+    return CheckedHandler("chat", chat, ChatInput, endpoints.complaint)
 
 
-async def answered(task: TaskRun, limits: Limits = LIMITS) -> Result:
+async def answered(task: TaskRun, endpoints: Endpoints, limits: Limits = LIMITS) -> Result:
     """What the model answers to ``task``; raises `TaskFailed`."""
     wish = msgspec.convert(task.input, ChatInput)
-    question = question_of(task, wish)
+    place = endpoints.place(wish)
+    question = question_of(task, wish, place.url, place.key)
     answer = Answer(task, wish)
     try:
         with outgoing_call(question.url, task.traceparent, f"chat {wish.model}") as attributes:
             attributes.update(request_attributes(question.url, wish))
             try:
-                await _ask(question, wish.read_timeout_s, answer, limits.after_finish_s)
+                http = client(wish.read_timeout_s, place.reach)
+                await _ask(http, question, answer, limits.after_finish_s)
                 return await result_of(answer, task, wish, limits.check_s)
             finally:
                 attributes.update(answer_attributes(answer))
@@ -54,19 +60,17 @@ async def answered(task: TaskRun, limits: Limits = LIMITS) -> Result:
         if not answer.began:
             raise
         message = f"the attempt was stopped: {task.cancelled.reason}"
-        raise _charged(TaskFailed("cancelled", message), answer, question) from None
+        raise charged(TaskFailed("cancelled", message), answer.model, answer.usage) from None
     except TaskFailed as error:
-        raise _charged(error, answer, question) from error.__cause__
+        raise charged(error, answer.model, answer.usage) from error.__cause__
 
 
-def _charged(error: TaskFailed, answer: Answer, question: Question) -> TaskFailed:
-    return charged(error, answer.model, answer.usage, question.key)
-
-
-async def _ask(question: Question, read_s: float, answer: Answer, after_finish_s: float) -> None:
+async def _ask(
+    client: httpx.AsyncClient, question: Question, answer: Answer, after_finish_s: float
+) -> None:
     """Send the question and take in the answer, whether it is streamed or one JSON document."""
     async with (
-        client(read_s) as http,
+        client as http,
         http.stream(
             "POST", question.url, content=question.body, headers=question.headers
         ) as response,

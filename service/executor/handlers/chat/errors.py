@@ -10,6 +10,7 @@ import msgspec
 from holdfast_worker.failures import TaskFailed, classify_status
 from service.executor.handlers.chat.chunks import value_of
 from service.executor.handlers.web import refused
+from service.runtime.masking import KNOWN
 from streams.plan.events import TokenUsage
 
 # Another try does not bring money; these come with status 429 like requests that are too quick.
@@ -19,7 +20,6 @@ WRONG_REQUEST = frozenset(
     {"invalid_request_error", "invalid_api_key", "authentication_error", "context_length_exceeded"}
 )
 QUOTED_CHARACTERS = 500
-MASK = "***"
 
 
 def refusal_of(response: httpx.Response, body: bytes) -> TaskFailed:
@@ -33,7 +33,7 @@ def reported(error: object) -> TaskFailed:
     """What an error inside of an answer is reported as; its status was that of a success."""
     codes = _codes(error)
     text = error if isinstance(error, str) else msgspec.json.encode(error).decode()
-    message = f"the endpoint reported: {text[:QUOTED_CHARACTERS]}"
+    message = f"the endpoint reported: {KNOWN.text(text)[:QUOTED_CHARACTERS]}"
     if codes & NO_MORE_QUOTA:
         return TaskFailed("rate_limited", message, retryable=False)
     if codes & TOO_QUICK:
@@ -47,14 +47,11 @@ def reported(error: object) -> TaskFailed:
     return TaskFailed("http_error", message)
 
 
-def charged(
-    error: TaskFailed, model_name: str, usage: TokenUsage | None, key: str | None
-) -> TaskFailed:
-    """The failure with what it cost, and without the key, which some endpoints quote."""
-    message = str(error)
+def charged(error: TaskFailed, model_name: str, usage: TokenUsage | None) -> TaskFailed:
+    """The failure with what it cost."""
     return TaskFailed(
         error.error_type,
-        message.replace(key, MASK) if key else message,
+        str(error),
         retryable=error.retryable,
         retry_in_s=error.retry_in_s,
         model_name=model_name,

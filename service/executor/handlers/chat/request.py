@@ -1,16 +1,15 @@
 """What is asked of a model: the input of a ``chat`` task, and the request that it becomes."""
 
-import os
 import re
 from typing import Annotated, Any
 
 import httpx
 import msgspec
 
-from holdfast_worker.failures import TaskFailed
 from holdfast_worker.task import TaskRun
 from service.executor.handlers.chat.schema import format_complaint
-from service.executor.handlers.web import URL_CHARACTERS, checked_url, url_complaint
+from service.executor.handlers.secrets import SecretRef
+from service.executor.handlers.web import URL_CHARACTERS, url_complaint
 
 FIXED_PARAMS = frozenset({"model", "messages", "stream", "stream_options", "n"})
 DEFAULT_ACCEPT = ("stop", "tool_calls")
@@ -25,18 +24,22 @@ _key_variable = re.compile(r"[A-Z0-9_]*API_KEY").fullmatch
 OutcomeName = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
-class ChatInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ChatInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Whom to ask what.
 
+    ``endpoint`` is one of the settings. ``base_url``, ``api_key_env`` and ``api_key`` are for
+    installations that allow any URL (`executor.chat.any_url`).
     ``accept``: the outcomes that complete the task, which are the finish reasons of the API and
     ``refusal``; any other fails it. ``with_dependencies`` None: only critics are shown them.
     """
 
-    base_url: Annotated[str, msgspec.Meta(max_length=URL_CHARACTERS)]
+    endpoint: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+    base_url: Annotated[str, msgspec.Meta(max_length=URL_CHARACTERS)] | None = None
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     messages: Annotated[tuple[dict[str, Any], ...], msgspec.Meta(min_length=1, max_length=10_000)]
     params: dict[str, Any] = {}
     api_key_env: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    api_key: SecretRef | None = None
     read_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60
     with_dependencies: bool | None = None
     accept: Annotated[tuple[OutcomeName, ...], msgspec.Meta(min_length=1, max_length=16)] = (
@@ -45,12 +48,8 @@ class ChatInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Raise ValueError naming the field that does not fit."""
-        if complaint := url_complaint(self.base_url):
-            raise ValueError(f"base_url: {complaint}")
-        if self.api_key_env is not None and not _key_variable(self.api_key_env):
-            raise ValueError(
-                "api_key_env: must be the name of an environment variable that ends in API_KEY"
-            )
+        if complaint := self._place_complaint():
+            raise ValueError(complaint)
         if clash := FIXED_PARAMS & self.params.keys():
             raise ValueError(f"params: {', '.join(sorted(clash))} cannot be set there")
         if wrong := [n for n, each in enumerate(self.messages) if not _has_role(each)]:
@@ -58,23 +57,38 @@ class ChatInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if complaint := format_complaint(self.params.get("response_format")):
             raise ValueError(f"params.response_format: {complaint}")
 
+    def _place_complaint(self) -> str | None:
+        """Which of the fields that say where to ask does not fit."""
+        if (self.endpoint is None) == (self.base_url is None):
+            return "endpoint: name one of the settings, or base_url instead, and not both"
+        if self.base_url is None:
+            keyed = self.api_key_env is not None or self.api_key is not None
+            return "api_key: an endpoint of the settings has its own key" if keyed else None
+        if complaint := url_complaint(self.base_url):
+            return f"base_url: {complaint}"
+        if self.api_key_env is None:
+            return None
+        if self.api_key is not None:
+            return "api_key: give api_key or api_key_env, not both"
+        if not _key_variable(self.api_key_env):
+            return "api_key_env: must be the name of an environment variable that ends in API_KEY"
+        return None
+
 
 def _has_role(message: dict[str, Any]) -> bool:
     return isinstance(message.get("role"), str)
 
 
 class Question(msgspec.Struct, frozen=True):
-    """One request to an endpoint; ``key`` is in ``headers`` and must not get into any message."""
+    """One request to an endpoint."""
 
     url: httpx.URL
     headers: dict[str, str]
     body: bytes
-    key: str | None
 
 
-def question_of(task: TaskRun, wish: ChatInput) -> Question:
+def question_of(task: TaskRun, wish: ChatInput, url: httpx.URL, key: str | None) -> Question:
     """The request for a task; raises `TaskFailed`."""
-    key = _key(wish)
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
     headers.update(task.trace_headers)
     if key is not None:
@@ -86,19 +100,7 @@ def question_of(task: TaskRun, wish: ChatInput) -> Question:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    url = checked_url(f"{wish.base_url.rstrip('/')}/chat/completions")
-    return Question(url, headers, msgspec.json.encode(asked), key)
-
-
-def _key(wish: ChatInput) -> str | None:
-    if wish.api_key_env is None:
-        return None
-    key = os.environ.get(wish.api_key_env, "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        how = "holds what cannot be a key" if key else "is not set where this runs"
-        message = f"api_key_env: the variable {wish.api_key_env} {how}"
-        raise TaskFailed("bad_input", message, retryable=False)
-    return key
+    return Question(url, headers, msgspec.json.encode(asked))
 
 
 def _added_messages(task: TaskRun, wish: ChatInput) -> list[dict[str, str]]:
