@@ -1,4 +1,4 @@
-"""The dashboard of the machine room: the log, the read models, loops and daemons."""
+"""The dashboard of the internals: the log, the read models, loops and daemons."""
 
 from docs.dashboards.drawing import Dashboard, Panel, Query, Row
 from docs.dashboards.expressions import AT, now, quantile, rate

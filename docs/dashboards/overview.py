@@ -24,7 +24,7 @@ _CLAIMING = Row(
         ),
         Panel(
             title="Tasks claimed, polls, empty polls",
-            says="Many empty polls are somebody polling in a loop: ClaimSpinning.",
+            says="Many empty polls: a worker polls in a loop (ClaimSpinning).",
             queries=(
                 Query(rate("agent_task_claim_success_total", "job"), "claimed"),
                 Query(rate("agent_task_claim_poll_total", "job"), "polls"),
@@ -70,7 +70,7 @@ _LEASES = Row(
     (
         Panel(
             title="RUNNING tasks with an expired lease",
-            says="Their workers are dead or frozen, and nobody has taken over yet. LeasesExpired.",
+            says="Their workers are dead or frozen, and no other has taken over yet: LeasesExpired.",
             queries=(Query(f"max({now('agent_task_expired_running_current')})", "tasks"),),
         ),
         Panel(

@@ -16,7 +16,7 @@ from service.app import ALL_ROLES, DRAIN_S, Instance, Role, running
 from service.cli.stopping import StopRequests
 from service.runtime.standard_streams import drop_what_cannot_be_written
 from service.runtime.tuning import allow_streams, collect_seldom, switch_often
-from service.sample.story import Narrator
+from service.sample.story import Story
 from service.settings.config import Settings
 from service.settings.reloading import Reloading
 from streams.log import Origin
@@ -74,7 +74,7 @@ async def _show_sample(instance: Instance) -> None:
         _say(f"\nLook at it:  curl {instance.http_url}/v1/plans/{sample.PLAN_ID}")
         _say("Ctrl-C ends it; the log stays.")
 
-    listeners.add("sample_story", Narrator(sample.PLAN_ID, ended))
+    listeners.add("sample_story", Story(sample.PLAN_ID, ended))
     plan = await asyncio.to_thread(sample.sample_plan, Path.cwd())
     await instance.core.submit(sample.PLAN_ID, plan, Origin(actor="sample"))
 

@@ -231,7 +231,7 @@ class Schedulers:
             self._settle(routine, routine.home or held)
             self._threads.remove(held)
             self._supervision.forget_thread(held.thread)
-        log.warning("daemon_let_go", daemon=routine.daemon.name, thread=held.name)
+        log.warning("daemon_freed_its_thread", daemon=routine.daemon.name, thread=held.name)
         held.let_go()
 
 

@@ -178,7 +178,7 @@ class SelfCheck:
             await current.go_on(door)
         except (LogUnavailable, DatabaseUnavailable, TimeoutError) as error:
             # Their own checks tell it; what cannot be read is not compared.
-            log.info("self_check_put_off", error=str(error))
+            log.info("self_check_postponed", error=str(error))
             return
         if current.is_over:
             await self._report(door, current)

@@ -17,7 +17,7 @@ from streams.plan.events import (
 )
 
 
-class Narrator:
+class Story:
     """Prints the facts of one plan as they are folded; calls ``at_end`` once, when it finishes."""
 
     def __init__(self, plan_id: str, at_end: Callable[[], None]) -> None:

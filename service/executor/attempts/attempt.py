@@ -242,7 +242,7 @@ class Attempt:
     async def _say(self, command: commands.OwnerCommand, until: float) -> Answer:
         answer = await self._shop.reporter.say(command, until, self._traceparent)
         if not isinstance(answer, OwnerAnswer):
-            log.warning("word_refused", **self._named(), answer=repr(answer))
+            log.warning("owner_write_refused", **self._named(), answer=repr(answer))
         return answer
 
     @property

@@ -170,7 +170,7 @@ class Heartbeats:
                 schedule.again_soon(word)
             case _:
                 self._lost(lease, answer)
-        lease.word_ended(stored=isinstance(answer, OwnerAnswer | Invalid | TooLarge))
+        lease.owner_write_ended(stored=isinstance(answer, OwnerAnswer | Invalid | TooLarge))
 
     def _lost(self, lease: Lease, refused: Refused) -> None:
         if not lease.retired and lease.stop("lease_lost"):

@@ -111,7 +111,7 @@ class Lease:
             data = self._progress.take()
         return None if data is None else self._shown(data)
 
-    def word_ended(self, *, stored: bool) -> None:
+    def owner_write_ended(self, *, stored: bool) -> None:
         """The command from `next_word` has been answered, or never will be.
 
         Unless it was ``stored``, its progress is sent again.

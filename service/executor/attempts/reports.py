@@ -55,7 +55,7 @@ class Reporter:
         try:
             answer = await write()
         except (LogUnavailable, LogFull) as error:
-            log.warning("word_delayed", **_named(command), error=str(error))
+            log.warning("owner_write_delayed", **_named(command), error=str(error))
         except DoorClosed as error:
             return Unwritten(str(error))
         else:
@@ -84,7 +84,7 @@ def _is_late(state: RetryCallState, until: float) -> bool:
 def _given_up(state: RetryCallState, command: OwnerCommand) -> Unwritten:
     outcome = state.outcome
     reason = str(outcome.exception() or outcome.result()) if outcome is not None else "no try"
-    log.error("word_given_up", **_named(command), tries=state.attempt_number, error=reason)
+    log.error("owner_write_abandoned", **_named(command), tries=state.attempt_number, error=reason)
     return Unwritten(reason)
 
 
