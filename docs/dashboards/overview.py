@@ -70,7 +70,7 @@ _LEASES = Row(
     (
         Panel(
             title="RUNNING tasks with an expired lease",
-            says="Their workers are dead or frozen, and no other has taken over yet: LeasesExpired.",
+            says="Their workers are dead or frozen, and no other took over: LeasesExpired.",
             queries=(Query(f"max({now('agent_task_expired_running_current')})", "tasks"),),
         ),
         Panel(
