@@ -167,7 +167,7 @@ async def test_ctrl_c_ends_it_at_once_connected_or_not(service: ServiceProcess, 
     assert connected.told.count("\n") == 1
 
 
-async def test_it_ends_with_whoever_read_its_output(
+async def test_it_ends_with_the_reader_of_its_output(
     service: ServiceProcess, core: Core, run: Run
 ) -> None:
     plan = await OutsidePlan.begin(core, "p")
@@ -202,6 +202,6 @@ async def test_submit_follow_tells_the_outcome_of_a_plan_that_outlives_its_serve
     assert [line.split()[0] for line in following.lines[1:]] == ["1", "2", "3", "COMPLETED"]
 
 
-async def test_a_cursor_of_another_log_is_told(service: ServiceProcess, run: Run) -> None:
+async def test_a_cursor_of_another_log_is_reported(service: ServiceProcess, run: Run) -> None:
     following = run("events", "--after", "700", "--url", service.url)
     following.until_told("gap: the log ends at 0, before 700: it is another log")

@@ -47,7 +47,7 @@ class Raw:
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_only_who_speaks_1_1_is_sent_chunks(instance: Instance, version: str) -> None:
+async def test_only_clients_of_http_1_1_are_sent_chunks(instance: Instance, version: str) -> None:
     plan = await OutsidePlan.begin(instance.core, "p")
     host = instance.http_url.removeprefix("http://")
     request = f"GET /v1/plans/p/events HTTP/{version}\nHost: {host}\nConnection: close\n\n"
@@ -76,7 +76,7 @@ async def test_a_client_of_1_0_that_hangs_up_is_forgotten(instance: Instance) ->
             await asyncio.sleep(0.005)
 
 
-async def test_other_methods_are_told_which_one_it_is(instance: Instance) -> None:
+async def test_other_methods_get_the_allowed_one(instance: Instance) -> None:
     async with httpx.AsyncClient(base_url=instance.http_url) as client:
         for path in ("/v1/events", "/v1/plans/p/events"):
             for method in ("POST", "PUT", "DELETE", "PATCH"):

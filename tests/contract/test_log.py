@@ -237,7 +237,7 @@ async def test_a_fact_is_the_same_however_it_is_read(log: Log) -> None:
     assert started - 1 < read.at < time.time() + 1
 
 
-async def test_whoever_names_himself_cannot_forge_a_header(log: Log) -> None:
+async def test_a_client_supplied_name_cannot_add_a_header(log: Log) -> None:
     forger = Origin(actor="x\r\nNats-Msg-Id: stolen\r\n\r\n{}")
     await log.append(Draft(plan_id="p", task_id=None, expected=0, events=(PAUSED,), origin=forger))
     (fact,) = await log.read("p")
@@ -271,7 +271,7 @@ async def test_a_fact_over_the_limit_is_refused_and_the_next_one_is_not(log: Log
     assert await won(log, on_task("t")) == 1
 
 
-async def test_a_full_log_says_so_and_keeps_what_it_has(
+async def test_a_full_log_refuses_appends_and_keeps_what_it_has(
     make_world: Callable[[int], Awaitable[World]],
 ) -> None:
     log = (await make_world(400_000)).log

@@ -45,7 +45,7 @@ async def test_a_scan_of_a_plan_merges_its_own_facts_with_its_tasks(
     assert all(len(page) <= limit for page in found)
 
 
-async def test_a_scan_begins_where_it_is_told(filled: Log) -> None:
+async def test_a_scan_begins_after_the_given_sequence(filled: Log) -> None:
     assert [fact.sequence for fact in await filled.scan(4, 10)] == [5, 6, 7, 8]
     assert [fact.sequence for fact in await filled.scan(4, 10, "q")] == [5, 7]
     assert await filled.scan(8, 10) == await filled.scan(8, 10, "p") == []

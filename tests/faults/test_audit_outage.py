@@ -28,7 +28,7 @@ def moment(text: str) -> float:
 
 
 @pytest.mark.parametrize("fault", ["killed", "paused"])
-def test_an_outage_of_the_log_is_told_with_its_window_and_nothing_is_dropped(
+def test_an_outage_of_the_log_is_audited_with_its_window_and_nothing_is_dropped(
     new_service: Callable[..., ServiceProcess], private_nats: PrivateServer, fault: str
 ) -> None:
     service = new_service(nats_url=private_nats.url, roles="api,daemons").start()

@@ -156,7 +156,7 @@ def test_a_healthy_instance_is_healthy_and_its_stream_is_proved_whole(
 
 
 @pytest.mark.timeout(90)
-def test_a_stale_write_and_an_abandoned_lease_are_told_with_owners_attempts_and_sequences(
+def test_a_stale_write_and_an_abandoned_lease_are_reported_with_owners_attempts_and_sequences(
     service: ServiceProcess,
 ) -> None:
     lost, taken = be_a_zombie(service)
@@ -259,7 +259,7 @@ def test_a_dead_instance_is_diagnosed_from_nats_and_sqlite(
 
 
 @pytest.mark.timeout(60)
-def test_a_locked_database_is_named_and_holds_nobody_up(
+def test_a_locked_database_is_named_and_delays_no_answer(
     service: ServiceProcess, *, long_faults: bool
 ) -> None:
     path = service.data_dir / "readmodels.sqlite"

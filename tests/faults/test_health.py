@@ -107,7 +107,7 @@ def full(_: PrivateServer, service: ServiceProcess) -> Iterator[None]:
 
 
 @pytest.mark.timeout(180)
-def test_log_and_database_are_told_in_time_with_nothing_to_write(
+def test_a_silent_log_and_a_locked_database_are_reported_in_time_without_writes(
     start_service: Start, private_nats: PrivateServer, report: Report
 ) -> None:
     service = start_service(nats_url=private_nats.url, roles="api")
@@ -156,7 +156,7 @@ async def time_until(client: httpx.AsyncClient, *names: str) -> float:
     return time.monotonic() - began
 
 
-async def test_a_daemon_that_holds_its_thread_is_told_with_its_loop_and_forgotten_afterwards(
+async def test_a_daemon_that_holds_its_thread_is_reported_with_its_loop_until_it_returns(
     world: World, report: Report
 ) -> None:
     instance, client = world
@@ -196,7 +196,7 @@ async def test_a_daemon_that_holds_its_thread_is_told_with_its_loop_and_forgotte
     assert cleared_s <= HARD_S
 
 
-async def test_a_dead_loop_of_the_executor_is_told(world: World, report: Report) -> None:
+async def test_a_dead_loop_of_the_executor_is_reported(world: World, report: Report) -> None:
     instance, client = world
     assert instance.executor is not None
     await time_until(client)

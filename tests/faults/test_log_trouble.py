@@ -175,7 +175,7 @@ def resume(nats: PrivateServer) -> None:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("lose", "give_back"), [(kill, restart), (pause, resume)])
-def test_a_lost_log_is_told_survived_and_healed_without_a_restart(
+def test_a_lost_log_is_reported_survived_and_healed_without_a_restart(
     outage: Outage,
     lose: Callable[[PrivateServer], None],
     give_back: Callable[[PrivateServer], None],

@@ -116,7 +116,7 @@ def test_killed_it_leaves_neither_server_nor_program_and_the_next_life_takes_ove
     service.kill()  # nobody waits for what would be drained
 
 
-def test_a_second_process_on_the_same_folder_is_told_who_holds_it(
+def test_a_second_process_on_the_same_folder_gets_an_error_that_names_the_holder(
     start_service: Start, new_service: Start
 ) -> None:
     service = start_service(roles="api")

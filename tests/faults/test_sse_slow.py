@@ -324,7 +324,7 @@ async def test_a_peer_that_vanishes_while_much_is_sent_is_a_slow_consumer(
 
 
 @pytest.mark.timeout(120)
-def test_peers_that_have_vanished_are_let_go_in_time(trouble: Trouble) -> None:
+def test_connections_of_vanished_peers_are_closed_in_time(trouble: Trouble) -> None:
     """Nothing happens on their streams but pings, which nobody acknowledges."""
     service = trouble.service
     bound_s = VANISHED_S + 2 * HEARTBEAT_S + MARGIN_S

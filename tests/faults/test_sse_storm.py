@@ -99,7 +99,7 @@ async def test_a_storm_of_clients_catches_up_while_the_api_answers(
 
 
 @pytest.mark.timeout(120)
-async def test_a_server_that_ends_says_so_to_each_client_and_spreads_their_return(
+async def test_a_server_that_ends_closes_each_stream_and_spreads_the_reconnects(
     start_service: Start, private_nats: PrivateServer, *, long_faults: bool
 ) -> None:
     count = LONG_GOODBYE if long_faults else SHORT_GOODBYE

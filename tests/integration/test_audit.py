@@ -105,7 +105,7 @@ def task(id: str, kind: str, **more: Any) -> Json:
 # -- what is told -----------------------------------------------------------------------------
 
 
-async def test_a_stale_worker_is_told_of_with_both_owners_attempts_and_claims(
+async def test_a_stale_worker_is_audited_with_both_owners_attempts_and_claims(
     world: World,
 ) -> None:
     await world.submit("p", task("t", "k"))
@@ -140,7 +140,7 @@ async def test_a_stale_worker_is_told_of_with_both_owners_attempts_and_claims(
     assert reclaim["actual"]["sequence"] == new["fencing_token"]
 
 
-async def test_every_way_an_attempt_can_go_is_told_once(world: World) -> None:
+async def test_each_way_an_attempt_can_end_is_audited_once(world: World) -> None:
     world.core.audit.apply(EVERYTHING)
     budget = {"max_retries": 0, "on_failure": "continue"}
     await world.submit(
@@ -180,7 +180,7 @@ async def test_every_way_an_attempt_can_go_is_told_once(world: World) -> None:
     ])  # fmt: skip
 
 
-async def test_an_operators_words_are_told_with_who_and_why(world: World) -> None:
+async def test_an_operators_command_is_audited_with_its_author_and_reason(world: World) -> None:
     await world.submit("p", task("t", "k", max_retries=0))
     await world.client.post("/v1/plans/p/pause", json={"reason": "lunch"})
     await world.client.post("/v1/plans/p/pause", json={"reason": "lunch"})
@@ -199,7 +199,7 @@ async def test_an_operators_words_are_told_with_who_and_why(world: World) -> Non
     assert told[1]["task_id"] == "t"
 
 
-async def test_a_word_that_finds_no_task_is_told_as_an_error(world: World) -> None:
+async def test_a_command_for_a_missing_task_is_audited_as_an_error(world: World) -> None:
     nowhere = {"plan_id": "no-such", "task_id": "t", "attempt": 1}
     assert (await world.say("complete", nowhere)).status_code == 404
     assert (await world.say("heartbeat", nowhere)).status_code == 404
@@ -207,7 +207,7 @@ async def test_a_word_that_finds_no_task_is_told_as_an_error(world: World) -> No
     assert "no plan" in (await world.entry("lease_renew_error"))["detail"]
 
 
-async def test_what_somebody_published_by_hand_is_told_with_its_sequence(world: World) -> None:
+async def test_a_message_published_by_hand_is_audited_with_its_sequence(world: World) -> None:
     await world.submit("p", task("t", "k"))
     client = await nats.connect(world.instance.nats_url)
     await client.jetstream().publish("plans.p.t", b"junk")
@@ -222,7 +222,7 @@ async def test_what_somebody_published_by_hand_is_told_with_its_sequence(world: 
             await asyncio.sleep(0.02)
 
 
-async def test_a_rejected_dispatch_is_told(tmp_path: Path) -> None:
+async def test_a_rejected_dispatch_is_audited(tmp_path: Path) -> None:
     async with serving(tmp_path, executor__worker__core_size=1) as (instance, client):
         world = World(instance, client)
         (dispatcher,) = instance.executor.dispatchers  # type: ignore[union-attr]
@@ -238,7 +238,7 @@ async def test_a_rejected_dispatch_is_told(tmp_path: Path) -> None:
         await until_status(client, "/v1/plans/p/tasks/t", "COMPLETED")
 
 
-async def test_a_handler_that_is_stopped_because_its_lease_is_lost_is_told_of(
+async def test_a_handler_that_is_stopped_because_its_lease_is_lost_is_audited(
     tmp_path: Path,
 ) -> None:
     async with serving(tmp_path, executor__claim__heartbeat_s=0.2) as (instance, client):
@@ -255,7 +255,7 @@ async def test_a_handler_that_is_stopped_because_its_lease_is_lost_is_told_of(
         assert "its lease is lost" in entry["detail"]
 
 
-async def test_a_locked_database_is_told_with_its_window(world: World) -> None:
+async def test_a_locked_database_is_audited_with_its_window(world: World) -> None:
     await world.submit("p", task("t", "k"))
     path = world.instance.settings.data_dir / "readmodels.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as lock:
@@ -297,7 +297,7 @@ async def test_an_entry_is_a_message_and_a_log_line_too(
     assert {**line, "at": said["at"]} == {**said, "level": "warning", "logger": "holdfast.audit"}
 
 
-async def test_the_toggles_gate_what_is_told(world: World) -> None:
+async def test_the_settings_decide_what_is_audited(world: World) -> None:
     audit = world.core.audit
     await world.submit("p", task("a", "k"), task("b", "k"), task("c", "k"))
     await world.claim("k")  # by default the success class is off
@@ -391,7 +391,7 @@ async def test_a_trail_that_was_deleted_is_made_anew_and_starts_the_rows_anew(
             await asyncio.sleep(0.05)
 
 
-async def test_rows_follow_the_stream_whoever_writes_into_it_and_own_entries_are_not_read_back(
+async def test_rows_follow_the_stream_and_own_entries_are_not_read_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.core.audit.apply(EVERYTHING)

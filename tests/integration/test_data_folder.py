@@ -47,7 +47,7 @@ def other_process(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
         process.kill()
 
 
-def test_a_second_process_is_told_who_holds_it(
+def test_a_second_process_gets_an_error_that_names_the_holder(
     tmp_path: Path, other_process: "subprocess.Popen[bytes]"
 ) -> None:
     with pytest.raises(DataFolderBusy) as caught:
@@ -82,7 +82,7 @@ def test_the_same_process_cannot_hold_it_twice(tmp_path: Path) -> None:
         DataFolder.acquire(tmp_path, "me")
 
 
-def test_a_released_folder_is_nobodys_and_can_be_taken_again(tmp_path: Path) -> None:
+def test_a_released_folder_has_no_holder_and_can_be_taken_again(tmp_path: Path) -> None:
     folder = DataFolder.acquire(tmp_path, "me")
     folder.release()
     folder.release()

@@ -136,7 +136,7 @@ async def test_a_query_that_takes_too_long_is_ended_and_its_reader_is_free_again
     assert await plans.find(database, "p1") is None
 
 
-async def test_a_closed_database_says_so(path: Path) -> None:
+async def test_a_closed_database_raises(path: Path) -> None:
     database = await open_read_models(path)
     await database.close()
     await database.close()
@@ -179,7 +179,7 @@ async def test_a_damaged_file_must_be_rebuilt(path: Path) -> None:
         await open_read_models(path)
 
 
-async def test_somebody_elses_file_is_left_alone(path: Path) -> None:
+async def test_a_file_of_another_program_is_left_alone(path: Path) -> None:
     with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE precious (data)")
         other.commit()

@@ -115,7 +115,7 @@ async def test_a_planted_difference_is_found_and_readable(tmp_path: Path, statem
     assert all(("live" in line or "rebuilt" in line) for line in map(str, found))
 
 
-async def test_rows_that_were_not_flushed_are_gone_and_the_checkpoint_says_so(
+async def test_rows_that_were_not_flushed_are_gone_and_so_is_their_checkpoint(
     tmp_path: Path,
 ) -> None:
     history = History()

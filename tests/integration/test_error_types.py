@@ -122,7 +122,7 @@ def test_an_answer_that_is_no_success(
 
 
 @pytest.mark.parametrize("call", CLIENTS)
-def test_a_connection_that_nobody_takes(call: Call) -> None:
+def test_a_connection_that_is_not_accepted(call: Call) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/"

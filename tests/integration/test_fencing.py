@@ -167,7 +167,7 @@ BATCHED: dict[str, Json] = {
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_a_stale_word_is_refused_and_leaves_no_trace(
+def test_a_stale_command_is_refused_and_leaves_no_trace(
     api: Api, situation: Callable[[Api], Stale]
 ) -> None:
     plan_id, owner, attempt, current = situation(api)
@@ -183,7 +183,7 @@ def test_a_stale_word_is_refused_and_leaves_no_trace(
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_a_stale_word_among_many_is_refused_and_leaves_no_trace(
+def test_a_stale_command_among_many_is_refused_and_leaves_no_trace(
     api: Api, situation: Callable[[Api], Stale]
 ) -> None:
     plan_id, owner, attempt, current = situation(api)
@@ -202,7 +202,7 @@ def test_a_stale_word_among_many_is_refused_and_leaves_no_trace(
     assert last_sequence(api.service.nats_url) == head
 
 
-def test_among_many_words_only_the_stale_ones_are_refused(api: Api) -> None:
+def test_of_many_commands_only_the_stale_ones_are_refused(api: Api) -> None:
     stale, fresh = after_reclaim(api)[0], api.submit()
     assert api.claim(fresh, "sleeper")["attempt"] == 1
     head = last_sequence(api.service.nats_url)
@@ -234,7 +234,7 @@ def test_a_worker_that_sleeps_through_its_lease_changes_nothing_and_the_next_one
     assert api.metric("agent_task_heartbeat_guard_reject_total") == unrenewed + 1
 
 
-def test_an_expired_lease_that_nobody_took_over_still_counts(api: Api) -> None:
+def test_an_expired_lease_that_was_not_taken_over_still_counts(api: Api) -> None:
     plan_id = api.submit()
     claim = api.claim(plan_id, "late", LEASE_S)
     until(lambda: api.metric("agent_task_expired_running_current") >= 1, 10, "the lease expired")

@@ -235,7 +235,7 @@ async def quick_chat(task: TaskRun) -> Result:
     return await answered(task, ENDPOINTS, Limits(after_finish_s=0.1, check_s=0.5))
 
 
-def test_what_follows_the_last_word_is_waited_for_a_few_seconds(server: Server) -> None:
+def test_what_follows_the_end_of_the_answer_is_waited_for_a_few_seconds(server: Server) -> None:
     server.answers(open_ended(*WORDS, FINISH))
     began = time.monotonic()
     assert output(execution(quick_chat, asking(server))[0])["content"] == TEXT
@@ -612,7 +612,7 @@ def test_its_span_has_the_attributes_of_generative_ai(server: Server, name: str)
 # -- the question -----------------------------------------------------------------------------
 
 
-def test_a_model_is_asked_and_its_words_are_streamed(
+def test_a_model_is_asked_and_its_answer_is_streamed(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEST_API_KEY", "sk-very-secret")

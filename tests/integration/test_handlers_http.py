@@ -73,7 +73,7 @@ def test_without_a_body_the_task_is_posted(server: Server) -> None:
         ("302 Found", {"Location": "http://127.0.0.1:1/"}, ("http_error", False, None)),
     ],
 )
-def test_refusals_are_told_apart(
+def test_each_refusal_has_its_own_error(
     server: Server, status: str, headers: dict[str, str], expected: tuple[object, ...]
 ) -> None:
     server.answers(answer(status, b"because", headers=headers))
@@ -100,7 +100,7 @@ def test_a_cut_answer_is_a_connection_error(server: Server) -> None:
     assert (failed.error_type, failed.retryable) == ("connection_error", True)
 
 
-def test_nobody_listening_is_a_connection_error() -> None:
+def test_a_port_without_a_listener_is_a_connection_error() -> None:
     failed = failure(execution(HTTP, {"url": "http://127.0.0.1:9/"})[0])
     assert (failed.error_type, failed.retryable) == ("connection_error", True)
     assert "127.0.0.1:9" in failed.error_message

@@ -205,7 +205,7 @@ async def test_a_cycle_is_shown(pair: Pair) -> None:
     assert "a → b → a" in answer.json()["detail"] or "b → a → b" in answer.json()["detail"]
 
 
-async def test_a_read_that_is_ahead_is_told_how_far_it_got(pair: Pair) -> None:
+async def test_a_read_that_is_ahead_gets_the_sequence_that_was_reached(pair: Pair) -> None:
     instance, client = pair
     sequence = await submit(client, "p", {"id": "a"})
     began = asyncio.get_running_loop().time()

@@ -131,7 +131,7 @@ class Purged(MemoryLog):
         ((3,), "sequence 3 is gone"),
     ],
 )
-async def test_facts_that_are_missing_are_told_and_the_read_models_are_kept(
+async def test_missing_facts_are_reported_and_the_read_models_are_kept(
     database: Database, path: Path, removed: tuple[int, ...], reason: str
 ) -> None:
     log = Purged()

@@ -87,7 +87,7 @@ async def test_where_nothing_is_wrong_nothing_is_found(world: World) -> None:
         ("UPDATE plans SET subject_sequence = 99", "subject_sequence"),
     ],
 )  # fmt: skip
-async def test_a_wrong_row_is_counted_and_told_by_plan_and_field(
+async def test_a_wrong_row_is_counted_and_logged_with_plan_and_field(
     world: World, statement: str, field: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     instance, client = world
@@ -101,7 +101,7 @@ async def test_a_wrong_row_is_counted_and_told_by_plan_and_field(
     assert f"field={field}" in said
 
 
-async def test_a_board_that_has_gone_astray_is_told_from_the_file(
+async def test_a_wrong_board_is_told_from_a_wrong_file(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     instance, client = world

@@ -36,7 +36,7 @@ async def begin_plan(instance: Instance, plan_id: str = "p") -> int:
     return await write(instance.core, plan_id, "a", 0, CLAIMED)
 
 
-async def test_a_plan_is_told_live_to_its_end_and_then_answers_204(instance: Instance) -> None:
+async def test_a_plan_is_streamed_to_its_end_and_then_answers_204(instance: Instance) -> None:
     await begin_plan(instance)
     async with Stream(instance.http_url, "/v1/plans/p/events") as stream:
         assert stream.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -103,7 +103,7 @@ async def test_a_cursor_that_no_instance_gave_out_starts_the_stream_with_a_gap(
     assert seen == without, "the stream goes on as one without a cursor"
 
 
-async def test_too_many_streams_are_told_to_come_back(
+async def test_one_stream_too_many_gets_503_and_retry_after(
     private_nats: PrivateServer, tmp_path: Path
 ) -> None:
     async with serving(private_nats.url, tmp_path / "one", max_connections=1) as instance:
@@ -182,7 +182,7 @@ async def test_a_client_that_hangs_up_is_forgotten_at_once(instance: Instance) -
     await eventually(lambda: not instance.core.feed.connections, "it has left", within_s=2)
 
 
-async def test_shutting_down_says_so_and_does_not_wait(
+async def test_shutting_down_closes_each_stream_and_does_not_wait(
     private_nats: PrivateServer, tmp_path: Path
 ) -> None:
     clock = asyncio.get_running_loop().time

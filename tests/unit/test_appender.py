@@ -343,7 +343,7 @@ async def test_losers_of_a_batch_are_answered_and_the_rest_is_sent_again(
     assert [len(sent) for sent in log.sent] == [20, 18]
 
 
-async def test_a_lagging_replica_makes_nobody_a_loser(appender: Appender, log: FakeLog) -> None:
+async def test_a_lagging_replica_makes_no_append_a_loser(appender: Appender, log: FakeLog) -> None:
     # It knows neither the message that t0 lost to nor the one that t1 rightly expects.
     log.stored = [("plans.p.t0", "x"), ("plans.p.t1", "y")]
     log.lag = {"plans.p.t0": 0, "plans.p.t1": 0}
@@ -497,7 +497,7 @@ async def test_waiting_writes_are_bounded_in_bytes(log: FakeLog, heard: Heard) -
 
 
 @pytest.mark.parametrize("callers", [1, 40])
-async def test_a_defect_of_the_line_forgets_nobody(
+async def test_after_a_defect_of_the_connection_every_caller_gets_an_outcome(
     appender: Appender, log: FakeLog, callers: int
 ) -> None:
     log.defects = [RuntimeError("the transport is closing")]
@@ -506,7 +506,9 @@ async def test_a_defect_of_the_line_forgets_nobody(
     assert len(log.stored) == callers
 
 
-async def test_closing_tells_everybody_who_waits(appender: Appender, log: FakeLog) -> None:
+async def test_closing_gives_every_waiting_caller_an_error(
+    appender: Appender, log: FakeLog
+) -> None:
     log.prompt = False
     appends = [asyncio.ensure_future(appender.append(draft(f"t{i % 9}"))) for i in range(40)]
     await settled(log, 1)

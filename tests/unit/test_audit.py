@@ -149,7 +149,7 @@ async def test_any_thread_may_tell() -> None:
     assert len(world.stream.taken) == 800
 
 
-async def test_what_is_told_while_the_log_is_away_is_written_afterwards_in_order() -> None:
+async def test_entries_of_an_outage_of_the_log_are_written_afterwards_in_order() -> None:
     async with trail() as world:
         world.stream.there = False
         for n in range(1_500):
@@ -166,7 +166,7 @@ async def test_what_is_told_while_the_log_is_away_is_written_afterwards_in_order
     assert world.dropped() == {}
 
 
-async def test_an_overflow_is_counted_told_once_and_costs_successes_first(
+async def test_an_overflow_is_counted_logged_once_and_costs_successes_first(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with capture_logs() as lines, caplog.at_level(logging.INFO, "holdfast.audit"):
@@ -219,7 +219,9 @@ async def test_shutting_down_writes_all_that_was_just_noted() -> None:
     ("event", "said"),
     [("no_such_event", {}), ("bad_event", {"expected": {1j: 1}}), ("bad_event", {"at": "x"})],
 )
-async def test_whoever_tells_nonsense_is_not_told_off(event: str, said: dict[str, object]) -> None:
+async def test_an_entry_that_makes_no_sense_raises_nothing(
+    event: str, said: dict[str, object]
+) -> None:
     async with trail() as world:
         world.audit.emit(event, **said)  # type: ignore[arg-type]
         world.audit.emit("execution_failed")
@@ -227,14 +229,14 @@ async def test_whoever_tells_nonsense_is_not_told_off(event: str, said: dict[str
     assert entries[-1].event == "execution_failed"
 
 
-async def test_ids_that_cannot_be_ids_are_left_out_and_the_rest_is_told() -> None:
+async def test_ids_that_cannot_be_ids_are_left_out_and_the_rest_is_written() -> None:
     async with trail() as world:
         world.audit.emit("claimed_update_error", plan_id="p", task_id="no.task > *", owner="w")
         (entry,) = await world.written(1)
     assert (entry.plan_id, entry.task_id, entry.owner) == ("p", None, "w")
 
 
-async def test_one_once_is_one_entry_whoever_says_it() -> None:
+async def test_entries_of_one_once_are_one_entry() -> None:
     async with trail() as world:
         for _ in range(3):
             world.audit.emit("bad_event", once="bad-event-7")
@@ -287,7 +289,7 @@ async def test_what_went_wrong_does_not_wait_for_successes() -> None:
 # -- outages ----------------------------------------------------------------------------------
 
 
-async def test_an_outage_lasts_from_the_first_witness_until_nobody_misses_it() -> None:
+async def test_an_outage_lasts_from_its_first_witness_to_its_last() -> None:
     async with trail() as world:
         outage = Outage(world.audit, "log_unavailable", "log_recovered")
         assert not outage.found("probe", 100.0)

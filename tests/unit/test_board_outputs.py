@@ -101,7 +101,7 @@ async def test_outputs_in_memory_are_bounded_and_the_rest_is_read_back_for_a_cla
     assert world.held() == 3 * LARGE
 
 
-async def test_while_the_log_cannot_be_read_nothing_is_claimed_in_vain(
+async def test_while_the_log_cannot_be_read_no_claim_is_tried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = World(output_bytes=0)

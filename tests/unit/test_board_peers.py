@@ -58,7 +58,7 @@ def test_without_the_partition_they_would_fight() -> None:
     assert place.conflicts == 20
 
 
-def test_every_task_belongs_to_exactly_one_of_those_who_know_each_other() -> None:
+def test_every_task_belongs_to_exactly_one_peer() -> None:
     everyone = [Peers(name) for name in "abc"]
     for peers in everyone:
         for name in "abc":

@@ -47,7 +47,7 @@ def test_a_declaration_is_complete(metric: Metric) -> None:
         assert len(label.values) > 1 or label.name == "quantile"
 
 
-def test_a_time_is_in_seconds_and_says_so() -> None:
+def test_a_time_is_in_seconds_and_its_name_ends_so() -> None:
     times = {name for name, metric in CATALOGUE.items() if metric.unit == "seconds"}
     words = ("latency", "duration", "lateness", "timestamp", "age", "oldest", "lag", "remaining")
     plain = {name: name.removesuffix(".recent").split(".")[-1] for name in CATALOGUE}

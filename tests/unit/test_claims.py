@@ -157,7 +157,7 @@ async def test_who_leaves_a_task_to_others_does_not_hide_it_from_them(counter: C
     first.cancel()
 
 
-async def test_a_retry_delay_that_ends_wakes_who_waits(counter: Counter) -> None:
+async def test_the_end_of_a_retry_delay_wakes_the_waiting_claim(counter: Counter) -> None:
     await counter.instance.submit("p", task("a"))
     await counter.ask("w")
     failed = commands.Fail(
@@ -172,7 +172,7 @@ async def test_a_retry_delay_that_ends_wakes_who_waits(counter: Counter) -> None
     assert counter.seen("refining.count") == 1
 
 
-async def test_who_waits_in_vain_gets_an_empty_list_in_time(counter: Counter) -> None:
+async def test_a_claim_that_finds_nothing_gets_an_empty_list_in_time(counter: Counter) -> None:
     assert await counter.ask(wait_s=0.01) == []
     assert counter.desk.serve_waiting() == 0
 
@@ -274,7 +274,7 @@ async def test_a_reclaim_is_counted_among_the_ready(counter: Counter) -> None:
     assert counter.seen("ready.count") == counter.seen("success.total") == 2
 
 
-async def test_an_unreadable_fact_does_not_spin_whoever_waits(counter: Counter) -> None:
+async def test_an_unreadable_fact_does_not_spin_a_waiting_claim(counter: Counter) -> None:
     await counter.instance.submit("p", task("a"))
     counter.log.publish("plans.p.a", b"garbage")
     await counter.instance.fold()
@@ -284,7 +284,7 @@ async def test_an_unreadable_fact_does_not_spin_whoever_waits(counter: Counter) 
     assert [claim.task_id for claim in await asking] == ["b"]
 
 
-async def test_a_closed_desk_answers_everybody_and_lets_nobody_wait(counter: Counter) -> None:
+async def test_a_closed_queue_answers_all_claims_and_none_waits(counter: Counter) -> None:
     (asking,) = await counter.waiting(counter.ask(wait_s=LONG_S))
     counter.desk.close()
     assert await asking == []

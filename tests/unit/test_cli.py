@@ -236,7 +236,7 @@ def test_what_answers_but_is_no_holdfast_ends_the_command(
     assert "no Holdfast, it answers text/html" in capsys.readouterr().err
 
 
-def test_a_gap_is_told_and_what_follows_it_is_shown(
+def test_a_gap_is_printed_and_what_follows_it_is_shown(
     server: Scripted, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gap = {"requested": 3, "first": 10, "head": 12, "reason": "expired"}

@@ -86,7 +86,7 @@ class Stream:
 
 
 @pytest.mark.parametrize("by", [-3600.0, -60.0, -1.0, 1.0, 60.0, 3600.0])
-def test_a_step_of_the_logs_clock_is_followed_and_told(by: float) -> None:
+def test_a_step_of_the_logs_clock_is_followed_and_reported(by: float) -> None:
     stream = Stream()
     stream.probe()
     before = stream.clock.now()
@@ -113,7 +113,7 @@ def test_a_step_is_followed_from_the_first_fact_on(by: float) -> None:
     assert [round(step, 1) for step in stream.steps] == [by]
 
 
-def test_steps_of_former_times_are_not_told() -> None:
+def test_steps_of_former_times_are_not_reported() -> None:
     stream = Stream()
     stream.probe()
     for at in (100.0, 101.0, 40.0, 41.0, 4_000.0):

@@ -88,7 +88,7 @@ def refusal(
 OTLP = "observability.otlp_endpoint"
 
 
-def test_where_spans_go_may_be_said_in_opentelemetrys_own_words() -> None:
+def test_opentelemetrys_own_variables_set_where_spans_go() -> None:
     ours = "HOLDFAST_OBSERVABILITY__OTLP_ENDPOINT"
 
     def seen(environment: dict[str, str]) -> str:

@@ -171,7 +171,7 @@ async def test_facts_published_by_hand_are_stepped_over(pair: Pair) -> None:
     assert list(pair.a.board.ignored) == [3, 4]
 
 
-async def test_nothing_is_written_on_top_of_what_nobody_can_read(pair: Pair) -> None:
+async def test_no_write_follows_an_unreadable_message(pair: Pair) -> None:
     await pair.claimed()
     pair.log.publish("plans.p.a", b"\xff garbage")
     before = await pair.length()
@@ -180,7 +180,7 @@ async def test_nothing_is_written_on_top_of_what_nobody_can_read(pair: Pair) -> 
     assert await pair.length() == before
 
 
-async def test_finished_is_once_whoever_notices(pair: Pair) -> None:
+async def test_finished_is_written_once(pair: Pair) -> None:
     await pair.claimed()
     for task_id in ("a", "b"):
         if task_id == "b":

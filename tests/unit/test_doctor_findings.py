@@ -259,13 +259,13 @@ def test_the_worst_finding_stands_first() -> None:
     assert [each.severity for each in diagnose(sick).findings] == ["critical", "warning"]
 
 
-def test_a_stale_writer_is_told_with_both_owners_attempts_and_claims() -> None:
+def test_a_stale_writer_is_reported_with_both_owners_attempts_and_claims() -> None:
     (write,) = found(refused((stale(),)))["StaleWriters"].evidence["writes"]
     assert (write["old_owner"], write["old_attempt"], write["old_claim_sequence"]) == ("w1", 1, 3)
     assert (write["new_owner"], write["new_attempt"], write["new_claim_sequence"]) == ("w2", 2, 5)
 
 
-def test_an_expired_lease_is_told_with_owner_age_and_last_heartbeat() -> None:
+def test_an_expired_lease_is_reported_with_owner_age_and_last_heartbeat() -> None:
     evidence = well("leases", expired=(expired(20),), expired_count=1)
     (lease,) = found(evidence)["LeasesExpired"].evidence["leases"]
     assert (lease["owner"], lease["attempt"], lease["claim_sequence"]) == ("w1", 2, 7)
@@ -273,7 +273,7 @@ def test_an_expired_lease_is_told_with_owner_age_and_last_heartbeat() -> None:
     assert lease["last_heartbeat_at"].endswith("+00:00")
 
 
-def test_a_full_pool_is_told_to_scale_out_and_an_idle_one_that_workers_are_missing() -> None:
+def test_a_full_pool_should_scale_out_and_an_idle_one_lacks_workers() -> None:
     grew = load(10, 40, claimed=50, ended=50)
     assert grew.load is not None
     full = replace(grew, load=replace(grew.load, in_flight=8))

@@ -47,7 +47,7 @@ def test_a_short_window_looks_at_the_newest_samples() -> None:
     assert watch.history.window().total("agent.task.claim.empty.total") == 3
 
 
-def test_labels_and_buckets_can_be_told_apart() -> None:
+def test_labels_and_buckets_are_not_confused() -> None:
     watch = Watch()
     watch.metrics.count("agent.task.claimed_update.guard_reject.total", op="complete")
     watch.metrics.observe("agent.loop.lag", 0.3, loop="api")

@@ -375,7 +375,7 @@ async def test_a_refused_heartbeat_stops_the_handler_and_nothing_is_reported() -
     assert core.task("p", "t").owner == "thief"
 
 
-async def test_what_a_handler_has_called_back_holds_up_nobodys_heartbeats() -> None:
+async def test_a_callback_of_a_handler_delays_no_heartbeats() -> None:
     core = FakeCore()
     async with executing(core, executor__handlers=USER_HANDLERS, **QUICK):
         core.submit("p", spec("t", "hooked"), spec("other", "polite"))
@@ -489,7 +489,7 @@ async def test_progress_is_shown_coalesced_and_never_after_the_result() -> None:
 
 
 @pytest.mark.parametrize("kind", ["speaks", "process_speaks"])
-async def test_the_texts_shown_are_the_output_to_the_last_word(kind: str) -> None:
+async def test_the_texts_shown_are_the_whole_output(kind: str) -> None:
     core, failures = FakeCore(), iter([True, False, True])
     core.trouble = lambda word: (
         LogUnavailable("away")

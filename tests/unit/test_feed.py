@@ -213,7 +213,7 @@ def pings(watcher: Watcher) -> int:
     return watcher.text.count(PING)
 
 
-async def test_everybody_is_pinged_once_in_a_period() -> None:
+async def test_each_client_is_pinged_once_in_a_period() -> None:
     world = World(heartbeat_s=0.05)
     pairs = [await world.connect() for _ in range(60)]
     async with running(world):
@@ -346,7 +346,7 @@ async def test_only_so_many_streams_are_admitted() -> None:
     assert world.feed.admit() is None
 
 
-async def test_closing_says_goodbye_to_everybody(world: World) -> None:
+async def test_closing_ends_every_stream_with_closed(world: World) -> None:
     _, live = await world.connect()
     _, behind = await world.connect(cursor=0)
     world.feed.close()

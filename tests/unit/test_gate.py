@@ -6,7 +6,7 @@ import time
 from service.executor.running.gate import ALWAYS, Gate
 
 
-async def test_a_default_pool_never_waits_and_whoever_leaves_makes_room() -> None:
+async def test_a_default_pool_never_waits_and_each_end_makes_room() -> None:
     gate = Gate()
     for _ in range(ALWAYS):
         assert gate.has_room

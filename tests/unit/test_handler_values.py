@@ -130,7 +130,7 @@ class NoCall(TaskFailed):
         (lambda task: task.progress("p\udcff"), "valid Unicode"),
     ],
 )
-def test_a_result_that_does_not_fit_says_so_to_its_author(work: Work, words: str) -> None:
+def test_a_result_that_does_not_fit_gets_a_message_for_its_author(work: Work, words: str) -> None:
     ending = ending_of(work)
     assert isinstance(ending, Failure)
     assert (ending.error_type, ending.retryable) == ("bad_output", False)

@@ -76,7 +76,7 @@ def test_progress_has_a_bound() -> None:
         (TaskCancelled(), ("cancelled", True)),
     ],
 )
-def test_exceptions_are_told_apart(error: Exception, expected: tuple[str, bool]) -> None:
+def test_each_exception_has_its_error_type(error: Exception, expected: tuple[str, bool]) -> None:
     assert classify(error) == expected
 
 

@@ -366,13 +366,13 @@ async def test_a_failure_report_is_shortened_but_never_refused(
         (b"[]", "body: it must be an object, not a list"),
     ],
 )
-async def test_what_does_not_fit_is_said_in_words(body: bytes, said: str) -> None:
+async def test_a_body_that_does_not_fit_gets_a_plain_message(body: bytes, said: str) -> None:
     async with AsyncTestClient(FakeCore().app()) as client:
         answer = await client.post(START, content=body, headers=JSON)
     assert answer.json()["detail"] == said
 
 
-async def test_a_query_that_does_not_fit_is_said_in_words() -> None:
+async def test_a_query_that_does_not_fit_gets_a_plain_message() -> None:
     async with AsyncTestClient(FakeCore().app()) as client:
         details = [
             (await client.get(f"/v1/plans?{query}")).json()["detail"]

@@ -39,7 +39,7 @@ LEASE = {"plan_id": "p", "task_id": "t", "attempt": 2}
         ("release", {"retry_in_s": 2.5}, commands.Release),
     ],
 )
-async def test_an_owners_word_reaches_the_core(
+async def test_an_owners_command_reaches_the_core(
     verb: str, more: dict[str, Any], expected: type[commands.OwnerCommand]
 ) -> None:
     core = FakeCore()
@@ -132,7 +132,7 @@ async def test_a_retry_answers_the_task() -> None:
 # -- batches ----------------------------------------------------------------------------------
 
 
-async def test_a_batch_answers_each_word_in_order() -> None:
+async def test_a_batch_answers_each_command_in_order() -> None:
     core = FakeCore([ACCEPTED, GuardReject(Current("RUNNING", "w2", 3)), NotFound("no plan")])
     results = [
         {"outcome": "completed", "output": {"a": 1}},

@@ -139,7 +139,7 @@ def test_an_expired_lease_belongs_to_the_ready_lane_by_the_time_it_expired() -> 
     assert {pick.seat.lane for pick in picks} == {"ready"}
 
 
-def test_seats_that_died_do_not_pile_up_in_a_lane_that_nobody_visits() -> None:
+def test_dead_seats_do_not_pile_up_in_a_lane_without_claims() -> None:
     place = Yard()
     place.submit("p", *(task(f"t{n}", kind="rare") for n in range(10)))
     place.submit("top", task("top", kind="rare", priority=9), priority=9)

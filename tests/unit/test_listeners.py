@@ -92,7 +92,7 @@ def test_a_listener_that_fails_for_every_fact_does_not_fill_the_log() -> None:
     assert len(logged) == 1
 
 
-def test_a_listener_may_leave_while_it_is_told() -> None:
+def test_a_listener_may_leave_while_it_is_called() -> None:
     listeners, heard = Listeners(None), Heard()
 
     class Story:

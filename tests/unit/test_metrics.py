@@ -159,7 +159,7 @@ def test_openmetrics_is_spoken_to_whom_asks_for_it() -> None:
 
 
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
-def test_an_exemplar_is_told_to_whom_asks_for_openmetrics_and_never_spoils_the_text(
+def test_an_exemplar_is_shown_in_openmetrics_only(
     accept: str,
 ) -> None:
     metrics, trace_id = Metrics(), "0af7651916cd43dd8448eb211c80319c"

@@ -81,7 +81,7 @@ def lost(how: str) -> Story:
 
 @pytest.mark.parametrize("word", WORDS)
 @pytest.mark.parametrize("how", LOSSES)
-def test_decide_refuses_who_does_not_hold_the_lease(word: str, how: str) -> None:
+def test_decide_refuses_an_owner_without_the_lease(word: str, how: str) -> None:
     story = lost(how)
     before = len(story.facts), portrait(story.plan)
     story.when(WORDS[word]("a", by="w1", attempt=1)).guard_rejected(*LOSSES[how][1])
@@ -90,7 +90,7 @@ def test_decide_refuses_who_does_not_hold_the_lease(word: str, how: str) -> None
 
 @pytest.mark.parametrize("fact", FACTS)
 @pytest.mark.parametrize("how", LOSSES)
-def test_evolve_ignores_who_does_not_hold_the_lease(fact: str, how: str) -> None:
+def test_evolve_ignores_an_owner_without_the_lease(fact: str, how: str) -> None:
     story = lost(how)
     before = portrait(story.plan)
     assert story.write("a", FACTS[fact](owner="w1", attempt=1))

@@ -187,7 +187,7 @@ def test_progress_changes_nothing_but_the_sequence() -> None:
     story.has("a", lease_until=START_AT + 10, subject_sequence=3, sequence=3)
 
 
-def test_an_expired_lease_that_nobody_took_may_be_renewed_or_completed() -> None:
+def test_an_expired_lease_that_was_not_taken_over_may_be_renewed_or_completed() -> None:
     given(task("a", lease_s=1)).when(claim("a"), later(9), heartbeat("a")).has(
         "a", lease_until=START_AT + 10
     )

@@ -108,7 +108,7 @@ async def test_a_daemon_that_holds_the_only_thread_does_not_stop_another(
         held.let_go.set()
 
 
-async def test_let_go_the_holder_follows_the_others_and_its_thread_ends(
+async def test_a_holder_that_returns_follows_the_others_and_its_thread_ends(
     metrics: Metrics, held: Troublemaker
 ) -> None:
     bell = Bell()
@@ -213,7 +213,7 @@ async def test_ticks_never_overlap_even_when_one_is_taken_to_another_thread(
 # -- a step that does not end -----------------------------------------------------------------
 
 
-async def test_one_that_awaits_for_ever_is_stuck_then_cut_off_and_told_until_it_succeeds(
+async def test_one_that_awaits_for_ever_is_stuck_then_cancelled_and_reported_until_it_succeeds(
     metrics: Metrics,
 ) -> None:
     bell = Bell()
@@ -233,7 +233,7 @@ async def test_one_that_awaits_for_ever_is_stuck_then_cut_off_and_told_until_it_
         await more_ticks(bell)
 
 
-async def test_one_that_ignores_its_cancellation_is_seen_and_stops_nobody(
+async def test_one_that_ignores_its_cancellation_is_reported_and_stops_no_other(
     metrics: Metrics,
 ) -> None:
     bell = Bell()
@@ -255,7 +255,9 @@ async def test_one_that_ignores_its_cancellation_is_seen_and_stops_nobody(
         await eventually(lambda: not schedulers.troubles(), "it goes on")
 
 
-async def test_one_that_fails_is_told_by_its_error_unless_it_is_a_probe(metrics: Metrics) -> None:
+async def test_one_that_fails_is_reported_by_its_error_unless_it_is_a_probe(
+    metrics: Metrics,
+) -> None:
     async def fail(_: Door) -> None:
         raise OSError("the disk is on fire")
 

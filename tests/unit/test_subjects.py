@@ -29,5 +29,5 @@ def test_a_subject_says_whose_it_is() -> None:
 
 
 @pytest.mark.parametrize("subject", ["plans", "plans.", "plans.p.t.u", "audit.x.p.t", "plans.p t"])
-def test_what_is_no_subject_of_ours_names_nobody(subject: str) -> None:
+def test_a_foreign_subject_names_no_plan(subject: str) -> None:
     assert split_subject(subject) is None

@@ -61,7 +61,7 @@ def test_beside_a_steady_stream_of_a_higher_priority_the_lower_one_starts() -> N
     assert 4 * TURNS_PER_PRIORITY < n <= 5 * TURNS_PER_PRIORITY + 1
 
 
-def test_waiting_raises_the_priority_although_nobody_has_a_turn_meanwhile() -> None:
+def test_waiting_raises_the_priority_without_any_turn_meanwhile() -> None:
     place = Yard(ageing_s=30)
     place.submit("low", task("patient"))
     place.later(4 * 30)

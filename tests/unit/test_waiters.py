@@ -65,7 +65,7 @@ class Crowd:
         return time.process_time() - started
 
 
-async def test_those_who_wait_for_other_kinds_cost_nothing() -> None:
+async def test_claims_that_wait_for_other_kinds_cost_nothing() -> None:
     few, many = Crowd(10), Crowd(MANY)
     await asyncio.sleep(0)
     await many.instance.submit("orphan", task("o", kind="nobody"))
@@ -102,7 +102,7 @@ def test_demand_remembers_a_bounded_number_of_kinds(most: int) -> None:
     assert demand.last_asked("never") == 9
 
 
-async def test_the_doctor_sees_who_asked_for_a_kind_and_who_is_busy_with_it() -> None:
+async def test_the_doctor_sees_when_a_kind_was_asked_for_and_how_many_run() -> None:
     crowd = Crowd(0)
     await crowd.instance.submit("p", task("a", kind="x"), task("b", kind="x"), task("c", kind="y"))
     board, clock = crowd.instance.board, crowd.instance.clock

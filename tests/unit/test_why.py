@@ -324,7 +324,7 @@ def test_a_plan_that_ended_says_how() -> None:
     assert why.reasons[0].evidence["failed"][0]["error_type"] == "boom"
 
 
-def test_a_paused_plan_says_so() -> None:
+def test_a_paused_plan_is_the_reason() -> None:
     place = Place()
     place.submit("p", task("a"))
     place.say(commands.Pause(plan_id="p"))
