@@ -20,7 +20,10 @@ README = ROOT / "README.md"
 PAGES = [
     README,
     *sorted((ROOT / "docs").rglob("*.md")),
-    *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *(
+        ROOT / name
+        for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md")
+    ),
 ]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 EVERYTHING = "\n".join(TEXTS.values())
