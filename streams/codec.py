@@ -35,8 +35,9 @@ MESSAGE_ID = b"Nats-Msg-Id"
 _VALUE = rb"(\S.*)(?<!\s)"
 _ours = re.compile(
     rb"NATS/1\.0\r\nHoldfast-Event: %b\r\nHoldfast-Schema: (\d+)\r\nNats-Msg-Id: %b\r\n"
-    rb"(?:Holdfast-Actor: %b\r\n)?(?:Holdfast-Instance: %b\r\n)?(?:traceparent: %b\r\n)?"
-    rb"(?:tracestate: %b\r\n)?" % ((_VALUE,) * 6)
+    rb"(?:Holdfast-Actor: %b\r\n)?(?:Holdfast-Instance: %b\r\n)?"
+    rb"(?:Holdfast-Principal: %b\r\n)?(?:traceparent: %b\r\n)?(?:tracestate: %b\r\n)?"
+    % ((_VALUE,) * 7)
 ).match
 
 
@@ -87,6 +88,8 @@ def _origin_lines(origin: Origin) -> bytes:
         lines += b"Holdfast-Actor: %b\r\n" % _one_line(origin.actor)
     if origin.instance:
         lines += b"Holdfast-Instance: %b\r\n" % _one_line(origin.instance)
+    if origin.principal:
+        lines += b"Holdfast-Principal: %b\r\n" % _one_line(origin.principal)
     if origin.traceparent:
         lines += b"traceparent: %b\r\n" % _one_line(origin.traceparent)
     if origin.tracestate:
@@ -135,6 +138,7 @@ def _heads(block: bytes) -> Heads:
         _origin(
             headers.get(b"Holdfast-Actor"),
             headers.get(b"Holdfast-Instance"),
+            headers.get(b"Holdfast-Principal"),
             headers.get(b"traceparent"),
             headers.get(b"tracestate"),
         ),
@@ -212,15 +216,17 @@ def upcast(
 def _origin(
     actor: bytes | None,
     instance: bytes | None,
+    principal: bytes | None,
     traceparent: bytes | None,
     tracestate: bytes | None,
 ) -> Origin:
     # The same few write many facts in a row; origins are immutable, so they may share one.
-    if actor is None and instance is None and traceparent is None and tracestate is None:
+    if not (actor or instance or principal or traceparent or tracestate):
         return NOBODY
     return Origin(
         actor=(actor or b"").decode("utf-8", "replace"),
         instance=(instance or b"").decode("utf-8", "replace"),
+        principal=(principal or b"").decode("utf-8", "replace"),
         traceparent=(traceparent or b"").decode("utf-8", "replace"),
         tracestate=(tracestate or b"").decode("utf-8", "replace"),
     )

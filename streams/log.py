@@ -39,12 +39,15 @@ class LogReset(Exception):
 class Origin(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Who wrote a fact and under which trace; kept in message headers, and no rule looks at it.
 
+    ``actor`` is who the writer says it is: an owner, an operator. ``principal`` is who it proved to
+    be: the name of its token, or the instance itself; empty where there are no tokens.
     Only the trace of a ``submitted`` is folded: the plan keeps it, for what follows to join.
     ``tracestate`` is what vendors added to that trace.
     """
 
     actor: str = ""
     instance: str = ""
+    principal: str = ""
     traceparent: str = ""
     tracestate: str = ""
 

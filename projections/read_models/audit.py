@@ -44,6 +44,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     """One message of the AUDIT stream (SIGNALS.md); ``at`` in seconds since the epoch.
 
     ``expected`` and ``actual`` are any JSON: what the writer assumed and what was there.
+    ``principal`` is who proved to be the writer, where there are tokens.
     """
 
     at: At
@@ -52,6 +53,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     plan_id: str | None = None
     task_id: str | None = None
     owner: str | None = None
+    principal: str | None = None
     attempt: int | None = None
     expected: Raw = NOTHING
     actual: Raw = NOTHING
@@ -70,6 +72,7 @@ class AuditView(msgspec.Struct, kw_only=True):
     plan_id: str | None
     task_id: str | None
     owner: str | None
+    principal: str | None
     attempt: int | None
     expected: Raw
     actual: Raw
@@ -137,6 +140,7 @@ def _shown(found: tuple[Any, ...]) -> AuditView:
         plan_id=entry.plan_id,
         task_id=entry.task_id,
         owner=entry.owner,
+        principal=entry.principal,
         attempt=entry.attempt,
         expected=entry.expected,
         actual=entry.actual,

@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -19,7 +20,6 @@ from service.runtime.tuning import allow_streams, collect_seldom, switch_often
 from service.sample.story import Story
 from service.settings.config import Settings
 from service.settings.reloading import Reloading
-from streams.log import Origin
 
 log = structlog.get_logger("holdfast.serve")
 
@@ -76,7 +76,9 @@ async def _show_sample(instance: Instance) -> None:
 
     listeners.add("sample_story", Story(sample.PLAN_ID, ended))
     plan = await asyncio.to_thread(sample.sample_plan, Path.cwd())
-    await instance.core.submit(sample.PLAN_ID, plan, Origin(actor="sample"))
+    await instance.core.submit(
+        sample.PLAN_ID, plan, replace(instance.core.self_origin, actor="sample")
+    )
 
 
 def _say(line: str) -> None:
@@ -101,13 +103,20 @@ async def _serve(
             switch_often()
             if read_again is not None:
                 reloading = Reloading(settings, read_again, instance.core.audit.apply)
-                stop.reload_with(reloading.reload)
+                stop.reload_with(partial(_reload, reloading, instance))
             return await _serve_until(stop.asked, instance)
     except asyncio.CancelledError:
         if not stop.asked.done():
             raise
         log.info("stopped_while_starting", reason=stop.asked.result())
         return 0
+
+
+def _reload(reloading: Reloading, instance: Instance) -> None:
+    """Read the settings and the tokens file again."""
+    reloading.reload()
+    if instance.tokens is not None:
+        instance.tokens.read_again()
 
 
 async def _serve_until(stop: asyncio.Future[str], instance: Instance) -> int:

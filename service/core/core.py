@@ -197,12 +197,12 @@ class Core:
 
     async def finish(self, plan_id: str) -> None:
         """Append a plan's last fact if it is due; losing that race is fine."""
-        await self._transact(commands.Finish(plan_id=plan_id), self._self_origin)
+        await self._transact(commands.Finish(plan_id=plan_id), self.self_origin)
 
     async def expire(self, plan_id: str, task_id: str) -> Outcome:
         """Close an expired lease that no claim may take over."""
         command = commands.Expire(plan_id=plan_id, task_id=task_id)
-        return await self._transact(command, self._self_origin)
+        return await self._transact(command, self.self_origin)
 
     # -- leases -----------------------------------------------------------------------------
 
@@ -382,8 +382,10 @@ class Core:
         return replace(origin, instance=self.instance_id)
 
     @property
-    def _self_origin(self) -> Origin:
-        return Origin(actor=self.instance_id, instance=self.instance_id)
+    def self_origin(self) -> Origin:
+        """The instance itself writes."""
+        name = self.instance_id
+        return Origin(actor=name, instance=name, principal=name)
 
     async def _still_there(self, plan_id: str) -> Plan:
         plan = self.board.knows(plan_id) or await self.load(plan_id)

@@ -12,7 +12,7 @@ from service.core.bridge import Door
 from service.core.core import Core
 from service.daemons.schedulers import Daemon
 from service.signals.metrics.appends import LogObserver
-from streams.log import Draft, LogFull, LogState, LogUnavailable, Origin
+from streams.log import Draft, LogFull, LogState, LogUnavailable
 from streams.plan.events import Heartbeat
 
 PERIOD_S = 0.5
@@ -62,7 +62,7 @@ class LogProbe:
             task_id=secrets.token_hex(8),
             expected=0,
             events=(Heartbeat(owner=core.instance_id, attempt=1, lease_s=PROBE_KEPT_S),),
-            origin=Origin(actor=core.instance_id, instance=core.instance_id),
+            origin=core.self_origin,
             chatter_ttl_s=PROBE_KEPT_S,
         )
         try:

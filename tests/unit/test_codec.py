@@ -85,6 +85,16 @@ def test_the_state_of_a_trace_is_written_as_golden_and_read_back() -> None:
     assert fact == Fact(1, 2.0, "p", None, Paused(), "id-1", origin)
 
 
+def test_the_principal_is_written_as_golden_and_read_back() -> None:
+    names = {"actor": "gpu-1/a", "instance": "host:1:ab", "principal": "gpu-1"}
+    origin = Origin(**names, traceparent="00-ab-cd-01")
+    block = HEADER_LINE + encode_headers(Paused(), "id-1", origin) + b"\r\n"
+    golden = (FOLDER / "headers.v1.principal.txt").read_bytes()
+    assert block.splitlines() == golden.splitlines()
+    fact = decode(1, 2.0, "plans.p", block, b'{"event":"paused"}')
+    assert fact == Fact(1, 2.0, "p", None, Paused(), "id-1", origin)
+
+
 def test_an_old_shape_is_brought_up_step_by_step() -> None:
     def renamed(shape: dict[str, Any]) -> dict[str, Any]:
         return {"event": "paused", "why": shape["text"]}
@@ -130,13 +140,16 @@ def test_json_that_is_passed_on_unread_keeps_its_bytes() -> None:
 
 WRITTEN = encode_headers(Started(owner="w", attempt=1), "id-1")
 FULL = Origin(actor="a b", instance="host:1:x", traceparent="00-1-2-01")
+PROVED = Origin(actor="a", instance="host:1:x", principal="a b", traceparent="00-1-2-01")
 STATE = Origin(actor="a b", traceparent="00-1-2-01", tracestate="v=1")
 BLOCKS = [
     WRITTEN,
     encode_headers(Started(owner="w", attempt=1), "id-1", FULL),
     encode_headers(Started(owner="w", attempt=1), "id-1", Origin(instance="only this")),
     encode_headers(Started(owner="w", attempt=1), "id-1", FULL) + b"Nats-Batch-Id: x-1\r\n",
+    encode_headers(Started(owner="w", attempt=1), "id-1", PROVED),
     encode_headers(Started(owner="w", attempt=1), "id-1", STATE),
+    encode_headers(Started(owner="w", attempt=1), "id-1", PROVED) + b"Holdfast-Principal: z\r\n",
     WRITTEN + b"Nats-Batch-Id: x-1\r\ntracestate: v=2\r\n",
     WRITTEN + b"Nats-TTL: 86400s\r\nHoldfast-Actor: late\r\n",
     WRITTEN + b"Nats-Msg-Id: another\r\n",
@@ -170,5 +183,5 @@ def test_the_short_way_through_headers_leads_where_the_long_one_does(lines: byte
 def test_what_is_written_takes_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "split_headers", None)
     payload = encode_payload(Started(owner="w", attempt=1))
-    for lines in BLOCKS[:4]:
+    for lines in BLOCKS[:6]:
         assert isinstance(decode(7, 1.5, "plans.p.t", HEADER_LINE + lines + b"\r\n", payload), Fact)

@@ -259,6 +259,15 @@ def test_the_worst_finding_stands_first() -> None:
     assert [each.severity for each in diagnose(sick).findings] == ["critical", "warning"]
 
 
+@pytest.mark.parametrize(("principal", "named"), [(None, False), ("w1", False), ("gpu", True)])
+def test_a_stale_write_names_its_principal_where_the_owner_has_another_name(
+    principal: str | None, *, named: bool
+) -> None:
+    finding = found(refused((stale(principal=principal),)))["StaleWriters"]
+    assert ("(written by the principal gpu)" in finding.summary) == named
+    assert finding.evidence["writes"][0]["principal"] == principal
+
+
 def test_a_stale_writer_is_reported_with_both_owners_attempts_and_claims() -> None:
     (write,) = found(refused((stale(),)))["StaleWriters"].evidence["writes"]
     assert (write["old_owner"], write["old_attempt"], write["old_claim_sequence"]) == ("w1", 1, 3)

@@ -10,7 +10,7 @@ from service.core.log_clock import LogClock
 from service.daemons.log_probe import LogProbe
 from service.signals.metrics.appends import LogObserver
 from service.signals.metrics.registry import Metrics
-from streams.log import Appended, Draft, LogState, LogUnavailable
+from streams.log import Appended, Draft, LogState, LogUnavailable, Origin
 from tests.memory_log import MemoryLog
 
 
@@ -38,6 +38,7 @@ class Surroundings:
     """What the probe asks of the core."""
 
     instance_id = "me"
+    self_origin = Origin(actor="me", instance="me")
 
     def __init__(self, log: Log) -> None:
         self.log = log

@@ -42,8 +42,11 @@ class Reporter:
         self._instance_id = instance_id
 
     def origin(self, traceparent: str = "") -> Origin:
-        """The author that the fact names."""
-        return Origin(actor=self.owner, instance=self._instance_id, traceparent=traceparent)
+        """The writer that facts name."""
+        instance = self._instance_id
+        return Origin(
+            actor=self.owner, instance=instance, principal=instance, traceparent=traceparent
+        )
 
     async def say(self, command: OwnerCommand, until: float, traceparent: str = "") -> Answer:
         """Write ``command``; tries until ``until`` (monotonic). Raises TooLarge."""

@@ -125,7 +125,10 @@ class Leases(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StaleWrite(msgspec.Struct, frozen=True, kw_only=True):
-    """A write that was refused because the lease is another's, as the audit trail has it."""
+    """A write that was refused because the lease is another's, as the audit trail has it.
+
+    ``principal`` is who wrote, proved by a token or the instance itself; None without tokens.
+    """
 
     at: float
     event: str
@@ -139,6 +142,7 @@ class StaleWrite(msgspec.Struct, frozen=True, kw_only=True):
     new_claim_sequence: int | None
     status: str | None
     audit_sequence: int | None
+    principal: str | None = None
     detail: str | None = None
 
     @property

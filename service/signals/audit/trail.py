@@ -138,6 +138,7 @@ class Audit:
         plan_id: str | None = None,
         task_id: str | None = None,
         owner: str | None = None,
+        principal: str | None = None,
         attempt: int | None = None,
         expected: object = None,
         actual: object = None,
@@ -149,7 +150,8 @@ class Audit:
         """Note that ``event`` (one of CLASSES) happened. Never blocks, never raises; any thread.
 
         ``expected`` and ``actual`` are JSON: what the writer assumed, and what was there. ``at`` is
-        log time, by default now. Entries of one ``once`` are one, whichever instances say them.
+        log time, by default now. ``principal`` is who proved to be the writer. Entries of one
+        ``once`` are one, whichever instances say them.
         """
         try:
             kind = CLASSES[event]
@@ -168,6 +170,7 @@ class Audit:
                 plan_id=plan_id,
                 task_id=task_id,
                 owner=None if owner is None else text_of(owner, LONGEST_OWNER),
+                principal=text_of(principal, LONGEST_OWNER) if principal else None,
                 attempt=attempt,
                 expected=_json_of(expected),
                 actual=_json_of(actual),

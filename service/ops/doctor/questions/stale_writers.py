@@ -71,7 +71,7 @@ def _stale(
     newest = stale[0]
     return [
         _finding(
-            f"{newest.old_owner} (attempt {newest.old_attempt}) wrote to {newest.plan_id}/"
+            f"{_speaker(newest)} (attempt {newest.old_attempt}) wrote to {newest.plan_id}/"
             f"{newest.task_id} after {newest.new_owner or 'another'} (attempt "
             f"{newest.new_attempt}) had taken it over; {len(stale)} such writes were refused",
             {**numbers, "writes": [_shown(each) for each in stale[:MOST_SHOWN]]},
@@ -79,6 +79,13 @@ def _stale(
             f"&task_id={newest.task_id}'",
         )
     ]
+
+
+def _speaker(write: StaleWrite) -> str:
+    """Whose lease it was, and which principal wrote where it has another name."""
+    if write.principal in (None, write.old_owner):
+        return write.old_owner
+    return f"{write.old_owner} (written by the principal {write.principal})"
 
 
 def _unexplained(seen: Writers) -> int:

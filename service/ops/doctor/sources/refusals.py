@@ -34,6 +34,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     plan_id: str
     task_id: str
     owner: str | None
+    principal: str | None
     attempt: int | None
     expected: Raw
     actual: Raw
@@ -96,6 +97,7 @@ def _refusal(sequence: int, at: float, entry: Entry | AuditView) -> Refusal | No
         plan_id=entry.plan_id,
         task_id=entry.task_id,
         owner=entry.owner,
+        principal=entry.principal,
         attempt=entry.attempt,
         expected=entry.expected,
         actual=entry.actual,
@@ -151,6 +153,7 @@ def _stale_write(refusal: Refusal, claims: Claims) -> StaleWrite | None:
         new_claim_sequence=new.sequence if new else actual.sequence,
         status=actual.status,
         audit_sequence=refusal.sequence,
+        principal=refusal.principal,
         detail=refusal.detail,
     )
 
