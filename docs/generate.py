@@ -181,12 +181,12 @@ def _http() -> Iterator[str]:
         (name,) = controller.tags or ("",)
         if name != tag:
             tag = name
-            yield f"\n## {name}\n\n| request | role | meaning |\n|---|---|---|\n"
+            yield f"\n## {name}\n\n| request | permission | meaning |\n|---|---|---|\n"
         for path, handler in _handlers_of(controller):
             (guard,) = (each for each in handler.guards or () if isinstance(each, requires))
             (method,) = handler.http_methods
             says = (inspect.getdoc(handler.fn) or "").partition("\n")[0]
-            yield f"| `{method} {path}` | {guard.role or '-'} | {says} |\n"
+            yield f"| `{method} {path}` | {guard.permission or '-'} | {says} |\n"
     yield "\n## Problems\n\n| code | status | meaning |\n|---|---|---|\n"
     for code, row in PROBLEMS.items():
         yield f"| `{code}` | {row.status} | {row.title} |\n"

@@ -47,6 +47,7 @@ from service.http.server import HttpServer, Listening
 from service.ops.doctor.sources.live import Doctor
 from service.ops.health import Health
 from service.ops.operations import Operations
+from service.principals.tokens import Tokens
 from service.runtime.data_folder import READ_MODELS, DataFolder
 from service.runtime.masking import KNOWN
 from service.runtime.nats_server.embedded import EmbeddedServer
@@ -92,6 +93,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     executor: Executor | None
     schedulers: Schedulers
     supervision: Supervision
+    tokens: Tokens | None = None
 
     @property
     def died(self) -> asyncio.Future[str]:
@@ -105,9 +107,12 @@ async def running(
 ) -> AsyncGenerator[Instance]:
     """One instance from start to orderly end; ``Instance.died`` resolves if a vital loop ends.
 
-    Raises DataFolderBusy, EmbeddedServerError, LogUnavailable, TopologyMismatch, PortBusy.
+    Raises ConfigError for a tokens file that cannot be used, DataFolderBusy, EmbeddedServerError,
+    LogUnavailable, TopologyMismatch, PortBusy.
     """
     metrics = Metrics(version=VERSION)
+    tokens_file = settings.auth.tokens_file
+    tokens = Tokens(tokens_file) if tokens_file is not None else None
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(
             DataFolder.acquire(settings.data_dir, settings.executor.instance_id)
@@ -162,12 +167,15 @@ async def running(
             executor=_executor(settings, roles, core, door, supervision),
             schedulers=Schedulers(daemons, pool_size, metrics, supervision),
             supervision=supervision,
+            tokens=tokens,
         )
         started = asyncio.Event()
         operations = _operations(instance, source, lag, started)
         guard(stack, died, history=operations.doctor.history.sample_forever())
+        if tokens is not None:
+            guard(stack, died, tokens=tokens.run())
         if listening is not None:
-            _serve(HttpServer(core, operations, listening), instance, stack)
+            _serve(HttpServer(core, operations, listening, tokens), instance, stack)
         await _start_roles(instance, stack)
         started.set()
         _watch_loops(instance, lag, stack)

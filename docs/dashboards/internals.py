@@ -57,6 +57,12 @@ _HTTP = Row(
             queries=(Query(rate("agent_http_request_total", "status"), "{{status}}"),),
             unit="ops",
         ),
+        Panel(
+            title="Tokens refused",
+            says="Per second. The audit event `token_refused` says from which addresses and why.",
+            queries=(Query(rate("agent_http_token_refused_total", "instance"), "{{instance}}"),),
+            unit="ops",
+        ),
     ),
 )
 

@@ -34,7 +34,7 @@ class Sink(Protocol):
 
 Outcome = Literal["fresh", "complete", "gap"]
 Gap = Literal["expired", "ahead_of_log", "unreadable"]
-Goodbye = Literal["plan_finished", "slow_consumer", "shutting_down"]
+Goodbye = Literal["plan_finished", "slow_consumer", "shutting_down", "unauthorized"]
 
 
 class LastFact(msgspec.Struct, frozen=True, gc=False):

@@ -226,6 +226,11 @@ class Feed:
         self._release(client)
         self._count_connections()
 
+    def dismiss(self, client: Client) -> None:
+        """End the stream of a client that may no longer read."""
+        self._release(client)
+        client.end("unauthorized")
+
     def close(self) -> None:
         """Say ``closed: shutting_down`` to every client and let in no more."""
         self._closing = True

@@ -81,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     _add_rebuild(commands)
     _add_check_config(commands)
     _add_rules(commands)
+    _add_token(commands)
     return root
 
 
@@ -379,6 +380,20 @@ def _add_rules(commands: Commands) -> None:
         "example: holdfast rules > /etc/prometheus/holdfast.yaml",
     )
     _add_settings_flags(command)
+
+
+def _add_token(commands: Commands) -> None:
+    from service.cli import token  # noqa: PLC0415 - see _serve
+
+    group = commands.add_parser("token", help="make, list, revoke and convert tokens")
+    actions = group.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], says: str
+    ) -> argparse.ArgumentParser:
+        return _command(actions, name, run, says=says, more=token.MORE)
+
+    token.add_commands(command)
 
 
 def _rules(given: argparse.Namespace) -> int:

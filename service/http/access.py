@@ -1,90 +1,84 @@
-"""Who may ask for what: bearer tokens with roles, or, without a tokens file, this machine only.
+"""Who asks, and whether the asker may: a token or a session cookie stands for a principal.
 
-A tokens file has one line per token, ``role name token``; ``#`` begins a comment. An operator may
-do everything, a worker may also read, a viewer may only read.
+Without a tokens file there are no principals, and every request is permitted.
 """
 
-import hashlib
-import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Literal, cast
-
-import msgspec
+from typing import Any
 
 from service.http.problems import RequestRefused
-from service.settings.config import ConfigError
+from service.http.refused_tokens import RefusedTokens
+from service.principals.permissions import Permission
+from service.principals.principal import Principal
+from service.principals.tokens import Tokens, WrongToken
 
-KEY = "auth.tokens_file"
-SHORTEST_TOKEN = 16
-RANK: Mapping[str, int] = {"viewer": 0, "worker": 1, "operator": 2}
+COOKIE = b"holdfast_session"
 
-_fits = re.compile(r"(viewer|worker|operator)\s+([A-Za-z0-9_.:@/-]{1,128})\s+(\S+)").fullmatch
-
-
-Role = Literal["viewer", "worker", "operator"]
-
-
-class Holder(msgspec.Struct, frozen=True):
-    """To whom a token was given, and what it allows."""
-
-    name: str
-    role: Role
-
-
-def read_tokens(path: Path) -> dict[bytes, Holder]:
-    """The holders by their token's digest. Raises ConfigError, which never shows a token."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{KEY}: {path} cannot be read: {error}") from None
-    holders: dict[bytes, Holder] = {}
-    for number, line in enumerate(lines, 1):
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
-        found = _fits(text)
-        if found is None:
-            raise ConfigError(f"{KEY}: {path} line {number}: must be `role name token`")
-        role, name, token = found.groups()
-        if len(token) < SHORTEST_TOKEN:
-            least = f"a token has at least {SHORTEST_TOKEN} characters"
-            raise ConfigError(f"{KEY}: {path} line {number}: {least}")
-        holders[_digest(token.encode())] = Holder(name, cast("Role", role))
-    if not holders:
-        raise ConfigError(f"{KEY}: {path} holds no token")
-    return holders
-
-
-def _digest(token: bytes) -> bytes:
-    """Tokens are looked up by digest, so the look-up's timing says nothing about them."""
-    return hashlib.sha256(token).digest()
+Scope = Any  # ASGI: its own type is no TypedDict that `get` can be asked of
 
 
 class Access:
-    """Permits a request, or refuses it."""
+    """Permits a request, or refuses it. ``tokens`` None permits every request."""
 
-    def __init__(self, holders: Mapping[bytes, Holder] | None) -> None:
-        self._holders = holders
+    def __init__(self, tokens: Tokens | None, refused: RefusedTokens) -> None:
+        self.tokens = tokens
+        self._refused = refused
 
-    def check(self, headers: Mapping[bytes, bytes], role: Role | None) -> str | None:
-        """The holder's name; None where no token is needed.
+    async def check(
+        self, scope: Scope, headers: Mapping[bytes, bytes], permission: Permission | None
+    ) -> Principal | None:
+        """The principal that asks; None where no tokens are needed.
 
         Raises RequestRefused (unauthorized, forbidden).
         """
-        if self._holders is None or role is None:
+        if self.tokens is None or permission is None:
             return None
-        holder = self._holder(headers.get(b"authorization", b""), self._holders)
-        if RANK[holder.role] < RANK[role]:
+        principal = await self.identify(scope, headers)
+        if permission not in principal.permissions:
+            given = ", ".join(sorted(principal.permissions))
             raise RequestRefused(
-                "forbidden", f"this needs the role {role}, the token has {holder.role}"
+                "forbidden", f"this needs the permission {permission}, the token has: {given}"
             )
-        return holder.name
+        return principal
 
-    def _holder(self, authorization: bytes, holders: Mapping[bytes, Holder]) -> Holder:
+    async def identify(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Principal:
+        """The principal of a request to an instance with tokens. Raises RequestRefused."""
+        tokens = self.tokens
+        if tokens is None:
+            raise RequestRefused("not_found", "this instance has no tokens file: no one signs in")
+        try:
+            principal = _principal(tokens, headers)
+        except WrongToken as wrong:
+            raise await self.refusal(scope, wrong) from None
+        if principal is None:
+            raise _unauthorized("a bearer token or a session is needed")
+        return principal
+
+    async def refusal(self, scope: Scope, wrong: WrongToken) -> RequestRefused:
+        """The refusal of a wrong token or session, after the pause that it costs."""
+        await self._refused.note((scope.get("client") or ("unknown", 0))[0], wrong)
+        return _unauthorized(str(wrong))
+
+
+def _principal(tokens: Tokens, headers: Mapping[bytes, bytes]) -> Principal | None:
+    """Whom the headers stand for; None when they name no one. Raises WrongToken."""
+    if authorization := headers.get(b"authorization"):
         scheme, _, token = authorization.partition(b" ")
-        holder = holders.get(_digest(token.strip()))
-        if scheme.lower() != b"bearer" or holder is None:
-            detail = "this token is not known" if authorization else "a bearer token is needed"
-            raise RequestRefused("unauthorized", detail, {"WWW-Authenticate": "Bearer"})
-        return holder
+        if scheme.lower() != b"bearer":
+            raise WrongToken("malformed")
+        return tokens.of_token(token.strip())
+    session = session_cookie(headers.get(b"cookie", b""))
+    return tokens.of_session(session) if session else None
+
+
+def session_cookie(cookies: bytes) -> bytes:
+    """The session in a header `Cookie`, empty when it has none."""
+    for cookie in cookies.split(b";"):
+        name, _, value = cookie.strip().partition(b"=")
+        if name == COOKIE:
+            return value
+    return b""
+
+
+def _unauthorized(detail: str) -> RequestRefused:
+    return RequestRefused("unauthorized", detail, {"WWW-Authenticate": "Bearer"})

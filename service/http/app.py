@@ -7,7 +7,7 @@ from litestar.datastructures import ResponseHeader, State
 from litestar.di import Provide
 
 from service.core.core import Core
-from service.http.access import Access, read_tokens
+from service.http.access import Access
 from service.http.attempts import AttemptController
 from service.http.audit import AuditController
 from service.http.batches import BatchController
@@ -19,12 +19,15 @@ from service.http.front import Front
 from service.http.openapi import StructSchemas, document
 from service.http.operations import InstanceController, MetricController, ProbeController
 from service.http.plans import PlanController
+from service.http.refused_tokens import RefusedTokens
 from service.http.request import ApiRequest
 from service.http.responses import Answer, problem_answer
+from service.http.session import SessionController
 from service.http.strict_json import MAX_BODY_BYTES, StrictBody
 from service.http.tasks import TaskController
 from service.http.why import WhyController
 from service.ops.operations import Operations
+from service.principals.tokens import Tokens
 
 CONTROLLERS = (
     PlanController,
@@ -38,6 +41,7 @@ CONTROLLERS = (
     ProbeController,
     MetricController,
     InstanceController,
+    SessionController,
     WhyController,
 )
 NAMES = [
@@ -49,9 +53,9 @@ NAMES = [
 ]
 
 
-def create_app(core: Core, operations: Operations) -> Front:
-    """The application over ``core``. Raises ConfigError for a tokens file that cannot be used."""
-    tokens_file = core.settings.auth.tokens_file
+def create_app(core: Core, operations: Operations, tokens: Tokens | None) -> Front:
+    """The application over ``core``; without ``tokens`` it permits every request."""
+    access = Access(tokens, RefusedTokens(core.metrics, core.audit))
     schemas = StructSchemas()
     app = Litestar(
         route_handlers=[*CONTROLLERS, ping],
@@ -59,7 +63,7 @@ def create_app(core: Core, operations: Operations) -> Front:
             "core": Provide(lambda: core, use_cache=True, sync_to_thread=False),
             "operations": Provide(lambda: operations, use_cache=True, sync_to_thread=False),
         },
-        state=State({"access": Access(read_tokens(tokens_file) if tokens_file else None)}),
+        state=State({"access": access, "knows": core.knows}),
         dto=StrictBody,
         return_dto=None,
         request_class=ApiRequest,
@@ -72,7 +76,7 @@ def create_app(core: Core, operations: Operations) -> Front:
         logging_config=None,
     )
     allowed = core.settings.http.allowed_hosts
-    return Front(app, core, Door(tokens=tokens_file is not None, allowed_hosts=allowed))
+    return Front(app, core, Door(tokens=tokens is not None, allowed_hosts=allowed))
 
 
 @route("/", http_method=["OPTIONS"], include_in_schema=False, status_code=204)

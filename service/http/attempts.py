@@ -52,7 +52,7 @@ class Renewed(msgspec.Struct, frozen=True):
 
 _owner: Any = {
     "status_code": 200,
-    "guards": [requires("worker")],
+    "guards": [requires("work")],
     "responses": refusals(*OWNER_REFUSALS),
 }
 

@@ -26,7 +26,7 @@ class AuditController(Controller):
     tags = ("audit",)
     security = BEARER
 
-    @get(guards=[requires("viewer")], responses=refusals(*READ_TROUBLE))
+    @get(guards=[requires("read")], responses=refusals(*READ_TROUBLE))
     async def list_audit(
         self,
         core: ProvidedCore,

@@ -64,7 +64,7 @@ class BatchAnswer(msgspec.Struct, frozen=True):
 
 _batch: Any = {
     "status_code": 200,
-    "guards": [requires("worker")],
+    "guards": [requires("work")],
     "responses": refusals(*LOG_TROUBLE),
 }
 

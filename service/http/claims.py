@@ -13,6 +13,7 @@ from service.core.results import Claim, ClaimRequest
 from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER
+from service.http.problems import RequestRefused
 from service.http.request import ApiRequest, ClientGone
 from service.http.responses import refusals
 from service.http.schemas import ClaimBody
@@ -34,7 +35,7 @@ class ClaimController(Controller):
 
     @post(
         status_code=200,
-        guards=[requires("worker")],
+        guards=[requires("work")],
         response_description="The leases granted; none if nothing was claimable in time",
         responses=refusals("log_unavailable", "log_full", "too_large"),
     )
@@ -52,18 +53,23 @@ class ClaimController(Controller):
         origin = request.origin(core, data.owner)
         if not data.wait_s:
             return Claims(await core.claim(wanted, origin))
-        return Claims(await _claim_while_connected(core, wanted, origin, request.receive))
+        return Claims(await _claim_while_connected(core, wanted, origin, request))
 
 
 async def _claim_while_connected(
-    core: Core, wanted: ClaimRequest, origin: Origin, receive: Receive
+    core: Core, wanted: ClaimRequest, origin: Origin, request: ApiRequest
 ) -> list[Claim]:
-    """Claim until the client closes the connection; what it can no longer get is released."""
+    """Claim until the client closes the connection or its token ends; then nothing stays claimed.
+
+    Raises ClientGone, and RequestRefused for a token that has ended.
+    """
     claiming = asyncio.create_task(core.claim(wanted, origin))
-    leaving = asyncio.create_task(_hung_up(receive))
+    leaving = asyncio.create_task(_hung_up(request.receive))
+    forget = request.when_ended(claiming.cancel)
     try:
         await asyncio.wait({claiming, leaving}, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        forget()
         leaving.cancel()
         if not claiming.done():
             claiming.cancel()
@@ -72,7 +78,9 @@ async def _claim_while_connected(
         if leaving.done() and not leaving.cancelled():
             await core.abandon(claims, wanted.owner, origin)
         return claims
-    raise ClientGone
+    if leaving.done() and not leaving.cancelled():
+        raise ClientGone
+    raise RequestRefused("unauthorized", "the token or session has ended while the claim waited")
 
 
 async def _hung_up(receive: Receive) -> None:

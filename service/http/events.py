@@ -15,7 +15,7 @@ from service.http.guards import requires
 from service.http.openapi import BEARER
 from service.http.parameters import After, EventTypes, IdFilter, LastEventId, PlanId
 from service.http.problems import RequestRefused
-from service.http.request import is_head
+from service.http.request import ApiRequest, is_head
 from service.http.responses import refusals
 from service.http.sse_wire import Wire
 
@@ -37,11 +37,17 @@ class EventStream(Response[str]):
     """An answer that lasts: it is written by the feed until the client goes or the stream ends."""
 
     def __init__(
-        self, feed: Feed, interest: Interest, after: int | None, last_event_id: str | None
+        self,
+        feed: Feed,
+        interest: Interest,
+        after: int | None,
+        last_event_id: str | None,
+        request: ApiRequest,
     ) -> None:
         """An empty ``last_event_id`` is what some clients send for none."""
         super().__init__(content="", media_type=EVENT_STREAM)
         self._feed = feed
+        self._request = request
         self._interest = interest
         self._cursor = after
         # A 400 would end a browser's EventSource for good: it would send the same id again.
@@ -72,7 +78,8 @@ class EventStream(Response[str]):
             if isinstance(opening, Opening) and is_head(scope):
                 await _send_head(send)
             elif isinstance(opening, Opening):
-                await _serve(self._feed, opening, Wire(scope, receive, send), receive)
+                wire = Wire(scope, receive, send)
+                await _serve(self._feed, opening, wire, receive, self._request)
             elif opening is NoStream.OVER:
                 await send({"type": "http.response.start", "status": 204, "headers": []})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -88,18 +95,22 @@ async def _send_head(send: Send) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _serve(feed: Feed, opening: Opening, wire: Wire, receive: Receive) -> None:
+async def _serve(
+    feed: Feed, opening: Opening, wire: Wire, receive: Receive, request: ApiRequest
+) -> None:
     try:
         await wire.begin(_HEADERS)
         client = feed.attach(opening, wire)
     except Gone:
         return
+    forget = request.when_ended(lambda: feed.dismiss(client))
     try:
         # Also what wakes us when the feed has ended the answer: there is nothing to receive then.
         while (await receive())["type"] != "http.disconnect":
             pass
         await wire.ended()
     finally:
+        forget()
         feed.leave(client)
 
 
@@ -118,7 +129,7 @@ class EventController(Controller):
 
     @get(
         "/events",
-        guards=[requires("viewer")],
+        guards=[requires("read")],
         media_type=EVENT_STREAM,
         response_description=DESCRIPTION,
         responses=_REFUSALS,
@@ -126,6 +137,7 @@ class EventController(Controller):
     async def all_events(
         self,
         core: ProvidedCore,
+        request: ApiRequest,
         plan_id: IdFilter = None,
         task_id: IdFilter = None,
         types: EventTypes = None,
@@ -134,11 +146,11 @@ class EventController(Controller):
     ) -> Response[str]:
         """Every event of the log, or of one plan or task, from the head or after a cursor."""
         interest = Interest(plan_id=plan_id, task_id=task_id, types=_types(types))
-        return EventStream(core.feed, interest, after, last_event_id)
+        return EventStream(core.feed, interest, after, last_event_id, request)
 
     @get(
         "/plans/{plan_id:str}/events",
-        guards=[requires("viewer")],
+        guards=[requires("read")],
         media_type=EVENT_STREAM,
         response_description=DESCRIPTION,
         responses=_REFUSALS | refusals("not_found") | _OVER,
@@ -147,6 +159,7 @@ class EventController(Controller):
         self,
         plan_id: PlanId,
         core: ProvidedCore,
+        request: ApiRequest,
         task_id: IdFilter = None,
         types: EventTypes = None,
         after: After = None,
@@ -154,7 +167,7 @@ class EventController(Controller):
     ) -> Response[str]:
         """A plan's events from its beginning or after a cursor, until it has ended."""
         interest = Interest(plan_id=plan_id, task_id=task_id, types=_types(types), ends=True)
-        return EventStream(core.feed, interest, after, last_event_id)
+        return EventStream(core.feed, interest, after, last_event_id, request)
 
 
 def _types(asked: str | None) -> frozenset[str]:

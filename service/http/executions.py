@@ -27,7 +27,7 @@ class ExecutionController(Controller):
     tags = ("executions",)
     security = BEARER
 
-    @get(guards=[requires("viewer")], responses=refusals(*READ_TROUBLE))
+    @get(guards=[requires("read")], responses=refusals(*READ_TROUBLE))
     async def list_executions(  # noqa: PLR0913, PLR0917 - it has as many parameters
         self,
         core: ProvidedCore,

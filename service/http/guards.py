@@ -12,9 +12,10 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.params import QueryParameter
 from litestar.types import HTTPScope
 
-from service.http.access import Access, Role
+from service.http.access import Access
 from service.http.problems import RequestRefused
 from service.http.strict_json import check_content_type
+from service.principals.permissions import PERMISSIONS, Permission
 from streams.subjects import is_id
 
 MAX_QUERY_FIELDS = 50
@@ -23,14 +24,16 @@ READING = {"GET", "HEAD", "OPTIONS"}
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 
-class requires:  # noqa: N801 - it reads as a word: guards=[requires("worker")]
-    """A guard for holders of at least ``role``; None permits every request.
+class requires:  # noqa: N801 - it reads as a word: guards=[requires("work")]
+    """A guard for principals with one of the five permissions; None permits every request.
 
     ``any_query``: parameters are ignored, for routes that probes ask with parameters of their own.
     """
 
-    def __init__(self, role: Role | None, *, any_query: bool = False) -> None:
-        self.role: Role | None = role
+    def __init__(self, permission: Permission | None, *, any_query: bool = False) -> None:
+        if permission is not None and permission not in PERMISSIONS:
+            raise ValueError(f"{permission!r} is no permission: {', '.join(PERMISSIONS)}")
+        self.permission: Permission | None = permission
         self._any_query = any_query
 
     async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
@@ -38,7 +41,7 @@ class requires:  # noqa: N801 - it reads as a word: guards=[requires("worker")]
         scope = cast("HTTPScope", connection.scope)
         access: Access = connection.app.state.access
         headers = dict(scope["headers"])
-        scope["auth"] = access.check(headers, self.role)
+        scope["auth"] = await access.check(scope, headers, self.permission)
         if ids := scope["path_params"]:
             _check_ids(ids)
         if scope["query_string"] and not self._any_query:

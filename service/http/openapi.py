@@ -22,8 +22,8 @@ from service.http.event_schemas import EVENT_STREAM, REF, event_components, stre
 from service.http.schemas import END
 
 DESCRIPTION = "Runs the tasks of AI-agent plans under leases; every fact is one message in a log."
-# An instance without a tokens file asks for none, so that a token is optional.
-BEARER: Sequence[dict[str, list[str]]] = ({"bearer": []}, {})
+# A token, or a session; an instance without a tokens file asks for neither, so both are optional.
+BEARER: Sequence[dict[str, list[str]]] = ({"bearer": []}, {"session": []}, {})
 
 Json = dict[str, Any]
 
@@ -143,7 +143,12 @@ def document(version: str, schemas: StructSchemas) -> OpenAPIConfig:
         version=version,
         description=DESCRIPTION,
         components=Components(
-            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}
+            security_schemes={
+                "bearer": SecurityScheme(type="http", scheme="bearer"),
+                "session": SecurityScheme(
+                    type="apiKey", name="holdfast_session", security_scheme_in="cookie"
+                ),
+            }
         ),
         render_plugins=[Document(schemas)],
         path="/schema",

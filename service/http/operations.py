@@ -74,7 +74,7 @@ class MetricController(Controller):
 
     @get(
         "/metrics",
-        guards=[requires("viewer", any_query=True)],
+        guards=[requires("metrics", any_query=True)],
         media_type=METRICS_TYPE,
         responses=refusals(),
     )
@@ -86,13 +86,15 @@ class MetricController(Controller):
         )
         return Answer(body, media_type=media_type)  # pyright: ignore[reportReturnType]  # text
 
-    @get("/actuator/metrics", guards=[requires("viewer")], responses=refusals())
+    @get("/actuator/metrics", guards=[requires("metrics")], responses=refusals())
     async def list_metrics(self, core: ProvidedCore) -> MetricNames:
         """The dotted names of all metrics."""
         return MetricNames(core.metrics.names())
 
     @get(
-        "/actuator/metrics/{name:str}", guards=[requires("viewer")], responses=refusals("not_found")
+        "/actuator/metrics/{name:str}",
+        guards=[requires("metrics")],
+        responses=refusals("not_found"),
     )
     async def get_metric(self, name: MetricName, core: ProvidedCore) -> Shown:
         """One metric with its values."""
@@ -127,12 +129,12 @@ class InstanceController(Controller):
     tags = ("ops",)
     security = BEARER
 
-    @get("/status", guards=[requires("viewer")], responses=refusals("log_unavailable"))
+    @get("/status", guards=[requires("read")], responses=refusals("log_unavailable"))
     async def get_status(self, operations: ProvidedOperations) -> Status:
         """How this instance is doing, part by part."""
         return operations.health.status()
 
-    @get("/doctor", guards=[requires("viewer")], responses=refusals("log_unavailable"))
+    @get("/doctor", guards=[requires("read")], responses=refusals("log_unavailable"))
     async def get_diagnosis(self, operations: ProvidedOperations) -> Report:
         """What is wrong with this instance, and the answer to each question an operator asks."""
         return await operations.doctor.report()

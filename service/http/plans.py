@@ -38,7 +38,7 @@ NO_REASON = ReasonBody()
 
 _operator: Any = {
     "status_code": 200,
-    "guards": [requires("operator")],
+    "guards": [requires("operate")],
     "responses": refusals("not_found", "not_allowed", *LOG_TROUBLE),
     "operation_class": OptionalBody,
 }
@@ -59,7 +59,7 @@ class PlanController(Controller):
 
     @post(
         status_code=201,
-        guards=[requires("operator")],
+        guards=[requires("submit")],
         response_description="The plan is in the log",
         responses=refusals("plan_exists", *LOG_TROUBLE)
         | {200: ResponseSpec(Submission, description="The same plan was there before")},
@@ -84,7 +84,7 @@ class PlanController(Controller):
         done = accepted(await core.submit(plan_id, plan, request.origin(core, begins=True)))
         return Answer(done, status_code=201 if done.created else 200)
 
-    @get(guards=[requires("viewer")], responses=refusals(*READ_TROUBLE))
+    @get(guards=[requires("read")], responses=refusals(*READ_TROUBLE))
     async def list_plans(
         self,
         core: ProvidedCore,
@@ -100,7 +100,7 @@ class PlanController(Controller):
 
     @get(
         "/{plan_id:str}",
-        guards=[requires("viewer")],
+        guards=[requires("read")],
         responses=refusals("not_found", "log_unavailable", *READ_TROUBLE),
     )
     async def get_plan(

@@ -1,5 +1,6 @@
 """The request as handlers see it: whose it is, which trace it belongs to, and its whole body."""
 
+from collections.abc import Callable
 from typing import Any
 
 from litestar import Request
@@ -9,6 +10,8 @@ from litestar.types import Scope
 
 from service.core.core import Core
 from service.http.tracing import trace_of
+from service.principals.principal import Principal
+from service.principals.tokens import Tokens
 from streams.log import Origin
 
 
@@ -16,21 +19,35 @@ class ClientGone(Exception):
     """The client hung up before its request was complete."""
 
 
-class ApiRequest(Request[Any, str | None, State]):
-    """A request; ``auth`` is the name of the token's holder, None where no token is needed."""
+class ApiRequest(Request[Any, Principal | None, State]):
+    """A request; ``auth`` is its principal, None where no token is needed."""
 
     def origin(self, core: Core, actor: str | None = None, *, begins: bool = False) -> Origin:
-        """Who acts: ``actor``, or the token's holder, or "operator".
+        """Who acts: ``actor``, or the principal, or "operator"; and which principal asks.
 
         A request that brought no trace joins that of the plan it is about, unless it ``begins`` it.
         """
         trace = trace_of(self.scope)
+        principal: Principal | None = self.scope["auth"]
+        name = principal.name if principal is not None else ""
         return Origin(
-            actor=actor or self.scope["auth"] or "operator",
+            actor=actor or name or "operator",
+            principal=name,
             instance=core.instance_id,
             traceparent=trace.traceparent if trace.own or begins else "",
             tracestate=trace.tracestate,
         )
+
+    def when_ended(self, end: Callable[[], object]) -> Callable[[], object]:
+        """Call ``end`` once when the token or session behind the request ends.
+
+        Answers a function that cancels this.
+        """
+        principal: Principal | None = self.scope["auth"]
+        tokens: Tokens | None = self.app.state.access.tokens
+        if principal is None or tokens is None:
+            return lambda: None
+        return tokens.when_ended(principal, end)
 
     @property
     def content_length(self) -> int | None:

@@ -99,6 +99,12 @@ class ReasonBody(Body, frozen=True, kw_only=True):
     reason: ReasonText = ""
 
 
+class SignInBody(Body, frozen=True, kw_only=True):
+    """A token to exchange for a session cookie."""
+
+    token: Annotated[str, Meta(max_length=256)]
+
+
 # -- leases -----------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from service.http.door import RESPONSE_HEADERS
 from service.http.shares import Shares
 from service.http.tls import tls_of
 from service.ops.operations import Operations
+from service.principals.tokens import Tokens
 from service.runtime.tuning import connections_allowed
 from service.settings.config import HttpSettings, variable_name
 from service.settings.rules import is_loopback
@@ -90,10 +91,15 @@ class HttpServer:
     """Serves on a port that is taken, until `stop`."""
 
     def __init__(
-        self, core: Core, operations: Operations, listening: Listening, limits: Limits = LIMITS
+        self,
+        core: Core,
+        operations: Operations,
+        listening: Listening,
+        tokens: Tokens | None,
+        limits: Limits = LIMITS,
     ) -> None:
         config = uvicorn.Config(
-            create_app(core, operations),
+            create_app(core, operations, tokens),
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -20,6 +20,7 @@ from litestar.dto.data_structures import DTOFieldDefinition
 from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 
+from service.http.ownership import checked
 from service.http.problems import RequestRefused
 from service.http.wording import in_words
 from streams.json_values import MAX_DEPTH
@@ -42,7 +43,9 @@ class StrictBody(AbstractDTO[Any]):
         """The handler's Struct in a body that is not empty. Raises RequestRefused."""
         connection: Any = self.asgi_connection  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         field = cast("FieldDefinition", connection.route_handler.parsed_data_field)
-        return reader_of(field.annotation)(value)
+        body = reader_of(field.annotation)(value)
+        scope = connection.scope
+        return checked(scope["auth"], body, scope["path_params"], connection.app.state.knows)
 
     @classmethod
     def create_for_field_definition(cls, *_: object, **__: object) -> None:

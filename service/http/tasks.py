@@ -38,7 +38,7 @@ class TaskController(Controller):
     tags = ("tasks",)
     security = BEARER
 
-    @get("/tasks", guards=[requires("viewer")], responses=refusals(*READ_TROUBLE))
+    @get("/tasks", guards=[requires("read")], responses=refusals(*READ_TROUBLE))
     async def list_tasks(
         self,
         core: ProvidedCore,
@@ -64,7 +64,7 @@ class TaskController(Controller):
 
     @get(
         "/plans/{plan_id:str}/tasks/{task_id:str}",
-        guards=[requires("viewer")],
+        guards=[requires("read")],
         responses=refusals("not_found", "log_unavailable", *READ_TROUBLE),
     )
     async def get_task(
@@ -84,7 +84,7 @@ class TaskController(Controller):
     @post(
         "/plans/{plan_id:str}/tasks/{task_id:str}/retry",
         status_code=200,
-        guards=[requires("operator")],
+        guards=[requires("operate")],
         responses=refusals("not_found", "not_allowed", *LOG_TROUBLE),
         operation_class=OptionalBody,
     )

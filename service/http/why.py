@@ -31,7 +31,7 @@ class WhyController(Controller):
 
     @get(
         "/plans/{plan_id:str}/why",
-        guards=[requires("viewer")],
+        guards=[requires("read")],
         responses=refusals("not_found", "log_unavailable", *READ_TROUBLE),
     )
     async def why_plan(
@@ -46,7 +46,7 @@ class WhyController(Controller):
 
     @get(
         "/plans/{plan_id:str}/tasks/{task_id:str}/why",
-        guards=[requires("viewer")],
+        guards=[requires("read")],
         responses=refusals("not_found", "log_unavailable", *READ_TROUBLE),
     )
     async def why_task(
@@ -63,7 +63,7 @@ class WhyController(Controller):
             raise RequestRefused("not_found", f"plan '{plan_id}' has no task '{task_id}'")
         return answer
 
-    @get("/workers", guards=[requires("viewer")], responses=refusals())
+    @get("/workers", guards=[requires("read")], responses=refusals())
     async def list_workers(self, core: ProvidedCore, limit: Limit = 50) -> WorkerList:
         """Owners seen in the last hour: leases, last sign of life, claims asked for here."""
         views, total = core.workers.shown(core.board, core.now(), limit)

@@ -10,6 +10,12 @@ from streams.jetstream.servers import servers_of
 OTLP_KEY = "observability.otlp_endpoint"
 OTLP_TRACES_KEY = "observability.otlp_traces_endpoint"
 
+MISSING_TOKENS = "must name a file that exists; `holdfast token add NAME --file FILE` makes one"
+NO_COLON = (
+    "must hold a colon where auth.tokens_file is set, as in node-1:a: the names of tokens hold "
+    "none, so no token can report as this executor"
+)
+
 
 def check_together(settings: Settings) -> None:
     """Raise `ConfigError` for the first rule that the settings break."""
@@ -35,11 +41,17 @@ def check_together(settings: Settings) -> None:
     runbook_url = settings.observability.runbook_url
     if runbook_url and not _is_web_url(runbook_url):
         raise refuse("observability.runbook_url", "must be http://… or https://…, without a #")
+    for key, reason in (*_faults_of_tokens(settings), *_faults_of_http(settings)):
+        raise refuse(key, reason)
+
+
+def _faults_of_tokens(settings: Settings) -> Iterator[tuple[str, str]]:
+    """The key of each fault, and what is allowed."""
     tokens_file = settings.auth.tokens_file
     if tokens_file is not None and not tokens_file.is_file():
-        raise refuse("auth.tokens_file", "must name a file that exists")
-    for key, reason in _faults_of_http(settings):
-        raise refuse(key, reason)
+        yield "auth.tokens_file", MISSING_TOKENS
+    if tokens_file is not None and ":" not in settings.executor.instance_id:
+        yield "executor.instance_id", NO_COLON
 
 
 def _faults_of_http(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -9,17 +9,17 @@ import pytest
 
 from tests.conftest import PrivateServer
 from tests.faults.service_process import ServiceProcess
+from tests.unit.tokens_world import give
 from tests.waiting import until
 
 pytestmark = pytest.mark.faults
 
-TOKEN = "a-token-that-no-log-may-hold-0123456789"  # noqa: S105 - made up
 REQUESTS = 3
 
 
-def submit(url: str, number: int) -> httpx.Response:
-    plan = {"id": f"p{number}", "context": {"password": TOKEN}, "tasks": [{"id": "t", "kind": "x"}]}
-    headers = {"Authorization": f"Bearer {TOKEN}", "X-Request-Id": f"request-{number}"}
+def submit(url: str, token: str, number: int) -> httpx.Response:
+    plan = {"id": f"p{number}", "context": {"password": token}, "tasks": [{"id": "t", "kind": "x"}]}
+    headers = {"Authorization": f"Bearer {token}", "X-Request-Id": f"request-{number}"}
     return httpx.post(f"{url}/v1/plans", json=plan, headers=headers, timeout=40)
 
 
@@ -27,14 +27,13 @@ def test_requests_that_wait_for_a_frozen_log_are_answered_503_at_sigterm(
     tmp_path: Path, private_nats: PrivateServer
 ) -> None:
     tokens = tmp_path / "tokens"
-    tokens.write_text(f"operator me {TOKEN}\n")
-    tokens.chmod(0o600)
+    token = give(tokens, "me", "operator")
     service = ServiceProcess(
         tmp_path / "data", nats_url=private_nats.url, auth__tokens_file=str(tokens)
     ).start()
     private_nats.pause()
     with ThreadPoolExecutor(REQUESTS) as pool:
-        asking = [pool.submit(submit, service.url, number) for number in range(REQUESTS)]
+        asking = [pool.submit(submit, service.url, token, number) for number in range(REQUESTS)]
         asked_at = time.monotonic()
         until(lambda: time.monotonic() > asked_at + 0.5)
         assert not any(each.done() for each in asking)
@@ -46,5 +45,5 @@ def test_requests_that_wait_for_a_frozen_log_are_answered_503_at_sigterm(
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["x-request-id"] == f"request-{number}"
         assert answer.json()["code"] in ("unavailable", "log_unavailable")
-    assert TOKEN not in service.output
+    assert token not in service.output
     assert "Traceback" not in service.output

@@ -13,10 +13,12 @@ from service.core.results import Check, Claim, ClaimRequest, OwnerAnswer
 from service.http.app import create_app
 from service.http.front import Front
 from service.ops.operations import Operations
+from service.principals.tokens import Tokens
 from service.settings.config import HttpSettings, Settings
 from service.signals.metrics.registry import Metrics
 from streams.log import Origin
 from streams.plan.commands import OwnerCommand
+from streams.plan.state import Plan
 
 HOST = "testserver.local"  # as Litestar's test client calls an application
 SETTINGS = Settings(http=HttpSettings(allowed_hosts=(HOST,)))
@@ -49,6 +51,10 @@ class FakeCore:
         self.answer = answer
         self.settings = settings or SETTINGS
         self.metrics = Metrics()
+        self.audited: list[tuple[str, dict[str, Any]]] = []
+        self.audit = SimpleNamespace(emit=lambda event, **said: self.audited.append((event, said)))
+        tokens_file = self.settings.auth.tokens_file
+        self.tokens = Tokens(tokens_file) if tokens_file is not None else None
         self.feed = None
         self.spans = None
         self.database = None
@@ -57,11 +63,12 @@ class FakeCore:
         self.checks = [Check("log", ok=True, detail="connected")]
         self.claiming: asyncio.Future[list[Claim]] | None = None
         self.claim_asked = asyncio.Event()
+        self.plans: dict[str, Plan] = {}
 
     def app(self) -> Front:
         health = SimpleNamespace(readiness=lambda: self.checks, status=lambda: self.answer)
         operations = SimpleNamespace(health=health, doctor=None)
-        return create_app(cast("Core", self), cast("Operations", operations))
+        return create_app(cast("Core", self), cast("Operations", operations), self.tokens)
 
     def _say(self, what: object, origin: Origin) -> object:
         self.asked.append((what, origin))
@@ -95,6 +102,9 @@ class FakeCore:
             self.asked.append((request, origin))
             return await self.claiming
         return self._say(request, origin)
+
+    def knows(self, plan_id: str) -> Plan | None:
+        return self.plans.get(plan_id)
 
     async def visible(self, min_sequence: int | None) -> None:
         self._say(min_sequence, Origin())

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -11,8 +10,6 @@ from litestar.testing import AsyncTestClient
 from msgspec import Raw
 
 from service.core.results import Claim, Submission
-from service.http.access import read_tokens
-from service.settings.config import AuthSettings, ConfigError, Settings
 from streams.log import TooLarge
 from streams.plan import commands
 from streams.plan.decide import Current, GuardReject, NotFound
@@ -268,63 +265,6 @@ async def test_a_submission_begins_the_trace_that_its_answer_names(headers: dict
     assert trace_id_of(origin.traceparent) == answer.headers["x-trace-id"]
 
 
-# -- tokens -----------------------------------------------------------------------------------
-
-TOKENS = """
-# who may do what
-viewer   grafana  viewer-token-0001
-worker   w1       worker-token-0001   # the first one
-operator alice    operator-token-01
-"""
-
-
-@pytest.fixture
-def guarded(tmp_path: Path) -> FakeCore:
-    path = tmp_path / "tokens"
-    path.write_text(TOKENS)
-    return FakeCore(settings=Settings(auth=AuthSettings(tokens_file=path)))
-
-
-@pytest.mark.parametrize(
-    ("token", "read", "work", "operate"),
-    [
-        (None, 401, 401, 401),
-        ("Bearer nobody", 401, 401, 401),
-        ("Basic viewer-token-0001", 401, 401, 401),
-        ("Bearer viewer-token-0001", 200, 403, 403),
-        ("Bearer worker-token-0001", 200, 200, 403),
-        ("bearer operator-token-01", 200, 200, 200),
-    ],
-)
-async def test_a_token_allows_what_its_role_allows(
-    guarded: FakeCore, token: str | None, read: int, work: int, operate: int
-) -> None:
-    headers = {"authorization": token} if token else {}
-    async with AsyncTestClient(guarded.app()) as client:
-        client.headers.update(headers)
-        assert (await client.get("/actuator/metrics")).status_code == read
-        assert (await client.post(f"{OWNED}/start", json=WHO)).status_code == work
-        guarded.answer = PLAN
-        assert (await client.post("/v1/plans/p/cancel", json={})).status_code == operate
-        assert (await client.get("/healthz")).status_code == 200
-        if token is None:
-            refused = await client.get("/v1/events")
-            assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
-    if operate == 200:
-        assert guarded.asked[-1][1].actor == "alice"
-
-
-@pytest.mark.parametrize(
-    "content", ["", "boss alice 0123456789abcdef", "viewer x short", "viewer-token-0001", "\xff"]
-)
-def test_a_tokens_file_that_cannot_be_used_stops_the_start(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "tokens"
-    path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(ConfigError, match=r"auth\.tokens_file") as refused:
-        read_tokens(path)
-    assert "0123456789abcdef" not in str(refused.value)
-
-
 # -- the document -----------------------------------------------------------------------------
 
 
@@ -344,8 +284,10 @@ async def test_the_document_holds_every_route_and_every_problem() -> None:
         assert operation["responses"]["400"]["content"].keys() == {"application/problem+json"}
         assert ("requestBody" in operation) == (method == "post")
         assert ("404" in operation["responses"]) == ("{" in path)
-        assert operation.get("security", []) or path in {"/healthz", "/readyz"}
-    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+        assert operation.get("security", []) or path in {"/healthz", "/readyz", "/v1/session"}
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["bearer"]["scheme"] == "bearer"
+    assert (schemes["session"]["in"], schemes["session"]["name"]) == ("cookie", "holdfast_session")
 
 
 async def test_the_document_says_what_is_enforced() -> None:

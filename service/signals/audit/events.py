@@ -31,4 +31,5 @@ CLASSES: Mapping[str, AuditClass] = {
     "log_clock_stepped": "always",
     "database_error": "always",
     "database_recovered": "always",
+    "token_refused": "always",
 }

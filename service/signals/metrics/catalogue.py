@@ -346,6 +346,10 @@ _HTTP = (
         "Requests answered, by the kind of status",
         Label("status", ("2xx", "4xx", "5xx")),
     ),
+    _counter(
+        "agent.http.token.refused.total",
+        "Requests with a token or session that is not known, cut or expired",
+    ),
 )
 
 _STREAMS = (

@@ -26,10 +26,8 @@ Line = dict[str, Any]
 
 WITHIN_S = 20.0
 TOKENS = {
-    "viewer": "viewer-token-0001",
-    "worker": "worker-token-0001",
-    "operator": "operator-token-01",
-    "wrong": "nobody-has-this-token",
+    role: f"hf_{role:0<8}_{'0123456789' * 4}{role:.3}"
+    for role in ("viewer", "worker", "operator", "wrong")
 }
 # Different in every run. What a request brought itself is recorded as it is.
 VARYING_HEADERS = {"x-request-id", "x-trace-id", "content-length"}

@@ -9,13 +9,17 @@ from typing import Any
 import httpx
 
 from service.app import Instance
+from service.principals.token import digest_of
 from streams.log import Appended, Conflict, Draft, LogFull, LogUnavailable, TooLarge
 from tests.integration.http_world import serving, until_status
 from tests.integration.recorded.exchange import TOKENS, Line, exchange
 
 HERE = Path(__file__).parent
 TOKENS_FILE = "".join(
-    f"{role} {role}s-name {token}\n" for role, token in TOKENS.items() if role != "wrong"
+    f'[[token]]\nid = "{role:0<8}"\nname = "w1"\nroles = ["{role}"]\n'
+    f'sha256 = "{digest_of(token.split("_", 2)[2].encode()).hex()}"\n'
+    for role, token in TOKENS.items()
+    if role != "wrong"
 )
 
 
@@ -68,6 +72,7 @@ async def play(scene: str, folder: Path) -> AsyncIterator[tuple[Line, Line]]:
     flags: dict[str, object] = {}
     if scene == "tokens":
         (folder / "tokens").write_text(TOKENS_FILE)
+        (folder / "tokens").chmod(0o600)
         flags["auth__tokens_file"] = str(folder / "tokens")
     trouble = SCENES[scene]
     async with serving(folder, **flags) as (instance, client):
