@@ -43,6 +43,8 @@ from service.executor import Executor
 from service.executor.handlers.inputs import CheckInput, input_check
 from service.executor.handlers.registry import load_handlers
 from service.executor.handlers.secrets import Secrets
+from service.http.access import Access
+from service.http.refused_tokens import RefusedTokens
 from service.http.server import HttpServer, Listening
 from service.ops.doctor.sources.live import Doctor
 from service.ops.health import Health
@@ -175,7 +177,8 @@ async def running(
         if tokens is not None:
             guard(stack, died, tokens=tokens.run())
         if listening is not None:
-            _serve(HttpServer(core, operations, listening, tokens), instance, stack)
+            access = Access(tokens, RefusedTokens(core.metrics, core.audit))
+            _serve(HttpServer(core, operations, listening, access), instance, stack)
         await _start_roles(instance, stack)
         started.set()
         _watch_loops(instance, lag, stack)

@@ -19,7 +19,6 @@ from service.http.front import Front
 from service.http.openapi import StructSchemas, document
 from service.http.operations import InstanceController, MetricController, ProbeController
 from service.http.plans import PlanController
-from service.http.refused_tokens import RefusedTokens
 from service.http.request import ApiRequest
 from service.http.responses import Answer, problem_answer
 from service.http.session import SessionController
@@ -27,7 +26,6 @@ from service.http.strict_json import MAX_BODY_BYTES, StrictBody
 from service.http.tasks import TaskController
 from service.http.why import WhyController
 from service.ops.operations import Operations
-from service.principals.tokens import Tokens
 
 CONTROLLERS = (
     PlanController,
@@ -53,9 +51,8 @@ NAMES = [
 ]
 
 
-def create_app(core: Core, operations: Operations, tokens: Tokens | None) -> Front:
-    """The application over ``core``; without ``tokens`` it permits every request."""
-    access = Access(tokens, RefusedTokens(core.metrics, core.audit))
+def create_app(core: Core, operations: Operations, access: Access) -> Front:
+    """The application over ``core``, for those whom ``access`` permits."""
     schemas = StructSchemas()
     app = Litestar(
         route_handlers=[*CONTROLLERS, ping],
@@ -76,7 +73,7 @@ def create_app(core: Core, operations: Operations, tokens: Tokens | None) -> Fro
         logging_config=None,
     )
     allowed = core.settings.http.allowed_hosts
-    return Front(app, core, Door(tokens=tokens is not None, allowed_hosts=allowed))
+    return Front(app, core, Door(tokens=access.tokens is not None, allowed_hosts=allowed))
 
 
 @route("/", http_method=["OPTIONS"], include_in_schema=False, status_code=204)

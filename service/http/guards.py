@@ -13,6 +13,7 @@ from litestar.params import QueryParameter
 from litestar.types import HTTPScope
 
 from service.http.access import Access
+from service.http.ownership import check_path
 from service.http.problems import RequestRefused
 from service.http.strict_json import check_content_type
 from service.principals.permissions import PERMISSIONS, Permission
@@ -44,6 +45,8 @@ class requires:  # noqa: N801 - it reads as a word: guards=[requires("work")]
         scope["auth"] = await access.check(scope, headers, self.permission)
         if ids := scope["path_params"]:
             _check_ids(ids)
+            if self.permission == "work":
+                check_path(scope["auth"], ids, connection.app.state.knows)
         if scope["query_string"] and not self._any_query:
             _check_query(scope["query_string"], _known_parameters(handler.signature_model))
         if scope["method"] not in READING:

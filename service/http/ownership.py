@@ -1,7 +1,8 @@
 """A worker speaks for itself only: as an owner of its token's name, on tasks of its token's kinds.
 
-`service.http.strict_json` asks this for each body that it reads, so every route whose body names an
-owner is checked. Without tokens there is no principal, and any owner may be named.
+The guard of each route asks this for the route's path, and `service.http.strict_json` for each body
+that it reads, so every route that names an owner is checked. Without tokens there is no principal,
+and any owner may be named.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,14 +19,32 @@ Knows = Callable[[str], Plan | None]
 """The plan of an id if it is in memory, as every unfinished plan is."""
 
 
-def checked(principal: Principal | None, body: Any, path: Mapping[str, Any], knows: Knows) -> Any:  # noqa: ANN401
+def check_path(principal: Principal | None, path: Mapping[str, Any], knows: Knows) -> None:
+    """Refuse an owner or a task in a route's path. Raises RequestRefused (forbidden)."""
+    if principal is None:
+        return
+    if "owner" in path:
+        _check_owner(principal, path["owner"])
+    if principal.kinds is not None:
+        _check_places(principal, _place(path.get), knows)
+
+
+def checked_body(principal: Principal | None, body: Any, knows: Knows) -> Any:  # noqa: ANN401
     """The body as the principal may mean it: a claim for any kind is for the token's kinds.
 
-    ``path`` are the parameters of the route. Raises RequestRefused (forbidden).
+    Raises RequestRefused (forbidden).
     """
     owner: object = getattr(body, "owner", None)
     if principal is None or not isinstance(owner, str):
         return body
+    _check_owner(principal, owner)
+    if principal.kinds is None:
+        return body
+    _check_places(principal, _places_in(body), knows)
+    return _of_kinds(principal.kinds, body)
+
+
+def _check_owner(principal: Principal, owner: str) -> None:
     if not principal.is_owner(owner):
         name = principal.name
         raise RequestRefused(
@@ -33,10 +52,6 @@ def checked(principal: Principal | None, body: Any, path: Mapping[str, Any], kno
             f"the token's name is '{name}': its owners are '{name}' and all that begin with "
             f"'{name}/', and '{owner}' is none of them",
         )
-    if principal.kinds is None:
-        return body
-    _check_places(principal, (*_place(path.get), *_places_in(body)), knows)
-    return _of_kinds(principal.kinds, body)
 
 
 def _of_kinds(kinds: frozenset[str], body: Any) -> Any:  # noqa: ANN401 - a body

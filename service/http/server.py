@@ -11,13 +11,13 @@ import structlog
 import uvicorn
 
 from service.core.core import Core
+from service.http.access import Access
 from service.http.app import create_app
 from service.http.bounded_protocol import BoundedProtocol, Limits
 from service.http.door import RESPONSE_HEADERS
 from service.http.shares import Shares
 from service.http.tls import tls_of
 from service.ops.operations import Operations
-from service.principals.tokens import Tokens
 from service.runtime.tuning import connections_allowed
 from service.settings.config import HttpSettings, variable_name
 from service.settings.rules import is_loopback
@@ -95,11 +95,11 @@ class HttpServer:
         core: Core,
         operations: Operations,
         listening: Listening,
-        tokens: Tokens | None,
+        access: Access,
         limits: Limits = LIMITS,
     ) -> None:
         config = uvicorn.Config(
-            create_app(core, operations, tokens),
+            create_app(core, operations, access),
             log_config=None,
             access_log=False,
             lifespan="off",

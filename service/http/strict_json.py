@@ -20,7 +20,7 @@ from litestar.dto.data_structures import DTOFieldDefinition
 from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 
-from service.http.ownership import checked
+from service.http.ownership import checked_body
 from service.http.problems import RequestRefused
 from service.http.wording import in_words
 from streams.json_values import MAX_DEPTH
@@ -44,8 +44,7 @@ class StrictBody(AbstractDTO[Any]):
         connection: Any = self.asgi_connection  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         field = cast("FieldDefinition", connection.route_handler.parsed_data_field)
         body = reader_of(field.annotation)(value)
-        scope = connection.scope
-        return checked(scope["auth"], body, scope["path_params"], connection.app.state.knows)
+        return checked_body(connection.scope["auth"], body, connection.app.state.knows)
 
     @classmethod
     def create_for_field_definition(cls, *_: object, **__: object) -> None:

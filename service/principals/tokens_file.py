@@ -137,7 +137,7 @@ def _tables(path: Path, text: str) -> list[Any]:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a TOMLDecodeError, or a number of 5,000 digits
         found = _says_line(str(error))
-        where = f" line {found[1]}" if found else ""
+        where = f" line {found[1] if found else len(text.splitlines())}"
         raise ConfigError(f"{KEY}: {path}{where}: it is not valid TOML") from None
     tables = document.pop("token", None)
     if document:

@@ -10,11 +10,14 @@ from msgspec import Raw
 from projections.read_models.views import PlanView, TaskView, moment
 from service.core.core import Core
 from service.core.results import Check, Claim, ClaimRequest, OwnerAnswer
+from service.http.access import Access
 from service.http.app import create_app
 from service.http.front import Front
+from service.http.refused_tokens import Limits, RefusedTokens
 from service.ops.operations import Operations
 from service.principals.tokens import Tokens
 from service.settings.config import HttpSettings, Settings
+from service.signals.audit.trail import Audit
 from service.signals.metrics.registry import Metrics
 from streams.log import Origin
 from streams.plan.commands import OwnerCommand
@@ -63,12 +66,15 @@ class FakeCore:
         self.checks = [Check("log", ok=True, detail="connected")]
         self.claiming: asyncio.Future[list[Claim]] | None = None
         self.claim_asked = asyncio.Event()
+        self.refusals = Limits(longest_pause_s=0)
         self.plans: dict[str, Plan] = {}
 
     def app(self) -> Front:
         health = SimpleNamespace(readiness=lambda: self.checks, status=lambda: self.answer)
         operations = SimpleNamespace(health=health, doctor=None)
-        return create_app(cast("Core", self), cast("Operations", operations), self.tokens)
+        refused = RefusedTokens(self.metrics, cast("Audit", self.audit), self.refusals)
+        access = Access(self.tokens, refused)
+        return create_app(cast("Core", self), cast("Operations", operations), access)
 
     def _say(self, what: object, origin: Origin) -> object:
         self.asked.append((what, origin))
