@@ -5,7 +5,7 @@ that it reads, so every route that names an owner is checked. Without tokens the
 and any owner may be named.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -64,7 +64,7 @@ def _of_kinds(kinds: frozenset[str], body: Any) -> Any:  # noqa: ANN401 - a body
     return body
 
 
-def _check_places(principal: Principal, places: tuple[tuple[str, str], ...], knows: Knows) -> None:
+def _check_places(principal: Principal, places: Iterable[tuple[str, str]], knows: Knows) -> None:
     for plan_id, task_id in places:
         plan = knows(plan_id)
         task = plan.tasks.get(task_id) if plan is not None else None

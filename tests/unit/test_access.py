@@ -45,7 +45,9 @@ def routes() -> Iterator[tuple[str, str, Permission | None, HTTPRouteHandler]]:
                 yield method, path, guards[0].permission if guards else None, handler
 
 
-ROUTES = [(method, path, permission) for method, path, permission, _ in routes()]
+ROUTES: list[tuple[str, str, Permission | None]] = [
+    (method, path, permission) for method, path, permission, _ in routes()
+]
 
 
 def test_only_the_named_routes_are_open() -> None:

@@ -42,7 +42,7 @@ class Reporter:
         self._instance_id = instance_id
 
     def origin(self, traceparent: str = "") -> Origin:
-        """The writer that facts name."""
+        """The author that the fact names."""
         instance = self._instance_id
         return Origin(
             actor=self.owner, instance=instance, principal=instance, traceparent=traceparent
