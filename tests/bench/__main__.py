@@ -19,6 +19,7 @@ from tests.bench import (
     sse_latency,
     sse_replay,
     start_latency,
+    worker_kit,
 )
 from tests.bench.report import Result, say, table
 
@@ -26,6 +27,7 @@ MEASURES: dict[str, Callable[[float], AsyncGenerator[Result]]] = {
     "cycles": cycles.measure,
     "audit": audit_cost.measure,
     "http": over_http.measure,
+    "worker_kit": worker_kit.measure,
     "start": start_latency.measure,
     "rebuild": rebuilds.measure,
     "plan_size": plan_size.measure,

@@ -10,7 +10,8 @@ from tests.bench.cycles import NO_EXECUTOR
 from tests.bench.report import Result
 
 
-async def _load(port: str, mode: str, tasks: int, connections: int) -> dict[str, float]:
+async def raw_load(port: str, mode: str, tasks: int, connections: int) -> dict[str, float]:
+    """What the load generator saw, in its own process."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.bench.load", port, mode, str(tasks), str(connections),
         stdout=asyncio.subprocess.PIPE,
@@ -30,7 +31,7 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
         with bed.nats() as server:
             async with bed.instance(server.url, NO_EXECUTOR) as it:
                 port = it.http_url.rsplit(":", 1)[1]
-                seen = await _load(port, mode, int(tasks * scale), connections)
+                seen = await raw_load(port, mode, int(tasks * scale), connections)
         yield Result(
             measure=f"life cycles over HTTP, {mode} calls",
             value=seen.pop("tasks_per_s"),

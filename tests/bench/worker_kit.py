@@ -1,0 +1,68 @@
+"""The worker kit over HTTP, compared with raw calls of the same run, and its heartbeats."""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncGenerator
+
+from tests.bench import bed
+from tests.bench.cycles import NO_EXECUTOR
+from tests.bench.over_http import raw_load
+from tests.bench.report import Result
+
+TASKS = 15_000
+SLOTS = 64
+LEASES = 5_000
+IDLE_S = 15.0
+
+
+async def _kit(port: str, *arguments: object) -> dict[str, float]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.bench.kit_load", port, *map(str, arguments),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"the worker ended with {process.returncode}")
+    return json.loads(out)
+
+
+async def measure(scale: float) -> AsyncGenerator[Result]:
+    """No-op tasks through the kit, and the cost of idle leases."""
+    tasks = max(int(TASKS * scale), 1_000)
+    with bed.nats() as server:
+        async with bed.instance(server.url, NO_EXECUTOR) as it:
+            raw = await raw_load(it.http_url.rsplit(":", 1)[1], "batch", tasks, 8)
+    with bed.nats() as server:
+        async with bed.instance(server.url, NO_EXECUTOR) as it:
+            seen = await _kit(it.http_url.rsplit(":", 1)[1], "noop", tasks, SLOTS)
+    speed = seen["tasks_per_s"]
+    yield Result(
+        measure=f"no-op tasks through the worker kit, {SLOTS} slots",
+        value=speed,
+        unit="tasks/s",
+        at_least=3_000,
+        seen=seen,
+    )
+    yield Result(
+        measure="worker kit compared with raw batch calls of the same run",
+        value=speed / raw["tasks_per_s"],
+        unit="of raw",
+        at_least=0.7,
+        seen={"raw_tasks_per_s": raw["tasks_per_s"]},
+    )
+    with bed.nats() as server:
+        async with bed.instance(server.url, NO_EXECUTOR) as it:
+            began, cpu = time.perf_counter(), time.process_time()
+            idle = await _kit(
+                it.http_url.rsplit(":", 1)[1], "idle", LEASES, int(IDLE_S * scale) or 1
+            )
+            service_cpu = (time.process_time() - cpu) / (time.perf_counter() - began)
+    yield Result(
+        measure=f"heartbeats of {LEASES} idle leases in one kit",
+        value=idle["worker_cpu"],
+        unit="of a core",
+        at_most=0.05,
+        seen={"service_cpu_with_submission": service_cpu, "lost": idle["lost"]},
+    )
