@@ -2,8 +2,9 @@
 
 import inspect
 import json
+import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -12,6 +13,7 @@ import msgspec
 from litestar import Controller
 from litestar.handlers import HTTPRouteHandler
 
+import holdfast_worker
 from docs.dashboards.drawing import drawn
 from docs.dashboards.event_streams import EVENT_STREAMS
 from docs.dashboards.internals import INTERNALS
@@ -69,12 +71,19 @@ in `/schema/openapi.json` of a running instance. Without a tokens file (`auth.to
 request is permitted. HEAD is answered wherever GET is. Problems are `application/problem+json`.
 """
 
+_WORKER = """# The worker kit
+
+Drawn from the docstrings of `service/worker_kit/` by `make docs`. Names ending in `_s` are seconds.
+The guide is [Write a worker](../howto/write-a-worker.md).
+"""
+
 
 def pages() -> Iterator[tuple[Path, str]]:
     """Every generated page with its text."""
     yield HERE / "settings.md", _SETTINGS + "".join(_settings())
     yield HERE / "events.md", _EVENTS + "".join(_events())
     yield HERE / "http.md", _HTTP + "".join(_http())
+    yield HERE / "worker.md", _WORKER + "".join(_worker())
     yield OPS / "METRICS.md", _METRICS + "".join(map(_metric, CATALOGUE.values()))
     for name, dashboard in DASHBOARDS.items():
         yield OPS / "dashboards" / f"{name}.json", drawn(dashboard)
@@ -199,6 +208,44 @@ def _handlers_of(controller: type[Controller]) -> Iterator[tuple[str, HTTPRouteH
             (path,) = handler.paths or {""}
             whole = f"{controller.path or ''}/{path.lstrip('/')}".rstrip("/")
             yield whole.replace(":str}", "}"), handler
+
+
+def _worker() -> Iterator[str]:
+    """Every public name of the kit with its contract, and the public methods of classes."""
+    for name in holdfast_worker.__all__:
+        public = getattr(holdfast_worker, name)
+        if name.startswith("_"):
+            continue
+        yield f"\n## {name}\n\n```text\n{_signature(name, public)}\n```\n"
+        yield f"\n{inspect.getdoc(public)}\n"
+        if inspect.isclass(public):
+            yield from _members(public)
+
+
+def _members(public: type) -> Iterator[str]:
+    found = {
+        name: member
+        for each in reversed(public.__mro__)
+        if each.__module__.startswith("holdfast_worker")
+        for name, member in vars(each).items()
+    }
+    for name, member in found.items():
+        if name.startswith("_") or not inspect.getdoc(member):
+            continue
+        says = (inspect.getdoc(member) or "").replace("\n", " ")
+        if isinstance(member, property | cached_property):
+            yield f"\n- `{name}`: {says}\n"
+        elif inspect.isfunction(member):
+            yield f"\n- `{_signature(name, member)}`: {says}\n"
+
+
+def _signature(name: str, public: Any) -> str:  # noqa: ANN401 - a class or a function
+    try:
+        text = f"{name}{inspect.signature(public)}"
+    except ValueError:  # an exception without a constructor of its own
+        text = name
+    shortened = re.sub(r"(?:holdfast_worker\.\w+|collections\.abc|typing|datetime)\.", "", text)
+    return shortened.replace("(self, ", "(").replace("(self)", "()")
 
 
 def main() -> None:

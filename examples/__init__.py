@@ -1,0 +1,1 @@
+"""Workers to copy: run one with ``python -m examples.agent_loop`` beside a running Holdfast."""
