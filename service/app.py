@@ -236,6 +236,7 @@ def _operations(
         executor=executor,
         lags=lags,
         readiness=health.readiness,
+        log_takes_anyone=lambda: source.takes_anyone,
         database_path=instance.settings.data_dir / READ_MODELS,
     )
     return Operations(health, doctor)

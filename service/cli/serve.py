@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 from service import sample
 from service.app import ALL_ROLES, DRAIN_S, Instance, Role, running
 from service.cli.stopping import StopRequests
+from service.runtime.child_process import hide_memory
 from service.runtime.standard_streams import drop_what_cannot_be_written
 from service.runtime.tuning import allow_streams, collect_seldom, switch_often
 from service.sample.story import Story
@@ -36,6 +38,10 @@ def serve(
     """
     drop_what_cannot_be_written()
     os.umask(0o077)  # what an instance writes is its account's own
+    with suppress(OSError):
+        hide_memory()  # keys and passwords are in it
+    if os.geteuid() == 0:
+        log.warning("runs_as_root", advice="start it as an account of its own")
     return uvloop.run(_serve(settings, frozenset(roles), read_again))
 
 

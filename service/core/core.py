@@ -42,6 +42,7 @@ from service.signals.own_facts import OwnFacts
 from service.signals.second_holder import SecondHolder
 from service.signals.tracing.sampling import begun_traceparent
 from service.signals.tracing.spans import Recorder, Span, child_of
+from service.signals.visitors import Visitors
 from streams import decider
 from streams.decider import Accepted, Contention, Outcome
 from streams.log import BadFact, Fact, Log, LogFull, LogState, LogUnavailable, Origin, TooLarge
@@ -94,6 +95,7 @@ class Core:
         self.instance_id = settings.executor.instance_id
         self.desk = ClaimDesk(self, self, settings.executor.poll_interval_s)
         self.workers = Workers()
+        self.visitors = Visitors()
         self._tally = Tally(metrics, board, spans)
         self._chronicle = Chronicle(audit, board, epoch=epoch)
         clock.on_step = self._clock_stepped

@@ -73,7 +73,15 @@ def create_app(core: Core, operations: Operations, access: Access) -> Front:
         logging_config=None,
     )
     allowed = core.settings.http.allowed_hosts
-    return Front(app, core, Door(tokens=access.tokens is not None, allowed_hosts=allowed))
+    return Front(
+        app,
+        core,
+        Door(
+            tokens=access.tokens is not None,
+            allowed_hosts=allowed,
+            on_proxy=core.visitors.came_through_proxy,
+        ),
+    )
 
 
 @route("/", http_method=["OPTIONS"], include_in_schema=False, status_code=204)

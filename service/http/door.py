@@ -7,7 +7,7 @@ before routing, on every request.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 
@@ -39,13 +39,20 @@ _split = re.compile(rb"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::([0-9]{1,5})
 class Door:
     """Admits a request or refuses it, by its head alone."""
 
-    def __init__(self, *, tokens: bool, allowed_hosts: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        tokens: bool,
+        allowed_hosts: Sequence[str] = (),
+        on_proxy: Callable[[], None] = lambda: None,
+    ) -> None:
         """``tokens``: every request is authenticated, so that `Host` may be any name.
 
         ``allowed_hosts`` are further names of this instance, with any port; with tokens they are
         the only ones, beside its addresses.
         """
         self._tokens = tokens
+        self._on_proxy = on_proxy  # called for each request that a proxy sent without tokens
         self._names = frozenset(name.lower().encode() for name in allowed_hosts)
         self._any_host = tokens and not self._names
         self._names_this = lru_cache(REMEMBERED)(self._looks_up)
@@ -62,6 +69,7 @@ class Door:
             elif name == b"sec-fetch-site":
                 _check_site(value)
             elif not self._tokens and FORWARDED(name):
+                self._on_proxy()
                 raise _refused(
                     f"{name.decode('latin-1').title()}: an instance without auth.tokens_file "
                     "serves this machine only and must not stand behind a proxy"

@@ -98,6 +98,7 @@ class HttpServer:
         access: Access,
         limits: Limits = LIMITS,
     ) -> None:
+        connections = core.visitors.connections = _connections(core.settings.http)
         config = uvicorn.Config(
             create_app(core, operations, access),
             log_config=None,
@@ -106,7 +107,7 @@ class HttpServer:
             server_header=False,
             date_header=False,
             headers=RESPONSE_HEADERS,
-            http=partial(BoundedProtocol, limits, _connections(core.settings.http)),  # type: ignore[arg-type]  # called like a class
+            http=partial(BoundedProtocol, limits, connections),  # type: ignore[arg-type]  # called like a class
             ws="none",
             loop="none",
             backlog=BACKLOG,

@@ -29,6 +29,10 @@ class Shares:
             self._held[client] += 1
         return True
 
+    def largest(self) -> tuple[str, int] | None:
+        """The client that holds most, and how many; None where no client is known."""
+        return next(iter(self._held.most_common(1)), None)
+
     def give_back(self, client: str | None) -> None:
         """Undo one `take` that was granted."""
         self.held -= 1

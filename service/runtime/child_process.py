@@ -1,6 +1,6 @@
 """Processes as the kernel knows them: children that end with their parent, and their states.
 
-The one place that knows PR_SET_PDEATHSIG and /proc. `tethered` gives the command line of a program
+The one place that knows prctl and /proc. `tethered` gives the command line of a program
 that dies with the process which started it, however that process ends. Run as a script, this file
 asks the kernel for the end of its parent and then becomes the program, under the same process id.
 It is a script and not a `preexec_fn`, because forking Python code in a process with threads may
@@ -12,6 +12,7 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 CANNOT_RUN = 127  # what a shell answers for a program that it cannot start
 PROC = "/proc"
@@ -36,6 +37,11 @@ def end_with_parent() -> None:
 def inherit_orphans() -> None:
     """Become the parent of every descendant whose parent ends; raises OSError."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def hide_memory() -> None:
+    """Let no process of this account read this one's memory and environment; raises OSError."""
+    _prctl(PR_SET_DUMPABLE, 0)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -86,6 +86,12 @@ class RawClient(Client):
         super().__init__()
         self._raw: dict[int, Deliver] = {}
 
+    @property
+    def takes_anyone(self) -> bool:
+        """Whether the server has said that it asks for neither credentials nor a certificate."""
+        said = self._server_info
+        return bool(said) and not (said.get("auth_required") or said.get("tls_verify"))
+
     async def listen(self, subject: str, deliver: Deliver) -> int:
         """Subscribe ``deliver``, called on the read loop, so it must be quick; returns a handle."""
         handle = self._sid + 1
@@ -279,6 +285,11 @@ class Connection:
         """The address of the server that it is connected to, "" while there is none."""
         url = self._client.connected_url
         return f"{url.hostname}:{url.port}" if url is not None else ""
+
+    @property
+    def takes_anyone(self) -> bool:
+        """Whether the server lets clients in that prove nothing, as far as it says."""
+        return self._client.takes_anyone
 
     @property
     def down_s(self) -> float:

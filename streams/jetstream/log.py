@@ -152,6 +152,11 @@ class JetStreamLog:
         return self._connection.last_error or self._follow_error
 
     @property
+    def takes_anyone(self) -> bool:
+        """Whether the server lets clients in that prove nothing."""
+        return self._connection.takes_anyone
+
+    @property
     def reconnects(self) -> int:
         """How often the connection was lost and came back."""
         return self._connection.reconnects

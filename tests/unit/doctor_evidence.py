@@ -16,6 +16,7 @@ from service.ops.doctor.evidence import (
     LogHealth,
     Loop,
     Machine,
+    Security,
     StaleWrite,
     Streams,
     Waiting,
@@ -100,6 +101,7 @@ WELL = Evidence(
     load=Load(window=window(300), backlog=0, backlog_before=0, ended=0, in_flight=0, queued=0,
               capacity=8),
     streams=Streams(connections=0, window=window(300)),
+    security=Security(open_paths={}, connections=3, window=window(300)),
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from service.principals.tokens import Tokens
 from service.settings.config import HttpSettings, Settings
 from service.signals.audit.trail import Audit
 from service.signals.metrics.registry import Metrics
+from service.signals.visitors import Visitors
 from streams.log import Origin
 from streams.plan.commands import OwnerCommand
 from streams.plan.state import Plan
@@ -53,6 +54,7 @@ class FakeCore:
     def __init__(self, answer: object = ACCEPTED, settings: Settings | None = None) -> None:
         self.answer = answer
         self.settings = settings or SETTINGS
+        self.visitors = Visitors()
         self.metrics = Metrics()
         self.audited: list[tuple[str, dict[str, Any]]] = []
         self.audit = SimpleNamespace(emit=lambda event, **said: self.audited.append((event, said)))

@@ -341,3 +341,31 @@ def test_a_misspelt_kind_is_named_with_the_one_that_was_meant() -> None:
         if each.code == "KindWithoutWorker"
     )
     assert "Did you mean" not in far.meaning
+
+
+REFUSED = "agent__http__token__refused__total"
+
+
+@pytest.mark.parametrize(
+    ("seen", "code", "severity"),
+    [
+        ({"open_paths": {"data": "read"}}, "OpenToOtherAccounts", "warning"),
+        ({"open_paths": {"data": "write"}}, "OpenToOtherAccounts", "critical"),
+        ({"log_takes_anyone": True}, "LogWithoutCredentials", "warning"),
+        ({"through_proxy": 1}, "ProxyWithoutTokens", "warning"),
+        ({"connections": 100, "busiest": ("192.0.2.1", 50)}, "BusyPeer", "warning"),
+        ({"connections": 100, "busiest": ("192.0.2.1", 49)}, None, None),
+        ({"connections": 101, "busiest": ("192.0.2.1", 50)}, None, None),
+        ({"connections": 3, "busiest": ("192.0.2.1", 3)}, None, None),
+        ({"window": window(300, **{REFUSED: 10})}, "TokensRefused", "warning"),
+        ({"window": window(300, **{REFUSED: 9})}, None, None),
+    ],
+)
+def test_what_is_open_to_others_is_found_and_its_near_miss_is_not(
+    seen: dict[str, Any], code: str | None, severity: str | None
+) -> None:
+    findings = found(well("security", **seen))
+    assert [*findings] == ([code] if code else [])
+    if code:
+        assert findings[code].severity == severity
+        assert findings[code].command

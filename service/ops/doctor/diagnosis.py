@@ -4,7 +4,14 @@ from collections.abc import Iterable
 
 from projections.read_models.views import moment
 from service.ops.doctor.evidence import Evidence
-from service.ops.doctor.questions import claiming, event_streams, leases, load, stale_writers
+from service.ops.doctor.questions import (
+    claiming,
+    event_streams,
+    leases,
+    load,
+    security,
+    stale_writers,
+)
 from service.ops.doctor.questions import internals as machine_room
 from service.ops.doctor.report import Examined, Part, Report, reported
 
@@ -15,6 +22,7 @@ QUESTIONS = (
     load.examine,
     event_streams.examine,
     machine_room.examine,
+    security.examine,
 )
 
 

@@ -291,6 +291,21 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     offline: bool = False
 
 
+class Security(msgspec.Struct, frozen=True, kw_only=True):
+    """What is open to others.
+
+    ``open_paths``: what other accounts may do with files of the settings, "read" or "write".
+    ``busiest`` is the client that holds most ``connections``, and how many.
+    """
+
+    open_paths: Mapping[str, str]
+    log_takes_anyone: bool = False
+    through_proxy: int = 0
+    connections: int = 0
+    busiest: tuple[str, int] | None = None
+    window: Window | None = None
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that could be gathered; ``url`` is where the API is, or would be."""
 
@@ -304,4 +319,5 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     writers: Writers | None = None
     load: Load | None = None
     streams: Streams | None = None
+    security: Security | None = None
     why_not: str = "the API does not answer, and the log and SQLite do not have it"

@@ -15,7 +15,14 @@ from projections.read_models.views import Moment
 Severity = Literal["unknown", "warning", "critical"]
 Status = Literal["healthy", "unknown", "warning", "critical"]
 Question = Literal[
-    "claiming", "leases", "stale_writers", "load", "event_streams", "machine_room", "reach"
+    "claiming",
+    "leases",
+    "stale_writers",
+    "load",
+    "event_streams",
+    "machine_room",
+    "reach",
+    "security",
 ]
 
 EXIT_CODES: dict[Status, int] = {"healthy": 0, "warning": 1, "critical": 2, "unknown": 3}
@@ -30,6 +37,7 @@ ASKED: dict[Question, str] = {
     "load": "Shed load or scale out?",
     "event_streams": "Is SSE whole?",
     "machine_room": "Is the machine room alive?",
+    "security": "Is anything open to others?",
 }
 """Every question that an operator asks, in the order in which they are answered."""
 

@@ -27,6 +27,7 @@ from service.ops.doctor.evidence import (
     Loop,
     Machine,
     OverrunningHandler,
+    Security,
     StaleWrite,
     Streams,
     Window,
@@ -35,6 +36,7 @@ from service.ops.doctor.evidence import (
 from service.ops.doctor.questions.stale_writers import refused
 from service.ops.doctor.report import Part, Report, with_runbook_at
 from service.ops.doctor.sources.history import RECENT_S, History
+from service.ops.doctor.sources.open_paths import open_paths
 from service.ops.doctor.sources.processes import holding
 from service.ops.doctor.sources.refusals import refusals_in
 from service.ops.doctor.sources.shapes import expired_leases, waiting_kinds
@@ -49,7 +51,7 @@ DATABASE_S = 2.0
 class Doctor:
     """Diagnoses the instance it lives in; on the API loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - it asks every part
         self,
         core: Core,
         *,
@@ -60,6 +62,7 @@ class Doctor:
         lags: Callable[[], Iterable[Lag]],
         readiness: Callable[[], Iterable[Check]],
         database_path: Path,
+        log_takes_anyone: Callable[[], bool] = lambda: False,
     ) -> None:
         self._core = core
         self._url = url
@@ -69,6 +72,7 @@ class Doctor:
         self._lags = lags
         self._readiness = readiness
         self._database_path = database_path
+        self._log_takes_anyone = log_takes_anyone
         self._asked: asyncio.Task[Report] | None = None
         self._asked_at = 0.0
         self.history = History(core.metrics, lambda: core.board.claimable)
@@ -113,6 +117,7 @@ class Doctor:
             writers=Writers(window=window, entries=entries),
             load=self._load(window),
             streams=Streams(connections=core.feed.connections, window=window),
+            security=self._security(window),
         )
 
     # -- from memory ------------------------------------------------------------------------
@@ -158,6 +163,18 @@ class Doctor:
             capacity=pool.capacity if pool else None,
             threads=pool.threads if pool else None,
             overruns=tuple(_overrunning(each) for each in pool.overruns) if pool else (),
+        )
+
+    def _security(self, window: Window) -> Security:
+        core = self._core
+        connections = core.visitors.connections
+        return Security(
+            open_paths=open_paths(core.settings),
+            log_takes_anyone=self._log_takes_anyone(),
+            through_proxy=core.visitors.through_proxy,
+            connections=connections.held if connections else 0,
+            busiest=connections.largest() if connections else None,
+            window=window,
         )
 
     def _machine(self, recent: Window, trouble: str | None) -> Machine:

@@ -26,6 +26,7 @@ from service.ops.doctor.evidence import (
     Load,
     LogHealth,
     Machine,
+    Security,
     StaleWrite,
     Writers,
 )
@@ -33,6 +34,7 @@ from service.ops.doctor.parts import Parts
 from service.ops.doctor.sources.history import KEPT_S, LAST_BAD_EVENTS
 from service.ops.doctor.sources.refusals import refusals_in, refusals_on
 from service.ops.doctor.sources.shapes import expired_leases, waiting_kinds
+from service.runtime.private_files import open_to_others
 from streams.jetstream.access import URL_ALONE, Access
 from streams.jetstream.read_only import Inspection
 from streams.jetstream.servers import without_password
@@ -181,6 +183,14 @@ class OfflineEvidence:
                 return found
         return None
 
+    def _security(self) -> Security | None:
+        """What the data folder alone tells."""
+        if self._places.database is None:
+            return None
+        folder = self._places.database.parent
+        found = open_to_others(folder)
+        return Security(open_paths={str(folder): found} if found else {})
+
     # -- telling ----------------------------------------------------------------------------
 
     def _told(self, instance: str, entries: tuple[StaleWrite, ...] | None) -> Evidence:
@@ -200,6 +210,7 @@ class OfflineEvidence:
             writers=Writers(window=None, entries=entries),
             load=self._load(),
             streams=None,
+            security=self._security(),
             why_not="only a running instance knows it, and none answers",
         )
 
