@@ -183,7 +183,7 @@ class Core:
         origin: Origin,
     ) -> PlanView | Refused:
         """Pause, resume or cancel a plan (repeating it is not an error), or retry its tasks."""
-        outcome = await self._transact(command, origin)
+        outcome = await self._transact(KNOWN.struct(command, NAMES), origin)
         if not isinstance(outcome, Accepted | Duplicate):
             return _refused(outcome)
         return plan_view(await self._still_there(command.plan_id))

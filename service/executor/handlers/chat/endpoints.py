@@ -2,6 +2,7 @@
 
 import os
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -32,9 +33,9 @@ class Endpoints:
         self._settings = settings
         self._secrets = secrets
         self._reach = reach
-        KNOWN.know(
-            os.environ.get(each.api_key_env, "").strip() for each in settings.endpoints.values()
-        )
+        for each in settings.endpoints.values():
+            password = urlsplit(each.base_url).password or ""
+            KNOWN.know((os.environ.get(each.api_key_env, "").strip(), password))
 
     def complaint(self, wish: ChatInput) -> str | None:
         """Which field names what the settings do not have or allow; None: none does."""
