@@ -67,7 +67,8 @@ event: the fold ignores it, counts it and reports it.
 _HTTP = """# HTTP
 
 Drawn from the controllers in `service/http/` by `make docs`. Parameters, bodies and answers stand
-in `/schema/openapi.json` of a running instance. Without a tokens file (`auth.tokens_file`) every
+in `/schema/openapi.json` of a running instance. Each route asks for one permission of a token or a
+session ([give out tokens](../howto/tokens.md)); without a tokens file (`auth.tokens_file`) every
 request is permitted. HEAD is answered wherever GET is. Problems are `application/problem+json`.
 """
 

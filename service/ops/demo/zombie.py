@@ -38,9 +38,12 @@ class Zombie:
         self._began = time.monotonic()
         self._not_seen: list[str] = []
         name = secrets.token_hex(3)
+        # With tokens, an owner begins with the token's name.
+        principal = self._get("/v1/session")["name"]
+        prefix = "" if principal is None else f"{principal}/"
         self._plan_id = f"zombie-{name}"
         self._kind = f"zombie-demo-{name}"
-        self._first, self._second = f"sleeper-{name}", f"rescuer-{name}"
+        self._first, self._second = f"{prefix}sleeper-{name}", f"{prefix}rescuer-{name}"
 
     def tell(self) -> list[str]:
         """Play the story. Raises StageFailure and httpx.HTTPError when a prop breaks."""

@@ -28,9 +28,10 @@ OWNER_CHARACTERS = 128
 class Worker:
     """Claims tasks and runs their handlers, ``slots`` of them at a time.
 
-    ``name`` begins the owner's name, which the log records with every attempt; a host, a process
-    id and random characters follow, so that no two processes share it. ``url`` and ``token``
-    default to HOLDFAST_URL and HOLDFAST_TOKEN. `run` serves until SIGTERM; `start` and `stop`, or
+    ``name`` begins the owner's name, which the log records with every attempt; "/", a host, a
+    process id and random characters follow, so that no two processes share it. Where the server
+    has tokens, ``name`` must be that of the worker's token, or begin with it and "/". ``url`` and
+    ``token`` default to HOLDFAST_URL and HOLDFAST_TOKEN. `run` serves until SIGTERM; `start` and `stop`, or
     ``with worker:``, embed it in a program that has a life of its own.
     """
 
@@ -156,7 +157,7 @@ class Worker:
 def _owner(name: str) -> str:
     """A name that no other process has, within the characters and the length of an owner."""
     host = socket.gethostname()
-    whole = f"{name}@{host}"[: OWNER_CHARACTERS - 24]
+    whole = f"{name}/{host}"[: OWNER_CHARACTERS - 24]
     kept = "".join(
         each if each.isascii() and (each.isalnum() or each in "._:@/-") else "-" for each in whole
     )
