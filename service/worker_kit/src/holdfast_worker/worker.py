@@ -31,8 +31,8 @@ class Worker:
     ``name`` begins the owner's name, which the log records with every attempt; "/", a host, a
     process id and random characters follow, so that no two processes share it. Where the server
     has tokens, ``name`` must be that of the worker's token, or begin with it and "/". ``url`` and
-    ``token`` default to HOLDFAST_URL and HOLDFAST_TOKEN. `run` serves until SIGTERM; `start` and `stop`, or
-    ``with worker:``, embed it in a program that has a life of its own.
+    ``token`` default to HOLDFAST_URL and HOLDFAST_TOKEN. `run` serves until SIGTERM; `start` and
+    `stop`, or ``with worker:``, embed it in a program that has a life of its own.
     """
 
     def __init__(
