@@ -139,7 +139,7 @@ class NatsSettings(Struct, frozen=True):
 
 
 class AuthSettings(Struct, frozen=True):
-    """Who may call, in a file that `holdfast token list` shows; without it only this machine may."""
+    """Who may call: the file that `holdfast token list` shows. Without it only this machine may."""
 
     tokens_file: Path | None = None
 
