@@ -72,7 +72,7 @@ class Claiming:
         answer, asked_at = await self._ask(body, wait_s)
         # The server granted after this loop was last idle, so the lease is not older than that.
         granted_at = max(asked_at, session.alive_at)
-        claims = msgspec.json.decode(answer.body, type=_Claims).claims
+        claims: list[Claim] = answer.value.claims
         leases = [self._lease(claim, granted_at) for claim in claims]
         if leases:
             await self._begin(leases)
@@ -84,7 +84,9 @@ class Claiming:
         while True:
             asked_at = monotonic()
             said = body | {"start": True} if self._start_in_claim else body
-            answer = await session.wire.once("POST", "/v1/claims", said, within_s=wait_s + ANSWER_S)
+            answer = await session.wire.once(
+                "POST", "/v1/claims", said, kind=_Claims, within_s=wait_s + ANSWER_S
+            )
             if isinstance(answer, Trouble):
                 if tries == 0:
                     session.notices.warn("%s: %s; trying again", session.wire.url, answer.what)
@@ -103,7 +105,7 @@ class Claiming:
     async def _give_back_unknown(self, answer: Answer) -> None:
         """An earlier try of this claim may have been granted, and its answer lost."""
         session = self._session
-        granted = msgspec.json.decode(answer.body, type=_Claims).claims
+        granted: list[Claim] = answer.value.claims
         keys = {(each.plan_id, each.task_id, each.attempt) for each in granted}
         until = monotonic() + ANSWER_S
         try:

@@ -185,10 +185,10 @@ class Client:
 
     async def _ask(self, method: str, path: str, kind: type[T], body: object = None) -> T:
         until = monotonic() + self._patience_s
-        answer = await self._wire.ask(method, path, body, until=lambda: until)
+        answer = await self._wire.ask(method, path, body, kind=kind, until=lambda: until)
         if not answer.ok:
             raise answer.refusal
-        return msgspec.json.decode(answer.body, type=kind)
+        return answer.value
 
 
 class _Again(HoldfastError):

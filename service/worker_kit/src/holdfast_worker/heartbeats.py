@@ -141,7 +141,7 @@ class Heartbeats:
         answer: Any = None
         try:
             answer = await self._session.wire.once(
-                "POST", "/v1/heartbeats", body, within_s=within_s
+                "POST", "/v1/heartbeats", body, kind=BatchAnswer, within_s=within_s
             )
         finally:
             self._settle(batch, answer, asked_at)
@@ -156,7 +156,7 @@ class Heartbeats:
         drop_progress = False
         wait_s = answer.retry_after_s if isinstance(answer, Trouble) else None
         if isinstance(answer, Answer) and answer.ok:
-            items = msgspec.json.decode(answer.body, type=BatchAnswer).results
+            items = answer.value.results
         elif isinstance(answer, Answer):  # refused as a whole: it is what the progress holds
             drop_progress = True
             self._session.notices.warn("heartbeats were refused: %s", answer.refusal)

@@ -34,10 +34,10 @@ async def release_unknown(
     (monotonic) has passed.
     """
     path = query("/v1/tasks", {"owner": session.owner, "limit": PAGE})
-    answer = await session.wire.ask("GET", path, until=until)
+    answer = await session.wire.ask("GET", path, kind=_Page, until=until)
     if not answer.ok:
         return
-    for held in msgspec.json.decode(answer.body, type=_Page).items:
+    for held in answer.value.items:
         key = (held.plan_id, held.task_id, held.attempt)
         if held.status not in HELD or key in session.leases or key in also:
             continue

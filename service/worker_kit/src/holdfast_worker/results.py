@@ -63,14 +63,16 @@ class Results:
         until = max(lease.report_until for lease, _ in batch)
         body = {"owner": session.owner, "results": [_item(*each) for each in batch]}
         try:
-            answer = await session.wire.ask("POST", "/v1/results", body, until=lambda: until)
+            answer = await session.wire.ask(
+                "POST", "/v1/results", body, kind=BatchAnswer, until=lambda: until
+            )
         except Unreachable as error:
             for lease, _ in batch:
                 session.notices.warn("%s/%s#%d: %s", *lease.key, error)
                 session.lose(lease)
             return
         if answer.ok:
-            said = msgspec.json.decode(answer.body, type=BatchAnswer).results
+            said: list[ItemAnswer] = answer.value.results
             for (lease, outcome), each in zip(batch, said, strict=True):
                 self._settle(lease, outcome, each)
         elif len(batch) > 1:  # one of them does not fit: the others must not wait for it

@@ -5,6 +5,7 @@ import math
 import os
 import random
 from collections.abc import Callable, Mapping
+from functools import cache
 from time import monotonic
 from typing import Any
 from urllib.parse import quote
@@ -43,10 +44,11 @@ class Unreachable(HoldfastError):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An answer that is final: a success or a refusal."""
+    """An answer that is final: a success, whose content is ``value``, or a refusal."""
 
     status: int
     body: bytes
+    value: Any = None
 
     @property
     def ok(self) -> bool:
@@ -104,9 +106,18 @@ class Wire:
         await self.http.aclose()
 
     async def once(
-        self, method: str, path: str, body: object = None, *, within_s: float | None = None
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        kind: Any = Any,  # noqa: ANN401 - a type
+        within_s: float | None = None,
     ) -> "Answer | Trouble":
-        """One try; `Trouble` when the same request may be sent again."""
+        """One try; `Trouble` when the same request may be sent again.
+
+        So is a success that is no ``kind``: something between here and the server answered it.
+        """
         timeout = httpx.Timeout(within_s or self._limits.request_s, connect=CONNECT_S)
         content = None if body is None else msgspec.json.encode(body)
         headers = _JSON if content is not None else None
@@ -121,7 +132,12 @@ class Wire:
             return Trouble(
                 f"{got.status_code} {said}", retry_after_s(got.headers.get("Retry-After"))
             )
-        return Answer(got.status_code, got.content)
+        if not got.is_success:
+            return Answer(got.status_code, got.content)
+        try:
+            return Answer(got.status_code, got.content, _decoder(kind).decode(got.content))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return Trouble(f"the answer is not one of Holdfast: {error}")
 
     async def ask(
         self,
@@ -129,6 +145,7 @@ class Wire:
         path: str,
         body: object = None,
         *,
+        kind: Any = Any,  # noqa: ANN401 - a type
         until: Callable[[], float] = lambda: math.inf,
         within_s: float | None = None,
     ) -> Answer:
@@ -138,7 +155,7 @@ class Wire:
         """
         tries = 0
         while True:
-            answer = await self.once(method, path, body, within_s=within_s)
+            answer = await self.once(method, path, body, kind=kind, within_s=within_s)
             if isinstance(answer, Answer):
                 return answer
             pause_s = self.pause_s(tries, answer)
@@ -156,6 +173,11 @@ class Wire:
             return asked_s + random.uniform(0, limits.first_pause_s)  # noqa: S311 - spreads load
         longest_s = min(limits.first_pause_s * 2 ** min(tries, 16), limits.longest_pause_s)
         return random.uniform(longest_s / 2, longest_s)  # noqa: S311
+
+
+@cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:  # noqa: ANN401 - a type
+    return msgspec.json.Decoder(kind)
 
 
 class Trouble(msgspec.Struct, frozen=True):

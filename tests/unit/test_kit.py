@@ -1,0 +1,285 @@
+"""The worker kit against a scripted server: repetition, older and newer servers, refusals."""
+
+import importlib.metadata
+import json
+import logging
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from msgspec import Raw
+from packaging.requirements import Requirement
+
+from holdfast_worker import (
+    AsyncTask,
+    AttemptFilter,
+    Fatal,
+    Result,
+    Retry,
+    Task,
+    TaskFailed,
+    Unsupported,
+    Worker,
+    handler,
+)
+from holdfast_worker.cancellation import Cancellation
+from holdfast_worker.sse import messages
+from holdfast_worker.task import Assignment
+from tests.faults.service_process import ROOT
+from tests.unit.kit_world import NO_ROUTE, SHORT, Answer, Script, ScriptedServer, claim, problem
+from tests.waiting import until
+
+Work = Callable[[Task], object]
+
+
+def ended(server: ScriptedServer, work: Any, results: int = 1) -> list[Any]:
+    """The results that a worker sends for every claim of ``server``."""
+    worker = Worker("unit", slots=4, url=server.url, limits=SHORT)
+    worker.task("k")(work)
+    with worker:
+        until(
+            lambda: worker.counters.completed + worker.counters.failed >= results,
+            what=f"{results} results are accepted: {server.seen}",
+        )
+    return server.results()
+
+
+def first_times(path: str, times: int, answer: Answer) -> Script:
+    """Answers the first ``times`` requests to ``path`` so."""
+    count: Counter[str] = Counter()
+
+    def script(asked: str, _: Any) -> Answer | None:
+        count[asked] += 1
+        return answer if asked == path and count[asked] <= times else None
+
+    return script
+
+
+def test_fields_of_a_newer_server_are_ignored() -> None:
+    with ScriptedServer(claim()) as server:
+        (result,) = ended(server, lambda task: task.input)
+    assert result["output"] == {"n": 3}
+    assert "/v1/owners/" in server.paths()[-1]
+    assert "/v1/plans/p/tasks/t/start" not in server.paths()
+
+
+@pytest.mark.parametrize("status", [0, 200, 429, 502, 503])  # 0: no answer; 200: a proxy's page
+@pytest.mark.parametrize("path", ["/v1/claims", "/v1/results", "/v1/plans/p/tasks/t/start"])
+def test_a_request_that_fails_for_the_moment_is_repeated(path: str, status: int) -> None:
+    if status == 200 and path.endswith("start"):
+        return  # its answer has nothing that is needed
+    trouble = problem(status, "unavailable")
+    script = first_times(path, 2, trouble)
+    with ScriptedServer(claim(started=False), script=script) as server:
+        worker_results = ended(server, lambda _: "done")
+    assert server.paths().count(path) >= 3
+    assert worker_results[-1]["output"] == "done"
+    assert len({json.dumps(each) for each in worker_results}) == 1  # each time the same
+
+
+def test_a_server_that_does_not_know_start_in_a_claim_gets_it_by_itself() -> None:
+    def script(path: str, body: Any) -> Answer | None:
+        if path == "/v1/claims" and "start" in body:
+            return problem(400, "invalid_request", "Object contains unknown field `start`")
+        return None
+
+    with ScriptedServer(claim(started=False), script=script) as server:
+        ended(server, lambda _: None)
+    paths = server.paths()
+    assert paths.index("/v1/plans/p/tasks/t/start") < paths.index("/v1/results")
+
+
+def test_a_server_without_goodbye_is_asked_what_is_held_and_that_is_released() -> None:
+    held = {"plan_id": "q", "task_id": "u", "status": "CLAIMED", "attempt": 2}
+
+    def script(path: str, _: Any) -> Answer | None:
+        if path.endswith("/goodbye"):
+            return NO_ROUTE
+        return (200, {"items": [held], "next": None}) if path.startswith("/v1/tasks?") else None
+
+    with ScriptedServer(claim(), script=script) as server:
+        ended(server, lambda _: None)
+    path, body = server.seen[-1]
+    assert (path, body["attempt"]) == ("/v1/plans/q/tasks/u/release", 2)
+
+
+def no_checkpoints(path: str, _: Any) -> Answer | None:
+    return NO_ROUTE if path.endswith("/checkpoint") else None
+
+
+def test_without_checkpoints_a_step_runs_and_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+    with ScriptedServer(claim(), script=no_checkpoints) as server:
+        (result,) = ended(server, lambda task: task.step("one", lambda: 5))
+    assert result["output"] == 5
+    assert "keeps no checkpoints" in caplog.text
+
+
+def test_without_checkpoints_a_checkpoint_fails_and_names_what_is_missing() -> None:
+    with ScriptedServer(claim(), script=no_checkpoints) as server:
+        (result,) = ended(server, lambda task: task.checkpoint("place", 5))
+    assert (result["outcome"], result["retryable"]) == ("failed", False)
+    assert "keeps no checkpoints" in result["error_message"]
+
+
+def test_a_kept_step_is_not_run_again_and_a_name_serves_once() -> None:
+    ran: list[str] = []
+
+    def work(task: Task) -> list[int]:
+        first = task.step("one", lambda: ran.append("one") or 1)
+        second = task.step("two", lambda: ran.append("two") or 2)
+        with pytest.raises(ValueError, match="needs a name of its own"):
+            task.step("two", lambda: 3)
+        assert dict(task.checkpoints) == {"place": [4]}
+        return [first, second]
+
+    kept = {"step/one": 11, "place": [4]}
+    with ScriptedServer(claim(checkpoints=kept)) as server:
+        (result,) = ended(server, work)
+    assert (result["output"], ran) == ([11, 2], ["two"])
+    sent = [body for path, body in server.seen if path.endswith("/checkpoint")]
+    assert [(each["key"], each["value"]) for each in sent] == [("step/two", 2)]
+
+
+def test_a_step_whose_checkpoint_is_refused_stops_its_handler() -> None:
+    def script(path: str, _: Any) -> Answer | None:
+        return problem(409, "guard_reject") if path.endswith("/checkpoint") else None
+
+    reached: list[str] = []
+
+    def work(task: Task) -> None:
+        task.step("one", lambda: 1)
+        reached.append("beyond")
+
+    with ScriptedServer(claim(), script=script) as server:
+        worker = Worker("unit", url=server.url, limits=SHORT)
+        worker.task("k")(work)
+        with worker:
+            until(lambda: worker.counters.lost, what="the lease is lost")
+    assert (reached, server.results()) == ([], [])
+
+
+def test_a_result_that_does_not_fit_fails_alone_in_its_batch() -> None:
+    def script(path: str, body: Any) -> Answer | None:
+        if path == "/v1/results" and any(each.get("output") == "bad" for each in body["results"]):
+            return problem(400, "invalid_request", "results[1].output: not so")
+        return None
+
+    claims = [claim(task_id=f"t{number}", input=number) for number in range(4)]
+    with ScriptedServer(*claims, script=script) as server:
+        results = ended(server, lambda task: "bad" if task.input == 1 else "good", results=4)
+    final = {each["task_id"]: each for each in results if each.get("output") != "bad"}
+    assert final["t1"]["error_type"] == "bad_output"
+    assert "not so" in final["t1"]["error_message"]
+    assert [final[f"t{number}"]["output"] for number in (0, 2, 3)] == ["good"] * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Retry("wait", after_s=3), {"retry_in_s": 3, "error_type": "handler_error"}),
+        (Fatal("no", error_type="bad_input"), {"retryable": False, "error_type": "bad_input"}),
+        (TimeoutError(), {"error_type": "timeout"}),
+        (TaskFailed("rate_limited", "x", model_name="m"), {"model_name": "m"}),
+        (GeneratorExit(), {"error_type": "handler_error"}),
+        (Unsupported("x"), {"retryable": False}),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_what_a_handler_raises_is_reported(error: BaseException, said: dict[str, Any]) -> None:
+    def work(_: Task) -> None:
+        raise error
+
+    with ScriptedServer(claim()) as server:
+        (result,) = ended(server, work)
+    assert {name: result.get(name) for name in said} == said
+
+
+def test_tokens_go_out_with_a_failure_too() -> None:
+    def work(task: Task) -> None:
+        task.token_usage("m", input=3, output=4)
+        raise Retry
+
+    with ScriptedServer(claim()) as server:
+        (result,) = ended(server, work)
+    assert (result["model_name"], result["token_usage"]["total_tokens"]) == ("m", 7)
+
+
+class Model:
+    """As pydantic's models behave, for the kit."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    @classmethod
+    def model_validate_json(cls, data: bytes) -> "Model":
+        return cls(json.loads(data)["n"])
+
+    def model_dump(self, *, mode: str) -> dict[str, int]:
+        assert mode == "json"
+        return {"n": self.n}
+
+
+def test_pydantic_models_come_in_and_go_out() -> None:
+    def work(_: Task, given: Model) -> Model:
+        return Model(given.n + 1)
+
+    with ScriptedServer(claim()) as server:
+        (result,) = ended(server, work)
+    assert result["output"] == {"n": 4}
+
+
+async def _coroutine(task: AsyncTask) -> str:
+    logging.getLogger("a library").warning("inside")
+    task.log.warning("by itself")
+    return "x"
+
+
+def test_log_lines_of_a_task_bear_its_attempt(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.handler.addFilter(AttemptFilter())
+    with ScriptedServer(claim()) as server:
+        ended(server, _coroutine)
+    lines = {record.message: vars(record) for record in caplog.records}
+    for message in ("inside", "by itself"):
+        assert lines[message]["attempt_key"] == "[p/t#1] "
+        assert lines[message]["plan_id"] == "p"
+
+
+def test_a_handler_can_be_called_in_a_test_without_any_server() -> None:
+    assignment = Assignment(
+        plan_id="p", task_id="t", kind="k", type="critic", attempt=1, fencing_token=1, retry=0,
+        timeout_s=1, input=Raw(b"1"), context=Raw(b"{}"), dependencies={}, feedback=Raw(b"null"),
+    )  # fmt: skip
+
+    @handler("k")
+    def work(task: Task, number: int) -> Result:
+        return Result(number, verdict={"pass": task.attempt == 1})
+
+    assert work(Task(assignment, Cancellation(), lambda _: None), 5).output == 5
+
+
+def test_an_event_with_a_line_separator_in_it_stays_whole() -> None:
+    text = "a\u2028b\u2029c\x85d"
+    body = f"id: 5\nevent: task.progress\ndata: {json.dumps(text, ensure_ascii=False)}\n\n"
+    answer = httpx.Response(
+        200, headers={"Content-Type": "text/event-stream"}, content=body.encode()
+    )
+    (message,) = messages(answer)
+    assert (message.id, message.name, json.loads(message.data)) == (5, "task.progress", text)
+
+
+def test_installing_the_kit_brings_at_most_ten_packages() -> None:
+    project = tomllib.loads((ROOT / "service/worker_kit/pyproject.toml").read_text())["project"]
+    assert len(project["dependencies"]) == 3
+    wanted, known = list(project["dependencies"]), {project["name"]}
+    while wanted:
+        need = Requirement(wanted.pop())
+        name = re.sub(r"[-_.]+", "-", need.name).lower()
+        if name in known or (need.marker is not None and not need.marker.evaluate({"extra": ""})):
+            continue
+        known.add(name)
+        wanted += importlib.metadata.requires(name) or []
+    assert len(known) <= 10, known
