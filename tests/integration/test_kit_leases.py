@@ -24,7 +24,8 @@ HELD = {"CLAIMED", "RUNNING"}
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server() as server:
+    # A link in between has another port, which `Host` names.
+    with Server({"http.allowed_hosts": "127.0.0.1"}) as server:
         yield server
 
 
