@@ -12,9 +12,10 @@ import msgspec
 
 from streams.codec import MESSAGE_ID, split_headers
 from streams.jetstream.connection import Reply
-from streams.jetstream.group_commit import ENVELOPE_BYTES, SINGLES, TOO_LARGE
+from streams.jetstream.group_commit import ENVELOPE_BYTES, SINGLES
 from streams.jetstream.leadership import proven_info
 from streams.jetstream.reader import Reader
+from streams.jetstream.refusals import TOO_LARGE
 from streams.jetstream.topology import (
     AUDIT_STREAM,
     BATCHES,

@@ -22,7 +22,8 @@ from tenacity import (
 from streams.jetstream.access import URL_ALONE, Access
 from streams.jetstream.audit_stream import Trail
 from streams.jetstream.connection import Connection
-from streams.jetstream.group_commit import DEFAULT_LIMITS, Appender, AppenderLimits, Observer
+from streams.jetstream.drafts import DEFAULT_LIMITS, AppenderLimits, Observer
+from streams.jetstream.group_commit import Appender
 from streams.jetstream.leadership import PATIENCE, Leadership, Patience, proven_info
 from streams.jetstream.publisher import JetStreamTransport
 from streams.jetstream.reader import Reader, seconds_of

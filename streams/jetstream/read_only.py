@@ -10,7 +10,7 @@ import msgspec
 from streams.codec import split_headers
 from streams.jetstream.access import URL_ALONE, Access
 from streams.jetstream.connection import Connection
-from streams.jetstream.group_commit import DEFAULT_LIMITS
+from streams.jetstream.drafts import DEFAULT_LIMITS
 from streams.jetstream.log import JetStreamLog
 from streams.jetstream.reader import Reader, seconds_of
 from streams.jetstream.topology import AUDIT_STREAM

@@ -7,7 +7,7 @@ import nats
 import pytest
 
 from streams.codec import HEADER_LINE
-from streams.jetstream.group_commit import AppenderLimits
+from streams.jetstream.drafts import AppenderLimits
 from streams.jetstream.log import JetStreamLog
 from streams.log import Log
 from tests.conftest import PrivateServer

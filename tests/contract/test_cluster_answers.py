@@ -12,7 +12,7 @@ import pytest
 
 from streams.jetstream.connection import Connection, Deliver, Reply
 from streams.jetstream.consumer import Consumer
-from streams.jetstream.group_commit import AppenderLimits
+from streams.jetstream.drafts import AppenderLimits
 from streams.jetstream.leadership import Patience
 from streams.jetstream.log import JetStreamLog
 from streams.jetstream.reader import Reader

@@ -14,7 +14,7 @@ import pytest
 from streams.jetstream.audit_stream import TrailEntry
 from streams.jetstream.connection import Connection, Deliver, Reply, render
 from streams.jetstream.consumer import parse_reply
-from streams.jetstream.group_commit import AppenderLimits
+from streams.jetstream.drafts import AppenderLimits
 from streams.jetstream.log import JetStreamLog
 from streams.jetstream.reader import Reader
 from streams.jetstream.tail import SILENCE_S

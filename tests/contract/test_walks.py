@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from streams.jetstream.connection import Deliver
-from streams.jetstream.group_commit import AppenderLimits
+from streams.jetstream.drafts import AppenderLimits
 from streams.jetstream.leadership import Patience
 from streams.jetstream.log import JetStreamLog
 from streams.jetstream.read_ahead import MAX_WALKS

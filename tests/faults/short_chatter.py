@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from service.cli.main import main
-from streams.jetstream.group_commit import DEFAULT_LIMITS
+from streams.jetstream.drafts import DEFAULT_LIMITS
 from streams.jetstream.log import JetStreamLog
 
 CHATTER_TTL_S = 4

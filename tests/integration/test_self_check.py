@@ -15,7 +15,7 @@ from service.app import Instance
 from service.cli.refold import verify_read_models
 from service.daemons.self_check import SelfCheck, is_there
 from service.runtime.data_folder import READ_MODELS
-from streams.jetstream.group_commit import AppenderLimits
+from streams.jetstream.drafts import AppenderLimits
 from streams.jetstream.log import JetStreamLog
 from streams.log import Appended, Draft
 from streams.plan.events import Heartbeat

@@ -7,18 +7,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 import pytest
 
 from streams.codec import HEADER_LINE, MESSAGE_ID, split_headers
-from streams.jetstream.group_commit import (
-    BATCH_BYTES,
-    BATCH_MESSAGES,
-    SINGLES,
-    TOO_LARGE,
-    TURN,
-    WRONG_SEQUENCE,
-    WRONG_SEQUENCE_IN_FLIGHT,
-    Appender,
-    AppenderLimits,
-    EventIds,
-)
+from streams.jetstream.drafts import BATCH_BYTES, BATCH_MESSAGES, AppenderLimits, EventIds
+from streams.jetstream.group_commit import SINGLES, TURN, Appender
+from streams.jetstream.refusals import TOO_LARGE, WRONG_SEQUENCE, WRONG_SEQUENCE_IN_FLIGHT
 from streams.jetstream.transport import Answer, Found, Message, Refused, Stored, Unknown
 from streams.log import Appended, Conflict, Draft, LogFull, LogUnavailable, TooLarge
 from streams.plan.events import Completed, Heartbeat, Raw, Started

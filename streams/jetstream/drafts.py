@@ -1,0 +1,260 @@
+"""The drafts that wait for the log or are on their way to it, and the outcome of each.
+
+At most one draft of a subject is on its way. Others of the same subject stand behind it, and are
+answered from its outcome when that alone decides them.
+"""
+
+import asyncio
+import itertools
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from streams.jetstream.transport import Message
+from streams.log import Appended, Conflict, Draft, LogFull, LogUnavailable, TooLarge
+
+BATCH_MESSAGES = 1_000  # the server's limit
+BATCH_BYTES = 4 * 1024 * 1024
+
+Outcome = Appended | Conflict
+
+
+class Observer(Protocol):
+    """What happens to appends, in verbs."""
+
+    def appended(self, count: int, batch_size: int, duration_s: float) -> None:
+        """``count`` facts were written in ``duration_s``, sent ``batch_size`` at a time."""
+        ...
+
+    def append_failed(self, kind: str) -> None:
+        """A draft failed: ``unavailable``, ``full``, ``too_large`` or ``crowded``."""
+        ...
+
+    def conflicted(self) -> None:
+        """A draft lost its race."""
+        ...
+
+
+class Unobserved:
+    """Ignores every event."""
+
+    def appended(self, count: int, batch_size: int, duration_s: float) -> None:
+        """See `Observer`."""
+
+    def append_failed(self, kind: str) -> None:
+        """See `Observer`."""
+
+    def conflicted(self) -> None:
+        """See `Observer`."""
+
+
+class AppenderLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long and how much: budgets in seconds, ``max_waiting`` in drafts and in bytes.
+
+    ``try_s`` bounds one attempt, ``budget_s`` a draft whose outcome is unknown, ``grace_s`` one
+    that was never sent because the log is not there.
+    """
+
+    budget_s: float = 10.0
+    try_s: float = 2.0
+    grace_s: float = 2.0
+    max_waiting: int = 20_000
+    max_waiting_bytes: int = 128 * 1024 * 1024
+    chatter_ttl_s: int = 86_400
+
+
+DEFAULT_LIMITS = AppenderLimits()
+
+
+class Ticket:
+    """One draft on its way through the appender."""
+
+    __slots__ = (
+        "came_at",
+        "doubtful",
+        "draft",
+        "event_id",
+        "messages",
+        "outcome",
+        "sifted",
+        "size",
+        "subject",
+        "tries",
+    )
+
+    def __init__(
+        self, draft: Draft, subject: str, event_id: str, messages: tuple[Message, ...]
+    ) -> None:
+        self.draft = draft
+        self.subject = subject
+        self.event_id = event_id
+        self.messages = messages
+        self.size = sum(len(message.payload) + len(message.lines) for message in messages)
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.came_at = time.monotonic()
+        self.doubtful = False  # whether an earlier attempt may have been stored, or may yet be
+        self.sifted = 0
+        self.tries = 0  # alone
+
+
+class EventIds:
+    """Ids no other process makes: a random start and a counter."""
+
+    def __init__(self) -> None:
+        self._start = f"{secrets.token_hex(6)}-"
+        self._count = itertools.count(1)
+
+    def next(self) -> str:
+        """An id that was never given before."""
+        return f"{self._start}{next(self._count):x}"
+
+    def gave(self, event_id: str) -> bool:
+        """Whether `next` gave this id."""
+        return event_id.startswith(self._start)
+
+
+class Drafts:
+    """Every draft without an outcome, in the order they came; ``on_waiting`` is called for news."""
+
+    def __init__(
+        self, limits: AppenderLimits, observer: Observer, on_waiting: Callable[[], None]
+    ) -> None:
+        self._limits = limits
+        self._observer = observer
+        self._on_waiting = on_waiting
+        self._waiting: deque[Ticket] = deque()
+        # Subjects with a draft in `_waiting` or on its way, and the drafts that stand behind it.
+        self._behind: dict[str, deque[Ticket]] = {}
+        self._live: dict[Ticket, None] = {}  # in the order in which they came
+        self._live_bytes = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many can be sent now."""
+        return len(self._waiting)
+
+    @property
+    def waiting_s(self) -> float:
+        """For how many seconds the oldest draft has waited for its outcome; 0 for none."""
+        oldest = next(iter(self._live), None)
+        return 0.0 if oldest is None else time.monotonic() - oldest.came_at
+
+    def check_room(self, size: int = 0) -> None:
+        """Raise LogUnavailable when ``size`` more bytes are too many, or when drafts are."""
+        crowd = None
+        if len(self._live) >= self._limits.max_waiting:
+            crowd = f"{len(self._live)} writes"
+        # One draft alone always fits: the log itself bounds its size.
+        elif self._live and self._live_bytes + size > self._limits.max_waiting_bytes:
+            crowd = f"{self._live_bytes} bytes"
+        if crowd is not None:
+            self._observer.append_failed("crowded")
+            raise LogUnavailable(f"{crowd} are waiting for the log already")
+
+    def admit(self, ticket: Ticket) -> None:
+        """Let a draft wait for its turn."""
+        self.check_room(ticket.size)
+        self._live[ticket] = None
+        self._live_bytes += ticket.size
+        behind = self._behind.get(ticket.subject)
+        if behind is None:
+            self._behind[ticket.subject] = deque()
+            self._wait(ticket)
+        else:
+            behind.append(ticket)
+
+    def take_all(self) -> list[Ticket]:
+        """All that can be sent now."""
+        return self._take(len(self._waiting))
+
+    def take_batch(self) -> list[Ticket]:
+        """As many as one batch holds."""
+        messages = size = count = 0
+        for ticket in self._waiting:
+            messages += len(ticket.messages)
+            size += ticket.size
+            if count and (messages > BATCH_MESSAGES or size > BATCH_BYTES):
+                break
+            count += 1
+        return self._take(count)
+
+    def put_back(self, lot: list[Ticket]) -> None:
+        """Let these be sent next."""
+        self._waiting.extendleft(reversed(lot))
+        self._on_waiting()
+
+    def close(self) -> None:
+        """Answer LogUnavailable to all."""
+        for ticket in self._live:
+            if not ticket.outcome.done():
+                ticket.outcome.set_exception(LogUnavailable("the log was closed"))
+
+    def _take(self, count: int) -> list[Ticket]:
+        # The draft of a caller that was cancelled is not sent at all.
+        taken: list[Ticket] = []
+        for _ in range(count):
+            ticket = self._waiting.popleft()
+            if ticket.outcome.cancelled():
+                self._leave(ticket, None)
+            else:
+                taken.append(ticket)
+        return taken
+
+    def _wait(self, ticket: Ticket) -> None:
+        self._waiting.append(ticket)
+        self._on_waiting()
+
+    # Outcomes.
+
+    def win(self, ticket: Ticket, sequence: int) -> None:
+        """It is stored, its last message at ``sequence``."""
+        if not ticket.outcome.done():
+            ticket.outcome.set_result(Appended(sequence))
+        self._leave(ticket, sequence)
+
+    def win_late(self, ticket: Ticket, sequence: int) -> None:
+        """Win after trouble: what it took is what its caller waited, all tries together."""
+        size = len(ticket.messages)
+        self._observer.appended(size, size, time.monotonic() - ticket.came_at)
+        self.win(ticket, sequence)
+
+    def lose(self, ticket: Ticket, actual: int | None) -> None:
+        """Another draft was first; ``actual`` is the subject's last sequence, if known."""
+        self._observer.conflicted()
+        if not ticket.outcome.done():
+            ticket.outcome.set_result(Conflict(actual))
+        self._leave(ticket, actual)
+
+    def fail(self, ticket: Ticket, error: LogUnavailable | LogFull | TooLarge) -> None:
+        """It was not stored, or that is not known."""
+        kinds: dict[type[Any], str] = {LogFull: "full", TooLarge: "too_large"}
+        self._observer.append_failed(kinds.get(type(error), "unavailable"))
+        if not ticket.outcome.done():
+            ticket.outcome.set_exception(error)
+        self._leave(ticket, None)
+
+    def _forget(self, ticket: Ticket) -> None:
+        if ticket in self._live:
+            del self._live[ticket]
+            self._live_bytes -= ticket.size
+
+    def _leave(self, ticket: Ticket, last: int | None) -> None:
+        """Let the next draft of the subject go; ``last`` is its last sequence, if that is known."""
+        self._forget(ticket)
+        behind = self._behind[ticket.subject]
+        while behind:
+            following = behind.popleft()
+            if last is not None and following.draft.expected < last:
+                # It cannot win any more; the log need not be asked.
+                self._forget(following)
+                self._observer.conflicted()
+                if not following.outcome.done():
+                    following.outcome.set_result(Conflict(last))
+                continue
+            self._wait(following)
+            return
+        del self._behind[ticket.subject]
