@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -41,12 +41,11 @@ class Provider(ThreadingHTTPServer):
 
 
 class _Quoting(BaseHTTPRequestHandler):
-    server: Provider
-
     def do_POST(self) -> None:
+        server = cast("Provider", self.server)
         key = self.headers.get("Authorization", "") + self.headers.get("X-Key", "")
-        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.keys.append(key)
+        server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        server.keys.append(key)
         status, kind = (401 if "refusing" in self.path else 200), "application/json"
         if "talking" in self.path:
             kind = "text/event-stream"
@@ -61,7 +60,7 @@ class _Quoting(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(said.encode())
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
         """Say nothing."""
 
 
