@@ -14,11 +14,13 @@ from holdfast_worker.cancellation import Cancellation
 from service.executor.attempts.endings import Success
 from service.executor.handlers.http import RESPONSE_BYTES
 from tests.integration.web_world import (
+    CHAT,
     HTTP,
     PATIENCE_S,
     Server,
     Write,
     answer,
+    asking,
     execution,
     failure,
     output,
@@ -149,6 +151,32 @@ def test_a_content_type_of_the_input_is_the_only_one(server: Server, name: str) 
 
 
 BOMB_BYTES = 64 * 1024 * 1024
+ENDLESS_BYTES = 1024 * 1024 * 1024
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize("status", ["200 OK", "500 Internal Server Error"])
+def test_an_endless_answer_is_left_at_its_bound(server: Server, status: str, kind: str) -> None:
+    sent = 0
+
+    def endless(write: Write) -> None:
+        nonlocal sent
+        head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n"
+        write(head.encode())
+        while sent < ENDLESS_BYTES:
+            write(b"x" * 1_000_000)
+            sent += 1_000_000
+
+    for handler, given in ((HTTP, {"url": server.url}), (CHAT, asking(server))):
+        sent = 0
+        server.answers(endless)
+        tracemalloc.start()
+        failed = failure(execution(handler, given)[0])
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert failed.error_type in ("bad_response", "http_error")
+        assert sent < BOMB_BYTES
+        assert peak < BOMB_BYTES / 4
 
 
 @pytest.mark.parametrize("status", ["200 OK", "500 Internal Server Error"])
