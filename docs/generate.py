@@ -18,6 +18,7 @@ from docs.dashboards.drawing import drawn
 from docs.dashboards.event_streams import EVENT_STREAMS
 from docs.dashboards.internals import INTERNALS
 from docs.dashboards.overview import OVERVIEW
+from docs.life_cycle import redrawn
 from service import ops
 from service.http.app import CONTROLLERS
 from service.http.guards import requires
@@ -85,6 +86,8 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield HERE / "events.md", _EVENTS + "".join(_events())
     yield HERE / "http.md", _HTTP + "".join(_http())
     yield HERE / "worker.md", _WORKER + "".join(_worker())
+    architecture = HERE.parents[1] / "ARCHITECTURE.md"
+    yield architecture, redrawn(architecture.read_text(encoding="utf-8"))
     yield OPS / "METRICS.md", _METRICS + "".join(map(_metric, CATALOGUE.values()))
     for name, dashboard in DASHBOARDS.items():
         yield OPS / "dashboards" / f"{name}.json", drawn(dashboard)

@@ -144,7 +144,7 @@ def test_quantiles_are_answered_while_another_thread_observes() -> None:
     try:
         thread.start()
         while thread.is_alive():
-            recent.quantile(0.99)
+            recent.quantiles([0.99])
     finally:
         sys.setswitchinterval(before)
         thread.join()

@@ -1,18 +1,7 @@
-"""The life cycle that ARCHITECTURE.md shows is the one that the code obeys."""
+"""The life cycle that ARCHITECTURE.md shows is drawn from the table, row by row."""
 
-from pathlib import Path
-
-from streams.plan.diagram import BEGIN, END, block, diagram
+from docs.life_cycle import diagram, redrawn
 from streams.plan.lifecycle import TRANSITIONS, Transition
-
-ARCHITECTURE = Path(__file__).parents[2] / "ARCHITECTURE.md"
-
-
-def test_the_document_shows_the_table() -> None:
-    text = ARCHITECTURE.read_text(encoding="utf-8")
-    assert text.count(BEGIN) == text.count(END) == 1
-    shown = text[text.index(BEGIN) : text.index(END) + len(END)]
-    assert shown == block(), "run: python -m streams.plan.diagram"
 
 
 def test_every_row_is_drawn() -> None:
@@ -30,3 +19,10 @@ def test_every_row_is_drawn() -> None:
 
 def test_a_new_row_changes_the_drawing() -> None:
     assert diagram((*TRANSITIONS, Transition("SKIPPED", "forgiven", "READY"))) != diagram()
+
+
+def test_a_page_keeps_what_stands_around_the_drawing() -> None:
+    page = redrawn("above\n<!-- lifecycle:begin -->old<!-- lifecycle:end -->\nbelow")
+    assert page.startswith("above\n<!-- lifecycle:begin -->\n```mermaid\n")
+    assert page.endswith("<!-- lifecycle:end -->\nbelow")
+    assert "old" not in page

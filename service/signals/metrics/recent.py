@@ -7,8 +7,10 @@ a share above a threshold asks the histogram's bucket.
 """
 
 import math
+from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from time import monotonic
 
 SPAN_S = 60.0
@@ -33,16 +35,15 @@ class Recent:
         step = _ZERO if value < SMALLEST else round(math.log(value) / STEP)
         self._parts[-1][1][step] += 1
 
-    def quantile(self, q: float) -> float:
-        """The value that a share ``q`` of the recent ones does not exceed; NaN without any."""
+    def quantiles(self, shares: Sequence[float]) -> list[float]:
+        """For each share the value that it of the recent ones does not exceed; NaN without any."""
         oldest = self._now() - SPAN_S
         counts = Counter[int]()
         for began, part in list(self._parts):
             if began >= oldest:
                 counts.update(dict(part))  # a copy: other threads add steps meanwhile
-        wanted = q * counts.total()
-        for step in sorted(counts):
-            wanted -= counts[step]
-            if wanted <= 0:
-                return 0.0 if step == _ZERO else math.exp(step * STEP)
-        return math.nan
+        steps, reached = sorted(counts), list(accumulate(counts[step] for step in sorted(counts)))
+        if not steps:
+            return [math.nan] * len(shares)
+        found = [steps[bisect_left(reached, share * reached[-1])] for share in shares]
+        return [0.0 if step == _ZERO else math.exp(step * STEP) for step in found]

@@ -166,8 +166,10 @@ class Metrics:
             metric = self._catalogue[name]
             for by, recent in list(self._recent[name].items()):
                 labels = {metric.quantiles_by: by} if metric.quantiles_by else {}
-                for q in metric.quantiles:
-                    self.set(f"{name}.recent", recent.quantile(float(q)), quantile=q, **labels)
+                shares = metric.quantiles
+                values = recent.quantiles(list(map(float, shares)))
+                for share, value in zip(shares, values, strict=True):
+                    self.set(f"{name}.recent", value, quantile=share, **labels)
 
     def _made(self, metric: Metric) -> Any:  # noqa: ANN401 - see _CLASSES
         given: dict[str, Any] = {"buckets": metric.buckets} if metric.buckets else {}

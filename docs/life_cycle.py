@@ -1,7 +1,6 @@
 """Draws a task's life cycle, as a Mermaid state diagram, from the table that the fold obeys.
 
-ARCHITECTURE.md holds the drawing between BEGIN and END; a test compares it with the table, and
-``python -m streams.plan.diagram`` prints it anew.
+ARCHITECTURE.md holds the drawing between BEGIN and END.
 """
 
 from collections.abc import Iterable
@@ -26,6 +25,12 @@ def block(transitions: Iterable[Transition] = TRANSITIONS) -> str:
     return f"{BEGIN}\n```mermaid\n{diagram(transitions)}\n```\n{END}"
 
 
+def redrawn(page: str) -> str:
+    """``page`` with the drawing of today's table."""
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{block()}{rest.partition(END)[2]}"
+
+
 def _arrow(row: Transition) -> tuple[str, str]:
     return row.source, row.target
 
@@ -33,7 +38,3 @@ def _arrow(row: Transition) -> tuple[str, str]:
 def _line(source: str, target: str, rows: Iterable[Transition]) -> str:
     triggers = [f"({row.trigger})" if row.derived else row.trigger for row in rows]
     return f"    {source} --> {target}: {' / '.join(triggers)}"
-
-
-if __name__ == "__main__":
-    print(block())  # noqa: T201 - the one line that regenerates the drawing
