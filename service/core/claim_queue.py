@@ -1,4 +1,4 @@
-"""The claim desk: who asks for work gets it at once, or as soon as something is claimable.
+"""The claim queue: a worker gets work at once, or as soon as something is claimable.
 
 Waiting requests are served in the order they came, by what makes a task claimable (a folded batch,
 a timer that fires), so workers need not poll and a single task wakes a single request. A slow poll
@@ -115,7 +115,7 @@ class ClaimDesk:
             picks = self._pick(request) or await self._wait(request, left_s)
 
     def serve_waiting(self, *, all_kinds: bool = False) -> int:
-        """Give tasks that came since the last call to those who wait, first come first served.
+        """Give tasks that came since the last call to the claims that wait, the oldest first.
 
         With ``all_kinds`` everything that is claimable is offered again. Answers how many tasks
         were given.

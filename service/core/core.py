@@ -81,7 +81,7 @@ class Core:
         check_input: Callable[[TaskSpec], str | None],
         spans: Recorder | None = None,
     ) -> None:
-        """``news_after``: bad facts up to there have been counted and told by an earlier life."""
+        """``news_after``: bad facts up to there were counted and logged by an earlier process."""
         self.settings = settings
         self.log = log
         self.board = board
@@ -145,7 +145,7 @@ class Core:
     # -- plans ------------------------------------------------------------------------------
 
     async def submit(self, plan_id: str, plan: Submitted, origin: Origin) -> Submission | Refused:
-        """Accept a plan, or say that it is there. Raises LogUnavailable, LogFull, TooLarge."""
+        """Accept a plan, or answer that it is there. Raises LogUnavailable, LogFull, TooLarge."""
         if (behind := self.projector.too_far_behind) is not None:
             raise LogUnavailable(f"the read models are too far behind to take new plans: {behind}")
         if complaint := secret_complaint(plan) or await self._input_complaint(plan_id, plan):
@@ -218,7 +218,7 @@ class Core:
         await self.desk.abandon(claims, owner, self._from(origin))
 
     async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
-        """Carry out an owner's word on its attempt, without known secrets in what it says.
+        """Carry out an owner's command on its attempt, without known secrets in it.
 
         Raises LogUnavailable, LogFull, TooLarge.
         """
@@ -248,13 +248,13 @@ class Core:
         return await self._owner_answer(command, outcome)
 
     async def own_many(
-        self, words: Sequence[OwnerCommand], origin: Origin
+        self, wanted: Sequence[OwnerCommand], origin: Origin
     ) -> list[OwnerAnswer | Refused | TooLarge]:
         """`own` for each, concurrently, answered in order; one that is too large is an answer.
 
         Raises LogUnavailable and LogFull, once every command has come to its end.
         """
-        owning = (self.own(command, origin) for command in words)
+        owning = (self.own(command, origin) for command in wanted)
         answers = await asyncio.gather(*owning, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, TooLarge):
@@ -283,7 +283,7 @@ class Core:
     # -- what may be away -------------------------------------------------------------------
 
     def log_seen(self, state: LogState) -> None:
-        """The log has just said how it is."""
+        """The log has just described itself."""
         self.log_state = state
 
     def log_answers(self, witness: str, error: str | None, at: float | None = None) -> None:
@@ -321,7 +321,7 @@ class Core:
         )
 
     def log_facts_missing(self, why: str) -> None:
-        """Facts have left the log that nothing removes; told at each look while it is so."""
+        """Facts have left the log that nothing removes; reported at each check while it is so."""
         self.metrics.count("agent.projection.mismatch.total")
         if self.log_missing is None:
             log.error("log_facts_missing", reason=why)

@@ -1,4 +1,4 @@
-"""What the core answers to those who ask it for work or report on it: values, never exceptions."""
+"""What the core answers to claims and reports: values, never exceptions."""
 
 from collections.abc import Collection
 from typing import Any, Literal
@@ -72,7 +72,7 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OwnerAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """An owner's word was accepted (now or before).
+    """An owner's command was accepted (now or before).
 
     ``lease_until`` is set while the task runs; ``cancel_requested`` asks the owner to stop
     because its plan has failed.

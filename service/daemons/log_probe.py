@@ -56,7 +56,7 @@ class LogProbe:
             raise LogUnavailable(f"the last write failed: {trouble}")
 
     async def _write(self, core: Core) -> None:
-        """Append a heartbeat of nothing, which expires; the appender tells ``writes`` of it."""
+        """Append a heartbeat of nothing, which expires; the appender reports it to ``writes``."""
         draft = Draft(
             plan_id=PROBE_PLAN,
             task_id=secrets.token_hex(8),

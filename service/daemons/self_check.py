@@ -177,7 +177,7 @@ class SelfCheck:
                 return
             await current.go_on(door)
         except (LogUnavailable, DatabaseUnavailable, TimeoutError) as error:
-            # Their own checks tell it; what cannot be read is not compared.
+            # Their own checks report it; what cannot be read is not compared.
             log.info("self_check_postponed", error=str(error))
             return
         if current.is_over:

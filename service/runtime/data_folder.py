@@ -1,4 +1,4 @@
-"""The data folder belongs to one process at a time, and says to which.
+"""The data folder belongs to one process at a time, which its lock file names.
 
 `<data_dir>/holdfast.lock` is locked (flock) for as long as the process lives, so a crash frees it;
 its first line is the holder as JSON. The file itself stays. The folder is open to the account of
@@ -37,7 +37,7 @@ class DataFolderError(Exception):
 
 
 class DataFolderBusy(DataFolderError):
-    """Another process holds the data folder; `holder` says who, when it could be read."""
+    """Another process holds the data folder; `holder` names it, when it could be read."""
 
     def __init__(self, data_dir: Path, holder: Holder | None) -> None:
         self.holder = holder
@@ -124,7 +124,7 @@ def _make_private(data_dir: Path) -> None:
     if found.st_uid != os.geteuid():
         raise refuse(f"belongs to the account {found.st_uid} and not to ours: `chown` it")
     if found.st_mode & OTHERS_WRITE:
-        raise refuse("may be written by other accounts: look who did, and `chmod 700` it")
+        raise refuse("may be written by other accounts: check its contents, and `chmod 700` it")
     for entry in (data_dir, data_dir / "nats"):
         for link in filter(Path.is_symlink, entry.iterdir() if entry.is_dir() else ()):
             raise refuse(f"holds the symbolic link {link.name}: remove it")
@@ -154,7 +154,7 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 def last_trace(data_dir: Path) -> Trace | None:
-    """What the lock file says, also of a holder that crashed; None when there is no such file."""
+    """The holder in the lock file, also one that crashed; None when there is no such file."""
     try:
         descriptor = os.open(data_dir / LOCK_FILE, os.O_RDONLY)
     except OSError:

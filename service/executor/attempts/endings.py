@@ -38,7 +38,7 @@ Ending = Success | Failure
 
 
 class Misfit(Exception):
-    """Something that a handler said does not fit; the message is for the handler's author."""
+    """A value from a handler does not fit; the message is for the handler's author."""
 
 
 # -- what a handler returned ------------------------------------------------------------------
@@ -172,7 +172,7 @@ def _task_failed(error: TaskFailed) -> Failure:
 
 
 def _kept(notes: list[str], checked: Callable[[object], T | None], said: object) -> T | None:
-    """What was said if it fits; else nothing, and a note of why."""
+    """The value if it fits; else nothing, and a note of why."""
     try:
         return checked(said)
     except Misfit as misfit:

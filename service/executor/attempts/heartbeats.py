@@ -1,9 +1,9 @@
-"""Keeps every lease of this process alive, on a thread and loop that nothing else may hold up.
+"""Keeps every lease of this process alive, on a thread and loop of its own.
 
 Each lease is renewed every ``heartbeat_s`` (less for a short lease), jittered, many in one call.
-A refused renewal means that the lease is somebody else's: the handler is told to stop. When
+A refused renewal means that another owner has the lease: the handler is stopped. When
 renewals cannot get through for two thirds of the lease the worker fences itself: the handler is
-stopped and nothing more is said, because by then another worker may soon hold the lease.
+stopped and nothing more is written, because by then another worker may soon hold the lease.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ LONGEST_SLEEP_S = 60.0
 
 log = structlog.get_logger("holdfast.executor")
 
-Word = Heartbeat | Progress
+Renewal = Heartbeat | Progress
 
 
 class Heartbeats:
@@ -118,18 +118,18 @@ class Heartbeats:
 
     def step(self, now: float) -> float:
         """Fence what is too old and send what is due at ``now``; seconds until the next step."""
-        self._wakes_at = float("inf")  # whoever comes while this runs must wake the loop again
+        self._wakes_at = float("inf")  # a lease added meanwhile must wake the loop again
         with self._lock:
             schedules = list(self._schedules.values())
-        words: list[tuple[_Schedule, Word]] = []
+        commands: list[tuple[_Schedule, Renewal]] = []
         for schedule in schedules:
             if schedule.lease.fence_at <= now:
                 self._fence(schedule.lease)
-            elif word := schedule.word(now + COALESCE_S):
-                words.append((schedule, word))
-        for first in range(0, len(words), BATCH):
+            elif command := schedule.command(now + COALESCE_S):
+                commands.append((schedule, command))
+        for first in range(0, len(commands), BATCH):
             sending = asyncio.get_running_loop().create_task(
-                self._send(words[first : first + BATCH], now)
+                self._send(commands[first : first + BATCH], now)
             )
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)
@@ -137,37 +137,37 @@ class Heartbeats:
         self._wakes_at = max(due_at, now + COALESCE_S)
         return self._wakes_at - now
 
-    async def _send(self, batch: Sequence[tuple["_Schedule", Word]], asked_at: float) -> None:
-        words: list[OwnerCommand] = [word for _, word in batch]
+    async def _send(self, batch: Sequence[tuple["_Schedule", Renewal]], asked_at: float) -> None:
+        commands: list[OwnerCommand] = [command for _, command in batch]
         origin = self._reporter.origin()
-        answers: Sequence[OwnerAnswer | Refused | TooLarge | None] = [None] * len(words)
+        answers: Sequence[OwnerAnswer | Refused | TooLarge | None] = [None] * len(commands)
         try:
-            answers = await self._door.call(lambda core: core.own_many(words, origin))
+            answers = await self._door.call(lambda core: core.own_many(commands, origin))
         except (LogUnavailable, LogFull, DoorClosed) as error:
-            log.warning("heartbeats_failed", leases=len(words), error=str(error))
+            log.warning("heartbeats_failed", leases=len(commands), error=str(error))
         finally:
-            for (schedule, word), answer in zip(batch, answers, strict=True):
-                self._answered(schedule, word, answer, asked_at)
+            for (schedule, command), answer in zip(batch, answers, strict=True):
+                self._answered(schedule, command, answer, asked_at)
 
     def _answered(
         self,
         schedule: "_Schedule",
-        word: Word,
+        command: Renewal,
         answer: OwnerAnswer | Refused | TooLarge | None,
         asked_at: float,
     ) -> None:
         lease = schedule.lease
         match answer:
             case OwnerAnswer():
-                if isinstance(word, Heartbeat):
+                if isinstance(command, Heartbeat):
                     lease.renewed(asked_at)
                 if answer.cancel_requested and lease.stop("plan_failed"):
                     log.info("plan_failed_cancelled", **_named(lease))
             case None | Contention():
-                schedule.again_soon(word)
+                schedule.again_soon(command)
             case Invalid() | TooLarge():  # its progress is at fault; the lease is renewed without
                 log.warning("progress_refused", **_named(lease), answer=repr(answer))
-                schedule.again_soon(word)
+                schedule.again_soon(command)
             case _:
                 self._lost(lease, answer)
         lease.owner_write_ended(stored=isinstance(answer, OwnerAnswer | Invalid | TooLarge))
@@ -175,7 +175,7 @@ class Heartbeats:
     def _lost(self, lease: Lease, refused: Refused) -> None:
         if not lease.retired and lease.stop("lease_lost"):
             log.warning("lease_lost_cancelled", **_named(lease), refused=repr(refused))
-            self._tell(lease, refused, "the handler was told to stop: its lease is lost")
+            self._tell(lease, refused, "the handler was asked to stop: its lease is lost")
         self.forget(lease)
 
     def _fence(self, lease: Lease) -> None:
@@ -219,21 +219,21 @@ class _Schedule:
         due_at = min(self.beats_at, self.lease.fence_at)
         return min(due_at, self.shows_at) if self.lease.has_progress else due_at
 
-    def word(self, now: float) -> Word | None:
+    def command(self, now: float) -> Renewal | None:
         """What to send now, if anything."""
         renew = self.beats_at <= now
         if not renew and not (self.lease.has_progress and self.shows_at <= now):
             return None
-        word = self.lease.next_word(renew=renew)
-        if renew:  # no word: the last one is still on its way
-            wait_s = self._period_s * AGAIN_SHARE if word is None else self._jittered()
+        command = self.lease.next_command(renew=renew)
+        if renew:  # no command: the last one is still on its way
+            wait_s = self._period_s * AGAIN_SHARE if command is None else self._jittered()
             self.beats_at = now + wait_s
         self.shows_at = now + PROGRESS_INTERVAL_S
-        return word
+        return command
 
-    def again_soon(self, word: Word) -> None:
-        """The word did not get through; a renewal is tried again before its next time."""
-        if isinstance(word, Heartbeat):
+    def again_soon(self, command: Renewal) -> None:
+        """The command was not stored; a renewal is tried again before its next time."""
+        if isinstance(command, Heartbeat):
             self.beats_at = monotonic() + self._period_s * AGAIN_SHARE
 
     def _jittered(self) -> float:

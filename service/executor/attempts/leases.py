@@ -50,7 +50,7 @@ class Lease:
 
     @property
     def retired(self) -> bool:
-        """Whether its attempt is over, so that nothing more is said for it."""
+        """Whether its attempt is over, so that nothing more is written for it."""
         return self._retired is not None
 
     def assignment(self, timeout_s: float) -> Assignment:
@@ -90,8 +90,8 @@ class Lease:
         """Whether something waits to be shown."""
         return bool(self._progress)
 
-    def next_word(self, *, renew: bool) -> commands.Heartbeat | commands.Progress | None:
-        """The command to send now, marking the lease as being spoken for; None: nothing to say."""
+    def next_command(self, *, renew: bool) -> commands.Heartbeat | commands.Progress | None:
+        """The command to send now, noting that one is on its way; None: nothing to send."""
         with self._lock:
             if self._retired is not None or self._in_flight:
                 return None
@@ -112,7 +112,7 @@ class Lease:
         return None if data is None else self._shown(data)
 
     def owner_write_ended(self, *, stored: bool) -> None:
-        """The command from `next_word` has been answered, or never will be.
+        """The command from `next_command` has been answered, or never will be.
 
         Unless it was ``stored``, its progress is sent again.
         """
@@ -141,8 +141,8 @@ class Lease:
     def can_end(self) -> float:
         """How long a result may be tried (monotonic): one lease beyond its end.
 
-        An expired lease that nobody took over may still be completed, and trying is safe: the
-        core refuses whoever lost it.
+        An expired lease that was not taken over may still be completed, and trying is safe: the
+        core refuses an owner that lost it.
         """
         return max(self.ends_at, monotonic()) + self.claim.lease_s
 

@@ -1,4 +1,4 @@
-"""Writes an owner's words to the log, again and again until they stand or the lease is gone."""
+"""Writes an owner's commands, again until each is in the log or the lease is gone."""
 
 from time import monotonic
 
@@ -25,7 +25,7 @@ log = structlog.get_logger("holdfast.executor")
 
 
 class Unwritten(msgspec.Struct, frozen=True):
-    """The word is not in the log as far as is known, and will not be tried again."""
+    """The command is not in the log as far as is known, and will not be tried again."""
 
     reason: str
 
@@ -34,7 +34,7 @@ Answer = OwnerAnswer | Refused | Unwritten
 
 
 class Reporter:
-    """Says things in the name of one owner; repeating a word is safe, so trouble means again."""
+    """Writes commands of one owner; repeating one is safe, so each failure is tried again."""
 
     def __init__(self, door: Door, owner: str, instance_id: str) -> None:
         self._door = door
@@ -93,7 +93,7 @@ def _given_up(state: RetryCallState, command: OwnerCommand) -> Unwritten:
 
 def _named(command: OwnerCommand) -> dict[str, str | int]:
     return {
-        "word": type(command).__name__.lower(),
+        "command": type(command).__name__.lower(),
         "plan_id": command.plan_id,
         "task_id": command.task_id,
         "attempt": command.attempt,

@@ -39,14 +39,14 @@ class Gate:
             due_at = monotonic() + probe_s
             await asyncio.sleep(probe_s)
             if monotonic() - due_at > IN_TIME_S:
-                # One that came late speaks for all: of many that try, some are always lucky.
+                # One late attempt proves it for all: of many that try, some always succeed.
                 self._opens_at = monotonic() + CLOSED_S
                 probe_s = min(probe_s * 2, LONGEST_PROBE_S)
             elif self._pass(None):
                 return
 
     def leave(self) -> None:
-        """A handler has ended. Any thread may say so."""
+        """A handler has ended. Any thread may call this."""
         with self._lock:
             self._inside -= 1
 

@@ -168,7 +168,7 @@ class Place:
         return future
 
     def leave(self) -> None:
-        """Give slot and thread back as soon as the handler has ended; may be said twice."""
+        """Give slot and thread back as soon as the handler has ended; may be called twice."""
         if self._left:
             return
         self._left = True

