@@ -48,6 +48,7 @@ from service.http.refused_tokens import RefusedTokens
 from service.http.server import HttpServer, Listening
 from service.ops.doctor.sources.live import Doctor
 from service.ops.health import Health
+from service.ops.last_hour import Minutes
 from service.ops.operations import Operations
 from service.principals.tokens import Tokens
 from service.runtime.data_folder import READ_MODELS, DataFolder
@@ -239,7 +240,9 @@ def _operations(
         log_takes_anyone=lambda: source.takes_anyone,
         database_path=instance.settings.data_dir / READ_MODELS,
     )
-    return Operations(health, doctor)
+    minutes = Minutes(instance.core.board)
+    instance.core.projector.listeners.add("last_hour", minutes)
+    return Operations(health, doctor, minutes)
 
 
 async def _embedded(settings: Settings, stack: AsyncExitStack) -> EmbeddedServer | None:

@@ -353,6 +353,11 @@ class Board:
             reserved=seat.reserved,
         )
 
+    @property
+    def running_count(self) -> int:
+        """How many tasks are RUNNING, their leases live or expired."""
+        return len(self._running)
+
     def running(self) -> list[tuple[Plan, Task]]:
         """RUNNING tasks, their leases live or expired."""
         return list(self._running.values())

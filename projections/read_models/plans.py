@@ -11,7 +11,7 @@ from projections.read_models.database import Database
 from projections.read_models.pagination import Page, Selection, checked_limit, key_of, read_page
 from projections.read_models.views import PlanView, moment, moment_or_none
 from streams.plan.events import EMPTY_OBJECT, Submitted
-from streams.plan.lifecycle import TASK_STATUSES, PlanStatus, TaskStatus
+from streams.plan.lifecycle import PLAN_STATUSES, TASK_STATUSES, PlanStatus, TaskStatus
 from streams.plan.state import Plan
 from streams.traceparent import trace_id_of
 
@@ -174,22 +174,60 @@ async def find(database: Database, plan_id: str) -> PlanView | None:
     return await database.run(lambda connection: found(connection, plan_id))
 
 
+class PlanFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which plans a list shows: those that meet every condition that is not None.
+
+    ``label`` is ``key`` (any value) or ``key=value``; ``kind`` and ``error_type`` are met by one
+    task, or attempt, of the plan; ``text`` stands in the id or the name, in any case. Times are
+    seconds since the epoch, the first included and the last not.
+    """
+
+    status: PlanStatus | None = None
+    label: str | None = None
+    kind: str | None = None
+    error_type: str | None = None
+    text: str | None = None
+    submitted_from: float | None = None
+    submitted_to: float | None = None
+
+
+EVERY_PLAN = PlanFilter()
+
+
+def _chosen(wanted: PlanFilter) -> Selection:
+    chosen = Selection()
+    if wanted.status is not None:
+        chosen.add("status = ?", wanted.status)
+        if wanted.status != "COMPLETED":
+            chosen.add("status <> 'COMPLETED'")  # or SQLite does not see that its index fits
+    if wanted.label is not None:
+        chosen.add("l.label = ?", wanted.label)
+    if wanted.kind is not None:
+        tasks = "SELECT first_sequence FROM tasks WHERE kind = ?"
+        chosen.add(f"p.first_sequence IN ({tasks})", wanted.kind)
+    if wanted.error_type is not None:
+        failed = "SELECT task_ordinal FROM executions WHERE error_type = ?"
+        tasks = f"SELECT first_sequence FROM tasks WHERE ordinal IN ({failed})"
+        chosen.add(f"p.first_sequence IN ({tasks})", wanted.error_type)
+    if wanted.text is not None:
+        named = "instr(lower(json_extract(CAST(spec AS TEXT), '$.name')), lower(?))"
+        chosen.add(f"(instr(lower(plan_id), lower(?)) OR {named})", wanted.text, wanted.text)
+    if wanted.submitted_from is not None:
+        chosen.add("created_at >= ?", wanted.submitted_from)
+    if wanted.submitted_to is not None:
+        chosen.add("created_at < ?", wanted.submitted_to)
+    return chosen
+
+
 async def page(
     database: Database,
+    wanted: PlanFilter = EVERY_PLAN,
     *,
-    status: PlanStatus | None = None,
-    label: str | None = None,
     after: str | None = None,
     limit: int = 50,
 ) -> Page[PlanView]:
-    """Plans, the newest first. ``label`` is ``key`` (any value) or ``key=value``."""
-    chosen = Selection()
-    if status is not None:
-        chosen.add("status = ?", status)
-        if status != "COMPLETED":
-            chosen.add("status <> 'COMPLETED'")  # or SQLite does not see that its index fits
-    if label is not None:
-        chosen.add("l.label = ?", label)
+    """Plans, the newest first."""
+    chosen, label = _chosen(wanted), wanted.label
     key = "p.first_sequence" if label is None else "l.first_sequence"
     if after is not None:
         chosen.add(f"{key} < ?", key_of("plans", after))
@@ -199,3 +237,18 @@ async def page(
     return await database.run(
         lambda reader: read_page(reader, "plans", sql, chosen.parameters, shown, limit=most)
     )
+
+
+async def counts(database: Database) -> dict[PlanStatus, int]:
+    """How many plans there are in each status."""
+
+    def query(connection: sqlite3.Connection) -> dict[PlanStatus, int]:
+        # COMPLETED plans are the bulk of an old log: they are what the small index does not hold.
+        others = "SELECT status, count(*) FROM plans WHERE status <> 'COMPLETED' GROUP BY status"
+        found: dict[PlanStatus, int] = dict.fromkeys(PLAN_STATUSES, 0)
+        found |= dict(connection.execute(others).fetchall())
+        (total,) = connection.execute("SELECT count(*) FROM plans").fetchone()
+        found["COMPLETED"] = total - sum(found.values())
+        return found
+
+    return await database.run(query)

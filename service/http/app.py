@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from litestar import Litestar, Response, route
+from litestar import Litestar
 from litestar.datastructures import ResponseHeader, State
 from litestar.di import Provide
 
@@ -18,6 +18,7 @@ from service.http.executions import ExecutionController
 from service.http.front import Front
 from service.http.openapi import StructSchemas, document
 from service.http.operations import InstanceController, MetricController, ProbeController
+from service.http.page import PageController
 from service.http.plans import PlanController
 from service.http.request import ApiRequest
 from service.http.responses import Answer, problem_answer
@@ -41,6 +42,7 @@ CONTROLLERS = (
     InstanceController,
     SessionController,
     WhyController,
+    PageController,
 )
 NAMES = [
     ResponseHeader(name=name, value="", description=meaning, documentation_only=True)
@@ -55,7 +57,7 @@ def create_app(core: Core, operations: Operations, access: Access) -> Front:
     """The application over ``core``, for those whom ``access`` permits."""
     schemas = StructSchemas()
     app = Litestar(
-        route_handlers=[*CONTROLLERS, ping],
+        route_handlers=CONTROLLERS,
         dependencies={
             "core": Provide(lambda: core, use_cache=True, sync_to_thread=False),
             "operations": Provide(lambda: operations, use_cache=True, sync_to_thread=False),
@@ -82,12 +84,6 @@ def create_app(core: Core, operations: Operations, access: Access) -> Front:
             on_proxy=core.visitors.came_through_proxy,
         ),
     )
-
-
-@route("/", http_method=["OPTIONS"], include_in_schema=False, status_code=204)
-async def ping() -> Response[None]:
-    """What HAProxy's health check asks by default."""
-    return Response(None, headers={"Allow": "OPTIONS"})
 
 
 def _version() -> str:

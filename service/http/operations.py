@@ -6,6 +6,7 @@ import msgspec
 from litestar import Controller, Response, get
 from litestar.openapi.datastructures import ResponseSpec
 
+from projections.read_models import plans
 from service.core.results import Check, Status
 from service.http.dependencies import ProvidedCore, ProvidedOperations
 from service.http.guards import requires
@@ -13,9 +14,11 @@ from service.http.openapi import BEARER
 from service.http.parameters import MetricName
 from service.http.problems import RequestRefused
 from service.http.request import ApiRequest, header
-from service.http.responses import Answer, refusals
+from service.http.responses import READ_TROUBLE, Answer, refusals
 from service.ops.doctor.report import Report
+from service.ops.last_hour import LastHour
 from service.signals.metrics.registry import OPENMETRICS_TYPE, Shown
+from streams.plan.lifecycle import PlanStatus
 
 METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 _QUALITY = re.compile(r"[01](\.\d{0,3})?", re.ASCII)
@@ -39,6 +42,12 @@ class MetricNames(msgspec.Struct, frozen=True):
     """Every dotted name."""
 
     names: list[str]
+
+
+class PlanCounts(msgspec.Struct, frozen=True):
+    """Plans per status."""
+
+    counts: dict[PlanStatus, int]
 
 
 class ProbeController(Controller):
@@ -133,6 +142,17 @@ class InstanceController(Controller):
     async def get_status(self, operations: ProvidedOperations) -> Status:
         """How this instance is doing, part by part."""
         return operations.health.status()
+
+    @get("/plans", guards=[requires("read")], responses=refusals(*READ_TROUBLE))
+    async def get_plan_counts(self, core: ProvidedCore) -> PlanCounts:
+        """How many plans there are in each status."""
+        await core.visible(None)
+        return PlanCounts(counts=await plans.counts(core.database))
+
+    @get("/history", guards=[requires("read")], responses=refusals())
+    async def get_history(self, core: ProvidedCore, operations: ProvidedOperations) -> LastHour:
+        """What ran, waited, ended and was spent, minute by minute, over the last hour."""
+        return operations.last_hour.shown(core.now())
 
     @get("/doctor", guards=[requires("read")], responses=refusals("log_unavailable"))
     async def get_diagnosis(self, operations: ProvidedOperations) -> Report:

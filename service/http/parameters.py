@@ -18,6 +18,8 @@ from service.http.schemas import (
 )
 from streams.plan.lifecycle import ExecutionStatus, PlanStatus, TaskStatus
 
+LATEST_S = 253_402_300_799  # the last second of the year 9999
+
 _ID = PATTERNS[ID_PATTERN]
 _FROM_ZERO = {"minimum": 0}  # Litestar's document leaves a bound of 0 out
 
@@ -60,6 +62,16 @@ OwnerFilter = Annotated[str | None, QueryParameter(pattern=OWNER_PATTERN)]
 ErrorTypeFilter = Annotated[str | None, QueryParameter(pattern=OWNER_PATTERN, max_length=64)]
 ModelNameFilter = Annotated[
     str | None, QueryParameter(pattern=NO_CONTROL, min_length=1, max_length=200)
+]
+TextFilter = Annotated[
+    str | None,
+    QueryParameter(
+        pattern=NO_CONTROL, min_length=1, max_length=200, description="part of the id or the name"
+    ),
+]
+TimeFilter = Annotated[
+    float | None,
+    QueryParameter(ge=0, le=LATEST_S, schema_extra=_FROM_ZERO, description="Unix time in seconds"),
 ]
 AuditEventFilter = Annotated[str | None, QueryParameter(pattern=EVENT_PATTERN)]
 

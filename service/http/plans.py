@@ -18,12 +18,16 @@ from service.http.openapi import BEARER, OptionalBody
 from service.http.parameters import (
     AtSequence,
     Cursor,
+    ErrorTypeFilter,
     IdempotencyKey,
+    KindFilter,
     LabelFilter,
     Limit,
     MinSequence,
     PlanId,
     PlanStatusFilter,
+    TextFilter,
+    TimeFilter,
 )
 from service.http.plan_ids import new_plan_id, plan_id_of_key
 from service.http.problems import RequestRefused, accepted
@@ -85,18 +89,32 @@ class PlanController(Controller):
         return Answer(done, status_code=201 if done.created else 200)
 
     @get(guards=[requires("read")], responses=refusals(*READ_TROUBLE))
-    async def list_plans(
+    async def list_plans(  # noqa: PLR0913, PLR0917 - one argument per query parameter
         self,
         core: ProvidedCore,
         status: PlanStatusFilter = None,
         label: LabelFilter = None,
+        kind: KindFilter = None,
+        error_type: ErrorTypeFilter = None,
+        text: TextFilter = None,
+        submitted_from: TimeFilter = None,
+        submitted_to: TimeFilter = None,
         min_sequence: MinSequence = None,
         after: Cursor = None,
         limit: Limit = 50,
     ) -> Page[PlanView]:
         """Plans, the newest first."""
         await core.visible(min_sequence)
-        return await plans.page(core.database, status=status, label=label, after=after, limit=limit)
+        wanted = plans.PlanFilter(
+            status=status,
+            label=label,
+            kind=kind,
+            error_type=error_type,
+            text=text,
+            submitted_from=submitted_from,
+            submitted_to=submitted_to,
+        )
+        return await plans.page(core.database, wanted, after=after, limit=limit)
 
     @get(
         "/{plan_id:str}",

@@ -4,6 +4,7 @@ import msgspec
 
 from service.ops.doctor.sources.live import Doctor
 from service.ops.health import Health
+from service.ops.last_hour import Minutes
 
 
 class Operations(msgspec.Struct, frozen=True):
@@ -11,3 +12,4 @@ class Operations(msgspec.Struct, frozen=True):
 
     health: Health
     doctor: Doctor
+    last_hour: Minutes

@@ -186,6 +186,12 @@ class ObservabilitySettings(Struct, frozen=True):
     runbook_url: Text = ""
 
 
+class UiSettings(Struct, frozen=True):
+    """Whether the page is served at `/`."""
+
+    enabled: bool = True
+
+
 class SampleSettings(Struct, frozen=True):
     """Whether an empty log is given the sample plan."""
 
@@ -315,6 +321,7 @@ class Settings(Struct, frozen=True):
     scheduling: SchedulingSettings = SchedulingSettings()
     sse: SseSettings = SseSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
+    ui: UiSettings = UiSettings()
     sample: SampleSettings = SampleSettings()
     executor: ExecutorSettings = field(default_factory=ExecutorSettings)
     origins: dict[str, str] = {}

@@ -18,6 +18,9 @@ ExecutionStatus = Literal["running", "completed", "failed", "released", "cancell
 TASK_STATUSES: tuple[TaskStatus, ...] = (
     "PENDING", "READY", "RUNNING", "REFINING", "COMPLETED", "FAILED", "SKIPPED", "CANCELLED",
 )  # fmt: skip
+PLAN_STATUSES: tuple[PlanStatus, ...] = (
+    "READY", "RUNNING", "PAUSED", "COMPLETED", "FAILED", "CANCELLED",
+)  # fmt: skip
 ENDED: frozenset[TaskStatus] = frozenset({"COMPLETED", "FAILED", "SKIPPED", "CANCELLED"})
 CLAIMABLE: frozenset[TaskStatus] = frozenset({"READY", "REFINING"})
 

@@ -1,0 +1,72 @@
+// "Needs you": the doctor's findings, each with its evidence and the command that looks closer.
+
+import { html, useState } from "./vendor/preact.js";
+import { Ask } from "./ask.js";
+import { Copy } from "./parts.js";
+import { hashOf } from "./route.js";
+
+/** @typedef {import("./types.js").Finding} Finding */
+
+/** @param {{report: any, paused: any[]}} properties the doctor's report and the plans that are paused */
+export function Needs({ report, paused }) {
+  const [action, setAction] = useState(/** @type {import("./ask.js").Action | null} */ (null));
+  if (!report) return null;
+  const findings = /** @type {Finding[]} */ (report.findings);
+  if (!findings.length && !paused.length) {
+    return html`<section class="card needs is-well" aria-label="Needs you">
+      <b>✓ Nothing needs you.</b> <span class="soft">The doctor answers all of its questions with yes.</span>
+    </section>`;
+  }
+  const worst = findings.some((each) => each.severity === "critical") ? "is-critical" : "";
+  return html`<section class="card needs ${worst}" aria-label="Needs you">
+    <h2>Needs you</h2>
+    ${findings.map((each) => html`<${One} key=${each.code + each.summary} finding=${each} />`)}
+    ${paused.length > 0 && html`<div class="finding">
+      <h3>‖ ${paused.length === 1 ? "1 plan is" : `${paused.length} plans are`} paused</h3>
+      ${paused.slice(0, 10).map((plan) => html`<div class="row" key=${plan.plan_id}>
+        <a href=${hashOf(["plans", plan.plan_id])}><bdi>${plan.name || plan.plan_id}</bdi></a>
+        <button onClick=${() => setAction({ title: "Resume", path: `/v1/plans/${plan.plan_id}/resume` })}>Resume</button>
+      </div>`)}
+    </div>`}
+    ${action && html`<${Ask} action=${action} onDone=${() => setAction(null)} />`}
+  </section>`;
+}
+
+/** @param {{finding: Finding}} properties */
+function One({ finding }) {
+  const [open, setOpen] = useState(false);
+  const glyph = finding.severity === "critical" ? "✕" : finding.severity === "warning" ? "⚠" : "?";
+  return html`<div class="finding">
+    <h3>${glyph} ${finding.summary}</h3>
+    <p class="soft">${finding.meaning}</p>
+    <div class="chips">${links(finding.evidence).map(([name, href]) => html`<a class="chip" href=${href}><bdi>${name}</bdi></a>`)}</div>
+    <div class="command"><code>${finding.command}</code><${Copy} text=${finding.command} /></div>
+    <div class="row">
+      <button class="link" aria-expanded=${open} onClick=${() => setOpen(!open)}>${open ? "hide" : "show"} the evidence</button>
+      ${finding.runbook?.startsWith("http") && html`<a href=${finding.runbook} rel="noreferrer">runbook</a>`}
+      <span class="soft">${finding.code}</span>
+    </div>
+    ${open && html`<pre>${JSON.stringify(finding.evidence, null, 2)}</pre>`}
+  </div>`;
+}
+
+/**
+ * Links to the plans and tasks that evidence names, wherever they stand in it.
+ * @param {unknown} evidence
+ * @returns {[string, string][]}
+ */
+export function links(evidence) {
+  /** @type {Map<string, string>} */
+  const found = new Map();
+  const walk = (/** @type {any} */ value, depth = 0) => {
+    if (!value || typeof value !== "object" || depth > 6 || found.size >= 10) return;
+    if (typeof value.plan_id === "string") {
+      const task = typeof value.task_id === "string" ? value.task_id : null;
+      const name = task ? `${value.plan_id}/${task}` : value.plan_id;
+      found.set(name, hashOf(["plans", value.plan_id], { task }));
+    }
+    for (const each of Object.values(value)) walk(each, depth + 1);
+  };
+  walk(evidence);
+  return [...found];
+}

@@ -1,0 +1,69 @@
+// One plan as it is now: read once, then only what changed, whenever its events say so.
+
+import { useEffect, useRef, useState } from "./vendor/preact.js";
+import { get } from "./api.js";
+import { follow } from "./live.js";
+
+const REFRESH_MS = 250; // between two reads of a plan that changes
+const PER_TASK_MS = 0.2; // a large plan is read less often
+
+/** @typedef {import("./types.js").PlanDetail} PlanDetail */
+/** @typedef {import("./types.js").LogEvent} LogEvent */
+
+/**
+ * @param {string} plan
+ * @param {number | null} atSequence a moment of the past, or null for now
+ */
+export function usePlan(plan, atSequence) {
+  const [detail, setDetail] = useState(/** @type {PlanDetail | null} */ (null));
+  const [error, setError] = useState(/** @type {Error | null} */ (null));
+  const [events, setEvents] = useState(/** @type {LogEvent[]} */ ([]));
+  const again = useRef(() => {});
+  useEffect(() => {
+    let over = false;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    let reading = false;
+    let dirty = false;
+    let size = 0;
+    const read = async () => {
+      timer = undefined;
+      if (reading) {
+        dirty = true;
+        return;
+      }
+      reading = true;
+      dirty = false;
+      try {
+        const found = await get(`/v1/plans/${plan}`, { at_sequence: atSequence });
+        if (over) return;
+        size = found.tasks.length;
+        setDetail(found);
+        setError(null);
+      } catch (problem) {
+        if (!over) setError(/** @type {Error} */ (problem));
+      } finally {
+        reading = false;
+        if (dirty && !over) later();
+      }
+    };
+    const later = () => {
+      if (atSequence === null) timer ??= setTimeout(read, Math.max(REFRESH_MS, size * PER_TASK_MS));
+    };
+    again.current = later;
+    read();
+    const leave = follow(plan, undefined, {
+      onEvents: (fresh) => {
+        setEvents(fresh);
+        later();
+      },
+      onMissed: later,
+    });
+    return () => {
+      over = true;
+      clearTimeout(timer);
+      leave();
+    };
+  }, [plan, atSequence]);
+  return { detail, error, events, again: () => again.current() };
+}

@@ -1,0 +1,110 @@
+// The timeline of a plan: a lane per task, its attempts as bars; lost attempts are hatched.
+
+import { html, useEffect, useMemo, useState } from "./vendor/preact.js";
+import { duration, exact } from "./clock.js";
+import { get } from "./api.js";
+import { useNow } from "./parts.js";
+import { classOf, glyphOf } from "./statuses.js";
+
+const LANES = 100; // at a time
+const PAGE = 200;
+
+/** @typedef {import("./types.js").Execution} Execution */
+/** @typedef {import("./types.js").Task} Task */
+
+/** @param {{plan: string, sequence: number, tasks: Task[], choose: (task: string) => void}} properties */
+export function Timeline({ plan, sequence, tasks, choose }) {
+  const now = useNow();
+  const [executions, setExecutions] = useState(/** @type {Execution[]} */ ([]));
+  const [shown, setShown] = useState(LANES);
+  useEffect(() => {
+    let over = false;
+    readAll(plan, shown * 2).then((found) => over || setExecutions(found)).catch(() => undefined);
+    return () => {
+      over = true;
+    };
+  }, [plan, sequence, shown]);
+  const lanes = useMemo(() => lanesOf(executions, tasks), [executions, tasks]);
+  if (!lanes.length) return html`<p class="empty">No attempt has begun.</p>`;
+  const from = Math.min(...lanes.map((lane) => lane.from));
+  const running = executions.some((each) => !each.finished_at);
+  const to = running ? now : Math.max(...executions.map((each) => Date.parse(each.finished_at ?? "") || from));
+  const scale = 1000 / Math.max(to - from, 1);
+  return html`<div>
+    <p class="soft">From ${exact(new Date(from).toISOString()).slice(0, 23)}, over ${duration((to - from) / 1000)}.</p>
+    <div class="timeline" tabindex="0" role="region" aria-label="Timeline">
+      <svg width="0" height="0" aria-hidden="true"><defs><pattern id="lost" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="3" height="6" fill="currentColor" /></pattern></defs></svg>
+      ${lanes.slice(0, shown).map((lane) => html`<div class="lane" key=${lane.task}>
+        <button class="link name" title=${lane.task} onClick=${() => choose(lane.task)}>${lane.task}</button>
+        <svg viewBox="0 0 1000 22" preserveAspectRatio="none" role="img" aria-label=${laneTold(lane)}>
+          ${lane.attempts.map((each) => html`<${Bar} key=${each.attempt} execution=${each} from=${from} scale=${scale} now=${now} count=${lane.attempts.length} lease=${lane.leaseUntil} />`)}
+        </svg>
+      </div>`)}
+    </div>
+    ${lanes.length > shown && html`<button onClick=${() => setShown(shown + LANES)}>Show ${LANES} more</button>`}
+  </div>`;
+}
+
+/** @param {{execution: Execution, from: number, scale: number, now: number, count: number, lease: number}} properties */
+function Bar({ execution, from, scale, now, count, lease }) {
+  const claimed = Date.parse(execution.claimed_at);
+  const started = Date.parse(execution.started_at ?? "") || claimed;
+  const ended = Date.parse(execution.finished_at ?? "") || now;
+  const height = Math.max(20 / count, 3);
+  const top = 1 + height * ((execution.attempt - 1) % count);
+  const at = (/** @type {number} */ time) => (time - from) * scale;
+  const wide = (/** @type {number} */ a, /** @type {number} */ b) => Math.max((b - a) * scale, 1.5);
+  const lost = execution.status === "lost";
+  const told = `attempt ${execution.attempt}: ${execution.status}, ${execution.owner}, ${duration((ended - started) / 1000)}${execution.error_type ? `, ${execution.error_type}` : ""}`;
+  return html`<g class=${classOf(execution.status)}>
+    <rect class="wait" x=${at(claimed)} y=${top} width=${wide(claimed, started)} height=${height - 1} />
+    <rect x=${at(started)} y=${top} width=${wide(started, ended)} height=${height - 1} fill=${lost ? "url(#lost)" : "currentColor"} />
+    ${!execution.finished_at && lease > now && html`<rect class="lease" x=${at(now)} y=${top} width=${wide(now, lease)} height=${height - 1} />`}
+    <title>${glyphOf(execution.status)} ${told}</title>
+  </g>`;
+}
+
+/** @typedef {{task: string, from: number, attempts: Execution[], leaseUntil: number}} Lane */
+
+/**
+ * Executions by task, those that began first at the top.
+ * @param {Execution[]} executions
+ * @param {Task[]} tasks
+ * @returns {Lane[]}
+ */
+export function lanesOf(executions, tasks) {
+  const leases = new Map(tasks.map((task) => [task.task_id, Date.parse(task.lease_until ?? "") || 0]));
+  /** @type {Map<string, Lane>} */
+  const lanes = new Map();
+  for (const each of executions) {
+    const from = Date.parse(each.claimed_at);
+    const lane = lanes.get(each.task_id);
+    if (lane) {
+      lane.attempts.push(each);
+      lane.from = Math.min(lane.from, from);
+    } else {
+      lanes.set(each.task_id, { task: each.task_id, from, attempts: [each], leaseUntil: leases.get(each.task_id) ?? 0 });
+    }
+  }
+  for (const lane of lanes.values()) lane.attempts.sort((a, b) => a.attempt - b.attempt);
+  return [...lanes.values()].sort((a, b) => a.from - b.from);
+}
+
+/** @param {Lane} lane */
+function laneTold(lane) {
+  return `${lane.task}: ${lane.attempts.map((each) => `attempt ${each.attempt} ${each.status}`).join(", ")}`;
+}
+
+/** @param {string} plan @param {number} most */
+async function readAll(plan, most) {
+  /** @type {Execution[]} */
+  const found = [];
+  let after = null;
+  do {
+    /** @type {{items: Execution[], next: string | null}} */
+    const page = await get("/v1/executions", { plan_id: plan, limit: PAGE, after });
+    found.push(...page.items);
+    after = page.next;
+  } while (after && found.length < most);
+  return found;
+}

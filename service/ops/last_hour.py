@@ -1,0 +1,88 @@
+"""The last hour minute by minute: what ran, what waited, what ended, and tokens, for the page.
+
+It listens to the fold, so it shows what all instances do; it begins when this process began.
+"""
+
+from collections import deque
+
+import msgspec
+
+from projections.board.board import Board
+from projections.read_models.views import Moment, moment
+from streams.log import BadFact, Fact
+from streams.plan.events import Completed, Failed, Released
+
+MINUTE_S = 60
+MINUTES = 60
+
+
+class Minute(msgspec.Struct, kw_only=True):
+    """One minute: the most that ran and waited at a time, and what ended in it."""
+
+    at: Moment
+    running: int = 0
+    waiting: int = 0
+    completed: int = 0
+    failed: int = 0
+    tokens: int = 0
+
+
+class Now(msgspec.Struct, frozen=True, kw_only=True):
+    """The present moment; ``oldest_wait_s`` is that of the task that has been claimable longest."""
+
+    running: int
+    waiting: int
+    oldest_wait_s: float
+
+
+class LastHour(msgspec.Struct, frozen=True, kw_only=True):
+    """The minutes since this process began, at most 60, the oldest first, and this moment."""
+
+    now: Now
+    minutes: list[Minute]
+
+
+class Minutes:
+    """Collects the minutes of one board; on the API loop."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._minutes: deque[tuple[int, Minute]] = deque(maxlen=MINUTES)
+
+    def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
+        """Count one fact."""
+        minute = self._at(fact.at)
+        minute.running = max(minute.running, self._board.running_count)
+        minute.waiting = max(minute.waiting, self._board.claimable)
+        if ignored is not None or not isinstance(fact, Fact):
+            return
+        event = fact.event
+        if isinstance(event, Completed):
+            minute.completed += 1
+        elif isinstance(event, Failed) and event.retry_in_s is None:
+            minute.failed += 1
+        if isinstance(event, Completed | Failed | Released) and event.token_usage is not None:
+            minute.tokens += event.token_usage.total_tokens
+
+    def shown(self, now: float) -> LastHour:
+        """The last hour at log time ``now``."""
+        current = self._at(now)
+        current.running = max(current.running, self._board.running_count)
+        current.waiting = max(current.waiting, self._board.claimable)
+        first = int(now) // MINUTE_S - MINUTES
+        oldest = [since for _, since in self._board.backlog().values() if since is not None]
+        return LastHour(
+            now=Now(
+                running=self._board.running_count,
+                waiting=self._board.claimable,
+                oldest_wait_s=round(max((now - since for since in oldest), default=0.0), 3),
+            ),
+            minutes=[minute for number, minute in self._minutes if number > first],
+        )
+
+    def _at(self, at: float) -> Minute:
+        """The minute of a log time; one that is over gets what comes late."""
+        number = int(at) // MINUTE_S
+        if not self._minutes or self._minutes[-1][0] < number:
+            self._minutes.append((number, Minute(at=moment(number * MINUTE_S))))
+        return self._minutes[-1][1]
