@@ -21,7 +21,7 @@ PACKAGES = {
 ELSEWHERE = {
     "openapi-python-client": "pip install openapi-python-client",
     "openapi-typescript": "npm install openapi-typescript openapi-fetch",
-    "tsc": "npm install typescript",
+    "tsc": "npm install typescript@5 axe-core@4",
 }
 
 

@@ -9,6 +9,7 @@ from litestar import Controller, Response, get
 
 from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
+from service.http.parameters import PagePath
 from service.http.problems import RequestRefused
 from service.http.request import ApiRequest, header
 from service.http.responses import Answer, refusals
@@ -49,6 +50,7 @@ def _read(path: Path) -> PageFile:
 class PageController(Controller):
     """`/` and the files that it loads; no token is needed to read them, they hold no data."""
 
+    tags = ("page",)
     include_in_schema = False
 
     @get("/", guards=[requires(None, any_query=True)], responses=refusals(guarded=False))
@@ -61,7 +63,9 @@ class PageController(Controller):
         guards=[requires(None, any_query=True)],
         responses=refusals(guarded=False),
     )
-    async def file(self, path: str, core: ProvidedCore, request: ApiRequest) -> Response[bytes]:
+    async def file(
+        self, path: PagePath, core: ProvidedCore, request: ApiRequest
+    ) -> Response[bytes]:
         """One of its files."""
         return _answer(core, request, path.lstrip("/"))
 

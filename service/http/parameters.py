@@ -25,6 +25,7 @@ _FROM_ZERO = {"minimum": 0}  # Litestar's document leaves a bound of 0 out
 
 PlanId = Annotated[str, PathParameter(pattern=ID_PATTERN, description=_ID)]
 TaskId = Annotated[str, PathParameter(pattern=ID_PATTERN, description=_ID)]
+PagePath = Annotated[str, PathParameter(description="a file of the page")]
 MetricName = Annotated[str, PathParameter(description="a dotted name of /actuator/metrics")]
 
 MinSequence = Annotated[

@@ -1,5 +1,6 @@
 """A headless Chromium, driven over the WebDriver protocol: pages, scripts, and what they show."""
 
+import base64
 import contextlib
 import re
 import subprocess
@@ -85,6 +86,41 @@ class Browser:
     def reload(self) -> None:
         """Load the page again, and wait for it; its scripts begin anew."""
         self._tell("/refresh")
+
+    def new_tab(self) -> str:
+        """Open another tab and go on in it; answers its handle."""
+        handle: str = self._tell("/window/new", type="tab")["handle"]
+        self.go_to(handle)
+        return handle
+
+    @property
+    def tab(self) -> str:
+        """The handle of the tab that is shown."""
+        handle: str = self._ask("GET", f"/session/{self._session}/window")
+        return handle
+
+    def go_to(self, tab: str) -> None:
+        """Go on in another tab."""
+        self._tell("/window", handle=tab)
+
+    def close_tab(self, tab: str) -> None:
+        """Close it, and go on in the first one."""
+        self.go_to(tab)
+        left = self._ask("DELETE", f"/session/{self._session}/window")
+        self.go_to(left[0])
+
+    def resize(self, width: int, height: int) -> None:
+        """Make the window as large, in pixels."""
+        self._tell("/window/rect", width=width, height=height)
+
+    def screenshot(self) -> bytes:
+        """What is seen now, as PNG."""
+        return base64.b64decode(self._ask("GET", f"/session/{self._session}/screenshot"))
+
+    def complaints(self) -> list[str]:
+        """What the browser has logged since the last call: errors, refusals of its policy."""
+        entries = self._tell("/se/log", type="browser")
+        return [each["message"] for each in entries if each["level"] in {"SEVERE", "WARNING"}]
 
     def run(self, script: str, *arguments: object) -> Any:
         """Run a script in the page; answers what it returns."""

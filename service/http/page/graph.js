@@ -59,15 +59,15 @@ function Box({ node, now, chosen, choose, open }) {
       act();
     }
   };
-  const label = stack ? `${name}: ${second}; open the stack` : `${name}: ${worst}`;
+  const label = `${name} ${second}: ${stack ? "open the stack" : worst}`;
   return html`<g class="node ${classOf(worst)} ${stack ? "is-stack" : ""} ${chosen ? "is-chosen" : ""}"
-    transform="translate(${x(node)} ${y(node)})" role="button" tabindex="0" aria-label=${label}
+    transform="translate(${x(node)} ${y(node)})" role="button" tabindex="0"
     onClick=${act} onKeyDown=${onKey} data-node=${node.key}>
     ${stack && html`<rect class="behind" x="5" y="5" width=${BOX.width} height=${BOX.height} rx="7" />`}
     <rect class="box" width=${BOX.width} height=${BOX.height} rx=${tasks[0].type === "critic" ? 18 : 7} />
-    <text class="glyph" x="10" y="24">${glyphOf(worst)}</text>
+    <text class="glyph" x="10" y="24" aria-hidden="true">${glyphOf(worst)}</text>
     <text x="28" y="16">${cut(name)}</text><text class="second" x="28" y="31">${cut(second)}</text>
-    <title>${stack ? label : `${name} (${tasks[0].kind}): ${worst}`}</title>
+    <title>${label}</title>
   </g>`;
 }
 

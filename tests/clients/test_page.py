@@ -1,0 +1,285 @@
+"""The page in a real Chromium: true, live, through kills, and never markup."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from msgspec import Raw
+
+from service.core.core import Core
+from streams.plan.events import Claimed, Completed, Progress, Submitted, TaskSpec
+from tests.clients.browser import Browser
+from tests.clients.outside import OutsidePlan
+from tests.faults.service_process import ServiceProcess
+from tests.integration.sse_world import write
+from tests.programs import program
+
+pytestmark = pytest.mark.timeout(180)
+
+TEXT = "return document.body.innerText"
+HOSTILE = "<img src=x onerror=window.pwned=1>\u2028id: 1\u202eevil 🦊</script>"
+
+
+@pytest.fixture
+def alone(browser: Browser) -> Iterator[Browser]:
+    """A tab of its own, on which nothing is left of the test before."""
+    first = browser.tab
+    mine = browser.new_tab()
+    browser.resize(1360, 950)
+    browser.complaints()
+    yield browser
+    browser.close_tab(mine)
+    browser.go_to(first)
+
+
+def axe_core() -> str:
+    """The script, which stands beside the TypeScript compiler."""
+    modules = Path(program("tsc")).resolve().parents[2]
+    return (modules / "axe-core" / "axe.min.js").read_text()
+
+
+def show(browser: Browser, service: ServiceProcess, place: str) -> None:
+    """Open a screen, as a link would."""
+    browser.open(f"{service.url}/#/{place}")
+    browser.until("return document.querySelector('main')", "the page is there")
+
+
+def reads(browser: Browser, text: str, within_s: float = 30) -> None:
+    browser.until(
+        f"return document.body.innerText.includes({text!r})", f"it shows {text!r}", within_s
+    )
+
+
+def click(browser: Browser, label: str) -> None:
+    """Press the button, or tab, of this label."""
+    found = "[...document.querySelectorAll('button')].find((each) => each.innerText.trim() === %r)"
+    browser.until(f"return {found % label}", f"there is a button {label!r}")
+    browser.run(f"{found % label}.click()")
+
+
+def streamed(browser: Browser) -> str:
+    return browser.run("return document.querySelector('[data-stream]')?.textContent ?? ''")
+
+
+async def progress(core: Core, plan: str, expected: int, words: list[str]) -> int:
+    """Progress with text on task ``a``; answers the sequence of the last."""
+    steps = [
+        Progress(owner="w", attempt=1, data=Raw(b'{"text":"%s"}' % word.encode())) for word in words
+    ]
+    for start in range(0, len(steps), 100):
+        expected = await write(core, plan, "a", expected, *steps[start : start + 100])
+    return expected
+
+
+async def begin(core: Core, plan: str) -> int:
+    """A plan whose task ``a`` runs outside; answers the sequence of its claim."""
+    await write(core, plan, None, 0, Submitted(tasks=(TaskSpec(id="a", kind="outside"),)))
+    return await write(core, plan, "a", 0, Claimed(owner="w", attempt=1, lease_s=600))
+
+
+async def test_a_plan_runs_to_its_end_without_a_reload(
+    alone: Browser, service: ServiceProcess, core: Core
+) -> None:
+    plan = await OutsidePlan.begin(core, "p")
+    await asyncio.to_thread(show, alone, service, "plans/p?view=tasks")
+    await asyncio.to_thread(reads, alone, "RUNNING")
+    await asyncio.to_thread(alone.run, "window.marker = 1")
+    await plan.complete()
+    await plan.finish()
+    await asyncio.to_thread(reads, alone, "COMPLETED")
+    assert await asyncio.to_thread(alone.run, "return window.marker") == 1
+    assert await asyncio.to_thread(alone.complaints) == []
+
+
+async def test_streamed_text_is_whole_through_a_killed_service_and_a_reload(
+    alone: Browser, service: ServiceProcess, core: Core
+) -> None:
+    words = [f"word{n} " for n in range(60)]
+    at = await progress(core, "p", await begin(core, "p"), words[:20])
+    await asyncio.to_thread(show, alone, service, "plans/p?task=a")
+    await asyncio.to_thread(reads, alone, "word19")
+    service.kill()
+    at = await progress(core, "p", at, words[20:40])
+    await asyncio.to_thread(service.start)
+    await asyncio.to_thread(reads, alone, "word39", 60)
+    await progress(core, "p", at, words[40:])
+    await asyncio.to_thread(reads, alone, "word59")
+    assert await asyncio.to_thread(streamed, alone) == "".join(words)
+    await asyncio.to_thread(alone.reload)
+    await asyncio.to_thread(reads, alone, "word59")
+    assert await asyncio.to_thread(streamed, alone) == "".join(words)
+
+
+async def test_a_tab_that_sleeps_over_5000_events_misses_and_repeats_none(
+    alone: Browser, service: ServiceProcess, core: Core
+) -> None:
+    at = await begin(core, "p")
+    await asyncio.to_thread(show, alone, service, "plans/p?task=a")
+    await asyncio.to_thread(reads, alone, "lease_held")
+    mine = alone.tab
+    other = await asyncio.to_thread(alone.new_tab)  # the first is hidden now
+    at = await progress(core, "p", at, [f"{n}," for n in range(5_000)])
+    await asyncio.to_thread(alone.close_tab, other)
+    await asyncio.to_thread(alone.go_to, mine)
+    await asyncio.to_thread(reads, alone, "4999,", 60)
+    expected = "".join(f"{n}," for n in range(5_000))
+    assert await asyncio.to_thread(streamed, alone) == expected
+
+
+async def test_ten_tabs_hold_one_stream(alone: Browser, service: ServiceProcess) -> None:
+    tabs: list[str] = []
+    for _ in range(9):
+        tabs.append(await asyncio.to_thread(alone.new_tab))
+        await asyncio.to_thread(show, alone, service, "plans")
+    await asyncio.to_thread(reads, alone, "live")
+    async with httpx.AsyncClient(base_url=service.url) as client:
+        status = (await client.get("/v1/ops/status")).json()
+    for tab in tabs:
+        await asyncio.to_thread(alone.close_tab, tab)
+    assert status["sse"]["connections"] == 1
+
+
+async def test_names_and_outputs_stay_text(
+    alone: Browser, service: ServiceProcess, core: Core
+) -> None:
+    large = "y" * 700_000
+    task = TaskSpec(id="a", kind="outside", input=Raw(b'{"n": 12345678901234567890, "half": 0.10}'))
+    spec = Submitted(name=HOSTILE, labels={"l": HOSTILE[:60]}, tasks=(task,))
+    await write(core, "p", None, 0, spec)
+    at = await write(core, "p", "a", 0, Claimed(owner=HOSTILE[:60], attempt=1, lease_s=600))
+    text = HOSTILE.encode().replace(b'"', b"'")
+    done = Completed(
+        owner=HOSTILE[:60],
+        attempt=1,
+        output=Raw(b'{"text": "%s", "long": "%s"}' % (text, large.encode())),
+    )
+    await write(core, "p", "a", at, done)
+    for place in (
+        "plans",
+        "plans/p?view=timeline",
+        "plans/p?task=a",
+        "plans/p?view=events",
+        "workers",
+    ):
+        await asyncio.to_thread(show, alone, service, place)
+        await asyncio.to_thread(reads, alone, "onerror=window.pwned")
+        assert (
+            await asyncio.to_thread(
+                alone.run, "return document.querySelectorAll('img[src=x]').length"
+            )
+            == 0
+        )
+        assert await asyncio.to_thread(alone.run, "return window.pwned ?? null") is None
+    await asyncio.to_thread(show, alone, service, "plans/p?task=a")
+    await asyncio.to_thread(reads, alone, "12345678901234567890")
+    await asyncio.to_thread(reads, alone, "0.10")
+    assert await asyncio.to_thread(alone.complaints) == []
+
+
+async def test_an_action_asks_for_a_reason_that_stands_in_the_audit(
+    alone: Browser, service: ServiceProcess, core: Core
+) -> None:
+    await OutsidePlan.begin(core, "p")
+    await asyncio.to_thread(show, alone, service, "plans/p")
+    for button, reason, status in (
+        ("Pause", "the provider is down", "PAUSED"),
+        ("Resume", "it is back", "RUNNING"),
+        ("Cancel plan", "no longer needed", "CANCELLED"),
+    ):
+        await asyncio.to_thread(click, alone, button)
+        await asyncio.to_thread(
+            alone.run,
+            "const box = document.querySelector('dialog textarea'); box.value = arguments[0];"
+            "box.dispatchEvent(new Event('input', {bubbles: true}));",
+            reason,
+        )
+        await asyncio.to_thread(
+            alone.until,
+            "return !document.querySelector('dialog [type=submit]').disabled",
+            "it may be sent",
+        )
+        await asyncio.to_thread(alone.run, "document.querySelector('dialog [type=submit]').click()")
+        await asyncio.to_thread(reads, alone, status)
+    async with httpx.AsyncClient(base_url=service.url) as client:
+        async with asyncio.timeout(20):
+            while len(items := await _actions(client)) < 3:
+                await asyncio.sleep(0.05)
+    told = " ".join(str(each) for each in items)
+    for reason in ("the provider is down", "it is back", "no longer needed"):
+        assert reason in told
+
+
+async def _actions(client: httpx.AsyncClient) -> list[dict[str, Any]]:
+    answer = await client.get("/v1/audit", params={"event": "operator_action"})
+    return list(answer.json()["items"])
+
+
+async def test_the_past_is_shown_and_left_again(
+    alone: Browser, service: ServiceProcess, core: Core
+) -> None:
+    plan = await OutsidePlan.begin(core, "p")
+    await plan.complete()
+    await plan.finish()
+    await asyncio.to_thread(show, alone, service, "plans/p?view=tasks&at=2")
+    await asyncio.to_thread(reads, alone, "the past")
+    await asyncio.to_thread(reads, alone, "RUNNING")
+    await asyncio.to_thread(click, alone, "Back to now")
+    await asyncio.to_thread(reads, alone, "COMPLETED")
+
+
+async def test_5000_tasks_are_shown_at_once_and_scroll(
+    alone: Browser, service: ServiceProcess, core: Core
+) -> None:
+    tasks = tuple(
+        TaskSpec(id=f"t{n}", kind=f"k{n % 3}", depends_on=(f"t{n - 100}",) if n >= 100 else ())
+        for n in range(5_000)
+    )
+    await write(core, "p", None, 0, Submitted(tasks=tasks))
+    await asyncio.to_thread(show, alone, service, "plans")
+    await asyncio.to_thread(show, alone, service, "plans/p")
+    await asyncio.to_thread(
+        alone.until, "return document.querySelectorAll('.node').length > 10", "the graph is drawn"
+    )
+    drawn = await asyncio.to_thread(alone.run, "return document.querySelectorAll('.node').length")
+    assert drawn < 2_000, "only what is in view is drawn"
+    await asyncio.to_thread(alone.run, "document.querySelector('.graph').scrollTo(6000, 3000)")
+    await asyncio.to_thread(
+        alone.until,
+        "return document.querySelector('[data-node=t2760]')",
+        "what is scrolled to is drawn",
+    )
+
+
+@pytest.mark.parametrize("width", [1360, 360])
+async def test_axe_finds_nothing_serious(
+    alone: Browser, service: ServiceProcess, core: Core, width: int
+) -> None:
+    axe = axe_core()
+    await OutsidePlan.begin(core, "p")
+    await write(
+        core, "q", None, 0, Submitted(labels={"team": "x"}, tasks=(TaskSpec(id="b", kind="ecko"),))
+    )
+    alone.resize(width, 800)
+    for place in ("plans", "plans/p?task=a", "plans/p?view=timeline", "plans/p?view=events",
+                  "plans/p?view=tasks", "workers", "audit", "health"):  # fmt: skip
+        await asyncio.to_thread(show, alone, service, place)
+        await asyncio.to_thread(
+            alone.until, "return !document.querySelector('[aria-busy]')", "it is read"
+        )
+        await asyncio.to_thread(alone.run, axe)
+        await asyncio.to_thread(
+            alone.run,
+            "window.told = null; axe.run().then((told) => { window.told = [told.violations]; })",
+        )
+        (found,) = await asyncio.to_thread(alone.until, "return window.told", "axe has looked")
+        grave = [
+            (place, each["id"], [node["html"][:120] for node in each["nodes"][:3]])
+            for each in found
+            if each["impact"] in {"serious", "critical"}
+        ]
+        assert grave == []
+        overflow = "return document.documentElement.scrollWidth - innerWidth"
+        assert await asyncio.to_thread(alone.run, overflow) <= 1, place
