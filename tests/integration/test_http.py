@@ -312,3 +312,25 @@ async def test_a_port_that_is_taken_is_named_with_its_setting(pair: Pair, tmp_pa
     with pytest.raises(PortBusy, match=rf"{port}.*http\.port.*HOLDFAST_HTTP__PORT"):
         async with serving(tmp_path / "other", http__port=port):
             pass
+
+
+async def test_the_page_is_sent_once_and_then_confirmed(pair: Pair) -> None:
+    _, client = pair
+    page = await client.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    again = await client.get("/", headers={"If-None-Match": page.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    script = await client.get("/page/main.js")
+    assert script.headers["content-type"] == "text/javascript; charset=utf-8"
+    for outside in (
+        "/page/../page.py",
+        "/page/%2e%2e/page.py",
+        "/page/vendor/preact.d.ts",
+        "/page/x",
+    ):
+        assert problem(await client.get(outside)) == (404, "not_found")
+
+
+async def test_the_page_can_be_turned_off(tmp_path: Path) -> None:
+    async with serving(tmp_path, ui__enabled=False) as (_, client):
+        assert problem(await client.get("/")) == (404, "not_found")

@@ -20,6 +20,7 @@ function Page() {
   const [route, setRoute] = useState(parseRoute(location.hash));
   const [gap, setGap] = useState(/** @type {any} */ (null));
   const [access, setAccess] = useState("asking");
+  const [name, setName] = useState("");
   const [help, setHelp] = useState(false);
   useEffect(() => {
     const onHash = () => setRoute(parseRoute(location.hash));
@@ -32,12 +33,18 @@ function Page() {
       unwatch();
     };
   }, []);
-  const look = () => get("/v1/ops/plans").then(() => setAccess("granted"), (problem) => setAccess(problem instanceof Problem && problem.status === 401 ? "refused" : "granted"));
+  const look = async () => {
+    try {
+      setName((await get("/v1/session")).name ?? "");
+      setAccess("granted");
+    } catch (problem) {
+      setAccess(problem instanceof Problem && problem.status === 401 ? "refused" : "granted");
+    }
+  };
   useEffect(() => {
     look();
   }, []);
   const leave = async () => {
-    localStorage.removeItem("signed in");
     await signOut().catch(() => undefined);
     look();
   };
@@ -61,7 +68,7 @@ function Page() {
       <${Live} />
       <${Theme} />
       <button onClick=${() => setHelp(true)} title="Keys (?)" aria-label="Keys">?</button>
-      <button class="link" onClick=${() => leave()} hidden=${!localStorage.getItem("signed in")}>Sign out</button>
+      ${name && html`<span class="soft">${name}</span><button class="link" onClick=${leave}>Sign out</button>`}
     </header>
     <main>
       ${gap && html`<p class="notice" role="alert">The event stream had a gap (${gap.reason}): events from ${gap.requested} to ${gap.first} could not be sent. What is shown was read anew. <button class="link" onClick=${() => setGap(null)}>dismiss</button></p>`}

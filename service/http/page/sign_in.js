@@ -12,7 +12,6 @@ export function SignIn({ onDone }) {
     event.preventDefault();
     try {
       await post("/v1/session", { token: token.trim() });
-      localStorage.setItem("signed in", "yes");
       onDone();
     } catch (problem) {
       setError(/** @type {Error} */ (problem));
