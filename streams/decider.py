@@ -29,6 +29,7 @@ from streams.plan.commands import (
     Command,
     Expire,
     Finish,
+    Overrun,
     Pause,
     Resume,
     Start,
@@ -121,8 +122,11 @@ def _stands(command: Command, outcome: Outcome) -> bool:
             # A state that another instance may have changed since; a result stays reported.
             return not isinstance(command, Pause | Resume | Cancel | Start)
         case _:
-            # A claim is offered by the board itself; finishing and expiring are tried again.
-            return isinstance(command, Submit | Claim | Finish | Expire)
+            # A claim is offered by the board itself unless its owner chose the task; what daemons
+            # say is tried again.
+            if isinstance(command, Claim):
+                return not command.chosen
+            return isinstance(command, Submit | Finish | Expire | Overrun)
 
 
 class Call:

@@ -11,19 +11,22 @@ import msgspec
 from streams.log import Fact
 from streams.plan.events import (
     TYPE_NAMES,
+    Checkpointed,
     Completed,
     Event,
     Failed,
     Finished,
+    Heartbeat,
     Progress,
     Submitted,
 )
 from streams.traceparent import trace_id_of
 
 ALL_TYPES: tuple[str, ...] = tuple(TYPE_NAMES.values())
-HEARTBEAT = "task.heartbeat"
-UNASKED_TYPES = frozenset(ALL_TYPES) - {HEARTBEAT}
-"""What a client gets that names no types: heartbeats only on request."""
+HEARTBEAT = TYPE_NAMES[Heartbeat]
+CHECKPOINTED = TYPE_NAMES[Checkpointed]
+UNASKED_TYPES = frozenset(ALL_TYPES) - {HEARTBEAT, CHECKPOINTED}
+"""What a client gets that names no types: heartbeats and checkpoints only on request."""
 
 FINISHED = TYPE_NAMES[Finished]
 PING = b": ping\n"  # no blank line: some clients (httpx-sse) would show it as an empty event
@@ -106,6 +109,8 @@ def _weight(event: Event) -> int:
             return len(output)
         case Progress(data=data):
             return len(data)
+        case Checkpointed(value=value):
+            return len(value)
         case Failed(error_message=message):
             return len(message)
         case Submitted(context=context, tasks=tasks):
@@ -114,7 +119,7 @@ def _weight(event: Event) -> int:
             return 0
 
 
-_LARGE = frozenset({Completed, Progress, Failed, Submitted})
+_LARGE = frozenset({Checkpointed, Completed, Progress, Failed, Submitted})
 
 
 def _rendered(fact: Fact) -> bytes:

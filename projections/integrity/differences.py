@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
-from projections.read_models import executions, outputs, plans, tasks
+from projections.read_models import checkpoints, executions, outputs, plans, tasks
 from projections.read_models.bulk import Row
 from streams.plan.state import ORDINALS_PER_PLAN
 
@@ -56,10 +56,11 @@ TABLES: Mapping[str, Table] = {
         _ordinals("ordinal"),
         "subject_sequence",
         frozenset({"subject_sequence", "lease_s"}),
-        frozenset({"sequence", "updated_at", "lease_until"}),
+        frozenset({"sequence", "updated_at", "lease_until", "reported"}),
     ),
     "task_specs": Table(tasks.SPEC, 1, _ordinals("ordinal")),
     "outputs": Table(outputs.NAMES, 1, _ordinals("ordinal")),
+    "checkpoints": Table(checkpoints.NAMES, 2, _ordinals("ordinal")),
     "executions": Table(executions.NAMES, 1, _ordinals("task_ordinal")),
 }
 """Every table whose rows follow from the log PLANS alone; the one list of what is compared."""

@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 
 from projections.integrity.differences import TABLES, Pair, pairs
-from projections.read_models import bulk, executions, plans, tasks
+from projections.read_models import bulk, checkpoints, executions, plans, tasks
 from projections.read_models.database import DatabaseUnavailable, read_only_uri
-from streams.plan.state import Plan
+from streams.plan.events import NOTHING
+from streams.plan.state import Plan, Task
 
 PATIENCE_S = 0.2
 
@@ -27,9 +28,9 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 def rows_of(plan: Plan, *, replaced: bool) -> Rows:
-    """What the file ought to have; with replaced executions and large outputs if asked.
+    """What the file ought to have; with replaced executions, outputs and checkpoints if asked.
 
-    Those are in ``plan.closed`` and ``plan.outputs``, so they need a plan that was never drained.
+    Those need a plan that was never drained, and that is not on a board.
     """
     first = plan.first_sequence
     every_task = list(plan.tasks.values())
@@ -53,11 +54,20 @@ def rows_of(plan: Plan, *, replaced: bool) -> Rows:
         ],
         "task_specs": [tasks.spec_row(task) for task in every_task],
         "outputs": large if replaced else [],
+        "checkpoints": _checkpoint_rows(everybody) if replaced else [],
         "executions": runs,
     }
     for name, table in TABLES.items():
         rows[name].sort(key=lambda row, width=table.key_width: row[:width])
     return rows
+
+
+def _checkpoint_rows(everybody: list[Task]) -> list[bulk.Row]:
+    return [
+        checkpoints.row_of((task.ordinal, key, kept, kept.held or NOTHING))
+        for task in everybody
+        for key, kept in (task.checkpoints or {}).items()
+    ]
 
 
 def pairs_of(live: Rows, folded: Rows) -> Iterator[Pair]:

@@ -60,9 +60,9 @@ class Bulk:
             yield chunk + chunk[-width:] * (size - len(chunk) // width)
 
 
-def insert(table: str, columns: Sequence[str]) -> Bulk:
-    """Insert rows, or overwrite those whose first column, the key, is there."""
-    key, *rest = columns
+def insert(table: str, columns: Sequence[str], key_width: int = 1) -> Bulk:
+    """Insert rows, or overwrite those whose first ``key_width`` columns, the key, are there."""
+    key, rest = ",".join(columns[:key_width]), columns[key_width:]
     changes = ",".join(f"{column}=excluded.{column}" for column in rest)
     return Bulk(
         columns,

@@ -15,7 +15,7 @@ import structlog
 from msgspec.structs import replace
 
 from projections.log_identity import Witness, history_of, replaced_at
-from projections.read_models import audit, executions, outputs, plans, tasks
+from projections.read_models import audit, checkpoints, executions, outputs, plans, tasks
 from projections.read_models.bulk import Call, Changes
 from projections.read_models.database import (
     Checkpoint,
@@ -29,7 +29,8 @@ from streams.log import Log, LogState
 from streams.plan.state import Plan, connect, recount
 
 STREAM = "PLANS"
-SCHEMA = Schema(version=5, ddl=plans.DDL + tasks.DDL + outputs.DDL + executions.DDL + audit.DDL)
+TABLES = (plans, tasks, outputs, checkpoints, executions, audit)
+SCHEMA = Schema(version=6, ddl="".join(table.DDL for table in TABLES))
 WIDE = 500  # changed tasks of one plan; the rows of more would hold the loop for milliseconds
 RESTORE_TIME_S = 600.0  # at the start only; a million unfinished tasks take a minute
 
@@ -104,15 +105,17 @@ class Pending:
         self._tasks = Changes(tasks.UPDATE, tasks.INSERT)
         self._task_specs = Changes(tasks.INSERT_SPEC)
         self._outputs = Changes(outputs.INSERT)
+        self._checkpoints = Changes(checkpoints.UPSERT)
         self._executions = Changes(executions.UPSERT)
         self._tables = (
-            self._plan_specs, self._plans, self._labels,
-            self._task_specs, self._tasks, self._outputs, self._executions,
+            self._plan_specs, self._plans, self._labels, self._task_specs,
+            self._tasks, self._outputs, self._checkpoints, self._executions,
         )  # fmt: skip
 
     def __len__(self) -> int:
         """How many rows wait."""
-        return len(self._plans) + len(self._tasks) + len(self._executions)
+        counted = (self._plans, self._tasks, self._checkpoints, self._executions)
+        return sum(len(table) for table in counted)
 
     @property
     def size_bytes(self) -> int:
@@ -131,7 +134,7 @@ class Pending:
 
     def add(self, plan: Plan) -> None:
         """Take in what changed in ``plan`` since the last `advance`, and drain it."""
-        touched, closed, large = plan.drain()
+        touched, closed, large, kept = plan.drain()
         since, first_sequence = self._sequence, plan.first_sequence
         is_new = first_sequence > since
         self._plans.put(first_sequence, plans.changing_row(plan))
@@ -149,6 +152,8 @@ class Pending:
         for sequence, ordinal, output in large:
             if sequence > since:
                 self._outputs.put(sequence, (sequence, ordinal, bytes(output)))
+        for each in kept:
+            self._checkpoints.put(each[:2], checkpoints.row_of(each))
         for task_id, execution in closed:
             if execution.sequence > since:
                 row = executions.changing_row(plan.tasks[task_id].ordinal, execution)
@@ -200,10 +205,11 @@ class Pending:
         """
         sequence, witness = self._sequence, self._witness
         checkpoint = Checkpoint(STREAM, sequence, self._epoch, witness)
+        any_dropped = [checkpoints.REMOVE_DROPPED] if len(self._checkpoints) else []
         taken = [table.cut() for table in self._tables]
         self._under_way_bytes = sum(table.size_bytes for table in taken)
         try:
-            await database.write(_calls(taken), checkpoint)
+            await database.write(_calls(taken) + any_dropped, checkpoint)
         except BaseException:
             for table, rows in zip(self._tables, taken, strict=True):
                 table.put_back(rows)
@@ -259,6 +265,16 @@ async def restore(database: Database) -> list[Plan]:
     )
     for first_sequence, task in rows:
         folded[first_sequence].tasks[task.spec.id] = task
+    kept = await database.read(
+        f"{checkpoints.RESTORE} WHERE {chosen} ORDER BY c.ordinal, c.key",
+        parameters,
+        checkpoints.restored,
+        within_s=RESTORE_TIME_S,
+    )
+    by_ordinal = {task.ordinal: task for _, task in rows} if kept else {}
+    for ordinal, key, checkpoint in kept:
+        task = by_ordinal[ordinal]
+        task.checkpoints = (task.checkpoints or {}) | {key: checkpoint}
     for plan in found:
         _complete(plan)
         await asyncio.sleep(0)  # thousands of plans must not hold the loop

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import asdict, replace
 
-from projections.read_models import bulk, executions, outputs, plans
+from projections.read_models import bulk, checkpoints, executions, outputs, plans
 from projections.read_models.database import Database
 from projections.read_models.pagination import Page, Selection, checked_limit, key_of, read_page
 from projections.read_models.views import ExecutionView, PlanView, TaskView, task_view
@@ -50,7 +50,10 @@ CREATE TABLE tasks (
     output BLOB,
     digest BLOB,
     output_bytes INTEGER NOT NULL,
-    releases INTEGER NOT NULL
+    releases INTEGER NOT NULL,
+    reported INTEGER NOT NULL,
+    silent INTEGER NOT NULL,
+    timeout_s REAL
 );
 CREATE UNIQUE INDEX tasks_by_id ON tasks(first_sequence, task_id);
 CREATE INDEX tasks_by_kind ON tasks(kind);
@@ -64,7 +67,7 @@ CHANGING = (
     "status", "attempt", "retry", "lost", "timeouts", "owner", "lease_s", "lease_until",
     "claimable_at", "claimed_sequence", "settled_sequence", "subject_sequence", "sequence",
     "updated_at", "unreadable_at", "result", "feedback", "output", "digest", "output_bytes",
-    "releases",
+    "releases", "reported", "silent", "timeout_s",
 )  # fmt: skip
 
 INSERT = bulk.insert("tasks", (*FIXED, *CHANGING))
@@ -119,6 +122,9 @@ def changing_row(task: Task) -> bulk.Row:
         task.digest,
         task.output_bytes,
         task.releases,
+        task.reported,
+        task.silent,
+        task.timeout_s,
     )
 
 
@@ -129,9 +135,10 @@ def _without_output(result: Result) -> Result:
 _COLUMNS = """
 t.ordinal, spec, t.status, t.attempt, t.retry, t.lost, t.timeouts, t.owner, t.lease_s,
 t.lease_until, t.claimable_at, t.claimed_sequence, t.settled_sequence, t.subject_sequence,
-t.sequence, t.updated_at, t.unreadable_at, t.result, t.digest, t.output_bytes, t.releases
+t.sequence, t.updated_at, t.unreadable_at, t.result, t.digest, t.output_bytes, t.releases,
+t.reported, t.silent, t.timeout_s
 """
-_SHORT = 21
+_SHORT = 24
 # A large output has a row of its own (`outputs`); it is not restored, the board reads it back.
 _LARGE = {"input": "input", "feedback": "feedback", "output": "COALESCE(o.output, t.output)"}
 _WIDTH = _SHORT + len(_LARGE)
@@ -175,6 +182,9 @@ def _task(row: tuple[Any, ...]) -> Task:
         digest=row[18],
         output_bytes=row[19],
         releases=row[20],
+        reported=bool(row[21]),
+        silent=row[22],
+        timeout_s=row[23],
     )
     task.spec = replace(task.spec, input=NOTHING if given is None else Raw(given))
     if task.digest is not None:
@@ -245,10 +255,14 @@ def _unreadable(row: tuple[Any, ...], reason: str) -> TaskView:
 
 
 class TaskDetail(TaskView, kw_only=True):
-    """A task with its last executions, the oldest of them first, and how many there were in all."""
+    """A task with its last executions, the oldest of them first, and how many there were in all.
+
+    ``checkpoints`` are the values that its attempts have kept for the next one.
+    """
 
     executions: list[ExecutionView]
     executions_total: int
+    checkpoints: dict[str, Raw]
 
 
 async def plan_detail(database: Database, plan_id: str) -> tuple[PlanView, list[TaskView]] | None:
@@ -301,7 +315,9 @@ async def task_detail(database: Database, plan_id: str, task_id: str) -> TaskDet
         if row is None:
             return None
         last, total = executions.last_of(connection, plan_id, task_id, EXECUTIONS_SHOWN)
-        return TaskDetail(**asdict(_shown(row)), executions=last, executions_total=total)
+        kept = checkpoints.of_task(connection, row[0])
+        view = asdict(_shown(row))
+        return TaskDetail(**view, executions=last, executions_total=total, checkpoints=kept)
 
     return await database.run(query)
 

@@ -17,7 +17,14 @@ from msgspec.structs import replace
 from projections.board.board import Board
 from projections.board.lanes import Pick, Seat
 from projections.read_models.views import moment
-from service.core.claim_inputs import claim_size, dependencies_of, missing, read_back
+from service.core.claim_inputs import (
+    Found,
+    checkpoints_of,
+    claim_size,
+    dependencies_of,
+    missing,
+    read_back,
+)
 from service.core.demand import Demand
 from service.core.results import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.core.waiters import Waiters
@@ -270,6 +277,8 @@ class ClaimDesk:
             task_id=task.spec.id,
             owner=request.owner,
             lease_s=request.lease_s or task.spec.lease_s or request.default_lease_s,
+            start=request.start,
+            timeout_s=_timeout_s(task, request) if request.bounded else None,
         )
         reclaim, attempt = task.status == "RUNNING", task.attempt + 1
         trace = of_attempt(plan.traceparent, plan.plan_id, task.spec.id, attempt)
@@ -302,8 +311,7 @@ class ClaimDesk:
                 found |= await read_back(self._desk.log, needed)
         except LogUnavailable as error:
             return error
-        dependencies = dependencies_of(plan, task, found)
-        return _granted(plan, task, outcome.sequence, request, dependencies)
+        return _granted(plan, task, outcome.sequence, request, found)
 
     def _count(self, pick: Pick, task: Task, *, reclaim: bool) -> None:
         metrics, lane = self._desk.metrics, pick.seat.lane
@@ -326,12 +334,16 @@ def _pause_s(lost: int) -> float:
     return random.uniform(0.5, 1) * min(FIRST_PAUSE_S * 2.0 ** (lost - 1), LONGEST_PAUSE_S)  # noqa: S311
 
 
+def _timeout_s(task: Task, request: ClaimRequest) -> float:
+    return task.spec.timeout_s or request.default_timeout_s
+
+
 def _granted(
     plan: Plan,
     task: Task,
     sequence: int,
     request: ClaimRequest,
-    dependencies: dict[str, Raw],
+    found: Found,
 ) -> Claim:
     spec = task.spec
     claimed_at = task.execution.claimed_at if task.execution is not None else plan.created_at
@@ -344,12 +356,14 @@ def _granted(
         type=spec.type,
         input=spec.input,
         context=plan.spec.context,
-        dependencies=dependencies,
+        dependencies=dependencies_of(plan, task, found),
+        checkpoints=checkpoints_of(task, found),
         feedback=task.feedback,
         retry=task.retry,
+        started=request.start,
         lease_until=moment(claimed_at + task.lease_s),
         lease_s=task.lease_s,
-        timeout_s=spec.timeout_s or request.default_timeout_s,
+        timeout_s=_timeout_s(task, request),
         traceparent=of_attempt(plan.traceparent, plan.plan_id, spec.id, task.attempt),
         tracestate=plan.tracestate or UNSET,
     )

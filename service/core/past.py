@@ -46,8 +46,8 @@ def _folded(plan: Plan | None, facts: list[Fact | BadFact]) -> Plan | None:
 
 def _drop_large(plan: Plan, kept_bytes: int) -> int:
     """Drop outputs that will not be shown; answers how many bytes of outputs are kept."""
-    touched, _, _ = plan.drain()
-    for task in touched.values():
+    for task in plan.drain().touched.values():
+        task.checkpoints = None
         if task.held is None:
             continue
         kept_bytes += task.output_bytes

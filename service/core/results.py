@@ -31,7 +31,9 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A lease that was granted, with all its owner needs to work.
 
     ``fencing_token`` is the claim's log sequence; ``lease_until - lease_s`` is its log time.
-    ``dependencies`` maps each dependency's id to its output (null if the plan goes on without it).
+    ``dependencies`` maps each dependency's id to its output (null if the plan goes on without it),
+    ``checkpoints`` the keys under which earlier attempts kept values to these values.
+    ``started``: the attempt counts as started; its owner need not say so.
     ``traceparent`` (W3C) is the attempt's span in the trace of its plan, for the work to join;
     ``tracestate``, where the plan came with one, goes with it.
     """
@@ -45,8 +47,10 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     input: Raw
     context: Raw
     dependencies: dict[str, Raw]
+    checkpoints: dict[str, Raw] = {}
     feedback: Raw
     retry: int
+    started: bool = False
     lease_until: Moment
     lease_s: float
     timeout_s: float
@@ -58,6 +62,8 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A wish for work: at most ``limit`` tasks of ``kinds`` (None: any), waiting up to ``wait_s``.
 
     ``lease_s`` None means each task's own; the defaults are for tasks that state none.
+    With ``start`` the attempts count as started. With ``bounded`` the server fails an attempt that
+    outlives its time-out by one lease; without it the asker ends its attempts itself.
     Of ``leave_to_others``, (plan, task) pairs, none is given while others may take it.
     """
 
@@ -68,6 +74,8 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     default_lease_s: float = DEFAULT_LEASE_S
     default_timeout_s: float = DEFAULT_TIMEOUT_S
     wait_s: float = 0
+    start: bool = False
+    bounded: bool = False
     leave_to_others: Collection[Any] = frozenset()
 
 

@@ -110,6 +110,7 @@ class Examination:
             self._plan = None if isinstance(begun, str) else begun
         else:
             fold_fact(self._plan, fact)
+            self._plan.kept = []  # its tasks hold the newest
 
     async def _fold_to(self, door: Door, sequence: int) -> None:
         while True:

@@ -22,6 +22,7 @@ from service.http.problems import accepted
 from service.http.request import ApiRequest
 from service.http.responses import OWNER_REFUSALS, refusals
 from service.http.schemas import (
+    CheckpointBody,
     CompleteBody,
     FailBody,
     HeartbeatBody,
@@ -92,14 +93,7 @@ class AttemptController(Controller):
         command = owner_commands.heartbeat(
             plan_id, task_id, data.owner, data.attempt, data.progress
         )
-        answer = await _own(core, command, request)
-        return Renewed(
-            answer.status,
-            answer.sequence,
-            answer.task,
-            answer.lease_until,
-            answer.cancel_requested,
-        )
+        return _renewed(await _own(core, command, request))
 
     @post("/progress", **_owner)
     async def show_progress(
@@ -119,6 +113,19 @@ class AttemptController(Controller):
             data=data.data,
         )
         return _accepted(await _own(core, command, request))
+
+    @post("/checkpoint", **_owner)
+    async def keep_checkpoint(
+        self,
+        plan_id: PlanId,
+        task_id: TaskId,
+        data: JSONBody[CheckpointBody],
+        core: ProvidedCore,
+        request: ApiRequest,
+    ) -> Renewed:
+        """Keep a value for later attempts at this task, and renew the lease."""
+        command = owner_commands.checkpoint(plan_id, task_id, data.owner, data.attempt, data)
+        return _renewed(await _own(core, command, request))
 
     @post("/complete", **_owner)
     async def complete_task(
@@ -163,6 +170,12 @@ class AttemptController(Controller):
 
 async def _own(core: Core, command: commands.OwnerCommand, request: ApiRequest) -> OwnerAnswer:
     return accepted(await core.own(command, request.origin(core, command.owner)))
+
+
+def _renewed(answer: OwnerAnswer) -> Renewed:
+    return Renewed(
+        answer.status, answer.sequence, answer.task, answer.lease_until, answer.cancel_requested
+    )
 
 
 def _accepted(answer: OwnerAnswer) -> Accepted:

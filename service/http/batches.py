@@ -19,6 +19,7 @@ from service.http.request import ApiRequest
 from service.http.responses import LOG_TROUBLE, refusals
 from service.http.schemas import (
     Attempt,
+    CheckpointedItem,
     CompletedItem,
     FailedItem,
     HeartbeatsBody,
@@ -27,7 +28,7 @@ from service.http.schemas import (
     ResultsBody,
 )
 from streams.log import Origin, TooLarge
-from streams.plan.commands import Heartbeat, OwnerCommand
+from streams.plan.commands import Checkpoint, Heartbeat, OwnerCommand
 from streams.plan.decide import Current, GuardReject
 
 BatchStatus = Literal[
@@ -93,7 +94,7 @@ class BatchController(Controller):
     async def report_results(
         self, data: JSONBody[ResultsBody], core: ProvidedCore, request: ApiRequest
     ) -> BatchAnswer:
-        """Report how many attempts of one owner ended."""
+        """Report how many attempts of one owner ended, and what those that go on keep."""
         most = core.settings.executor.execution.timeout_retry_max
         reports = [_result(data.owner, item, most) for item in data.results]
         return await _own_many(core, reports, request.origin(core, data.owner))
@@ -108,6 +109,8 @@ def _result(owner: str, item: ResultItem, timeout_retry_max: int) -> OwnerComman
             return owner_commands.fail(plan_id, task_id, owner, attempt, item, timeout_retry_max)
         case ReleasedItem():
             return owner_commands.release(plan_id, task_id, owner, attempt, item)
+        case CheckpointedItem():
+            return owner_commands.checkpoint(plan_id, task_id, owner, attempt, item)
 
 
 async def _own_many(core: Core, reports: Sequence[OwnerCommand], origin: Origin) -> BatchAnswer:
@@ -119,7 +122,7 @@ async def _own_many(core: Core, reports: Sequence[OwnerCommand], origin: Origin)
 def _item(report: OwnerCommand, answer: OwnerAnswer | Refused | TooLarge) -> BatchItem:
     plan_id, task_id, attempt = report.plan_id, report.task_id, report.attempt
     if isinstance(answer, OwnerAnswer):
-        renewed = isinstance(report, Heartbeat)
+        renewed = isinstance(report, Heartbeat | Checkpoint)
         return BatchItem(
             plan_id=plan_id,
             task_id=task_id,

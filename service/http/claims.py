@@ -49,6 +49,8 @@ class ClaimController(Controller):
             kinds=data.kinds,
             lease_s=data.lease_s,
             wait_s=data.wait_s,
+            start=data.start,
+            bounded=True,
         )
         origin = request.origin(core, data.owner)
         if not data.wait_s:

@@ -2,7 +2,7 @@
 
 from msgspec import Raw, UnsetType
 
-from service.http.schemas import GivenBack
+from service.http.schemas import CheckpointBody, CheckpointedItem, GivenBack
 from streams.plan import commands
 from streams.plan.error_types import closed
 from streams.plan.results import NOTHING, Completion, Failing, TokenUsage, Verdict, carried
@@ -18,6 +18,21 @@ def heartbeat(
     shown = progress if isinstance(progress, Raw) and progress != NOTHING else None
     return commands.Heartbeat(
         plan_id=plan_id, task_id=task_id, owner=owner, attempt=attempt, progress=shown
+    )
+
+
+def checkpoint(
+    plan_id: str, task_id: str, owner: str, attempt: int, said: CheckpointBody | CheckpointedItem
+) -> commands.Checkpoint:
+    """Keep a value for later attempts."""
+    return commands.Checkpoint(
+        plan_id=plan_id,
+        task_id=task_id,
+        owner=owner,
+        attempt=attempt,
+        key=said.key,
+        value=said.value,
+        token_usage=_usage(said.token_usage),
     )
 
 

@@ -34,11 +34,12 @@ from service.http.problems import RequestRefused, accepted
 from service.http.reads import certain
 from service.http.request import ApiRequest
 from service.http.responses import LOG_TROUBLE, READ_TROUBLE, Answer, refusals
-from service.http.schemas import PlanBody, ReasonBody, TaskBody
+from service.http.schemas import PlanBody, ReasonBody, RetryBody, TaskBody
 from streams.plan.commands import Cancel, Pause, Resume, RetryAll
 from streams.plan.events import Submitted, TaskSpec
 
 NO_REASON = ReasonBody()
+NO_RETRY_REASON = RetryBody()
 
 _operator: Any = {
     "status_code": 200,
@@ -182,10 +183,10 @@ class PlanController(Controller):
         plan_id: PlanId,
         core: ProvidedCore,
         request: ApiRequest,
-        data: JSONBody[ReasonBody] = NO_REASON,
+        data: JSONBody[RetryBody] = NO_RETRY_REASON,
     ) -> PlanView:
         """Give all FAILED tasks of the plan fresh budgets."""
-        command = RetryAll(plan_id=plan_id, reason=data.reason)
+        command = RetryAll(plan_id=plan_id, reason=data.reason, fresh=data.fresh)
         return accepted(await core.operate(command, request.origin(core)))
 
 

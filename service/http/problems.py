@@ -19,7 +19,15 @@ from service.core.results import Behind, Refused
 from service.http.wording import in_words
 from streams.decider import Contention
 from streams.log import LogFull, LogReset, LogUnavailable, TooLarge
-from streams.plan.decide import Current, GuardReject, Invalid, NotAllowed, NotFound, PlanExists
+from streams.plan.decide import (
+    Current,
+    GuardReject,
+    Invalid,
+    NotAllowed,
+    NotFound,
+    OverLimit,
+    PlanExists,
+)
 from streams.plan.lifecycle import PlanStatus, TaskStatus
 
 PROBLEM_TYPE = "application/problem+json"
@@ -133,6 +141,8 @@ def explained(what: Refused | Exception) -> Explained:
             return _problem("not_found", detail)
         case Invalid(detail):
             return _problem("invalid_request", detail)
+        case OverLimit(detail):
+            return _problem("too_large", detail)
         case PlanExists(detail):
             return _problem("plan_exists", detail)
         case Contention():

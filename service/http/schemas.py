@@ -49,6 +49,7 @@ Budget = Annotated[int, Meta(ge=0, le=1_000)]
 Tokens = Annotated[int, Meta(ge=0, le=LARGEST)]
 LeaseS = Annotated[float, Meta(ge=0.1, le=MAX_LEASE_S)]
 Seconds = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
+CheckpointKey = Annotated[str, Meta(pattern=NO_CONTROL, min_length=1, max_length=128)]
 Delay = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
 
 
@@ -93,6 +94,13 @@ class PlanBody(Body, frozen=True, kw_only=True):
     tasks: Annotated[tuple[TaskBody, ...], Meta(min_length=1, max_length=MAX_TASKS)]
 
 
+class RetryBody(Body, frozen=True, kw_only=True):
+    """Why an operator retries; `fresh` drops what the failed attempts kept as checkpoints."""
+
+    reason: ReasonText = ""
+    fresh: bool = False
+
+
 class ReasonBody(Body, frozen=True, kw_only=True):
     """Why an operator acts."""
 
@@ -119,13 +127,22 @@ class VerdictBody(Verdict, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class ClaimBody(Body, frozen=True, kw_only=True):
-    """Which tasks a worker wants to claim."""
+    """Which tasks a worker wants to claim; with `start` its attempts count as started."""
 
     owner: Owner
     limit: Annotated[int, Meta(ge=1, le=MAX_BATCH)] = 1
     kinds: Annotated[tuple[TaskKind, ...], Meta(min_length=1, max_length=256)] | None = None
     lease_s: LeaseS | None = None
     wait_s: Annotated[float, Meta(ge=0, le=MAX_WAIT_S)] = 0
+    start: bool = False
+
+
+class ClaimOneBody(Body, frozen=True, kw_only=True):
+    """Who claims one chosen task; with `start` the attempt counts as started."""
+
+    owner: Owner
+    lease_s: LeaseS | None = None
+    start: bool = False
 
 
 class OwnerBody(Body, frozen=True, kw_only=True):
@@ -145,6 +162,14 @@ class ProgressBody(OwnerBody, frozen=True, kw_only=True):
     """Show partial work."""
 
     data: Raw
+
+
+class CheckpointBody(OwnerBody, frozen=True, kw_only=True):
+    """Keep a value for later attempts; `token_usage` is what was used since the last report."""
+
+    key: CheckpointKey
+    value: Raw
+    token_usage: TokenUsageBody | None = None
 
 
 class CompletionBody(Completion, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -235,11 +260,22 @@ class ReleasedItem(GivenBack, frozen=True, kw_only=True, tag_field="outcome", ta
     attempt: Attempt
 
 
-ResultItem = CompletedItem | FailedItem | ReleasedItem
+class CheckpointedItem(Body, frozen=True, kw_only=True, tag_field="outcome", tag="checkpointed"):
+    """One attempt of many keeps a value and goes on; its lease is renewed."""
+
+    plan_id: Id
+    task_id: Id
+    attempt: Attempt
+    key: CheckpointKey
+    value: Raw
+    token_usage: TokenUsageBody | None = None
+
+
+ResultItem = CompletedItem | FailedItem | ReleasedItem | CheckpointedItem
 
 
 class ResultsBody(Body, frozen=True, kw_only=True):
-    """The ends of many attempts of one owner."""
+    """The ends of many attempts of one owner, and what those that go on keep."""
 
     owner: Owner
     results: Annotated[tuple[ResultItem, ...], Meta(max_length=MAX_BATCH)]

@@ -25,10 +25,10 @@ from service.http.problems import RequestRefused, accepted
 from service.http.reads import certain
 from service.http.request import ApiRequest
 from service.http.responses import LOG_TROUBLE, READ_TROUBLE, refusals
-from service.http.schemas import ReasonBody
+from service.http.schemas import RetryBody
 from streams.plan.commands import Retry
 
-NO_REASON = ReasonBody()
+NO_REASON = RetryBody()
 
 
 class TaskController(Controller):
@@ -94,8 +94,8 @@ class TaskController(Controller):
         task_id: TaskId,
         core: ProvidedCore,
         request: ApiRequest,
-        data: JSONBody[ReasonBody] = NO_REASON,
+        data: JSONBody[RetryBody] = NO_REASON,
     ) -> TaskView:
-        """Give a FAILED task fresh budgets."""
-        command = Retry(plan_id=plan_id, task_id=task_id, reason=data.reason)
+        """Give a FAILED task fresh budgets; its checkpoints stay unless it is to begin `fresh`."""
+        command = Retry(plan_id=plan_id, task_id=task_id, reason=data.reason, fresh=data.fresh)
         return accepted(await core.retry(command, request.origin(core)))

@@ -41,16 +41,18 @@ class Cancel(Command, frozen=True, kw_only=True):
 
 
 class Retry(Command, frozen=True, kw_only=True):
-    """Give one failed task fresh budgets."""
+    """Give one failed task fresh budgets; ``fresh`` drops its checkpoints, too."""
 
     task_id: str
     reason: str = ""
+    fresh: bool = False
 
 
 class RetryAll(Command, frozen=True, kw_only=True):
-    """Give all failed tasks of the plan fresh budgets."""
+    """Give all failed tasks of the plan fresh budgets; ``fresh`` drops their checkpoints, too."""
 
     reason: str = ""
+    fresh: bool = False
 
 
 class Finish(Command, frozen=True, kw_only=True):
@@ -58,17 +60,31 @@ class Finish(Command, frozen=True, kw_only=True):
 
 
 class Claim(Command, frozen=True, kw_only=True):
-    """Take the lease of a claimable task; ``lease_s`` None means the task's own, or the default."""
+    """Take the lease of a claimable task; ``lease_s`` None means the task's own, or the default.
+
+    ``start``: the owner executes at once. After ``timeout_s`` and one lease the attempt is failed;
+    None: only its owner ends it. ``chosen``: the owner asked for this very task.
+    """
 
     task_id: str
     owner: str
     lease_s: float | None = None
+    start: bool = False
+    timeout_s: float | None = None
+    chosen: bool = False
 
 
 class Expire(Command, frozen=True, kw_only=True):
     """Close an expired lease that no claim may take over (written by the lease monitor)."""
 
     task_id: str
+
+
+class Overrun(Command, frozen=True, kw_only=True):
+    """Fail an attempt that has outlived its time-out by one lease (said by the lease monitor)."""
+
+    task_id: str
+    timeout_retry_max: int = 1
 
 
 class OwnerCommand(Command, frozen=True, kw_only=True):
@@ -93,6 +109,14 @@ class Progress(OwnerCommand, frozen=True, kw_only=True):
     """Show partial work to watchers."""
 
     data: Raw
+
+
+class Checkpoint(OwnerCommand, frozen=True, kw_only=True):
+    """Keep ``value`` under ``key`` for later attempts, and renew the lease."""
+
+    key: str
+    value: Raw
+    token_usage: TokenUsage | None = None
 
 
 class Complete(OwnerCommand, frozen=True, kw_only=True):

@@ -9,10 +9,11 @@ from typing import assert_never
 
 import msgspec
 
-from streams.plan import commands, dependencies
+from streams.plan import checkpoints, commands, dependencies
 from streams.plan.canonical import same_plan
 from streams.plan.events import (
     Cancelled,
+    Checkpointed,
     Claimed,
     Completed,
     Event,
@@ -82,13 +83,19 @@ class Invalid(msgspec.Struct, frozen=True):
     detail: str
 
 
+class OverLimit(msgspec.Struct, frozen=True):
+    """A task would keep more than it may; ``detail`` names what, and the limit."""
+
+    detail: str
+
+
 class PlanExists(msgspec.Struct, frozen=True):
     """The id is taken by a different plan."""
 
     detail: str
 
 
-Refusal = GuardReject | NotFound | NotAllowed | Invalid | PlanExists
+Refusal = GuardReject | NotFound | NotAllowed | Invalid | OverLimit | PlanExists
 Decision = Accept | Duplicate | Refusal
 
 
@@ -103,7 +110,7 @@ def decide(command: commands.Command, plan: Plan | None, now: float) -> Decision
             return _unreadable(plan, None) or _about_plan(command, plan)
         case commands.Retry() | commands.RetryAll():
             return _unreadable(plan, None) or _retry(command, plan)
-        case commands.Claim() | commands.Expire() | commands.OwnerCommand():
+        case commands.Claim() | commands.Expire() | commands.Overrun() | commands.OwnerCommand():
             task = plan.tasks.get(command.task_id)
             if task is None:
                 return NotFound(f"plan '{plan.plan_id}' has no task '{command.task_id}'")
@@ -206,7 +213,8 @@ def _retry(command: commands.Retry | commands.RetryAll, plan: Plan) -> Decision:
     if plan.cancelled:
         return NotAllowed(plan.status, "the plan is cancelled")
     first, *also = failed
-    return _on_plan(plan, Retried(task_id=first, reason=command.reason, also=tuple(also)))
+    retried = Retried(task_id=first, reason=command.reason, also=tuple(also), fresh=command.fresh)
+    return _on_plan(plan, retried)
 
 
 # -- tasks ------------------------------------------------------------------------------------
@@ -218,6 +226,8 @@ def _about_task(command: commands.Command, plan: Plan, task: Task, now: float) -
             return _claim(command, plan, task, now)
         case commands.Expire():
             return _expire(plan, task, now)
+        case commands.Overrun():
+            return _overrun(command, task, now)
         case commands.OwnerCommand():
             return _owned(command, task)
         case _:
@@ -230,7 +240,7 @@ def can_reclaim(task: Task, now: float) -> bool:
         task.status == "RUNNING"
         and task.lease_until is not None
         and task.lease_until <= now
-        and task.lost < task.spec.max_lost_leases
+        and not task.leases_spent
     )
 
 
@@ -247,6 +257,9 @@ def _claim(command: commands.Claim, plan: Plan, task: Task, now: float) -> Decis
         lease_s=command.lease_s or task.spec.lease_s or DEFAULT_LEASE_S,
         lane=lane,
         previous_owner=task.owner,
+        silent=task.owner is not None and task.spared,
+        started=command.start,
+        timeout_s=command.timeout_s,
     )
     return _on_task(task, claimed)
 
@@ -259,7 +272,7 @@ def _expire(plan: Plan, task: Task, now: float) -> Decision:
     expired = task.status == "RUNNING" and task.lease_until is not None and task.lease_until <= now
     if not expired or task.owner is None:
         return NotAllowed(task.status, "the task has no expired lease")
-    spent = task.lost >= task.spec.max_lost_leases
+    spent = task.leases_spent
     if plan.status == "PAUSED" and not spent:
         released = Released(owner=task.owner, attempt=task.attempt, reason=LEASE_EXPIRED)
         return _on_task(task, released)
@@ -277,6 +290,23 @@ def _expire(plan: Plan, task: Task, now: float) -> Decision:
             error_message=message,
         ),
     )
+
+
+def _overrun(command: commands.Overrun, task: Task, now: float) -> Decision:
+    overdue_at = task.overdue_at
+    if overdue_at is None or overdue_at > now or task.owner is None:
+        return NotAllowed(task.status, "the task has not outlived its time-out by a lease")
+    fail = commands.Fail(
+        plan_id=command.plan_id,
+        task_id=command.task_id,
+        owner=task.owner,
+        attempt=task.attempt,
+        error_type=TIMEOUT,
+        error_message=f"attempt {task.attempt} of {task.owner} has outlived its time-out of "
+        f"{task.timeout_s:g} s by one lease",
+        timeout_retry_max=command.timeout_retry_max,
+    )
+    return _on_task(task, _result(fail, task))
 
 
 def _owned(command: commands.OwnerCommand, task: Task) -> Decision:
@@ -301,10 +331,31 @@ def _owned(command: commands.OwnerCommand, task: Task) -> Decision:
             return _on_task(task, shown, renewed)
         case commands.Progress():
             return _on_task(task, Progress(owner=owner, attempt=attempt, data=command.data))
+        case commands.Checkpoint():
+            return _checkpoint(command, task)
         case commands.Complete() | commands.Fail() | commands.Release():
             return _on_task(task, _result(command, task))
         case _:
             return Invalid(f"{type(command).__name__} is not an owner's command")
+
+
+def _checkpoint(command: commands.Checkpoint, task: Task) -> Decision:
+    owner, attempt = command.owner, command.attempt
+    usage = with_total(command.token_usage)
+    if checkpoints.said_before(task, command.key, command.value, usage):
+        # A repetition, whose answer got lost: nothing is kept or counted twice.
+        return _on_task(task, Heartbeat(owner=owner, attempt=attempt, lease_s=task.lease_s))
+    if excess := checkpoints.over_limit(task, command.key, len(command.value)):
+        return OverLimit(excess)
+    kept = Checkpointed(
+        owner=owner,
+        attempt=attempt,
+        key=command.key,
+        value=command.value,
+        lease_s=task.lease_s,
+        token_usage=usage,
+    )
+    return _on_task(task, kept)
 
 
 def _verdict_complaint(command: commands.OwnerCommand, task: Task) -> str | None:

@@ -114,12 +114,13 @@ class Retried(PlanEvent, frozen=True, kw_only=True, tag="retried"):
     """An operator gave failed tasks fresh budgets: ``task_id`` and those in ``also``.
 
     Tasks that stay FAILED no longer stop the plan. A fact of an earlier version has no ``also``:
-    there they went on to stop it.
+    there they went on to stop it. ``fresh``: the retried tasks lose their checkpoints.
     """
 
     task_id: Name
     reason: Text = ""
     also: Names | None = None
+    fresh: bool = False
 
 
 class Finished(PlanEvent, frozen=True, kw_only=True, tag="finished"):
@@ -131,12 +132,18 @@ class Finished(PlanEvent, frozen=True, kw_only=True, tag="finished"):
 class Claimed(TaskEvent, frozen=True, kw_only=True, tag="claimed"):
     """An owner took the lease of a new attempt for ``lease_s`` seconds from the fact's log time.
 
-    ``previous_owner`` is set when an expired lease was taken over: a reclaim.
+    ``previous_owner`` is set when an expired lease was taken over: a reclaim. It is ``silent``, and
+    costs no lost lease, when that owner never reported on its attempt. ``started``: the owner
+    executes from this fact on. An attempt that outlives ``timeout_s`` seconds by one lease is
+    failed; None, in executors' claims and those of earlier versions: only its owner ends it.
     """
 
     lease_s: LeaseS
     lane: Lane = "ready"
     previous_owner: Name | None = None
+    silent: bool = False
+    started: bool = False
+    timeout_s: TimeoutS | None = None
 
 
 class Started(TaskEvent, frozen=True, kw_only=True, tag="started"):
@@ -153,6 +160,18 @@ class Progress(TaskEvent, frozen=True, kw_only=True, tag="progress"):
     """The owner showed partial work; for watchers only, it changes no state."""
 
     data: Raw = NOTHING
+
+
+class Checkpointed(TaskEvent, frozen=True, kw_only=True, tag="checkpointed"):
+    """The owner kept ``value`` under ``key`` for later attempts, and renewed its lease.
+
+    ``token_usage`` is what it used since its last report of tokens.
+    """
+
+    key: Name
+    value: Raw = NOTHING
+    lease_s: LeaseS
+    token_usage: TokenUsage | None = None
 
 
 class Completed(TaskEvent, frozen=True, kw_only=True, tag="completed"):
@@ -188,7 +207,7 @@ class Released(TaskEvent, frozen=True, kw_only=True, tag="released"):
 
 
 PlanFact = Submitted | Paused | Resumed | Cancelled | Retried | Finished
-TaskFact = Claimed | Started | Heartbeat | Progress | Completed | Failed | Released
+TaskFact = Claimed | Started | Heartbeat | Progress | Checkpointed | Completed | Failed | Released
 Event = PlanFact | TaskFact
 
 TYPE_NAMES: dict[type, str] = {
@@ -202,6 +221,7 @@ TYPE_NAMES: dict[type, str] = {
     Started: "task.started",
     Heartbeat: "task.heartbeat",
     Progress: "task.progress",
+    Checkpointed: "task.checkpointed",
     Completed: "task.completed",
     Failed: "task.failed",
     Released: "task.released",

@@ -9,9 +9,11 @@ from typing import assert_never
 
 from msgspec import Raw
 
+from streams.plan import checkpoints
 from streams.plan.cascade import Cascade
 from streams.plan.events import (
     Cancelled,
+    Checkpointed,
     Claimed,
     Completed,
     Event,
@@ -27,7 +29,9 @@ from streams.plan.events import (
     Submitted,
 )
 from streams.plan.lifecycle import CLAIMABLE, ENDED, TASK_STATUSES, ExecutionStatus
+from streams.plan.limits import MAX_SILENT
 from streams.plan.outputs import keep_result
+from streams.plan.results import added
 from streams.plan.state import ORDINALS_PER_PLAN, TIMEOUT, Execution, Plan, Result, Task, connect
 
 
@@ -78,7 +82,7 @@ def evolve(
 
     ``sequence`` is the fact's log sequence, ``at`` its log time (seconds since the epoch).
     """
-    plan.latest = []
+    plan.latest, plan.outdated = [], []
     fold = _Fold(plan, sequence, at)
     if task_id is None:
         plan.subject_sequence = sequence
@@ -156,6 +160,7 @@ class _Fold(Cascade):
                 continue
             if task.status == "RUNNING":
                 self.end_attempt(task, "cancelled")
+            checkpoints.drop(self.plan, task)
             self.move(task, "plan cancelled")
         return None
 
@@ -171,7 +176,9 @@ class _Fold(Cascade):
             plan.run_sequence = self.sequence
             plan.failed_before, plan.fatal = plan.failed_before + plan.fatal, 0
         for task in tasks.values():
-            task.retry = task.lost = task.timeouts = task.releases = 0
+            task.retry = task.lost = task.timeouts = task.releases = task.silent = 0
+            if event.fresh:
+                checkpoints.drop(plan, task)
             self.move(task, "retried")
             self.reopen_critics(task)
         for other in plan.tasks.values():
@@ -190,11 +197,23 @@ class _Fold(Cascade):
         match event:
             case Claimed():
                 ignored = self.claimed(task, event)
-            case Started() | Heartbeat() | Progress() | Completed() | Failed() | Released():
+            case (
+                Started()
+                | Heartbeat()
+                | Progress()
+                | Checkpointed()
+                | Completed()
+                | Failed()
+                | Released()
+            ):
                 if task.status != "RUNNING" or task.owner != event.owner:
                     return f"{event.owner} does not hold the lease ({task.status}, {task.owner})"
                 if task.attempt != event.attempt:
                     return f"attempt {event.attempt} is over, {task.attempt} runs"
+                if isinstance(event, Checkpointed) and (
+                    excess := checkpoints.over_limit(task, event.key, len(event.value))
+                ):
+                    return excess
                 self.owned(task, event)
                 ignored = None
             case _:
@@ -210,7 +229,8 @@ class _Fold(Cascade):
             return f"claimed while {task.status}"
         if not self.plan.hands_out_tasks:
             return f"claimed while the plan is {self.plan.status}"
-        if reclaim and task.lost >= task.spec.max_lost_leases:
+        free = event.silent and task.silent < MAX_SILENT
+        if reclaim and not free and task.lost >= task.spec.max_lost_leases:
             return "reclaimed although no more leases may be lost"
         if event.attempt != task.attempt + 1:
             return f"claimed as attempt {event.attempt} after attempt {task.attempt}"
@@ -219,7 +239,8 @@ class _Fold(Cascade):
         if event.previous_owner != task.owner:
             return f"claimed from {event.previous_owner}, while {task.owner} holds the lease"
         if reclaim:
-            task.lost += 1
+            task.silent += free
+            task.lost += not free
             if task.execution is not None:
                 self.end_attempt(task, "lost")
         if task.execution is not None:  # of an earlier attempt, about to be forgotten here
@@ -232,10 +253,13 @@ class _Fold(Cascade):
         task.lease_until = self.at + event.lease_s
         task.claimable_at = None
         task.claimed_sequence = self.sequence
+        task.reported = event.started
+        task.timeout_s = event.timeout_s
         task.execution = Execution(
             attempt=event.attempt,
             owner=event.owner,
             claimed_at=self.at,
+            started_at=self.at if event.started else None,
             claimed_sequence=self.sequence,
             sequence=self.sequence,
         )
@@ -244,9 +268,10 @@ class _Fold(Cascade):
     def owned(
         self,
         task: Task,
-        event: Started | Heartbeat | Progress | Completed | Failed | Released,
+        event: Started | Heartbeat | Progress | Checkpointed | Completed | Failed | Released,
     ) -> None:
         self.touch(task)
+        task.reported = True
         match event:
             case Started():
                 if task.execution is not None and task.execution.started_at is None:
@@ -257,8 +282,11 @@ class _Fold(Cascade):
                 task.lease_until = self.at + event.lease_s
             case Progress():
                 pass
+            case Checkpointed():
+                self.checkpointed(task, event)
             case Completed():
                 task.releases = 0
+                checkpoints.drop(self.plan, task)
                 self.end_attempt(task, "completed", event)
                 self.completed(task, event)
             case Failed():
@@ -274,6 +302,14 @@ class _Fold(Cascade):
                 self.wait_again(task)
             case _:
                 assert_never(event)
+
+    def checkpointed(self, task: Task, event: Checkpointed) -> None:
+        checkpoints.keep(self.plan, task, event, self.sequence)
+        task.lease_s = event.lease_s
+        task.lease_until = self.at + event.lease_s
+        if task.execution is not None and event.token_usage is not None:
+            task.execution.token_usage = added(task.execution.token_usage, event.token_usage)
+            task.execution.sequence = self.sequence
 
     def failed(self, task: Task, event: Failed) -> None:
         if event.error_type == TIMEOUT:
@@ -319,6 +355,8 @@ class _Fold(Cascade):
     ) -> None:
         task.owner = None
         task.lease_until = None
+        task.reported = False
+        task.timeout_s = None
         execution = task.execution
         if result is not None:
             keep_result(self.plan, task, result, self.sequence)
@@ -329,7 +367,7 @@ class _Fold(Cascade):
         execution.sequence = self.sequence
         if isinstance(result, Completed | Failed | Released):
             execution.model_name = result.model_name
-            execution.token_usage = result.token_usage
+            execution.token_usage = added(execution.token_usage, result.token_usage)
         if isinstance(result, Failed):
             execution.error_type = result.error_type
             execution.error_message = result.error_message

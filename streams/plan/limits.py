@@ -15,6 +15,10 @@ MAX_LEASE_S = 12 * 3600  # heartbeats stay in the log for 24 h, which must outli
 MAX_SECONDS = 7 * 24 * 3600
 DEFAULT_LEASE_S = 15.0
 DEFAULT_TIMEOUT_S = 120.0
+MAX_CHECKPOINT_BYTES = 64 * 1024  # of one value
+MAX_CHECKPOINTS = 256  # keys of a task
+MAX_CHECKPOINTS_BYTES = 1024 * 1024  # values of a task
+MAX_SILENT = 10  # lost leases of a task that cost nothing, because their owners never reported
 
 Name = Annotated[str, Meta(max_length=256)]
 Text = Annotated[str, Meta(max_length=16_384)]

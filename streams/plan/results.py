@@ -82,6 +82,26 @@ def _shared(kind: type[msgspec.Struct], other: type[msgspec.Struct]) -> tuple[st
     return tuple(name for name in kind.__struct_fields__ if name in other.__struct_fields__)
 
 
+def added(usage: TokenUsage | None, more: TokenUsage | None) -> TokenUsage | None:
+    """Both together; tokens that neither reports stay unset."""
+    if usage is None or more is None:
+        return usage or more
+    return TokenUsage(
+        input_tokens=min(usage.input_tokens + more.input_tokens, LARGEST),
+        output_tokens=min(usage.output_tokens + more.output_tokens, LARGEST),
+        total_tokens=min(usage.total_tokens + more.total_tokens, LARGEST),
+        cached_tokens=_sum(usage.cached_tokens, more.cached_tokens),
+        reasoning_tokens=_sum(usage.reasoning_tokens, more.reasoning_tokens),
+        estimated=usage.estimated or more.estimated,
+    )
+
+
+def _sum(tokens: int | UnsetType, more: int | UnsetType) -> int | UnsetType:
+    if tokens is UNSET:
+        return more
+    return tokens if more is UNSET else min(tokens + more, LARGEST)
+
+
 def with_total(usage: TokenUsage | None) -> TokenUsage | None:
     """The usage with its total; what its worker left out is the sum of input and output."""
     if usage is None or usage.total_tokens:

@@ -6,6 +6,8 @@ outcomes instead of looking at them, and the plan counts its tasks per status; t
 changes the plan in place and says in ``Plan.touched`` which tasks it changed.
 """
 
+from typing import NamedTuple
+
 import msgspec
 from msgspec import Raw
 
@@ -20,6 +22,7 @@ from streams.plan.events import (
     TokenUsage,
 )
 from streams.plan.lifecycle import ENDED, TASK_STATUSES, ExecutionStatus, PlanStatus, TaskStatus
+from streams.plan.limits import MAX_SILENT
 
 Result = Completed | Failed | Released
 
@@ -47,6 +50,20 @@ class Execution(msgspec.Struct, kw_only=True, gc=False):
     error_message: str | None = None
 
 
+class Checkpoint(msgspec.Struct, kw_only=True, gc=False):
+    """A value that an attempt kept for later ones; it stands in the fact at ``sequence``.
+
+    ``digest`` stands for the value and the tokens that came with it; ``held`` is the value while
+    it is in memory, and ``size`` its bytes.
+    """
+
+    attempt: int
+    sequence: int
+    size: int
+    digest: bytes
+    held: Raw | None = None
+
+
 class Task(msgspec.Struct, kw_only=True):
     """A task as folded so far.
 
@@ -58,7 +75,11 @@ class Task(msgspec.Struct, kw_only=True):
     the outputs of the COMPLETED ones, and ``wanted`` counts the unfinished tasks that depend on it.
     A large result is kept without its content (`streams.plan.outputs`): ``digest`` stands for it,
     ``output_bytes`` is the output's size and ``held`` the output while it is in memory.
-    ``releases`` counts how often in a row it was given back. ``ordinal`` is its place among all
+    ``releases`` counts how often in a row it was given back. ``reported``: the owner of the running
+    attempt has said something since its claim; ``silent`` counts the attempts that were taken over
+    without that. ``timeout_s`` is how long the running attempt may take, where this is enforced.
+    ``checkpoints`` are kept until it is COMPLETED or CANCELLED; None: there are none.
+    ``ordinal`` is its place among all
     tasks ever submitted: by plan, then by position in it.
     """
 
@@ -84,6 +105,10 @@ class Task(msgspec.Struct, kw_only=True):
     output_bytes: int = 0
     held: Raw | None = None
     releases: int = 0
+    reported: bool = False
+    silent: int = 0
+    timeout_s: float | None = None
+    checkpoints: dict[str, Checkpoint] | None = None
     execution: Execution | None = None
     unreadable_at: int | None = None
     completed: int = 0
@@ -95,6 +120,24 @@ class Task(msgspec.Struct, kw_only=True):
     critics: list["Task"] | None = None
 
     @property
+    def spared(self) -> bool:
+        """Whether taking its lease over costs nothing: the owner never reported."""
+        return not self.reported and self.silent < MAX_SILENT
+
+    @property
+    def leases_spent(self) -> bool:
+        """Whether no owner may take its lease over any more."""
+        return self.lost >= self.spec.max_lost_leases and not self.spared
+
+    @property
+    def overdue_at(self) -> float | None:
+        """When the running attempt has outlived its time-out by one lease (log time)."""
+        if self.timeout_s is None or self.execution is None or self.status != "RUNNING":
+            return None
+        began = self.execution.started_at or self.execution.claimed_at
+        return began + self.timeout_s + self.lease_s
+
+    @property
     def error(self) -> tuple[str, str] | None:
         """Type and message of what last went wrong, while it still matters."""
         if isinstance(self.result, Failed):
@@ -104,6 +147,10 @@ class Task(msgspec.Struct, kw_only=True):
         return None
 
 
+Kept = tuple[int, str, Checkpoint | None, Raw]
+"""A checkpoint that was kept, or None where one was dropped: the task's ordinal, key and value."""
+
+
 class Plan(msgspec.Struct, kw_only=True):
     """A plan as folded so far; change it through `evolve` only.
 
@@ -111,9 +158,10 @@ class Plan(msgspec.Struct, kw_only=True):
     was submitted with ("": none; no rule looks at it). ``run_sequence`` is that of the last retry:
     tasks that had FAILED before it, ``failed_before``, no longer stop the plan, which in the end is
     FAILED.
-    ``touched``, ``closed`` and ``outputs`` collect the tasks that changed, the executions that a
-    newer one replaced and large outputs (sequence, ordinal of the task, output) since the last
-    `drain`; ``latest`` holds the tasks that the last fact touched.
+    ``touched``, ``closed``, ``outputs`` and ``kept`` collect the tasks that changed, the executions
+    that a newer one replaced, large outputs (sequence, ordinal of the task, output) and checkpoints
+    (`Kept`) since the last `drain`; ``latest`` holds the tasks that the last fact touched, and
+    ``outdated`` the checkpoints that it replaced or dropped.
     """
 
     plan_id: str
@@ -138,6 +186,8 @@ class Plan(msgspec.Struct, kw_only=True):
     touched: dict[str, Task] = {}
     closed: list[tuple[str, Execution]] = []
     outputs: list[tuple[int, int, Raw]] = []
+    kept: list[Kept] = []
+    outdated: list[Checkpoint] = []
 
     @property
     def status(self) -> PlanStatus:
@@ -170,14 +220,20 @@ class Plan(msgspec.Struct, kw_only=True):
             return False
         return bool(self.cancelled or self.fatal or not self.unfinished)
 
-    def drain(
-        self,
-    ) -> tuple[dict[str, Task], list[tuple[str, Execution]], list[tuple[int, int, Raw]]]:
-        """Hand over, once, what changed since the last call: touched, closed and outputs."""
-        touched, self.touched = self.touched, {}
-        closed, self.closed = self.closed, []
-        outputs, self.outputs = self.outputs, []
-        return touched, closed, outputs
+    def drain(self) -> "Drained":
+        """Hand over, once, what changed since the last call."""
+        drained = Drained(self.touched, self.closed, self.outputs, self.kept)
+        self.touched, self.closed, self.outputs, self.kept = {}, [], [], []
+        return drained
+
+
+class Drained(NamedTuple):
+    """What changed in a plan: see `Plan`."""
+
+    touched: dict[str, Task]
+    closed: list[tuple[str, Execution]]
+    outputs: list[tuple[int, int, Raw]]
+    kept: list[Kept]
 
 
 def connect(plan: Plan) -> None:

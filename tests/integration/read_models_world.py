@@ -83,7 +83,8 @@ class History:
             case 1:
                 self.say(commands.Resume(plan_id=plan_id))
             case 2:
-                self.say(commands.Retry(plan_id=plan_id, task_id=task_id))
+                fresh = self.at % 2 < 1
+                self.say(commands.Retry(plan_id=plan_id, task_id=task_id, fresh=fresh))
             case 3:
                 self.say(commands.Finish(plan_id=plan_id))
             case _:
@@ -110,7 +111,12 @@ class History:
             case 7:
                 return [commands.Start(**words)]
             case 8:
-                return [commands.Heartbeat(progress=Raw(b"1"), **words)]
+                large = Raw(b'"' + b"y" * 300 + b'"')
+                return [
+                    commands.Heartbeat(progress=Raw(b"1"), **words),
+                    commands.Checkpoint(key=f"k{task.attempt % 2}", value=large, **words),
+                    commands.Checkpoint(key="n", value=Raw(b"%d" % task.attempt), **words),
+                ]
             case 9:
                 return [commands.Release(reason="drain", **words)]
             case 10:

@@ -22,7 +22,10 @@ from streams.plan.events import Submitted, TaskSpec
 from streams.plan.state import Plan, Task
 from tests.integration.read_models_world import CrashingProjector, History, folded_into
 
-NOT_KEPT = {"touched", "closed", "outputs", "held", "latest", "tasks", "dependents", "critics"}
+NOT_KEPT = {
+    "touched", "closed", "outputs", "kept", "outdated", "held", "latest", "tasks", "dependents",
+    "critics", "checkpoints",
+}  # fmt: skip
 
 
 def fields(value: Plan | Task) -> dict[str, Any]:
@@ -35,6 +38,10 @@ def picture(plan: Plan) -> dict[str, Any]:
     tasks = {
         task_id: {
             **fields(task),
+            "checkpoints": {
+                key: (kept.attempt, kept.sequence, kept.size, kept.digest)
+                for key, kept in (task.checkpoints or {}).items()
+            },
             "dependents": [other.spec.id for other in task.dependents],
             "critics": [other.spec.id for other in task.critics or ()],
         }

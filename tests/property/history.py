@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from streams.log import Fact
 from streams.plan.events import (
     Cancelled,
+    Checkpointed,
     Claimed,
     Completed,
     Failed,
@@ -44,7 +45,7 @@ class _Attempts:
     def owned(self, event: TaskEvent, at: float) -> None:
         assert self.owner is not None, "no fact of an attempt after its end"
         assert (event.owner, event.attempt) == (self.owner, self.attempt), "one owner per attempt"
-        if isinstance(event, Heartbeat):
+        if isinstance(event, Heartbeat | Checkpointed):
             self.lease_until = at + event.lease_s
         if isinstance(event, Completed | Failed | Released):
             self.owner = None

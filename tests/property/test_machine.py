@@ -111,7 +111,7 @@ class Machine(RuleBasedStateMachine):
 
         self.do(both())
 
-    @rule(who=WHO, dice=DICE, word=st.integers(0, 7), retry_in_s=st.sampled_from([None, 0, 2.0]))
+    @rule(who=WHO, dice=DICE, word=st.integers(0, 8), retry_in_s=st.sampled_from([None, 0, 2.0]))
     def own(self, who: int, dice: int, word: int, retry_in_s: float | None) -> None:
         """Some lease's owner, perhaps of long ago, says something; results are said twice."""
         assume(self.leases)
@@ -170,8 +170,13 @@ class Machine(RuleBasedStateMachine):
     async def take(self, who: int, pick: Any) -> None:
         instance, seat = self.instances[who], pick.seat
         owner = f"w-{instance.instance_id}"
-        command = commands.Claim(plan_id=seat.plan.plan_id, task_id=seat.task.spec.id, owner=owner)
         attempt = seat.task.attempt + 1
+        command = commands.Claim(
+            plan_id=seat.plan.plan_id,
+            task_id=seat.task.spec.id,
+            owner=owner,
+            start=attempt % 2 == 0,
+        )
         try:
             outcome = await instance.say(command, limits=Limits(tries=1))
         except LogUnavailable:
@@ -197,6 +202,8 @@ class Machine(RuleBasedStateMachine):
                 return commands.Fail(error_type="x", retry_in_s=retry_in_s, **fence)  # type: ignore[arg-type]
             case 5:
                 return commands.Fail(error_type="timeout", retryable=True, **fence)  # type: ignore[arg-type]
+            case 8:
+                return commands.Checkpoint(key="k", value=Raw(b"%d" % attempt), **fence)  # type: ignore[arg-type]
             case _:
                 passes = word == 6
                 verdict = Verdict(pass_=passes) if self.is_critic(plan_id, task_id) else None

@@ -130,6 +130,7 @@ class Yard:
             plan_id=plan.plan_id,
             task_id=task.spec.id,
             owner=f"w-{self.boards[board].peers.instance_id}",
+            start=True,
         )
         return decide(command, plan, self.at)
 

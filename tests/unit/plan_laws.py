@@ -116,15 +116,19 @@ def _check_waiting(plan: Plan, task: Task, *, fatal: bool) -> None:
 
 def portrait(plan: Plan) -> dict[str, Any]:
     """Everything folded about a plan, field by field, in a shape that can be compared."""
-    skipped = {"tasks", "touched", "closed", "outputs", "latest", "spec"}
+    skipped = {"tasks", "touched", "closed", "outputs", "kept", "outdated", "latest", "spec"}
     shown = {name: getattr(plan, name) for name in plan.__struct_fields__ if name not in skipped}
     shown["tasks"] = {task_id: _task_portrait(task) for task_id, task in plan.tasks.items()}
     return shown
 
 
 def _task_portrait(task: Task) -> dict[str, Any]:
-    links = {"dependents", "critics", "held"}
+    links = {"dependents", "critics", "held", "checkpoints"}
     shown = {name: getattr(task, name) for name in task.__struct_fields__ if name not in links}
     shown["dependents"] = [other.spec.id for other in task.dependents]
+    shown["checkpoints"] = {
+        key: (each.attempt, each.sequence, each.size, each.digest)
+        for key, each in (task.checkpoints or {}).items()
+    }
     shown["critics"] = [other.spec.id for other in task.critics or ()]
     return shown

@@ -175,9 +175,9 @@ def submit(*tasks: TaskSpec, **settings: Any) -> Step:
     return lambda story: story.say(commands.Submit(plan_id=PLAN, plan=plan))
 
 
-def claim(task_id: str, by: str = "w1", lease_s: float | None = None) -> Step:
+def claim(task_id: str, by: str = "w1", lease_s: float | None = None, **fields: Any) -> Step:
     return lambda story: story.say(
-        commands.Claim(plan_id=PLAN, task_id=task_id, owner=by, lease_s=lease_s)
+        commands.Claim(plan_id=PLAN, task_id=task_id, owner=by, lease_s=lease_s, **fields)
     )
 
 
@@ -203,12 +203,21 @@ def start(task_id: str, **fields: Any) -> Step:
     return _owned(commands.Start, task_id, **fields)
 
 
+def work_on(task_id: str, **fields: Any) -> Step:
+    """Claim and start."""
+    return claim(task_id, start=True, **fields)
+
+
 def heartbeat(task_id: str, **fields: Any) -> Step:
     return _owned(commands.Heartbeat, task_id, **fields)
 
 
 def progress(task_id: str, data: bytes = b"1", **fields: Any) -> Step:
     return _owned(commands.Progress, task_id, data=Raw(data), **fields)
+
+
+def checkpoint(task_id: str, key: str, value: bytes = b"1", **fields: Any) -> Step:
+    return _owned(commands.Checkpoint, task_id, key=key, value=Raw(value), **fields)
 
 
 def complete(task_id: str, output: bytes = b'"done"', **fields: Any) -> Step:
@@ -257,8 +266,12 @@ cancel = operator(commands.Cancel)
 finish = operator(commands.Finish)
 
 
-def retry(task_id: str) -> Step:
-    return operator(commands.Retry, task_id=task_id)
+def overrun(task_id: str) -> Step:
+    return operator(commands.Overrun, task_id=task_id)
+
+
+def retry(task_id: str, **fields: Any) -> Step:
+    return operator(commands.Retry, task_id=task_id, **fields)
 
 
 retry_all = operator(commands.RetryAll)

@@ -159,6 +159,9 @@ async def test_an_event_looks_as_the_contract_says(world: World) -> None:
             "lease_s": 15.0,
             "lane": "ready",
             "previous_owner": None,
+            "silent": False,
+            "started": False,
+            "timeout_s": None,
         },
     }
 

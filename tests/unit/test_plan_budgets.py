@@ -33,10 +33,11 @@ from tests.unit.plan_story import (
     resume,
     retry,
     task,
+    work_on,
 )
 
-lose = every(claim("a"), later(1))
-"""One attempt whose owner never comes back."""
+lose = every(work_on("a"), later(1))
+"""One attempt whose owner dies at work."""
 
 
 def leased(**settings: Any) -> Story:
@@ -74,7 +75,7 @@ def test_without_a_wish_the_delay_doubles_within_bounds_and_is_no_dice() -> None
 def test_a_lease_may_be_lost_that_often(allowed: int) -> None:
     story = leased(max_lost_leases=allowed)
     for lost in range(allowed + 1):
-        story.when(lose).then(a="RUNNING").has("a", lost=lost, retry=0)
+        story.when(lose).then(a="RUNNING").has("a", lost=lost, silent=0, retry=0)
     story.when(claim("a", by="w9")).answered(NotAllowed)
     story.when(expire("a")).then(a="FAILED", plan="FAILED").has("a", attempt=allowed + 1)
     error = story.task("a").error
@@ -86,7 +87,7 @@ def test_a_lease_may_be_lost_that_often(allowed: int) -> None:
 def test_the_budgets_do_not_mix() -> None:
     story = given(task("a", lease_s=1, max_retries=1, max_lost_leases=1))
     story.when(lose, claim("a")).has("a", lost=1, retry=0)
-    story.when(fail("a", retry_in_s=0)).has("a", lost=1, retry=1).when(claim("a"), later(1))
+    story.when(fail("a", retry_in_s=0)).has("a", lost=1, retry=1).when(lose)
     story.when(claim("a")).answered(NotAllowed)
     story.when(heartbeat("a"), complete("a")).then(a="COMPLETED")
 

@@ -43,6 +43,7 @@ from tests.unit.plan_story import (
     start,
     task,
     unreadable,
+    work_on,
 )
 
 WORDS: dict[str, Callable[..., Step]] = {
@@ -117,7 +118,7 @@ def test_evolve_counts_attempts_one_by_one(attempt: int) -> None:
 
 
 def test_evolve_ignores_a_reclaim_before_its_time() -> None:
-    story = given(task("a", lease_s=10)).when(claim("a"), later(9.9))
+    story = given(task("a", lease_s=10)).when(work_on("a"), later(9.9))
     assert story.write("a", Claimed(owner="w2", attempt=2, lease_s=9, previous_owner="w1"))
     story.has("a", owner="w1", attempt=1, lost=0)
     story.when(later(0.1), claim("a", by="w2")).has("a", owner="w2", attempt=2, lost=1)

@@ -28,6 +28,7 @@ from tests.unit.plan_story import (
     run,
     start,
     task,
+    work_on,
 )
 
 
@@ -58,7 +59,7 @@ def test_the_claimer_may_choose_its_lease_and_heartbeats_keep_that_length() -> N
 
 
 def test_an_expired_lease_is_reclaimed_with_the_previous_owner_named() -> None:
-    story = given(task("a", lease_s=10)).when(claim("a", by="w1"), later(10), claim("a", by="w2"))
+    story = given(task("a", lease_s=10)).when(work_on("a", by="w1"), later(10), claim("a", by="w2"))
     story.then(a="RUNNING").has("a", owner="w2", attempt=2, lost=1, retry=0)
     event = story.facts[-1].event
     assert isinstance(event, Claimed)
@@ -68,9 +69,9 @@ def test_an_expired_lease_is_reclaimed_with_the_previous_owner_named() -> None:
 
 def test_the_lost_attempt_is_handed_over_as_lost() -> None:
     story = given(task("a", lease_s=10)).when(claim("a"), later(10), claim("a"))
-    _, closed, _ = story.plan.drain()
+    closed = story.plan.drain().closed
     assert [(who, lost.attempt, lost.status) for who, lost in closed] == [("a", 1, "lost")]
-    assert story.plan.drain() == ({}, [], [])
+    assert story.plan.drain() == ({}, [], [], [])
 
 
 def test_a_running_lease_is_not_claimed() -> None:
@@ -137,7 +138,7 @@ def test_a_failed_plan_skips_what_has_not_begun(status: str) -> None:
 
 def test_an_operator_retry_gives_fresh_budgets() -> None:
     story = given(task("a", lease_s=1, max_retries=1), task("b", after="a"))
-    story.when(claim("a"), later(1), claim("a"), fail("a", retry_in_s=0), claim("a"), fail("a"))
+    story.when(work_on("a"), later(1), claim("a"), fail("a", retry_in_s=0), claim("a"), fail("a"))
     story.then(a="FAILED", b="SKIPPED", plan="FAILED").has("a", retry=1, lost=1, attempt=3)
     story.when(retry("a")).then(a="READY", b="PENDING", plan="RUNNING")
     story.has("a", retry=0, lost=0, timeouts=0, attempt=3)

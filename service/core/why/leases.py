@@ -15,7 +15,7 @@ def of_lease(plan: Plan, task: Task, around: Surroundings, gates: list[Reason]) 
     if until > around.now:
         return [_lease_held(task, until, around.now, ends=bool(plan.fatal)), *gates]
     expired = _lease_expired(plan, task, until, around.now)
-    reclaimable = plan.hands_out_tasks and task.lost < task.spec.max_lost_leases
+    reclaimable = plan.hands_out_tasks and not task.leases_spent
     return [expired, *gates, *(in_lane(task, around) if reclaimable else [])]
 
 
@@ -49,8 +49,7 @@ def _lease_held(task: Task, until: float, now: float, *, ends: bool) -> Reason:
 
 
 def _lease_expired(plan: Plan, task: Task, until: float, now: float) -> Reason:
-    spent = task.lost >= task.spec.max_lost_leases
-    if spent:
+    if task.leases_spent:
         after = "no more leases may be lost: housekeeping fails it as 'lease_expired' in seconds"
     elif not plan.hands_out_tasks:
         after = f"the plan is {plan.status}: housekeeping ends the attempt in seconds"

@@ -10,6 +10,7 @@ from service.signals.tracing.spans import Recorder, Span
 from streams.decider import Contention
 from streams.log import BadFact, Fact, LogFull, LogUnavailable, TooLarge
 from streams.plan.commands import (
+    Checkpoint,
     Complete,
     Fail,
     Heartbeat,
@@ -21,6 +22,7 @@ from streams.plan.commands import (
 from streams.plan.decide import NotAllowed, NotFound
 from streams.plan.events import (
     Cancelled,
+    Checkpointed,
     Claimed,
     Completed,
     Failed,
@@ -34,6 +36,7 @@ from streams.traceparent import of_attempt, span_id_of, trace_id_of
 OPERATIONS: dict[type[OwnerCommand], str] = {
     Start: "start",
     Progress: "progress",
+    Checkpoint: "checkpoint",
     Complete: "complete",
     Fail: "fail",
     Release: "release",
@@ -126,6 +129,8 @@ class Tally:
                 self._tokens(event.token_usage)
                 if isinstance(event, Failed):
                     self._failure(task, event, trace_id_of(plan.traceparent))
+            case Checkpointed(token_usage=usage):
+                self._tokens(usage)
             case Claimed(previous_owner=str()):
                 self._lost(plan, fact.task_id or "")
             case Cancelled():

@@ -2,6 +2,7 @@
 
 from streams.plan.events import (
     Cancelled,
+    Checkpointed,
     Claimed,
     Completed,
     Event,
@@ -58,14 +59,33 @@ GOLDEN: dict[str, Event] = {
     "plan.cancelled.v1.full": Cancelled(reason="no need"),
     "plan.retried.v1.full": Retried(task_id="t", reason="fixed"),
     "plan.retried.v1.also": Retried(task_id="t", also=("u", "v")),
+    "plan.retried.v1.fresh": Retried(task_id="t", also=(), fresh=True),
     "plan.finished.v1.full": Finished(status="COMPLETED"),
     "task.claimed.v1.least": Claimed(owner="w1", attempt=1, lease_s=15),
     "task.claimed.v1.full": Claimed(
         owner="w2", attempt=2, lease_s=7.5, lane="refining", previous_owner="w1"
     ),
+    "task.claimed.v1.started": Claimed(
+        owner="w2",
+        attempt=2,
+        lease_s=7.5,
+        previous_owner="w1",
+        silent=True,
+        started=True,
+        timeout_s=120,
+    ),
     "task.started.v1.full": Started(owner="w1", attempt=1),
     "task.heartbeat.v1.full": Heartbeat(owner="w1", attempt=1, lease_s=15),
     "task.progress.v1.full": Progress(owner="w1", attempt=1, data=Raw(b'{"done": 0.5}')),
+    "task.checkpointed.v1.least": Checkpointed(owner="w1", attempt=1, key="state", lease_s=15),
+    "task.checkpointed.v1.full": Checkpointed(
+        owner="w1",
+        attempt=1,
+        key="step/outline",
+        value=Raw(b'{"text": ["a", 1]}'),
+        lease_s=7.5,
+        token_usage=_USAGE,
+    ),
     "task.completed.v1.least": Completed(owner="w1", attempt=1),
     "task.completed.v1.full": Completed(
         owner="w1",
