@@ -266,8 +266,8 @@ async def restore(database: Database) -> list[Plan]:
     for first_sequence, task in rows:
         folded[first_sequence].tasks[task.spec.id] = task
     kept = await database.read(
-        f"{checkpoints.RESTORE} WHERE {chosen} ORDER BY c.ordinal, c.key",
-        parameters,
+        f"{checkpoints.RESTORE} WHERE p.finished_at IS NULL ORDER BY c.ordinal, c.key",
+        (),
         checkpoints.restored,
         within_s=RESTORE_TIME_S,
     )

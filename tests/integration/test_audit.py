@@ -37,8 +37,8 @@ class World:
         body = {"id": plan_id, "tasks": tasks}
         (await self.client.post("/v1/plans", json=body)).raise_for_status()
 
-    async def claim(self, kind: str, owner: str = "w", lease_s: float = 60) -> Json:
-        wish = {"owner": owner, "kinds": [kind], "lease_s": lease_s, "wait_s": 10}
+    async def claim(self, kind: str, owner: str = "w", lease_s: float = 60, **more: Any) -> Json:
+        wish = {"owner": owner, "kinds": [kind], "lease_s": lease_s, "wait_s": 10, **more}
         (claim,) = (await self.client.post("/v1/claims", json=wish)).json()["claims"]
         return claim
 
@@ -163,7 +163,7 @@ async def test_each_way_an_attempt_can_end_is_audited_once(world: World) -> None
     await world.say("complete", await world.claim("judged"))
     verdict = {"pass": False, "feedback": "no"}
     await world.say("complete", await world.claim("critic"), verdict=verdict)
-    await world.claim("poison", lease_s=0.1)
+    await world.claim("poison", lease_s=0.1, start=True)
     await world.entry("task_poisoned", task_id="poison")
     await until_status(world.client, "/v1/plans/p/tasks/echo", "COMPLETED")
     await world.settled()

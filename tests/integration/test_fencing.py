@@ -104,6 +104,7 @@ def never_claimed(api: Api) -> Stale:
 def after_reclaim(api: Api) -> Stale:
     plan_id = api.submit()
     api.claim(plan_id, "sleeper", LEASE_S)
+    api.said("start", plan_id, "sleeper", 1)
     assert api.claim(plan_id, "next")["attempt"] == 2
     return plan_id, "sleeper", 1, {"status": RUNNING, "owner": "next", "attempt": 2}
 

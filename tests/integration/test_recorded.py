@@ -26,6 +26,8 @@ ADDED: dict[str, str] = {
         ),
         "issue 8, item 11: a client can show what a task was submitted with",
     ),
+    "checkpoints": "issue 11, item 3: what earlier attempts kept",
+    "started": "issue 11: a claim may start its attempts",
     "truncated": "issue 8, item 14: large fields are left out of lists and plan details",
     "executions_total": "issue 8, item 25: a task shows its last 20 attempts and a count",
 }

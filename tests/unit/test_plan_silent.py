@@ -1,5 +1,7 @@
 """Attempts never heard of cost no lost lease; those that outlive their time-out are failed."""
 
+from collections.abc import Callable
+
 import pytest
 
 from streams.plan.decide import Accept, NotAllowed
@@ -36,8 +38,8 @@ def test_an_attempt_that_was_never_heard_of_costs_no_lost_lease() -> None:
 
 
 @pytest.mark.parametrize("sign", [start, heartbeat, progress, lambda a: checkpoint(a, "s")])
-def test_each_sign_of_life_makes_the_lease_count(sign: "type[Step]") -> None:
-    story = given(task("a", lease_s=1)).when(claim("a"), sign("a"), later(1), claim("a"))  # type: ignore[arg-type]
+def test_each_sign_of_life_makes_the_lease_count(sign: Callable[[str], Step]) -> None:
+    story = given(task("a", lease_s=1)).when(claim("a"), sign("a"), later(1), claim("a"))
     story.has("a", lost=1, silent=0)
 
 
