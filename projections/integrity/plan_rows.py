@@ -54,7 +54,7 @@ def rows_of(plan: Plan, *, replaced: bool) -> Rows:
         ],
         "task_specs": [tasks.spec_row(task) for task in every_task],
         "outputs": large if replaced else [],
-        "checkpoints": _checkpoint_rows(everybody) if replaced else [],
+        "checkpoints": _checkpoint_rows(every_task) if replaced else [],
         "executions": runs,
     }
     for name, table in TABLES.items():
@@ -62,10 +62,10 @@ def rows_of(plan: Plan, *, replaced: bool) -> Rows:
     return rows
 
 
-def _checkpoint_rows(everybody: list[Task]) -> list[bulk.Row]:
+def _checkpoint_rows(every_task: list[Task]) -> list[bulk.Row]:
     return [
         checkpoints.row_of((task.ordinal, key, kept, kept.held or NOTHING))
-        for task in everybody
+        for task in every_task
         for key, kept in (task.checkpoints or {}).items()
     ]
 

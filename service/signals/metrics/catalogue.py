@@ -101,7 +101,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
 
 TASK_TYPE = Label("task_type", ("worker", "critic"))
 RESULT = Label("result", ("completed", "failed", "released", "cancelled", "lost"))
-OPERATION = Label("op", ("start", "progress", "checkpoint", "complete", "fail", "release"))
+OPERATION = Label("op", ("start", "progress", "complete", "fail", "release"))
 LANE = Label("lane", ("ready", "refining"))
 # Which loops and daemons a process has depends on its roles: a daemon that is not run here must
 # not look like one that never succeeded.

@@ -41,7 +41,10 @@ OPERATIONS: dict[type[OwnerCommand], str] = {
     Fail: "fail",
     Release: "release",
 }
-"""The ``op`` label of each owner's command but the heartbeat, which has metrics of its own."""
+"""What each owner's command is called but the heartbeat, which has metrics of its own."""
+
+# A checkpoint counts as progress: the series of an instance are bounded.
+_LABELS = OPERATIONS | {Checkpoint: OPERATIONS[Progress]}
 
 DISPATCH_REJECTED = "dispatch rejected"
 """How the reason of a release begins whose claim the pool refused."""
@@ -79,7 +82,7 @@ class Tally:
                 self._metrics.observe("agent.task.lease.remaining_at_renew.ratio", left_s / lease_s)
         else:
             self._metrics.count(
-                "agent.task.claimed_update.success.total", op=OPERATIONS[type(command)]
+                "agent.task.claimed_update.success.total", op=_LABELS[type(command)]
             )
 
     def owner_write_refused(self, command: OwnerCommand) -> None:
@@ -91,7 +94,7 @@ class Tally:
         else:
             self._metrics.count(
                 "agent.task.claimed_update.guard_reject.total",
-                op=OPERATIONS[type(command)],
+                op=_LABELS[type(command)],
                 trace_id=trace_id,
             )
 
@@ -100,9 +103,7 @@ class Tally:
         if isinstance(command, Heartbeat):
             self._metrics.count("agent.task.heartbeat.error.total", kind=_KINDS[type(trouble)])
         else:
-            self._metrics.count(
-                "agent.task.claimed_update.error.total", op=OPERATIONS[type(command)]
-            )
+            self._metrics.count("agent.task.claimed_update.error.total", op=_LABELS[type(command)])
 
     # -- how attempts ended -----------------------------------------------------------------
 
