@@ -206,6 +206,12 @@ class Core:
         command = commands.Expire(plan_id=plan_id, task_id=task_id)
         return await self._transact(command, self.self_origin)
 
+    async def overrun(self, plan_id: str, task_id: str) -> Outcome:
+        """Fail an attempt that has outlived its time-out by one lease."""
+        most = self.settings.executor.execution.timeout_retry_max
+        command = commands.Overrun(plan_id=plan_id, task_id=task_id, timeout_retry_max=most)
+        return await self._transact(command, self._self_origin)
+
     # -- leases -----------------------------------------------------------------------------
 
     async def claim(self, request: ClaimRequest, origin: Origin) -> list[Claim]:
@@ -373,7 +379,9 @@ class Core:
         match command:
             case commands.OwnerCommand(task_id=task_id, attempt=attempt):
                 return of_attempt(plan.traceparent, plan.plan_id, task_id, attempt)
-            case commands.Expire(task_id=task_id) if task := plan.tasks.get(task_id):
+            case commands.Expire(task_id=task_id) | commands.Overrun(task_id=task_id) if (
+                task := plan.tasks.get(task_id)
+            ):
                 return of_attempt(plan.traceparent, plan.plan_id, task_id, task.attempt)
             case _:
                 return plan.traceparent
