@@ -11,7 +11,7 @@ import hmac
 import re
 
 from service.principals.principal import Principal
-from service.principals.token import bytes_of, digest_of, text_of
+from service.principals.token import SECRET_BYTES, bytes_of, digest_of, text_of
 
 split_session = re.compile(rb"([0-9a-z]{8})\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})").fullmatch
 
@@ -35,4 +35,5 @@ def _mask(principal: Principal, claim: bytes) -> bytes:
 
 
 def _xor(left: bytes, right: bytes) -> bytes:
-    return bytes(one ^ other for one, other in zip(left, right, strict=True))
+    number = int.from_bytes(left) ^ int.from_bytes(right)
+    return number.to_bytes(SECRET_BYTES)

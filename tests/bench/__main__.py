@@ -8,6 +8,7 @@ import uvloop
 
 from service.runtime.tuning import collect_seldom
 from tests.bench import (
+    access_cost,
     audit_cost,
     cycles,
     memory,
@@ -25,6 +26,7 @@ from tests.bench.report import Result, say, table
 
 MEASURES: dict[str, Callable[[float], AsyncGenerator[Result]]] = {
     "cycles": cycles.measure,
+    "access": access_cost.measure,
     "audit": audit_cost.measure,
     "http": over_http.measure,
     "worker_kit": worker_kit.measure,
