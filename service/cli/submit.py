@@ -54,6 +54,8 @@ def submit(file: str, instance: Instance, *, follow: bool) -> int:
         accepted: Json = answer.json()
         was = "accepted" if accepted["created"] else "was there already"
         print(f"plan {accepted['plan_id']} {was}, sequence {accepted['sequence']}", flush=True)
+        for warning in accepted.get("warnings", ()):
+            complain(f"warning: {warning}", OK)
         return _follow(instance, accepted["plan_id"]) if follow else OK
 
 

@@ -25,17 +25,19 @@ class Masking:
 
     def __init__(self) -> None:
         self._lock = Lock()
+        self.values: frozenset[str] = frozenset()
         self._forms: frozenset[str] = frozenset()
         self._needles: tuple[tuple[str, bytes], ...] = ()
         self._pattern = re.compile(r"(?!)")
 
     def know(self, values: Iterable[str]) -> None:
         """Mask ``values`` from now on; those shorter than `SHORTEST` are left out."""
-        forms = {form for value in values if len(value) >= SHORTEST for form in _forms_of(value)}
-        if forms <= self._forms:
+        new = frozenset(value for value in values if len(value) >= SHORTEST) - self.values
+        if not new:
             return
         with self._lock:
-            self._forms |= forms
+            self.values |= new
+            self._forms |= {form for value in new for form in _forms_of(value)}
             longest_first = sorted(self._forms, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, longest_first)))
             self._needles = tuple((form, form.encode()) for form in longest_first)

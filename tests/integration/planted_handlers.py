@@ -6,9 +6,15 @@ from holdfast_worker.handler import handler
 from holdfast_worker.task import TaskRun
 
 
+@handler("careless_apart", pool="process")
+def careless_apart(task: TaskRun) -> None:
+    """The same in a process of its own, whose lines go to the same standard error."""
+    careless(task)
+
+
 @handler("careless")
 def careless(task: TaskRun) -> None:
-    """Raise with the secret in a local variable, in the exception before it, and in the message."""
+    """Raise with a secret in a local variable, and another one in the exception before."""
     password = os.environ["PLANTED_LOCAL"]
     key = os.environ["PLANTED_KEY"]
     try:

@@ -144,3 +144,17 @@ def test_documented_inputs_are_accepted(check: Any) -> None:
     for kind, example in rows:
         raw = msgspec.Raw(example.encode())
         assert check(TaskSpec(id="t", kind=kind, input=raw)) is None
+
+
+async def test_a_plan_that_looks_like_holding_a_key_is_accepted_with_a_warning(
+    client: httpx.AsyncClient,
+) -> None:
+    key = "sk-abcdefghijklmnopqrstuvwx"
+    plan = {"id": "p", "tasks": [{"id": "t", "kind": "outside", "input": {"key": key}}]}
+    first = await client.post("/v1/plans", json=plan)
+    assert first.status_code == 201
+    (warning,) = first.json()["warnings"]
+    assert warning.startswith("task 't': input")
+    assert key not in warning
+    clean = {"id": "q", "tasks": [{"id": "t", "kind": "outside", "input": {"key": "value"}}]}
+    assert "warnings" not in (await client.post("/v1/plans", json=clean)).json()

@@ -131,6 +131,7 @@ def tasks(url: str) -> list[dict[str, Any]]:
         task("show", "command", {"command": "show", "stdin": {"secret": "file"},
                                  "env": {"MINE": {"secret": "file"}}}),
         task("careless", "careless", {}),
+        task("apart", "careless_apart", {}),
         task("outside", "outside", {}),
     ]  # fmt: skip
 
@@ -192,6 +193,7 @@ def test_ten_planted_secrets_are_found_nowhere(
         sent = " ".join(provider.keys)
         assert all(planted[place] in sent for place in ("KEY", "FILE", "ENDPOINT")), "they are used"
         found = evidence(service, client, provider)
+    assert found["output"].count(b"handler_raised") == 2
     for value in (VISIBLE, "***"):
         stored = [place for place, content in found.items() if value.encode() in content]
         assert "events" in stored

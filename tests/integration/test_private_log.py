@@ -30,6 +30,7 @@ from streams.jetstream.log import JetStreamLog
 from streams.jetstream.permissions import READER, SERVICE
 from streams.jetstream.read_only import Inspection
 from tests.faults.service_process import ServiceProcess
+from tests.unit.tokens_world import give
 from tests.waiting import eventually
 
 ASKED_S = 0.5
@@ -242,7 +243,7 @@ async def test_a_cut_credentials_file_is_made_anew(tmp_path: Path) -> None:
 
 OTHER_ACCOUNT = """
     import json, os, socket, sys
-    folder, address = sys.argv[1:]
+    folder, address, api = sys.argv[1:]
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
     reached = []
     def attempt(name, act):
@@ -255,6 +256,8 @@ OTHER_ACCOUNT = """
                  "nats/server.conf", "nats/server.log", "nats/jetstream"):
         attempt(name, lambda: os.stat(os.path.join(folder, name)))
         attempt(name, lambda: open(os.path.join(folder, name), "rb"))
+    for name in ("tokens", "nowhere"):
+        attempt(name, lambda: open(os.path.join(os.path.dirname(folder), name), "rb"))
     attempt("write", lambda: open(os.path.join(folder, "new"), "wb"))
     host, port = address.rpartition("/")[2].split(":")
     with socket.socket() as line:
@@ -267,22 +270,40 @@ OTHER_ACCOUNT = """
                 said += part
         except ConnectionResetError:
             pass
-    print(json.dumps([reached, said.decode()]))
+    web = api.rpartition("/")[2].split(":")
+    with socket.socket() as line:
+        line.connect((web[0], int(web[1])))
+        host = "Host: " + ":".join(web)
+        line.sendall("\\r\\n".join(["GET /v1/plans HTTP/1.1", host, "", ""]).encode())
+        answer = line.recv(4096)
+    print(json.dumps([reached, said.decode(), answer.split()[1].decode()]))
 """
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another account")
-def test_another_account_reads_writes_and_asks_nothing() -> None:
+@pytest.mark.parametrize("tokens", [False, True], ids=["without-tokens", "with-tokens"])
+def test_another_account_reads_writes_and_asks_nothing(*, tokens: bool) -> None:
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o755)  # the folder above hides nothing
-        service = ServiceProcess(Path(place) / "data").start()
+        given = {"auth__tokens_file": str(Path(place) / "tokens")} if tokens else {}
+        if tokens:
+            give(Path(place) / "tokens", "me", "operator")
+        service = ServiceProcess(Path(place) / "data", **given).start()
         try:
             holder = read_holder(service.data_dir)
             assert holder is not None
             code = textwrap.dedent(OTHER_ACCOUNT)
-            command = [sys.executable, "-c", code, str(service.data_dir), holder.nats_url]
+            command = [
+                sys.executable,
+                "-c",
+                code,
+                str(service.data_dir),
+                holder.nats_url,
+                service.url,
+            ]
             told = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=30, cwd="/")
-            reached, said = json.loads(told.stdout)
+            reached, said, status = json.loads(told.stdout)
+            assert status == ("401" if tokens else "200"), "without tokens accounts are trusted"
             assert reached == []
             assert "Authorization Violation" in said
             assert "PONG" not in said

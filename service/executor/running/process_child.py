@@ -21,10 +21,12 @@ from service.executor.running.processes import (
     FrameTooLarge,
     Garbled,
     Job,
+    Known,
     Stop,
     Wire,
 )
 from service.runtime.child_process import end_with_parent
+from service.runtime.masking import KNOWN
 from service.signals import logs
 
 
@@ -43,6 +45,8 @@ class _Listener:
                 case Job():
                     self._cancelled = Cancellation()
                     self.jobs.put((message, self._cancelled))
+                case Known():
+                    KNOWN.know(message.values)
                 case Stop():
                     self._cancelled.cancel(message.reason)
         for handler in logging.getLogger().handlers:
@@ -50,9 +54,9 @@ class _Listener:
         # Not sys.exit: only this thread would end, and the handler may never look up.
         os._exit(0)
 
-    def _next(self) -> Job | Stop | None:
+    def _next(self) -> Job | Known | Stop | None:
         try:
-            message: Job | Stop | None = self._wire.receive()
+            message: Job | Known | Stop | None = self._wire.receive()
         except Garbled:
             return None
         return message
@@ -98,7 +102,7 @@ def main(descriptor: int, frame_bytes: int, instance_id: str) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal is the parent's business
         signal.signal(number, signal.SIG_IGN)
     logs.configure(instance_id)
-    wire = Wire(socket.socket(fileno=descriptor), Job | Stop, frame_bytes)
+    wire = Wire(socket.socket(fileno=descriptor), Job | Known | Stop, frame_bytes)
     listener = _Listener(wire)
     Thread(target=listener.listen, name="listener", daemon=True).start()
     while True:

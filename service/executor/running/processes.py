@@ -24,6 +24,7 @@ from holdfast_worker.task import Assignment
 from service.executor.attempts.endings import Ending, Failure
 from service.executor.attempts.execution import Show
 from service.executor.limits import LIMITS, Limits
+from service.runtime.masking import KNOWN
 from streams.plan.events import NOTHING
 
 END_S = 1.0
@@ -42,6 +43,12 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     """To the child: the attempt is to stop."""
 
     reason: StopReason
+
+
+class Known(msgspec.Struct, frozen=True, tag=True):
+    """To the child: the secrets that its log lines must not hold."""
+
+    values: tuple[str, ...]
 
 
 class ChildProgress(msgspec.Struct, frozen=True, tag=True):
@@ -211,6 +218,7 @@ class _Child:
         self._wire = Wire(ours, ChildProgress | Ended, limits.frame_bytes)
         self._kill_after_s = limits.kill_after_s
         self._garbled: Garbled | None = None
+        self._known: frozenset[str] = frozenset()
         self._current: Cancellation | None = None
         self._stopping = Lock()
 
@@ -225,6 +233,9 @@ class _Child:
         try:
             with self._stopping:
                 self._current = cancelled
+                if self._known != (known := KNOWN.values):
+                    self._wire.send(Known(tuple(known)))
+                    self._known = known
                 self._wire.send(job)
             cancelled.on_cancel(lambda: self._stop(cancelled, killer))
             while isinstance(message := self._wire.receive(), ChildProgress):

@@ -7,11 +7,15 @@ import msgspec
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan is in the log; ``created`` is False when it already was."""
+    """A plan is in the log; ``created`` is False when it already was.
+
+    ``warnings`` are for a person to read, such as that an input looks like a key.
+    """
 
     plan_id: str
     sequence: int
     created: bool
+    warnings: tuple[str, ...] = ()
 
 
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):
