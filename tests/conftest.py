@@ -75,7 +75,7 @@ class PrivateServer:
         self._process.wait()
 
     def pause(self) -> None:
-        """As a stalled disk or machine: the port is open and nobody answers."""
+        """As a stalled disk or machine: the port is open and it does not answer."""
         self._process.send(signal.SIGSTOP)
 
     def resume(self) -> None:

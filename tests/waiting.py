@@ -1,4 +1,4 @@
-"""Waiting for a condition that nobody announces, within a bound, and saying what was waited for."""
+"""Waiting for a condition within a bound, with a message that names it."""
 
 import asyncio
 import time

@@ -1,6 +1,6 @@
 """The ground of the event stream's measurements: an instance in a process of its own.
 
-What it costs is read from outside: its CPU and its memory, not those of whoever measures.
+What it costs is read from outside: its CPU and its memory, not those of the measuring process.
 """
 
 import asyncio

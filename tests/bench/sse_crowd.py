@@ -70,7 +70,7 @@ def _seen(since: float, cpu: float) -> dict[str, float]:
 
 
 async def main() -> None:
-    """Connect everybody, and answer questions."""
+    """Connect all clients, and answer questions."""
     port, path, count = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     request = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode()
     loop, gate = asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE)

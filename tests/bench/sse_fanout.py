@@ -97,5 +97,5 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
         at_most=P99_MS,
         seen={"p50_ms": seen["p50_ms"], "max_ms": seen["max_ms"]},
         limit="the round of 1,000 writes, and the rest of up to 50 ms that the feed leaves to "
-        "everybody else after each round",
+        "all other work after each round",
     )

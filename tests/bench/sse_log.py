@@ -16,7 +16,7 @@ ORIGIN = Origin(actor="bench", instance="bench:1:abcdef")
 
 
 def submitted(tasks: int = TASKS_PER_PLAN) -> Submitted:
-    """A plan of independent tasks that nobody here does."""
+    """A plan of independent tasks without a worker here."""
     return Submitted(
         tasks=tuple(TaskSpec(id=f"t{n}", kind="bench", input=INPUT) for n in range(tasks))
     )

@@ -109,7 +109,7 @@ async def test_a_killed_server_costs_no_event_and_brings_none_twice(
     await plan.progress(5)
     page.until_id(plan.sequence)
     service.kill()
-    await plan.progress(5)  # while nobody can tell
+    await plan.progress(5)  # unseen
     service.start()
     await plan.progress(5)
     seen = page.until_id(plan.sequence)

@@ -40,8 +40,8 @@ async def test_the_page_outlives_errors_of_its_proxy_and_goes_on_after_a_reload(
         assert shown_up_to(browser, 2) == [2]  # it does not ask for plan.submitted
 
         service.kill()
-        until(lambda: '" 502 ' in nginx.access_log, 30, "the browser is told 502")
-        await plan.complete()  # while nobody can tell
+        until(lambda: '" 502 ' in nginx.access_log, 30, "the browser gets 502")
+        await plan.complete()  # unseen
         service.start()
         assert shown_up_to(browser, 3) == [2, 3]
 

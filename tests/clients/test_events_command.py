@@ -104,7 +104,7 @@ async def test_events_goes_on_after_a_crash_of_the_server_where_it_stopped(
     following.until_shown(5)
     service.kill()
     following.until_told("-- not connected at sequence 5: ")
-    await plan.progress(3)  # while nobody can tell
+    await plan.progress(3)  # unseen
     service.start()
     await plan.progress(3)
     following.until_shown(11)

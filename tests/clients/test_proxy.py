@@ -77,7 +77,7 @@ async def test_a_stream_that_the_proxy_cuts_is_resumed_without_gap_or_repetition
                     seen += await stream.take(plan.sequence - len(seen))
                     with pytest.raises((StopAsyncIteration, httpx.RemoteProtocolError)):
                         await stream.until("the proxy cuts it")
-                await plan.progress(3)  # while nobody is connected
+                await plan.progress(3)  # while no client is connected
             async with resumed() as stream:
                 seen += await stream.take(3)
             assert seen == list(range(1, plan.sequence + 1))

@@ -20,7 +20,7 @@ POLL_S = 0.1
 
 
 class Farm:
-    """Everything that runs; faults act on it. ``history`` is told which instances are stopped."""
+    """Everything that runs; faults act on it. ``history`` notes which instances are stopped."""
 
     def __init__(self, folder: Path, history: History) -> None:
         self.cluster = NatsCluster(folder)

@@ -108,7 +108,7 @@ class Outage(msgspec.Struct):
 
 
 class UnexpectedEnd(msgspec.Struct, frozen=True):
-    """An instance ended although nobody had asked it to; it was started again at once."""
+    """An instance ended without a request; it was started again at once."""
 
     instance: int
     at: float
@@ -186,7 +186,7 @@ class History(msgspec.Struct):
         """When a node led again for the last time from ``since`` to ``until``.
 
         ``since`` if one led all the time, ``until`` if none does in the end.
-        A node leads when it says so itself and another node agrees, unless the fault strikes it. An
+        A node leads when it names itself and another node agrees, unless the fault strikes it. An
         old leader that comes back may bring about a second election.
         """
         led_at, was_led = since, True

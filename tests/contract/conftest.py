@@ -22,7 +22,7 @@ MAX_PAYLOAD = 1024 * 1024
 
 
 class World:
-    """A log, somebody who writes to its subjects by hand, and somebody who throws it away."""
+    """A log, a client that writes to its subjects by hand, and one that deletes it."""
 
     def __init__(self, log: Log, publish: Publish, wipe: Callable[[], Awaitable[None]]) -> None:
         self.log = log

@@ -174,7 +174,7 @@ async def test_killing_the_server_under_load_loses_nothing_and_doubles_nothing(
         while not done:
             count += 1
             outcome = await log.append(on_task(f"t{name}-{count}"))
-            assert isinstance(outcome, Appended)  # nobody else writes here
+            assert isinstance(outcome, Appended)  # no other client writes here
             acknowledged[f"t{name}-{count}"] = outcome.sequence
 
     load = [asyncio.ensure_future(writer(name)) for name in range(writers)]

@@ -1,4 +1,4 @@
-"""What every log promises, whoever implements it."""
+"""What every implementation of the log promises."""
 
 import asyncio
 import random

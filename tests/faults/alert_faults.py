@@ -144,7 +144,7 @@ class Place:
 
 
 def claim_starved(place: Place) -> Generator[None]:
-    """A task of a kind that nobody runs; then a worker for it comes."""
+    """A task of a kind without a worker; then a worker for it comes."""
     place.submit()
     yield
     (lease,) = place.claim("w")
@@ -152,7 +152,7 @@ def claim_starved(place: Place) -> Generator[None]:
 
 
 def claim_spinning(place: Place) -> Generator[None]:
-    """Somebody polls in a loop instead of waiting; then it waits."""
+    """A worker polls in a loop instead of waiting; then it waits."""
     with Again(lambda: place.claim("poller")), Again(lambda: place.claim("poller")):
         yield
 
@@ -236,13 +236,13 @@ def sse_push_failing(place: Place) -> Generator[None]:
 def sse_resume_gaps(place: Place) -> Generator[None]:
     """A client comes with the cursor of another log; then it begins anew."""
     with place.reader(after=10**9) as client:
-        until(lambda: b"ahead_of_log" in client.recv(65536), 10, "the gap is told")
+        until(lambda: b"ahead_of_log" in client.recv(65536), 10, "the gap is sent")
     yield
 
 
 def sse_replay_slow(place: Place) -> Generator[None]:
     """The log answers late while clients resume; then it is quick again."""
-    # Everybody follows another plan: one read is shared by all who ask for the same.
+    # Each follows another plan: clients of the same plan share a read.
     plans = [place.submit() for _ in range(60)]
     asked = itertools.cycle(plans)
     place.proxy.delay_s = 1.5
@@ -277,7 +277,7 @@ def stutter(place: Place) -> Generator[None]:
 
 
 def projection_lagging(place: Place) -> Generator[None]:
-    """Somebody holds the database; then lets go."""
+    """Another process locks the database; then unlocks it."""
     holder = sqlite3.connect(place.read_models, isolation_level=None, timeout=10)
     holder.execute("BEGIN EXCLUSIVE")
     plan_id = place.submit()
@@ -288,7 +288,7 @@ def projection_lagging(place: Place) -> Generator[None]:
 
 
 def bad_events(place: Place) -> Generator[None]:
-    """Somebody publishes to the log by hand, and stops."""
+    """A client publishes to the log by hand, and stops."""
     place.publish("plans.by-hand", b"this is no fact")
     yield
 
@@ -320,7 +320,7 @@ def audit_dropped(place: Place) -> Generator[None]:
 
 
 def projection_mismatch(place: Place) -> Generator[None]:
-    """Somebody writes into the database by hand; then the read models are made anew."""
+    """A program writes into the database by hand; then the read models are made anew."""
     place.submit(5)
     with closing(sqlite3.connect(place.read_models, isolation_level=None, timeout=10)) as by_hand:
         until(

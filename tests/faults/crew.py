@@ -167,7 +167,7 @@ class Worker:
             await self._own("complete", claim, output=_output(claim))
 
     async def _wake_up(self) -> None:
-        """Speak again after a sleep: accepted if nobody took the task over, refused otherwise."""
+        """Speak again after a sleep: accepted if the task was not taken over, refused otherwise."""
         asleep, self._asleep = self._asleep, []
         for until, claim in asleep:
             if time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that passes everything on, late if it is told to: a slow network.
+"""A TCP proxy on loopback that passes everything on, late on request: a slow network.
 
 It runs on a thread of its own, so that a test may block. Bytes keep their order; only what comes
 back from the server is late, as from a server that takes its time to answer.
@@ -34,7 +34,7 @@ class DelayingProxy:
         return f"{self._scheme}://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}"
 
     def stop(self) -> None:
-        """Cut every connection and let go of the port."""
+        """Cut every connection and close the port."""
         self._ask(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
@@ -56,7 +56,7 @@ class DelayingProxy:
     async def _serve(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         try:
             server, forth = await asyncio.open_connection(*self._server)
-        except OSError:  # nobody is there: the client is told in the same way
+        except OSError:  # no server is there: the client's connection is closed too
             back.close()
             return
         try:

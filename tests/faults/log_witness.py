@@ -44,7 +44,7 @@ class Attempt(msgspec.Struct):
 
 
 def last_sequence(nats_url: str) -> int:
-    """The stream's last sequence, asked of NATS with nobody's help."""
+    """The stream's last sequence, asked of NATS directly."""
 
     async def ask() -> int:
         connection = await nats.connect(nats_url, allow_reconnect=False)

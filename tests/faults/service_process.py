@@ -199,7 +199,7 @@ def _is_nats(process: psutil.Process) -> bool:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether no such process runs any more; a dead one that nobody has buried counts as gone."""
+    """Whether no such process runs any more; a dead one that was not reaped counts as gone."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

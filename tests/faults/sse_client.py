@@ -45,7 +45,7 @@ class Story:
         self.signals: list[Signal] = []
         self.faults: list[str] = []
         self.on_event: Callable[[int, bytes], None] | None = None
-        """Told of each event's sequence and its data line."""
+        """Called with each event's sequence and its data line."""
 
     def skip_run(self, blocks: list[bytes]) -> list[bytes]:
         """What is left of ``blocks`` for `take`; a `Run` needs few of them."""
@@ -102,7 +102,7 @@ class Story:
 class Run(Story):
     """A story of a whole log after a cursor: each event has to follow directly on the last.
 
-    It keeps no sequences, ``cursor`` says all; so a thousand clients may be told millions.
+    It keeps no sequences, ``cursor`` is enough; so a thousand clients may get millions.
     """
 
     def skip_run(self, blocks: list[bytes]) -> list[bytes]:

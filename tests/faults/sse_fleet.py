@@ -18,7 +18,7 @@ from tests.faults.sse_load import TASK_IDS
 
 PAUSE_S = (0.01, 0.3)  # instead of `retry`, which is seconds: more breaks in less time
 ARRIVE_S = 30.0
-STAY_S = 8.0  # after which a client moves, however little it was told
+STAY_S = 8.0  # after which a client moves, however little it received
 MANNERS: tuple[Manner, ...] = ("close", "close", "reset", "half-close")
 HEARTBEAT = "task.heartbeat"
 TYPES = (

@@ -45,7 +45,7 @@ def test_an_outage_of_the_log_is_audited_with_its_window_and_nothing_is_dropped(
         time.sleep(max(began + AWAY_S - time.time(), 0))  # the outage's length is the point
         (private_nats.restart if fault == "killed" else private_nats.resume)()
         ended = time.time()
-        until(lambda: entries(service, event="log_recovered"), 15, "the recovery is told")
+        until(lambda: entries(service, event="log_recovered"), 15, "the recovery is audited")
     (gone,) = entries(service, event="log_unavailable")
     (back,) = entries(service, event="log_recovered")
     window = back["actual"]

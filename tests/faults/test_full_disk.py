@@ -49,7 +49,7 @@ def test_a_disk_that_was_full_and_has_room_again_takes_writes(
     assert submit(service, "while", "x" * 100_000) in (503, 507)
     until(lambda: "log" in service.readiness()[1], 10, "readiness names the log")
     (disk / "ballast").unlink()
-    until(lambda: service.readiness() == (200, []), 30, "it is ready again, though nobody wrote")
+    until(lambda: service.readiness() == (200, []), 30, "it is ready again without a write")
     assert submit(service, "after") == httpx.codes.CREATED
     listed = httpx.get(f"{service.url}/v1/plans").json()["items"]
     assert {"before", "after"} <= {each["plan_id"] for each in listed}

@@ -34,7 +34,7 @@ class Hopeless(NamedTuple):
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:
-    """A port on which somebody else listens."""
+    """A port on which another process listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -45,7 +45,7 @@ def taken_port() -> Iterator[int]:
 def hopeless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hopeless]:
     """An instance whose log never comes; it tries while the other tests run."""
     folder = tmp_path_factory.mktemp("hopeless") / "data"
-    with socket.socket() as nobody:  # bound, so that nobody else gets it, and not listening
+    with socket.socket() as nobody:  # bound, so that no other process gets it, and not listening
         nobody.bind(("127.0.0.1", 0))
         url = f"nats://127.0.0.1:{nobody.getsockname()[1]}"
         service = ServiceProcess(folder, nats_url=url)
@@ -215,7 +215,7 @@ def finish(outage: Outage, plan_id: str) -> None:
             outage.own("complete", lease, output="x").raise_for_status()
         return bool(outage.client.get(f"/v1/plans/{plan_id}").json()["finished_at"])
 
-    # A claim of which nobody knows whether it landed is somebody's until its lease has expired.
+    # A claim whose outcome is unknown may hold its lease until that has expired.
     until(is_over, 30, f"plan {plan_id} ends")
 
 

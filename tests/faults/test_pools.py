@@ -2,7 +2,7 @@
 
 Lateness of daemons is what the service says of itself, tick by tick; that of heartbeats is seen
 from outside, in the log: two renewals of a lease may be one period apart and so much later. A
-machine that is busy makes everybody late, so a process that only sleeps says how late it is.
+machine that is busy makes all processes late, so a process that only sleeps says how late it is.
 """
 
 import http.server
@@ -48,7 +48,7 @@ while True:
 
 
 class Sleeper:
-    """A process that only sleeps: how late it wakes is what this machine does to everybody."""
+    """A process that only sleeps: how late it wakes is what this machine costs every process."""
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-c", SLEEPER]

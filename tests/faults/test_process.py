@@ -113,7 +113,7 @@ def test_killed_it_leaves_neither_server_nor_program_and_the_next_life_takes_ove
     assert short["lost"] == 1
     assert [each["status"] for each in short["executions"]] == ["lost", "completed"]
     attempts_in(read_log(service.nats_url))
-    service.kill()  # nobody waits for what would be drained
+    service.kill()  # nothing is drained
 
 
 def test_a_second_process_on_the_same_folder_gets_an_error_that_names_the_holder(

@@ -118,7 +118,7 @@ def courses(
 def live_through(
     job: str, tower: Watchtower, folder: Path, outcomes: dict[str, "Future[Course]"]
 ) -> None:
-    """The stories of one place, at an instance of its own; a failure is told by its outcome."""
+    """The stories of one place, at an instance of its own; a failure is part of its outcome."""
     log = PrivateServer(folder / "nats")
     proxy = DelayingProxy(log.url)
     service = ServiceProcess(
@@ -137,7 +137,7 @@ def live_through(
                 _tell(job, alerts, story, tower, place, outcomes)
             except BaseException as error:  # noqa: BLE001 - told by the test that waits for it
                 _fail(alerts, outcomes, error)
-    except BaseException as error:  # noqa: BLE001 - as above, of all that cannot be told
+    except BaseException as error:  # noqa: BLE001 - as above, for errors that cannot be sent
         for alerts, _ in STORIES[job]:
             _fail(alerts, outcomes, error)
     finally:

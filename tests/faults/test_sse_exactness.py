@@ -140,4 +140,4 @@ async def test_each_client_sees_exactly_the_filtered_log_whatever_is_killed(
         f"were away for (s): {', '.join(f'{each:.2f}' for each in killing.result())}"
     )
     assert told > size.events, "the clients hardly looked"
-    assert all(len(client.instances) > 1 for client in fleet), "somebody never moved"
+    assert all(len(client.instances) > 1 for client in fleet), "one client never moved"

@@ -1,4 +1,4 @@
-"""Whoever comes to the event stream, however he leaves: nothing of him stays.
+"""However a client leaves the event stream, nothing of it stays.
 
 The instance runs in this process, so that its tasks and objects can be counted beside its files.
 """
@@ -207,7 +207,7 @@ async def test_files_tasks_and_connections_return_to_where_they_were(
         for number in order:
             group.create_task(one(number))
     assert await at_rest(instance, before) == before
-    assert "Traceback" not in capsys.readouterr().out, "somebody's leaving is no error"
+    assert "Traceback" not in capsys.readouterr().out, "a client that leaves is no error"
 
 
 async def at_rest(instance: Instance, wanted: Held | None) -> Held:
@@ -223,7 +223,7 @@ async def at_rest(instance: Instance, wanted: Held | None) -> Held:
 async def test_of_many_at_once_as_many_get_in_as_are_let_in(
     private_nats: PrivateServer, tmp_path: Path
 ) -> None:
-    """The others hear when to come back, and may as soon as somebody has left."""
+    """The others get a Retry-After, and are admitted once a client has left."""
     async with serving(private_nats.url, tmp_path / "one", max_connections=20) as instance:
         for _ in range(3):
             connections = await asyncio.gather(

@@ -1,6 +1,6 @@
-"""Clients that take nothing, or that are not there any more: they end in time and harm nobody.
+"""Clients that take nothing, or are not there any more, end in time and harm no other client.
 
-A frozen client is a socket that nobody reads. A vanished one drops every segment that arrives,
+A frozen client is a socket without a reader. A vanished one drops every segment that arrives,
 before its kernel can acknowledge it (a socket filter that lets nothing through): as if a cable had
 been pulled, with no goodbye and no reset.
 """
@@ -203,7 +203,7 @@ async def test_frozen_clients_end_in_time_and_the_healthy_ones_do_not_notice(
     until(
         lambda: connections(service) <= VANISHED,
         GOODBYE_S + MARGIN_S,
-        "nobody is counted any more",
+        "no client is counted any more",
     )
     assert_named_in_the_log(service, frozen)
     for client in frozen:
@@ -239,7 +239,7 @@ async def test_many_that_wait_for_a_large_event_hold_it_once(
 
 
 async def write_until(over: asyncio.Event, writer: Writer, rate: float) -> None:
-    """Not cancelled in the midst of an append, of which the writer would not know."""
+    """Not cancelled during an append, of which the writer would not know."""
     while not over.is_set():
         await writer.write_steadily(rate, 0.2)
 
@@ -325,16 +325,16 @@ async def test_a_peer_that_vanishes_while_much_is_sent_is_a_slow_consumer(
 
 @pytest.mark.timeout(120)
 def test_connections_of_vanished_peers_are_closed_in_time(trouble: Trouble) -> None:
-    """Nothing happens on their streams but pings, which nobody acknowledges."""
+    """Nothing happens on their streams but pings, which are not acknowledged."""
     service = trouble.service
     bound_s = VANISHED_S + 2 * HEARTBEAT_S + MARGIN_S
     until(
         lambda: connections(service) == 0,
         # The client of the test before may still be having its goodbye.
         max(GOODBYE_S + MARGIN_S, trouble.since + bound_s - time.monotonic()),
-        "who has vanished is let go",
+        "vanished clients are ended",
     )
-    print(f"let go after {time.monotonic() - trouble.since:.1f} s at most")  # noqa: T201
+    print(f"ended after {time.monotonic() - trouble.since:.1f} s at most")  # noqa: T201
     mine = {client.getsockname()[1] for client in trouble.vanished}
     held = {
         each.raddr.port for each in psutil.Process(service.pid).net_connections("tcp") if each.raddr

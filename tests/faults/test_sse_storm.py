@@ -1,4 +1,4 @@
-"""Everybody at once: a storm of clients that come back, and a server that says goodbye to all."""
+"""A storm of clients that come back at once, and a server that closes all streams."""
 
 import asyncio
 import random
@@ -122,7 +122,7 @@ async def test_a_server_that_ends_closes_each_stream_and_spreads_the_reconnects(
 
 
 def assert_spread(retries: list[int | None]) -> None:
-    """Everybody was told when to come back, and no moment would see a crowd."""
+    """Each got its own `retry`, and they are spread."""
     told = sorted(retry for retry in retries if retry is not None)
     assert len(told) == len(retries)
     first, last = RETRY_MS

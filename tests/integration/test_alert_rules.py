@@ -71,7 +71,7 @@ CASES = [
     # -- claiming -------------------------------------------------------------------------------
     Case(
         alert="ClaimStarved",
-        why="a task waits and nobody claims anything",
+        why="a task waits and no worker claims",
         series={OLDEST: "0+15x40", CLAIMED: "7x40"},
         after="4m",
         fires=Fires("The oldest claimable task has waited for 4m 0s"),
@@ -91,7 +91,7 @@ CASES = [
     ),
     Case(
         alert="ClaimSpinning",
-        why="somebody polls 100 times a second and gets nothing",
+        why="a worker polls 100 times a second and gets nothing",
         series={EMPTY: "0+1500x60", POLLS: "0+1515x60"},
         after="11m",
         fires=Fires("a answers 100 claims per second with nothing", INSTANCE),
@@ -111,7 +111,7 @@ CASES = [
     # -- leases ---------------------------------------------------------------------------------
     Case(
         alert="LeasesExpired",
-        why="a lease expired and nobody takes the task over",
+        why="a lease expired and no worker takes the task over",
         series={EXPIRED: "0 0+15x20", f'{EXPIRED}{{instance="b"}}': "0 0+15x20"},
         after="2m",
         fires=Fires(
@@ -344,7 +344,7 @@ CASES = [
     ),
     Case(
         alert="ProjectionLagging",
-        why="nobody writes, and the file is locked",
+        why="nothing is written, and the file is locked",
         series={
             "agent_projection_lag_seconds": "0x20",
             f'{LAST}{{daemon="database_probe"}}': "0+15x4 60x20",
@@ -375,7 +375,7 @@ CASES = [
     ),
     Case(
         alert="BadEvents",
-        why="somebody published by hand, and both instances saw it",
+        why="a message was published by hand, and both instances saw it",
         series={
             "agent_projection_bad_event_total": "0x40 1x30",
             'agent_projection_bad_event_total{instance="b"}': "0x40 1x30",
@@ -400,7 +400,7 @@ CASES = [
     ),
     Case(
         alert="LogUnavailable",
-        why="nobody writes, and the probe does not get through",
+        why="nothing is written, and the probe does not get through",
         series={f'{LAST}{{daemon="log_probe"}}': "0+15x4 60x20"},
         after="2m",
         fires=Fires("The log does not answer a", INSTANCE),

@@ -59,7 +59,7 @@ class World:
         return found[0]
 
     async def settled(self) -> None:
-        """Wait until everything said so far can be seen."""
+        """Wait until all entries so far are stored."""
         audit = self.core.audit
         async with asyncio.timeout(VISIBLE_S):
             while audit.waiting:
@@ -102,7 +102,7 @@ def task(id: str, kind: str, **more: Any) -> Json:
     return {"id": id, "kind": kind, **more}
 
 
-# -- what is told -----------------------------------------------------------------------------
+# -- what is audited --------------------------------------------------------------------------
 
 
 async def test_a_stale_worker_is_audited_with_both_owners_attempts_and_claims(
@@ -275,7 +275,7 @@ async def test_a_locked_database_is_audited_with_its_window(world: World) -> Non
     assert back["actual"]["seconds"] == pytest.approx(ended - began, abs=3)
 
 
-# -- where it is told -------------------------------------------------------------------------
+# -- where it is shown ------------------------------------------------------------------------
 
 
 async def test_an_entry_is_a_message_and_a_log_line_too(
@@ -408,7 +408,7 @@ async def test_rows_follow_the_stream_and_own_entries_are_not_read_back(
     for _ in names[:6]:
         await world.claim("k")
         await world.settled()
-    assert len(reads) < 3, "now and then the tail sees the stream grow before the writer is told"
+    assert len(reads) < 3, "now and then the tail sees the stream grow before the writer's answer"
     reads.clear()
 
     async def by_hand() -> None:

@@ -1,4 +1,4 @@
-"""A data folder belongs to one living process, and whoever asks is told to which."""
+"""A data folder belongs to one living process, and an error names it."""
 
 import os
 import signal

@@ -240,7 +240,7 @@ async def test_results_wait_for_a_server_that_is_killed_and_none_is_lost() -> No
         assert worker.counters.completed == 150
         assert worker.counters.lost == 0
         assert worker.counters.retried > 0
-        assert len(ran) < 150 + 2 * 8 * 3  # a claim whose answer was lost is run by nobody
+        assert len(ran) < 150 + 2 * 8 * 3  # a claim whose answer was lost is not run
 
 
 # -- the end of a worker ----------------------------------------------------------------------

@@ -117,7 +117,7 @@ async def test_a_log_that_is_replaced_while_it_is_followed_ends_the_watch(
 
 
 class Purged(MemoryLog):
-    """Somebody has removed the first messages, or one in the middle."""
+    """The first messages were removed, or one in the middle."""
 
     def remove(self, *sequences: int) -> None:
         self._messages = [each for each in self._messages if each.sequence not in sequences]

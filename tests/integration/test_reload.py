@@ -24,7 +24,7 @@ def test_a_running_service_takes_over_the_audit_toggles_and_refuses_a_bad_file(
             service.send(signal.SIGHUP)
             until(lambda: "settings_reloaded" in service.output, 5, "the settings are read again")
             claim(client, "after")
-            (entry,) = until(lambda: audit(client), 5, "a success is told")
+            (entry,) = until(lambda: audit(client), 5, "a success is audited")
             assert (entry["event"], entry["plan_id"]) == ("claim_acquired", "after")
             assert '"keys":["sse.buffer_events"]' in service.output
             settings.write_text("[observability]\naudit_success_log_enabled = 3\n")

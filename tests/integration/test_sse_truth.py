@@ -60,7 +60,7 @@ def sequences(events: list[ServerSentEvent]) -> list[int]:
 
 
 async def opening(instance: Instance, cursor: int, path: str = "/v1/events"):  # noqa: ANN201
-    """Everything that a client with this cursor is told up to its `caught_up`."""
+    """Everything that a client with this cursor is sent up to its `caught_up`."""
     asked = {"headers": {"Last-Event-ID": str(cursor)}}
     async with Stream(instance.http_url, path, **asked) as stream:
         return await stream.until("caught_up")
@@ -117,7 +117,7 @@ async def test_caught_up_comes_after_all_that_was_there_whatever_is_written_mean
         assert seen == [message.sequence for message in due], journey.wish
         (head, count) = journey.heads[0]
         before = [message for message in journey.due(log) if message.sequence <= head]
-        assert len(before) <= count, f"{journey.wish} was told too early that it is caught up"
+        assert len(before) <= count, f"{journey.wish} got its caught_up too early"
     heads = {journey.heads[0][0] for journey in journeys}
     assert len(heads) > 3, "hardly anything was written meanwhile"
 
@@ -136,7 +136,7 @@ async def test_an_expired_cursor_gets_a_gap_and_goes_on_from_what_exists(
     gap = {"requested": cursor, "first": 20, "head": 60, "reason": "expired"}
     assert told[1].json() == gap
     assert sequences(told) == list(range(20, 61))
-    # It is the gap that moves the cursor: one cut off before it is told again, one after it not.
+    # It is the gap that moves the cursor: one cut off before it gets it again, one after it not.
     assert (told[0].id, told[1].id) == ("", "19")
     assert names(await opening(instance, 19)) == ["hello", "caught_up"]
 

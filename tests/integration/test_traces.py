@@ -160,7 +160,7 @@ async def test_one_id_finds_everything(
     assert {trace_id_of(headers["traceparent"]) for _, headers in messages} == {TRACE}
 
     span = of_attempt(PARENT, "p", "call", 1)
-    assert other_side.calls == [span], "the receiver is told the attempt's own span"
+    assert other_side.calls == [span], "the receiver gets the attempt's own span"
     of_call = [h["traceparent"] for _, h in messages if h["traceparent"] == span]
     assert len(of_call) == 3, "claimed, started and completed name the same span"
     handler.flush()

@@ -35,7 +35,7 @@ class _Attempts:
     def claimed(self, event: Claimed, at: float) -> None:
         assert event.attempt == self.attempt + 1, "attempts grow by exactly one"
         if self.owner is None:
-            assert event.previous_owner is None, "nobody was pushed aside"
+            assert event.previous_owner is None, "no owner was replaced"
         else:
             assert event.previous_owner == self.owner, "a reclaim names whom it pushes aside"
             assert at >= self.lease_until, "a lease is never reclaimed before its time"

@@ -2,7 +2,7 @@
 
 Two instances fold one log at different speeds; workers, old and new, say whatever comes to mind;
 claims race, appends are lost before or after they land, instances start again from nothing, and
-somebody publishes facts by hand. At the end workers do their duty, and every plan must end.
+a client publishes facts by hand. At the end workers do their duty, and every plan must end.
 """
 
 import asyncio
@@ -150,7 +150,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(dice=DICE, kind=st.integers(0, 6), attempt=st.integers(1, 4), by=st.sampled_from("ab"))
     def publish(self, dice: int, kind: int, attempt: int, by: str) -> None:
-        """Somebody puts a fact in the log by hand; it may even make sense."""
+        """A client puts a fact in the log by hand; it may even make sense."""
         event = self.forged(kind, f"w-{by}", attempt)
         task = "" if isinstance(event, Finished) else f".t{dice % 7}"
         self.log.publish(
@@ -269,7 +269,7 @@ class Machine(RuleBasedStateMachine):
             seated = {
                 (seat.plan.plan_id, seat.task.spec.id)
                 for seat in board.seats()
-                if seat.plan.hands_out_tasks  # others leave when somebody looks at them
+                if seat.plan.hands_out_tasks  # others leave at the next look
             }
             assert seated == claimable
             assert not any(seat.reserved for seat in board.seats()), "nothing is under way"

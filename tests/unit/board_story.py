@@ -52,7 +52,7 @@ class Yard:
     # -- writing ----------------------------------------------------------------------------
 
     def write(self, plan_id: str, task_id: str | None, *events: Event, instance: str = "") -> None:
-        """Append without asking anybody, and fold everywhere."""
+        """Append without a decision, and fold everywhere."""
         for event in events:
             self.append(plan_id, task_id, event, instance)
         self.fold()
@@ -65,7 +65,7 @@ class Yard:
         )
 
     def spoil(self, plan_id: str, task_id: str | None = None) -> None:
-        """A message that nobody can read."""
+        """An unreadable message."""
         subject = subject_of(plan_id, task_id)
         self.last[subject] = len(self.log) + 1
         self.log.append(BadFact(len(self.log) + 1, self.at, subject, "garbage"))

@@ -60,7 +60,7 @@ class FakeMetrics:
 
 
 class FakeAudit:
-    """Remembers what was told."""
+    """Remembers what was counted."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, dict[str, Any]]] = []
@@ -192,14 +192,14 @@ class FakeCore:
     # -- what tests do ----------------------------------------------------------------------
 
     def do(self, command: commands.Command) -> None:
-        """Carry out anybody's command."""
+        """Carry out a command of any author."""
         plan = self.plans[command.plan_id]
         decision = decide(command, plan, self.now())
         assert isinstance(decision, Accept), decision
         self._append(plan, decision)
 
     def take_over(self, plan_id: str, task_id: str, owner: str = "thief") -> None:
-        """Let somebody else reclaim the task, as if its lease had run out."""
+        """Let another owner reclaim the task, as if its lease had run out."""
         task = self.plans[plan_id].tasks[task_id]
         task.lease_until = self.now() - 1
         self.do(commands.Claim(plan_id=plan_id, task_id=task_id, owner=owner))

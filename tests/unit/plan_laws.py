@@ -102,7 +102,7 @@ def _check_waiting(plan: Plan, task: Task, *, fatal: bool) -> None:
     match task.status:
         case "PENDING":
             assert not satisfied(plan, task), f"{name} waits for nothing"
-            assert not hopeless(plan, task), f"{name} waits in vain"
+            assert not hopeless(plan, task), f"{name} waits for ever"
         case "READY":
             assert satisfied(plan, task), f"{name} is handed out before its dependencies are done"
         case "SKIPPED":

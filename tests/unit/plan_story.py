@@ -125,7 +125,7 @@ class Story:
         return self.answered(Duplicate)
 
     def guard_rejected(self, status: str, owner: str | None, attempt: int) -> Self:
-        """Check that the last command was fenced off, and what it was told."""
+        """Check that the last command was fenced off, and with which answer."""
         self.answered(GuardReject)
         assert isinstance(self.answer, GuardReject)
         current = self.answer.current
@@ -278,12 +278,12 @@ retry_all = operator(commands.RetryAll)
 
 
 def published(task_id: str | None, event: Event) -> Step:
-    """Somebody puts a fact in the log by hand."""
+    """Put a fact in the log by hand."""
     return lambda story: story.write(task_id, event)
 
 
 def unreadable(task_id: str | None) -> Step:
-    """Somebody puts a message in the log that nobody can read."""
+    """Put an unreadable message in the log."""
 
     def step(story: Story) -> None:
         story.sequence += 1

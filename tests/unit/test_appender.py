@@ -1,4 +1,4 @@
-"""Group commit against a log that is told what to answer."""
+"""Group commit against a log whose answers the test chooses."""
 
 import asyncio
 from collections import Counter

@@ -161,7 +161,7 @@ def test_the_backlog_counts_per_lane_with_the_age_of_the_oldest() -> None:
     assert place.board.backlog() == {"ready": (0, None), "refining": (0, None)}
 
 
-# -- what nobody can read -----------------------------------------------------------------------
+# -- unreadable messages ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spoilt", [None, "a"])

@@ -1,4 +1,4 @@
-"""Several instances share the queue without fighting over its head, and nobody's share starves."""
+"""Several instances share the queue without fighting over its head, and no share starves."""
 
 import random
 from typing import Any
@@ -37,7 +37,7 @@ def test_three_boards_that_race_lose_fewer_than_a_tenth_of_their_claims() -> Non
     backlog(place, 600)
     won = 0
     while won < 600:
-        # Everybody picks before anybody's claims are folded anywhere: the worst case.
+        # All pick before any claim is folded anywhere: the worst case.
         racing = [(index, place.start_claims(10, board=index)) for index in range(THREE)]
         dice.shuffle(racing)
         for index, claims in racing:

@@ -166,7 +166,7 @@ async def test_the_end_of_a_retry_delay_wakes_the_waiting_claim(counter: Counter
     await counter.instance.say(failed)
     (asking,) = await counter.waiting(counter.ask(wait_s=LONG_S))
     counter.clock.at += 0.01
-    # Nobody calls serve_waiting: the desk set its own alarm.
+    # serve_waiting is not called: the queue set its own alarm.
     (claim,) = await asyncio.wait_for(asking, LONG_S)
     assert (claim.task_id, claim.attempt, claim.retry) == ("a", 2, 1)
     assert counter.seen("refining.count") == 1

@@ -35,7 +35,7 @@ def plan_file(tmp_path: Path) -> str:
 
 
 class Scripted:
-    """An HTTP server that answers the requests it gets with what it was told, in order."""
+    """An HTTP server that gives the answers of its test, in order."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
@@ -206,7 +206,7 @@ def test_events_may_hold_what_python_takes_for_the_end_of_a_line(
 def test_events_may_hold_bytes_that_are_no_text(
     server: Scripted, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What somebody published past Holdfast goes to its readers as it is."""
+    """A message published past Holdfast goes to its readers as it is."""
     content = frame("task.completed", event(1, "task.completed", output="odd"), 1)
     server.answers.append((
         200,

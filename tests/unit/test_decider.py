@@ -1,4 +1,4 @@
-"""Load, decide, append, see it folded: what happens when somebody else was quicker."""
+"""Load, decide, append, see it folded: what happens when another writer was quicker."""
 
 import asyncio
 

@@ -129,10 +129,10 @@ def database_is(**changed: object) -> Evidence:
 
 
 CASES: list[tuple[str, Severity, Evidence, Evidence]] = [
-    # Nobody asks for what waits; the near-miss: it has waited for a moment only.
+    # No worker asks for what waits; the near-miss: it has waited for a moment only.
     ("ClaimStarved", "warning", claims(age_s=31, tasks=3, recent=polls(60, 0, 60)),
      claims(age_s=29, tasks=3, recent=polls(60, 0, 60))),
-    # Claims go on, but those who ask go empty while it waits; the near-miss: nobody goes empty.
+    # Claims go on, but workers go empty while it waits; the near-miss: none goes empty.
     ("ClaimStarved", "warning", claims(age_s=99, tasks=3, recent=polls(60, 10, 50)),
      claims(age_s=99, tasks=3, recent=polls(60, 60, 0))),
     ("KindWithoutWorker", "warning", kind_waits(), kind_waits(age_s=9.0)),
@@ -149,7 +149,7 @@ CASES: list[tuple[str, Severity, Evidence, Evidence]] = [
     ("LeasesExpired", "critical", well("leases", expired=(expired(301),), expired_count=1), WELL),
     ("LeaseMarginLow", "warning", renewals(low=2, total=20), renewals(low=1, total=20)),
     ("StaleWriters", "warning", refused((stale(),)),
-     # An owner whose plan was cancelled is told so by a refusal; nobody took its lease over.
+     # An owner whose plan was cancelled gets a refusal; its lease was not taken over.
      refused((stale(new_owner=None, new_attempt=1, status="CANCELLED"),))),
     ("StaleWriters", "warning", refused((), count=1), refused((), count=0)),
     # Without the audit trail the counter has to do.
@@ -190,7 +190,7 @@ CASES: list[tuple[str, Severity, Evidence, Evidence]] = [
     ("BadEvents", "warning",
      well("machine", bad_events=(BadEvent(sequence=8, reason="no such event"),)), WELL),
     ("NotReady", "critical", well("machine", failing={"executor": "a loop of it has ended"}), WELL),
-    # What another finding tells is told once.
+    # What another finding explains is reported once.
     ("DatabaseUnavailable", "critical",
      well("machine", failing={"database": "locked"},
           database=replace(WELL.machine.database, error="locked")), WELL),

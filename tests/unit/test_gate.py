@@ -29,7 +29,7 @@ async def test_none_passes_while_the_loop_is_late_until_there_is_room() -> None:
     one_more = asyncio.create_task(gate.enter())
     for _ in range(20):
         await asyncio.sleep(0)
-        time.sleep(0.03)  # noqa: ASYNC251 - somebody holds the interpreter
+        time.sleep(0.03)  # noqa: ASYNC251 - it holds the interpreter
     assert not one_more.done()
     gate.leave()
     for _ in range(200):

@@ -1,4 +1,4 @@
-"""Whatever goes wrong is told as a problem with the documented code, status and fields."""
+"""Every failure is answered as a problem with the documented code, status and fields."""
 
 from typing import Any
 

@@ -20,7 +20,7 @@ from tests.memory_log import MemoryLog
 
 
 class Heard:
-    """Remembers the sequences that it was told of, and fails for those that it is asked to."""
+    """Remembers the sequences that it was called with, and fails for those that it is asked to."""
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.sequences: list[int] = []
@@ -126,7 +126,7 @@ def test_a_fact_that_raises_in_the_fold_is_ignored_and_blocks_writes_to_its_task
 
 
 class Signals:
-    """Remembers which facts it was told to count."""
+    """Remembers which facts it was to count."""
 
     def __init__(self) -> None:
         self.applied_to: list[int] = []

@@ -21,7 +21,7 @@ class Terminal(io.StringIO):
 
 
 class Stuck(io.StringIO):
-    """A pipe that nobody reads."""
+    """A pipe without a reader."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -55,7 +55,7 @@ def panels() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Every expression that somebody evaluates, with where it stands."""
+    """Every expression that is evaluated, with where it stands."""
     for rule in RULES:
         yield rule.get("alert") or rule["record"], rule["expr"]
     for name, panel in panels():

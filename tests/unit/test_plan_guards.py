@@ -1,4 +1,4 @@
-"""Guards hold twice: decide refuses the stale, evolve ignores what somebody published by hand."""
+"""Guards hold twice: decide refuses the stale, evolve ignores what was published by hand."""
 
 from collections.abc import Callable
 
@@ -62,7 +62,7 @@ FACTS: dict[str, Callable[..., Event]] = {
     "failed": lambda **fence: Failed(error_type="x", **fence),
     "released": Released,
 }
-# How it comes about that (w1, attempt 1) no longer holds the lease, and what it is told.
+# How it comes about that (w1, attempt 1) no longer holds the lease, and the answer that it gets.
 LOSSES: dict[str, tuple[Step, tuple[str, str | None, int]]] = {
     "another owner": (claim("a", by="w2"), ("RUNNING", "w2", 1)),
     "reclaimed": (every(claim("a"), later(1), claim("a", by="w2")), ("RUNNING", "w2", 2)),
@@ -225,7 +225,7 @@ def test_a_heartbeat_after_the_end_is_refused_not_a_duplicate() -> None:
     story.guard_rejected("COMPLETED", None, 1)
 
 
-# -- what nobody can read ---------------------------------------------------------------------
+# -- unreadable messages ----------------------------------------------------------------------
 
 ABOUT_A = [claim("a"), heartbeat("a"), complete("a"), fail("a"), release("a"), start("a")]
 

@@ -41,7 +41,7 @@ def test_all_is_skipped_as_soon_as_one_has_ended_and_is_not_done() -> None:
         task("long"),
         task("j", after="skipped long"),
     )
-    # Skipped itself, not saying continue: whoever needs it is skipped although `long` waits.
+    # Skipped itself, without `continue`: tasks that need it are skipped although `long` waits.
     story.when(break_down("x")).then(skipped="SKIPPED", j="SKIPPED", long="READY", plan="RUNNING")
 
 

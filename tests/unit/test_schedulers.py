@@ -36,7 +36,7 @@ class Bell:
 
 
 class Troublemaker:
-    """A daemon that misbehaves until it is let go."""
+    """A daemon that misbehaves until the test ends that."""
 
     def __init__(self, how: Step | None = None, name: str = "log_probe", **given: float) -> None:
         self.let_go = threading.Event()

@@ -115,7 +115,7 @@ def true_holder(history: History, fold: Fold) -> Iterator[Violation]:
 
 
 def _is_newest(fold: Fold, call: Call, attempt: int) -> bool:
-    """Whether nobody had claimed the task again when the call was answered."""
+    """Whether the task had not been claimed again when the call was answered."""
     leases = fold.leases[call.plan_id, call.task_id]
     later = (lease for lease in leases if lease.attempt > attempt)
     return not any(lease.claimed.at <= call.answered_at for lease in later)

@@ -97,7 +97,7 @@ def calm(history: History, fold: Fold) -> Iterator[Violation]:
 
 
 def readiness(history: History, fold: Fold) -> Iterator[Violation]:
-    """See `READY_NAMES`: it says so in time, and keeps saying so until writes pass again."""
+    """See `READY_NAMES`: it reports it in time, and goes on until writes pass again."""
     del fold
     for instance in NUMBERS:
         seen = [each for each in history.readiness if each.instance == instance]

@@ -7,7 +7,7 @@ from tests.cluster.record import History, Reading, Violation
 
 HEARTBEAT = "task.heartbeat"  # left out unless a reader asks for them
 
-GAP = "no reader is told of a gap while nothing is gone"
+GAP = "no reader gets a gap while nothing is gone"
 REPETITION = "no reader is sent anything twice or out of order"
 HOLE = "no reader misses a fact, whichever instance it reads from"
 

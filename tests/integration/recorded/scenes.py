@@ -33,7 +33,7 @@ def _appends_fail(error: Exception) -> Callable[[Instance], None]:
 
 
 def _appends_lose(instance: Instance) -> None:
-    """Every append loses its race against a writer that nobody sees."""
+    """Every append loses its race against another writer."""
 
     async def append(draft: Draft) -> Appended | Conflict:
         return Conflict(draft.expected)
