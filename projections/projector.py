@@ -189,8 +189,7 @@ class Projector:
         # Every plan that the board has seen begin and does not hold is finished; one that it has
         # not seen yet will be there as soon as the fold reaches it.
         await self.folded(first.sequence)
-        if self.board.knows(plan_id) is None:
-            await self.recall.up_to(plan_id, self.board.sequence)
+        await self.recall.on_request(plan_id)
         return self.board.knows(plan_id)
 
     # -- read models ------------------------------------------------------------------------

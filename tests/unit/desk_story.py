@@ -73,8 +73,7 @@ class Instance:
         first = await self.log.first_of(plan_id)
         if first is not None:
             await self.folded(first.sequence)
-        if self.knows(plan_id) is None:
-            await Recall(self.log, self.board).up_to(plan_id, self.board.sequence)
+        await Recall(self.log, self.board).on_request(plan_id)
         return self.knows(plan_id)
 
     async def folded(self, sequence: int) -> str | None:

@@ -12,6 +12,7 @@ import pytest
 
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
+from projections.board.recent import Limits
 from projections.projector import Projector
 from streams.decider import Accepted, Outcome, transact
 from streams.log import BadFact, Fact, LogState, Origin
@@ -31,12 +32,19 @@ class LateLog(MemoryLog):
         super().__init__(clock)
         self.flows = asyncio.Event()
         self.flows.set()
+        self.reads: list[asyncio.Event] = []  # each read of a plan waits for the next of these
 
     async def state(self) -> LogState:
         found = await super().state()
         self.flows.set()
         for _ in range(10):
             await asyncio.sleep(0)
+        return found
+
+    async def read(self, plan_id: str, task_id: str | None = None, **bounds: Any) -> list:  # type: ignore[type-arg]
+        found = await super().read(plan_id, task_id, **bounds)
+        if self.reads:
+            await self.reads.pop(0).wait()
         return found
 
     async def follow(self, after: int) -> AsyncIterator[list]:  # type: ignore[type-arg]
@@ -52,7 +60,7 @@ class Follower:
         self.log, self.now = log, clock
         self.projector = Projector(
             log,
-            Board(SharingRule(), "b"),
+            Board(SharingRule(), "b", recent=Limits(tasks=1)),
             None,  # type: ignore[arg-type]  # nothing is flushed here
             epoch="memory-1",
             now=clock,
@@ -77,6 +85,19 @@ class Two:
         self.log = LateLog(clock)
         self.a = Instance(self.log, clock, "a")
         self.b = Follower(self.log, clock)
+
+    async def fail(self, plan_id: str, attempt: int = 1) -> None:
+        """Let the plan's only task fail for good, and the plan finish; b has folded that."""
+        whose: dict[str, Any] = {"plan_id": plan_id, "task_id": "t", "owner": "w"}
+        if plan_id != "p":
+            await self.a.submit(plan_id, task("t", max_retries=0))
+        assert isinstance(await self.a.say(commands.Claim(**whose)), Accepted)
+        failed = commands.Fail(
+            **whose, attempt=attempt, error_type="tool_error", error_message="", retryable=False
+        )
+        for command in (failed, commands.Finish(plan_id=plan_id)):
+            assert isinstance(await self.a.say(command), Accepted)
+        await self.b.catch_up()
 
     async def late(self, command: commands.Command) -> None:
         """Instance a writes what reaches b only after b has judged for the first time."""
@@ -159,3 +180,24 @@ async def test_a_request_that_ends_leaves_no_fold_half_done(two: Two) -> None:
     two.log.flows.set()
     await two.b.catch_up()
     assert told[-3:] == [2, 3, 4]
+
+
+async def test_a_plan_that_finishes_again_while_it_is_recalled_is_not_kept_as_it_was(
+    two: Two,
+) -> None:
+    """An older state that was kept would stay wrong: no fact that it lacks comes again."""
+    released = asyncio.Event()
+    await two.fail("p")
+    await two.fail("q")  # the board of b lets go of p
+    two.log.reads.append(released)
+    asking = asyncio.create_task(two.b.say(commands.Retry(plan_id="p", task_id="t")))
+    await eventually(lambda: not two.log.reads)
+    assert isinstance(await two.a.say(commands.Retry(plan_id="p", task_id="t")), Accepted)
+    await two.fail("p", attempt=2)
+    await two.fail("r")
+    assert two.b.knows("p") is None
+    released.set()
+    assert isinstance(await asking, Accepted)
+    plan = two.b.knows("p")
+    assert plan is not None
+    assert plan.tasks["t"].attempt == 2, "it is kept as of its second end"
