@@ -43,6 +43,10 @@ class FakeModel:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
+    def total(self) -> int:
+        """How many calls were answered."""
+        return sum(self.calls.values())
+
     def answer(self, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         with self._lock:
             if self._busy > 0:

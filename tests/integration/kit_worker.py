@@ -5,6 +5,7 @@
 Its handlers write one line per event to standard output; the last line has the worker's counters.
 """
 
+import asyncio
 import sys
 import time
 
@@ -38,9 +39,11 @@ async def asks_a_model(task: AsyncTask) -> list[str]:
     async with httpx.AsyncClient(base_url=task.input["model_url"]) as model:
 
         async def ask(number: int) -> str:
-            answer = await model.post("/", json={"messages": said, "number": number})
+            messages = [{"role": "user", "content": f"{number}: {said}"}]
+            answer = await model.post("/chat/completions", json={"messages": messages})
             answer.raise_for_status()
-            return str(answer.json()["text"])
+            await asyncio.sleep(0.02)
+            return str(answer.json()["choices"][0]["message"]["content"])
 
         for number in range(task.input["calls"]):
             said.append(await task.step(f"call-{number}", ask, number))

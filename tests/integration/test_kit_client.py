@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
-from holdfast_worker import Client, Event, Gap, Refused, Unreachable
+from holdfast_worker import Client, Event, Gap, Refused, Task, Unreachable, Worker
 from holdfast_worker.testing import Server
+from tests.integration.kit_world import SHORT
+from tests.unit.tokens_world import give
 
 SLEEPER = {"id": "t", "kind": "sleep", "input": {"seconds": 0.05}}
 
@@ -94,3 +97,27 @@ async def test_a_server_that_is_not_there_is_named_after_the_clients_patience() 
     async with Client("http://127.0.0.1:9", patience_s=0.3) as client:
         with pytest.raises(Unreachable, match=r"127\.0\.0\.1:9 did not answer in time"):
             await client.get("p")
+
+
+async def test_a_worker_and_a_client_have_tokens_and_another_name_is_refused(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "tokens.toml"
+    operator, work = give(file, "ann", "operator"), give(file, "kit", "worker")
+    with Server({"auth.tokens_file": str(file)}) as server:
+        worker = Worker("kit", url=server.url, token=work, limits=SHORT)
+        other = Worker("another", url=server.url, token=work, limits=SHORT)
+
+        @worker.task("named")
+        def named(task: Task) -> str:
+            return task.kind
+
+        other.include(named)
+        async with Client(server.url, operator) as client:
+            with worker:
+                plan_id = (await client.submit({"tasks": [{"id": "t", "kind": "named"}]})).plan_id
+                plan = await client.wait(plan_id)
+        assert plan.status == "COMPLETED"
+        assert other.start().join(20)
+        with pytest.raises(Refused, match="the token's name is 'kit'"):
+            other.stop()

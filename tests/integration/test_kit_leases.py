@@ -8,17 +8,20 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from holdfast_worker import AsyncTask, Client, Retry, Task, Worker
 from holdfast_worker.testing import Server
+from tests.faults.service_process import ServiceProcess
 from tests.integration.kit_world import SHORT, Link, WorkerProgram
 from tests.waiting import eventually, until
 
 LEASE_S = 1.0
 LEASES = 3.2  # how many leases a long handler outlives
+PAUSE_S = 2.5
 HELD = {"CLAIMED", "RUNNING"}
 
 
@@ -241,6 +244,33 @@ async def test_results_wait_for_a_server_that_is_killed_and_none_is_lost() -> No
         assert worker.counters.lost == 0
         assert worker.counters.retried > 0
         assert len(ran) < 150 + 2 * 8 * 3  # a claim whose answer was lost is not run
+
+
+async def test_a_log_that_pauses_delays_results_and_loses_none(tmp_path: Path) -> None:
+    service = ServiceProcess(tmp_path / "data").start()
+    worker = Worker("patient", slots=4, url=service.url, limits=SHORT)
+
+    @worker.task("short", lease_s=15)
+    async def short(task: AsyncTask) -> str:  # pyright: ignore[reportUnusedFunction]
+        await asyncio.sleep(0.02)
+        return task.task_id
+
+    try:
+        async with Client(service.url) as client:
+            plan_id = await submit(client, *({"kind": "short"} for _ in range(40)))
+            with worker:
+                await eventually(lambda: worker.counters.completed >= 5, "some are completed")
+                nats = service.nats_pid()
+                assert nats is not None
+                os.kill(nats, signal.SIGSTOP)
+                await asyncio.sleep(PAUSE_S)  # the length of the fault
+                os.kill(nats, signal.SIGCONT)
+                plan = await client.wait(plan_id)
+    finally:
+        service.stop()
+    assert plan.status == "COMPLETED"
+    assert [task.attempt for task in plan.tasks] == [1] * 40
+    assert (worker.counters.completed, worker.counters.lost) == (40, 0)
 
 
 # -- the end of a worker ----------------------------------------------------------------------

@@ -20,7 +20,7 @@ from holdfast_worker.outcome import Completed, Failed, Outcome, stopped
 from holdfast_worker.results import TOO_LARGE, Results
 from holdfast_worker.running import Runner
 from holdfast_worker.session import Session
-from holdfast_worker.task import Keep
+from holdfast_worker.task import Keep, Usage
 from holdfast_worker.wire import HoldfastError, Unreachable, task_path
 
 GOODBYE_S = 5.0
@@ -161,16 +161,20 @@ class ServiceLoop:
         session.changed.set()
 
     def _keep_for(self, lease: Lease) -> Keep:
-        def keep(key: str, value: Raw) -> "Future[bool]":
-            return asyncio.run_coroutine_threadsafe(self._checkpoint(lease, key, value), self._loop)
+        def keep(key: str, value: Raw, usage: Usage | None) -> "Future[bool]":
+            checkpoint = self._checkpoint(lease, key, value, usage)
+            return asyncio.run_coroutine_threadsafe(checkpoint, self._loop)
 
         return keep
 
-    async def _checkpoint(self, lease: Lease, key: str, value: Raw) -> bool:
+    async def _checkpoint(self, lease: Lease, key: str, value: Raw, usage: Usage | None) -> bool:
         """Store a checkpoint; False when the server keeps none."""
         session = self.session
         plan_id, task_id, attempt = lease.key
-        body = {"owner": session.owner, "attempt": attempt, "key": key, "value": value}
+        body: dict[str, Any] = {"owner": session.owner, "attempt": attempt}
+        body |= {"key": key, "value": value}
+        if usage is not None:
+            body["token_usage"] = usage
         path = task_path(plan_id, task_id, "checkpoint")
         asked_at = monotonic()
         try:

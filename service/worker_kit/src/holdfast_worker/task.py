@@ -4,8 +4,10 @@ import asyncio
 import hashlib
 import inspect
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
+from threading import Lock
 from typing import Any, Literal, NoReturn, ParamSpec, TypeVar, get_type_hints, overload
 
 import msgspec
@@ -25,8 +27,11 @@ PROGRESS_BYTES = 64 * 1024
 STEP = "step/"  # a step's value is the checkpoint of this key and its name
 
 Show = Callable[[Shown], None]
-Keep = Callable[[str, Raw], "Future[bool]"]
-"""Stores a checkpoint; False when the server keeps none. May raise what a write may."""
+Usage = dict[str, int]
+"""Tokens by the names that a result has for them, such as ``input_tokens``."""
+
+Keep = Callable[[str, Raw, Usage | None], "Future[bool]"]
+"""Stores a checkpoint with the tokens used since the last report; False: the server keeps none."""
 
 log = logging.getLogger("holdfast_worker")
 
@@ -168,10 +173,11 @@ class TaskRun:
         cached: int = 0,
         reasoning: int = 0,
     ) -> None:
-        """Add tokens that a call to ``model`` used; the sums go out with the result.
+        """Add tokens that a call to ``model`` used; they go out with the next step or checkpoint.
 
-        They go out too when the handler fails. ``cached`` are part of ``input`` and ``reasoning``
-        part of ``output``. With several models the last one named is recorded.
+        What is left goes out with the result, also when the handler fails. ``cached`` are part of
+        ``input`` and ``reasoning`` part of ``output``. With several models the last one named is
+        recorded.
         """
         self.spent.add(model, input, output, cached, reasoning)
 
@@ -196,11 +202,14 @@ class TaskRun:
     def _save(self, key: str, value: Raw) -> "Future[bool]":
         self.raise_if_cancelled()
         self._kept[key] = value
-        if self._keep is not None:
-            return self._keep(key, value)
-        nothing: Future[bool] = Future()
-        nothing.set_result(False)
-        return nothing
+        if self._keep is None:
+            nothing: Future[bool] = Future()
+            nothing.set_result(False)
+            return nothing
+        used = self.spent.take()
+        saved = self._keep(key, value, used)
+        saved.add_done_callback(lambda done: self.spent.settle(used, reported=_is_kept(done)))
+        return saved
 
     def _refuse_spawn(self, tasks: Sequence[Mapping[str, Any]]) -> NoReturn:
         what = f"a task cannot add tasks, here {len(tasks)}"
@@ -282,33 +291,47 @@ class AsyncTask(TaskRun):
 
 
 class Spent:
-    """Tokens that one attempt used, added up."""
+    """Tokens that one attempt used and has not reported yet, added up; any thread may count."""
 
     def __init__(self) -> None:
         self.model_name: str | None = None
-        self._input = self._output = self._cached = self._reasoning = 0
-        self._any = False
+        self._lock = Lock()
+        self._counts: Counter[str] | None = None  # None: no call was counted
 
     def add(self, model: str | None, given: int, made: int, cached: int, reasoning: int) -> None:
         """Count one call; raises ValueError for a negative number."""
         if min(given, made, cached, reasoning) < 0:
             raise ValueError("numbers of tokens are whole numbers from 0")
-        self._any = True
         self.model_name = model or self.model_name
-        self._input += given
-        self._output += made
-        self._cached += cached
-        self._reasoning += reasoning
+        counts = {"input_tokens": given, "output_tokens": made, "total_tokens": given + made}
+        optional = {"cached_tokens": cached, "reasoning_tokens": reasoning}
+        self._add(counts | {name: count for name, count in optional.items() if count})
 
     @property
-    def usage(self) -> dict[str, int] | None:
-        """The sums as a result carries them; None when no call was counted."""
-        if not self._any:
-            return None
-        sums = {"input_tokens": self._input, "output_tokens": self._output}
-        sums["total_tokens"] = self._input + self._output
-        optional = {"cached_tokens": self._cached, "reasoning_tokens": self._reasoning}
-        return sums | {name: count for name, count in optional.items() if count}
+    def usage(self) -> Usage | None:
+        """The sums as a result carries them; None: no call was counted since the last report."""
+        with self._lock:
+            return None if self._counts is None else dict(self._counts)
+
+    def take(self) -> Usage | None:
+        """The sums, to be reported; `settle` follows."""
+        with self._lock:
+            taken, self._counts = self._counts, None
+            return None if taken is None else dict(taken)
+
+    def settle(self, taken: Usage | None, *, reported: bool) -> None:
+        """What was taken is in the log, or counts again."""
+        if taken is not None and not reported:
+            self._add(taken)
+
+    def _add(self, counts: Usage) -> None:
+        with self._lock:
+            self._counts = self._counts or Counter()
+            self._counts.update(counts)
+
+
+def _is_kept(saved: "Future[bool]") -> bool:
+    return not saved.cancelled() and saved.exception() is None and saved.result()
 
 
 def _returned_by(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - a type
