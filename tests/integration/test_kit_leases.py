@@ -19,8 +19,8 @@ from tests.faults.service_process import ServiceProcess
 from tests.integration.kit_world import SHORT, Link, WorkerProgram
 from tests.waiting import eventually, until
 
-LEASE_S = 1.0
-LEASES = 3.2  # how many leases a long handler outlives
+LEASE_S = 1.5
+LEASES = 2.5  # how many leases a long handler outlives
 PAUSE_S = 2.5
 HELD = {"CLAIMED", "RUNNING"}
 
@@ -119,7 +119,7 @@ async def test_a_handler_that_ignores_its_cancellation_keeps_its_slot_alone(
     loop = asyncio.get_running_loop()
     worker = Worker("deaf", slots=2, url=server.url, limits=SHORT)
 
-    @worker.task("deaf", lease_s=LEASE_S)
+    @worker.task("deaf", lease_s=15)
     def deaf(task: Task) -> None:  # pyright: ignore[reportUnusedFunction]
         del task
         asyncio.run_coroutine_threadsafe(let_go.wait(), loop).result(20)
