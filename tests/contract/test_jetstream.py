@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import nats
 import pytest
+from msgspec.structs import replace
 
 from streams.jetstream.audit_stream import TrailEntry
 from streams.jetstream.connection import Connection, Deliver, Reply, render
@@ -262,8 +263,10 @@ async def test_no_server_at_the_start_is_a_clear_bounded_failure() -> None:
 
 
 async def test_a_tail_goes_on_across_restarts_of_the_server(
-    log: JetStreamLog, private_nats: PrivateServer
+    connect: Open, private_nats: PrivateServer
 ) -> None:
+    # On a busy machine the client may need a while to come back.
+    log = await connect(private_nats, limits=replace(LIMITS, grace_s=15))
     # Less than the silence after which a tail would start anew of its own accord.
     following = asyncio.ensure_future(tail(log, 0, 400, within_s=SILENCE_S - 1))
     for start in range(0, 400, 100):
