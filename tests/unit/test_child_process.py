@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 from service.executor.handlers import guardian
+from service.executor.handlers.command_line import CommandLine
 from service.runtime import child_process
 from service.runtime.child_process import family, process_state, session
+from service.settings.config import CommandSettings
 from tests.waiting import until
 
 
@@ -29,7 +31,8 @@ def test_states_and_families_of_processes() -> None:
 
 def test_a_guardian_needs_no_package(tmp_path: Path) -> None:
     reading, writing = os.pipe()
-    program = [sys.executable, "python", "-c", "print('done')"]
+    bounds = CommandLine("x", CommandSettings(argv=("true",))).bounds(str(tmp_path))
+    program = [bounds, sys.executable, "python", "-c", "print('done')"]
     ran = subprocess.run(
         [sys.executable, "-I", "-S", guardian.__file__, str(reading), *program],
         cwd=tmp_path,

@@ -15,10 +15,8 @@ from holdfast_worker.failures import (
 from holdfast_worker.task import PROGRESS_BYTES, Assignment
 from service.executor.attempts.failures import classify, describe
 from service.executor.handlers import Cancellation, TaskCancelled, TaskRun, handler
-from service.executor.handlers.command import command_handler
 from service.executor.handlers.verdicts import verdict_of
 from service.executor.handlers.web import checked_url
-from service.settings.config import ConfigError
 
 
 def run_of(**fields: object) -> TaskRun:
@@ -112,16 +110,6 @@ def test_only_web_addresses_are_asked(url: str) -> None:
 @pytest.mark.parametrize("said", [None, [], {}, {"pass": "yes"}, {"pass": 1}, "pass"])
 def test_what_is_no_verdict(said: object) -> None:
     assert verdict_of(said) is None
-
-
-def test_a_program_that_is_not_there_stops_the_start() -> None:
-    with pytest.raises(ConfigError, match=r"executor\.command\.allow.*'no-such-program'"):
-        command_handler(["no-such-program"])
-
-
-def test_a_relative_program_stops_the_start() -> None:
-    with pytest.raises(ConfigError, match="absolute path"):
-        command_handler(["./here"])
 
 
 def test_a_handler_needs_a_kind_and_a_known_pool() -> None:
