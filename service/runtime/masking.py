@@ -52,6 +52,28 @@ class Masking:
         """``text`` with `MASK` for every secret."""
         return self._pattern.sub(MASK, text) if self.holds(text) else text
 
+    def settled(self, text: str) -> tuple[str, str]:
+        """The masked beginning of a growing text, and its end that may turn out to be a secret."""
+        done: list[str] = []
+        while True:
+            held_at = self._begins_at(text)
+            found = self._pattern.search(text) if self.holds(text) else None
+            if found is None or found.start() >= held_at:
+                return "".join((*done, text[:held_at])), text[held_at:]
+            done += [text[: found.start()], MASK]
+            text = text[found.end() :]
+
+    def _begins_at(self, text: str) -> int:
+        """From where ``text`` is the beginning of a secret; its length if nowhere."""
+        starts = [len(text)]
+        for form, _ in self._needles:
+            at = text.find(form[0], max(len(text) - len(form) + 1, 0))
+            while at >= 0 and not form.startswith(text[at:]):
+                at = text.find(form[0], at + 1)
+            if at >= 0:
+                starts.append(at)
+        return min(starts)
+
     def json(self, raw: bytes) -> bytes:
         """A JSON document with `MASK` in its texts; it stays JSON."""
         if not self.holds(raw):
@@ -99,6 +121,24 @@ class Masking:
                 return self.struct(value)
             case _:
                 return value
+
+
+class GrowingText:
+    """A text that comes in pieces, in any of which a secret may begin or end."""
+
+    def __init__(self, masking: "Masking | None" = None) -> None:
+        self._masking = masking or KNOWN
+        self._held = ""
+
+    def add(self, piece: str) -> str:
+        """What can be shown of the text so far, after what was shown before."""
+        shown, self._held = self._masking.settled(self._held + piece)
+        return shown
+
+    def end(self) -> str:
+        """The rest: the text ends here."""
+        rest, self._held = self._masking.text(self._held), ""
+        return rest
 
 
 def _forms_of(value: str) -> set[str]:

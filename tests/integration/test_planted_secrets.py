@@ -49,9 +49,8 @@ class _Quoting(BaseHTTPRequestHandler):
         status, kind = (401 if "refusing" in self.path else 200), "application/json"
         if "talking" in self.path:
             kind = "text/event-stream"
-            chunk = {"choices": [{"index": 0, "delta": {"content": f"{VISIBLE} {key} said\n"}}]}
-            ends = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-            said = f"data: {json.dumps(chunk)}\n\ndata: {json.dumps(ends)}\n\ndata: [DONE]\n\n"
+            said = "".join(map(_chunk, (f"{VISIBLE} {key[:20]}", key[20:], " was said")))
+            said += _chunk("", "stop") + "data: [DONE]\n\n"
         else:
             said = json.dumps({"error": {"message": f"wrong key {key}"}, "quoted": json.dumps(key)})
         self.send_response(status)
@@ -62,6 +61,11 @@ class _Quoting(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
         """Say nothing."""
+
+
+def _chunk(text: str, finish: str | None = None) -> str:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
+    return f"data: {json.dumps({'choices': [choice]})}\n\n"
 
 
 @pytest.fixture

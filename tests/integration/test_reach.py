@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from service.executor.handlers import reach
 from service.executor.handlers.chat import chat_handler
 from service.executor.handlers.chat.endpoints import Endpoints
 from service.executor.handlers.http import http_handler
-from service.executor.handlers.reach import Allowed, Reach, allowed_network
+from service.executor.handlers.reach import Allowed, Reach, allowed_network, is_own_address
 from service.executor.handlers.secrets import Secrets
 from service.settings.config import ChatSettings, SecretSettings
 from tests.integration.web_world import Server, answer, asking, execution, failure, output
@@ -131,3 +132,13 @@ def test_a_header_is_a_secret_by_name_and_goes_to_its_origins_alone(
         failed = failure(execution(http_handler(reach, secret_for(elsewhere)), given)[0])
         assert failed.error_type == "bad_input"
     assert len(server.requests) == 1
+
+
+def test_an_address_of_this_machine_is_denied_although_it_is_public(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert is_own_address("127.0.0.1")
+    assert not is_own_address("192.0.2.1")
+    monkeypatch.setattr(reach, "is_own_address", lambda address: address == "93.184.216.34")
+    assert PUBLIC.complaint("93.184.216.34", 80) == "is an address of this machine"
+    assert Reach.of(["93.184.216.34"]).complaint("93.184.216.34", 80) is None

@@ -5,10 +5,12 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Raw
 
 from service.core.secrets_in_plans import key_warnings
-from service.runtime.masking import MASK, Masking
+from service.runtime.masking import MASK, GrowingText, Masking
 from streams.plan.commands import Complete, Fail
 from streams.plan.events import Submitted, TaskSpec
 
@@ -92,3 +94,28 @@ def test_what_looks_like_a_key_is_warned_of_without_quoting_it(key: str) -> None
 def test_what_does_not_is_not(text: str) -> None:
     task = TaskSpec(id="t", kind="k", input=Raw(msgspec.json.encode({"text": text})))
     assert key_warnings(Submitted(name=text, tasks=(task,))) == ()
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a", "b", "ab", "abab-1234", "abab-123", "4", "-", "567"]), max_size=40
+    ),
+    st.integers(1, 7),
+)
+def test_a_growing_text_is_masked_as_the_whole_wherever_it_is_cut(
+    parts: list[str], size: int
+) -> None:
+    masking = Masking()
+    masking.know(["abab-1234", "abab-1234567", "b-123456"])
+    whole = "".join(parts)
+    growing = GrowingText(masking)
+    pieces = [growing.add(whole[at : at + size]) for at in range(0, len(whole), size)]
+    assert "".join([*pieces, growing.end()]) == masking.text(whole)
+
+
+def test_text_that_is_no_beginning_of_a_secret_is_shown_at_once(masking: Masking) -> None:
+    growing = GrowingText(masking)
+    assert growing.add("Hello, ") == "Hello, "
+    assert growing.add("this is k") == "this is "
+    assert growing.add("ept, 01234") == "kept, "
+    assert growing.end() == "01234"

@@ -7,9 +7,10 @@ from time import monotonic
 from msgspec import UNSET, Raw
 
 from holdfast_worker.cancellation import Cancellation, StopReason
-from holdfast_worker.progress import PendingProgress, Shown
+from holdfast_worker.progress import Channel, PendingProgress, Piece, Shown
 from holdfast_worker.task import Assignment
 from service.core.results import Claim
+from service.runtime.masking import GrowingText
 from streams.plan import commands
 
 FENCE_SHARE = 2 / 3  # of the lease: without a renewal for so long, the worker stops by itself
@@ -30,6 +31,7 @@ class Lease:
         self.cancellation = Cancellation()
         self._lock = Lock()
         self._progress = PendingProgress()
+        self._texts: dict[Channel, GrowingText] = {}
         self._in_flight = False
         self._retired: Future[None] | None = None
 
@@ -82,8 +84,13 @@ class Lease:
         with self._lock:
             if self._retired is not None:
                 return False
-            self._progress.add(shown)
+            self._progress.add(self._masked(shown) if isinstance(shown, Piece) else shown)
             return True
+
+    def _masked(self, piece: Piece) -> Piece:
+        """The piece without known secrets, and without what may be the beginning of one."""
+        text = self._texts.setdefault(piece.channel, GrowingText())
+        return Piece(text.add(piece.text), piece.channel)
 
     @property
     def has_progress(self) -> bool:
@@ -107,6 +114,8 @@ class Lease:
     def last_progress(self) -> commands.Progress | None:
         """What a retired lease has to show before its result; None: nothing more."""
         with self._lock:
+            for channel, text in self._texts.items():
+                self._progress.add(Piece(text.end(), channel))
             self._progress.settle(stored=True)
             data = self._progress.take()
         return None if data is None else self._shown(data)

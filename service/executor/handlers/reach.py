@@ -62,7 +62,7 @@ class Reach(msgspec.Struct, frozen=True):
             return None
         if not all(each.is_global and not each.is_multicast for each in _meant(found)):
             return "is no public address"
-        return "is an address of this machine" if _is_own(address) else None
+        return "is an address of this machine" if is_own_address(address) else None
 
 
 def _meant(address: Address) -> list[Address]:
@@ -76,7 +76,7 @@ def _meant(address: Address) -> list[Address]:
     return found if address.ipv4_mapped else [address, *found]
 
 
-def _is_own(address: str) -> bool:
+def is_own_address(address: str) -> bool:
     """Whether it belongs to this machine: only then can a socket be bound to it."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
