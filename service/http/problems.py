@@ -50,7 +50,7 @@ class Row(msgspec.Struct, frozen=True):
 
 PROBLEMS: dict[str, Row] = {
     "invalid_request": Row(400, "The request is not valid"),
-    "unauthorized": Row(401, "The bearer token is missing or unknown"),
+    "unauthorized": Row(401, "The token or session is missing or not valid"),
     "forbidden": Row(403, "The request is not permitted"),
     "not_found": Row(404, "Not found"),
     "method_not_allowed": Row(405, "The method is not allowed"),

@@ -38,7 +38,7 @@ STREAMS = {"GET /v1/events", "GET /v1/plans/{plan_id}/events"}  # they have no e
 OPERATIONS = [
     f"{method.upper()} {path}"
     for path, item in (FakeCore().app().litestar.openapi_schema.paths or {}).items()
-    for method in ("get", "post")
+    for method in ("get", "post", "delete")
     if getattr(item, method)
 ]
 
