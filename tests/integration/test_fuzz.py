@@ -14,6 +14,7 @@ import schemathesis
 from hypothesis.errors import Unsatisfiable
 from schemathesis import checks as core_checks
 from schemathesis.checks import load_all_checks
+from schemathesis.core import NOT_SET
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks as openapi_checks
 
@@ -119,7 +120,9 @@ def test_every_answer_is_a_declared_one(
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
     def fuzz(case: Case) -> None:
         _without_waiting(case)
-        if not case.body:  # OpenAPI cannot ask for the type of a body that is left out
+        if (
+            case.body is NOT_SET or not case.body
+        ):  # OpenAPI cannot ask for the type of a body that is left out
             case.headers = {**(case.headers or {}), "Content-Type": "application/json"}
         seen.add(case.call_and_validate(base_url=url, checks=CHECKS, timeout=20).status_code)
 
