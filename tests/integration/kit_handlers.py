@@ -105,3 +105,36 @@ def untyped(task: Task) -> object:
 
 
 worker.include(untyped)
+
+
+@handler("kit_resumes")
+async def resumes(task: AsyncTask) -> list[object]:
+    """Keeps a step and a checkpoint, fails once, and finds both again."""
+    before = task.checkpoints.get("place")
+    task.token_usage("small", input=2)
+    value = await task.step("once", lambda: task.attempt)
+    task.token_usage("small", output=3)
+    await task.checkpoint("place", {"attempt": task.attempt})
+    task.token_usage("small", input=1)
+    if task.retry == 0:
+        raise Retry("once more", after_s=0.05)
+    return [value, before]
+
+
+@handler("kit_resumes_plain", pool="process")
+def resumes_plain(task: Task) -> list[object]:
+    """The same in a plain function, which the executor runs in a process of its own."""
+    before = task.checkpoints.get("place")
+    task.token_usage("small", input=2)
+    value = task.step("once", lambda: task.attempt)
+    task.token_usage("small", output=3)
+    task.checkpoint("place", {"attempt": task.attempt})
+    task.token_usage("small", input=1)
+    if task.retry == 0:
+        raise Retry("once more", after_s=0.05)
+    return [value, before]
+
+
+@handler("kit_keeps_too_much")
+def keeps_too_much(task: Task) -> None:
+    task.checkpoint("big", "x" * 70_000)

@@ -121,3 +121,17 @@ async def test_a_critic_gives_a_verdict(client: Client) -> None:
 async def test_steps_answer_in_the_first_attempt_what_a_later_one_would_get(client: Client) -> None:
     done = await run(client, "kit_steps")
     assert done.output == ["hello", [1, 2], True]
+
+
+@pytest.mark.parametrize("kind", ["kit_resumes", "kit_resumes_plain"])
+async def test_a_later_attempt_finds_steps_and_checkpoints(client: Client, kind: str) -> None:
+    done = await run(client, kind)
+    assert (done.status, done.output) == ("COMPLETED", [1, {"attempt": 1}])
+    spent = [each["token_usage"] for each in done.executions]
+    assert [(each["input_tokens"], each["output_tokens"]) for each in spent] == [(3, 3), (3, 3)]
+
+
+async def test_a_checkpoint_that_is_too_large_fails_and_says_what_to_do(client: Client) -> None:
+    failed = await run(client, "kit_keeps_too_much")
+    assert (failed.status, failed.error_type) == ("FAILED", "too_large")
+    assert "keep large values elsewhere" in failed.error_message

@@ -14,6 +14,7 @@ from holdfast_worker.cancellation import StopReason
 from holdfast_worker.handler import AnyHandler
 from holdfast_worker.progress import Shown
 from service.core.results import OwnerAnswer
+from service.executor.attempts.checkpoints import Checkpoints
 from service.executor.attempts.endings import Ending, Failure, Success, failure_of
 from service.executor.attempts.execution import execute
 from service.executor.attempts.heartbeats import Heartbeats
@@ -127,7 +128,8 @@ class Attempt:
         """Run the handler; None when it ignores its cancellation and is no longer waited for."""
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
-        work = self._place.run(self._work)
+        kept = Checkpoints(self.lease, self._say, loop)
+        work = self._place.run(lambda: self._work(kept))
         work.add_done_callback(lambda _: _settle(over))
         deadline = loop.call_later(self._timeout_s, self.lease.stop, "timeout")
         self._on_cancel(lambda: loop.call_later(self._shop.limits.grace_s, _settle, over))
@@ -148,7 +150,7 @@ class Attempt:
             return None
         return work.result()
 
-    def _work(self) -> Ending:
+    def _work(self, kept: Checkpoints) -> Ending:
         """In the worker thread."""
         waited_s = max(monotonic() - self.lease.claimed_at, 0.0)
         self._shop.metrics.observe(
@@ -158,8 +160,10 @@ class Attempt:
         recorder.set(self._shop.spans)
         cancelled = self.lease.cancellation
         if self._handler.pool == "process":
-            return self._shop.processes.execute(self._handler, work, cancelled, self._show)
-        return execute(self._handler, work, cancelled, self._show)
+            return self._shop.processes.execute(
+                self._handler, work, cancelled, self._show, kept.keep
+            )
+        return execute(self._handler, work, cancelled, self._show, kept.keep)
 
     def _show(self, shown: Shown) -> None:
         if self.lease.show(shown):

@@ -15,7 +15,7 @@ from holdfast_worker.failures import TaskFailed
 from holdfast_worker.handler import AnyHandler
 from holdfast_worker.logs import bound
 from holdfast_worker.progress import Shown
-from holdfast_worker.task import Assignment, Spent, TaskRun
+from holdfast_worker.task import Assignment, Keep, Spent, TaskRun
 from service.executor.attempts.endings import Ending, conclude, failure_of
 from streams.json_values import check
 from streams.plan.results import TokenUsage
@@ -26,15 +26,23 @@ Show = Callable[[Shown], None]
 log = structlog.get_logger("holdfast.executor")
 
 
-def execute(handler: AnyHandler, work: Assignment, cancelled: Cancellation, show: Show) -> Ending:
-    """Run ``handler`` on this thread to its end; never raises.
+def execute(
+    handler: AnyHandler,
+    work: Assignment,
+    cancelled: Cancellation,
+    show: Show,
+    keep: Keep | None = None,
+) -> Ending:
+    """Run ``handler`` on this thread to its end; never raises. ``keep`` stores its checkpoints.
 
     Lines logged meanwhile bear the attempt and its trace.
     """
-    return copy_context().run(_execute, handler, work, cancelled, show)
+    return copy_context().run(_execute, handler, work, cancelled, show, keep)
 
 
-def _execute(handler: AnyHandler, work: Assignment, cancelled: Cancellation, show: Show) -> Ending:
+def _execute(
+    handler: AnyHandler, work: Assignment, cancelled: Cancellation, show: Show, keep: Keep | None
+) -> Ending:
     bind_contextvars(
         trace_id=trace_id_of(work.traceparent),
         plan_id=work.plan_id,
@@ -42,7 +50,7 @@ def _execute(handler: AnyHandler, work: Assignment, cancelled: Cancellation, sho
         attempt=work.attempt,
     )
     try:
-        run = handler.task_class(work, cancelled, _checked(show))
+        run = handler.task_class(work, cancelled, _checked(show), keep)
         with bound(work.plan_id, work.task_id, work.attempt):
             return _with_tokens(_ended(handler, run, work, cancelled), run.spent)
     except Exception as error:  # noqa: BLE001 - the task cannot be shown, such as JSON too deep

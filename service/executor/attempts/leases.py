@@ -71,6 +71,7 @@ class Lease:
             context=claim.context,
             dependencies=claim.dependencies,
             feedback=claim.feedback,
+            checkpoints=claim.checkpoints,
             traceparent=claim.traceparent,
             tracestate="" if claim.tracestate is UNSET else claim.tracestate,
         )

@@ -7,20 +7,28 @@ import queue
 import signal
 import socket
 import sys
+from concurrent.futures import Future
+from itertools import count
 from threading import Lock, Thread
 from typing import cast
 
+from msgspec import Raw
+
 from holdfast_worker.cancellation import Cancellation
+from holdfast_worker.failures import TaskCancelled, TaskFailed
 from holdfast_worker.handler import AnyHandler, Handler
 from holdfast_worker.progress import Piece, Shown
+from holdfast_worker.task import Keep, Usage
 from service.executor.attempts.endings import Ending, Failure
 from service.executor.attempts.execution import execute
 from service.executor.running.processes import (
+    ChildCheckpoint,
     ChildProgress,
     Ended,
     FrameTooLarge,
     Garbled,
     Job,
+    Kept,
     Known,
     Stop,
     Wire,
@@ -37,6 +45,8 @@ class _Listener:
         self._wire = wire
         self._lock = Lock()
         self._cancelled = Cancellation()
+        self._numbers = count()
+        self._unsettled: dict[int, Future[bool]] = {}
         self.jobs: queue.SimpleQueue[tuple[Job, Cancellation]] = queue.SimpleQueue()
 
     def listen(self) -> None:
@@ -49,14 +59,36 @@ class _Listener:
                     KNOWN.know(message.values)
                 case Stop():
                     self._cancelled.cancel(message.reason)
+                case Kept():
+                    self._settle(message)
         for handler in logging.getLogger().handlers:
             handler.flush()
         # Not sys.exit: only this thread would end, and the handler may never look up.
         os._exit(0)
 
-    def _next(self) -> Job | Known | Stop | None:
+    def keep(self, key: str, value: Raw, usage: Usage | None) -> "Future[bool]":
+        """Ask the parent to store a checkpoint."""
+        number, stored = next(self._numbers), Future[bool]()
+        self._unsettled[number] = stored
+        self._wire.send(ChildCheckpoint(number, key, value, usage))
+        return stored
+
+    def _settle(self, kept: Kept) -> None:
+        stored = self._unsettled.pop(kept.number, None)
+        if stored is None:
+            return
+        if (failure := kept.failure) is None:
+            stored.set_result(True)
+        elif failure.error_type == "cancelled":
+            stored.set_exception(TaskCancelled(failure.error_message))
+        else:
+            stored.set_exception(
+                TaskFailed(failure.error_type, failure.error_message, retryable=failure.retryable)
+            )
+
+    def _next(self) -> Job | Kept | Known | Stop | None:
         try:
-            message: Job | Known | Stop | None = self._wire.receive()
+            message: Job | Kept | Known | Stop | None = self._wire.receive()
         except Garbled:
             return None
         return message
@@ -69,7 +101,7 @@ def _find(job: Job) -> AnyHandler | None:
     return None
 
 
-def _do(job: Job, cancelled: Cancellation, wire: Wire) -> Ending:
+def _do(job: Job, cancelled: Cancellation, wire: Wire, keep: Keep) -> Ending:
     try:
         handler = _find(job)
     except Exception as error:  # noqa: BLE001 - importing user code
@@ -83,7 +115,7 @@ def _do(job: Job, cancelled: Cancellation, wire: Wire) -> Ending:
         piece = isinstance(shown, Piece)
         wire.send(ChildProgress(piece=shown) if piece else ChildProgress(shown))
 
-    return execute(handler, job.work, cancelled, show)
+    return execute(handler, job.work, cancelled, show, keep)
 
 
 def _answer(ending: Ending, wire: Wire) -> None:
@@ -102,12 +134,12 @@ def main(descriptor: int, frame_bytes: int, instance_id: str) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal is the parent's business
         signal.signal(number, signal.SIG_IGN)
     logs.configure(instance_id)
-    wire = Wire(socket.socket(fileno=descriptor), Job | Known | Stop, frame_bytes)
+    wire = Wire(socket.socket(fileno=descriptor), Job | Kept | Known | Stop, frame_bytes)
     listener = _Listener(wire)
     Thread(target=listener.listen, name="listener", daemon=True).start()
     while True:
         job, cancelled = listener.jobs.get()
-        _answer(_do(job, cancelled, wire), wire)
+        _answer(_do(job, cancelled, wire, listener.keep), wire)
 
 
 if __name__ == "__main__":

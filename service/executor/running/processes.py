@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from threading import Lock, Timer
 from typing import Any
 
@@ -20,11 +21,12 @@ from msgspec import Raw
 from holdfast_worker.cancellation import Cancellation, StopReason
 from holdfast_worker.handler import AnyHandler
 from holdfast_worker.progress import Piece
-from holdfast_worker.task import Assignment
-from service.executor.attempts.endings import Ending, Failure
+from holdfast_worker.task import Assignment, Keep, Usage
+from service.executor.attempts.endings import Ending, Failure, failure_of
 from service.executor.attempts.execution import Show
 from service.executor.limits import LIMITS, Limits
 from service.runtime.masking import KNOWN
+from streams.json_values import NotJson
 from streams.plan.events import NOTHING
 
 END_S = 1.0
@@ -56,6 +58,22 @@ class ChildProgress(msgspec.Struct, frozen=True, tag=True):
 
     data: Raw = NOTHING
     piece: Piece | None = None
+
+
+class ChildCheckpoint(msgspec.Struct, frozen=True, tag=True):
+    """From the child: keep ``value`` under ``key``, and answer `Kept` with the same number."""
+
+    number: int
+    key: str
+    value: Raw
+    usage: Usage | None
+
+
+class Kept(msgspec.Struct, frozen=True, tag=True):
+    """To the child: a checkpoint is in the log, unless there was a ``failure``."""
+
+    number: int
+    failure: Failure | None = None
 
 
 class Ended(msgspec.Struct, frozen=True, tag=True):
@@ -141,7 +159,12 @@ class ProcessWorkers:
         self._closed = False
 
     def execute(
-        self, handler: AnyHandler, work: Assignment, cancelled: Cancellation, show: Show
+        self,
+        handler: AnyHandler,
+        work: Assignment,
+        cancelled: Cancellation,
+        show: Show,
+        keep: Keep,
     ) -> Ending:
         """Run ``handler`` in a child on behalf of this thread, to its end; never raises."""
         try:
@@ -150,7 +173,7 @@ class ProcessWorkers:
             return Failure(error_type="process_died", error_message=f"no process: {error}")
         ending: Ending | None = None
         try:
-            ending = child.run(Job(handler.module, handler.kind, work), cancelled, show)
+            ending = child.run(Job(handler.module, handler.kind, work), cancelled, show, keep)
         except FrameTooLarge as error:
             message = f"the task's input, context and dependencies come to {error}"
             ending = Failure(error_type="too_large", error_message=message, retryable=False)
@@ -215,7 +238,7 @@ class _Child:
                 pass_fds=(theirs.fileno(),),
                 env=os.environ | {"PYTHONPATH": search_path},
             )
-        self._wire = Wire(ours, ChildProgress | Ended, limits.frame_bytes)
+        self._wire = Wire(ours, ChildProgress | ChildCheckpoint | Ended, limits.frame_bytes)
         self._kill_after_s = limits.kill_after_s
         self._garbled: Garbled | None = None
         self._known: frozenset[str] = frozenset()
@@ -226,7 +249,7 @@ class _Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def run(self, job: Job, cancelled: Cancellation, show: Show) -> Ending | None:
+    def run(self, job: Job, cancelled: Cancellation, show: Show, keep: Keep) -> Ending | None:
         """The job's ending; None when the child died or had to be killed."""
         killer = Timer(self._kill_after_s, self._process.kill)
         killer.daemon = True
@@ -238,8 +261,11 @@ class _Child:
                     self._known = known
                 self._wire.send(job)
             cancelled.on_cancel(lambda: self._stop(cancelled, killer))
-            while isinstance(message := self._wire.receive(), ChildProgress):
-                show(message.data if message.piece is None else message.piece)
+            while isinstance(message := self._wire.receive(), ChildProgress | ChildCheckpoint):
+                if isinstance(message, ChildProgress):
+                    show(message.data if message.piece is None else message.piece)
+                else:
+                    self._keep(message, keep)
         except Garbled as error:
             self._garbled = error
             return None
@@ -253,6 +279,21 @@ class _Child:
         if cancelled.is_set():
             return None
         return message.ending if isinstance(message, Ended) else None
+
+    def _keep(self, asked: "ChildCheckpoint", keep: Keep) -> None:
+        """Store a checkpoint, and tell the child when it stands."""
+
+        def settle(error: BaseException | None) -> None:
+            failure = None if error is None else failure_of(error)
+            with suppress(OSError):  # the child has ended
+                self._wire.send(Kept(asked.number, failure))
+
+        try:
+            stored = keep(asked.key, asked.value, asked.usage)
+        except NotJson as error:
+            settle(error)
+        else:
+            stored.add_done_callback(lambda future: settle(future.exception()))
 
     def post_mortem(self, cancelled: Cancellation) -> Failure:
         """What its death is reported as."""
