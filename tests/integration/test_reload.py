@@ -1,4 +1,4 @@
-"""SIGHUP makes a running service read its settings again."""
+"""SIGHUP makes a running service read its settings and its tokens again."""
 
 import signal
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from tests.faults.service_process import ServiceProcess, until
+from tests.unit.tokens_world import bearer, give
 
 
 def test_a_running_service_takes_over_the_audit_toggles_and_refuses_a_bad_file(
@@ -14,9 +15,13 @@ def test_a_running_service_takes_over_the_audit_toggles_and_refuses_a_bad_file(
 ) -> None:
     settings = tmp_path / "holdfast.toml"
     settings.write_text("")
-    service = ServiceProcess(tmp_path / "data", roles="api,daemons").start()
+    tokens = tmp_path / "tokens.toml"
+    headers = bearer(give(tokens, "w", "operator"))
+    service = ServiceProcess(
+        tmp_path / "data", roles="api,daemons", auth__tokens_file=str(tokens)
+    ).start()
     try:
-        with httpx.Client(base_url=service.url, timeout=20) as client:
+        with httpx.Client(base_url=service.url, headers=headers, timeout=20) as client:
             claim(client, "before")
             settings.write_text(
                 "[observability]\naudit_success_log_enabled = true\n[sse]\nbuffer_events = 7\n"
@@ -27,6 +32,7 @@ def test_a_running_service_takes_over_the_audit_toggles_and_refuses_a_bad_file(
             (entry,) = until(lambda: audit(client), 5, "a success is audited")
             assert (entry["event"], entry["plan_id"]) == ("claim_acquired", "after")
             assert '"keys":["sse.buffer_events"]' in service.output
+            until(lambda: '"event":"tokens_read"' in service.output, 5, "the tokens are read again")
             settings.write_text("[observability]\naudit_success_log_enabled = 3\n")
             service.send(signal.SIGHUP)
             until(lambda: "settings_refused" in service.output, 5, "the bad file is refused")

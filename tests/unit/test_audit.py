@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from threading import Thread
 
 import msgspec
@@ -20,6 +21,7 @@ from service.signals.metrics.registry import Metrics
 from streams.jetstream.audit_stream import TrailEntry
 from streams.log import LogUnavailable
 
+GOLDEN = Path(__file__).parents[1] / "contract" / "golden" / "audit"
 QUICK = Limits(gather_s=0.001, retry_s=0.01)
 EVERYTHING = ObservabilitySettings(audit_success_log_enabled=True)
 
@@ -85,14 +87,24 @@ async def trail(
         await audit.close(close_s)
 
 
+@pytest.mark.parametrize(("name", "principal"), [("v1", None), ("v1.principal", "gpu")])
+def test_an_entry_is_stored_as_golden_and_read_back(name: str, principal: str | None) -> None:
+    golden = (GOLDEN / f"entry.{name}.json").read_bytes()
+    entry = msgspec.json.decode(golden, type=Entry)
+    assert (entry.owner, entry.principal, entry.attempt) == ("gpu/1", principal, 1)
+    assert msgspec.json.encode(entry) == golden
+
+
 async def test_an_entry_carries_what_was_said() -> None:
     async with trail() as world:
         world.audit.emit(
             "claimed_update_guard_reject", plan_id="p", task_id="t", owner="w", attempt=1,
             expected={"owner": "w"}, actual={"owner": "v"}, trace_id="f" * 32, detail="d" * 5_000,
+            principal="gpu",
         )  # fmt: skip
         (entry,) = await world.written(1)
     assert (entry.at, entry.class_, entry.instance) == (1e9, "always", "here")
+    assert entry.principal == "gpu"
     assert bytes(entry.expected) == b'{"owner":"w"}'
     assert bytes(entry.actual) == b'{"owner":"v"}'
     assert len(entry.detail or "") == LONGEST_DETAIL

@@ -7,6 +7,9 @@ from typing import Any, cast
 import pytest
 from litestar.testing import AsyncTestClient
 
+from service.http.ownership import check_path
+from service.http.problems import RequestRefused
+from service.principals.tokens_file import read_tokens
 from service.settings.config import AuthSettings, Settings
 from streams.plan.state import Plan
 from tests.unit.http_world import ACCEPTED, FakeCore
@@ -71,6 +74,15 @@ async def test_a_worker_works_on_its_kinds_only(tmp_path: Path, path: str) -> No
     assert refused.status_code == 403
     assert "the kinds b, c only" in refused.json()["detail"]
     assert not world.asked
+
+
+def test_an_owner_in_a_path_is_the_workers_own(tmp_path: Path) -> None:
+    world, _ = core(tmp_path)
+    (principal,) = read_tokens(tmp_path / "tokens.toml")[0].values()
+    check_path(principal, {"owner": "gpu/1"}, world.knows)
+    check_path(None, {"owner": "cpu"}, world.knows)
+    with pytest.raises(RequestRefused, match="begin with 'gpu/'"):
+        check_path(principal, {"owner": "cpu"}, world.knows)
 
 
 async def test_a_claim_of_any_kind_is_one_of_the_tokens_kinds(tmp_path: Path) -> None:
