@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from projections.board.board import Board
@@ -13,8 +14,8 @@ from projections.log_identity import LogWatch, Witness, history_of
 from projections.projector import Projector
 from projections.read_models import plans
 from projections.read_models.database import Database
-from projections.read_models.restore import of_this_history, open_read_models
-from streams.log import Draft, LogReset
+from projections.read_models.restore import of_this_history, open_read_models, read_models_of
+from streams.log import Draft, LogReset, LogState
 from streams.plan.events import Claimed, Heartbeat, Submitted, TaskSpec
 from tests.integration.http_world import serving
 from tests.memory_log import MemoryLog
@@ -101,6 +102,29 @@ class Told:
         self.watch = LogWatch(
             log, lambda: witness, on_missing=self.missing.append, on_other=self.other.append
         )
+
+
+async def test_a_head_below_the_read_models_is_asked_again_before_they_are_given_up(
+    path: Path, database: Database
+) -> None:
+    """A server that is cut off from its cluster names an old head at the start."""
+    log = MemoryLog()
+    await submit(log, "p", "q")
+    await folded(log, database)
+    await database.close()
+    state = await log.state()
+    old = msgspec.structs.replace(state, head=1)
+    asked: list[int] = []
+
+    async def settled(known: int) -> LogState:
+        asked.append(known)
+        return state if len(asked) == 1 else old
+
+    for reached in (2, 0):  # the second time the log has really become shorter
+        found, sequence = await read_models_of(path, old, settled)
+        await found.close()
+        assert sequence == reached
+    assert asked == [2, 2]
 
 
 async def test_a_log_that_is_replaced_while_it_is_followed_ends_the_watch(
