@@ -1,0 +1,43 @@
+"""The rows of the audit trail outlast an answer of a server that knows an old end of the stream."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from projections.read_models.audit_tail import AuditTail
+from projections.read_models.restore import open_read_models
+from streams.jetstream.audit_stream import TrailExtent, TrailMessage
+from tests.waiting import eventually
+
+
+class Trail:
+    """A stream that names its ends as the test says; the last of them again and again."""
+
+    def __init__(self, *heads: int) -> None:
+        self._heads: Iterator[int] = iter(heads)
+        self._head = 0
+        self.read_after: list[int] = []
+
+    async def ensure(self) -> None:
+        """It is there."""
+
+    async def extent(self) -> TrailExtent:
+        self._head = next(self._heads, self._head)
+        return TrailExtent("AUDIT@then", 1, self._head)
+
+    async def read(self, after: int, limit: int) -> Sequence[TrailMessage]:
+        self.read_after.append(after)
+        last = min(self._head, after + limit)
+        return [TrailMessage(n, "audit.x", f"{n}", b"no entry") for n in range(after + 1, last + 1)]
+
+
+async def test_an_old_end_of_the_trail_costs_no_rows(tmp_path: Path) -> None:
+    database = await open_read_models(tmp_path / "x.sqlite")
+    first, second = Trail(2), Trail(1, 1, 3, 1, 1, 4)  # the second names an old end, twice
+    for trail, reads in ((first, [0]), (second, [2, 3])):
+        tail = AuditTail(trail, database, lambda *_: None)
+        following = asyncio.create_task(tail.run())
+        await eventually(lambda trail=trail, reads=reads: trail.read_after == reads, "it is read")
+        following.cancel()
+        await asyncio.wait([following])
+    await database.close()
