@@ -17,6 +17,8 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from streams.jetstream.access import Access
+from streams.jetstream.names import DOMAIN, PREFIX
+from streams.jetstream.names import Names as NatsNames
 from streams.jetstream.servers import without_password
 
 ENVIRONMENT_PREFIX = "HOLDFAST_"
@@ -120,7 +122,8 @@ class NatsSettings(Struct, frozen=True):
     """The log: an existing server or cluster (`url`), or an embedded one on `port` (0: any).
 
     With `url`: who Holdfast is, by `creds_file` (as `nsc` writes it) or `nkey_file` (a seed), and
-    TLS with a CA of one's own (`tls_ca`) and a client's certificate (`tls_cert`, `tls_key`).
+    TLS with a CA of one's own (`tls_ca`) and a client's certificate (`tls_cert`, `tls_key`);
+    what stands before the names of streams and subjects (`prefix`), and a JetStream `domain`.
     """
 
     url: Text = ""
@@ -131,11 +134,27 @@ class NatsSettings(Struct, frozen=True):
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    prefix: Annotated[
+        str,
+        Meta(
+            pattern=PREFIX,
+            description="1 to 32 letters, digits, dashes or underscores, the first one a letter "
+            "or a digit, or empty",
+        ),
+    ] = ""
+    domain: Annotated[
+        str,
+        Meta(
+            pattern=DOMAIN,
+            description="1 to 64 letters, digits, dashes or underscores, or empty",
+        ),
+    ] = ""
 
     @property
     def access(self) -> Access:
-        """The files by which the service and an external server know each other."""
-        return Access(self.creds_file, self.nkey_file, self.tls_ca, self.tls_cert, self.tls_key)
+        """How the service and an external server know each other, and its names there."""
+        files = (self.creds_file, self.nkey_file, self.tls_ca, self.tls_cert, self.tls_key)
+        return Access(*files, names=NatsNames(self.prefix, self.domain))
 
 
 class AuthSettings(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""How Holdfast proves who it is to an external NATS, and knows that server: files by name."""
+"""How Holdfast proves who it is to an external NATS, knows that server, and names things there."""
 
 import importlib.util
 import ssl
@@ -7,11 +7,14 @@ from typing import Any
 
 import msgspec
 
+from streams.jetstream.names import Names
+
 
 class Access(msgspec.Struct, frozen=True):
     """Files of credentials and certificates; none of them: what the URL says, and public CAs.
 
     ``creds_file`` is a user's JWT and seed as `nsc` writes them, ``nkey_file`` a seed alone.
+    ``names`` are those of streams and subjects on that server.
     """
 
     creds_file: Path | None = None
@@ -19,10 +22,11 @@ class Access(msgspec.Struct, frozen=True):
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    names: Names = Names()
 
     def complaint(self, url: str) -> tuple[str, str] | None:
         """The field that does not fit with the others or with ``url``, and why; None: all do."""
-        given = {name: getattr(self, name) for name in self.__struct_fields__}
+        given = {name: getattr(self, name) for name in _FILES}
         named = [name for name, path in given.items() if path is not None]
         for name in named:
             if not url:
@@ -31,6 +35,8 @@ class Access(msgspec.Struct, frozen=True):
                 return name, "must name a file that exists"
             if name.startswith("tls_") and "tls://" not in url:
                 return name, "needs servers named as tls://host:port in nats.url"
+        if complaint := self.names.complaint(url):
+            return complaint
         if self.creds_file and self.nkey_file:
             return "nkey_file", "cannot stand beside nats.creds_file"
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -61,4 +67,5 @@ class Access(msgspec.Struct, frozen=True):
         return context
 
 
+_FILES = ("creds_file", "nkey_file", "tls_ca", "tls_cert", "tls_key")
 URL_ALONE = Access()

@@ -14,10 +14,10 @@ from streams.codec import MESSAGE_ID, split_headers
 from streams.jetstream.connection import Reply
 from streams.jetstream.group_commit import ENVELOPE_BYTES, SINGLES
 from streams.jetstream.leadership import proven_info
+from streams.jetstream.names import Names
 from streams.jetstream.reader import Reader
 from streams.jetstream.refusals import TOO_LARGE
 from streams.jetstream.topology import (
-    AUDIT_STREAM,
     BATCHES,
     Ask,
     audit_stream,
@@ -61,26 +61,30 @@ class TrailExtent(msgspec.Struct, frozen=True):
 class Trail:
     """The stream AUDIT."""
 
-    def __init__(self, reader: Reader, transport: Transport, ask: Ask, replicas: int) -> None:
+    def __init__(
+        self, reader: Reader, transport: Transport, ask: Ask, replicas: int, names: Names
+    ) -> None:
         self._reader = reader
         self._transport = transport
         self._ask = ask
         self._replicas = replicas
+        self._names = names
 
     async def ensure(self) -> None:
         """Make the stream if it is not there. Raises TopologyMismatch, LogUnavailable."""
-        wanted = audit_stream(replicas=self._replicas)
+        wanted = audit_stream(self._names, replicas=self._replicas)
         await ensure_stream(self._ask, wanted, may_turn_on=BATCHES)
 
     async def extent(self) -> TrailExtent:
         """What the stream holds. Raises LogReset when it is gone, LogUnavailable."""
-        info = await proven_info(self._ask, AUDIT_STREAM)
-        return TrailExtent(epoch_of(AUDIT_STREAM, info), info.state.first_seq, info.state.last_seq)
+        stream = self._names.audit_stream
+        info = await proven_info(self._ask, stream)
+        return TrailExtent(epoch_of(stream, info), info.state.first_seq, info.state.last_seq)
 
     async def read(self, after: int, limit: int) -> list[TrailMessage]:
         """The first messages above ``after``; none only if there is none. Raises LogUnavailable."""
         replies = await self._reader.messages(ALL_AUDIT, after + 1, limit)
-        return [_read(reply) for reply in replies]
+        return [_read(reply, self._names) for reply in replies]
 
     async def write(self, entries: Sequence[TrailEntry]) -> list[int | None]:
         """Store up to MAX_BATCH entries; answers the sequence of each, None for never.
@@ -130,11 +134,11 @@ def _sequence(answer: Answer) -> int | None:
             raise LogUnavailable(f"the audit trail does not take entries: {reason}")
 
 
-def _read(reply: Reply) -> TrailMessage:
+def _read(reply: Reply, names: Names) -> TrailMessage:
     headers = split_headers(reply.headers)
     return TrailMessage(
         int(headers[b"Nats-Sequence"]),
-        headers[b"Nats-Subject"].decode("utf-8", "replace"),
+        names.inside(headers[b"Nats-Subject"].decode("utf-8", "replace")),
         headers.get(MESSAGE_ID, b"").decode("utf-8", "replace"),
         reply.payload,
     )

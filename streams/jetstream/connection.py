@@ -202,6 +202,7 @@ class Connection:
         self._client = client
         self._servers = servers
         self._access = access
+        self.names = access.names
         self._name = name
         self._loop = asyncio.get_running_loop()
         self._prefix = client.new_inbox().encode() + b"."
@@ -387,7 +388,10 @@ class Connection:
                 denied = f"; {self._denied}" if self._denied else ""
                 raise LogUnavailable(f"no answer to {subject}: {reason}{denied}")
             case Reply() as found if found.status == b"503":
-                raise LogUnavailable(f"nothing answers {subject}: JetStream is not ready")
+                of_domain = " or has no such domain (nats.domain)" if self.names.domain else ""
+                raise LogUnavailable(
+                    f"nothing answers {subject}: JetStream is not ready{of_domain}"
+                )
             case Reply() as found:
                 return found
 

@@ -81,7 +81,7 @@ class Consumer:
         self._reply = inbox.encode()
         self._handle = await self._connection.listen(inbox, self._deliver)
         answer = await self._connection.request(
-            f"$JS.API.CONSUMER.CREATE.{self._stream}.{self._name}",
+            self._connection.names.api(f"CONSUMER.CREATE.{self._stream}.{self._name}"),
             self._config(),
             timeout_s=API_TIMEOUT_S,
         )
@@ -98,7 +98,7 @@ class Consumer:
         with contextlib.suppress(LogUnavailable, ConnectionError):
             await self._connection.unlisten(handle)
             # The answer is not awaited; if it is lost the server forgets the consumer by itself.
-            subject = f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}"
+            subject = self._connection.names.api(f"CONSUMER.DELETE.{self._stream}.{self._name}")
             self._connection.send(render(subject.encode(), b"", b"", b""))
 
     def break_off(self, reason: str) -> None:
@@ -138,7 +138,8 @@ class Consumer:
 
     def _config(self) -> bytes:
         # Without a filter when there is none: the server is quicker.
-        filters = {"filter_subjects": list(self._subjects)} if self._subjects else {}
+        wanted = [self._connection.names.outside(each) for each in self._subjects]
+        filters = {"filter_subjects": wanted} if wanted else {}
         return msgspec.json.encode({
             "stream_name": self._stream,
             "config": {
@@ -178,7 +179,7 @@ class Consumer:
                 decode(
                     sequence,
                     nanoseconds / NANOSECONDS,
-                    subject.decode("utf-8", "replace"),
+                    self._connection.names.inside(subject.decode("utf-8", "replace")),
                     headers,
                     payload,
                 )
@@ -203,7 +204,8 @@ class Consumer:
     def _pull(self) -> None:
         request = self._pull_request()
         while self._outstanding <= (self._pulls - 1) * PULL_MESSAGES:
-            subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}".encode()
+            question = f"CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
+            subject = self._connection.names.api(question).encode()
             try:
                 self._connection.send(render(subject, self._reply, b"", request))
             except ConnectionError:

@@ -30,8 +30,6 @@ from streams.jetstream.reader import Reader, seconds_of
 from streams.jetstream.search import Search
 from streams.jetstream.tail import Follower, StreamPosition
 from streams.jetstream.topology import (
-    AUDIT_STREAM,
-    PLANS_STREAM,
     Config,
     InfoAnswer,
     ensure_stream,
@@ -79,11 +77,13 @@ class JetStreamLog:
         self._leadership = Leadership(self._search.begin, patience)
         self._patience = patience
         self._tail: Follower | None = None
-        self._reader = Reader(connection, PLANS_STREAM, self.prove, patience)
+        names = connection.names
+        self._stream, self._audit_stream = names.plans_stream, names.audit_stream
+        self._reader = Reader(connection, self._stream, self.prove, patience)
         transport = JetStreamTransport(connection, self._reader)
         self._appender = Appender(transport, limits=limits, observer=observer)
-        audit = Reader(connection, AUDIT_STREAM, self.prove_audit, patience)
-        self.trail = Trail(audit, transport, self._ask, replicas)
+        audit = Reader(connection, self._audit_stream, self.prove_audit, patience)
+        self.trail = Trail(audit, transport, self._ask, replicas, names)
         self._follow_error: str | None = None
         self.new_consumers = 0  # how often a tail had to start anew
 
@@ -119,7 +119,8 @@ class JetStreamLog:
             patience=patience,
         )
         try:
-            await log._ensure(plans_stream(replicas=replicas, max_bytes=max_bytes), deadline)
+            wanted = plans_stream(access.names, replicas=replicas, max_bytes=max_bytes)
+            await log._ensure(wanted, deadline)
         except BaseException:
             await log.close()
             raise
@@ -178,7 +179,7 @@ class JetStreamLog:
         self._leadership.names(after)
         follower = self._tail = Follower(
             self._connection,
-            PLANS_STREAM,
+            self._stream,
             after,
             position_of=self._position,
             read_after=self.scan,
@@ -237,7 +238,9 @@ class JetStreamLog:
         """How many messages the leader has on ``subject`` (a filter); 0 where none can lag."""
         if self._leadership.alone:
             return 0
-        info = await self._info(msgspec.json.encode({"subjects_filter": subject}))
+        info = await self._info(
+            msgspec.json.encode({"subjects_filter": self._connection.names.outside(subject)})
+        )
         return sum((info.state.subjects or {}).values())
 
     async def first_of(self, plan_id: str) -> Fact | BadFact | None:
@@ -264,11 +267,11 @@ class JetStreamLog:
         """See `streams.log.Log.state`."""
         info = await self._info()
         return LogState(
-            stream=PLANS_STREAM,
+            stream=self._stream,
             first=info.state.first_seq,
             head=info.state.last_seq,
             size_bytes=info.state.bytes,
-            epoch=epoch_of(PLANS_STREAM, info),
+            epoch=epoch_of(self._stream, info),
             at=seconds_of(info.ts.encode()),
         )
 
@@ -301,7 +304,7 @@ class JetStreamLog:
 
     async def _position(self) -> StreamPosition:
         info = await self._info()
-        return StreamPosition(epoch_of(PLANS_STREAM, info), info.state.last_seq)
+        return StreamPosition(epoch_of(self._stream, info), info.state.last_seq)
 
     async def prove(self) -> bool:
         """Return when the leader has just proven a quorum; False when no other replica exists.
@@ -317,7 +320,7 @@ class JetStreamLog:
         """`prove` for the audit trail, whose leader may be another server."""
         if self._leadership.alone:
             return False
-        await proven_info(self._ask, AUDIT_STREAM)
+        await proven_info(self._ask, self._audit_stream)
         return True
 
     async def _info(self, question: bytes = b"") -> InfoAnswer:
@@ -326,7 +329,7 @@ class JetStreamLog:
         asked_at = time.monotonic()
         try:
             info = await info_of(
-                partial(self._ask, timeout_s=API_TIMEOUT_S), PLANS_STREAM, question
+                partial(self._ask, timeout_s=API_TIMEOUT_S), self._stream, question
             )
         except LogUnavailable as error:
             leadership.missed(str(error))
@@ -343,7 +346,7 @@ class JetStreamLog:
 
         Raises LogReset, LogUnavailable.
         """
-        info = await proven_info(partial(_ask_over, other), PLANS_STREAM)
+        info = await proven_info(partial(_ask_over, other), self._stream)
         if info.state.last_seq < self._leadership.named:
             raise LogUnavailable(f"it names sequence {info.state.last_seq}")
 
@@ -354,5 +357,5 @@ class JetStreamLog:
 async def _ask_over(
     connection: Connection, subject: str, body: bytes, timeout_s: float = SETUP_TIMEOUT_S
 ) -> bytes:
-    reply = await connection.request(f"$JS.API.{subject}", body, timeout_s=timeout_s)
+    reply = await connection.request(connection.names.api(subject), body, timeout_s=timeout_s)
     return reply.payload

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from streams.jetstream.connection import Connection, Lost, Reply, render
+from streams.jetstream.names import Names
 from streams.jetstream.reader import Reader
 from streams.jetstream.topology import ApiError
 from streams.jetstream.transport import Answer, Found, Message, Refused, Stored, Unknown
@@ -67,10 +68,10 @@ class JetStreamTransport:
 
         replied.add_done_callback(done)
         if len(messages) == 1:
-            commands = _render_single(messages[0], reply)
+            commands = _render_single(messages[0], reply, self._connection.names)
         else:
             batch_id = b"%b-%x" % (self._batch_start.encode(), next(self._batch_count))
-            commands = _render_batch(messages, batch_id, reply)
+            commands = _render_batch(messages, batch_id, reply, self._connection.names)
         try:
             self._connection.send(commands)
         except ConnectionError as error:
@@ -93,11 +94,14 @@ def _expectation(message: Message) -> bytes:
     return b"%bNats-Expected-Last-Subject-Sequence: %d\r\n" % (message.lines, message.expected)
 
 
-def _render_single(message: Message, reply: bytes) -> bytes:
-    return render(message.subject.encode(), reply, _expectation(message), message.payload)
+def _render_single(message: Message, reply: bytes, names: Names) -> bytes:
+    subject = names.outside(message.subject).encode()
+    return render(subject, reply, _expectation(message), message.payload)
 
 
-def _render_batch(messages: Sequence[Message], batch_id: bytes, reply: bytes) -> bytes:
+def _render_batch(
+    messages: Sequence[Message], batch_id: bytes, reply: bytes, names: Names
+) -> bytes:
     # Only the last message, which commits, is answered; a refusal of an earlier one shows there.
     commands: list[bytes] = []
     for place, message in enumerate(messages, 1):
@@ -108,7 +112,7 @@ def _render_batch(messages: Sequence[Message], batch_id: bytes, reply: bytes) ->
             place,
             b"Nats-Batch-Commit: 1\r\n" if last else b"",
         )
-        subject = message.subject.encode()
+        subject = names.outside(message.subject).encode()
         commands.append(render(subject, reply if last else b"", lines, message.payload))
     return b"".join(commands)
 

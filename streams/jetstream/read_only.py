@@ -13,7 +13,6 @@ from streams.jetstream.connection import Connection
 from streams.jetstream.drafts import DEFAULT_LIMITS
 from streams.jetstream.log import JetStreamLog
 from streams.jetstream.reader import Reader, seconds_of
-from streams.jetstream.topology import AUDIT_STREAM
 from streams.log import LogReset, LogState, LogUnavailable
 from streams.subjects import AUDIT
 
@@ -31,7 +30,7 @@ class Inspection:
 
     def __init__(self, connection: Connection) -> None:
         self.log = JetStreamLog(connection, limits=DEFAULT_LIMITS, observer=None)
-        self._audit = Reader(connection, AUDIT_STREAM, self.log.prove_audit)
+        self._audit = Reader(connection, connection.names.audit_stream, self.log.prove_audit)
 
     @classmethod
     async def open(cls, url: str, *, timeout_s: float, access: Access = URL_ALONE) -> "Inspection":

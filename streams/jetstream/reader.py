@@ -21,6 +21,7 @@ import msgspec
 from streams.codec import MESSAGE_ID, decode, split_headers
 from streams.jetstream.connection import Connection, Lost, Reply, render
 from streams.jetstream.leadership import PATIENCE, Patience
+from streams.jetstream.names import Names
 from streams.jetstream.read_ahead import Walks
 from streams.jetstream.topology import ApiError
 from streams.log import BadFact, Fact, LogUnavailable
@@ -60,12 +61,12 @@ class StoredMessage(msgspec.Struct, frozen=True):
     data: str = ""
     time: str = ""
 
-    def fact(self) -> Fact | BadFact:
+    def fact(self, names: Names) -> Fact | BadFact:
         """The fact in it."""
         return decode(
             self.seq,
             seconds_of(self.time.encode()),
-            self.subject,
+            names.inside(self.subject),
             base64.b64decode(self.hdrs),
             base64.b64decode(self.data),
         )
@@ -97,8 +98,9 @@ class Reader:
         self._patience = patience
         self._silence_s = patience.silence_s
         self._walks = Walks(connection, stream, patience)
-        self._direct = f"$JS.API.DIRECT.GET.{stream}".encode()
-        self._leader = f"$JS.API.STREAM.MSG.GET.{stream}"
+        self._names = connection.names
+        self._direct = self._names.api(f"DIRECT.GET.{stream}").encode()
+        self._leader = self._names.api(f"STREAM.MSG.GET.{stream}")
 
     async def facts(self, subject: str, start: int) -> list[Fact | BadFact]:
         """Every fact from ``start`` on that ``subject`` (a filter) matches where it is answered."""
@@ -107,20 +109,21 @@ class Reader:
             for count, reply in enumerate(found.replies):
                 if count % 500 == 499:  # noqa: PLR2004  # some 5 ms of decoding
                     await asyncio.sleep(0)
-                facts.append(fact_of(reply))
+                facts.append(fact_of(reply, self._names))
         return facts
 
     async def last_of(self, subjects: Sequence[str]) -> dict[str, int]:
         """The last sequence of each literal subject that has a message, as far as a page goes."""
         found: dict[str, int] = {}
         for start in range(0, len(subjects), LAST_SUBJECTS):
-            part = subjects[start : start + LAST_SUBJECTS]
+            part = [self._names.outside(each) for each in subjects[start:][:LAST_SUBJECTS]]
             page = await self._page(
                 {"multi_last": part, "batch": len(part), "max_bytes": PAGE_BYTES}
             )
             for reply in page.replies:
                 headers = split_headers(reply.headers)
-                found[headers[b"Nats-Subject"].decode()] = int(headers[b"Nats-Sequence"])
+                subject = self._names.inside(headers[b"Nats-Subject"].decode())
+                found[subject] = int(headers[b"Nats-Sequence"])
         return found
 
     async def leader_first_after(
@@ -131,7 +134,7 @@ class Reader:
         None is not proven: a leader that is cut off does not know what the others have.
         """
         message = await self._leader_message(
-            {"seq": sequence + 1, "next_by_subj": subject}, timeout_s
+            {"seq": sequence + 1, "next_by_subj": self._names.outside(subject)}, timeout_s
         )
         if message is None:
             return None
@@ -140,11 +143,15 @@ class Reader:
 
     async def leader_first(self, subject: str) -> Fact | BadFact | None:
         """The first fact on ``subject``, or None if it is proven that there is none."""
-        return await self._proven(lambda: self._leader_fact({"seq": 1, "next_by_subj": subject}))
+        return await self._proven(
+            lambda: self._leader_fact({"seq": 1, "next_by_subj": self._names.outside(subject)})
+        )
 
     async def leader_last(self, subject: str) -> Fact | BadFact | None:
         """The last fact on ``subject``, or None if it is proven that there is none."""
-        return await self._proven(lambda: self._leader_fact({"last_by_subj": subject}))
+        return await self._proven(
+            lambda: self._leader_fact({"last_by_subj": self._names.outside(subject)})
+        )
 
     async def _proven(self, ask: Callable[[], Awaitable[T | None]]) -> T | None:
         """What ``ask`` finds; if that is nothing, what it finds once a quorum is proven."""
@@ -155,7 +162,7 @@ class Reader:
 
     async def _leader_fact(self, question: dict[str, object]) -> Fact | BadFact | None:
         message = await self._leader_message(question, READ_TIMEOUT_S)
-        return None if message is None else message.fact()
+        return None if message is None else message.fact(self._names)
 
     async def _leader_message(
         self, question: dict[str, object], timeout_s: float
@@ -198,7 +205,11 @@ class Reader:
 
     async def page_since(self, subject: str, started: str, limit: int) -> list[Reply]:
         """The first raw messages on ``subject`` (a filter) from a time (RFC 3339) on."""
-        question = {"start_time": started, "next_by_subj": subject, "batch": limit}
+        question = {
+            "start_time": started,
+            "next_by_subj": self._names.outside(subject),
+            "batch": limit,
+        }
         return (await self._page({**question, "max_bytes": PAGE_BYTES})).replies
 
     async def _scan(self, subjects: Sequence[str], after: int, limit: int) -> list[Fact | BadFact]:
@@ -222,7 +233,7 @@ class Reader:
         page = await self._page_from(subject, after + 1, limit)
         facts: list[Fact | BadFact] = []
         for count, reply in enumerate(page.replies, 1):
-            facts.append(fact_of(reply))
+            facts.append(fact_of(reply, self._names))
             if count % 500 == 0:  # some 5 ms of decoding
                 await asyncio.sleep(0)
         return Part(facts, page.more and bool(facts))
@@ -251,7 +262,12 @@ class Reader:
 
     async def _page_from(self, subject: str, start: int, limit: int) -> Page:
         return await self._page(
-            {"seq": start, "next_by_subj": subject, "batch": limit, "max_bytes": PAGE_BYTES}
+            {
+                "seq": start,
+                "next_by_subj": self._names.outside(subject),
+                "batch": limit,
+                "max_bytes": PAGE_BYTES,
+            }
         )
 
     async def _page(self, question: dict[str, object]) -> Page:
@@ -319,13 +335,13 @@ def _sequence(fact: Fact | BadFact) -> int:
     return fact.sequence
 
 
-def fact_of(reply: Reply) -> Fact | BadFact:
+def fact_of(reply: Reply, names: Names) -> Fact | BadFact:
     """The fact in one direct-get answer."""
     headers = split_headers(reply.headers)
     return decode(
         int(headers[b"Nats-Sequence"]),
         seconds_of(headers[b"Nats-Time-Stamp"]),
-        headers[b"Nats-Subject"].decode("utf-8", "replace"),
+        names.inside(headers[b"Nats-Subject"].decode("utf-8", "replace")),
         reply.headers,
         reply.payload,
     )

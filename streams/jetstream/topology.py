@@ -9,19 +9,18 @@ from typing import Any
 
 import msgspec
 
+from streams.jetstream.names import PLAIN, Names
 from streams.log import LogReset, LogUnavailable, TopologyMismatch
 from streams.subjects import ALL_AUDIT, ALL_PLANS
-
-PLANS_STREAM = "PLANS"
-AUDIT_STREAM = "AUDIT"
 
 NANOSECONDS = 1_000_000_000
 DUPLICATE_WINDOW_S = 120
 AUDIT_KEPT_S = 30 * 24 * 3600
 NOT_FOUND = 10059
 IN_USE = 10058
+OVERLAP = 10065
 
-# Asks the JetStream API (subject below ``$JS.API.``, JSON body) and gives back its JSON answer.
+# Asks the JetStream API (a question for `Names.api`, JSON body) and gives back its JSON answer.
 Ask = Callable[[str, bytes], Awaitable[bytes]]
 Config = dict[str, Any]
 
@@ -103,11 +102,13 @@ def epoch_of(stream: str, info: InfoAnswer) -> str:
     return f"{stream}@{info.created}"
 
 
-def plans_stream(*, replicas: int = 1, max_bytes: int | None = None) -> Config:
+def plans_stream(
+    names: Names = PLAIN, *, replicas: int = 1, max_bytes: int | None = None
+) -> Config:
     """The log's configuration; ``max_bytes`` None means as much as the disk holds."""
     return {
-        "name": PLANS_STREAM,
-        "subjects": [ALL_PLANS],
+        "name": names.plans_stream,
+        "subjects": [names.outside(ALL_PLANS)],
         "storage": "file",
         "retention": "limits",
         "discard": "new",
@@ -124,11 +125,11 @@ def plans_stream(*, replicas: int = 1, max_bytes: int | None = None) -> Config:
     }
 
 
-def audit_stream(*, replicas: int = 1) -> Config:
+def audit_stream(names: Names = PLAIN, *, replicas: int = 1) -> Config:
     """The audit trail's configuration: 30 days, then forgotten."""
     return {
-        "name": AUDIT_STREAM,
-        "subjects": [ALL_AUDIT],
+        "name": names.audit_stream,
+        "subjects": [names.outside(ALL_AUDIT)],
         "storage": "file",
         "retention": "limits",
         "discard": "old",
@@ -173,6 +174,11 @@ async def ensure_stream(
         # Pedantic: refuse instead of silently changing what does not go together.
         body = msgspec.json.encode({**wanted, "pedantic": True})
         created = await _ask(ask, f"STREAM.CREATE.{name}", body)
+        if created.error is not None and created.error.err_code == OVERLAP:
+            raise TopologyMismatch(
+                f"stream {name} cannot be made: {created.error.description}. "
+                "Set nats.prefix, or give Holdfast a NATS account of its own."
+            )
         if created.error is not None and created.error.err_code != IN_USE:
             raise LogUnavailable(f"stream {name} cannot be made: {created.error.description}")
         found = await _ask(ask, f"STREAM.INFO.{name}", b"")
@@ -202,7 +208,7 @@ def compare(wanted: Config, found: Config) -> None:
         raise TopologyMismatch(
             f"stream {name} exists with another configuration: {'; '.join(faults)}. "
             f"Change it (`nats stream edit {name}`), change Holdfast's settings to match, "
-            "or give Holdfast a NATS account of its own."
+            "set nats.prefix, or give Holdfast a NATS account of its own."
         )
 
 

@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator
 from streams.jetstream.connection import Connection
 from streams.jetstream.consumer import Broken, Consumer, parse_reply
 from streams.jetstream.log import JetStreamLog
-from streams.jetstream.topology import PLANS_STREAM
 from tests.bench import bed, sse_bed, sse_log
 from tests.bench.report import Result
 from tests.faults.service_process import ServiceProcess
@@ -40,7 +39,9 @@ class BareConsumer(Consumer):
 async def bare_pull(url: str) -> float:
     """Messages per second of a pull loop that decodes nothing."""
     connection = await Connection.open(url, name="bench", timeout_s=5)
-    consumer = BareConsumer(connection, PLANS_STREAM, 0, pulls=PULLS, inactive_s=10)
+    consumer = BareConsumer(
+        connection, connection.names.plans_stream, 0, pulls=PULLS, inactive_s=10
+    )
     began, seen = time.perf_counter(), 0
     await consumer.open()
     while not consumer.at_end:
