@@ -13,7 +13,7 @@ from streams.jetstream.audit_stream import TrailEntry
 from streams.jetstream.log import JetStreamLog
 from streams.jetstream.names import Names
 from streams.jetstream.read_only import Inspection
-from streams.log import Appended, Draft, LogUnavailable, TopologyMismatch
+from streams.log import Appended, Draft, Fact, LogUnavailable, TopologyMismatch
 from streams.plan.events import Paused
 from streams.subjects import audit_subject
 from tests.conftest import PrivateServer
@@ -43,9 +43,11 @@ async def plans_in(log: JetStreamLog) -> set[str]:
     async for followed in log.follow(0):
         assert followed == scanned[: len(followed)]
         break
-    found = {fact.plan_id for fact in scanned if not hasattr(fact, "reason")}
+    facts = [fact for fact in scanned if isinstance(fact, Fact)]
+    assert facts == scanned
+    found = {fact.plan_id for fact in facts}
     for plan_id in found:
-        assert await log.read(plan_id) == [each for each in scanned if each.plan_id == plan_id]
+        assert await log.read(plan_id) == [each for each in facts if each.plan_id == plan_id]
         assert await log.first_of(plan_id) == scanned[0]
         assert await log.last_of(plan_id) == scanned[-1]
     return found
