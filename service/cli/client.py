@@ -7,6 +7,8 @@ from typing import Any
 import httpx
 import msgspec
 
+from service.runtime.terminal import on_one_line
+
 OK = 0
 FAILED = 1
 USAGE = 2
@@ -33,7 +35,7 @@ class Instance(msgspec.Struct, frozen=True):
 def complain(error: object, code: int) -> int:
     """One clear line on stderr; answers the exit code."""
     with contextlib.suppress(OSError):  # standard error is gone; the exit code remains
-        print(f"holdfast: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"holdfast: {on_one_line(str(error))}", file=sys.stderr)
     return code
 
 

@@ -7,6 +7,7 @@ import httpx
 from service.cli.client import FAILED, OK, UNREACHABLE, complain
 from service.ops.demo.stage import Stage, StageFailure
 from service.ops.demo.zombie import Zombie
+from service.runtime.terminal import escaped
 
 
 def zombie(url: str, token: str | None) -> int:
@@ -26,4 +27,4 @@ def zombie(url: str, token: str | None) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(escaped(line), flush=True)

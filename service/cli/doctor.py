@@ -16,6 +16,7 @@ from service.ops.doctor.report import Report, with_runbook_at
 from service.ops.doctor.text import lines
 from service.runtime.data_folder import READ_MODELS, last_trace
 from service.runtime.nats_server.embedded import log_of
+from service.runtime.terminal import escaped, escaped_json
 from service.settings.config import Settings
 
 _encode = msgspec.json.Encoder().encode
@@ -63,7 +64,7 @@ def _target(instance: Instance, settings: Settings | None) -> Target:
 
 def _show(report: Report, *, as_json: bool) -> None:
     if as_json:
-        print(_encode(report).decode())
+        print(escaped_json(_encode(report).decode()))
         return
     for line in lines(report):
-        print(line)
+        print(escaped(line))

@@ -7,7 +7,8 @@ import msgspec
 
 from service.cli.client import Instance
 from service.cli.follower import Asked, Event, follow
-from service.cli.output import leave_with_reader, printable
+from service.cli.output import leave_with_reader
+from service.runtime.terminal import escaped, escaped_json, on_one_line
 
 SHORTENED = 60
 
@@ -18,7 +19,7 @@ def events(instance: Instance, asked: Asked, *, as_json: bool = False) -> int:
     """Print what is asked for until a plan's own stream ends; answers the exit code."""
 
     def show(event: Event) -> None:
-        print(_encode(event).decode() if as_json else line(event), flush=True)
+        print(escaped_json(_encode(event).decode()) if as_json else line(event), flush=True)
 
     leave_with_reader()
     return follow(instance, asked, show)
@@ -28,7 +29,9 @@ def line(event: dict[str, Any]) -> str:
     """One event for a person: time, sequence, type, place, and what matters most of the rest."""
     place = "/".join(part for part in (event["plan_id"], event["task_id"]) if part)
     said = ", ".join(_said(event["data"]))
-    return f"{event['at'][:23]:<23}  {event['sequence']:>7}  {event['type']:<15}  {place}  {said}"
+    return escaped(
+        f"{event['at'][:23]:<23}  {event['sequence']:>7}  {event['type']:<15}  {place}  {said}"
+    )
 
 
 def _said(data: dict[str, Any]) -> Iterator[str]:
@@ -43,5 +46,5 @@ def _said(data: dict[str, Any]) -> Iterator[str]:
 
 
 def _shortened(value: object) -> str:
-    text = printable(str(value))
+    text = on_one_line(str(value))
     return text if len(text) <= SHORTENED else text[: SHORTENED - 3] + "..."

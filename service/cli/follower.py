@@ -12,6 +12,7 @@ import msgspec
 
 from holdfast_worker.sse import messages
 from service.cli.client import OK, UNREACHABLE, USAGE, Instance, complain, complaint_of
+from service.runtime.terminal import on_one_line
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
@@ -192,4 +193,4 @@ def _gap(gap: dict[str, Any]) -> str:
 
 def note(text: str) -> None:
     """Something about the stream, where it does not mix with the events."""
-    print(f"-- {text}", file=sys.stderr, flush=True)
+    print(f"-- {on_one_line(text)}", file=sys.stderr, flush=True)

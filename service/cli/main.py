@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from service.cli.client import FAILED, INTERRUPTED, OK, UNREACHABLE, USAGE, Instance, complain
 from service.runtime.data_folder import DataFolderError
+from service.runtime.terminal import escaped
 from service.settings.config import ConfigError, Settings
 from service.settings.loading import load_settings
 from service.signals import logs
@@ -365,7 +366,7 @@ def _check_config(given: argparse.Namespace) -> int:
     width = max(len(setting.key) for setting in described)
     for setting in described:
         value = "" if setting.value is None else setting.value
-        print(f"{setting.key:<{width}} = {value}  ({setting.origin})")
+        print(escaped(f"{setting.key:<{width}} = {value}  ({setting.origin})"))
     return OK
 
 

@@ -1,4 +1,4 @@
-"""Standard output as others read it: a terminal that text must not steer, a pipe that may close."""
+"""Standard output that may lose its reader, as a pipe does."""
 
 import os
 import select
@@ -7,11 +7,6 @@ import sys
 import threading
 
 from service.cli.client import OK
-
-
-def printable(text: str) -> str:
-    """``text`` on one line, without what would move a terminal's cursor or change its colours."""
-    return "".join(each if each.isprintable() else "\ufffd" for each in " ".join(text.split()))
 
 
 def leave_with_reader() -> None:

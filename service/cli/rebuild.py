@@ -9,6 +9,7 @@ from projections.read_models.database import DatabaseUnavailable
 from service.cli.client import FAILED, OK, UNREACHABLE, complain
 from service.cli.refold import Rebuilt, replace_read_models, verify_read_models
 from service.runtime.nats_server.process import EmbeddedServerError
+from service.runtime.terminal import escaped
 from service.settings.config import Settings
 from streams.log import LogReset, LogUnavailable, TopologyMismatch
 
@@ -38,5 +39,5 @@ def _tell(rebuilt: Rebuilt, found: Comparison) -> int:
         print(f"equal: {found.rows:,} rows")
         return OK
     for difference in found.differences:
-        print(difference)
+        print(escaped(str(difference)))
     return complain(f"the read models differ from the log ({found.rows:,} rows)", FAILED)

@@ -18,8 +18,8 @@ from service.cli.client import (
     complaint_of,
 )
 from service.cli.follower import Asked, Event, follow
-from service.cli.output import printable
 from service.http.plan_ids import new_plan_id
+from service.runtime.terminal import escaped, on_one_line
 
 TRIES = 5
 LONGEST_PAUSE_S = 5.0
@@ -99,7 +99,7 @@ def _follow(instance: Instance, plan_id: str) -> int:
     def show(event: Event) -> None:
         if event["type"] == "plan.finished":
             ended.append(event["data"]["status"])
-        print(_line(event), flush=True)
+        print(escaped(_line(event)), flush=True)
 
     code = follow(instance, Asked(plan_id=plan_id), show, patience_s=PATIENCE_S)
     if code != OK or not ended:
@@ -112,7 +112,7 @@ def _line(event: Event) -> str:
     task_id = event["task_id"] or ""
     data = event["data"]
     parts = [
-        f"{name} {printable(data[name])}"
+        f"{name} {on_one_line(data[name])}"
         for name in ("status", "owner", "error_type")
         if data.get(name)
     ]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 
+from service.runtime.terminal import escaped
 from streams.log import BadFact, Fact
 from streams.plan.events import (
     TYPE_NAMES,
@@ -33,7 +34,8 @@ class Story:
         when = datetime.fromtimestamp(fact.at).astimezone().strftime("%H:%M:%S.%f")[:-3]
         what = TYPE_NAMES[type(fact.event)]
         line = f"  {when}  {fact.sequence:>5}  {what:<15} {fact.task_id or '':<10} "
-        print(line + _details(fact.event), flush=True)  # noqa: T201 - it is shown on the terminal
+        line = escaped(line + _details(fact.event))
+        print(line, flush=True)  # noqa: T201 - it is shown on the terminal
         if isinstance(fact.event, Finished):
             self._at_end()
 
