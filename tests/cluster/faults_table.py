@@ -66,7 +66,7 @@ def row(fault: FaultRun, history: History) -> str:
         fault.name,
         _shown(history.led_again_s(fault) if fault.quorum else None),
         _shown(_longest(fault, history, majority)),
-        _shown(_longest(fault, history, fault.stranded)),
+        _shown(_longest(fault, history, set(fault.stranded) - set(fault.apart))),
         str(refused(history.calls, fault)),
         _shown(_first(fault, (each for each in history.readiness if _unready(each)))),
         _shown(_first(fault, (each for each in history.diagnoses if _naming(each)))),
