@@ -76,6 +76,10 @@ class Lanes:
         """How many entries the lanes keep, dead ones included."""
         return sum(len(queue) for queues in self._queues.values() for queue in queues.values())
 
+    def look_again(self, at: float) -> None:
+        """At log time ``at`` something may be picked that is withheld now."""
+        self.look_again_at = min(self.look_again_at, at)
+
     def took(self, seconds: float) -> None:
         """Note how long a claim took, or a fact on its way here: peers are as slow at present."""
         self._slowest_s = max(seconds, self._slowest_s * _FADES)

@@ -33,6 +33,7 @@ from streams import decider
 from streams.log import Log, LogFull, LogUnavailable, Origin
 from streams.plan import commands
 from streams.plan.commands import OwnerCommand
+from streams.plan.decide import Duplicate, NotAllowed
 from streams.plan.state import Plan, Task
 from streams.traceparent import of_attempt
 
@@ -43,6 +44,7 @@ LONGEST_PAUSE_S = 0.25
 LEFT_TO_OTHERS_S = (
     2.0  # from when a task is claimable: another instance with room has taken it by then
 )
+LOST_LEASE_SHARE = 0.25  # of a lease: so long it is not offered to the owner that lost it
 ABANDONED = "the client that claimed the task closed the connection before the answer"
 ONE_TRY = decider.Limits(tries=1)  # another task may be claimed instead
 _SHORTEST_SLEEP_S = 0.001
@@ -87,6 +89,7 @@ class ClaimDesk:
         self._alarm: asyncio.TimerHandle | None = None
         self._releasing: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._asks: dict[str, set[_Ask]] = {}
 
     @property
     def asking(self) -> int:
@@ -104,14 +107,42 @@ class ClaimDesk:
 
         Raises LogUnavailable when the log refused every pick.
         """
+        ask = _Ask()
+        asks = self._asks.setdefault(request.owner, set())
+        asks.add(ask)
+        try:
+            return await self._claim(request, origin, ask)
+        finally:
+            asks.discard(ask)
+            if not asks and self._asks.get(request.owner) is asks:
+                del self._asks[request.owner]
+            if ask.ended is not None:
+                ask.ended.set()
+
+    async def dismiss(self, owner: str) -> None:
+        """End what ``owner`` asks for with nothing, and wait for claims that are under way."""
+        asks = list(self._asks.get(owner, ()))
+        for ask in asks:
+            ask.ended = ask.ended or asyncio.Event()
+        for waiter in self._waiters.of_owner(owner):
+            if not waiter.future.done():
+                waiter.future.set_result([])
+        for ask in asks:
+            if ask.ended is not None:
+                await ask.ended.wait()
+
+    async def _claim(self, request: ClaimRequest, origin: Origin, ask: "_Ask") -> list[Claim]:
         metrics = self._desk.metrics
         metrics.count("agent.task.claim.poll.total")
         deadline = asyncio.get_running_loop().time() + request.wait_s
         self.demand.asked(request.kinds, self._desk.now())
-        picks, lost = self._pick(request), 0
+        (picks, _), lost = self._pick(request), 0
         while True:
+            if ask.ended is not None or (request.gone is not None and request.gone()):
+                self._give_back(picks)
+                return []
             if picks and (claims := await self._take_wholly(picks, request, origin)):
-                return claims
+                return claims if ask.ended is None else []  # a goodbye releases them
             left_s = deadline - asyncio.get_running_loop().time()
             if left_s <= 0 or self._closed or len(self._waiters) >= MAX_WAITING:
                 metrics.count("agent.task.claim.empty.total")
@@ -119,7 +150,7 @@ class ClaimDesk:
             if picks:
                 lost += 1
                 await asyncio.sleep(min(_pause_s(lost), left_s))
-            picks = self._pick(request) or await self._wait(request, left_s)
+            picks = self._pick(request)[0] or await self._wait(request, left_s)
 
     def serve_waiting(self, *, all_kinds: bool = False) -> int:
         """Give tasks that came since the last call to the claims that wait, the oldest first.
@@ -134,11 +165,12 @@ class ClaimDesk:
             kinds = waiter.request.kinds
             if waiter.future.done() or kinds in nothing_for or not lanes.offers(kinds):
                 continue
-            if picks := self._pick(waiter.request):
+            picks, withheld = self._pick(waiter.request)
+            if picks:
                 waiter.future.set_result(picks)
                 self._waiters.remove(waiter)
                 served += len(picks)
-            elif not waiter.request.leave_to_others:  # else there may be something for another
+            elif not withheld:  # else there may be something for another
                 nothing_for.add(kinds)
         self._set_alarm()
         return served
@@ -159,28 +191,34 @@ class ClaimDesk:
             if (late := self.serve_waiting(all_kinds=True)) > 0:
                 log.warning("claims_found_late", tasks=late)
 
-    def _pick(self, request: ClaimRequest) -> list[Pick]:
-        """Reserve tasks for the asker, as many as an answer may hold."""
-        picks = self._offered(request)
+    def _pick(self, request: ClaimRequest) -> tuple[list[Pick], bool]:
+        """Reserve tasks for the asker, as many as an answer may hold; and whether any is withheld.
+
+        Withheld is what it leaves to others for a moment, or lost itself.
+        """
+        picks, withheld = self._offered(request)
         room = self._answer_bytes
         for n, pick in enumerate(picks):
             room -= claim_size(pick.seat.plan, pick.seat.task)
             if room < 0 and n:
                 self._give_back(picks[n:])
-                return picks[:n]
-        return picks
+                return picks[:n], withheld
+        return picks, withheld
 
-    def _offered(self, request: ClaimRequest) -> list[Pick]:
-        """Reserve tasks for the asker, without those that it leaves to others for a moment."""
-        board, now, left = self._desk.board, self._desk.now(), request.leave_to_others
-        # An asker leaves few tasks to others; with room for them the rest is still found.
-        picks = board.pick(request.limit + len(left), request.kinds, now)
-        if not left:
-            return picks
-        offered = [pick for pick in picks if not _is_left(pick.seat, request, now)]
-        kept = offered[: request.limit]
-        self._give_back([pick for pick in picks if pick not in kept])
-        return kept
+    def _offered(self, request: ClaimRequest) -> tuple[list[Pick], bool]:
+        board, now = self._desk.board, self._desk.now()
+        offered, withheld = list[Pick](), list[Pick]()
+        # What is withheld stays reserved until the rest has been looked at.
+        while picks := board.pick(request.limit - len(offered), request.kinds, now):
+            for pick in picks:
+                until = _withheld_until(pick.seat, request)
+                (withheld if until > now else offered).append(pick)
+                if until > now:
+                    board.lanes.look_again(until)
+            if len(offered) == request.limit or not withheld:
+                break
+        self._give_back(withheld)
+        return offered, bool(withheld)
 
     async def _wait(self, request: ClaimRequest, wait_s: float) -> list[Pick]:
         waiter = self._waiters.add(request)
@@ -267,6 +305,41 @@ class ClaimDesk:
             raise errors[0]
         return claims
 
+    async def claim_chosen(
+        self, plan_id: str, task_id: str, request: ClaimRequest, origin: Origin
+    ) -> Claim | Refused:
+        """The lease of one task that the owner chose, if it is claimable now.
+
+        Raises LogUnavailable, LogFull.
+        """
+        plan = await self._view.load(plan_id)
+        task = plan.tasks.get(task_id) if plan is not None else None
+        command = commands.Claim(
+            plan_id=plan_id,
+            task_id=task_id,
+            owner=request.owner,
+            lease_s=request.lease_s,
+            start=request.start,
+            timeout_s=request.default_timeout_s if task is None else _timeout_s(task, request),
+            chosen=True,
+        )
+        if plan is not None and task is not None and not origin.traceparent:
+            trace = of_attempt(plan.traceparent, plan_id, task_id, task.attempt + 1)
+            origin = replace(origin, traceparent=trace)
+        outcome = await decider.transact(command, self._view, self._desk.log, origin)
+        if not isinstance(outcome, decider.Accepted):
+            assert not isinstance(outcome, Duplicate)  # noqa: S101 - no claim is one
+            return outcome
+        self._desk.metrics.count("agent.task.claim.success.total")
+        plan = self._view.knows(plan_id)
+        task = plan.tasks.get(task_id) if plan is not None else None
+        if plan is None or task is None or task.claimed_sequence != outcome.sequence:
+            return NotAllowed("RUNNING", "another owner has taken the task over meanwhile")
+        found = dict[int, Raw]()
+        while needed := missing(plan, task, found):
+            found |= await read_back(self._desk.log, needed)
+        return _granted(plan, task, outcome.sequence, request, found)
+
     async def _take_one(
         self, pick: Pick, request: ClaimRequest, origin: Origin
     ) -> Claim | LogUnavailable | LogFull | None:
@@ -324,9 +397,23 @@ class ClaimDesk:
         metrics.observe("agent.task.claim.execution_attempt", task.attempt)
 
 
-def _is_left(seat: Seat, request: ClaimRequest, now: float) -> bool:
-    task = seat.plan.plan_id, seat.task.spec.id
-    return now - seat.since < LEFT_TO_OTHERS_S and task in request.leave_to_others
+class _Ask:
+    """A request that is not answered; ``ended`` is set when its owner has said goodbye."""
+
+    __slots__ = ("ended",)
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Event | None = None
+
+
+def _withheld_until(seat: Seat, request: ClaimRequest) -> float:
+    """Until when (log time) the task is kept from this asker, so that another gets it."""
+    task, until = seat.task, 0.0
+    if request.leave_to_others and (seat.plan.plan_id, task.spec.id) in request.leave_to_others:
+        until = seat.since + LEFT_TO_OTHERS_S
+    if task.owner == request.owner:  # it has just lost this very lease: it may be frozen, or poor
+        until = max(until, seat.since + LOST_LEASE_SHARE * task.lease_s)
+    return until
 
 
 def _pause_s(lost: int) -> float:

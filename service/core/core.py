@@ -27,6 +27,7 @@ from service.core.results import (
     ClaimRequest,
     OwnerAnswer,
     Refused,
+    ReleasedLease,
     Submission,
 )
 from service.core.secrets_in_plans import key_warnings, secret_complaint
@@ -56,6 +57,8 @@ from streams.traceparent import of_attempt, span_id_of
 READ_WAIT_S = 5.0  # how long an explicit min_sequence is waited for (API.md)
 READ_OWN_WRITES_S = 2.0  # how long any other read waits before it answers with what there is
 INPUTS_HOLD_LOOP_S = 0.005  # how long the inputs of a large plan are checked in one go
+GOODBYE = "its owner has said goodbye"
+RELEASED_AT_ONCE = 500
 NAMES = frozenset({"plan_id", "task_id", "owner"})
 
 log = structlog.get_logger("holdfast.core")
@@ -210,7 +213,7 @@ class Core:
         """Fail an attempt that has outlived its time-out by one lease."""
         most = self.settings.executor.execution.timeout_retry_max
         command = commands.Overrun(plan_id=plan_id, task_id=task_id, timeout_retry_max=most)
-        return await self._transact(command, self._self_origin)
+        return await self._transact(command, self.self_origin)
 
     # -- leases -----------------------------------------------------------------------------
 
@@ -218,6 +221,48 @@ class Core:
         """Up to ``request.limit`` leases, waiting up to ``wait_s`` while there is nothing."""
         self.workers.asked(request.owner, request.kinds, self.now())
         return await self.desk.claim(request, self._from(origin))
+
+    async def claim_chosen(
+        self, plan_id: str, task_id: str, request: ClaimRequest, origin: Origin
+    ) -> Claim | Refused:
+        """The lease of one chosen task, or why it cannot be had now."""
+        self.workers.asked(request.owner, None, self.now())
+        return await self.desk.claim_chosen(plan_id, task_id, request, self._from(origin))
+
+    async def goodbye(self, owner: str, origin: Origin) -> list[ReleasedLease]:
+        """Release every lease of an owner that ends; its waiting claims end empty.
+
+        Raises LogUnavailable, LogFull.
+        """
+        await self.desk.dismiss(owner)
+        await self.catch_up()
+        return await self.release_leases_of(owner, GOODBYE, origin)
+
+    async def release_leases_of(
+        self, owner: str, reason: str, origin: Origin
+    ) -> list[ReleasedLease]:
+        """Release what ``owner`` holds on the board. Raises LogUnavailable, LogFull."""
+        held = [
+            commands.Release(
+                plan_id=plan.plan_id,
+                task_id=task.spec.id,
+                owner=owner,
+                attempt=task.attempt,
+                reason=reason,
+            )
+            for plan, task in self.board.running()
+            if task.owner == owner
+        ]
+        released: list[ReleasedLease] = []
+        for start in range(0, len(held), RELEASED_AT_ONCE):
+            some = held[start : start + RELEASED_AT_ONCE]
+            answers = await self.own_many(some, origin)
+            released += [
+                ReleasedLease(plan_id=each.plan_id, task_id=each.task_id, attempt=each.attempt)
+                for each, answer in zip(some, answers, strict=True)
+                if isinstance(answer, OwnerAnswer)
+            ]
+        return released
 
     async def abandon(self, claims: Sequence[Claim], owner: str, origin: Origin) -> None:
         """Release leases that could not be delivered to their owner. Raises LogUnavailable."""

@@ -1,6 +1,6 @@
 """What the core answers to claims and reports: values, never exceptions."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 import msgspec
@@ -64,6 +64,7 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     ``lease_s`` None means each task's own; the defaults are for tasks that state none.
     With ``start`` the attempts count as started. With ``bounded`` the server fails an attempt that
     outlives its time-out by one lease; without it the asker ends its attempts itself.
+    ``gone`` tells whether the asker still waits for the answer.
     Of ``leave_to_others``, (plan, task) pairs, none is given while others may take it.
     """
 
@@ -76,7 +77,16 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     wait_s: float = 0
     start: bool = False
     bounded: bool = False
+    gone: Callable[[], bool] | None = None
     leave_to_others: Collection[Any] = frozenset()
+
+
+class ReleasedLease(msgspec.Struct, frozen=True, kw_only=True):
+    """A lease that an owner gave back when it said goodbye."""
+
+    plan_id: str
+    task_id: str
+    attempt: int
 
 
 class OwnerAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -70,6 +70,10 @@ class Waiters:
                 last = ticket
                 yield waiter
 
+    def of_owner(self, owner: str) -> list[Waiter]:
+        """The requests of one owner."""
+        return [waiter for waiter in self._all.values() if waiter.request.owner == owner]
+
     def waits_for(self, kind: str) -> bool:
         """Whether a waiting claim would take a task of ``kind``."""
         return self._has(kind) or self._has(None)

@@ -13,7 +13,16 @@ from projections.board.board import Board
 from projections.read_models.views import Moment, moment, moment_or_none
 from streams.log import BadFact, Fact
 from streams.plan.commands import OwnerCommand
-from streams.plan.events import Claimed, Completed, Failed, Heartbeat, Progress, Released, Started
+from streams.plan.events import (
+    Checkpointed,
+    Claimed,
+    Completed,
+    Failed,
+    Heartbeat,
+    Progress,
+    Released,
+    Started,
+)
 from streams.plan.state import Plan, Task
 
 SEEN_S = 3_600.0
@@ -22,7 +31,7 @@ MOST_KINDS = 50  # remembered per owner
 MOST_LEASES = 20  # shown per owner
 MOST_REFUSALS = 10
 
-_OWNERS_FACTS = (Claimed, Started, Heartbeat, Progress, Completed, Failed, Released)
+_OWNERS_FACTS = (Claimed, Started, Heartbeat, Progress, Checkpointed, Completed, Failed, Released)
 
 
 class HeldLease(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,13 +11,14 @@ from service.http.access import Access
 from service.http.attempts import AttemptController
 from service.http.audit import AuditController
 from service.http.batches import BatchController
-from service.http.claims import ClaimController
+from service.http.claims import ChosenTaskController, ClaimController
 from service.http.door import Door
 from service.http.events import EventController
 from service.http.executions import ExecutionController
 from service.http.front import Front
 from service.http.openapi import StructSchemas, document
 from service.http.operations import InstanceController, MetricController, ProbeController
+from service.http.owners import OwnerController
 from service.http.page import PageController
 from service.http.plans import PlanController
 from service.http.request import ApiRequest
@@ -33,6 +34,8 @@ CONTROLLERS = (
     TaskController,
     AttemptController,
     ClaimController,
+    ChosenTaskController,
+    OwnerController,
     BatchController,
     ExecutionController,
     AuditController,

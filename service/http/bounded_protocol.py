@@ -7,6 +7,7 @@ callbacks in uvicorn's class, and on `flow.read_paused`; the test beside it fail
 """
 
 import asyncio
+import select
 import socket
 from typing import Any
 
@@ -15,6 +16,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.http.problems import PROBLEM_TYPE, problem_of
+from service.http.request import IS_GONE
 from service.http.shares import Shares, client_at
 
 LINGER_S = 1.0
@@ -97,11 +99,26 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._began is not None and self._timer is None and not self._ended:
             self._look_in(self._limits.head_s)
 
+    def is_gone(self) -> bool:
+        """Whether the client has closed the connection, even if the loop has not heard of it yet.
+
+        A loop that is busy learns of it late; the system knows at once.
+        """
+        if self.transport.is_closing():
+            return True
+        connection = self.transport.get_extra_info("socket")
+        if connection is None or not hasattr(select, "POLLRDHUP"):
+            return False
+        asked = select.poll()
+        asked.register(connection.fileno(), select.POLLRDHUP)
+        return bool(asked.poll(0))
+
     # -- what the parser finds --------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self.scope["extensions"] = {IS_GONE: self.is_gone}  # type: ignore[dict-item]
         self._began = self.loop.time()
         self._in_head = True
         self._head_bytes = 0

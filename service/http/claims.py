@@ -13,10 +13,11 @@ from service.core.results import Claim, ClaimRequest
 from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER
-from service.http.problems import RequestRefused
+from service.http.parameters import PlanId, TaskId
+from service.http.problems import RequestRefused, accepted
 from service.http.request import ApiRequest, ClientGone
-from service.http.responses import refusals
-from service.http.schemas import ClaimBody
+from service.http.responses import LOG_TROUBLE, refusals
+from service.http.schemas import ClaimBody, ClaimOneBody
 from streams.log import Origin
 
 
@@ -51,11 +52,50 @@ class ClaimController(Controller):
             wait_s=data.wait_s,
             start=data.start,
             bounded=True,
+            gone=request.is_gone,
         )
         origin = request.origin(core, data.owner)
         if not data.wait_s:
-            return Claims(await core.claim(wanted, origin))
-        return Claims(await _claim_while_connected(core, wanted, origin, request))
+            claims = await core.claim(wanted, origin)
+        else:
+            claims = await _claim_while_connected(core, wanted, origin, request)
+        if claims and request.is_gone():
+            await core.abandon(claims, data.owner, origin)
+            raise ClientGone
+        return Claims(claims)
+
+
+class ChosenTaskController(Controller):
+    """`/v1/plans/{plan_id}/tasks/{task_id}/claim`."""
+
+    path = "/v1/plans/{plan_id:str}/tasks/{task_id:str}/claim"
+    tags = ("claims",)
+    security = BEARER
+
+    @post(
+        status_code=200,
+        guards=[requires("work")],
+        response_description="The lease",
+        responses=refusals("not_found", "not_allowed", *LOG_TROUBLE),
+    )
+    async def claim_chosen_task(
+        self,
+        plan_id: PlanId,
+        task_id: TaskId,
+        data: JSONBody[ClaimOneBody],
+        core: ProvidedCore,
+        request: ApiRequest,
+    ) -> Claim:
+        """Take the lease of one chosen task."""
+        wanted = ClaimRequest(
+            owner=data.owner, lease_s=data.lease_s, start=data.start, bounded=True
+        )
+        origin = request.origin(core, data.owner)
+        claim = accepted(await core.claim_chosen(plan_id, task_id, wanted, origin))
+        if request.is_gone():
+            await core.abandon([claim], data.owner, origin)
+            raise ClientGone
+        return claim
 
 
 async def _claim_while_connected(
@@ -70,6 +110,8 @@ async def _claim_while_connected(
     forget = request.when_ended(claiming.cancel)
     try:
         await asyncio.wait({claiming, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        # Both may have come in one turn of the loop: who left must be heard before being cancelled.
+        await asyncio.sleep(0)
     finally:
         forget()
         leaving.cancel()
@@ -77,8 +119,9 @@ async def _claim_while_connected(
             claiming.cancel()
     with suppress(asyncio.CancelledError):
         claims = await claiming
-        if leaving.done() and not leaving.cancelled():
+        if request.is_gone() or (leaving.done() and not leaving.cancelled()):
             await core.abandon(claims, wanted.owner, origin)
+            raise ClientGone
         return claims
     if leaving.done() and not leaving.cancelled():
         raise ClientGone

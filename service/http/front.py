@@ -25,6 +25,7 @@ from streams.traceparent import span_id_of
 
 SERVER_ERROR = 500
 UNKNOWN_ROUTE = "other"
+OWNERS = "/v1/owners/"
 KINDS = {2: "2xx", 4: "4xx", 5: "5xx"}  # no route answers another kind
 
 
@@ -47,6 +48,9 @@ class Front:
         method = scope["method"]
         # The web server, which keeps the request's own scope, leaves the body of a HEAD out.
         inner: Any = {**scope, "method": "GET", "head": True} if method == "HEAD" else scope
+        if b"%2f" in scope["raw_path"].lower() and scope["path"].startswith(OWNERS):
+            # An owner's slash is none of the path; the guard decodes the owner.
+            inner = {**inner, "path": scope["raw_path"].decode("ascii", "replace")}
         named = _Named(send, trace, self._metrics)
         began_at = time.time() if self._spans is not None else 0.0
         try:

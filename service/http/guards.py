@@ -3,9 +3,10 @@
 A guard runs before the body is read, so a request that is refused here costs nothing.
 """
 
+import re
 from functools import cache
 from typing import Any, cast
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
@@ -15,6 +16,7 @@ from litestar.types import HTTPScope
 from service.http.access import Access
 from service.http.ownership import check_path
 from service.http.problems import RequestRefused
+from service.http.schemas import OWNER_PATTERN, PATTERNS
 from service.http.strict_json import check_content_type
 from service.principals.permissions import PERMISSIONS, Permission
 from streams.subjects import is_id
@@ -44,6 +46,8 @@ class requires:  # noqa: N801 - it reads as a word: guards=[requires("work")]
         headers = dict(scope["headers"])
         scope["auth"] = await access.check(scope, headers, self.permission)
         if ids := scope["path_params"]:
+            if "owner" in ids:
+                ids["owner"] = _decoded_owner(ids["owner"])
             _check_ids(ids)
             if self.permission == "work":
                 check_path(scope["auth"], ids, connection.app.state.knows)
@@ -51,6 +55,13 @@ class requires:  # noqa: N801 - it reads as a word: guards=[requires("work")]
             _check_query(scope["query_string"], _known_parameters(handler.signature_model))
         if scope["method"] not in READING:
             check_content_type(headers.get(b"content-type", b""))
+
+
+def _decoded_owner(encoded: str) -> str:
+    owner = unquote(encoded)
+    if not re.fullmatch(OWNER_PATTERN, owner):
+        raise RequestRefused("not_found", f"no owner can have this name: {PATTERNS[OWNER_PATTERN]}")
+    return owner
 
 
 def _check_ids(ids: dict[str, Any]) -> None:

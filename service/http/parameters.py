@@ -25,6 +25,9 @@ _FROM_ZERO = {"minimum": 0}  # Litestar's document leaves a bound of 0 out
 
 PlanId = Annotated[str, PathParameter(pattern=ID_PATTERN, description=_ID)]
 TaskId = Annotated[str, PathParameter(pattern=ID_PATTERN, description=_ID)]
+OwnerInPath = Annotated[
+    str, PathParameter(pattern=OWNER_PATTERN, description="an owner; a / in it is sent as %2F")
+]
 PagePath = Annotated[str, PathParameter(description="a file of the page")]
 MetricName = Annotated[str, PathParameter(description="a dotted name of /actuator/metrics")]
 

@@ -14,6 +14,9 @@ from service.principals.principal import Principal
 from service.principals.tokens import Tokens
 from streams.log import Origin
 
+IS_GONE = "holdfast.is_gone"
+"""The extension of the ASGI scope that tells whether the client has closed the connection."""
+
 
 class ClientGone(Exception):
     """The client hung up before its request was complete."""
@@ -48,6 +51,11 @@ class ApiRequest(Request[Any, Principal | None, State]):
         if principal is None or tokens is None:
             return lambda: None
         return tokens.when_ended(principal, end)
+
+    def is_gone(self) -> bool:
+        """Whether the client has closed the connection; False where the server cannot tell."""
+        ask: Any = (self.scope.get("extensions") or {}).get(IS_GONE)
+        return ask is not None and ask()
 
     @property
     def content_length(self) -> int | None:

@@ -1,0 +1,39 @@
+"""Owners: one that ends says goodbye, and what it holds is free at once."""
+
+import msgspec
+from litestar import Controller, post
+
+from service.core.results import ReleasedLease
+from service.http.dependencies import ProvidedCore
+from service.http.guards import requires
+from service.http.openapi import BEARER
+from service.http.parameters import OwnerInPath
+from service.http.request import ApiRequest
+from service.http.responses import refusals
+
+
+class Goodbye(msgspec.Struct, frozen=True):
+    """The leases that were released."""
+
+    released: list[ReleasedLease]
+
+
+class OwnerController(Controller):
+    """`/v1/owners`."""
+
+    path = "/v1/owners"
+    tags = ("claims",)
+    security = BEARER
+
+    @post(
+        "/{owner:str}/goodbye",
+        status_code=200,
+        guards=[requires("work")],
+        response_description="The leases that were released",
+        responses=refusals("not_found", "log_unavailable", "log_full"),
+    )
+    async def say_goodbye(
+        self, owner: OwnerInPath, core: ProvidedCore, request: ApiRequest
+    ) -> Goodbye:
+        """Release every lease that an owner holds; its waiting claims end empty."""
+        return Goodbye(await core.goodbye(owner, request.origin(core, owner)))

@@ -1,0 +1,133 @@
+"""Owners that leave, hang up or freeze: what they hold is free for others, at no cost."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from service.app import Instance
+from tests.integration.http_world import serving
+
+Json = dict[str, Any]
+
+
+async def submit(
+    client: httpx.AsyncClient, plan_id: str = "p", tasks: int = 1, **task: Any
+) -> None:
+    plan = {"id": plan_id, "tasks": [{"id": f"t{n}", "kind": "k", **task} for n in range(tasks)]}
+    assert (await client.post("/v1/plans", json=plan)).status_code == 201
+
+
+async def claim(client: httpx.AsyncClient, owner: str, **more: Any) -> list[Json]:
+    body = {"owner": owner, "kinds": ["k"], **more}
+    return (await client.post("/v1/claims", json=body)).raise_for_status().json()["claims"]
+
+
+async def view(client: httpx.AsyncClient, task_id: str = "t0") -> Json:
+    return (await client.get(f"/v1/plans/p/tasks/{task_id}")).json()
+
+
+async def waiting(instance: Instance, claims: int) -> None:
+    async with asyncio.timeout(10):
+        while instance.core.desk.asking != claims:
+            await asyncio.sleep(0.005)
+
+
+async def test_a_goodbye_frees_what_the_owner_holds_and_ends_its_claims(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (instance, client):
+        await submit(client, tasks=3)
+        await claim(client, "w/1", limit=2)
+        (kept,) = await claim(client, "w/2")
+        idle = asyncio.create_task(claim(client, "w/1", kinds=["other"], wait_s=30))
+        others = asyncio.create_task(claim(client, "w/2", kinds=["other"], wait_s=5))
+        await waiting(instance, 2)
+        answer = await client.post("/v1/owners/w%2F1/goodbye")
+        assert answer.status_code == 200, answer.text
+        assert sorted(each["task_id"] for each in answer.json()["released"]) == ["t0", "t1"]
+        assert await asyncio.wait_for(idle, 2) == []
+        assert not others.done()
+        others.cancel()
+        assert (await client.post("/v1/owners/w%2F1/goodbye")).json() == {"released": []}
+        assert {each["attempt"] for each in await claim(client, "w/3", limit=3)} == {2}
+        assert (await view(client, kept["task_id"]))["owner"] == "w/2"
+        assert (await client.post("/v1/owners/a%20b/goodbye")).status_code == 404
+
+
+async def test_one_chosen_task_is_claimed_or_its_status_is_told(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (_, client):
+        await submit(client, tasks=3, timeout_s=9)
+        path = "/v1/plans/p/tasks/t1/claim"
+        answer = await client.post(path, json={"owner": "w", "lease_s": 7, "start": True})
+        assert answer.status_code == 200, answer.text
+        chosen = answer.json()
+        assert (chosen["task_id"], chosen["attempt"], chosen["lease_s"]) == ("t1", 1, 7)
+        assert (chosen["started"], chosen["timeout_s"], chosen["checkpoints"]) == (True, 9, {})
+        refused = await client.post(path, json={"owner": "v"})
+        assert (refused.status_code, refused.json()["code"]) == (409, "not_allowed")
+        assert refused.json()["current"]["status"] == "RUNNING"
+        missing = await client.post("/v1/plans/p/tasks/none/claim", json={"owner": "v"})
+        assert missing.status_code == 404
+        assert len(await claim(client, "v", limit=9)) == 2
+
+
+async def hang_up(instance: Instance, wait_s: float) -> None:
+    """Ask for a task, and close the connection before the answer can be written."""
+    port = int(instance.http_url.rsplit(":", 1)[1])
+    body = json.dumps({"owner": "gone", "kinds": ["k"], "wait_s": wait_s}).encode()
+    head = (
+        f"POST /v1/claims HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
+    )
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+    await writer.drain()
+    writer.close()
+
+
+async def test_claims_whose_asker_hung_up_are_given_back(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (instance, client):
+        for round_ in range(40):
+            await asyncio.gather(
+                *(hang_up(instance, wait_s) for wait_s in (0, 0, 5, 5)),
+                submit(client, f"p{round_}", tasks=2),
+            )
+        await waiting(instance, 0)
+        async with asyncio.timeout(10):
+            while held := [task for _, task in instance.core.board.running()]:
+                assert all(task.owner == "gone" for task in held)
+                await asyncio.sleep(0.01)
+        lost = [task.lost + task.silent for plan in instance.core.board.plans.values()
+                for task in plan.tasks.values()]  # fmt: skip
+        assert sum(lost) == 0
+
+
+async def test_a_frozen_owner_with_four_claims_loses_one_lease_beside_a_live_one(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as (instance, client):
+        frozen = [
+            asyncio.create_task(claim(client, "frozen", wait_s=20, lease_s=1)) for _ in range(4)
+        ]
+        await waiting(instance, 4)
+        live = asyncio.create_task(claim(client, "live", wait_s=20, lease_s=30))
+        await waiting(instance, 5)
+        await submit(client)
+        (claimed,) = await live
+        assert claimed["attempt"] == 2
+        executions = (await view(client))["executions"]
+        assert [each["status"] for each in executions] == ["lost", "running"]
+        assert instance.core.desk.asking == 3
+        for each in frozen:
+            each.cancel()
+
+
+async def test_the_owner_that_lost_a_lease_gets_it_when_no_other_asks(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (_, client):
+        await submit(client)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await claim(client, "only", lease_s=1)
+        (claimed,) = await claim(client, "only", wait_s=10, lease_s=30)
+        assert claimed["attempt"] == 2
+        assert 1.25 <= loop.time() - began < 5
