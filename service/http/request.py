@@ -54,8 +54,8 @@ class ApiRequest(Request[Any, Principal | None, State]):
 
     def is_gone(self) -> bool:
         """Whether the client has closed the connection; False where the server cannot tell."""
-        ask: Any = (self.scope.get("extensions") or {}).get(IS_GONE)
-        return ask is not None and ask()
+        extensions: Any = self.scope["extensions"] if "extensions" in self.scope else None
+        return extensions is not None and IS_GONE in extensions and extensions[IS_GONE]()
 
     @property
     def content_length(self) -> int | None:

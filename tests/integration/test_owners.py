@@ -29,10 +29,13 @@ async def view(client: httpx.AsyncClient, task_id: str = "t0") -> Json:
     return (await client.get(f"/v1/plans/p/tasks/{task_id}")).json()
 
 
-async def waiting(instance: Instance, claims: int) -> None:
-    async with asyncio.timeout(10):
-        while instance.core.desk.asking != claims:
-            await asyncio.sleep(0.005)
+async def waiting(instance: Instance, **claims: int) -> None:
+    """Until each owner has so many claims waiting; an underscore stands for a slash."""
+    waiters = instance.core.desk._waiters
+    async with asyncio.timeout(10):  # noqa: ASYNC110
+        for owner, count in claims.items():
+            while len(waiters.of_owner(owner.replace("_", "/"))) != count:
+                await asyncio.sleep(0.005)
 
 
 async def test_a_goodbye_frees_what_the_owner_holds_and_ends_its_claims(tmp_path: Path) -> None:
@@ -42,17 +45,17 @@ async def test_a_goodbye_frees_what_the_owner_holds_and_ends_its_claims(tmp_path
         (kept,) = await claim(client, "w/2")
         idle = asyncio.create_task(claim(client, "w/1", kinds=["other"], wait_s=30))
         others = asyncio.create_task(claim(client, "w/2", kinds=["other"], wait_s=5))
-        await waiting(instance, 2)
-        answer = await client.post("/v1/owners/w%2F1/goodbye")
+        await waiting(instance, w_1=1, w_2=1)
+        answer = await client.post("/v1/owners/w%2F1/goodbye", json={})
         assert answer.status_code == 200, answer.text
         assert sorted(each["task_id"] for each in answer.json()["released"]) == ["t0", "t1"]
         assert await asyncio.wait_for(idle, 2) == []
         assert not others.done()
         others.cancel()
-        assert (await client.post("/v1/owners/w%2F1/goodbye")).json() == {"released": []}
+        assert (await client.post("/v1/owners/w%2F1/goodbye", json={})).json() == {"released": []}
         assert {each["attempt"] for each in await claim(client, "w/3", limit=3)} == {2}
         assert (await view(client, kept["task_id"]))["owner"] == "w/2"
-        assert (await client.post("/v1/owners/a%20b/goodbye")).status_code == 404
+        assert (await client.post("/v1/owners/a%20b/goodbye", json={})).status_code == 404
 
 
 async def test_one_chosen_task_is_claimed_or_its_status_is_told(tmp_path: Path) -> None:
@@ -92,7 +95,7 @@ async def test_claims_whose_asker_hung_up_are_given_back(tmp_path: Path) -> None
                 *(hang_up(instance, wait_s) for wait_s in (0, 0, 5, 5)),
                 submit(client, f"p{round_}", tasks=2),
             )
-        await waiting(instance, 0)
+        await waiting(instance, gone=0)
         async with asyncio.timeout(10):
             while held := [task for _, task in instance.core.board.running()]:
                 assert all(task.owner == "gone" for task in held)
@@ -109,15 +112,15 @@ async def test_a_frozen_owner_with_four_claims_loses_one_lease_beside_a_live_one
         frozen = [
             asyncio.create_task(claim(client, "frozen", wait_s=20, lease_s=1)) for _ in range(4)
         ]
-        await waiting(instance, 4)
+        await waiting(instance, frozen=4)
         live = asyncio.create_task(claim(client, "live", wait_s=20, lease_s=30))
-        await waiting(instance, 5)
+        await waiting(instance, live=1)
         await submit(client)
         (claimed,) = await live
         assert claimed["attempt"] == 2
         executions = (await view(client))["executions"]
         assert [each["status"] for each in executions] == ["lost", "running"]
-        assert instance.core.desk.asking == 3
+        await waiting(instance, frozen=3)
         for each in frozen:
             each.cancel()
 
