@@ -57,7 +57,6 @@ from streams.traceparent import of_attempt, span_id_of
 READ_WAIT_S = 5.0  # how long an explicit min_sequence is waited for (API.md)
 READ_OWN_WRITES_S = 2.0  # how long any other read waits before it answers with what there is
 INPUTS_HOLD_LOOP_S = 0.005  # how long the inputs of a large plan are checked in one go
-GOODBYE = "its owner has said goodbye"
 RELEASED_AT_ONCE = 500
 NAMES = frozenset({"plan_id", "task_id", "owner"})
 
@@ -229,14 +228,14 @@ class Core:
         self.workers.asked(request.owner, None, self.now())
         return await self.desk.claim_chosen(plan_id, task_id, request, self._from(origin))
 
-    async def goodbye(self, owner: str, origin: Origin) -> list[ReleasedLease]:
+    async def goodbye(self, owner: str, reason: str, origin: Origin) -> list[ReleasedLease]:
         """Release every lease of an owner that ends; its waiting claims end empty.
 
         Raises LogUnavailable, LogFull.
         """
         await self.desk.dismiss(owner)
         await self.catch_up()
-        return await self.release_leases_of(owner, GOODBYE, origin)
+        return await self.release_leases_of(owner, reason, origin)
 
     async def release_leases_of(
         self, owner: str, reason: str, origin: Origin

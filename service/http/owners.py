@@ -2,14 +2,19 @@
 
 import msgspec
 from litestar import Controller, post
+from litestar.params import JSONBody
 
 from service.core.results import ReleasedLease
 from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
-from service.http.openapi import BEARER
+from service.http.openapi import BEARER, OptionalBody
 from service.http.parameters import OwnerInPath
 from service.http.request import ApiRequest
 from service.http.responses import refusals
+from service.http.schemas import ReasonBody
+
+GOODBYE = "its owner has said goodbye"
+NO_REASON = ReasonBody()
 
 
 class Goodbye(msgspec.Struct, frozen=True):
@@ -31,9 +36,15 @@ class OwnerController(Controller):
         guards=[requires("work")],
         response_description="The leases that were released",
         responses=refusals("not_found", "log_unavailable", "log_full"),
+        operation_class=OptionalBody,
     )
     async def say_goodbye(
-        self, owner: OwnerInPath, core: ProvidedCore, request: ApiRequest
+        self,
+        owner: OwnerInPath,
+        core: ProvidedCore,
+        request: ApiRequest,
+        data: JSONBody[ReasonBody] = NO_REASON,
     ) -> Goodbye:
         """Release every lease that an owner holds; its waiting claims end empty."""
-        return Goodbye(await core.goodbye(owner, request.origin(core, owner)))
+        reason = data.reason or GOODBYE
+        return Goodbye(await core.goodbye(owner, reason, request.origin(core, owner)))

@@ -1,7 +1,7 @@
 """The request as handlers see it: whose it is, which trace it belongs to, and its whole body."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from litestar import Request
 from litestar.datastructures import State
@@ -54,8 +54,8 @@ class ApiRequest(Request[Any, Principal | None, State]):
 
     def is_gone(self) -> bool:
         """Whether the client has closed the connection; False where the server cannot tell."""
-        extensions: Any = self.scope["extensions"] if "extensions" in self.scope else None
-        return extensions is not None and IS_GONE in extensions and extensions[IS_GONE]()
+        extensions: dict[str, Any] = cast("dict[str, Any]", self.scope).get("extensions") or {}
+        return IS_GONE in extensions and extensions[IS_GONE]()
 
     @property
     def content_length(self) -> int | None:
