@@ -2,15 +2,17 @@
 
 python -m tests.bench.kit_load PORT noop TASKS SLOTS     no-op tasks, submitted meanwhile
 python -m tests.bench.kit_load PORT idle LEASES SECONDS  leases held and renewed, nothing else
+python -m tests.bench.kit_load PORT start TASKS SLOTS    one task at a time, as it is submitted
 """
 
 import asyncio
 import json
+import statistics
 import sys
 import threading
 import time
 
-from holdfast_worker import AsyncTask, Client, Worker
+from holdfast_worker import AsyncTask, Client, Event, Worker
 from tests.waiting import until
 
 LEASE_S = 15.0
@@ -69,7 +71,32 @@ def idle(url: str, leases: int, seconds: float) -> dict[str, float]:
     return {"worker_cpu": used, "lost": lost}
 
 
+def start(url: str, tasks: int, slots: int) -> dict[str, float]:
+    """How long after its claim, by the log's clock, a handler has its first line run."""
+    worker = Worker("bench", slots=slots, url=url)
+    began: dict[str, float] = {}
+
+    @worker.task("start")
+    async def note(task: AsyncTask) -> None:  # pyright: ignore[reportUnusedFunction]
+        began[task.plan_id] = time.time()
+
+    async def run() -> list[float]:
+        waited: list[float] = []
+        async with Client(url) as client:
+            for _ in range(tasks):
+                plan = {"tasks": [{"id": "t", "kind": "start"}]}
+                plan_id = (await client.submit(plan)).plan_id
+                events = [each async for each in client.events(plan_id, types=["task.claimed"])]
+                (claimed,) = (each for each in events if isinstance(each, Event))
+                waited.append(began[plan_id] - claimed.at.timestamp())
+        return waited
+
+    with worker:
+        waited = asyncio.run(run())
+    return {"p50_s": statistics.median(waited), "p99_s": sorted(waited)[int(len(waited) * 0.99)]}
+
+
 if __name__ == "__main__":
     port, mode, first, second = sys.argv[1:5]
-    run = {"noop": noop, "idle": idle}[mode]
+    run = {"noop": noop, "idle": idle, "start": start}[mode]
     print(json.dumps(run(f"http://127.0.0.1:{port}", int(first), int(second))))

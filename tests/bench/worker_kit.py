@@ -14,6 +14,7 @@ from tests.bench.report import Result
 TASKS = 15_000
 SLOTS = 64
 LEASES = 5_000
+STARTS = 200
 IDLE_S = 15.0
 
 
@@ -51,6 +52,16 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
         unit="of raw",
         at_least=0.7,
         seen={"raw_tasks_per_s": raw["tasks_per_s"]},
+    )
+    with bed.nats() as server:
+        async with bed.instance(server.url, NO_EXECUTOR) as it:
+            first = await _kit(it.http_url.rsplit(":", 1)[1], "start", STARTS, SLOTS)
+    yield Result(
+        measure="worker kit: claim to the handler's first line, p50",
+        value=first["p50_s"] * 1000,
+        unit="ms",
+        at_most=3,
+        seen=first,
     )
     with bed.nats() as server:
         async with bed.instance(server.url, NO_EXECUTOR) as it:

@@ -8,7 +8,7 @@ from time import monotonic
 from msgspec import Raw, convert
 
 from holdfast_worker.failures import TaskCancelled, TaskFailed
-from holdfast_worker.task import Usage
+from holdfast_worker.tokens import Usage
 from service.core.results import OwnerAnswer
 from service.executor.attempts.leases import Lease
 from service.executor.attempts.reports import Answer

@@ -15,7 +15,8 @@ from holdfast_worker.failures import TaskFailed
 from holdfast_worker.handler import AnyHandler
 from holdfast_worker.logs import bound
 from holdfast_worker.progress import Shown
-from holdfast_worker.task import Assignment, Keep, Spent, TaskRun
+from holdfast_worker.task import Assignment, Keep, TaskRun
+from holdfast_worker.tokens import Spent
 from service.executor.attempts.endings import Ending, conclude, failure_of
 from streams.json_values import check
 from streams.plan.results import TokenUsage

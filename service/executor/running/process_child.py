@@ -18,7 +18,8 @@ from holdfast_worker.cancellation import Cancellation
 from holdfast_worker.failures import TaskCancelled, TaskFailed
 from holdfast_worker.handler import AnyHandler, Handler
 from holdfast_worker.progress import Piece, Shown
-from holdfast_worker.task import Keep, Usage
+from holdfast_worker.task import Keep
+from holdfast_worker.tokens import Usage
 from service.executor.attempts.endings import Ending, Failure
 from service.executor.attempts.execution import execute
 from service.executor.running.processes import (

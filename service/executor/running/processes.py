@@ -21,7 +21,8 @@ from msgspec import Raw
 from holdfast_worker.cancellation import Cancellation, StopReason
 from holdfast_worker.handler import AnyHandler
 from holdfast_worker.progress import Piece
-from holdfast_worker.task import Assignment, Keep, Usage
+from holdfast_worker.task import Assignment, Keep
+from holdfast_worker.tokens import Usage
 from service.executor.attempts.endings import Ending, Failure, failure_of
 from service.executor.attempts.execution import Show
 from service.executor.limits import LIMITS, Limits

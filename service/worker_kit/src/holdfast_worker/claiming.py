@@ -16,7 +16,7 @@ from holdfast_worker.wire import Answer, HoldfastError, Trouble, task_path
 
 ANSWER_S = 10.0  # beyond the waiting time, for the answer to come
 SHORT_WAIT_S = 1.0  # while another kind waits for the same slot
-UNREPORTED_PER_SLOT = 2  # attempts whose result waits hold back new claims beyond this
+UNREPORTED_PER_SLOT = 4  # attempts whose result waits hold back new claims beyond this
 
 
 class _Claims(msgspec.Struct, frozen=True):

@@ -8,7 +8,8 @@ from msgspec import UNSET, Raw, UnsetType
 
 from holdfast_worker.cancellation import StopReason
 from holdfast_worker.failures import TaskFailed, classify, describe, retry_in_s
-from holdfast_worker.task import Result, Spent, TaskRun, TaskType
+from holdfast_worker.task import Result, TaskRun, TaskType
+from holdfast_worker.tokens import Spent
 from holdfast_worker.values import NotJson, encoded
 
 _CRITIC = 'a critic must return {"pass": true or false, "feedback": any JSON}'

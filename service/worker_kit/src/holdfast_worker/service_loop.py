@@ -20,7 +20,8 @@ from holdfast_worker.outcome import Completed, Failed, Outcome, stopped
 from holdfast_worker.results import TOO_LARGE, Results
 from holdfast_worker.running import Runner
 from holdfast_worker.session import Session
-from holdfast_worker.task import Keep, Usage
+from holdfast_worker.task import Keep
+from holdfast_worker.tokens import Usage
 from holdfast_worker.wire import HoldfastError, Unreachable, task_path
 
 GOODBYE_S = 5.0

@@ -4,10 +4,8 @@ import asyncio
 import hashlib
 import inspect
 import logging
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
-from threading import Lock
 from typing import Any, Literal, NoReturn, ParamSpec, TypeVar, get_type_hints, overload
 
 import msgspec
@@ -17,6 +15,7 @@ from holdfast_worker.cancellation import Cancellation, Stopping
 from holdfast_worker.failures import Unsupported
 from holdfast_worker.logs import AttemptLog
 from holdfast_worker.progress import Channel, Piece, Shown
+from holdfast_worker.tokens import Spent, Usage
 from holdfast_worker.values import decoded, encoded
 
 P = ParamSpec("P")
@@ -27,9 +26,6 @@ PROGRESS_BYTES = 64 * 1024
 STEP = "step/"  # a step's value is the checkpoint of this key and its name
 
 Show = Callable[[Shown], None]
-Usage = dict[str, int]
-"""Tokens by the names that a result has for them, such as ``input_tokens``."""
-
 Keep = Callable[[str, Raw, Usage | None], "Future[bool]"]
 """Stores a checkpoint with the tokens used since the last report; False: the server keeps none."""
 
@@ -288,46 +284,6 @@ class AsyncTask(TaskRun):
     async def spawn(self, tasks: Sequence[Mapping[str, Any]]) -> None:
         """Add tasks to the plan. Raises `Unsupported`: no server has growing plans yet."""
         self._refuse_spawn(tasks)
-
-
-class Spent:
-    """Tokens that one attempt used and has not reported yet, added up; any thread may count."""
-
-    def __init__(self) -> None:
-        self.model_name: str | None = None
-        self._lock = Lock()
-        self._counts: Counter[str] | None = None  # None: no call was counted
-
-    def add(self, model: str | None, given: int, made: int, cached: int, reasoning: int) -> None:
-        """Count one call; raises ValueError for a negative number."""
-        if min(given, made, cached, reasoning) < 0:
-            raise ValueError("numbers of tokens are whole numbers from 0")
-        self.model_name = model or self.model_name
-        counts = {"input_tokens": given, "output_tokens": made, "total_tokens": given + made}
-        optional = {"cached_tokens": cached, "reasoning_tokens": reasoning}
-        self._add(counts | {name: count for name, count in optional.items() if count})
-
-    @property
-    def usage(self) -> Usage | None:
-        """The sums as a result carries them; None: no call was counted since the last report."""
-        with self._lock:
-            return None if self._counts is None else dict(self._counts)
-
-    def take(self) -> Usage | None:
-        """The sums, to be reported; `settle` follows."""
-        with self._lock:
-            taken, self._counts = self._counts, None
-            return None if taken is None else dict(taken)
-
-    def settle(self, taken: Usage | None, *, reported: bool) -> None:
-        """What was taken is in the log, or counts again."""
-        if taken is not None and not reported:
-            self._add(taken)
-
-    def _add(self, counts: Usage) -> None:
-        with self._lock:
-            self._counts = self._counts or Counter()
-            self._counts.update(counts)
 
 
 def _is_kept(saved: "Future[bool]") -> bool:
