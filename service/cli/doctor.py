@@ -6,11 +6,15 @@ The check-up runs on a thread of its own, so that its end does not depend on any
 import os
 import sys
 import threading
+from collections.abc import Callable
 
+import click
 import msgspec
 import uvloop
 
 from service.cli.client import Instance
+from service.cli.options import as_json as as_json_flag
+from service.cli.options import command, instance_of, with_settings, with_token
 from service.ops.doctor.checkup import LONGEST_S, CheckUp, Target
 from service.ops.doctor.report import Report, with_runbook_at
 from service.ops.doctor.text import lines
@@ -22,7 +26,46 @@ from service.settings.config import Settings
 _encode = msgspec.json.Encoder().encode
 
 
-def doctor(instance: Instance, settings: Settings | None, *, as_json: bool) -> int:
+EXIT_CODES = """\
+exit codes: 0 healthy; 1 a warning; 2 something critical (or a wrong flag); 3 cannot tell"""
+
+
+@command(
+    "doctor",
+    "say what is wrong, how one knows, and what to do",
+    more="Asks the instance, watches its event stream break off and resume, and, when the API\n"
+    "does not answer, reads the log and SQLite itself. Changes nothing; ends within 15 s.\n"
+    "Without --url it looks at the instance of the data folder, or of http.port.",
+    examples="holdfast doctor\n"
+    "holdfast doctor --data-dir /var/lib/holdfast --json\n"
+    "holdfast doctor --url https://holdfast.example --token-file token",
+    exit_codes=EXIT_CODES,
+)
+@click.option("--url", help="the instance to ask (the data folder's)")
+@as_json_flag
+@click.pass_context
+@with_settings
+@with_token
+def doctor(
+    token: str | None,
+    read: Callable[[], Settings],
+    context: click.Context,
+    *,
+    url: str | None,
+    as_json: bool,
+) -> int:
+    """Print a report; answers its exit code."""
+    settings = read()
+    trace = last_trace(settings.data_dir)
+    here = trace.holder.http_url if trace and trace.holder else ""
+    given = context.params
+    named_here = bool(given["data_dir"] or given["nats_url"] or given["config"])
+    elsewhere = url is not None and url.rstrip("/") != here and not named_here
+    instance = instance_of(url or here or None, given["config"], token)
+    return diagnose(instance, None if elsewhere else settings, as_json=as_json)
+
+
+def diagnose(instance: Instance, settings: Settings | None, *, as_json: bool) -> int:
     """Print a report; answers its exit code.
 
     ``settings`` None means that the instance is another machine's: only its API is asked.

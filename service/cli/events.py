@@ -3,20 +3,47 @@
 from collections.abc import Iterator
 from typing import Any
 
+import click
 import msgspec
 
 from service.cli.client import Instance
 from service.cli.follower import Asked, Event, follow
+from service.cli.options import as_json as as_json_flag
+from service.cli.options import command, with_instance
 from service.cli.output import leave_with_reader
-from service.runtime.terminal import escaped, escaped_json, on_one_line
 
 SHORTENED = 60
 
 _encode = msgspec.json.Encoder().encode
 
 
-def events(instance: Instance, asked: Asked, *, as_json: bool = False) -> int:
+@command(
+    "events",
+    "print events as they happen",
+    more="A lost connection is resumed where it broke off, for as long as it takes; a note goes\n"
+    "to standard error. Heartbeats come only if named in --types.\n"
+    "A plan's own stream ends with the plan (exit code 0).",
+    examples="holdfast events --plan demo\n"
+    "holdfast events --types task.failed,plan.finished\n"
+    "holdfast events --after 0 --json",
+)
+@click.option("--plan", metavar="ID", help="only this plan, from its beginning")
+@click.option("--task", metavar="ID", help="only the tasks with this id")
+@click.option("--types", metavar="LIST", help="only these types, separated by commas")
+@click.option("--after", type=int, metavar="N", help="only what follows sequence N")
+@as_json_flag
+@with_instance
+def events(
+    instance: Instance,
+    *,
+    plan: str | None,
+    task: str | None,
+    types: str | None,
+    after: int | None,
+    as_json: bool,
+) -> int:
     """Print what is asked for until a plan's own stream ends; answers the exit code."""
+    asked = Asked(plan_id=plan, task_id=task, types=types, after=after)
 
     def show(event: Event) -> None:
         print(escaped_json(_encode(event).decode()) if as_json else line(event), flush=True)

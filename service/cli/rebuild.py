@@ -1,12 +1,15 @@
 """`holdfast rebuild`: folds the log into fresh read models, to replace or check the live ones."""
 
 import os
+from collections.abc import Callable
 
+import click
 import uvloop
 
 from projections.integrity.verify import Comparison
 from projections.read_models.database import DatabaseUnavailable
 from service.cli.client import FAILED, OK, UNREACHABLE, complain
+from service.cli.options import command, with_settings
 from service.cli.refold import Rebuilt, replace_read_models, verify_read_models
 from service.runtime.nats_server.process import EmbeddedServerError
 from service.runtime.terminal import escaped
@@ -14,8 +17,19 @@ from service.settings.config import Settings
 from streams.log import LogReset, LogUnavailable, TopologyMismatch
 
 
-def rebuild(settings: Settings, *, verify: bool) -> int:
+@command(
+    "rebuild",
+    "fold the log into fresh read models",
+    more="Without --verify it replaces the read models of a data folder without an instance.\n"
+    "With --verify it compares them with fresh ones, also beside a running instance;\n"
+    "the exit code is then 0 if they are equal and 1 if they are not.",
+    examples="holdfast rebuild --verify\nholdfast rebuild --data-dir /var/lib/holdfast",
+)
+@click.option("--verify", is_flag=True, help="compare, and change nothing")
+@with_settings
+def rebuild(read: Callable[[], Settings], *, verify: bool) -> int:
     """Replace the read models, or compare them with fresh ones; answers the exit code."""
+    settings = read()
     os.umask(0o077)  # see service.cli.serve
     try:
         if verify:

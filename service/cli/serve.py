@@ -8,25 +8,72 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import cast
 
+import click
 import structlog
 import uvloop
 from msgspec.structs import replace
 
 from service import sample
 from service.app import ALL_ROLES, DRAIN_S, Instance, Role, running
+from service.cli.client import UNREACHABLE, complain
+from service.cli.options import SETTINGS_HELP, command, with_settings
 from service.cli.stopping import StopRequests
+from service.http.server import PortBusy
 from service.runtime.child_process import hide_memory
+from service.runtime.nats_server.process import EmbeddedServerError
 from service.runtime.standard_streams import drop_what_cannot_be_written
 from service.runtime.tuning import allow_streams, collect_seldom, switch_often
 from service.sample.story import Story
 from service.settings.config import Settings
 from service.settings.reloading import Reloading
+from service.signals import logs
+from streams.log import LogReset, LogUnavailable, TopologyMismatch
 
 log = structlog.get_logger("holdfast.serve")
 
 
-def serve(
+def _roles(_: click.Context, __: click.Parameter, text: str) -> frozenset[Role]:
+    roles = [role.strip() for role in text.split(",")]
+    if unknown := sorted(set(roles).difference(ALL_ROLES)):
+        known = ", ".join(sorted(ALL_ROLES))
+        raise click.BadParameter(f"{unknown[0]!r} is no role; there are {known}")
+    return frozenset(cast("list[Role]", roles))
+
+
+@command(
+    "serve",
+    "run an instance until Ctrl-C or SIGTERM",
+    more=SETTINGS_HELP,
+    examples="holdfast serve\n"
+    "holdfast serve --port 8080 --data-dir /var/lib/holdfast\n"
+    "NATS_URL=nats://a:4222,nats://b:4222 holdfast serve --roles api,daemons",
+)
+@click.option(
+    "--roles",
+    callback=_roles,
+    default="api,executor,daemons",
+    metavar="LIST",
+    help="what this instance does, separated by commas (api,executor,daemons)",
+)
+@click.option("--host", help="where the API listens (127.0.0.1)")
+@click.option("--port", metavar="PORT", help="where the API listens; 0: any (8000)")
+@with_settings
+def serve(read: Callable[[], Settings], roles: frozenset[Role]) -> int:
+    """Run an instance to its end; answers the exit code."""
+    settings = read()
+    handler = logs.configure(settings.executor.instance_id)
+    try:
+        return run(settings, roles, read)
+    except (PortBusy, EmbeddedServerError, LogUnavailable, LogReset, TopologyMismatch) as error:
+        handler.flush()
+        return complain(error, UNREACHABLE)
+    finally:
+        handler.flush()
+
+
+def run(
     settings: Settings,
     roles: Iterable[Role] = ALL_ROLES,
     read_again: Callable[[], Settings] | None = None,

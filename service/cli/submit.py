@@ -1,11 +1,9 @@
 """`holdfast submit`: posts a plan, again if the answer is lost, and follows it to its end."""
 
-import sys
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import click
 import httpx
-import msgspec
 import tenacity
 
 from service.cli.client import (
@@ -18,6 +16,8 @@ from service.cli.client import (
     complaint_of,
 )
 from service.cli.follower import Asked, Event, follow
+from service.cli.options import command, with_instance
+from service.cli.plan_file import BadFile, plan_in
 from service.http.plan_ids import new_plan_id
 from service.runtime.terminal import escaped, on_one_line
 
@@ -33,14 +33,22 @@ class _TryAgainError(Exception):
     """The instance could not be reached, or cannot answer now."""
 
 
-class BadFile(Exception):
-    """The file holds no plan."""
-
-
-def submit(file: str, instance: Instance, *, follow: bool) -> int:
+@command(
+    "submit",
+    "submit a plan",
+    more="FILE holds the plan as JSON, YAML (.yaml, .yml) or TOML (.toml); - is JSON on standard\n"
+    "input. A plan without an id gets one here, so a retry never submits it twice.\n"
+    "With --follow the exit code is 0 if the plan is COMPLETED, 1 if FAILED or CANCELLED.",
+    examples="holdfast submit plan.json --follow\n"
+    'echo \'{"tasks": [{"id": "a", "kind": "echo"}]}\' | holdfast submit -',
+)
+@click.argument("file")
+@click.option("--follow", is_flag=True, help="print each event until the plan has ended")
+@with_instance
+def submit(instance: Instance, file: str, *, follow: bool) -> int:
     """Post the plan in ``file`` (- is standard input); answers the exit code."""
     try:
-        plan = _plan_in(file)
+        plan = {"id": new_plan_id()} | plan_in(file)
     except BadFile as error:
         return complain(error, USAGE)
     with instance.connect() as client:
@@ -57,19 +65,6 @@ def submit(file: str, instance: Instance, *, follow: bool) -> int:
         for warning in accepted.get("warnings", ()):
             complain(f"warning: {warning}", OK)
         return _follow(instance, accepted["plan_id"]) if follow else OK
-
-
-def _plan_in(file: str) -> Json:
-    try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        plan: object = msgspec.json.decode(content)
-    except OSError as error:
-        raise BadFile(f"{file}: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadFile(f"{file}: not valid JSON: {error}") from None
-    if not isinstance(plan, dict):
-        raise BadFile(f"{file}: a plan is a JSON object")
-    return {"id": new_plan_id()} | cast("Json", plan)
 
 
 @tenacity.retry(

@@ -4,16 +4,16 @@ A token goes to standard output, once, and nothing else does; what is to be read
 error. So `holdfast token add NAME > FILE` keeps the token and shows the rest.
 """
 
-import argparse
 import re
 import sys
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+
+import click
 
 from service.cli.client import OK
+from service.cli.options import command
 from service.principals.permissions import PERMISSIONS
 from service.principals.principal import Principal
 from service.principals.tokens_edit import Grant, add_token, convert_tokens, revoke_token
@@ -29,50 +29,17 @@ roles that stand for several:
   viewer: metrics, read; worker: metrics, read, work; operator: all five
 
 A running service reads the file again when it changes, and on SIGHUP. Streams and waiting claims
-of a token that is gone end then. With --kinds the permission `work` holds for these kinds only.
-
-examples:
-  holdfast token add alice --roles operator --file tokens.toml > alice.token
-  holdfast token add gpu-1 --roles work --kinds render,encode --expires 90d
-  holdfast token list
-  holdfast token revoke 1f3a9c04
-  holdfast token convert tokens"""
+of a token that is gone end then. With --kinds the permission `work` holds for these kinds only."""
 
 
-class Command(Protocol):
-    """Adds one command to a parser's; see `service.cli.main`."""
-
-    def __call__(
-        self, name: str, run: Callable[[argparse.Namespace], int], says: str
-    ) -> argparse.ArgumentParser:
-        """A parser for ``holdfast token NAME``."""
-        ...
+def _list(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...]:
+    parts = (part.strip() for part in (text or "").split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))
 
 
-def add_commands(command: Command) -> None:
-    """The four commands with their flags."""
-    add = command("add", _add, "make a token, print it once, and keep the SHA-256 of its secret")
-    add.add_argument("name", help="whose it is; owners of leases begin with it")
-    add.add_argument("--roles", type=_list, required=True, metavar="LIST", help="what it permits")
-    add.add_argument("--kinds", type=_list, default=(), metavar="LIST", help="of work (all)")
-    add.add_argument(
-        "--expires", type=_end, metavar="WHEN", help="90d, or 2030-01-31T00:00:00Z (never)"
-    )
-    listing = command("list", _show, "show each token's id, name, roles, kinds and expiry")
-    revoke = command("revoke", _revoke, "remove a token: what it has open ends within seconds")
-    revoke.add_argument("id", help="as `holdfast token list` shows it")
-    for each in (add, listing, revoke):
-        each.add_argument("--file", type=Path, metavar="FILE", help=f"the tokens file ({KEY})")
-        each.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of settings")
-    convert = command("convert", _convert, "replace lines `role name token` by new tokens")
-    convert.add_argument("file", type=Path, metavar="FILE", help="the file; it is replaced")
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def _end(text: str) -> datetime:
+def _end(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
+    if text is None:
+        return None
     if found := _days(text):
         return datetime.fromtimestamp(int(time.time()), UTC) + timedelta(days=int(found[1]))
     try:
@@ -80,30 +47,65 @@ def _end(text: str) -> datetime:
     except ValueError:
         end = None
     if end is None or end.tzinfo is None:
-        raise argparse.ArgumentTypeError("must be days, as 90d, or a date and time with its offset")
+        raise click.BadParameter("must be days, as 90d, or a date and time with its offset")
     return end
 
 
-def _file(given: argparse.Namespace) -> Path:
-    if given.file is not None:
-        return given.file
-    path = load_settings(config_file=given.config).auth.tokens_file
+_FILE = click.option("--file", type=Path, metavar="FILE", help=f"the tokens file ({KEY})")
+_CONFIG = click.option("--config", type=Path, metavar="FILE", help="a TOML file of settings")
+
+
+def _path(file: Path | None, config: Path | None) -> Path:
+    if file is not None:
+        return file
+    path = load_settings(config_file=config).auth.tokens_file
     if path is None:
         raise ConfigError(f"{KEY} is not set: name the tokens file with --file")
     return path
 
 
-def _add(given: argparse.Namespace) -> int:
-    path = _file(given)
-    grant = Grant(name=given.name, roles=given.roles, kinds=given.kinds, expires=given.expires)
+@command(
+    "add",
+    "make a token, print it once, and keep the SHA-256 of its secret",
+    more=MORE,
+    examples="holdfast token add alice --roles operator --file tokens.toml > alice.token\n"
+    "holdfast token add gpu-1 --roles work --kinds render,encode --expires 90d",
+)
+@click.argument("name")
+@click.option("--roles", callback=_list, required=True, metavar="LIST", help="what it permits")
+@click.option("--kinds", callback=_list, metavar="LIST", help="of work (all)")
+@click.option(
+    "--expires", callback=_end, metavar="WHEN", help="90d, or 2030-01-31T00:00:00Z (never)"
+)
+@_FILE
+@_CONFIG
+def _add(
+    name: str,
+    *,
+    roles: tuple[str, ...],
+    kinds: tuple[str, ...],
+    expires: datetime | None,
+    file: Path | None,
+    config: Path | None,
+) -> int:
+    path = _path(file, config)
+    grant = Grant(name=name, roles=roles, kinds=kinds, expires=expires)
     made = add_token(path, grant)
     _say(f"Token {made.id} for {grant.name} is in {path}. It is shown this once:")
     print(made.token)
     return OK
 
 
-def _show(given: argparse.Namespace) -> int:
-    principals, _ = read_tokens(_file(given))
+@command(
+    "list",
+    "show each token's id, name, roles, kinds and expiry",
+    more=MORE,
+    examples="holdfast token list",
+)
+@_FILE
+@_CONFIG
+def _show(*, file: Path | None, config: Path | None) -> int:
+    principals, _ = read_tokens(_path(file, config))
     rows = [("ID", "NAME", "PERMISSIONS", "KINDS", "EXPIRES"), *map(_row, principals.values())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -125,17 +127,33 @@ def _when(principal: Principal) -> str:
     return f"{end} (expired)" if principal.expires_at <= time.time() else end
 
 
-def _revoke(given: argparse.Namespace) -> int:
-    path = _file(given)
-    principal = revoke_token(path, given.id)
+@command(
+    "revoke",
+    "remove a token: what it has open ends within seconds",
+    more=MORE,
+    examples="holdfast token revoke 1f3a9c04",
+)
+@click.argument("id")
+@_FILE
+@_CONFIG
+def _revoke(id: str, *, file: Path | None, config: Path | None) -> int:
+    path = _path(file, config)
+    principal = revoke_token(path, id)
     _say(f"Token {principal.id} of {principal.name} is no longer in {path}.")
     return OK
 
 
-def _convert(given: argparse.Namespace) -> int:
-    made = convert_tokens(given.file)
+@command(
+    "convert",
+    "replace lines `role name token` by new tokens",
+    more=MORE,
+    examples="holdfast token convert tokens",
+)
+@click.argument("file", type=Path)
+def _convert(file: Path) -> int:
+    made = convert_tokens(file)
     _say(
-        f"{given.file} holds {len(made)} new tokens, shown this once. The old ones stood in clear "
+        f"{file} holds {len(made)} new tokens, shown this once. The old ones stood in clear "
         "and are no longer valid:"
     )
     for grant, token in made:
@@ -145,3 +163,12 @@ def _convert(given: argparse.Namespace) -> int:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+token = click.Group(
+    "token",
+    [_add, _show, _revoke, _convert],
+    help="Make, list, revoke and convert tokens.",
+    short_help="make, list, revoke and convert tokens",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)

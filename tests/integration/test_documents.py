@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 import pytest
 
 from docs.generate import pages
-from service.cli.main import parser
+from service.cli.main import holdfast
 from service.settings.config import KEYS
 from service.settings.loading import load_settings
 from tests.faults.service_process import ROOT, ServiceProcess, run_holdfast, until
@@ -45,7 +46,18 @@ def test_every_command_they_name_is_understood() -> None:
     lines += re.findall(rf"`{COMMAND}([^`]*)`", EVERYTHING)
     assert len(lines) > 5
     for line in lines:
-        assert parser().parse_args(shlex.split(line, comments=True)).command, line
+        _parse(shlex.split(line, comments=True))
+
+
+def _parse(arguments: list[str]) -> None:
+    """Raises click.UsageError for a command that is not understood."""
+    context = holdfast.make_context("holdfast", list(arguments))
+    name, found, rest = holdfast.resolve_command(context, arguments)
+    while isinstance(found, click.Group):
+        context = found.make_context(name, list(rest), parent=context)
+        name, found, rest = found.resolve_command(context, rest)
+    assert found is not None
+    found.make_context(name, list(rest), parent=context)
 
 
 def test_every_setting_they_name_exists() -> None:

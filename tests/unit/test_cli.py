@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from service.cli import submit as submit_module
-from service.cli.main import main
+from service.cli.main import COMMANDS, main
 from service.ops import RULES
 from service.ops.doctor.report import Finding, anchor, answered, reported, with_runbook_at
 
@@ -292,21 +292,15 @@ def test_a_bad_setting_is_one_line_and_exit_code_2(
     "arguments", [[], ["dance"], ["serve", "--roles", "boss"], ["serve", "--what"], ["submit"]]
 )
 def test_a_wrong_flag_is_exit_code_2(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 2
+    assert main(arguments) == 2
 
 
-@pytest.mark.parametrize(
-    "command", ["serve", "submit", "events", "doctor", "demo", "rebuild", "check-config"]
-)
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "token"])
 def test_every_command_has_help_with_examples_and_exit_codes(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([command, "--help"])
+    assert main([command, "--help"]) == 0
     shown = capsys.readouterr().out
-    assert ended.value.code == 0
     assert "example" in shown
     assert "exit codes" in shown
 
