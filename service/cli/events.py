@@ -11,6 +11,7 @@ from service.cli.follower import Asked, Event, follow
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
 from service.cli.output import leave_with_reader
+from service.runtime.terminal import escaped, escaped_json, on_one_line
 
 SHORTENED = 60
 

@@ -27,6 +27,10 @@ def plan_in(file: str) -> Json:
     plan = _parsed(file, text)
     if not isinstance(plan, dict):
         raise BadFile(f"{file}: a plan is an object with `tasks`")
+    try:
+        json.dumps(plan, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:  # a date of YAML, half a character
+        raise BadFile(f"{file}: JSON cannot hold it: {error}") from None
     return cast("Json", plan)
 
 

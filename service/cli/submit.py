@@ -1,11 +1,13 @@
 """`holdfast submit`: posts a plan, again if the answer is lost, and follows it to its end."""
 
+from contextlib import suppress
 from typing import Any
 
 import click
 import httpx
 import tenacity
 
+from service.cli.asking import AskedInVain, ask
 from service.cli.client import (
     FAILED,
     OK,
@@ -18,6 +20,7 @@ from service.cli.client import (
 from service.cli.follower import Asked, Event, follow
 from service.cli.options import command, with_instance
 from service.cli.plan_file import BadFile, plan_in
+from service.cli.silence import Silence
 from service.http.plan_ids import new_plan_id
 from service.runtime.terminal import escaped, on_one_line
 
@@ -25,6 +28,7 @@ TRIES = 5
 LONGEST_PAUSE_S = 5.0
 SERVER_TROUBLE = 500
 PATIENCE_S = 300.0
+SILENT_S = 2.0  # without an event: it is said why nothing moves
 
 Json = dict[str, Any]
 
@@ -90,17 +94,26 @@ def _post(client: httpx.Client, plan: Json) -> httpx.Response:
 def _follow(instance: Instance, plan_id: str) -> int:
     """Print each event until the plan has ended; a lost stream is resumed where it broke off."""
     ended: list[str] = []  # the last one counts: a plan can be retried
+    silence = Silence(SILENT_S, lambda: _tell_why(instance, plan_id))
 
     def show(event: Event) -> None:
+        silence.broken()
         if event["type"] == "plan.finished":
             ended.append(event["data"]["status"])
         print(escaped(_line(event)), flush=True)
 
-    code = follow(instance, Asked(plan_id=plan_id), show, patience_s=PATIENCE_S)
+    with silence:
+        code = follow(instance, Asked(plan_id=plan_id), show, patience_s=PATIENCE_S)
     if code != OK or not ended:
         return code
     print(ended[-1])
     return OK if ended[-1] == "COMPLETED" else FAILED
+
+
+def _tell_why(instance: Instance, plan_id: str) -> None:
+    with suppress(AskedInVain):  # the stream itself says what is wrong with the instance
+        answer = ask(instance, f"/v1/plans/{plan_id}/why")["answer"]
+        print(f"         why: {on_one_line(answer)}", flush=True)
 
 
 def _line(event: Event) -> str:
@@ -108,7 +121,7 @@ def _line(event: Event) -> str:
     data = event["data"]
     parts = [
         f"{name} {on_one_line(data[name])}"
-        for name in ("status", "owner", "error_type")
+        for name in ("status", "owner", "error_type", "error_message")
         if data.get(name)
     ]
     if event["type"] == "task.claimed":

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.output import printable
+from service.runtime.terminal import escaped_json, on_one_line
 
 STYLES = {
     "RUNNING": "blue", "READY": "magenta", "REFINING": "magenta", "COMPLETED": "green",
@@ -34,7 +34,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
 
 
 def _cell(value: object) -> Text:
-    text = "-" if value is None else printable(str(value))
+    text = "-" if value is None else on_one_line(str(value))
     return Text(text, style=STYLES.get(text, ""))
 
 

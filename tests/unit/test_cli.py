@@ -185,6 +185,41 @@ def test_a_file_that_holds_no_plan_is_exit_code_2(
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "at"),
+    [
+        ("bad.json", '{"tasks": [\n  {"id": "a",}\n]}', "line 2, column 14"),
+        ("bad.yaml", "tasks:\n  - id: a\n   kind: echo", "line 3, column 4"),
+        ("bad.toml", 'name = "x"\ntasks = oops', "line 2, column"),
+        ("bad.json", '{"n": NaN}', "NaN"),
+        ("bad.yml", "tasks: 2020-01-01", "JSON cannot hold it"),
+    ],
+)
+def test_a_mistake_in_a_plan_is_named_with_its_place(
+    tmp_path: Path, name: str, content: str, at: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    assert main(["submit", str(path)]) == 2
+    assert at in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("plan.yaml", "tasks:\n  - id: a\n    kind: echo\n"),
+        ("plan.toml", '[[tasks]]\nid = "a"\nkind = "echo"\n'),
+    ],
+)
+def test_plans_may_be_yaml_or_toml(
+    server: Scripted, tmp_path: Path, name: str, content: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    server.accepts()
+    assert main(["submit", name, "--url", server.url]) == 0
+    assert server.requests[0][2]["tasks"] == PLAN["tasks"]
+
+
 # -- events -----------------------------------------------------------------------------------
 
 

@@ -213,8 +213,8 @@ def test_a_token_that_cannot_be_is_not_made(tmp_path: Path, wrong: list[str]) ->
     path = tmp_path / "tokens.toml"
     assert main(["token", "add", *wrong, "--file", str(path)]) == 2
     assert not path.exists()
-    with pytest.raises(SystemExit):
-        main(["token", "add", "x", "--roles", "read", "--expires", "soon", "--file", str(path)])
+    soon = ["token", "add", "x", "--roles", "read", "--expires", "soon", "--file", str(path)]
+    assert main(soon) == 2
 
 
 def test_an_expired_token_is_listed_as_such(

@@ -1,0 +1,112 @@
+"""The operator's commands against a real instance: what they print, what they do, how they end."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from service.cli.main import main
+from tests.faults.service_process import run_holdfast
+from tests.integration.http_world import serving
+
+
+@pytest_asyncio.fixture
+async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(tmp_path) as (_, client):
+        tasks = [{"id": "a", "kind": "outside"}, {"id": "b", "kind": "ecko"}]
+        body = {"id": "p", "name": "a plan", "tasks": tasks}
+        assert (await client.post("/v1/plans", json=body)).status_code == 201
+        yield client
+
+
+async def holdfast(client: httpx.AsyncClient, *arguments: str) -> tuple[int, str]:
+    """One command to its end, in a process of its own."""
+    url = str(client.base_url)
+    return await asyncio.to_thread(run_holdfast, *arguments, "--url", url)
+
+
+async def test_what_is_there_is_shown_as_a_table(client: httpx.AsyncClient) -> None:
+    code, said = await holdfast(client, "plans")
+    assert (code, said.split()[:5]) == (0, ["PLAN", "STATUS", "TASKS", "SUBMITTED", "NAME"])
+    assert "\x1b" not in said  # a pipe gets no colours
+    code, said = await holdfast(client, "show", "p")
+    assert code == 0
+    assert "0/2" in said
+    assert any(line.split()[:3] == ["b", "READY", "ecko"] for line in said.splitlines())
+
+
+async def test_json_is_one_value_for_programs(client: httpx.AsyncClient) -> None:
+    code, said = await holdfast(client, "show", "p/a", "--json")
+    assert (code, json.loads(said)["task_id"]) == (0, "a")
+    code, said = await holdfast(client, "plans", "--json")
+    assert [json.loads(line)["plan_id"] for line in said.splitlines()] == ["p"]
+
+
+async def test_why_names_the_reason_and_what_is_next(client: httpx.AsyncClient) -> None:
+    code, said = await holdfast(client, "why", "p/b")
+    assert code == 0
+    assert "no worker has asked for kind 'ecko'; did you mean 'echo'?" in said
+    assert "no_worker (sequence 1)" in said
+    assert "next: start a worker for this kind" in said
+
+
+async def test_actions_are_done_with_their_reason(client: httpx.AsyncClient) -> None:
+    code, said = await holdfast(client, "pause", "p", "--reason", "lunch")
+    assert (code, said.startswith("p is PAUSED")) == (0, True)
+    assert (await holdfast(client, "resume", "p"))[0] == 0
+    assert (await holdfast(client, "cancel", "p"))[0] == 0
+    code, said = await holdfast(client, "retry", "p/a")
+    assert (code, "not_allowed" in said) == (1, True)
+    async with asyncio.timeout(20):
+        while "lunch" not in (await holdfast(client, "audit", "--plan", "p"))[1]:
+            await asyncio.sleep(0.1)
+
+
+async def test_workers_and_top_show_who_holds_what(client: httpx.AsyncClient) -> None:
+    body = {"owner": "w1", "kinds": ["outside"], "wait_s": 5}
+    await client.post("/v1/claims", json=body)
+    code, said = await holdfast(client, "workers")
+    (row,) = [line.split() for line in said.splitlines() if line.startswith("w1")]
+    assert (code, row[:3]) == (0, ["w1", "outside", "1"])
+    code, said = await holdfast(client, "top", "--once")
+    assert code == 0
+    assert "running 1" in said
+
+
+async def test_what_is_not_there_is_1_and_what_cannot_be_reached_is_3(
+    client: httpx.AsyncClient,
+) -> None:
+    assert (await holdfast(client, "show", "nothing"))[0] == 1
+    assert (await holdfast(client, "why", "p/nothing"))[0] == 1
+    assert (await holdfast(client, "show", "a b"))[0] == 2
+    code, said = await asyncio.to_thread(run_holdfast, "plans", "--url", "http://127.0.0.1:1")
+    assert (code, said.count("\n")) == (3, 1)
+
+
+def test_completion_is_offered_for_three_shells(monkeypatch: pytest.MonkeyPatch) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        monkeypatch.setenv("_HOLDFAST_COMPLETE", f"{shell}_source")
+        with pytest.raises(SystemExit) as ended:
+            main([])
+        assert ended.value.code in {0, None}
+
+
+async def test_following_a_plan_says_why_nothing_moves(
+    client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    plan = tmp_path / "stuck.yaml"
+    plan.write_text("id: stuck\ntasks:\n  - {id: a, kind: ecko}\n")
+    submitting = asyncio.create_task(holdfast(client, "submit", str(plan), "--follow"))
+    async with asyncio.timeout(30):
+        while (await client.get("/v1/plans/stuck")).status_code != 200:
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(4)  # longer than the silence after which the reason is printed
+        assert (await client.post("/v1/plans/stuck/cancel", json={})).status_code == 200
+        code, said = await submitting
+    assert code == 1
+    assert "why: Plan 'stuck' is READY" in said
+    assert "did you mean 'echo'" in said
