@@ -65,7 +65,7 @@ def create_app(core: Core, operations: Operations, access: Access) -> Front:
             "core": Provide(lambda: core, use_cache=True, sync_to_thread=False),
             "operations": Provide(lambda: operations, use_cache=True, sync_to_thread=False),
         },
-        state=State({"access": access, "knows": core.knows}),
+        state=State({"access": access, "knows": core.knows, "load": core.load}),
         dto=StrictBody,
         return_dto=None,
         request_class=ApiRequest,

@@ -50,7 +50,7 @@ class requires:  # noqa: N801 - it reads as a word: guards=[requires("work")]
                 ids["owner"] = _decoded_owner(ids["owner"])
             _check_ids(ids)
             if self.permission == "work":
-                check_path(scope["auth"], ids, connection.app.state.knows)
+                await check_path(scope["auth"], ids, connection.app.state.load)
         if scope["query_string"] and not self._any_query:
             _check_query(scope["query_string"], _known_parameters(handler.signature_model))
         if scope["method"] not in READING:

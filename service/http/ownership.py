@@ -5,7 +5,7 @@ that it reads, so every route that names an owner is checked. Without tokens the
 and any owner may be named.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -16,17 +16,21 @@ from service.principals.principal import Principal
 from streams.plan.state import Plan
 
 Knows = Callable[[str], Plan | None]
-"""The plan of an id if it is in memory, as every unfinished plan is."""
+"""The plan of an id if it is in memory."""
+Load = Callable[[str], Awaitable[Plan | None]]
+"""The plan of an id, from memory or from the log. Raises LogUnavailable."""
 
 
-def check_path(principal: Principal | None, path: Mapping[str, Any], knows: Knows) -> None:
+async def check_path(principal: Principal | None, path: Mapping[str, Any], load: Load) -> None:
     """Refuse an owner or a task in a route's path. Raises RequestRefused (forbidden)."""
     if principal is None:
         return
     if "owner" in path:
         _check_owner(principal, path["owner"])
     if principal.kinds is not None:
-        _check_places(principal, _place(path.get), knows)
+        for plan_id, task_id in _place(path.get):
+            # The task may be claimed by this request, so its plan must be known.
+            _check_kind(principal, await load(plan_id), task_id)
 
 
 def checked_body(principal: Principal | None, body: Any, knows: Knows) -> Any:  # noqa: ANN401
@@ -40,7 +44,9 @@ def checked_body(principal: Principal | None, body: Any, knows: Knows) -> Any:  
     _check_owner(principal, owner)
     if principal.kinds is None:
         return body
-    _check_places(principal, _places_in(body), knows)
+    for plan_id, task_id in _places_in(body):
+        # A report changes only what its owner holds; a plan that is not in memory has ended.
+        _check_kind(principal, knows(plan_id), task_id)
     return _of_kinds(principal.kinds, body)
 
 
@@ -64,13 +70,11 @@ def _of_kinds(kinds: frozenset[str], body: Any) -> Any:  # noqa: ANN401 - a body
     return body
 
 
-def _check_places(principal: Principal, places: Iterable[tuple[str, str]], knows: Knows) -> None:
-    for plan_id, task_id in places:
-        plan = knows(plan_id)
-        task = plan.tasks.get(task_id) if plan is not None else None
-        if task is not None and not principal.may_work_on(task.spec.kind):
-            kinds = principal.kinds or frozenset()
-            raise _other_kinds(kinds, f"the task '{plan_id}/{task_id}' has another")
+def _check_kind(principal: Principal, plan: Plan | None, task_id: str) -> None:
+    task = plan.tasks.get(task_id) if plan is not None else None
+    if plan is not None and task is not None and not principal.may_work_on(task.spec.kind):
+        kinds = principal.kinds or frozenset()
+        raise _other_kinds(kinds, f"the task '{plan.plan_id}/{task_id}' has another")
 
 
 def _places_in(body: msgspec.Struct) -> Iterator[tuple[str, str]]:

@@ -70,6 +70,7 @@ class FakeCore:
         self.claim_asked = asyncio.Event()
         self.refusals = Limits(longest_pause_s=0)
         self.plans: dict[str, Plan] = {}
+        self.elsewhere: dict[str, Plan] = {}
 
     def app(self) -> Front:
         health = SimpleNamespace(readiness=lambda: self.checks, status=lambda: self.answer)
@@ -113,6 +114,9 @@ class FakeCore:
 
     def knows(self, plan_id: str) -> Plan | None:
         return self.plans.get(plan_id)
+
+    async def load(self, plan_id: str) -> Plan | None:
+        return self.plans.get(plan_id) or self.elsewhere.get(plan_id)
 
     async def visible(self, min_sequence: int | None) -> None:
         self._say(min_sequence, Origin())

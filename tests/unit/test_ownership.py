@@ -1,18 +1,19 @@
 """A token speaks for owners of its name and works on tasks of its kinds, in every verb."""
 
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import httpx
 import pytest
-from litestar.testing import AsyncTestClient
 
 from service.http.ownership import check_path
 from service.http.problems import RequestRefused
 from service.principals.tokens_file import read_tokens
 from service.settings.config import AuthSettings, Settings
 from streams.plan.state import Plan
-from tests.unit.http_world import ACCEPTED, FakeCore
+from tests.unit.http_world import ACCEPTED, HOST, FakeCore
 from tests.unit.tokens_world import bearer, give
 
 OWNED = "/v1/plans/p/tasks/t"
@@ -36,13 +37,20 @@ def core(tmp_path: Path, *, kinds: tuple[str, ...] = ()) -> tuple[FakeCore, dict
     token = give(path, "gpu", "work", kinds=kinds)
     made = FakeCore(ACCEPTED, settings=Settings(auth=AuthSettings(tokens_file=path)))
     task = SimpleNamespace(spec=SimpleNamespace(kind="a"))
-    made.plans["p"] = cast("Plan", SimpleNamespace(tasks={"t": task}))
+    made.plans["p"] = cast("Plan", SimpleNamespace(plan_id="p", tasks={"t": task}))
     return made, bearer(token)
+
+
+@cache
+def app_of(core: FakeCore) -> Any:
+    """The core's application, made once: it is dear."""
+    return core.app()
 
 
 async def ask(core: FakeCore, headers: dict[str, str], path: str, owner: str, **more: Any) -> Any:
     core.answer = [] if path == "/v1/claims" else ACCEPTED
-    async with AsyncTestClient(core.app()) as client:
+    transport = httpx.ASGITransport(app_of(core))
+    async with httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}") as client:
         body = VERBS[path] | {"owner": owner} | more
         return await client.post(path, json=body, headers=headers)
 
@@ -76,13 +84,21 @@ async def test_a_worker_works_on_its_kinds_only(tmp_path: Path, path: str) -> No
     assert not world.asked
 
 
-def test_an_owner_in_a_path_is_the_workers_own(tmp_path: Path) -> None:
+async def test_an_owner_in_a_path_is_the_workers_own(tmp_path: Path) -> None:
     world, _ = core(tmp_path)
     (principal,) = read_tokens(tmp_path / "tokens.toml")[0].values()
-    check_path(principal, {"owner": "gpu/1"}, world.knows)
-    check_path(None, {"owner": "cpu"}, world.knows)
+    await check_path(principal, {"owner": "gpu/1"}, world.load)
+    await check_path(None, {"owner": "cpu"}, world.load)
     with pytest.raises(RequestRefused, match="begin with 'gpu/'"):
-        check_path(principal, {"owner": "cpu"}, world.knows)
+        await check_path(principal, {"owner": "cpu"}, world.load)
+
+
+async def test_the_kind_of_a_task_counts_whose_plan_this_instance_has_not_folded(
+    tmp_path: Path,
+) -> None:
+    world, headers = core(tmp_path, kinds=("b",))
+    world.elsewhere["p"] = world.plans.pop("p")
+    assert (await ask(world, headers, f"{OWNED}/start", "gpu")).status_code == 403
 
 
 async def test_a_claim_of_any_kind_is_one_of_the_tokens_kinds(tmp_path: Path) -> None:
