@@ -9,6 +9,7 @@ import binascii
 import re
 import sqlite3
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -18,7 +19,7 @@ MAX_CURSOR_LENGTH = 64
 MAX_PAGE_BYTES = 4_000_000
 ITEM_BYTES = 500  # names, numbers and times of one item
 
-Kind = Literal["plans", "tasks", "executions", "audit"]
+Kind = Literal["plans", "tasks", "changes", "executions", "audit"]
 T = TypeVar("T")
 
 _CONTENT = re.compile(rb"1:([a-z]{1,16}):(\d{1,19})", re.ASCII)
@@ -89,8 +90,9 @@ def read_page(
     *,
     limit: int,
     max_bytes: int = MAX_PAGE_BYTES,
+    key: Callable[[tuple[Any, ...]], int] = itemgetter(0),
 ) -> Page[T]:
-    """The first rows of ``sql``, whose first column is the key: at most ``limit`` items.
+    """The first rows of ``sql``, in the order of their ``key``: at most ``limit`` items.
 
     A page also ends before it is larger than ``max_bytes``, though never empty while there are
     rows. Runs on a reader's thread (`Readers`).
@@ -102,7 +104,7 @@ def read_page(
         if len(items) == limit or (items and weight > max_bytes):
             return Page(items, cursor_after(kind, last))
         items.append(shown(row))
-        last = row[0]
+        last = key(row)
     return Page(items, None)
 
 

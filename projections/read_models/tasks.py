@@ -364,6 +364,61 @@ async def page(
     )
 
 
+class TaskChanges(msgspec.Struct, frozen=True):
+    """Tasks of one plan that changed, in the order in which they did; each as it is now.
+
+    Follow ``next`` until it is null; then ``sequence`` is the next ``changed_after``. It is below
+    the one that was given only if the log is another one: begin at 0.
+    """
+
+    items: list[TaskView]
+    next: str | None
+    sequence: int
+
+
+async def changes(
+    database: Database, plan_id: str, *, changed_after: int, after: str | None, limit: int
+) -> TaskChanges | None:
+    """The plan's tasks whose visible state last changed after a sequence; None: no such plan.
+
+    A task that changes while pages are read moves to the end, so none is missed.
+    """
+    most = checked_limit(limit)
+    seen = (
+        (changed_after + 1) * ORDINALS_PER_PLAN - 1 if after is None else key_of("changes", after)
+    )
+
+    def query(connection: sqlite3.Connection) -> TaskChanges | None:
+        plan = connection.execute(_LAST_CHANGE, (plan_id,)).fetchone()
+        if plan is None:
+            return None
+        first_sequence, last_change = plan
+        checkpoint = connection.execute(_REACHED).fetchone()
+        reached = checkpoint[0] if checkpoint else 0
+        if last_change < seen // ORDINALS_PER_PLAN:
+            return TaskChanges([], None, reached)
+        first = first_sequence * ORDINALS_PER_PLAN
+        sequence, position = divmod(seen, ORDINALS_PER_PLAN)
+        chosen = Selection()
+        chosen.add("t.ordinal >= ?", first)
+        chosen.add("t.ordinal < ?", first + ORDINALS_PER_PLAN)
+        chosen.add("(t.sequence, t.ordinal) > (?, ?)", sequence, first + position)
+        sql = f"{_SHOW_SHORT} {chosen.where} ORDER BY t.sequence, t.ordinal"
+
+        def key(row: tuple[Any, ...]) -> int:
+            return row[_SEQUENCE] * ORDINALS_PER_PLAN + row[0] - first
+
+        page = read_page(connection, "changes", sql, chosen.parameters, _shown, limit=most, key=key)
+        return TaskChanges(page.items, page.next, reached)
+
+    return await database.run(query)
+
+
+_SEQUENCE = 14  # its place in _COLUMNS
+_LAST_CHANGE = "SELECT first_sequence, sequence FROM plans WHERE plan_id = ?"
+_REACHED = "SELECT sequence FROM checkpoint WHERE stream = 'PLANS'"
+
+
 def in_plan(chosen: Selection, ordinal: str, plan_id: str) -> None:
     """Choose the rows whose task belongs to the plan; ``ordinal`` is the column that says which."""
     chosen.add(f"{ordinal} >= {_ID}", plan_id)

@@ -91,6 +91,15 @@ After = Annotated[
         description="the sequence of the last event seen; 0 is the beginning of the log",
     ),
 ]
+ChangedAfter = Annotated[
+    int,
+    QueryParameter(
+        ge=0,
+        le=2**43 - 1,
+        schema_extra=_FROM_ZERO,
+        description="the `sequence` of the last answer; 0 is every task",
+    ),
+]
 LastEventId = Annotated[
     str | None, HeaderParameter(name="Last-Event-ID", description="wins over `after`")
 ]

@@ -5,12 +5,13 @@ from litestar.params import JSONBody
 
 from projections.read_models import tasks
 from projections.read_models.pagination import Page
-from projections.read_models.tasks import TaskDetail
+from projections.read_models.tasks import TaskChanges, TaskDetail
 from projections.read_models.views import TaskView
 from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER, OptionalBody
 from service.http.parameters import (
+    ChangedAfter,
     Cursor,
     IdFilter,
     KindFilter,
@@ -61,6 +62,32 @@ class TaskController(Controller):
             after=after,
             limit=limit,
         )
+
+    @get(
+        "/plans/{plan_id:str}/tasks",
+        guards=[requires("read")],
+        responses=refusals("not_found", "log_unavailable", *READ_TROUBLE),
+    )
+    async def list_changed_tasks(
+        self,
+        plan_id: PlanId,
+        core: ProvidedCore,
+        changed_after: ChangedAfter = 0,
+        min_sequence: MinSequence = None,
+        after: Cursor = None,
+        limit: Limit = 50,
+    ) -> TaskChanges:
+        """The plan's tasks that changed after a sequence, derived statuses included."""
+        await core.visible(min_sequence)
+        found = await certain(
+            core,
+            lambda: tasks.changes(
+                core.database, plan_id, changed_after=changed_after, after=after, limit=limit
+            ),
+        )
+        if found is None:
+            raise RequestRefused("not_found", f"there is no plan '{plan_id}'")
+        return found
 
     @get(
         "/plans/{plan_id:str}/tasks/{task_id:str}",
