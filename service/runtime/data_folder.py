@@ -110,7 +110,7 @@ class DataFolder:
 
 
 def _make_private(data_dir: Path) -> None:
-    """Close an own folder to other accounts. Raises `DataFolderError` for one to be afraid of."""
+    """Close an own folder to other accounts. Raises `DataFolderError` for an unsafe one."""
 
     def refuse(why: str) -> DataFolderError:
         return DataFolderError(

@@ -108,7 +108,7 @@ def run_command(task: TaskRun, lines: Mapping[str, CommandLine], secrets: Secret
 
 
 class Job(msgspec.Struct, frozen=True):
-    """One program to run: what the guardian is told, its input and its environment."""
+    """One program to run: what the guardian gets, its input and its environment."""
 
     path: str
     arguments: tuple[str, ...]

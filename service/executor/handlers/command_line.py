@@ -52,7 +52,7 @@ class CommandLine:
         return name, *(_placeholder.sub(lambda at: parameters[at[1]], each) for each in rest)
 
     def bounds(self, folder: str) -> str:
-        """What the guardian is told, a line each: see `guardian._bound`."""
+        """What the guardian gets, a line each: see `guardian._bound`."""
         settings = self._settings
         bounds: dict[str, object] = {
             "folder": folder,
