@@ -6,11 +6,8 @@ key twice in one object, and not be nested deeper than any reader can follow. A 
 fit is an `invalid_request` that names the place.
 """
 
-import json
-from array import array
 from collections.abc import Generator, Iterable
 from functools import cache
-from itertools import accumulate
 from typing import Any, cast
 
 import msgspec
@@ -23,17 +20,13 @@ from litestar.typing import FieldDefinition
 from service.http.ownership import checked_body
 from service.http.problems import RequestRefused
 from service.http.wording import in_words
-from streams.json_values import MAX_DEPTH
+from streams.json_values import TOO_DEEP, NotJson, check_depth, prove
 
 JSON_TYPE = b"application/json"
 MAX_BODY_BYTES = 1024 * 1024
-FLAT = 5  # levels that most JSON does not exceed
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 _read_anything = msgspec.json.Decoder().decode
-_write_anything = msgspec.json.Encoder().encode
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 
 
 class StrictBody(AbstractDTO[Any]):
@@ -86,19 +79,19 @@ class BodyReader:
 
     def __call__(self, body: bytes) -> Any:  # noqa: ANN401 - the caller knows the Struct
         """The Struct in ``body``. Raises RequestRefused."""
-        if body.count(b"[") + body.count(b"{") > MAX_DEPTH and deeper_than(body, MAX_DEPTH):
-            raise _too_deep()
         try:
+            check_depth(body)
             asked = self._decode(body)
-            everything = _read_anything(body)
+            prove(body)
+        except NotJson as error:
+            raise RequestRefused("invalid_request", f"body: {error}") from None
         except _UNREADABLE as error:
             raise self._unreadable(body, error) from None
-        _check_keys(body, everything)
         return asked
 
     def _unreadable(self, body: bytes, error: Exception) -> RequestRefused:
         if isinstance(error, RecursionError):
-            return _too_deep()
+            return RequestRefused("invalid_request", f"body: {TOO_DEEP}")
         try:
             place = _culprit(self._decode(body))
         except _UNREADABLE:
@@ -111,10 +104,6 @@ class BodyReader:
 def reader_of(kind: type[Any]) -> BodyReader:
     """The one reader of a Struct."""
     return BodyReader(kind)
-
-
-def _too_deep() -> RequestRefused:
-    return RequestRefused("invalid_request", f"body: nested more than {MAX_DEPTH} levels deep")
 
 
 def _named(error: Exception) -> str:
@@ -156,44 +145,3 @@ def _culprit(part: object, place: str = "") -> str | None:
 def _first_culprit(parts: Iterable[tuple[object, str]]) -> str | None:
     found = (_culprit(part, place.removeprefix(".")) for part, place in parts)
     return next((place for place in found if place), None)
-
-
-def _without_strings(body: bytes) -> bytes:
-    """What stands outside of strings; a backslash stands only inside."""
-    if b"\\" in body:
-        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return b"".join(body.split(b'"')[::2])
-
-
-def deeper_than(body: bytes, levels: int) -> bool:
-    """Whether brackets nest deeper than ``levels``, by arithmetic: decoding comes afterwards."""
-    steps = _without_strings(body).translate(_STEPS, _NOT_BRACKETS)
-    if b"\x01" * (levels + 1) in steps:
-        return True
-    for _ in range(min(FLAT, levels)):
-        steps, levels = steps.replace(b"\x01\xff", b""), levels - 1  # the innermost level
-    return max(accumulate(array("b", steps)), default=0) > levels
-
-
-def _check_keys(body: bytes, everything: object) -> None:
-    """Refuse an object that names a key twice: readers would differ in which value they see.
-
-    Each member has one colon. Where decoding and encoding again loses none, no member was lost.
-    """
-    members = body.count(b":")
-    if members < 2:  # noqa: PLR2004 - one member clashes with no other
-        return
-    again = _write_anything(everything)
-    if again.count(b":") == members and b"\\" not in body:
-        return
-    if _without_strings(again).count(b":") != _without_strings(body).count(b":"):
-        json.loads(body, object_pairs_hook=_refuse_clash)
-
-
-def _refuse_clash(pairs: list[tuple[str, Any]]) -> None:
-    seen: set[str] = set()
-    for name, _ in pairs:
-        if name in seen:
-            detail = f"body: the key '{name[:100]}' stands twice in one object"
-            raise RequestRefused("invalid_request", detail)
-        seen.add(name)

@@ -9,7 +9,8 @@ from hypothesis import given, strategies
 from litestar.testing import AsyncTestClient
 
 from service.core.results import Submission
-from service.http.strict_json import MAX_BODY_BYTES, MAX_DEPTH, deeper_than
+from service.http.strict_json import MAX_BODY_BYTES
+from streams.json_values import MAX_DEPTH, deeper_than
 from tests.unit.http_world import ACCEPTED, Caller, FakeCore
 
 JSON = {"content-type": "application/json"}

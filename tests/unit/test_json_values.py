@@ -2,6 +2,7 @@
 
 import decimal
 import enum
+import gc
 
 import msgspec
 import pytest
@@ -45,10 +46,10 @@ def test_what_json_can_hold_is_written(value: object) -> None:
     [
         ({"scores": [1.0, float("nan")]}, r"\$\.scores\[1\] is NaN or infinite"),
         (float("-inf"), r"\$ is NaN"),
-        ({1: "a", "1": "b"}, 'the key "1" twice'),
+        ({1: "a", "1": "b"}, "the key '1' stands twice"),
         ({Number.ONE: "a", 1: "b"}, None),
-        ({"in": [{2: 0, "2": 0}]}, 'the key "2" twice'),
-        (Raw(b'{"a": 1, "a": 2}'), 'the key "a" twice'),
+        ({"in": [{2: 0, "2": 0}]}, "the key '2' stands twice"),
+        (Raw(b'{"a": 1, "a": 2}'), "the key 'a' stands twice"),
         (Raw(b"[1"), "truncated"),
         (Raw(b"NaN"), "malformed"),
         (Raw(b""), "truncated"),
@@ -72,3 +73,22 @@ def test_what_it_cannot_hold_is_refused_with_its_place(value: object, words: str
 
 def test_white_space_and_spelling_are_no_reason_to_refuse() -> None:
     check(b' { "a" : 1.0e0 , "b" : "\\u0041" } ')
+
+
+@pytest.mark.parametrize("part", ["[]", "{}", '{"a":1}', '""'])
+def test_a_megabyte_of_small_parts_is_checked_without_a_collection_for_each_seven_hundred(
+    part: str,
+) -> None:
+    body = f"[{','.join([part] * (1_000_000 // (len(part) + 1)))}]".encode()
+    collections: list[str] = []
+
+    def note(phase: str, _: dict[str, int]) -> None:
+        collections.append(phase)
+
+    gc.callbacks.append(note)
+    try:
+        check(body)
+    finally:
+        gc.callbacks.remove(note)
+    assert collections.count("start") <= 3
+    assert gc.isenabled()
