@@ -379,7 +379,10 @@ async def test_a_query_that_does_not_fit_gets_a_plain_message() -> None:
             (await client.get(f"/v1/plans?{query}")).json()["detail"]
             for query in ("limit=0", "limit=ten", "statsu=READY", "after=" + "a" * 65)
         ]
-    allowed = "after, label, limit, min_sequence, status"
+    allowed = (
+        "after, error_type, kind, label, limit, min_sequence, status, submitted_from, "
+        "submitted_to, text"
+    )
     assert details == [
         "limit: it must be at least 1",
         "limit: it must be a whole number, not text",
