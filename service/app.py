@@ -65,13 +65,13 @@ from service.signals.tracing.exporting import recorder_of
 from service.signals.tracing.spans import Recorder
 from streams.jetstream.log import JetStreamLog
 from streams.jetstream.servers import servers_of, without_password
-from streams.log import LogUnavailable
+from streams.log import LogFull, LogUnavailable
 
 Role = Literal["api", "executor", "daemons"]
 ALL_ROLES: frozenset[Role] = frozenset({"api", "executor", "daemons"})
 
 VERSION = "0.1.0"
-DRAIN_S = 10.0
+KILLED = "the process that held the lease was killed; another one has its data folder"
 LAST_FLUSH_S = 5.0
 CONNECT_TIMEOUT_S = 30.0
 CATCH_UP_SHOW_S = 1.0
@@ -151,6 +151,7 @@ async def running(
             log_identity=_log_watch(core).run(),
             threads=supervision.look_forever(),
         )
+        await _release_leases_of_the_dead(core, folder)
         logs.watch_writers(supervision)
         if embedded is not None:
             embedded.supervised_by(supervision)
@@ -186,6 +187,19 @@ async def running(
         folder.announce(nats_url=shown_url, http_url=instance.http_url)
         stack.callback(supervision.close)  # the first thing done at the end
         yield instance
+
+
+async def _release_leases_of_the_dead(core: Core, folder: DataFolder) -> None:
+    """Free what earlier holders of the data folder held: its lock proves that they have ended."""
+    for owner in folder.holder.dead:
+        try:
+            released = await core.release_leases_of(owner, KILLED, core.self_origin)
+        except (LogUnavailable, LogFull) as error:
+            log.warning("leases_not_released", owner=owner, error=str(error))
+            return
+        if released:
+            log.warning("leases_of_killed_process_released", owner=owner, tasks=len(released))
+    folder.forget_dead()
 
 
 def _know_secrets(settings: Settings, nats_url: str) -> None:
@@ -436,7 +450,8 @@ async def _start_roles(instance: Instance, stack: AsyncExitStack) -> None:
     stack.push_async_callback(instance.schedulers.stop)
     if instance.executor is not None:
         await instance.executor.start()
-        stack.push_async_callback(instance.executor.drain, DRAIN_S)
+        drain_s = instance.settings.executor.drain_s
+        stack.push_async_callback(instance.executor.drain, drain_s)
 
 
 def _executor(

@@ -16,7 +16,7 @@ import uvloop
 from msgspec.structs import replace
 
 from service import sample
-from service.app import ALL_ROLES, DRAIN_S, Instance, Role, running
+from service.app import ALL_ROLES, Instance, Role, running
 from service.cli.client import UNREACHABLE, complain
 from service.cli.options import SETTINGS_HELP, command, with_settings
 from service.cli.stopping import StopRequests
@@ -183,5 +183,6 @@ async def _serve_until(stop: asyncio.Future[str], instance: Instance) -> int:
         return 1
     log.info("stopping", reason=stop.result())
     if stop.result() == signal.SIGINT.name:
-        _say(f"\nTasks that run may end within {DRAIN_S:g} s. Ctrl-C again ends at once.")
+        drain_s = instance.settings.executor.drain_s
+        _say(f"\nTasks that run may end within {drain_s:g} s. Ctrl-C again ends at once.")
     return 0

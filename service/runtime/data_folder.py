@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import msgspec
+from msgspec.structs import replace
 
 from service.runtime.private_files import OTHERS, OTHERS_WRITE
 
@@ -20,16 +21,22 @@ LOCK_FILE = "holdfast.lock"
 READ_MODELS = "readmodels.sqlite"
 PATIENCE_S = 0.3  # `read_holder` holds the lock for an instant; an owner holds it for good
 POLL_S = 0.01
+MOST_DEAD = 16
 MAX_HOLDER_BYTES = 64 * 1024
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who holds a data folder; an URL is empty until it is known."""
+    """Who holds a data folder; an URL is empty until it is known.
+
+    ``dead`` are the instance ids of earlier holders that were killed, and whose leases may not be
+    released yet.
+    """
 
     pid: int
     instance_id: str
     nats_url: str = ""
     http_url: str = ""
+    dead: tuple[str, ...] = ()
 
 
 class DataFolderError(Exception):
@@ -83,13 +90,24 @@ class DataFolder:
             holder = _read(descriptor)
             os.close(descriptor)
             raise DataFolderBusy(data_dir, holder)
-        folder = cls(data_dir, descriptor, Holder(os.getpid(), instance_id))
+        # A holder that ends in order leaves no name behind.
+        last = _read(descriptor)
+        dead = () if last is None else (last.instance_id, *last.dead)[:MOST_DEAD]
+        folder = cls(data_dir, descriptor, Holder(os.getpid(), instance_id, dead=dead))
         folder.announce()
         return folder
 
     def announce(self, *, nats_url: str = "", http_url: str = "") -> None:
         """Write down where this process can be reached; `read_holder` reads it."""
-        self.holder = Holder(self.holder.pid, self.holder.instance_id, nats_url, http_url)
+        self.holder = replace(self.holder, nats_url=nats_url, http_url=http_url)
+        self._write()
+
+    def forget_dead(self) -> None:
+        """The leases of earlier holders are released."""
+        self.holder = replace(self.holder, dead=())
+        self._write()
+
+    def _write(self) -> None:
         line = msgspec.json.encode(self.holder) + b"\n"
         # One write, then the cut: a reader takes the first line and never sees half of one.
         os.pwrite(self._descriptor, line, 0)

@@ -324,6 +324,7 @@ class ExecutorSettings(Struct, frozen=True):
     chat: ChatSettings = ChatSettings()
     web: WebSettings = WebSettings()
     poll_interval_s: Annotated[float, Meta(gt=0, le=300)] = 1
+    drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 10
     instance_id: InstanceId = field(default_factory=new_instance_id)
     handlers: Names = ()
     command: dict[str, CommandSettings] = {}

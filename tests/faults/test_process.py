@@ -19,7 +19,7 @@ from tests.faults.service_process import ServiceProcess, is_gone, until
 pytestmark = pytest.mark.faults
 
 SLEEP = '{"sleep": {"argv": ["sleep", "{seconds}"]}}'
-DRAIN_S = 10.0  # service.app.DRAIN_S
+DRAIN_S = 10.0  # executor.drain_s
 
 Start = Callable[..., ServiceProcess]
 

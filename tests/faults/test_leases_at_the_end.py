@@ -1,0 +1,65 @@
+"""Leases of a process that ends: killed, its successor frees them; told to stop, it leaves none."""
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.faults.service_process import ServiceProcess
+from tests.waiting import until
+
+RACES = int(os.environ.get("HOLDFAST_TERM_RACES", "6"))  # 200 are the long form
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[ServiceProcess]:
+    service = ServiceProcess(tmp_path / "data", executor__drain_s="1")
+    service.start()
+    yield service
+    service.kill()
+
+
+def submit(service: ServiceProcess, plan_id: str, seconds: float) -> None:
+    task = {"id": "t", "kind": "sleep", "input": {"seconds": seconds}, "lease_s": 60}
+    plan = {"id": plan_id, "tasks": [task]}
+    httpx.post(f"{service.url}/v1/plans", json=plan, timeout=20).raise_for_status()
+
+
+def task_of(service: ServiceProcess, plan_id: str) -> dict[str, Any]:
+    answer = httpx.get(f"{service.url}/v1/plans/{plan_id}/tasks/t", timeout=20)
+    return answer.raise_for_status().json()
+
+
+def test_what_a_killed_process_held_is_free_as_soon_as_the_next_one_serves(
+    service: ServiceProcess,
+) -> None:
+    submit(service, "p", 3)
+    until(lambda: task_of(service, "p")["status"] == "RUNNING", 20, "it runs")
+    service.kill()
+    service.start()
+    began = time.monotonic()
+    until(lambda: task_of(service, "p")["attempt"] == 2, 20, "it runs again, long before 60 s")
+    assert time.monotonic() - began < 10
+    until(lambda: task_of(service, "p")["status"] == "COMPLETED", 30, "it ends")
+    task = task_of(service, "p")
+    assert task["lost"] == 0
+    assert [each["status"] for each in task["executions"]] == ["released", "completed"]
+
+
+def test_a_stop_that_races_a_new_task_leaves_no_claim_behind(service: ServiceProcess) -> None:
+    dice = random.Random(11)
+    for race in range(RACES):
+        submit(service, f"p{race}", 0.05)
+        time.sleep(dice.uniform(0, 0.05))  # the race itself: no condition says when to stop
+        assert service.terminate(30) == 0
+        service.start()
+        until(lambda: task_of(service, f"p{race}")["status"] == "COMPLETED", 20, "it ends")  # noqa: B023
+        task = task_of(service, f"p{race}")
+        ends = [each["status"] for each in task["executions"]]
+        assert task["lost"] == 0
+        assert ends == ["released"] * (len(ends) - 1) + ["completed"]
