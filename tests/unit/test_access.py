@@ -21,9 +21,10 @@ from service.settings.config import AuthSettings, Settings
 from tests.unit.http_world import FakeCore
 from tests.unit.tokens_world import PAST, bearer, give
 
-# What anyone may ask: probes, the ping, signing in and out, and the document of the API.
+# What anyone may ask: probes, the ping, signing in and out, the document of the API, and the files
+# of the page, which hold no data.
 OPEN = {
-    "GET /healthz", "GET /readyz", "OPTIONS /", "POST /v1/session", "DELETE /v1/session",
+    "GET /", "GET /page/{path}", "GET /healthz", "GET /readyz", "OPTIONS /", "POST /v1/session", "DELETE /v1/session",
     "GET /schema", "GET /schema/{path}", "GET /schema/openapi.json",
 }  # fmt: skip
 # Answers any principal, whatever its permissions.
