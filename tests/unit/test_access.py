@@ -24,7 +24,8 @@ from tests.unit.tokens_world import PAST, bearer, give
 # What anyone may ask: probes, the ping, signing in and out, the document of the API, and the files
 # of the page, which hold no data.
 OPEN = {
-    "GET /", "GET /page/{path}", "GET /healthz", "GET /readyz", "OPTIONS /", "POST /v1/session", "DELETE /v1/session",
+    "GET /", "GET /page/{path}", "GET /healthz", "GET /readyz", "OPTIONS /",
+    "POST /v1/session", "DELETE /v1/session",
     "GET /schema", "GET /schema/{path}", "GET /schema/openapi.json",
 }  # fmt: skip
 # Answers any principal, whatever its permissions.
