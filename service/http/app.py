@@ -21,6 +21,7 @@ from service.http.operations import InstanceController, MetricController, ProbeC
 from service.http.owners import OwnerController
 from service.http.page import PageController
 from service.http.plans import PlanController
+from service.http.quotas import Quotas
 from service.http.request import ApiRequest
 from service.http.responses import Answer, problem_answer
 from service.http.session import SessionController
@@ -65,7 +66,14 @@ def create_app(core: Core, operations: Operations, access: Access) -> Front:
             "core": Provide(lambda: core, use_cache=True, sync_to_thread=False),
             "operations": Provide(lambda: operations, use_cache=True, sync_to_thread=False),
         },
-        state=State({"access": access, "knows": core.knows, "load": core.load}),
+        state=State(
+            {
+                "access": access,
+                "knows": core.knows,
+                "load": core.load,
+                "quotas": Quotas(core.settings.http),
+            }
+        ),
         dto=StrictBody,
         return_dto=None,
         request_class=ApiRequest,

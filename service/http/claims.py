@@ -15,6 +15,7 @@ from service.http.guards import requires
 from service.http.openapi import BEARER
 from service.http.parameters import PlanId, TaskId
 from service.http.problems import RequestRefused, accepted
+from service.http.quotas import Quotas, client_of
 from service.http.request import ApiRequest, ClientGone
 from service.http.responses import LOG_TROUBLE, refusals
 from service.http.schemas import ClaimBody, ClaimOneBody
@@ -58,7 +59,9 @@ class ClaimController(Controller):
         if not data.wait_s:
             claims = await core.claim(wanted, origin)
         else:
-            claims = await _claim_while_connected(core, wanted, origin, request)
+            quotas: Quotas = request.app.state.quotas
+            with quotas.one_of("waiting claims", client_of(request.scope)):
+                claims = await _claim_while_connected(core, wanted, origin, request)
         if claims and request.is_gone():
             await core.abandon(claims, data.owner, origin)
             raise ClientGone

@@ -15,6 +15,7 @@ from service.http.guards import requires
 from service.http.openapi import BEARER
 from service.http.parameters import After, EventTypes, IdFilter, LastEventId, PlanId
 from service.http.problems import RequestRefused
+from service.http.quotas import Quotas, client_of
 from service.http.request import ApiRequest, is_head
 from service.http.responses import refusals
 from service.http.sse_wire import Wire
@@ -68,6 +69,11 @@ class EventStream(Response[str]):
 
         Raises RequestRefused, LogUnavailable, LogReset before it begins.
         """
+        quotas: Quotas = self._request.app.state.quotas
+        with quotas.one_of("event streams", client_of(scope)):
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = self._feed.admit()
         if refused is not None:
             raise _refusal(refused, self._interest)

@@ -16,8 +16,9 @@ from litestar.types import HTTPScope
 from service.http.access import Access
 from service.http.ownership import check_path
 from service.http.problems import RequestRefused
+from service.http.quotas import Quotas, client_of
 from service.http.schemas import OWNER_PATTERN, PATTERNS
-from service.http.strict_json import check_content_type
+from service.http.strict_json import MAX_BODY_BYTES, check_content_type
 from service.principals.permissions import PERMISSIONS, Permission
 from streams.subjects import is_id
 
@@ -55,6 +56,15 @@ class requires:  # noqa: N801 - it reads as a word: guards=[requires("work")]
             _check_query(scope["query_string"], _known_parameters(handler.signature_model))
         if scope["method"] not in READING:
             check_content_type(headers.get(b"content-type", b""))
+            quotas: Quotas = connection.app.state.quotas
+            quotas.admit_write(client_of(scope), _announced(headers))
+
+
+def _announced(headers: dict[bytes, bytes]) -> int:
+    """The bytes of the body; one sent in chunks counts as the largest that is accepted."""
+    if b"transfer-encoding" in headers:
+        return MAX_BODY_BYTES
+    return int(headers.get(b"content-length", b"0")[:20] or 0)
 
 
 def _decoded_owner(encoded: str) -> str:

@@ -59,6 +59,7 @@ PROBLEMS: dict[str, Row] = {
     "plan_exists": Row(409, "The id is taken by a different plan"),
     "not_allowed": Row(409, "The current state does not allow this"),
     "too_large": Row(413, "Too large"),
+    "too_many": Row(429, "Too many at a time from one client"),
     "head_too_large": Row(431, "The head of the request is too large"),
     "internal_error": Row(500, "Internal error"),
     "contended": Row(503, "Too many concurrent writes to the same subject"),

@@ -128,7 +128,8 @@ OWNER_REFUSALS = ("not_found", "guard_reject", "not_allowed", *LOG_TROUBLE)
 
 def refusals(*codes: str, guarded: bool = True) -> dict[int, ResponseSpec]:
     """How a route may refuse, for the document; ``guarded``: it asks for a token."""
-    every = ["invalid_request", "forbidden", *codes, *(("unauthorized",) if guarded else ())]
+    of_guarded = ("unauthorized", "too_many") if guarded else ()
+    every = ["invalid_request", "forbidden", *codes, *of_guarded]
     by_status: dict[int, list[str]] = {}
     for code in dict.fromkeys(every):
         by_status.setdefault(PROBLEMS[code].status, []).append(code)

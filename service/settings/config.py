@@ -107,7 +107,8 @@ class HttpSettings(Struct, frozen=True):
     """Where the API listens (port 0: any free one), and what it accepts there.
 
     `allowed_hosts` are names that `Host` may have beside this instance's addresses. `tls_cert` and
-    `tls_key` are PEM files. `max_connections_per_client` bounds an address that is not loopback.
+    `tls_key` are PEM files. The last five bound one client: a principal, or an address that is not
+    loopback (connections: the address only).
     """
 
     host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
@@ -116,6 +117,10 @@ class HttpSettings(Struct, frozen=True):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     max_connections_per_client: Annotated[int, Meta(ge=1, le=1_000_000)] = 5_000
+    max_streams_per_client: Annotated[int, Meta(ge=1, le=1_000_000)] = 5_000
+    max_waiting_claims_per_client: Annotated[int, Meta(ge=1, le=1_000_000)] = 2_000
+    writes_per_s: Annotated[float, Meta(gt=0, le=1_000_000)] = 2_000
+    bytes_per_s: Annotated[float, Meta(gt=0, le=1e12)] = 50_000_000
 
 
 class NatsSettings(Struct, frozen=True):

@@ -37,7 +37,9 @@ FLAGS = (
 class Browser:
     """One tab. Scripts run as function bodies: what they ``return`` comes back as JSON."""
 
-    def __init__(self) -> None:
+    def __init__(self, *flags: str) -> None:
+        """``flags`` are Chromium's, beyond those of every test."""
+        self._flags = flags
         self._driver = program("chromedriver")
         self._chromium = program("chromium")
         # Not pytest's folder: its path is too long for the sockets that Chromium keeps there.
@@ -60,7 +62,7 @@ class Browser:
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{ports[0]}", timeout=ANSWER_S)
         options = {
             "binary": self._chromium,
-            "args": [*FLAGS, f"--user-data-dir={self._folder.name}/profile"],
+            "args": [*FLAGS, *self._flags, f"--user-data-dir={self._folder.name}/profile"],
         }
         wanted = {"alwaysMatch": {"goog:chromeOptions": options}}
         self._session = self._ask("POST", "/session", capabilities=wanted)["sessionId"]

@@ -12,6 +12,7 @@ from service.http.door import RESPONSE_HEADERS
 from service.settings.config import ConfigError
 from tests.integration.http_world import serving
 from tests.programs import program
+from tests.unit.tokens_world import bearer, give
 
 WITHIN_S = 20.0
 EXPECTED = {name.lower(): value for name, value in RESPONSE_HEADERS}
@@ -105,3 +106,36 @@ async def test_a_certificate_that_cannot_be_used_stops_the_start(
         async with serving(tmp_path, **flags):
             pass
     assert "hunter2" not in str(refused.value)
+
+
+async def test_one_principal_cannot_take_the_places_of_another(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    alice, bob = (bearer(give(tokens, name, "operator")) for name in ("alice", "bob"))
+    flags = {"http__max_streams_per_client": 1, "http__max_waiting_claims_per_client": 1}
+    rates = {"http__writes_per_s": 2, "auth__tokens_file": str(tokens)}
+    async with serving(tmp_path, **flags, **rates) as (_, client):
+        async with client.stream("GET", "/v1/events", headers=alice) as held:
+            assert held.status_code == 200
+            refused = await client.get("/v1/events", headers=alice)
+            assert (refused.status_code, refused.json()["code"]) == (429, "too_many")
+            assert refused.headers["retry-after"] == "5"
+            async with client.stream("GET", "/v1/events", headers=bob) as other:
+                assert other.status_code == 200
+        waits = {"owner": "alice", "wait_s": 30}
+        both = {
+            asyncio.create_task(client.post("/v1/claims", json=waits, headers=alice))
+            for _ in range(2)
+        }
+        ended, held_up = await asyncio.wait(
+            both, timeout=WITHIN_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        (second,), (waiting,) = ended, held_up
+        assert second.result().status_code == 429
+        assert "1 waiting claims" in second.result().json()["detail"]
+        waiting.cancel()
+        answers = [
+            await client.post("/v1/plans/p/pause", json={}, headers=alice) for _ in range(40)
+        ]
+        assert {answer.status_code for answer in answers} == {404, 429}
+        assert "more than 2 requests per second" in answers[-1].json()["detail"]
+        assert (await client.post("/v1/plans/p/pause", json={}, headers=bob)).status_code == 404
