@@ -74,6 +74,11 @@ async def test_a_worker_cannot_report_for_another_and_every_fact_names_its_princ
     ):
         body = {"owner": "a/host:1", **more}
         assert (await client.post(path, json=body, headers=headers["b"])).status_code == 403, path
+    for owner in ("a%2Fhost:1", "a"):
+        goodbye = f"/v1/owners/{owner}/goodbye"
+        assert (await client.post(goodbye, json={}, headers=headers["b"])).status_code == 403
+    body = {"owner": "a"}
+    assert (await client.post(f"{task}/claim", json=body, headers=headers["b"])).status_code == 403
     # An executor's id is no name of a token, so no token can report for the executor.
     body = {"owner": instance.core.instance_id, "attempt": 1}
     for each in headers.values():

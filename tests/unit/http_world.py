@@ -112,6 +112,9 @@ class FakeCore:
             return await self.claiming
         return self._say(request, origin)
 
+    async def claim_chosen(self, *asked: Any) -> object:
+        return self._say(asked[2], asked[3])
+
     def knows(self, plan_id: str) -> Plan | None:
         return self.plans.get(plan_id)
 

@@ -13,7 +13,7 @@ from service.http.problems import RequestRefused
 from service.principals.tokens_file import read_tokens
 from service.settings.config import AuthSettings, Settings
 from streams.plan.state import Plan
-from tests.unit.http_world import ACCEPTED, HOST, FakeCore
+from tests.unit.http_world import ACCEPTED, CLAIM, HOST, FakeCore
 from tests.unit.tokens_world import bearer, give
 
 OWNED = "/v1/plans/p/tasks/t"
@@ -23,6 +23,8 @@ VERBS: dict[str, dict[str, Any]] = {
     f"{OWNED}/start": {"attempt": 1},
     f"{OWNED}/heartbeat": {"attempt": 1},
     f"{OWNED}/progress": {"attempt": 1, "data": 1},
+    f"{OWNED}/checkpoint": {"attempt": 1, "key": "k", "value": 1},
+    f"{OWNED}/claim": {},
     f"{OWNED}/complete": {"attempt": 1},
     f"{OWNED}/fail": {"attempt": 1, "error_type": "x"},
     f"{OWNED}/release": {"attempt": 1},
@@ -48,7 +50,8 @@ def app_of(core: FakeCore) -> Any:
 
 
 async def ask(core: FakeCore, headers: dict[str, str], path: str, owner: str, **more: Any) -> Any:
-    core.answer = [] if path == "/v1/claims" else ACCEPTED
+    answers = {"/v1/claims": [], f"{OWNED}/claim": CLAIM}
+    core.answer = answers.get(path, ACCEPTED)
     transport = httpx.ASGITransport(app_of(core))
     async with httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}") as client:
         body = VERBS[path] | {"owner": owner} | more
