@@ -46,6 +46,25 @@ async def test_a_plan_is_submitted_steered_listed_and_explained(client: Client) 
     assert (refused.value.status, refused.value.code) == (404, "not_found")
 
 
+async def test_changes_bring_the_statuses_that_no_event_has(client: Client) -> None:
+    tasks = [SLEEPER, {"id": "then", "kind": "no_such_kind", "depends_on": ["t"]}]
+    submitted = await client.submit({"tasks": tasks})
+    first = await client.changes(submitted.plan_id, min_sequence=submitted.sequence)
+    assert {task.task_id for task in first.tasks} == {"t", "then"}
+    seen, known = first.sequence, {task.task_id: task.status for task in first.tasks}
+    async with aclosing(client.events(submitted.plan_id)) as events:
+        async for event in events:
+            assert isinstance(event, Event)
+            changed = await client.changes(
+                submitted.plan_id, after=seen, min_sequence=event.sequence
+            )
+            known |= {task.task_id: task.status for task in changed.tasks}
+            seen = changed.sequence
+            if known == {"t": "COMPLETED", "then": "READY"}:
+                break
+    assert (await client.changes(submitted.plan_id, after=seen)).tasks == []
+
+
 async def test_a_submission_without_an_id_can_be_repeated(client: Client) -> None:
     plan = {"id": "twice", "tasks": [SLEEPER]}
     first, second = await client.submit(plan), await client.submit(plan)

@@ -8,7 +8,7 @@ from holdfast_worker.limits import Limits
 from holdfast_worker.logs import AttemptFilter
 from holdfast_worker.task import AsyncTask, Result, Task, TaskRun
 from holdfast_worker.version import VERSION
-from holdfast_worker.views import Event, Gap, PlanView, Submission, TaskView, Why
+from holdfast_worker.views import Changes, Event, Gap, PlanView, Submission, TaskView, Why
 from holdfast_worker.wire import HoldfastError, Refused, Unreachable
 from holdfast_worker.worker import Worker
 
@@ -17,6 +17,7 @@ __version__ = VERSION
 __all__ = [
     "AsyncTask",
     "AttemptFilter",
+    "Changes",
     "Client",
     "Counters",
     "Event",

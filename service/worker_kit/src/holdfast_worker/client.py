@@ -1,6 +1,7 @@
 """The client: submits plans, reads and steers them, and follows their events."""
 
 import asyncio
+import builtins
 import math
 import secrets
 import time
@@ -15,7 +16,7 @@ import msgspec
 
 from holdfast_worker.limits import LIMITS, Limits
 from holdfast_worker.sse import Message, async_messages
-from holdfast_worker.views import Event, Gap, PlanView, Submission, TaskView, Why
+from holdfast_worker.views import Changes, Event, Gap, PlanView, Submission, TaskView, Why
 from holdfast_worker.wire import REPEATED, Answer, HoldfastError, Trouble, Wire, query, task_path
 
 T = TypeVar("T")
@@ -123,6 +124,25 @@ class Client:
         """Why the plan or the task does not run, or how it ended."""
         here = _plan(plan_id) if task_id is None else task_path(plan_id, task_id)
         return await self._ask("GET", f"{here}/why", Why)
+
+    async def changes(
+        self, plan_id: str, *, after: int = 0, min_sequence: int | None = None
+    ) -> Changes:
+        """The plan's tasks that changed after the sequence ``after``, as they are now.
+
+        Statuses that follow from other facts (READY, SKIPPED, PENDING) are among them; no event
+        has these. Pass the answer's ``sequence`` as ``after`` the next time, such as at each
+        event: nothing is missed, and a task may come twice.
+        """
+        path = f"{_plan(plan_id)}/tasks"
+        tasks: dict[str, TaskView] = {}
+        cursor: str | None = None
+        while True:
+            wanted = {"changed_after": after, "after": cursor, "min_sequence": min_sequence}
+            page = await self._ask("GET", query(path, wanted), _ChangesPage)
+            tasks |= {task.task_id: task for task in page.items}
+            if (cursor := page.next) is None:
+                return Changes(builtins.list(tasks.values()), page.sequence)
 
     async def wait(self, plan_id: str) -> PlanView:
         """Wait until the plan has finished, through restarts of the server; the plan then."""
@@ -239,6 +259,12 @@ class _Closed(msgspec.Struct):
 
 class _Page(msgspec.Struct):
     items: list[PlanView]
+    next: str | None = None
+
+
+class _ChangesPage(msgspec.Struct):
+    items: builtins.list[TaskView]
+    sequence: int
     next: str | None = None
 
 

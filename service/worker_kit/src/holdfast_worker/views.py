@@ -74,6 +74,13 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
         raise KeyError(task_id)
 
 
+class Changes(msgspec.Struct, frozen=True):
+    """Tasks that changed, as they are now, and the ``sequence`` up to which that is complete."""
+
+    tasks: list[TaskView]
+    sequence: int
+
+
 class Reason(msgspec.Struct, frozen=True):
     """One reason: a code, what shows it, and what would change it."""
 
