@@ -56,6 +56,7 @@ DEFAULTS = {
     "executor.claim.refining_max_ratio": 0.3,
     "executor.claim.refining_min_per_tick": 1,
     "executor.poll_interval_s": 1,
+    "executor.drain_s": 10,
     "executor.execution.timeout_s": 120,
     "executor.execution.timeout_retry_max": 1,
     "executor.worker.core_size": 8,
