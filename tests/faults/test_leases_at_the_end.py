@@ -1,6 +1,5 @@
 """Leases of a process that ends: killed, its successor frees them; told to stop, it leaves none."""
 
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -10,10 +9,16 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.conftest import PrivateServer
 from tests.faults.service_process import ServiceProcess
 from tests.waiting import until
 
-RACES = int(os.environ.get("HOLDFAST_TERM_RACES", "6"))  # 200 are the long form
+RACES, MANY_RACES = 4, 200
+
+
+@pytest.fixture
+def races(*, long_faults: bool) -> int:
+    return MANY_RACES if long_faults else RACES
 
 
 @pytest.fixture
@@ -51,9 +56,12 @@ def test_what_a_killed_process_held_is_free_as_soon_as_the_next_one_serves(
     assert [each["status"] for each in task["executions"]] == ["released", "completed"]
 
 
-def test_a_stop_that_races_a_new_task_leaves_no_claim_behind(service: ServiceProcess) -> None:
+@pytest.mark.timeout(3_000)
+def test_a_stop_that_races_a_new_task_leaves_no_claim_behind(
+    service: ServiceProcess, races: int
+) -> None:
     dice = random.Random(11)
-    for race in range(RACES):
+    for race in range(races):
         submit(service, f"p{race}", 0.05)
         time.sleep(dice.uniform(0, 0.05))  # the race itself: no condition says when to stop
         assert service.terminate(30) == 0
@@ -63,3 +71,29 @@ def test_a_stop_that_races_a_new_task_leaves_no_claim_behind(service: ServicePro
         ends = [each["status"] for each in task["executions"]]
         assert task["lost"] == 0
         assert ends == ["released"] * (len(ends) - 1) + ["completed"]
+
+
+@pytest.mark.timeout(3_000)
+def test_of_two_instances_one_that_stops_leaves_no_claim_behind(
+    tmp_path: Path, private_nats: PrivateServer, races: int
+) -> None:
+    dice = random.Random(12)
+    stays, goes = (
+        ServiceProcess(tmp_path / name, nats_url=private_nats.url, executor__drain_s="1")
+        for name in ("stays", "goes")
+    )
+    try:
+        stays.start()
+        for race in range(races):
+            goes.start()
+            submit(goes, f"p{race}", 0.05)
+            time.sleep(dice.uniform(0, 0.05))  # the race itself: no condition says when to stop
+            assert goes.terminate(30) == 0
+            until(lambda: task_of(stays, f"p{race}")["status"] == "COMPLETED", 20, "it ends")  # noqa: B023
+            task = task_of(stays, f"p{race}")
+            ends = [each["status"] for each in task["executions"]]
+            assert task["lost"] == 0
+            assert ends == ["released"] * (len(ends) - 1) + ["completed"]
+    finally:
+        goes.kill()
+        stays.kill()
