@@ -1,6 +1,7 @@
 """Streams behind Debian's nginx: default settings buffer answers and speak HTTP/1.0 upstream."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from service.app import Instance
 from tests.clients.nginx import Nginx
 from tests.clients.outside import OutsidePlan
 from tests.conftest import PrivateServer
+from tests.faults.service_process import ROOT
+from tests.integration.http_world import serving as with_http
 from tests.integration.sse_world import Stream, serving
+from tests.unit.tokens_world import bearer, give
 
 
 @pytest.fixture
@@ -81,3 +85,36 @@ async def test_a_stream_that_the_proxy_cuts_is_resumed_without_gap_or_repetition
             async with resumed() as stream:
                 seen += await stream.take(3)
             assert seen == list(range(1, plan.sequence + 1))
+
+
+RECIPE = re.findall(
+    r"^```nginx\n.*?location / \{\n(.*?)^    \}",
+    (ROOT / "docs/howto/behind-a-proxy.md").read_text(),
+    re.MULTILINE | re.DOTALL,
+)[0]
+
+
+async def test_the_documented_site_lets_its_own_pages_write_and_no_others(tmp_path: Path) -> None:
+    directives = "\n".join(line for line in RECIPE.splitlines() if "proxy_pass " not in line)
+    assert "proxy_set_header Host" in directives
+    operator = bearer(give(tmp_path / "tokens", "alice", "operator"))
+    flags = {"auth__tokens_file": str(tmp_path / "tokens"), "http__allowed_hosts": "127.0.0.1"}
+    plan = {"tasks": [{"id": "a", "kind": "outside"}]}
+    async with with_http(tmp_path, **flags) as (instance, _):
+        with Nginx(tmp_path / "nginx", instance.http_url, directives) as nginx:
+            async with httpx.AsyncClient(base_url=nginx.url, headers=operator) as client:
+                own = await client.post("/v1/plans", json=plan, headers={"Origin": nginx.url})
+                assert own.status_code == httpx.codes.CREATED
+                other = {"Origin": "https://evil.test"}
+                refused = await client.post("/v1/plans", json=plan, headers=other)
+                assert refused.status_code == httpx.codes.FORBIDDEN
+
+
+async def test_a_proxy_before_an_instance_without_tokens_is_told_why(tmp_path: Path) -> None:
+    directives = "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"
+    async with with_http(tmp_path) as (instance, _):
+        with Nginx(tmp_path / "nginx", instance.http_url, directives) as nginx:
+            async with httpx.AsyncClient(base_url=nginx.url) as client:
+                answer = await client.get("/healthz")
+    assert answer.status_code == httpx.codes.FORBIDDEN
+    assert "auth.tokens_file" in answer.json()["detail"]
