@@ -199,3 +199,36 @@ def test_one_client_cannot_take_the_places_of_others() -> None:
 )
 def test_a_client_is_an_address_that_is_not_loopback(address: str, client: str | None) -> None:
     assert client_at(address) == client
+
+
+BAD = {
+    "silent": (),
+    "slow": (b"GET / HTTP/1.1\r\nA: ", *[b"a"] * 1_000),
+    "endless": (GET + b"A: ", *[b"a" * 512] * 1_000),
+    "endless body": (POST, *[b"1\r\na\r\n"] * 1_000),
+}
+
+
+@pytest.mark.timeout(120)
+async def test_bad_senders_end_in_time_and_honest_clients_notice_nothing(
+    *, long_faults: bool
+) -> None:
+    honest, loop = (1_000 if long_faults else 50), asyncio.get_running_loop()
+    async with serving(most=4_000) as port:
+        senders = [
+            asyncio.create_task(answer(port, *parts, pause_s=0.02))
+            for parts in BAD.values()
+            for _ in range(honest // 2)
+        ]
+        served = 0
+        slowest_s = 0.0
+        while not all(each.done() for each in senders):
+            began = loop.time()
+            said = await asyncio.gather(*(answer(port, GET + b"\r\n") for _ in range(honest)))
+            assert all(each.startswith(b"HTTP/1.1 200") for each in said)
+            slowest_s = max(slowest_s, loop.time() - began)
+            served += len(said)
+        assert served >= honest
+        assert slowest_s < WITHIN_S
+        ended = {(await each)[:12] for each in senders}
+    assert ended <= {b"", b"reset", b"HTTP/1.1 408", b"HTTP/1.1 431"}
