@@ -1,4 +1,4 @@
-"""What the checks of a request cost: door, token or session, permission, owner.
+"""What the checks of a request cost: door, token or session, permission, owner, rates.
 
 A heartbeat goes through the whole application in process, over a core that answers at once, with
 the checks and without them in turn. The aim is 3 % of the CPU of a request over sockets, 500 µs.
@@ -14,7 +14,7 @@ from typing import Any, cast
 from service.core.core import Core
 from service.http.door import Door
 from service.http.front import Front
-from service.settings.config import AuthSettings, Settings
+from service.settings.config import AuthSettings, HttpSettings, Settings
 from tests.bench.report import Result
 from tests.unit.http_world import HOST, FakeCore
 from tests.unit.tokens_world import give
@@ -55,7 +55,9 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
 def _ways(path: Path) -> Mapping[str, tuple[Front, Headers]]:
     """No check at all, a worker's token, a browser's session."""
     token = give(path, "gpu", "work").encode()
-    bare, guarded = FakeCore(), FakeCore(settings=Settings(auth=AuthSettings(tokens_file=path)))
+    unbounded = HttpSettings(writes_per_s=1e6, bytes_per_s=1e12)  # counted all the same
+    settings = Settings(auth=AuthSettings(tokens_file=path), http=unbounded)
+    bare, guarded = FakeCore(), FakeCore(settings=settings)
     front = guarded.app()
     cookie = guarded.tokens.sign_in(token)[1] if guarded.tokens is not None else b""
     unchecked = Front(bare.app().litestar, cast("Core", bare), cast("Door", NoDoor()))
