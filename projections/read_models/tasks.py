@@ -367,6 +367,7 @@ async def page(
 class TaskChanges(msgspec.Struct, frozen=True):
     """Tasks of one plan that changed, in the order in which they did; each as it is now.
 
+    ``plan`` is the plan as of the same moment.
     Follow ``next`` until it is null; then ``sequence`` is the next ``changed_after``. It is below
     the one that was given only if the log is another one: begin at 0.
     """
@@ -374,6 +375,7 @@ class TaskChanges(msgspec.Struct, frozen=True):
     items: list[TaskView]
     next: str | None
     sequence: int
+    plan: PlanView
 
 
 async def changes(
@@ -393,10 +395,13 @@ async def changes(
         if plan is None:
             return None
         first_sequence, last_change = plan
+        shown = plans.found(connection, plan_id)
+        if shown is None:
+            return None
         checkpoint = connection.execute(_REACHED).fetchone()
         reached = checkpoint[0] if checkpoint else 0
         if last_change < seen // ORDINALS_PER_PLAN:
-            return TaskChanges([], None, reached)
+            return TaskChanges([], None, reached, shown)
         first = first_sequence * ORDINALS_PER_PLAN
         sequence, position = divmod(seen, ORDINALS_PER_PLAN)
         chosen = Selection()
@@ -409,7 +414,7 @@ async def changes(
             return row[_SEQUENCE] * ORDINALS_PER_PLAN + row[0] - first
 
         page = read_page(connection, "changes", sql, chosen.parameters, _shown, limit=most, key=key)
-        return TaskChanges(page.items, page.next, reached)
+        return TaskChanges(page.items, page.next, reached, shown)
 
     return await database.run(query)
 

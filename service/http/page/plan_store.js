@@ -11,6 +11,26 @@ const PER_TASK_MS = 0.2; // a large plan is read less often
 /** @typedef {import("./types.js").LogEvent} LogEvent */
 
 /**
+ * The plan with what changed after a sequence; no detail if that cannot be told any more.
+ * @param {PlanDetail} before
+ * @param {number} after
+ * @returns {Promise<{detail: PlanDetail | null, sequence: number}>}
+ */
+async function changed(before, after) {
+  const path = `/v1/plans/${before.plan_id}`;
+  /** @type {Map<string, import("./types.js").Task>} */
+  const fresh = new Map();
+  let page;
+  do {
+    page = await get(`${path}/tasks`, { changed_after: after, after: page?.next, limit: 200 });
+    for (const task of page.items) fresh.set(task.task_id, task);
+  } while (page.next);
+  if (page.sequence < after) return { detail: null, sequence: 0 };
+  const tasks = before.tasks.map((task) => fresh.get(task.task_id) ?? task);
+  return { detail: { ...page.plan, tasks }, sequence: page.sequence };
+}
+
+/**
  * @param {string} plan
  * @param {number | null} atSequence a moment of the past, or null for now
  */
@@ -26,6 +46,14 @@ export function usePlan(plan, atSequence) {
     let reading = false;
     let dirty = false;
     let size = 0;
+    /** @type {PlanDetail | null} */
+    let known = null;
+    let reached = 0; // the sequence up to which the tasks are known
+    const whole = async () => {
+      const found = await get(`/v1/plans/${plan}`, { at_sequence: atSequence });
+      reached = found.sequence;
+      return found;
+    };
     const read = async () => {
       timer = undefined;
       if (reading) {
@@ -35,10 +63,13 @@ export function usePlan(plan, atSequence) {
       reading = true;
       dirty = false;
       try {
-        const found = await get(`/v1/plans/${plan}`, { at_sequence: atSequence });
+        const found = known ? await changed(known, reached) : { detail: null, sequence: 0 };
+        const newest = found.detail ?? (await whole());
         if (over) return;
-        size = found.tasks.length;
-        setDetail(found);
+        reached = Math.max(found.sequence, reached);
+        size = newest.tasks.length;
+        known = newest;
+        setDetail(newest);
         setError(null);
       } catch (problem) {
         if (!over) setError(/** @type {Error} */ (problem));
