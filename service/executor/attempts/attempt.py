@@ -1,10 +1,10 @@
 """One claimed task from its dispatch to its result: wait for a thread, start, run, report."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from time import monotonic
-from typing import Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import structlog
 from msgspec.structs import replace
@@ -77,10 +77,12 @@ class Attempt:
             self._place.close()
 
     async def _run(self) -> None:
-        await self._thread_or_stop()
+        await self._wait_or_stop(self._place.has_thread, self._place.thread)
         ending: Ending | None = None
         if not self.lease.cancellation.is_set() and not await self._started():
             return
+        if not self.lease.cancellation.is_set():
+            await self._wait_or_stop(self._place.has_turn, self._place.turn)
         if not self.lease.cancellation.is_set():
             ending = await self._ended()
         self._place.leave()
@@ -89,12 +91,14 @@ class Attempt:
         await self._show_the_rest()
         await self._report(ending)
 
-    async def _thread_or_stop(self) -> None:
-        """Wait for a thread, unless the attempt is stopped before there is one."""
-        if self._place.has_thread():
-            await self._place.thread()
+    async def _wait_or_stop(
+        self, is_ready: Callable[[], bool], wait: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Wait for a thread, or for a turn, unless the attempt is stopped before."""
+        if is_ready():
+            await wait()
             return
-        waiting = asyncio.ensure_future(self._place.thread())
+        waiting = asyncio.ensure_future(wait())
         self._on_cancel(waiting.cancel)
         try:
             await waiting

@@ -97,25 +97,29 @@ class WorkerPool:
 
     def has_thread(self) -> bool:
         """Whether a thread is free now."""
-        return not self._places.locked() and self._gate.has_room
+        return not self._places.locked()
 
     async def acquire(self) -> None:
         """Wait for a thread."""
         await self._places.acquire()
-        try:
-            await self._gate.enter()
-        except BaseException:
-            self._places.release()
-            raise
         self._queued -= 1
         self._running += 1
 
-    def release(self, *, held_thread: bool) -> None:
-        """Give a slot back, and its thread if it had one."""
+    def has_turn(self) -> bool:
+        """Whether a handler may run now."""
+        return self._gate.has_room
+
+    async def enter(self) -> None:
+        """Wait until a handler may run; see `gate`."""
+        await self._gate.enter()
+
+    def release(self, *, held_thread: bool, held_turn: bool) -> None:
+        """Give a slot back, and its thread and turn if it had them."""
+        if held_turn:
+            self._gate.leave()
         if held_thread:
             self._running -= 1
             self._places.release()
-            self._gate.leave()
         else:
             self._queued -= 1
         self.give_back(1)
@@ -141,7 +145,7 @@ class WorkerPool:
 
 
 class Place:
-    """One task's place in the pool: first a slot, then a thread, given back when *both* are free.
+    """One task's place in the pool: a slot, then a thread, then a turn; all given back together.
 
     The slot comes back when the handler has ended, not when its caller stopped waiting.
     """
@@ -149,6 +153,7 @@ class Place:
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
         self._held_thread = False
+        self._held_turn = False
         self._work: asyncio.Future[object] | None = None
         self._left = False
 
@@ -160,6 +165,15 @@ class Place:
         """Wait for a thread."""
         await self._pool.acquire()
         self._held_thread = True
+
+    def has_turn(self) -> bool:
+        """Whether `turn` would not have to wait."""
+        return self._pool.has_turn()
+
+    async def turn(self) -> None:
+        """Wait until the handler may run; after its start is written, which waits for a disk."""
+        await self._pool.enter()
+        self._held_turn = True
 
     def run(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         """Run ``work`` on the thread that `thread` has waited for."""
@@ -173,9 +187,12 @@ class Place:
             return
         self._left = True
         if self._work is None or self._work.done():
-            self._pool.release(held_thread=self._held_thread)
+            self._release()
         else:
-            self._work.add_done_callback(lambda _: self._pool.release(held_thread=True))
+            self._work.add_done_callback(lambda _: self._release())
+
+    def _release(self) -> None:
+        self._pool.release(held_thread=self._held_thread, held_turn=self._held_turn)
 
     def close(self) -> None:
         """The attempt is over, its result written or given up."""
