@@ -27,7 +27,6 @@ OPEN = {
     "GET /", "GET /page/{path}", "GET /healthz", "GET /readyz", "OPTIONS /",
     "POST /v1/session", "DELETE /v1/session",
     "GET /schema", "GET /schema/{path}", "GET /schema/openapi.json",
-    "GET /", "GET /page/{path}",  # the page holds no data
 }  # fmt: skip
 # Answers any principal, whatever its permissions.
 ANY = "GET /v1/session"
