@@ -51,7 +51,7 @@ class Recall:
         """Keep the plan at hand as it is where the board is, if the log has it.
 
         Raises LogUnavailable. The board goes on meanwhile: it may fold facts about the plan, and
-        have let go of it again, before an older state has been read; then that is read anew.
+        have released it again, before an older state has been read; then that is read anew.
         """
         self._asked[plan_id] += 1
         try:

@@ -21,7 +21,7 @@ from projections.board.turns import KindQueue, Seat
 from streams.plan.events import Lane
 
 YIELD_S = 0.1  # how long a task is left to the instance whose turn it is, at least
-YIELD_MOST_S = 1.0  # a whole turn: while claims take that long, nobody helps
+YIELD_MOST_S = 1.0  # a whole turn: while claims take that long, no instance helps
 YIELD_CLAIMS = 4  # and so many times as long as claims, or facts on their way, take at present
 _FADES = 0.95  # of what took long, with each claim or fact that was quicker
 TURN_S = 1.0  # much longer than a claim takes, so that few claims race over the change of turns

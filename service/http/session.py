@@ -105,5 +105,5 @@ def _set_cookie(request: ApiRequest, value: str, seconds: int) -> dict[str, str]
 
 
 def is_encrypted(scope: Any) -> bool:  # noqa: ANN401 - an ASGI scope
-    """Whether the browser speaks TLS, to this instance or to a proxy that says so."""
+    """Whether the browser speaks TLS, to this instance or to a proxy that reports it."""
     return scope["scheme"] == "https" or header(scope, b"x-forwarded-proto").lower() == b"https"

@@ -2,7 +2,7 @@
 //
 // Each tab says which plan it shows ("" for all). It gets the events of that plan in batches, or,
 // for all plans, only which plans changed. A tab that comes back says the last sequence it saw, and
-// is told whether this worker still knows everything since.
+// learns whether this worker still knows everything since.
 
 const BATCH_MS = 150;
 const KEPT = 20_000; // events that a tab may have slept through

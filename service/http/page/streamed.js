@@ -16,7 +16,7 @@ const MOST_STEPS = 200;
 export const NOTHING = { sequence: 0, attempt: 0, text: "", steps: [] };
 
 /**
- * What is told after more events; those that were seen before change nothing.
+ * What is known after more events; those that were seen before change nothing.
  * @param {Told} told
  * @param {LogEvent[]} events of one task, in order
  * @returns {Told}

@@ -1,7 +1,7 @@
 """The events of an answer: a stream of server-sent events, or one JSON document, both bounded.
 
-Some servers ignore ``stream`` and answer with a document of any content type; it is told from a
-stream by its first character.
+Some servers ignore ``stream`` and answer with a document of any content type; its first
+character distinguishes it from a stream.
 """
 
 from collections.abc import AsyncIterator

@@ -173,7 +173,7 @@ def _by_content(error: BaseException) -> tuple[str, bool] | None:
             return None
 
 
-# Clients that handlers may use and Holdfast does not: told by name, so that nobody imports them.
+# Clients that handlers may use and Holdfast does not: matched by name, so that they are not imported.
 _NAMES: dict[tuple[str, str], str] = {
     ("requests", "ConnectionError"): "connection_error",
     ("requests", "Timeout"): "timeout",
@@ -205,7 +205,7 @@ def classify_status(status: int) -> tuple[str, bool]:
 
 
 def retry_in_s(error: BaseException) -> float | None:
-    """How long whoever answered asks to wait, for an exception that carries the answer."""
+    """How long the server that answered asks to wait, for an exception that carries the answer."""
     for each in told_by(error):
         if isinstance(each, TaskFailed):
             return each.retry_in_s
