@@ -69,6 +69,7 @@ def create_app(core: Core, operations: Operations, access: Access) -> Front:
         state=State(
             {
                 "access": access,
+                "root_path": core.settings.http.root_path,
                 "knows": core.knows,
                 "load": core.load,
                 "quotas": Quotas(core.settings.http),

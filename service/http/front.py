@@ -35,6 +35,7 @@ class Front:
     def __init__(self, litestar: Litestar, core: Core, door: Door) -> None:
         self.litestar = litestar
         self._door = door
+        self._root = core.settings.http.root_path
         self._spans = core.spans
         self._metrics = core.metrics
 
@@ -43,6 +44,8 @@ class Front:
         if scope["type"] != "http":
             await self.litestar(scope, receive, send)
             return
+        if self._root and scope["path"].startswith(f"{self._root}/"):
+            scope = _below(self._root, scope)
         trace = trace_of(scope)
         bind_contextvars(trace_id=trace.trace_id.decode())  # in this request's own task
         method = scope["method"]
@@ -62,6 +65,12 @@ class Front:
             await answer_cancelled(named)
         if self._spans is not None:
             self._spans.ended(_span(method, route_of(inner), trace, named.status, began_at))
+
+
+def _below(root: str, scope: Scope) -> Any:  # noqa: ANN401 - a scope with other paths
+    """The request as a proxy would send it that cuts the path prefix ``root`` off."""
+    raw = cast("dict[str, bytes]", scope)["raw_path"]
+    return {**scope, "path": scope["path"][len(root) :], "raw_path": raw[len(root) :]}
 
 
 class _Named:

@@ -91,7 +91,7 @@ def _needed(tokens: Tokens | None) -> Tokens:
 
 def _set_cookie(request: ApiRequest, value: str, seconds: int) -> dict[str, str]:
     scope: Any = request.scope
-    path = scope.get("root_path") or "/"
+    path = request.app.state.root_path or "/"
     parts = [
         f"{COOKIE.decode()}={value}",
         f"Path={path}",

@@ -46,6 +46,13 @@ HostName = Annotated[
         description="a host name or an address, without a port",
     ),
 ]
+RootPath = Annotated[
+    str,
+    Meta(
+        pattern=r"^(/[A-Za-z0-9._~-]{1,64}){0,8}$",
+        description="empty, or a path such as /holdfast, without a slash at its end",
+    ),
+]
 HostNames = Annotated[tuple[HostName, ...], Meta(max_length=256)]
 
 
@@ -107,13 +114,15 @@ class HttpSettings(Struct, frozen=True):
     """Where the API listens (port 0: any free one), and what it accepts there.
 
     `allowed_hosts` are names that `Host` may have beside this instance's addresses. `tls_cert` and
-    `tls_key` are PEM files. The last five bound one client: a principal, or an address that is not
-    loopback (connections: the address only).
+    `tls_key` are PEM files. `root_path` is the path under which a proxy publishes this instance,
+    whether it cuts it off or not. The last five bound one client: a principal, or an address that
+    is not loopback (connections: the address only).
     """
 
     host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
     port: Port = 8000
     allowed_hosts: HostNames = ()
+    root_path: RootPath = ""
     tls_cert: Path | None = None
     tls_key: Path | None = None
     max_connections_per_client: Annotated[int, Meta(ge=1, le=1_000_000)] = 5_000

@@ -334,3 +334,14 @@ async def test_the_page_is_sent_once_and_then_confirmed(pair: Pair) -> None:
 async def test_the_page_can_be_turned_off(tmp_path: Path) -> None:
     async with serving(tmp_path, ui__enabled=False) as (_, client):
         assert problem(await client.get("/")) == (404, "not_found")
+
+
+async def test_a_path_prefix_may_be_cut_off_by_the_proxy_or_not(tmp_path: Path) -> None:
+    async with serving(tmp_path, http__root_path="/work/holdfast") as (_, client):
+        await submit(client, "p", {"id": "a"})
+        for path in ("/v1/plans/p", "/work/holdfast/v1/plans/p"):
+            assert (await client.get(path)).json()["plan_id"] == "p"
+        page = await client.get("/work/holdfast/")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert 'src="page/main.js"' in page.text  # what the page loads is relative
+        assert problem(await client.get("/work/holdfastv1/plans/p")) == (404, "not_found")

@@ -65,7 +65,7 @@ def stale_verdict(plan: Plan, task: Task) -> list[Reason]:
 
 
 def for_claim(task: Task, around: Surroundings, *, gated: bool) -> list[Reason]:
-    """Why a READY or REFINING task has not been claimed; ``gated``: the state of its plan is the reason."""
+    """Why a READY or REFINING task has not been claimed; ``gated``: its plan is the reason."""
     due = task.claimable_at or 0
     if due > around.now:
         return [_delayed(task, due, around.now)]

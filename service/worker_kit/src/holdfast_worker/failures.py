@@ -173,7 +173,7 @@ def _by_content(error: BaseException) -> tuple[str, bool] | None:
             return None
 
 
-# Clients that handlers may use and Holdfast does not: matched by name, so that they are not imported.
+# Clients that handlers may use and Holdfast does not: matched by name, never imported.
 _NAMES: dict[tuple[str, str], str] = {
     ("requests", "ConnectionError"): "connection_error",
     ("requests", "Timeout"): "timeout",

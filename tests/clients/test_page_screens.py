@@ -1,0 +1,85 @@
+"""Pictures of each screen for the documents: ``HOLDFAST_PICTURES=docs/images pytest`` this file."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.core.core import Core
+from tests.clients.browser import Browser
+from tests.clients.test_page import begin, progress, show
+from tests.faults.service_process import ServiceProcess
+
+SCREENS = {
+    "plans": "plans",
+    "plan": "plans/report",
+    "timeline": "plans/report?view=timeline",
+    "task": "plans/agent?task=a",
+    "events": "plans/report?view=events",
+    "workers": "workers",
+    "audit": "audit",
+    "health": "health",
+}
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+
+
+def test_there_is_a_picture_of_each_screen() -> None:
+    assert {path.stem for path in IMAGES.glob("*.png")} == set(SCREENS)
+
+
+async def work(client: httpx.AsyncClient) -> None:
+    """A plan with a fan-out, of which some is done, some runs and one has failed."""
+    leaves = [f"page-{n}" for n in range(1, 13)]
+    tasks = [
+        {"id": "fetch", "kind": "fetch"},
+        *({"id": leaf, "kind": "read", "depends_on": ["fetch"]} for leaf in leaves[:6]),
+        *({"id": leaf, "kind": "scan", "depends_on": ["fetch"]} for leaf in leaves[6:9]),
+        {"id": "join", "kind": "write", "depends_on": leaves[:9]},
+        {"id": "check", "kind": "check", "type": "critic", "depends_on": ["join"]},
+    ]
+    plan = {"id": "report", "name": "Weekly report", "labels": {"team": "ml"}, "tasks": tasks}
+    assert (await client.post("/v1/plans", json=plan)).status_code == 201
+    odd = {
+        "id": "typo",
+        "name": "A plan with a misspelt kind",
+        "tasks": [{"id": "a", "kind": "raed"}],
+    }
+    await client.post("/v1/plans", json=odd)
+    for number in range(6):
+        body = {"owner": f"reader-{number % 2 + 1}", "kinds": ["fetch", "read"], "wait_s": 2}
+        for claim in (await client.post("/v1/claims", json=body)).json()["claims"]:
+            path = f"/v1/plans/report/tasks/{claim['task_id']}"
+            who = {"owner": body["owner"], "attempt": claim["attempt"]}
+            await client.post(f"{path}/start", json=who)
+            if number == 3:
+                error = {"error_type": "rate_limited", "error_message": "429", "retry_in_s": 300}
+                await client.post(f"{path}/fail", json=who | error)
+            elif number < 5:
+                await asyncio.sleep(0.3)
+                usage = {"input_tokens": 900 + number, "output_tokens": 120}
+                done = {"output": {"words": 1200 + number}, "token_usage": usage}
+                await client.post(f"{path}/complete", json=who | done)
+    late = {"owner": "zombie", "attempt": 1}
+    await client.post("/v1/plans/report/tasks/page-1/complete", json=late)
+    await client.post("/v1/plans/typo/pause", json={"reason": "its kind is misspelt"})
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.skipif("HOLDFAST_PICTURES" not in os.environ, reason="draws pictures only when asked")
+async def test_each_screen_is_drawn(browser: Browser, service: ServiceProcess, core: Core) -> None:
+    folder = Path(os.environ["HOLDFAST_PICTURES"])
+    async with httpx.AsyncClient(base_url=service.url, timeout=30) as client:
+        await work(client)
+    words = ("Holdfast", "keeps", "each", "word", "that", "an", "agent", "streams")
+    await progress(core, "agent", await begin(core, "agent"), [f"{word} " for word in words])
+    browser.resize(1280, 860)
+    await asyncio.sleep(11)  # the doctor names a kind that no worker asks for after 10 s
+    for name, place in SCREENS.items():
+        await asyncio.to_thread(show, browser, service, place)
+        await asyncio.to_thread(
+            browser.until, "return !document.querySelector('[aria-busy]')", "it is read"
+        )
+        await asyncio.sleep(2)
+        await asyncio.to_thread((folder / f"{name}.png").write_bytes, browser.screenshot())
