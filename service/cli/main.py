@@ -19,6 +19,8 @@ from service.cli.options import EXIT_CODES
 from service.runtime.data_folder import DataFolderError
 from service.settings.config import ConfigError
 
+COMPLETE = "_HOLDFAST_COMPLETE"  # a shell sets it to ask for completions
+
 COMMANDS = {
     "serve": "service.cli.serve",
     "submit": "service.cli.submit",
@@ -78,13 +80,16 @@ click.version_option(_version(), prog_name="holdfast")(holdfast)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; answers the exit code."""
+    if COMPLETE in os.environ:
+        holdfast.main(prog_name="holdfast", complete_var=COMPLETE)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = holdfast.main(
-            None if arguments is None else list(arguments),
-            prog_name="holdfast",
-            standalone_mode=False,
-        )
+        # Not `holdfast.main`: click would print a line at Ctrl-C and end with 1 at a closed pipe.
+        with holdfast.make_context("holdfast", given) as context:
+            code = holdfast.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as ended:  # --help and --version
+        return ended.exit_code
     except click.UsageError as error:
         error.show()
         return USAGE

@@ -47,6 +47,7 @@ const task: components["schemas"]["TaskView"] | undefined = page.data?.items[0];
 if (task?.task_id !== "a") throw new Error("not listed");
 const paused = await client.POST("/v1/plans/{plan_id}/pause", {
   params: { path: { plan_id: "generated" } },
+  body: { reason: "lunch" },
 });
 if (paused.data?.status !== "PAUSED") throw new Error("not paused");
 const nothing = await client.GET("/v1/plans/{plan_id}", {

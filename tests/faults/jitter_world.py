@@ -73,7 +73,7 @@ def build_slow_disk(folder: Path) -> Path:
 def small_disk(folder: Path) -> Iterator[Path]:
     """``folder`` as a disk of `DISK_BYTES`; needs root."""
     folder.mkdir()
-    size = f"size={DISK_BYTES}"
+    size = f"size={DISK_BYTES},mode=0700"
     subprocess.run([_program("mount"), "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], check=True)
     try:
         yield folder

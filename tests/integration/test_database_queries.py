@@ -39,7 +39,7 @@ async def database(told: History, tmp_path: Path) -> AsyncGenerator[Database, No
     await opened.close()
 
 
-async def walk(ask: Ask, database: Database, limit: int, **filters: str) -> list[Any]:
+async def walk(ask: Ask, database: Database, limit: int, **filters: Any) -> list[Any]:
     """All pages, one after the other."""
     items: list[Any] = []
     after: str | None = None
@@ -123,13 +123,18 @@ async def test_lists_begin_with_the_newest(database: Database) -> None:
 
 
 async def test_plans_are_found_by_label_and_status(database: Database, told: History) -> None:
-    assert [p.plan_id for p in await walk(plans.page, database, 1, label="team=p2")] == ["p2"]
-    assert len(await walk(plans.page, database, 1, label="team")) == 3
-    assert len(await walk(plans.page, database, 1, label="where=here")) == 3
-    assert await walk(plans.page, database, 1, label="team=p") == []
+    assert [
+        p.plan_id
+        for p in await walk(plans.page, database, 1, wanted=plans.PlanFilter(label="team=p2"))
+    ] == ["p2"]
+    assert len(await walk(plans.page, database, 1, wanted=plans.PlanFilter(label="team"))) == 3
+    assert (
+        len(await walk(plans.page, database, 1, wanted=plans.PlanFilter(label="where=here"))) == 3
+    )
+    assert await walk(plans.page, database, 1, wanted=plans.PlanFilter(label="team=p")) == []
     for status in {plan.status for plan in told.plans.values()}:
         expected = {p.plan_id for p in told.plans.values() if p.status == status}
-        found = await walk(plans.page, database, 1, status=status)
+        found = await walk(plans.page, database, 1, wanted=plans.PlanFilter(status=status))
         assert {p.plan_id for p in found} == expected
 
 

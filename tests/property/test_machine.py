@@ -263,7 +263,7 @@ class Machine(RuleBasedStateMachine):
                 or (
                     task.lease_until is not None
                     and task.lease_until <= now
-                    and task.lost < task.spec.max_lost_leases
+                    and not task.leases_spent
                 )
             }
             seated = {

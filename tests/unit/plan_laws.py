@@ -125,6 +125,8 @@ def portrait(plan: Plan) -> dict[str, Any]:
 def _task_portrait(task: Task) -> dict[str, Any]:
     links = {"dependents", "critics", "held", "checkpoints"}
     shown = {name: getattr(task, name) for name in task.__struct_fields__ if name not in links}
+    if task.status != "RUNNING":
+        del shown["lease_s"]  # a heartbeat published by hand may set it, and leaves the log later
     shown["dependents"] = [other.spec.id for other in task.dependents]
     shown["checkpoints"] = {
         key: (each.attempt, each.sequence, each.size, each.digest)

@@ -62,7 +62,7 @@ async def test_a_defect_shows_nothing_of_its_inside() -> None:
     ("method", "path", "status", "code"),
     [
         ("GET", "/nowhere", 404, "not_found"),
-        ("GET", "/v1/plans/p/tasks", 404, "not_found"),
+        ("GET", "/v1/plans/p/nothing", 404, "not_found"),
         ("DELETE", "/v1/plans/p", 405, "method_not_allowed"),
         ("PUT", "/v1/plans", 405, "method_not_allowed"),
         ("GET", "/v1/claims", 405, "method_not_allowed"),
