@@ -15,6 +15,7 @@ DEFAULTS = {
     "http.host": "127.0.0.1",
     "http.port": 8000,
     "http.allowed_hosts": (),
+    "http.root_path": "",
     "http.tls_cert": None,
     "http.tls_key": None,
     "http.max_connections_per_client": 5_000,
