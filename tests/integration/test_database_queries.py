@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from msgspec.json import encode
@@ -14,6 +14,7 @@ from projections.read_models.restore import Pending
 from projections.read_models.views import execution_view, plan_view, task_view
 from streams.plan.events import Claimed, Completed, Failed, Submitted, TaskSpec
 from streams.plan.evolve import begin, evolve
+from streams.plan.lifecycle import PlanStatus
 from streams.plan.state import Plan
 from tests.integration.read_models_world import History, folded_into
 
@@ -134,7 +135,9 @@ async def test_plans_are_found_by_label_and_status(database: Database, told: His
     assert await walk(plans.page, database, 1, wanted=plans.PlanFilter(label="team=p")) == []
     for status in {plan.status for plan in told.plans.values()}:
         expected = {p.plan_id for p in told.plans.values() if p.status == status}
-        found = await walk(plans.page, database, 1, wanted=plans.PlanFilter(status=status))
+        found = await walk(
+            plans.page, database, 1, wanted=plans.PlanFilter(status=cast("PlanStatus", status))
+        )
         assert {p.plan_id for p in found} == expected
 
 
