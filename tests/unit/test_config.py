@@ -34,8 +34,6 @@ DEFAULTS = {
     "nats.tls_key": None,
     "nats.prefix": "",
     "nats.domain": "",
-    "log.format": "auto",
-    "log.level": "info",
     "ui.enabled": True,
     "auth.tokens_file": None,
     "scheduling.task_executor.pool_size": 1,

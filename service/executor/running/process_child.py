@@ -12,7 +12,6 @@ from itertools import count
 from threading import Lock, Thread
 from typing import cast
 
-import msgspec
 from msgspec import Raw
 
 from holdfast_worker.cancellation import Cancellation
@@ -37,7 +36,6 @@ from service.executor.running.processes import (
 )
 from service.runtime.child_process import end_with_parent
 from service.runtime.masking import KNOWN
-from service.settings.config import LogSettings
 from service.signals import logs
 
 
@@ -130,16 +128,13 @@ def _answer(ending: Ending, wire: Wire) -> None:
         wire.send(Ended(failure))
 
 
-def main(descriptor: int, frame_bytes: int, instance_id: str, wanted: LogSettings) -> None:
-    """Serve jobs from the socket ``descriptor``; returns only by the process's end.
-
-    ``wanted`` are the log settings of the parent.
-    """
+def main(descriptor: int, frame_bytes: int, instance_id: str) -> None:
+    """Serve jobs from the socket ``descriptor``; returns only by the process's end."""
     # A handler that holds the interpreter for long would not let the listener see the end.
     end_with_parent()
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal is the parent's business
         signal.signal(number, signal.SIG_IGN)
-    logs.configure(instance_id, wanted)
+    logs.configure(instance_id)
     wire = Wire(socket.socket(fileno=descriptor), Job | Kept | Known | Stop, frame_bytes)
     listener = _Listener(wire)
     Thread(target=listener.listen, name="listener", daemon=True).start()
@@ -149,5 +144,4 @@ def main(descriptor: int, frame_bytes: int, instance_id: str, wanted: LogSetting
 
 
 if __name__ == "__main__":
-    wanted = msgspec.json.decode(sys.argv[4], type=LogSettings)
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], wanted)
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
