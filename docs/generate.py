@@ -30,7 +30,7 @@ from streams.plan.events import TYPE_NAMES
 
 HERE = Path(__file__).parent / "reference"
 OPS = Path(ops.__file__).parent
-DASHBOARDS = {"overview": OVERVIEW, "machine-room": INTERNALS, "sse": EVENT_STREAMS}
+DASHBOARDS = {"overview": OVERVIEW, "internals": INTERNALS, "sse": EVENT_STREAMS}
 """By the name of the file."""
 
 _METRICS = """# Metrics

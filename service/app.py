@@ -29,7 +29,7 @@ from projections.read_models.restore import (
     read_models_of,
     restore_or_discard,
 )
-from service.core.bridge import Door
+from service.core.bridge import Bridge
 from service.core.core import Core
 from service.core.log_clock import LogClock
 from service.daemons.backlog_sampler import backlog_sampler
@@ -88,7 +88,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     roles: frozenset[Role]
     core: Core
-    door: Door
+    bridge: Bridge
     nats_url: str
     shown_nats_url: str
     http_url: str
@@ -146,7 +146,7 @@ async def running(
         guard(
             stack,
             died,
-            claim_poll=core.desk.poll_forever(),
+            claim_poll=core.claim_queue.poll_forever(),
             feed=core.feed.run(),
             log_identity=_log_watch(core).run(),
             threads=supervision.look_forever(),
@@ -156,19 +156,19 @@ async def running(
         if embedded is not None:
             embedded.supervised_by(supervision)
         listening = _listening(settings, roles, stack)
-        door = Door(core, asyncio.get_running_loop())
+        bridge = Bridge(core, asyncio.get_running_loop())
         daemons = await _daemons(settings, roles, core, embedded, writes, stack)
         pool_size = settings.scheduling.daemon.pool_size
         instance = Instance(
             settings=settings,
             roles=roles,
             core=core,
-            door=door,
+            bridge=bridge,
             nats_url=nats_url,
             shown_nats_url=shown_url,
             http_url=listening.url if listening else "",
             embedded=embedded,
-            executor=_executor(settings, roles, core, door, supervision),
+            executor=_executor(settings, roles, core, bridge, supervision),
             schedulers=Schedulers(daemons, pool_size, metrics, supervision),
             supervision=supervision,
             tokens=tokens,
@@ -445,8 +445,8 @@ def _serve(server: HttpServer, instance: Instance, stack: AsyncExitStack) -> Non
 
 
 async def _start_roles(instance: Instance, stack: AsyncExitStack) -> None:
-    stack.callback(instance.core.desk.close)
-    instance.schedulers.start(instance.door)
+    stack.callback(instance.core.claim_queue.close)
+    instance.schedulers.start(instance.bridge)
     stack.push_async_callback(instance.schedulers.stop)
     if instance.executor is not None:
         await instance.executor.start()
@@ -455,12 +455,12 @@ async def _start_roles(instance: Instance, stack: AsyncExitStack) -> None:
 
 
 def _executor(
-    settings: Settings, roles: frozenset[Role], core: Core, door: Door, supervision: Supervision
+    settings: Settings, roles: frozenset[Role], core: Core, bridge: Bridge, supervision: Supervision
 ) -> Executor | None:
     if "executor" not in roles:
         return None
     return Executor(
-        settings, door, core.metrics, core.audit, core.instance_id, core.spans, supervision
+        settings, bridge, core.metrics, core.audit, core.instance_id, core.spans, supervision
     )
 
 

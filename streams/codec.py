@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from streams.log import NOBODY, BadFact, Fact, Origin, Unreadable
+from streams.log import NO_ORIGIN, BadFact, Fact, Origin, Unreadable
 from streams.plan.events import TYPE_NAMES, Event, PlanEvent, Submitted, TaskEvent
 from streams.subjects import is_id, split_subject
 
@@ -76,10 +76,10 @@ def encode_payload(event: Event) -> bytes:
     return payload
 
 
-def encode_headers(event: Event, event_id: str, origin: Origin = NOBODY) -> bytes:
+def encode_headers(event: Event, event_id: str, origin: Origin = NO_ORIGIN) -> bytes:
     """The header lines of ``event``, each ended by CRLF, without status line and blank line."""
     lines = b"%bNats-Msg-Id: %b\r\n" % (_NAMING[type(event)], event_id.encode())
-    return lines if origin is NOBODY else lines + _origin_lines(origin)
+    return lines if origin is NO_ORIGIN else lines + _origin_lines(origin)
 
 
 def _origin_lines(origin: Origin) -> bytes:
@@ -222,7 +222,7 @@ def _origin(
 ) -> Origin:
     # The same few write many facts in a row; origins are immutable, so they may share one.
     if not (actor or instance or principal or traceparent or tracestate):
-        return NOBODY
+        return NO_ORIGIN
     return Origin(
         actor=(actor or b"").decode("utf-8", "replace"),
         instance=(instance or b"").decode("utf-8", "replace"),

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar, assert_never
 import msgspec
 
 from streams.log import (
-    NOBODY,
+    NO_ORIGIN,
     Appended,
     Conflict,
     Draft,
@@ -101,7 +101,7 @@ Outcome = Accepted | Duplicate | Refusal | Contention
 
 
 async def transact(
-    command: Command, view: View, log: Log, origin: Origin = NOBODY, limits: Limits = LIMITS
+    command: Command, view: View, log: Log, origin: Origin = NO_ORIGIN, limits: Limits = LIMITS
 ) -> Outcome:
     """Carry out ``command``. Raises LogUnavailable, LogFull, TooLarge."""
     call = Call(limits)

@@ -52,7 +52,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tracestate: str = ""
 
 
-NOBODY = Origin()
+NO_ORIGIN = Origin()
 
 
 class Fact(msgspec.Struct, frozen=True, gc=False):
@@ -68,7 +68,7 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     task_id: str | None
     event: Event
     event_id: str = ""
-    origin: Origin = NOBODY
+    origin: Origin = NO_ORIGIN
 
 
 class BadFact(msgspec.Struct, frozen=True, gc=False):
@@ -92,7 +92,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     task_id: str | None
     expected: int
     events: tuple[Event, ...]
-    origin: Origin = NOBODY
+    origin: Origin = NO_ORIGIN
     chatter_ttl_s: int | None = None
 
 

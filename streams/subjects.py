@@ -13,12 +13,12 @@ ALL_PLANS = f"{PLANS}.>"
 ALL_AUDIT = f"{AUDIT}.>"
 
 # Stands in an audit subject for "no plan" or "no task"; it cannot be an id.
-NOBODY = "~"
+ABSENT = "~"
 
 _ID = "[A-Za-z0-9_-]{1,64}"
 _is_id = re.compile(_ID).fullmatch
 _is_audit_subject = re.compile(
-    rf"{AUDIT}\.[a-z0-9_]{{1,64}}\.(?:{_ID}|{NOBODY})\.(?:{_ID}|{NOBODY})"
+    rf"{AUDIT}\.[a-z0-9_]{{1,64}}\.(?:{_ID}|{ABSENT})\.(?:{_ID}|{ABSENT})"
 ).fullmatch
 _split = re.compile(rf"plans\.({_ID})(?:\.({_ID}))?").fullmatch
 
@@ -59,8 +59,8 @@ def split_subject(subject: str) -> tuple[str, str | None] | None:
 
 def audit_subject(event: str, plan_id: str | None, task_id: str | None) -> str:
     """``audit.<event>.<plan>.<task>``; raises ValueError on a bad event name or id."""
-    plan = NOBODY if plan_id is None else plan_id
-    task = NOBODY if task_id is None else task_id
+    plan = ABSENT if plan_id is None else plan_id
+    task = ABSENT if task_id is None else task_id
     subject = f"{AUDIT}.{event}.{plan}.{task}"
     if _is_audit_subject(subject) is None:
         raise ValueError(f"no audit entry can have the subject {subject!r}")

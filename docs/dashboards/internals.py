@@ -142,8 +142,8 @@ _DAEMONS = Row(
 )
 
 INTERNALS = Dashboard(
-    uid="holdfast-machine-room",
-    title="Holdfast: machine room",
+    uid="holdfast-internals",
+    title="Holdfast: internals",
     says="The log, the read models, loops and daemons.",
     rows=(_LOG, _DAEMONS, _HTTP),
 )

@@ -268,7 +268,7 @@ _WHOLE = Row(
 )
 
 _ALIVE = Row(
-    "Is the machine room alive?",
+    "Do threads, loops and daemons work?",
     (
         Panel(
             title="Instances that answer",

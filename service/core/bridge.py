@@ -18,11 +18,11 @@ from service.core.core import Core
 T = TypeVar("T")
 
 
-class DoorClosed(Exception):
+class BridgeClosed(Exception):
     """The core's loop has ended; nothing can be asked any more."""
 
 
-class Door:
+class Bridge:
     """Takes callers from any thread's event loop to ``core``, which lives on ``loop``."""
 
     def __init__(self, core: Core, loop: asyncio.AbstractEventLoop) -> None:
@@ -36,7 +36,7 @@ class Door:
         """Run ``action(core)`` on the core's loop and return or raise what it does.
 
         Never blocks the caller's loop. Cancelling the caller cancels the action. Raises
-        `DoorClosed` when the core's loop has ended.
+        `BridgeClosed` when the core's loop has ended.
         """
         here = asyncio.get_running_loop()
         if here is self._loop:
@@ -46,7 +46,7 @@ class Door:
         try:
             return await visit.answer
         except asyncio.CancelledError:
-            with suppress(DoorClosed):  # what ran there has ended with it
+            with suppress(BridgeClosed):  # what ran there has ended with it
                 self._inbox.send(visit.leave)
             raise
 
@@ -77,7 +77,7 @@ class Crossing:
         except RuntimeError as error:
             with self._lock:
                 self._waiting.clear()
-            raise DoorClosed("the loop has ended") from error
+            raise BridgeClosed("the loop has ended") from error
 
     def _arrive(self) -> None:
         with self._lock:
@@ -125,7 +125,7 @@ class _Visit:
     def _done(self, task: asyncio.Task[Any]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         result = None if error is not None else task.result()
-        with suppress(DoorClosed):  # the caller's loop has ended; nothing waits
+        with suppress(BridgeClosed):  # the caller's loop has ended; nothing waits
             self._way_back.send(lambda: self._deliver(result, error))
 
     def _deliver(self, result: object, error: BaseException | None) -> None:

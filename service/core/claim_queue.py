@@ -52,8 +52,8 @@ _SHORTEST_SLEEP_S = 0.001
 log = structlog.get_logger("holdfast.claims")
 
 
-class Desk(Protocol):
-    """What the desk needs of the core: a view to decide on, and the log to append to."""
+class QueueContext(Protocol):
+    """What the queue needs of the core: a view to decide on, and the log to append to."""
 
     board: Board
     log: Log
@@ -69,20 +69,20 @@ class Desk(Protocol):
         ...
 
 
-class ClaimDesk:
+class ClaimQueue:
     """Hands out leases; lives on the API loop."""
 
     def __init__(
         self,
         core: "decider.View",
-        desk: Desk,
+        context: QueueContext,
         poll_interval_s: float,
         answer_bytes: int = ANSWER_BYTES,
     ) -> None:
         """``answer_bytes`` ends an answer; one claim is given whatever its size."""
         self._view = core
         self._answer_bytes = answer_bytes
-        self._desk = desk
+        self._context = context
         self._poll_interval_s = poll_interval_s
         self._waiters = Waiters()
         self.demand = Demand()
@@ -99,7 +99,7 @@ class ClaimDesk:
     def last_asked(self, kind: str) -> float | None:
         """When a worker last asked this instance for tasks of ``kind`` (log time); None: never."""
         if self._waiters.waits_for(kind):
-            return self._desk.now()
+            return self._context.now()
         return self.demand.last_asked(kind)
 
     async def claim(self, request: ClaimRequest, origin: Origin) -> list[Claim]:
@@ -132,10 +132,10 @@ class ClaimDesk:
                 await ask.ended.wait()
 
     async def _claim(self, request: ClaimRequest, origin: Origin, ask: "_Ask") -> list[Claim]:
-        metrics = self._desk.metrics
+        metrics = self._context.metrics
         metrics.count("agent.task.claim.poll.total")
         deadline = asyncio.get_running_loop().time() + request.wait_s
-        self.demand.asked(request.kinds, self._desk.now())
+        self.demand.asked(request.kinds, self._context.now())
         (picks, _), lost = self._pick(request), 0
         while True:
             if ask.ended is not None or (request.gone is not None and request.gone()):
@@ -158,7 +158,7 @@ class ClaimDesk:
         With ``all_kinds`` everything that is claimable is offered again. Answers how many tasks
         were given.
         """
-        lanes, served = self._desk.board.lanes, 0
+        lanes, served = self._context.board.lanes, 0
         nothing_for: set[tuple[str, ...] | None] = set()
         fresh = lanes.take_fresh()
         for waiter in self._waiters.of(lanes.kinds if all_kinds else fresh):
@@ -206,7 +206,7 @@ class ClaimDesk:
         return picks, withheld
 
     def _offered(self, request: ClaimRequest) -> tuple[list[Pick], bool]:
-        board, now = self._desk.board, self._desk.now()
+        board, now = self._context.board, self._context.now()
         offered, withheld = list[Pick](), list[Pick]()
         # What is withheld stays reserved until the rest has been looked at.
         while picks := board.pick(request.limit - len(offered), request.kinds, now):
@@ -233,25 +233,25 @@ class ClaimDesk:
             raise
         finally:
             self._waiters.remove(waiter)
-            self.demand.asked(request.kinds, self._desk.now())
+            self.demand.asked(request.kinds, self._context.now())
 
     def _give_back(self, picks: list[Pick]) -> None:
         """The client has gone: what was picked for its request goes back to the lanes."""
         for pick in picks:
-            self._desk.board.give_back(pick.seat, self._desk.now())
+            self._context.board.give_back(pick.seat, self._context.now())
 
     def _set_alarm(self) -> None:
         """Wake up when the board's next timer is due, if a request waits for it."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        due = self._desk.board.next_due() if self._waiters and not self._closed else None
+        due = self._context.board.next_due() if self._waiters and not self._closed else None
         if due is not None:
-            wait_s = max(due - self._desk.now(), _SHORTEST_SLEEP_S)
+            wait_s = max(due - self._context.now(), _SHORTEST_SLEEP_S)
             self._alarm = asyncio.get_running_loop().call_later(wait_s, self._ring)
 
     def _ring(self) -> None:
-        self._desk.board.advance(self._desk.now())
+        self._context.board.advance(self._context.now())
         self.serve_waiting(all_kinds=True)
 
     async def _take_wholly(
@@ -291,7 +291,7 @@ class ClaimDesk:
                 attempt=claim.attempt,
                 reason=ABANDONED,
             )
-            await self._desk.own(command, replace(origin, traceparent=claim.traceparent))
+            await self._context.own(command, replace(origin, traceparent=claim.traceparent))
 
     async def _take(self, picks: list[Pick], request: ClaimRequest, origin: Origin) -> list[Claim]:
         if len(picks) == 1:
@@ -326,18 +326,18 @@ class ClaimDesk:
         if plan is not None and task is not None and not origin.traceparent:
             trace = of_attempt(plan.traceparent, plan_id, task_id, task.attempt + 1)
             origin = replace(origin, traceparent=trace)
-        outcome = await decider.transact(command, self._view, self._desk.log, origin)
+        outcome = await decider.transact(command, self._view, self._context.log, origin)
         if not isinstance(outcome, decider.Accepted):
             assert not isinstance(outcome, Duplicate)  # noqa: S101 - no claim is one
             return outcome
-        self._desk.metrics.count("agent.task.claim.success.total")
+        self._context.metrics.count("agent.task.claim.success.total")
         plan = self._view.knows(plan_id)
         task = plan.tasks.get(task_id) if plan is not None else None
         if plan is None or task is None or task.claimed_sequence != outcome.sequence:
             return NotAllowed("RUNNING", "another owner has taken the task over meanwhile")
         found = dict[int, Raw]()
         while needed := missing(plan, task, found):
-            found |= await read_back(self._desk.log, needed)
+            found |= await read_back(self._context.log, needed)
         return _granted(plan, task, outcome.sequence, request, found)
 
     async def _take_one(
@@ -362,16 +362,18 @@ class ClaimDesk:
         try:
             # Before the claim: when the log does not answer, nothing is claimed in vain.
             if needed := missing(plan, task, found):
-                found = await read_back(self._desk.log, needed)
-            outcome = await decider.transact(command, self._view, self._desk.log, origin, ONE_TRY)
+                found = await read_back(self._context.log, needed)
+            outcome = await decider.transact(
+                command, self._view, self._context.log, origin, ONE_TRY
+            )
             lost = isinstance(outcome, decider.Contention)
         except (LogUnavailable, LogFull) as error:
             return error
         finally:
-            self._desk.board.lanes.took(asyncio.get_running_loop().time() - began_at)
-            self._desk.board.give_back(seat, self._desk.now(), lost=lost)
+            self._context.board.lanes.took(asyncio.get_running_loop().time() - began_at)
+            self._context.board.give_back(seat, self._context.now(), lost=lost)
         if lost:
-            self._desk.metrics.count("agent.task.claim.conflict.total")
+            self._context.metrics.count("agent.task.claim.conflict.total")
         if not isinstance(outcome, decider.Accepted):
             return None
         self._count(pick, task, reclaim=reclaim)
@@ -381,13 +383,13 @@ class ClaimDesk:
         try:
             # A dependency may have been accepted anew, or have left memory meanwhile.
             while needed := missing(plan, task, found):
-                found |= await read_back(self._desk.log, needed)
+                found |= await read_back(self._context.log, needed)
         except LogUnavailable as error:
             return error
         return _granted(plan, task, outcome.sequence, request, found)
 
     def _count(self, pick: Pick, task: Task, *, reclaim: bool) -> None:
-        metrics, lane = self._desk.metrics, pick.seat.lane
+        metrics, lane = self._context.metrics, pick.seat.lane
         metrics.count("agent.task.claim.success.total")
         metrics.count(f"agent.task.claim.{lane}.count")
         if pick.fallback:

@@ -19,7 +19,7 @@ from projections.feed import Feed
 from projections.projector import Projector
 from projections.read_models.database import Database
 from projections.read_models.views import PlanView, TaskView, moment_or_none, plan_view, task_view
-from service.core.claim_queue import ClaimDesk
+from service.core.claim_queue import ClaimQueue
 from service.core.log_clock import LogClock
 from service.core.results import (
     Behind,
@@ -34,10 +34,10 @@ from service.core.secrets_in_plans import key_warnings, secret_complaint
 from service.core.workers import Workers
 from service.runtime.masking import KNOWN
 from service.settings.config import Settings
-from service.signals.audit.facts import Chronicle
+from service.signals.audit.facts import FactAudit
 from service.signals.audit.outages import Outage
 from service.signals.audit.trail import Audit
-from service.signals.metrics.facts import Tally
+from service.signals.metrics.facts import FactMetrics
 from service.signals.metrics.registry import Metrics
 from service.signals.own_facts import OwnFacts
 from service.signals.second_holder import SecondHolder
@@ -95,11 +95,11 @@ class Core:
         self.audit = audit
         self.spans = spans
         self.instance_id = settings.executor.instance_id
-        self.desk = ClaimDesk(self, self, settings.executor.poll_interval_s)
+        self.claim_queue = ClaimQueue(self, self, settings.executor.poll_interval_s)
         self.workers = Workers()
         self.visitors = Visitors()
-        self._tally = Tally(metrics, board, spans)
-        self._chronicle = Chronicle(audit, board, epoch=epoch)
+        self._fact_metrics = FactMetrics(metrics, board, spans)
+        self._fact_audit = FactAudit(audit, board, epoch=epoch)
         clock.on_step = self._clock_stepped
         self.log_outage = Outage(audit, "log_unavailable", "log_recovered")
         self.database_outage = Outage(audit, "database_error", "database_recovered")
@@ -108,13 +108,13 @@ class Core:
         self.log_missing: str | None = None  # why the log is not whole
         self._closing: dict[str, asyncio.Task[None]] = {}
         listeners = projector.listeners
-        for name, signals in (("metrics", self._tally), ("audit", self._chronicle)):
+        for name, signals in (("metrics", self._fact_metrics), ("audit", self._fact_audit)):
             listeners.add(name, OwnFacts(signals, log, news_after=news_after))
         self.second_holder = SecondHolder(self.instance_id, log, self.now(), self._id_shared)
         listeners.add("second_holder", self.second_holder)
         listeners.add("workers", self.workers)
         listeners.add_for_batches("feed", self.feed.publish)
-        listeners.add_for_batches("claims", lambda _, __: self.desk.serve_waiting())
+        listeners.add_for_batches("claims", lambda _, __: self.claim_queue.serve_waiting())
         listeners.add_for_batches("plan_closing", self._close_finished)
         projector.on_flush_trouble.append(partial(self.database_answers, "flush"))
 
@@ -219,21 +219,21 @@ class Core:
     async def claim(self, request: ClaimRequest, origin: Origin) -> list[Claim]:
         """Up to ``request.limit`` leases, waiting up to ``wait_s`` while there is nothing."""
         self.workers.asked(request.owner, request.kinds, self.now())
-        return await self.desk.claim(request, self._from(origin))
+        return await self.claim_queue.claim(request, self._from(origin))
 
     async def claim_chosen(
         self, plan_id: str, task_id: str, request: ClaimRequest, origin: Origin
     ) -> Claim | Refused:
         """The lease of one chosen task, or why it cannot be had now."""
         self.workers.asked(request.owner, None, self.now())
-        return await self.desk.claim_chosen(plan_id, task_id, request, self._from(origin))
+        return await self.claim_queue.claim_chosen(plan_id, task_id, request, self._from(origin))
 
     async def goodbye(self, owner: str, reason: str, origin: Origin) -> list[ReleasedLease]:
         """Release every lease of an owner that ends; its waiting claims end empty.
 
         Raises LogUnavailable, LogFull.
         """
-        await self.desk.dismiss(owner)
+        await self.claim_queue.dismiss(owner)
         await self.catch_up()
         return await self.release_leases_of(owner, reason, origin)
 
@@ -265,7 +265,7 @@ class Core:
 
     async def abandon(self, claims: Sequence[Claim], owner: str, origin: Origin) -> None:
         """Release leases that could not be delivered to their owner. Raises LogUnavailable."""
-        await self.desk.abandon(claims, owner, self._from(origin))
+        await self.claim_queue.abandon(claims, owner, self._from(origin))
 
     async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
         """Carry out an owner's command on its attempt, without known secrets in it.
@@ -279,22 +279,22 @@ class Core:
         try:
             outcome = await self._transact(command, origin)
         except (LogUnavailable, LogFull, TooLarge) as error:
-            self._tally.owner_write_failed(command, error)
-            self._chronicle.owner_write_failed(command, error, origin)
+            self._fact_metrics.owner_write_failed(command, error)
+            self._fact_audit.owner_write_failed(command, error, origin)
             raise
         if not isinstance(outcome, Accepted | Duplicate):
             refused = _refused(outcome)
             if isinstance(refused, GuardReject):
-                self._tally.owner_write_refused(command)
+                self._fact_metrics.owner_write_refused(command)
                 self.workers.refused(command, self.now())
-                self._chronicle.owner_write_refused(command, refused, origin)
+                self._fact_audit.owner_write_refused(command, refused, origin)
             elif isinstance(refused, Contention | NotFound | NotAllowed):
-                self._tally.owner_write_failed(command, refused)
-                self._chronicle.owner_write_failed(command, refused, origin)
+                self._fact_metrics.owner_write_failed(command, refused)
+                self._fact_audit.owner_write_failed(command, refused, origin)
             return refused
         lease_until, lease_s = lease
         left_s = None if lease_until is None else lease_until - self.stream_now()
-        self._tally.owner_write_accepted(command, left_s, lease_s)
+        self._fact_metrics.owner_write_accepted(command, left_s, lease_s)
         return await self._owner_answer(command, outcome)
 
     async def own_many(
@@ -342,7 +342,7 @@ class Core:
         if error is not None:
             self.log_outage.missed(witness, error, at)
         elif self.log_outage.found(witness, at):
-            self._chronicle.log_recovered()
+            self._fact_audit.log_recovered()
 
     def database_answers(self, witness: str, error: str | None, at: float | None = None) -> None:
         """``witness`` could use the database (``error`` None) or not, at log time ``at`` (now)."""

@@ -1,6 +1,6 @@
 """Shows how much waits to be claimed, how old it is, and how far the read models are behind."""
 
-from service.core.bridge import Door
+from service.core.bridge import Bridge
 from service.core.core import Core
 from service.daemons.schedulers import Daemon
 
@@ -19,8 +19,8 @@ async def _step(core: Core) -> None:
     metrics.set("agent.projection.lag.seconds", projector.lag_s)
 
 
-async def _step_through(door: Door) -> None:
-    await door.call(_step)
+async def _step_through(bridge: Bridge) -> None:
+    await bridge.call(_step)
 
 
 def backlog_sampler() -> Daemon:

@@ -2,7 +2,7 @@
 
 from projections.integrity.write_probe import DatabaseProbe
 from projections.read_models.database import DatabaseUnavailable
-from service.core.bridge import Door
+from service.core.bridge import Bridge
 from service.core.core import Core
 from service.daemons.schedulers import Daemon
 
@@ -21,7 +21,7 @@ def database_probe(probe: DatabaseProbe) -> Daemon:
             raise
         core.database_answers("probe", None)
 
-    async def step_through(door: Door) -> None:
-        await door.call(step)
+    async def step_through(bridge: Bridge) -> None:
+        await bridge.call(step)
 
     return Daemon(name="database_probe", period_s=PERIOD_S, step=step_through, probe=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from service.core.bridge import Door
+from service.core.bridge import Bridge
 from service.core.core import Core
 from service.daemons.schedulers import Daemon
 from streams.plan.decide import can_reclaim
@@ -36,11 +36,11 @@ async def _step(core: Core) -> None:
     metrics.set("agent.task.expired_running.last_check_timestamp", core.now())
 
 
-async def _step_through(door: Door) -> None:
+async def _step_through(bridge: Bridge) -> None:
     try:
-        await door.call(_step)
+        await bridge.call(_step)
     except Exception:
-        await door.call(_count_error)
+        await bridge.call(_count_error)
         raise
 
 

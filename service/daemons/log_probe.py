@@ -8,7 +8,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 
-from service.core.bridge import Door
+from service.core.bridge import Bridge
 from service.core.core import Core
 from service.daemons.schedulers import Daemon
 from service.signals.metrics.appends import LogObserver
@@ -86,7 +86,7 @@ def log_probe(writes: LogObserver, on_mute: Callable[[str], None]) -> Daemon:
     """Probes twice a second; see `LogProbe`."""
     probe = LogProbe(writes, on_mute)
 
-    async def step(door: Door) -> None:
-        await door.call(probe.step)
+    async def step(bridge: Bridge) -> None:
+        await bridge.call(probe.step)
 
     return Daemon(name="log_probe", period_s=PERIOD_S, step=step, probe=True)

@@ -1,6 +1,6 @@
 """Appends the last fact of plans whose own closer died, or that another instance left unclosed."""
 
-from service.core.bridge import Door
+from service.core.bridge import Bridge
 from service.core.core import Core
 from service.daemons.schedulers import Daemon
 
@@ -13,8 +13,8 @@ async def _step(core: Core) -> None:
         core.close_plan(plan_id)
 
 
-async def _step_through(door: Door) -> None:
-    await door.call(_step)
+async def _step_through(bridge: Bridge) -> None:
+    await bridge.call(_step)
 
 
 def plan_closer() -> Daemon:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from service.core.bridge import Door
+from service.core.bridge import Bridge
 from service.core.core import Core
 from service.runtime.supervision import Supervision
 from service.signals.loop_lag import Lag, MeasuredLoop
@@ -50,7 +50,7 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     period_s: float
-    step: Callable[[Door], Awaitable[None]]
+    step: Callable[[Bridge], Awaitable[None]]
     deadline_s: float = 10.0
     stuck_s: float = 1.5
     probe: bool = False
@@ -120,12 +120,12 @@ class Schedulers:
         self._ended = Event()
         self._guard = Thread(target=self._guard_threads, name="daemons-guard", daemon=True)
 
-    def start(self, door: Door) -> None:
+    def start(self, bridge: Bridge) -> None:
         """Begin to tick."""
         for thread in self._threads:
             thread.start(self._supervision)
         for n, routine in enumerate(self.routines):
-            routine.begin(door)
+            routine.begin(bridge)
             self._settle(routine, self._threads[n % len(self._threads)])
         self._guard.start()
         self._supervision.watch_thread(self._guard)
@@ -246,12 +246,12 @@ class _Routine:
         self.home: MeasuredLoop | None = None
         self.task: asyncio.Task[Any] | None = None
         self._metrics = metrics
-        self._door: Door | None = None
+        self._bridge: Bridge | None = None
         self._grid_at = 0.0
 
-    def begin(self, door: Door) -> None:
+    def begin(self, bridge: Bridge) -> None:
         """Spread the first tick over the period."""
-        self._door = _OneAtATime(door, self)
+        self._bridge = _OneAtATime(bridge, self)
         self._grid_at = monotonic() + self.daemon.period_s * random.random()  # noqa: S311
         self.state.due_at = self._grid_at
 
@@ -301,13 +301,13 @@ class _Routine:
         state.began_at = None
 
     async def _step(self) -> None:
-        door, deadline_s = self._door, self.daemon.deadline_s
-        if door is None:
+        bridge, deadline_s = self._bridge, self.daemon.deadline_s
+        if bridge is None:
             raise RuntimeError("the daemon has not begun")
         deadline = asyncio.timeout(deadline_s)
         try:
             async with deadline:
-                await self.daemon.step(door)
+                await self.daemon.step(bridge)
         except TimeoutError as error:
             late = deadline.expired()
             self._failed(f"it took longer than {deadline_s:g} s" if late else repr(error), late)
@@ -334,22 +334,22 @@ class _Routine:
         )
 
 
-class _OneAtATime(Door):
+class _OneAtATime(Bridge):
     """A daemon's own way to the core: what it asked from a thread it was taken from ends first."""
 
-    def __init__(self, door: Door, routine: _Routine) -> None:
-        self._door = door
+    def __init__(self, bridge: Bridge, routine: _Routine) -> None:
+        self._bridge = bridge
         self._routine = routine
         self._turn = asyncio.Lock()  # used on the core's loop only
 
     async def call(self, action: Callable[[Core], Coroutine[Any, Any, T]]) -> T:
-        """See `Door.call`."""
+        """See `Bridge.call`."""
 
         async def in_turn(core: Core) -> T:
             async with self._turn:
                 return await action(core)
 
-        answer = await self._door.call(in_turn)
+        answer = await self._bridge.call(in_turn)
         if self._routine.is_left:
             raise asyncio.CancelledError
         return answer

@@ -16,7 +16,7 @@ import structlog
 from projections.integrity.differences import Difference, Pair
 from projections.integrity.plan_rows import PlanFile, Seen, pairs_of, rows_of
 from projections.read_models.database import DatabaseUnavailable
-from service.core.bridge import Door
+from service.core.bridge import Bridge
 from service.core.core import Core
 from service.daemons.schedulers import Daemon
 from streams.log import BadFact, Fact, Log, LogUnavailable
@@ -59,11 +59,11 @@ class Examination:
         self._ahead: list[Fact | BadFact] = []
         self._spent_at = 0.0
 
-    async def go_on(self, door: Door) -> None:
+    async def go_on(self, bridge: Bridge) -> None:
         """Fold on, up to the budget; at the end compare. Raises LogUnavailable and the like."""
         self._spent_at = time.thread_time() + BUDGET_S
         while True:
-            page, flushed = await self._page(door)
+            page, flushed = await self._page(bridge)
             # Not beyond what SQLite has: its rows are to be met, and the board is ahead of them.
             due = [fact for fact in page if fact.sequence <= flushed]
             self._ahead = page[len(due) :]
@@ -73,13 +73,13 @@ class Examination:
                 return
             # A short page is no end: the replica that answered it may lag.
             if self._ahead or not page:
-                await self._compare(door, self._plan)
+                await self._compare(bridge, self._plan)
                 self.is_over = True
                 return
             if time.thread_time() > self._spent_at:
                 return
 
-    async def _page(self, door: Door) -> tuple[list[Fact | BadFact], int]:
+    async def _page(self, bridge: Bridge) -> tuple[list[Fact | BadFact], int]:
         """The plan's next facts, and up to where SQLite had all facts before they were read."""
         after = self._read_to
 
@@ -94,7 +94,7 @@ class Examination:
             return [*facts, *await core.log.scan(start, PAGE, self.plan_id)], flushed
 
         async with asyncio.timeout(ANSWER_S):
-            page, flushed = await door.call(scan)
+            page, flushed = await bridge.call(scan)
         self._read_to = page[-1].sequence if page else after
         return page, flushed
 
@@ -112,37 +112,37 @@ class Examination:
             fold_fact(self._plan, fact)
             self._plan.kept = []  # its tasks hold the newest
 
-    async def _fold_to(self, door: Door, sequence: int) -> None:
+    async def _fold_to(self, bridge: Bridge, sequence: int) -> None:
         while True:
             due = [fact for fact in self._ahead if fact.sequence <= sequence]
             self._ahead = self._ahead[len(due) :]
             await self._fold(due)
             if self._ahead:
                 return
-            self._ahead, _ = await self._page(door)
+            self._ahead, _ = await self._page(bridge)
             if not self._ahead:
                 return
 
-    async def _compare(self, door: Door, plan: Plan) -> None:
+    async def _compare(self, bridge: Bridge, plan: Plan) -> None:
         async def look(core: Core) -> Seen | None:
             return _OnBoard(core, self.plan_id).seen
 
-        board = await door.call(look)
+        board = await bridge.call(look)
         await asyncio.sleep(0)
         file = self._file.read(plan.first_sequence)
         places = [("board", board)] if board is not None else []
         if file.sequence >= plan.first_sequence:
             places.append(("database", file))
         for place, seen in sorted(places, key=lambda each: each[1].sequence):
-            await self._fold_to(door, seen.sequence)
+            await self._fold_to(bridge, seen.sequence)
             await asyncio.sleep(0)
             folded = rows_of(plan, replaced=place == "database")
             differing = [pair for pair in pairs_of(seen.rows, folded) if pair.live != pair.rebuilt]
-            gone = await self._gone(door, differing)
+            gone = await self._gone(bridge, differing)
             found = [each for pair in differing for each in pair.differences(gone.__contains__)]
             self.differences += [(place, seen.sequence, each) for each in found]
 
-    async def _gone(self, door: Door, differing: list[Pair]) -> set[int]:
+    async def _gone(self, bridge: Bridge, differing: list[Pair]) -> set[int]:
         """Which messages that only live rows know have left the log; all beyond a bound."""
         asked = {at for pair in differing if (at := pair.chatter_at) is not None}
         some = set(islice(asked, MAX_ASKED))
@@ -151,7 +151,7 @@ class Examination:
             return {at for at in some if not await is_there(core.log, at)}
 
         async with asyncio.timeout(ANSWER_S):
-            return await door.call(look) | (asked - some) if asked else set()
+            return await bridge.call(look) | (asked - some) if asked else set()
 
 
 async def is_there(source: Log, sequence: int) -> bool:
@@ -168,25 +168,25 @@ class SelfCheck:
         self._current: Examination | None = None
         self._count = 0
 
-    async def step(self, door: Door) -> None:
+    async def step(self, bridge: Bridge) -> None:
         """Go on with the plan under examination, or begin with another."""
         # Taken out while it is worked on: a tick that is left behind cannot share it.
         current, self._current = self._current, None
         try:
-            current = current or await self._begin(door)
+            current = current or await self._begin(bridge)
             if current is None:
                 return
-            await current.go_on(door)
+            await current.go_on(bridge)
         except (LogUnavailable, DatabaseUnavailable, TimeoutError) as error:
             # Their own checks report it; what cannot be read is not compared.
             log.info("self_check_postponed", error=str(error))
             return
         if current.is_over:
-            await self._report(door, current)
+            await self._report(bridge, current)
         else:
             self._current = current
 
-    async def _begin(self, door: Door) -> Examination | None:
+    async def _begin(self, bridge: Bridge) -> Examination | None:
         self._count += 1
         dice = random.random()  # noqa: S311 - a sample, no secret
 
@@ -198,11 +198,11 @@ class SelfCheck:
                 chosen = next(name for n, name in enumerate(plans) if n == place)
             return chosen, int(dice * core.projector.flushed_sequence)
 
-        plan_id, sequence = await door.call(choose)
+        plan_id, sequence = await bridge.call(choose)
         plan_id = plan_id or self._file.one_from(sequence)
         return None if plan_id is None else Examination(plan_id, self._file)
 
-    async def _report(self, door: Door, examined: Examination) -> None:
+    async def _report(self, bridge: Bridge, examined: Examination) -> None:
         for place, sequence, each in examined.differences[:MAX_LINES]:
             log.error(
                 "projection_mismatch",
@@ -221,7 +221,7 @@ class SelfCheck:
             core.metrics.count("agent.projection.mismatch.total", count)
 
         if count:
-            await door.call(note)
+            await bridge.call(note)
 
 
 def self_check(file: PlanFile, period_s: float = PERIOD_S) -> Daemon:

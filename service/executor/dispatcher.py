@@ -10,7 +10,7 @@ import structlog
 from msgspec.structs import replace
 
 from holdfast_worker.handler import AnyHandler
-from service.core.bridge import Door, DoorClosed
+from service.core.bridge import Bridge, BridgeClosed
 from service.core.results import Claim, ClaimRequest
 from service.executor.attempts.attempt import Attempt, Workshop, release
 from service.executor.attempts.leases import Lease
@@ -39,7 +39,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        door: Door,
+        bridge: Bridge,
         workshop: Workshop,
         handlers: Mapping[str, AnyHandler],
         pool: WorkerPool,
@@ -47,7 +47,7 @@ class Dispatcher:
         poll_interval_s: float,
     ) -> None:
         self.pool = pool
-        self._door = door
+        self._bridge = bridge
         self._shop = workshop
         self._handlers = handlers
         self._kinds = tuple(sorted(handlers))
@@ -95,7 +95,7 @@ class Dispatcher:
                 return
             try:
                 await self.tick()
-            except DoorClosed:
+            except BridgeClosed:
                 return
             except (LogUnavailable, LogFull) as error:
                 log.warning("claim_failed", error=str(error))
@@ -131,7 +131,7 @@ class Dispatcher:
         origin, asked_at = self._shop.reporter.origin(), monotonic()
         used = 0
         try:
-            granted = await self._door.call(
+            granted = await self._bridge.call(
                 lambda core: _granted(core.claim(request, origin), core.stream_now)
             )
             used = len(granted.claims)

@@ -7,7 +7,7 @@ from time import monotonic
 import msgspec
 import structlog
 
-from service.core.bridge import Door
+from service.core.bridge import Bridge
 from service.executor.attempts.heartbeats import Heartbeats
 from service.executor.attempts.reports import Reporter
 from service.executor.dispatcher import Dispatcher
@@ -56,7 +56,7 @@ class Executor:
     def __init__(
         self,
         settings: Settings,
-        door: Door,
+        bridge: Bridge,
         metrics: Metrics,
         audit: Audit,
         instance_id: str,
@@ -69,9 +69,9 @@ class Executor:
         self.metrics = metrics
         self.audit = audit
         self.spans = spans
-        self.reporter = Reporter(door, executor.instance_id, instance_id)
+        self.reporter = Reporter(bridge, executor.instance_id, instance_id)
         self.heartbeats = Heartbeats(
-            door, self.reporter, metrics, audit, executor.claim.heartbeat_s
+            bridge, self.reporter, metrics, audit, executor.claim.heartbeat_s
         )
         self.limits = limits
         self.processes = ProcessWorkers(instance_id, limits)
@@ -81,7 +81,7 @@ class Executor:
         self.timeout_s = executor.execution.timeout_s
         self.timeout_retry_max = executor.execution.timeout_retry_max
         self._settings = settings
-        self._door = door
+        self._bridge = bridge
         self.threads: list[MeasuredLoop] = []
         self.dispatchers: list[Dispatcher] = []
         self._gauges: asyncio.Task[None] | None = None
@@ -157,7 +157,7 @@ class Executor:
             self._gate,
         )
         dispatcher = Dispatcher(
-            self._door, self, self.handlers, pool, settings.claim, settings.poll_interval_s
+            self._bridge, self, self.handlers, pool, settings.claim, settings.poll_interval_s
         )
         dispatcher.start(f"executor-{index}, claiming", self._supervision)
         return dispatcher

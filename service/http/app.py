@@ -12,12 +12,12 @@ from service.http.attempts import AttemptController
 from service.http.audit import AuditController
 from service.http.batches import BatchController
 from service.http.claims import ChosenTaskController, ClaimController
-from service.http.door import Door
 from service.http.events import EventController
 from service.http.executions import ExecutionController
 from service.http.front import Front
 from service.http.openapi import StructSchemas, document
 from service.http.operations import InstanceController, MetricController, ProbeController
+from service.http.origin_check import OriginCheck
 from service.http.owners import OwnerController
 from service.http.page import PageController
 from service.http.plans import PlanController
@@ -90,7 +90,7 @@ def create_app(core: Core, operations: Operations, access: Access) -> Front:
     return Front(
         app,
         core,
-        Door(
+        OriginCheck(
             tokens=access.tokens is not None,
             allowed_hosts=allowed,
             on_proxy=core.visitors.came_through_proxy,

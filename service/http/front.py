@@ -1,8 +1,8 @@
 """What every request passes first, and every answer last.
 
-The door (`door`) may refuse it. Both get their names (`tracing`), HEAD is answered as GET without a
-body, a request that a stop cancels is answered 503 (`stopping`), the answer is counted, and the
-request's span is recorded if spans are wanted.
+The origin check (`origin_check`) may refuse it. Both get their names (`tracing`), HEAD is answered
+as GET without a body, a request that a stop cancels is answered 503 (`stopping`), the answer is
+counted, and the request's span is recorded if spans are wanted.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from litestar.types import Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from service.core.core import Core
-from service.http.door import Door
+from service.http.origin_check import OriginCheck
 from service.http.problems import RequestRefused
 from service.http.responses import send_refusal
 from service.http.stopping import answer_cancelled
@@ -32,9 +32,9 @@ KINDS = {2: "2xx", 4: "4xx", 5: "5xx"}  # no route answers another kind
 class Front:
     """The ASGI application that the web server runs; ``litestar`` is the one behind it."""
 
-    def __init__(self, litestar: Litestar, core: Core, door: Door) -> None:
+    def __init__(self, litestar: Litestar, core: Core, origin_check: OriginCheck) -> None:
         self.litestar = litestar
-        self._door = door
+        self._origin_check = origin_check
         self._root = core.settings.http.root_path
         self._spans = core.spans
         self._metrics = core.metrics
@@ -57,7 +57,7 @@ class Front:
         named = _Named(send, trace, self._metrics)
         began_at = time.time() if self._spans is not None else 0.0
         try:
-            self._door.check(inner)
+            self._origin_check.check(inner)
             await self.litestar(inner, receive, named)
         except RequestRefused as refused:
             await send_refusal(refused, named)

@@ -14,7 +14,7 @@ from service.core.core import Core
 from service.http.access import Access
 from service.http.app import create_app
 from service.http.bounded_protocol import BoundedProtocol, Limits
-from service.http.door import RESPONSE_HEADERS
+from service.http.origin_check import RESPONSE_HEADERS
 from service.http.shares import Shares
 from service.http.tls import tls_of
 from service.ops.operations import Operations

@@ -1,6 +1,6 @@
 """Processes as the kernel knows them: children that end with their parent, and their states.
 
-The one place that knows prctl and /proc. `tethered` gives the command line of a program
+The one place that knows prctl and /proc. `dying_with_parent` gives the command line of a program
 that dies with the process which started it, however that process ends. Run as a script, this file
 asks the kernel for the end of its parent and then becomes the program, under the same process id.
 It is a script and not a `preexec_fn`, because forking Python code in a process with threads may
@@ -18,11 +18,11 @@ CANNOT_RUN = 127  # what a shell answers for a program that it cannot start
 PROC = "/proc"
 
 
-def tethered(program: str, *arguments: str) -> list[str]:
+def dying_with_parent(program: str, *arguments: str) -> list[str]:
     """The command line that runs `program` and kills it when the *thread* that starts it ends.
 
     Start it from a thread that lives as long as the child should. Where the kernel has no such
-    wish (anything but Linux) the program runs untethered.
+    wish (anything but Linux) the program outlives its parent.
     """
     if sys.platform != "linux":
         return [program, *arguments]

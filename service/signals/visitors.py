@@ -1,4 +1,4 @@
-"""What the HTTP door has seen of its visitors, as far as an operator should know of it."""
+"""What the HTTP server has seen of its clients, as far as an operator should know of it."""
 
 from typing import Protocol
 

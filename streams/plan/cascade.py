@@ -27,7 +27,7 @@ class Cascade:
         self.plan.latest.append(task)
 
     def move(self, task: Task, trigger: str) -> None:
-        """The one door: change a status by a row of TRANSITIONS (KeyError: there is none)."""
+        """The only way to change a status: by a row of TRANSITIONS (KeyError: there is none)."""
         before = task.status
         after = MOVES[before, trigger]
         self.touch(task)

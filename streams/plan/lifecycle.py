@@ -1,7 +1,7 @@
 """The life cycle of a task as data: what may change into what, and by which trigger.
 
-Every change of a task's status goes through one door, `streams.plan.cascade.Cascade.move`, and the
-door only opens for rows of this table; the drawing in ARCHITECTURE.md is generated from it.
+`streams.plan.cascade.Cascade.move` makes every change of a task's status and accepts the rows of
+this table only; the drawing in ARCHITECTURE.md is generated from it.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """The bounds of stored facts: a message beyond them is a bad fact.
 
-The doors (`service.http.schemas`, the executor) accept no more than this, so nothing that was
+The boundaries (`service.http.schemas`, the executor) accept no more than this, so nothing that was
 accepted is ever refused by the fold. Without bounds one message published by hand could break what
 shows, counts or adds up facts: a lease of ``1e300`` seconds ends at no date.
 """

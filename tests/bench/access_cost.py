@@ -1,4 +1,4 @@
-"""What the checks of a request cost: door, token or session, permission, owner, rates.
+"""What the checks of a request cost: origin, token or session, permission, owner, rates.
 
 A heartbeat goes through the whole application in process, over a core that answers at once, with
 the checks and without them in turn. The aim is 3 % of the CPU of a request over sockets, 500 µs.
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from service.core.core import Core
-from service.http.door import Door
 from service.http.front import Front
+from service.http.origin_check import OriginCheck
 from service.settings.config import AuthSettings, HttpSettings, Settings
 from tests.bench.report import Result
 from tests.unit.http_world import HOST, FakeCore
@@ -26,7 +26,7 @@ BODY = b'{"owner":"gpu/host:1","attempt":1}'
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
-class NoDoor:
+class NoCheck:
     """Admits everything."""
 
     def check(self, scope: object) -> None:
@@ -60,7 +60,7 @@ def _ways(path: Path) -> Mapping[str, tuple[Front, Headers]]:
     bare, guarded = FakeCore(), FakeCore(settings=settings)
     front = guarded.app()
     cookie = guarded.tokens.sign_in(token)[1] if guarded.tokens is not None else b""
-    unchecked = Front(bare.app().litestar, cast("Core", bare), cast("Door", NoDoor()))
+    unchecked = Front(bare.app().litestar, cast("Core", bare), cast("OriginCheck", NoCheck()))
     return {
         "none": (unchecked, ()),
         "token": (front, ((b"authorization", b"Bearer " + token),)),

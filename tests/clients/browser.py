@@ -12,7 +12,7 @@ from typing import Any, Self
 import httpx
 import psutil
 
-from service.runtime.child_process import tethered
+from service.runtime.child_process import dying_with_parent
 from tests.faults.service_process import until
 from tests.programs import program
 
@@ -49,7 +49,7 @@ class Browser:
         output = Path(self._folder.name) / "chromedriver.output"
         with output.open("wb") as said:
             self._process = subprocess.Popen(
-                tethered(self._driver, "--port=0"),
+                dying_with_parent(self._driver, "--port=0"),
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,

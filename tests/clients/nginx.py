@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Self
 
-from service.runtime.child_process import tethered
+from service.runtime.child_process import dying_with_parent
 from tests.faults.service_process import until
 from tests.programs import program
 
@@ -54,7 +54,7 @@ class Nginx:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            tethered(
+            dying_with_parent(
                 self._program,
                 *("-c", str(self._folder / "nginx.conf"), "-e", str(self._folder / "error.log")),
                 # One process, which keeps the user that started it.

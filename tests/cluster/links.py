@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from service.runtime.child_process import tethered
+from service.runtime.child_process import dying_with_parent
 from tests.cluster.ports import NUMBERS
 
 STOP_S = 5
@@ -25,7 +25,7 @@ class Links:
         targets = [f"{name}={port}" for name, port in (routes | clients).items()]
         program = str(Path(__file__).with_name("proxy.py"))
         self._process = subprocess.Popen(
-            tethered(sys.executable, program, *targets),
+            dying_with_parent(sys.executable, program, *targets),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from service.runtime.child_process import tethered
+from service.runtime.child_process import dying_with_parent
 from service.runtime.nats_server.process import find_server
 from tests.cluster.ports import HOST
 
@@ -89,7 +89,7 @@ class NatsNode:
             return
         with (self._folder / "output").open("ab") as output:
             self._process = subprocess.Popen(
-                tethered(str(find_server()), "-c", str(self._configuration)),
+                dying_with_parent(str(find_server()), "-c", str(self._configuration)),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

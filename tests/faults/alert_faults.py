@@ -261,7 +261,7 @@ def sse_replay_slow(place: Place) -> Generator[None]:
     place.proxy.delay_s = 0.0
 
 
-# -- the machine room -----------------------------------------------------------------------------
+# -- the internals -----------------------------------------------------------------------------
 
 
 def stutter(place: Place) -> Generator[None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from service.runtime.child_process import tethered
+from service.runtime.child_process import dying_with_parent
 from service.runtime.data_folder import read_holder
 from service.runtime.nats_server.embedded import log_of
 from tests.waiting import until
@@ -123,7 +123,7 @@ class ServiceProcess:
         command = (sys.executable, "-m", self._module, "serve", *self._arguments)
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
-                tethered("/bin/sh", "-c", shell, "sh", *command),
+                dying_with_parent("/bin/sh", "-c", shell, "sh", *command),
                 env=self._environment,
                 cwd=self.data_dir.parent,
                 stdin=subprocess.DEVNULL,

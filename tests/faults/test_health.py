@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from service.app import Instance
-from service.core.bridge import Door
+from service.core.bridge import Bridge
 from service.runtime.data_folder import READ_MODELS
 from tests.conftest import PrivateServer
 from tests.faults.report import Report
@@ -165,7 +165,7 @@ async def test_a_daemon_that_holds_its_thread_is_reported_with_its_loop_until_it
     await time_until(client)
     let_go, begun = threading.Event(), threading.Event()
 
-    async def hold(_: Door) -> None:
+    async def hold(_: Bridge) -> None:
         begun.set()
         let_go.wait(PATIENCE_S)
 

@@ -17,7 +17,7 @@ import httpx
 import yaml
 
 from service.ops import RULES
-from service.runtime.child_process import tethered
+from service.runtime.child_process import dying_with_parent
 from tests.faults.service_process import until
 from tests.programs import program
 
@@ -136,7 +136,7 @@ class Watchtower:
         (self._folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
         with (self._folder / "prometheus.output").open("wb") as output:
             return subprocess.Popen(
-                tethered(
+                dying_with_parent(
                     program("prometheus"),
                     f"--config.file={self._folder / 'prometheus.yml'}",
                     f"--storage.tsdb.path={self._folder / 'store'}",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from holdfast_worker import Limits
-from service.runtime.child_process import tethered
+from service.runtime.child_process import dying_with_parent
 from tests.faults.service_process import ROOT, environment
 from tests.waiting import until
 
@@ -24,7 +24,7 @@ class WorkerProgram:
         self.lines: list[str] = []
         module = "tests.integration.kit_worker"
         self.process = subprocess.Popen(
-            tethered(sys.executable, "-m", module, url, name, str(lease_s)),
+            dying_with_parent(sys.executable, "-m", module, url, name, str(lease_s)),
             cwd=ROOT,
             env=environment() | {"PYTHONPATH": f"{ROOT}:{ROOT}/service/worker_kit/src"},
             stdout=subprocess.PIPE,
@@ -72,7 +72,7 @@ class Link:
     def __init__(self, url: str) -> None:
         program = str(Path(ROOT) / "tests" / "cluster" / "proxy.py")
         self._process = subprocess.Popen(
-            tethered(sys.executable, program, f"http={url.rsplit(':', 1)[1]}"),
+            dying_with_parent(sys.executable, program, f"http={url.rsplit(':', 1)[1]}"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -23,7 +23,7 @@ from service.settings.config import (
 from streams.log import Appended, Draft
 from streams.plan.events import Event
 
-NOBODY = "test"
+INSTANCE = "test"
 
 
 @asynccontextmanager
@@ -36,7 +36,7 @@ async def serving(
         nats=NatsSettings(url=nats_url),
         data_dir=data_dir,
         sse=SseSettings(**sse),  # type: ignore[arg-type]
-        executor=ExecutorSettings(instance_id=f"{NOBODY}:{data_dir.name}"),
+        executor=ExecutorSettings(instance_id=f"{INSTANCE}:{data_dir.name}"),
     )
     async with running(settings, frozenset({"api"})) as instance:
         yield instance

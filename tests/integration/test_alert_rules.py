@@ -272,7 +272,7 @@ CASES = [
         series=shares(REPLAY, "", ("1.0", 49), 50),
         after="8m",
     ),
-    # -- the machine room -----------------------------------------------------------------------
+    # -- the internals -----------------------------------------------------------------------
     Case(
         alert="DaemonLate",
         why="the lease monitor has stopped succeeding",

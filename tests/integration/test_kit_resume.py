@@ -11,7 +11,7 @@ import pytest
 
 from holdfast_worker import Client
 from holdfast_worker.testing import Server
-from service.runtime.child_process import tethered
+from service.runtime.child_process import dying_with_parent
 from tests.faults.service_process import ROOT
 from tests.integration.fake_model import FakeModel, Message
 from tests.integration.kit_world import WorkerProgram
@@ -26,7 +26,7 @@ def last(messages: list[Message]) -> str:
 
 def book_worker(model: FakeModel, url: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        tethered(sys.executable, "-m", "examples.resume"),
+        dying_with_parent(sys.executable, "-m", "examples.resume"),
         cwd=ROOT,
         env=os.environ | {"MODEL_URL": model.url, "HOLDFAST_URL": url},
         stderr=subprocess.DEVNULL,

@@ -11,7 +11,7 @@ import nats
 import nats.errors
 import pytest
 
-from service.runtime.child_process import tethered
+from service.runtime.child_process import dying_with_parent
 from service.runtime.nats_server.process import find_server
 from service.settings.config import ConfigError
 from service.settings.loading import load_settings
@@ -35,7 +35,7 @@ def start_server(tmp_path: Path) -> Iterator[Start]:
         folder.mkdir()
         base = (TOP_LEVEL / "nats.conf").read_text(encoding="utf-8")
         (folder / "nats.conf").write_text(f"{base}\n{text}", encoding="utf-8")
-        command = tethered(
+        command = dying_with_parent(
             str(find_server()),
             *("--config", str(folder / "nats.conf"), "--port", "-1"),
             *("--store_dir", str(folder / "store"), "--log", str(folder / "log")),

@@ -31,7 +31,7 @@ async def view(client: httpx.AsyncClient, task_id: str = "t0") -> Json:
 
 async def waiting(instance: Instance, **claims: int) -> None:
     """Until each owner has so many claims waiting; an underscore stands for a slash."""
-    waiters = instance.core.desk._waiters  # noqa: SLF001
+    waiters = instance.core.claim_queue._waiters  # noqa: SLF001
     async with asyncio.timeout(10):
         for owner, count in claims.items():
             while len(waiters.of_owner(owner.replace("_", "/"))) != count:

@@ -148,7 +148,7 @@ async def test_streams_and_waiting_claims_end_with_their_token(
         async with asyncio.timeout(10):
             while await anext(lines) != "event: caught_up":
                 pass
-            while instance.core.desk.asking < 2:
+            while instance.core.claim_queue.asking < 2:
                 await asyncio.sleep(0.01)
         await asyncio.to_thread(revoke, tmp_path, headers["eve"])
         async with asyncio.timeout(10):

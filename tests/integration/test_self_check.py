@@ -52,7 +52,7 @@ async def examine(instance: Instance, times: int = 2 * PLANS) -> float:
     metrics, checked = instance.core.metrics, SelfCheck(PlanFile(path_of(instance)))
     before = _mismatches(metrics.shown("agent.projection.mismatch.total"))
     for _ in range(times):
-        await checked.step(instance.door)
+        await checked.step(instance.bridge)
     return _mismatches(metrics.shown("agent.projection.mismatch.total")) - before
 
 

@@ -12,7 +12,7 @@ from projections.board.lanes import SharingRule
 from projections.projector import Projector
 from projections.read_models.restore import open_read_models
 from streams.decider import Accepted, transact
-from streams.log import NOBODY
+from streams.log import NO_ORIGIN
 from streams.plan import commands
 from streams.plan.events import Submitted, TaskSpec
 from streams.plan.state import Plan
@@ -86,7 +86,7 @@ async def test_others_go_on_while_a_plan_of_10_000_tasks_is_submitted_and_folded
     gc.disable()  # when garbage is collected is chosen elsewhere (`service.runtime.tuning`)
     try:
         command = commands.Submit(plan_id="p", plan=plan)
-        outcome = await transact(command, World(projector), log, NOBODY)
+        outcome = await transact(command, World(projector), log, NO_ORIGIN)
         assert isinstance(outcome, Accepted)
         await asyncio.sleep(0)
         assert board.claimable == (1 if depends_on else TASKS)

@@ -39,7 +39,7 @@ from streams.plan.state import Plan
 from tests.memory_log import Fault, MemoryLog
 from tests.property.dice import effort, plans
 from tests.property.history import check_history
-from tests.unit.desk_story import Instance, LogTime
+from tests.unit.claim_story import Instance, LogTime
 from tests.unit.plan_laws import check_plan, portrait
 
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 """A log in a list, boards that fold it, and a clock that the test moves.
 
-Every board is one instance; `Yard.claim` does what a claim desk does (pick, decide, append, give
+Every board is one instance; `Yard.claim` does what a claim queue does (pick, decide, append, give
 back), and `Yard.start_claims` does the first half only, so that claims of several boards race.
 """
 

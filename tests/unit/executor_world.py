@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from projections.read_models.views import moment, moment_or_none, task_view
-from service.core.bridge import Door
+from service.core.bridge import Bridge
 from service.core.results import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.executor import Executor
 from service.executor.limits import LIMITS, Limits
@@ -277,10 +277,10 @@ async def executing(
         environment={},
         flags={"executor.poll_interval_s": 0.05, "executor.instance_id": "w1"} | given,
     )
-    door = Door(cast("Any", core), asyncio.get_running_loop())
+    bridge = Bridge(cast("Any", core), asyncio.get_running_loop())
     supervision = Supervision()
     executor = Executor(
-        settings, door, cast("Any", metrics), cast("Any", audit), "instance-1",
+        settings, bridge, cast("Any", metrics), cast("Any", audit), "instance-1",
         supervision=supervision, limits=limits,
     )  # fmt: skip
     await executor.start()

@@ -6,7 +6,7 @@ from msgspec import Raw
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
 from service.core.claim_inputs import claim_size
-from service.core.claim_queue import ClaimDesk
+from service.core.claim_queue import ClaimQueue
 from service.core.results import Claim, ClaimRequest
 from streams.decider import Accepted, Outcome
 from streams.log import LogUnavailable
@@ -15,7 +15,7 @@ from streams.plan.decide import Duplicate, GuardReject
 from streams.plan.events import Verdict
 from streams.plan.outputs import INLINE_BYTES, output_at_hand
 from tests.memory_log import MemoryLog
-from tests.unit.desk_story import Instance, LogTime
+from tests.unit.claim_story import Instance, LogTime
 from tests.unit.plan_story import claim, complete, critic, given, later, reject, release, run, task
 
 MANY = 40
@@ -27,20 +27,20 @@ def text(size: int, letter: str = "x") -> bytes:
 
 
 class World:
-    """An instance, its log, and a claim desk whose answers end at ``answer_bytes``."""
+    """An instance, its log, and a claim queue whose answers end at ``answer_bytes``."""
 
     def __init__(self, *, output_bytes: int = 1_000_000, answer_bytes: int = 1_000_000) -> None:
         self.clock = LogTime()
         self.log = MemoryLog(self.clock)
         self.instance = Instance(self.log, self.clock)
         self.instance.board = Board(SharingRule(), "a", output_bytes=output_bytes)
-        self.desk = ClaimDesk(
+        self.claim_queue = ClaimQueue(
             self.instance, self.instance, poll_interval_s=3_600, answer_bytes=answer_bytes
         )
 
     async def claim(self, limit: int = 1, *kinds: str) -> list[Claim]:
         request = ClaimRequest(owner="w", limit=limit, kinds=kinds or None)
-        return await self.desk.claim(request, self.instance.origin)
+        return await self.claim_queue.claim(request, self.instance.origin)
 
     async def complete(self, claim: Claim, output: bytes) -> Outcome:
         return await self.instance.say(

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from service.http.bounded_protocol import BoundedProtocol, Limits
-from service.http.door import RESPONSE_HEADERS
+from service.http.origin_check import RESPONSE_HEADERS
 from service.http.shares import Shares, client_at
 
 LIMITS = Limits(head_bytes=4_096, headers=20, head_s=0.4, body_s=0.8)

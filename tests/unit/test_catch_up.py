@@ -20,7 +20,7 @@ from streams.plan import commands
 from streams.plan.decide import Duplicate, GuardReject
 from streams.plan.state import Plan
 from tests.memory_log import MemoryLog
-from tests.unit.desk_story import Instance, LogTime
+from tests.unit.claim_story import Instance, LogTime
 from tests.unit.plan_story import task
 from tests.waiting import eventually
 

@@ -48,7 +48,10 @@ def test_a_guardian_needs_no_package(tmp_path: Path) -> None:
 
 def test_a_program_that_cannot_be_started_is_named() -> None:
     ran = subprocess.run(
-        child_process.tethered("/no/such/program"), capture_output=True, timeout=30, check=False
+        child_process.dying_with_parent("/no/such/program"),
+        capture_output=True,
+        timeout=30,
+        check=False,
     )
     assert ran.returncode == child_process.CANNOT_RUN
     assert ran.stderr == b"/no/such/program: No such file or directory\n"

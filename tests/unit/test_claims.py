@@ -1,4 +1,4 @@
-"""The claim desk: who asks is served at once, or the moment something is claimable, in turn."""
+"""The claim queue: who asks is served at once, or the moment something is claimable, in turn."""
 
 import asyncio
 import time
@@ -8,12 +8,12 @@ import pytest
 from msgspec import Raw
 
 from projections.board.holds import FIRST_S
-from service.core.claim_queue import LEFT_TO_OTHERS_S, ClaimDesk
+from service.core.claim_queue import LEFT_TO_OTHERS_S, ClaimQueue
 from service.core.results import Claim, ClaimRequest
 from streams.log import LogUnavailable
 from streams.plan import commands
 from tests.memory_log import Fault, MemoryLog
-from tests.unit.desk_story import Counted, Instance, LogTime
+from tests.unit.claim_story import Counted, Instance, LogTime
 from tests.unit.plan_story import task
 from tests.waiting import eventually
 
@@ -21,7 +21,7 @@ LONG_S = 20.0
 
 
 class Counter:
-    """An instance with a claim desk."""
+    """An instance with a claim queue."""
 
     def __init__(self) -> None:
         self.clock = LogTime()
@@ -30,11 +30,11 @@ class Counter:
         metrics = self.instance.metrics
         assert isinstance(metrics, Counted)
         self.metrics = metrics
-        self.desk = ClaimDesk(self.instance, self.instance, poll_interval_s=3_600)
+        self.claim_queue = ClaimQueue(self.instance, self.instance, poll_interval_s=3_600)
 
     async def ask(self, owner: str = "w", **wish: object) -> list[Claim]:
         request = ClaimRequest(owner=owner, **wish)  # type: ignore[arg-type]
-        return await self.desk.claim(request, self.instance.origin)
+        return await self.claim_queue.claim(request, self.instance.origin)
 
     async def waiting(self, *asking: Coroutine[None, None, list[Claim]]) -> list[asyncio.Task]:
         """Requests that have found nothing and wait now."""
@@ -105,17 +105,17 @@ async def test_nothing_claimable_is_an_empty_list_at_once(counter: Counter) -> N
 async def test_who_waits_is_served_when_something_is_submitted(counter: Counter) -> None:
     (asking,) = await counter.waiting(counter.ask(wait_s=LONG_S))
     await counter.instance.submit("p", task("a"))
-    assert counter.desk.serve_waiting() == 1
+    assert counter.claim_queue.serve_waiting() == 1
     assert [claim.task_id for claim in await asking] == ["a"]
 
 
 async def test_first_come_first_served(counter: Counter) -> None:
     asking = await counter.waiting(*(counter.ask(f"w{n}", wait_s=LONG_S) for n in range(3)))
     await counter.instance.submit("p", task("a"), task("b"))
-    assert counter.desk.serve_waiting() == 2
+    assert counter.claim_queue.serve_waiting() == 2
     assert [(await each)[0].task_id for each in asking[:2]] == ["a", "b"]
     assert not asking[2].done()
-    counter.desk.close()
+    counter.claim_queue.close()
     assert await asking[2] == []
 
 
@@ -124,9 +124,9 @@ async def test_who_wants_another_kind_does_not_stand_in_the_way(counter: Counter
         counter.ask("x", kinds=("rare",), wait_s=LONG_S), counter.ask("y", wait_s=LONG_S)
     )
     await counter.instance.submit("p", task("a"))
-    assert counter.desk.serve_waiting() == 1
+    assert counter.claim_queue.serve_waiting() == 1
     assert [claim.task_id for claim in await asking[1]] == ["a"]
-    counter.desk.close()
+    counter.claim_queue.close()
     await asking[0]
 
 
@@ -151,7 +151,7 @@ async def test_who_leaves_a_task_to_others_does_not_hide_it_from_them(counter: C
         counter.ask("v", kinds=("echo",), wait_s=LONG_S),
     )
     await counter.instance.submit("p", task("a"))
-    counter.desk.serve_waiting()
+    counter.claim_queue.serve_waiting()
     (claim,) = await second
     assert (claim.task_id, first.done()) == ("a", False)
     first.cancel()
@@ -174,13 +174,13 @@ async def test_the_end_of_a_retry_delay_wakes_the_waiting_claim(counter: Counter
 
 async def test_a_claim_that_finds_nothing_gets_an_empty_list_in_time(counter: Counter) -> None:
     assert await counter.ask(wait_s=0.01) == []
-    assert counter.desk.serve_waiting() == 0
+    assert counter.claim_queue.serve_waiting() == 0
 
 
 async def test_who_stops_waiting_gives_back_what_was_picked_meanwhile(counter: Counter) -> None:
     (asking,) = await counter.waiting(counter.ask(wait_s=LONG_S))
     await counter.instance.submit("p", task("a"))
-    assert counter.desk.serve_waiting() == 1
+    assert counter.claim_queue.serve_waiting() == 1
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
@@ -211,7 +211,7 @@ async def test_what_is_found_in_the_moment_the_wait_ends_is_not_lost(counter: Co
     (asking,) = await counter.waiting(counter.ask(wait_s=wait_s))
     await counter.instance.submit("p", task("a"))
     # The next turn of the loop finds both: this call, then the time-out, which is due by then.
-    asyncio.get_running_loop().call_soon(counter.desk.serve_waiting)
+    asyncio.get_running_loop().call_soon(counter.claim_queue.serve_waiting)
     busy_until = time.monotonic() + 2 * wait_s
     while time.monotonic() < busy_until:
         pass
@@ -241,7 +241,7 @@ async def test_claims_that_lose_every_race_do_not_spin(counter: Counter) -> None
         while asyncio.get_running_loop().time() < end:
             counter.clock.at += 0.01
             await asyncio.sleep(0.01)
-            counter.desk.serve_waiting()
+            counter.claim_queue.serve_waiting()
 
     await asyncio.gather(time_passes(), counter.ask(limit=3, wait_s=0.5))
     assert 3 <= counter.seen("conflict.total") < 60
@@ -280,13 +280,13 @@ async def test_an_unreadable_fact_does_not_spin_a_waiting_claim(counter: Counter
     await counter.instance.fold()
     (asking,) = await counter.waiting(counter.ask(wait_s=LONG_S))
     await counter.instance.submit("q", task("b"))
-    assert counter.desk.serve_waiting() == 1
+    assert counter.claim_queue.serve_waiting() == 1
     assert [claim.task_id for claim in await asking] == ["b"]
 
 
 async def test_a_closed_queue_answers_all_claims_and_none_waits(counter: Counter) -> None:
     (asking,) = await counter.waiting(counter.ask(wait_s=LONG_S))
-    counter.desk.close()
+    counter.claim_queue.close()
     assert await asking == []
     assert await counter.ask(wait_s=LONG_S) == []
 

@@ -11,7 +11,7 @@ from streams.plan import commands
 from streams.plan.decide import Duplicate, GuardReject, NotAllowed, NotFound, PlanExists
 from streams.plan.events import Completed, Paused, Started, Submitted
 from tests.memory_log import Fault, MemoryLog
-from tests.unit.desk_story import Instance, LogTime
+from tests.unit.claim_story import Instance, LogTime
 from tests.unit.plan_story import task
 
 DAY_S = 86_400

@@ -1,4 +1,4 @@
-"""Everything in a stored fact is bounded, the doors accept no more, and nothing else is written."""
+"""Stored facts are bounded, requests and handlers obey the bounds, nothing else is written."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -34,7 +34,7 @@ from streams.plan.events import (
 )
 from streams.plan.results import TokenUsage, Verdict
 from tests.memory_log import MemoryLog
-from tests.unit.desk_story import Instance, LogTime
+from tests.unit.claim_story import Instance, LogTime
 from tests.unit.plan_story import claim, complete, fail, given, release, task
 
 HUGE = 10**400
@@ -109,7 +109,7 @@ def test_every_field_of_a_stored_fact_is_bounded(event: type) -> None:
     assert list(unbounded(type_info(event), event.__name__)) == []
 
 
-DOORS = [
+BOUNDARIES = [
     (schemas.TaskBody, TaskSpec),
     (schemas.PlanBody, Submitted),
     (schemas.TokenUsageBody, TokenUsage),
@@ -125,7 +125,7 @@ DOORS = [
 ]
 
 
-@pytest.mark.parametrize(("body", "stored"), DOORS)
+@pytest.mark.parametrize(("body", "stored"), BOUNDARIES)
 def test_the_http_layer_accepts_no_more_than_a_fact_may_hold(body: type, stored: type) -> None:
     accepted = {field.name: largest(field.type) for field in type_info(body).fields}  # type: ignore[attr-defined]
     for field in type_info(stored).fields:  # type: ignore[attr-defined]

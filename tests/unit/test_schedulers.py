@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from service.core.bridge import Door
+from service.core.bridge import Bridge
 from service.daemons.schedulers import JITTER, Daemon, Schedulers
 from service.ops.health import daemons_check, loops_check
 from service.signals.loop_lag import Lag, Watch
@@ -19,7 +19,7 @@ from tests.waiting import eventually
 PERIOD_S = 0.05
 PATIENCE_S = 10.0
 
-Step = Callable[[Door], Any]
+Step = Callable[[Bridge], Any]
 
 
 class Bell:
@@ -30,7 +30,7 @@ class Bell:
         self.threads: list[str] = []
         self.daemon = Daemon(name=name, period_s=PERIOD_S, step=self._step)
 
-    async def _step(self, _: Door) -> None:
+    async def _step(self, _: Bridge) -> None:
         self.ticks += 1
         self.threads.append(threading.current_thread().name)
 
@@ -46,13 +46,13 @@ class Troublemaker:
         wanted: dict[str, Any] = {"stuck_s": 0.2} | given
         self.daemon = Daemon(name=name, period_s=PERIOD_S, step=self._step, **wanted)
 
-    async def _step(self, door: Door) -> None:
+    async def _step(self, bridge: Bridge) -> None:
         self.begun.set()
         if not self.let_go.is_set():
             if self._how is None:
                 self.let_go.wait(PATIENCE_S)
             else:
-                await self._how(door)
+                await self._how(bridge)
         self.ticks += 1
 
     def burn(self) -> None:
@@ -70,7 +70,7 @@ async def ticking(
     metrics: Metrics, *daemons: Daemon, pool_size: int = 1, core: object = None
 ) -> AsyncIterator[Schedulers]:
     schedulers = Schedulers(daemons, pool_size, metrics)
-    schedulers.start(Door(cast("Any", core), asyncio.get_running_loop()))
+    schedulers.start(Bridge(cast("Any", core), asyncio.get_running_loop()))
     try:
         yield schedulers
     finally:
@@ -131,7 +131,7 @@ def names_of_threads() -> set[str]:
 async def test_one_that_computes_without_end_is_no_different(metrics: Metrics) -> None:
     bell = Bell()
 
-    async def burn(_: Door) -> None:
+    async def burn(_: Bridge) -> None:
         greedy.burn()
 
     greedy = Troublemaker(burn)
@@ -195,8 +195,8 @@ async def test_ticks_never_overlap_even_when_one_is_taken_to_another_thread(
         finally:
             inside -= 1
 
-    async def step(door: Door) -> None:
-        await door.call(in_core)
+    async def step(bridge: Bridge) -> None:
+        await bridge.call(in_core)
 
     waiting = Daemon(name="lease_monitor", period_s=PERIOD_S, step=step)
     async with ticking(metrics, waiting, held.daemon) as schedulers:
@@ -238,7 +238,7 @@ async def test_one_that_ignores_its_cancellation_is_reported_and_stops_no_other(
 ) -> None:
     bell = Bell()
 
-    async def deaf(_: Door) -> None:
+    async def deaf(_: Bridge) -> None:
         while not stubborn.let_go.is_set():
             try:
                 await asyncio.sleep(0.01)
@@ -258,7 +258,7 @@ async def test_one_that_ignores_its_cancellation_is_reported_and_stops_no_other(
 async def test_one_that_fails_is_reported_by_its_error_unless_it_is_a_probe(
     metrics: Metrics,
 ) -> None:
-    async def fail(_: Door) -> None:
+    async def fail(_: Bridge) -> None:
         raise OSError("the disk is on fire")
 
     failing = Troublemaker(fail)

@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from service.core.claim_queue import ClaimDesk
+from service.core.claim_queue import ClaimQueue
 from service.core.demand import Demand
 from service.core.results import Claim, ClaimRequest
 from service.core.waiters import Waiters
 from service.ops.doctor.sources.shapes import waiting_kinds
 from tests.memory_log import MemoryLog
-from tests.unit.desk_story import Instance, LogTime
+from tests.unit.claim_story import Instance, LogTime
 from tests.unit.plan_story import task
 
 MANY = 2_000
@@ -37,16 +37,18 @@ async def test_waiters_are_found_by_kind_in_the_order_they_came() -> None:
 
 
 class Crowd:
-    """A claim desk at which many wait, each for a kind of its own."""
+    """A claim queue at which many wait, each for a kind of its own."""
 
     def __init__(self, waiting: int) -> None:
         clock = LogTime()
         self.instance = Instance(MemoryLog(clock), clock)
-        self.desk = ClaimDesk(self.instance, self.instance, poll_interval_s=3_600)
+        self.claim_queue = ClaimQueue(self.instance, self.instance, poll_interval_s=3_600)
         self.asking = [self.ask(f"kind-{n}") for n in range(waiting)]
 
     def ask(self, *kinds: str) -> asyncio.Task[list[Claim]]:
-        return asyncio.create_task(self.desk.claim(request("w", *kinds), self.instance.origin))
+        return asyncio.create_task(
+            self.claim_queue.claim(request("w", *kinds), self.instance.origin)
+        )
 
     async def leave(self) -> None:
         for each in self.asking:
@@ -60,7 +62,7 @@ class Crowd:
             worker = self.ask("work")
             await asyncio.sleep(0)
             await self.instance.submit(f"p{n}", task("t", kind="work"))
-            self.desk.serve_waiting()
+            self.claim_queue.serve_waiting()
             assert len(await worker) == 1
         return time.process_time() - started
 
@@ -72,7 +74,7 @@ async def test_claims_that_wait_for_other_kinds_cost_nothing() -> None:
     try:
         alone, crowded = await few.rounds(100), await many.rounds(100)
         assert crowded < 3 * alone + 0.02
-        assert many.desk.asking == MANY
+        assert many.claim_queue.asking == MANY
     finally:
         await few.leave()
         await many.leave()
@@ -82,10 +84,10 @@ async def test_a_task_is_given_to_a_waiter_for_its_kind_although_it_came_late() 
     crowd = Crowd(5)
     await asyncio.sleep(0)
     await crowd.instance.submit("p", task("t", kind="kind-3"))
-    assert crowd.desk.serve_waiting() == 1
+    assert crowd.claim_queue.serve_waiting() == 1
     (claim,) = await crowd.asking[3]
     assert claim.kind == "kind-3"
-    assert crowd.desk.asking == 4
+    assert crowd.claim_queue.asking == 4
     await crowd.leave()
 
 
@@ -110,7 +112,7 @@ async def test_the_doctor_sees_when_a_kind_was_asked_for_and_how_many_run() -> N
     clock.at += 4
 
     def seen() -> dict[str, tuple[int, float | None, int]]:
-        waiting = waiting_kinds(board, clock.at, crowd.desk.last_asked)
+        waiting = waiting_kinds(board, clock.at, crowd.claim_queue.last_asked)
         return {each.kind: (each.tasks, each.asked_s, each.running) for each in waiting}
 
     assert seen() == {"x": (1, 4, 1), "y": (1, None, 0)}
@@ -124,11 +126,11 @@ async def test_a_worker_that_waits_asks_until_it_is_answered() -> None:
     await asyncio.sleep(0)
     crowd.instance.clock.at += 20
     await crowd.leave()
-    assert crowd.desk.demand.last_asked("kind-0") == crowd.instance.clock.at
+    assert crowd.claim_queue.demand.last_asked("kind-0") == crowd.instance.clock.at
     crowd.instance.clock.at += 20
-    assert crowd.desk.last_asked("kind-0") == crowd.instance.clock.at - 20
+    assert crowd.claim_queue.last_asked("kind-0") == crowd.instance.clock.at - 20
     again = crowd.ask("kind-0")
     await asyncio.sleep(0)
     crowd.instance.clock.at += 25
-    assert crowd.desk.last_asked("kind-0") == crowd.instance.clock.at
+    assert crowd.claim_queue.last_asked("kind-0") == crowd.instance.clock.at
     again.cancel()

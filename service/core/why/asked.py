@@ -44,8 +44,10 @@ def _around(core: Core) -> Surroundings:
     board.advance(now)
     return Surroundings(
         now=now,
-        asked=lambda kind: _latest(core.desk.last_asked(kind), board.peers.last_claim_of(kind)),
-        known_kinds=core.desk.demand.kinds(),
+        asked=lambda kind: _latest(
+            core.claim_queue.last_asked(kind), board.peers.last_claim_of(kind)
+        ),
+        known_kinds=core.claim_queue.demand.kinds(),
         running=_live_leases(core),
         standing=board.standing,
     )

@@ -15,7 +15,7 @@ from time import monotonic
 
 import structlog
 
-from service.core.bridge import Door, DoorClosed
+from service.core.bridge import Bridge, BridgeClosed
 from service.core.results import OwnerAnswer, Refused
 from service.executor.attempts.leases import Lease
 from service.executor.attempts.reports import Reporter
@@ -47,13 +47,13 @@ class Heartbeats:
 
     def __init__(
         self,
-        door: Door,
+        bridge: Bridge,
         reporter: Reporter,
         metrics: Metrics,
         audit: Audit,
         heartbeat_s: float,
     ) -> None:
-        self._door = door
+        self._bridge = bridge
         self._reporter = reporter
         self._metrics = metrics
         self._audit = audit
@@ -142,8 +142,8 @@ class Heartbeats:
         origin = self._reporter.origin()
         answers: Sequence[OwnerAnswer | Refused | TooLarge | None] = [None] * len(commands)
         try:
-            answers = await self._door.call(lambda core: core.own_many(commands, origin))
-        except (LogUnavailable, LogFull, DoorClosed) as error:
+            answers = await self._bridge.call(lambda core: core.own_many(commands, origin))
+        except (LogUnavailable, LogFull, BridgeClosed) as error:
             log.warning("heartbeats_failed", leases=len(commands), error=str(error))
         finally:
             for (schedule, command), answer in zip(batch, answers, strict=True):

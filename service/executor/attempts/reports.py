@@ -12,7 +12,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from service.core.bridge import Door, DoorClosed
+from service.core.bridge import Bridge, BridgeClosed
 from service.core.results import OwnerAnswer, Refused
 from streams.decider import Contention
 from streams.log import LogFull, LogUnavailable, Origin
@@ -36,8 +36,8 @@ Answer = OwnerAnswer | Refused | Unwritten
 class Reporter:
     """Writes commands of one owner; repeating one is safe, so each failure is tried again."""
 
-    def __init__(self, door: Door, owner: str, instance_id: str) -> None:
-        self._door = door
+    def __init__(self, bridge: Bridge, owner: str, instance_id: str) -> None:
+        self._bridge = bridge
         self.owner = owner
         self._instance_id = instance_id
 
@@ -53,13 +53,13 @@ class Reporter:
         origin = self.origin(traceparent)
 
         async def write() -> OwnerAnswer | Refused:
-            return await self._door.call(lambda core: core.own(command, origin))
+            return await self._bridge.call(lambda core: core.own(command, origin))
 
         try:
             answer = await write()
         except (LogUnavailable, LogFull) as error:
             log.warning("owner_write_delayed", **_named(command), error=str(error))
-        except DoorClosed as error:
+        except BridgeClosed as error:
             return Unwritten(str(error))
         else:
             if not isinstance(answer, Contention):
@@ -72,7 +72,7 @@ class Reporter:
         )
         try:
             return await retrying(write)
-        except DoorClosed as error:
+        except BridgeClosed as error:
             return Unwritten(str(error))
 
 

@@ -1,7 +1,7 @@
 """Handlers that still run although their attempt is over: they ignored that they had to stop.
 
 A thread cannot be ended from outside, so such a handler keeps its slot until it returns. Here is
-which handlers these are, for operators and for the claim desk: while one runs, the next attempt of
+which handlers these are, for operators and for the claim queue: while one runs, the next attempt of
 its task is left to other instances.
 """
 

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Generic, TypeVar
 
-from service.core.bridge import Crossing, DoorClosed
+from service.core.bridge import BridgeClosed, Crossing
 from service.executor.running.gate import Gate
 
 T = TypeVar("T")
@@ -221,7 +221,7 @@ class _Job(Generic[T]):
     def _answer(self, settle: Callable[[], None]) -> None:
         try:
             self._way_back.send(lambda: None if self._future.done() else settle())
-        except DoorClosed:
+        except BridgeClosed:
             return  # the executor has ended; nothing waits
 
 

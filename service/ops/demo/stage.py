@@ -1,7 +1,7 @@
 """The stage of a demonstration: a folder and processes of its own, which end with it.
 
 Whatever ends the demonstration (its end, an error, Ctrl-C) ends the processes and removes the
-folder; should it be killed, the kernel ends the processes (tether.py).
+folder; should it be killed, the kernel ends the processes (`service.runtime.child_process`).
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import msgspec
 
 from service.ops.demo.worker import TOKEN, Told
 from service.ops.doctor.sources.processes import process_state
-from service.runtime.child_process import tethered
+from service.runtime.child_process import dying_with_parent
 from service.runtime.data_folder import read_holder
 
 READY_S = 60.0
@@ -156,7 +156,7 @@ class Stage:
             if not name.startswith("HOLDFAST_") and name != "NATS_URL"
         }
         process = subprocess.Popen(
-            tethered(sys.executable, *arguments),
+            dying_with_parent(sys.executable, *arguments),
             env={**kept, "PYTHONPATH": str(CHECKOUT), **extra},
             cwd=self._folder,
             stdin=subprocess.DEVNULL,

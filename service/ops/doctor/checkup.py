@@ -198,7 +198,7 @@ _SOURCES = ("log", "database")
 def _metrics_missing(url: str, detail: str, missing: list[str]) -> Examined:
     finding = Finding(
         code="MetricsMissing",
-        question="machine_room",
+        question="internals",
         severity="warning",
         summary=f"metrics cannot be had: {detail}",
         evidence={"missing": missing[:20]},
@@ -206,4 +206,4 @@ def _metrics_missing(url: str, detail: str, missing: list[str]) -> Examined:
         command=f"curl -s '{url}/metrics' | head",
         alert="MetricsMissing",
     )
-    return answered("machine_room", f"metrics: {detail}", {"missing": len(missing)}, [finding])
+    return answered("internals", f"metrics: {detail}", {"missing": len(missing)}, [finding])

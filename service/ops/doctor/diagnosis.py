@@ -7,12 +7,12 @@ from service.ops.doctor.evidence import Evidence
 from service.ops.doctor.questions import (
     claiming,
     event_streams,
+    internals,
     leases,
     load,
     security,
     stale_writers,
 )
-from service.ops.doctor.questions import internals as machine_room
 from service.ops.doctor.report import Examined, Part, Report, reported
 
 QUESTIONS = (
@@ -21,7 +21,7 @@ QUESTIONS = (
     stale_writers.examine,
     load.examine,
     event_streams.examine,
-    machine_room.examine,
+    internals.examine,
     security.examine,
 )
 

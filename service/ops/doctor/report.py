@@ -20,7 +20,7 @@ Question = Literal[
     "stale_writers",
     "load",
     "event_streams",
-    "machine_room",
+    "internals",
     "reach",
     "security",
 ]
@@ -36,7 +36,7 @@ ASKED: dict[Question, str] = {
     "stale_writers": "Are old executors writing back?",
     "load": "Shed load or scale out?",
     "event_streams": "Is SSE whole?",
-    "machine_room": "Is the machine room alive?",
+    "internals": "Do threads, loops and daemons work?",
     "security": "Is anything open to others?",
 }
 """Every question that an operator asks, in the order in which they are answered."""

@@ -1,7 +1,8 @@
 """One life of a nats-server: found, started, probed until JetStream answers, and ended.
 
-The kernel kills the server when the thread that started it ends (tether.py). The server inherits a
-lock on its store, so no second one can open the files while a dying one still has them.
+The kernel kills the server when the thread that started it ends (`runtime.child_process`). The
+server inherits a lock on its store, so no second one can open the files while a dying one still
+has them.
 """
 
 import fcntl
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from service.runtime.child_process import tethered
+from service.runtime.child_process import dying_with_parent
 from service.runtime.nats_server.credentials import SERVER_FILE, Context, prepare, write_contexts
 from service.runtime.nats_server.write_errors import size_of
 from streams.jetstream.permissions import SERVICE
@@ -164,7 +165,7 @@ def launch(
             configuration = folder / SERVER_FILE
         with (folder / CRASH_FILE).open("wb") as crash:
             process = subprocess.Popen(
-                tethered(str(server), *_arguments(configuration, folder, port)),
+                dying_with_parent(str(server), *_arguments(configuration, folder, port)),
                 stdin=subprocess.DEVNULL,
                 stdout=crash,
                 stderr=subprocess.STDOUT,

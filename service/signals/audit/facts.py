@@ -42,7 +42,7 @@ _ACTIONS: dict[type[Operation], str] = {
 }
 
 
-class Chronicle:
+class FactAudit:
     """Turns facts and refusals into audit entries; lives on the API loop.
 
     ``epoch`` tells this log from others.

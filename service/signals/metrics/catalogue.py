@@ -436,7 +436,7 @@ _LOG = (
     ),
 )
 
-_MACHINE_ROOM = (
+_INTERNALS = (
     _times(
         "agent.loop.lag",
         "How late an event loop runs what is due",
@@ -490,7 +490,7 @@ CATALOGUE: Mapping[str, Metric] = {
         *_HTTP,
         *_STREAMS,
         *_LOG,
-        *_MACHINE_ROOM,
+        *_INTERNALS,
     )
     for each in (metric, metric.recent)
     if each is not None

@@ -60,7 +60,7 @@ _KINDS: dict[type, str] = {
 }
 
 
-class Tally:
+class FactMetrics:
     """Turns facts and owners' answers into metrics."""
 
     def __init__(self, metrics: Metrics, board: Board, spans: Recorder | None = None) -> None:

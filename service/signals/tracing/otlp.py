@@ -1,4 +1,4 @@
-"""The one door to OpenTelemetry: a bounded batch of spans on its way to a collector (OTLP, HTTP).
+"""The one module that imports OpenTelemetry: sends spans to a collector in bounded batches (OTLP).
 
 Imported only when an endpoint is configured. A collector that is down or slow costs spans, which
 are counted and logged once per outage; it never blocks the caller.

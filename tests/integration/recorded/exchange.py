@@ -20,7 +20,7 @@ import json
 import re
 from typing import Any
 
-from service.http.door import RESPONSE_HEADERS
+from service.http.origin_check import RESPONSE_HEADERS
 
 Line = dict[str, Any]
 
@@ -31,7 +31,7 @@ TOKENS = {
 }
 # Different in every run. What a request brought itself is recorded as it is.
 VARYING_HEADERS = {"x-request-id", "x-trace-id", "content-length"}
-# Issue 10, 1: on every answer, as test_door.py proves.
+# Issue 10, 1: on every answer, as test_origin_check.py proves.
 ADDED_HEADERS = {name.lower() for name, _ in RESPONSE_HEADERS}
 VARYING = {
     "sequence", "fencing_token", "next", "trace_id", "traceparent", "duration_s", "epoch", "head",

@@ -1,4 +1,4 @@
-"""Do the internals work? Daemons, loops, the log, the database, the projector, audit."""
+"""Do threads, loops and daemons work? The log, the database, the projector, the audit, too."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -49,7 +49,7 @@ def examine(evidence: Evidence) -> Examined:
     ]
     told = {finding.code for finding in findings if finding is not None}
     findings.append(_not_ready(seen, told, url))
-    return answered("machine_room", _says(seen), numbers, findings)
+    return answered("internals", _says(seen), numbers, findings)
 
 
 def _numbers(seen: Machine) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _log(seen: Machine, url: str) -> Finding | None:
         detail = f"its process {log.stopped_pid} is stopped (SIGSTOP)"
     return Finding(
         code="LogUnavailable",
-        question="machine_room",
+        question="internals",
         severity="critical",
         summary=f"the log at {log.url or 'an unknown address'} does not answer: {detail}",
         evidence=msgspec.structs.asdict(log),
@@ -139,7 +139,7 @@ def _database(seen: Machine) -> Finding | None:
         return None
     return Finding(
         code="DatabaseUnavailable",
-        question="machine_room",
+        question="internals",
         severity="critical",
         summary=f"SQLite cannot be used: {database.error}",
         evidence=msgspec.structs.asdict(database),
@@ -158,7 +158,7 @@ def _daemons(seen: Machine, url: str) -> Finding | None:
     told = "; ".join(f"{each.name}: {each.trouble}" for each in late)
     return Finding(
         code="DaemonLate",
-        question="machine_room",
+        question="internals",
         severity=severity,
         summary=f"daemons that do not do their work: {told}",
         evidence={each.name: msgspec.structs.asdict(each) for each in late},
@@ -183,7 +183,7 @@ def _loops(seen: Machine, url: str) -> Finding | None:
         return None
     return Finding(
         code="LoopLagHigh",
-        question="machine_room",
+        question="internals",
         severity="warning",
         summary=f"event loops run late: {', '.join(sorted(lagging))}",
         evidence=lagging,
@@ -202,7 +202,7 @@ def _projection(seen: Machine, numbers: dict[str, Any], url: str) -> Finding | N
     severity: Severity = "critical" if lag_s >= BEHIND_CRITICAL_S else "warning"
     return Finding(
         code="ProjectionLagging",
-        question="machine_room",
+        question="internals",
         severity=severity,
         summary=f"the read models are {database.behind} facts and {lag_s:.0f} s behind",
         evidence=numbers["read_models"],
@@ -219,7 +219,7 @@ def _audit(seen: Machine, url: str) -> Finding | None:
         return None
     return Finding(
         code="AuditDropped",
-        question="machine_room",
+        question="internals",
         severity="warning",
         summary=f"{sum(dropped.values())} audit entries could not be written",
         evidence={"dropped": dropped},
@@ -238,7 +238,7 @@ def _bad_events(seen: Machine, url: str) -> Finding | None:
     where = f"sequence {last[-1]['sequence']}: {last[-1]['reason']}" if last else "see the audit"
     return Finding(
         code="BadEvents",
-        question="machine_room",
+        question="internals",
         severity="warning",
         summary=f"{counted or len(last)} facts could not be read or applied; {where}",
         evidence={"in_window": counted, "last": last},
@@ -255,7 +255,7 @@ def _listeners(seen: Machine) -> Finding | None:
         return None
     return Finding(
         code="ListenerFailed",
-        question="machine_room",
+        question="internals",
         severity="warning",
         summary=f"what listens to the fold has failed {failed} times",
         evidence={"failures": failed},
@@ -272,7 +272,7 @@ def _second_holder(evidence: Evidence) -> Finding | None:
         return None
     return Finding(
         code="InstanceIdShared",
-        question="machine_room",
+        question="internals",
         severity="warning",
         summary=f"another process wrote as instance '{evidence.instance}' {age_s:.0f} s ago",
         evidence={"instance": evidence.instance, "age_s": round(age_s, 1)},
@@ -290,7 +290,7 @@ def _clock_stepped(seen: Machine) -> Finding | None:
     way = "forward" if by_s > 0 else "back"
     return Finding(
         code="LogClockStepped",
-        question="machine_room",
+        question="internals",
         severity="warning",
         summary=f"the log server's clock was set {way} by {abs(by_s):.1f} s",
         evidence={"seconds": round(by_s, 3)},
@@ -306,7 +306,7 @@ def _log_missing(seen: Machine) -> Finding | None:
         return None
     return Finding(
         code="LogFactsMissing",
-        question="machine_room",
+        question="internals",
         severity="critical",
         summary=seen.log.missing,
         evidence={"first": seen.log.first, "head": seen.log.head},
@@ -324,7 +324,7 @@ def _mismatch(seen: Machine) -> Finding | None:
         return None
     return Finding(
         code="ProjectionMismatch",
-        question="machine_room",
+        question="internals",
         severity="critical",
         summary=f"the self-check found {found} differences between the log and what is shown",
         evidence={"differences": found},
@@ -344,7 +344,7 @@ def _not_ready(seen: Machine, told: set[str], url: str) -> Finding | None:
         return None
     return Finding(
         code="NotReady",
-        question="machine_room",
+        question="internals",
         severity="critical",
         summary="; ".join(f"{name}: {why}" for name, why in failing.items()),
         evidence=failing,

@@ -1,4 +1,4 @@
-"""How the log takes new facts: refused for want of room, or slowly. A part of the machine room."""
+"""How the log takes new facts: refused for want of room, or slowly. A part of the internals."""
 
 from service.ops.doctor.evidence import LogHealth, Machine, Window
 from service.ops.doctor.report import Finding
@@ -24,7 +24,7 @@ def _full(window: Window, log: LogHealth) -> Finding | None:
         return None
     return Finding(
         code="LogFull",
-        question="machine_room",
+        question="internals",
         severity="critical",
         summary=f"the log is full: it refused {refused} facts",
         evidence={"refused": refused, "bytes": log.size_bytes, "head": log.head},
@@ -42,7 +42,7 @@ def _slow(window: Window, url: str) -> Finding | None:
         return None
     return Finding(
         code="LogSlow",
-        question="machine_room",
+        question="internals",
         severity="warning",
         summary=f"{slow} of {took.count} appends took longer than {SLOW_S:g} s",
         evidence={"appends": took.count, "slow": slow, "slower_than_s": SLOW_S},

@@ -1,4 +1,4 @@
-"""Is anything open to others? Files, the log, the HTTP door; wrong tokens."""
+"""Is anything open to others? Files, the log, the HTTP server; wrong tokens."""
 
 from service.ops.doctor.evidence import Evidence, Security
 from service.ops.doctor.report import Examined, Finding, answered, cannot_tell
@@ -28,7 +28,7 @@ def examine(evidence: Evidence) -> Examined:
         _busy_peer(seen),
         _refused_tokens(refused, evidence),
     ]
-    says = "files, log and door are closed to others"
+    says = "files, log and HTTP server are closed to others"
     if found := [each.summary for each in findings if each]:
         says = found[0]
     return answered("security", says, numbers, findings)

@@ -132,10 +132,10 @@ class Doctor:
             ready=backlog["ready"][0],
             refining=backlog["refining"][0],
             oldest_age_s=max((now - since for since in oldest), default=0.0),
-            waiting=waiting_kinds(core.board, now, core.desk.last_asked),
-            asking=core.desk.asking,
+            waiting=waiting_kinds(core.board, now, core.claim_queue.last_asked),
+            asking=core.claim_queue.asking,
             own_kinds=own,
-            known_kinds=(*own, *core.desk.demand.kinds()[-MOST_KNOWN_KINDS:]),
+            known_kinds=(*own, *core.claim_queue.demand.kinds()[-MOST_KNOWN_KINDS:]),
         )
 
     def _leases(self, window: Window) -> Leases:

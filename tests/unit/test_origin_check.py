@@ -1,4 +1,4 @@
-"""The door refuses what a page of another site, or a proxy, can have caused; all else passes."""
+"""The origin check refuses what another site's page or a proxy can have caused; all else passes."""
 
 import re
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from litestar.testing import AsyncTestClient
 
-from service.http.door import Door
+from service.http.origin_check import OriginCheck
 from service.http.problems import RequestRefused
 from tests.unit.http_world import PLAN, FakeCore
 
@@ -31,7 +31,7 @@ def refusal(
         "http_version": version,
     }
     try:
-        Door(tokens=tokens, allowed_hosts=allowed).check(scope)
+        OriginCheck(tokens=tokens, allowed_hosts=allowed).check(scope)
     except RequestRefused as refused:
         return refused.code
     return None
@@ -146,7 +146,7 @@ def test_a_proxy_needs_tokens(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/plans", "/nowhere", "/healthz", "/schema/openapi.json"])
-async def test_the_door_stands_before_every_route(path: str) -> None:
+async def test_the_check_runs_before_every_route(path: str) -> None:
     core = FakeCore()
     async with AsyncTestClient(core.app()) as client:
         for header in ({"host": "evil.test"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):

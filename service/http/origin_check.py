@@ -36,7 +36,7 @@ RESPONSE_HEADERS = [
 _split = re.compile(rb"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::([0-9]{1,5}))?").fullmatch
 
 
-class Door:
+class OriginCheck:
     """Admits a request or refuses it, by its head alone."""
 
     def __init__(

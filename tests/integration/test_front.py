@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.http.door import RESPONSE_HEADERS
+from service.http.origin_check import RESPONSE_HEADERS
 from service.settings.config import ConfigError
 from tests.integration.http_world import serving
 from tests.programs import program
