@@ -52,7 +52,7 @@ class Forwarder:
         task.add_done_callback(lambda task: self._ended(client, task))
 
     def stop(self, client: Client) -> None:
-        """Let go of ``client``, wherever it has got to."""
+        """Stop sending to ``client``, whatever it has not received yet."""
         task = self._tasks.pop(client, None)
         if task is not None:
             task.cancel()

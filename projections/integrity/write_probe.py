@@ -60,7 +60,7 @@ class DatabaseProbe:
         await asked
 
     async def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with sqlite_errors("closing"):
             await self._connection.close()
 

@@ -135,7 +135,7 @@ class Database:
         return cls(connection, readers, reopen, path)
 
     async def close(self) -> None:
-        """Let go of the file. What runs ends first; what comes later is DatabaseUnavailable."""
+        """Close the file. What runs ends first; what comes later is DatabaseUnavailable."""
         await self._readers.close()
         with suppress(sqlite3.Error, ValueError):
             await self.writer.close()

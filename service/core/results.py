@@ -33,7 +33,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     ``fencing_token`` is the claim's log sequence; ``lease_until - lease_s`` is its log time.
     ``dependencies`` maps each dependency's id to its output (null if the plan goes on without it),
     ``checkpoints`` the keys under which earlier attempts kept values to these values.
-    ``started``: the attempt counts as started; its owner need not say so.
+    ``started``: the attempt counts as started; its owner need not send `start`.
     ``traceparent`` (W3C) is the attempt's span in the trace of its plan, for the work to join;
     ``tracestate``, where the plan came with one, goes with it.
     """

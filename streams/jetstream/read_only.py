@@ -59,5 +59,5 @@ class Inspection:
         return messages
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         await self.log.close()

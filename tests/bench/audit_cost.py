@@ -1,7 +1,7 @@
 """What the audit trail costs: the same life cycles without it, with failures only, with all.
 
 Lines, messages and rows of the trail are in it: what is still on its way when the work is done is
-waited for, and the log lines are written, if to nobody.
+waited for, and the log lines are written, if to /dev/null.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ ENTRIES = {"off": 0, "on": 0, "on, success class too": 3}  # of each task: claim
 
 async def measure(scale: float) -> AsyncGenerator[Result]:
     """Tasks per second in each way, and the ratio to none."""
-    with Path(os.devnull).open("w") as nobody:  # noqa: ASYNC230 - opens at once
-        handler = logs.configure("bench", stream=nobody)
+    with Path(os.devnull).open("w") as sink:  # noqa: ASYNC230 - opens at once
+        handler = logs.configure("bench", stream=sink)
         async for result in _measure(scale):
             yield result
         logging.getLogger().removeHandler(handler)

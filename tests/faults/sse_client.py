@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
             self.hang_up("reset")
 
     def hang_up(self, manner: Manner | None = None) -> None:
-        """Let go. After a half-close the server may go on to speak, and is heard."""
+        """Close. After a half-close the server may go on to speak, and is heard."""
         manner = manner or self.manner
         if self.transport.is_closing():
             return

@@ -1,4 +1,4 @@
-"""When the log is gone: writes say so in time, reads go on, and it heals by itself."""
+"""When the log is gone: writes fail in time, reads go on, and it heals by itself."""
 
 import socket
 import time

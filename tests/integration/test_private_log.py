@@ -47,7 +47,7 @@ async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
 
 
 async def quiet(_: Exception) -> None:
-    """Refusals are told by what does not happen."""
+    """Refusals show by what does not happen."""
 
 
 async def user(server: EmbeddedServer, tmp_path: Path, name: str) -> Client:

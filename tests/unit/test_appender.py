@@ -108,7 +108,7 @@ def answered(answer: Answer) -> Fault:
 
 
 def landed_but(log: FakeLog, answer: Answer) -> Fault:
-    """It is stored, and the answer does not say so."""
+    """It is stored, and the answer does not tell."""
 
     def fault(messages: Sequence[Message]) -> Answer:
         log.store(messages)

@@ -188,7 +188,7 @@ async def test_a_plan_that_finishes_again_while_it_is_recalled_is_not_kept_as_it
     """An older state that was kept would stay wrong: no fact that it lacks comes again."""
     released = asyncio.Event()
     await two.fail("p")
-    await two.fail("q")  # the board of b lets go of p
+    await two.fail("q")  # the board of b forgets p
     two.log.reads.append(released)
     asking = asyncio.create_task(two.b.say(commands.Retry(plan_id="p", task_id="t")))
     await eventually(lambda: not two.log.reads)

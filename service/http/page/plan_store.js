@@ -1,4 +1,4 @@
-// One plan as it is now: read once, then only what changed, whenever its events say so.
+// One plan as it is now: read once, then only what changed, whenever its events name a change.
 
 import { useEffect, useRef, useState } from "./vendor/preact.js";
 import { get } from "./api.js";

@@ -201,5 +201,5 @@ def with_runbook_at(url: str, report: Report) -> Report:
 
 
 def anchor(alert: str) -> str:
-    """Where the runbook speaks of an alert."""
+    """The section of the runbook about an alert."""
     return f"{RUNBOOK}#{alert.lower()}"

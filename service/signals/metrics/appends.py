@@ -1,4 +1,4 @@
-"""Speaks the log's verbs into metrics, so that `streams` needs to know no metrics library."""
+"""Counts what the log does in metrics, so that `streams` needs to know no metrics library."""
 
 from service.signals.metrics.registry import Metrics
 

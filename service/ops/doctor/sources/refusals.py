@@ -121,7 +121,7 @@ async def _claims(log: Inspection, place: Place) -> dict[int, ClaimView]:
 
 
 def places_of(refusals: Iterable[Refusal]) -> list[Place]:
-    """The tasks they speak of, a bounded number."""
+    """The tasks that they name, a bounded number."""
     return list(dict.fromkeys((each.plan_id, each.task_id) for each in refusals))[:MOST_TASKS]
 
 
