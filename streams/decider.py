@@ -42,14 +42,14 @@ MANY_TASKS = 500  # of a submitted plan, whose graph is then not judged on the l
 T = TypeVar("T")
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class DecideLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of one call."""
 
     tries: int = 8  # races that may be lost
     call_s: float = 15.0  # one append with its budget, and its fold; further tries must fit in
 
 
-LIMITS = Limits()
+LIMITS = DecideLimits()
 
 
 class View(Protocol):
@@ -79,7 +79,7 @@ class View(Protocol):
         ...
 
 
-class Accepted(msgspec.Struct, frozen=True):
+class CommandAccepted(msgspec.Struct, frozen=True):
     """The command's facts are on disk and folded; ``sequence`` is that of the last one."""
 
     sequence: int
@@ -97,11 +97,15 @@ class Contention(msgspec.Struct, frozen=True):
         return f"lost the race for this subject {self.tries} times in a row"
 
 
-Outcome = Accepted | Duplicate | Refusal | Contention
+Outcome = CommandAccepted | Duplicate | Refusal | Contention
 
 
 async def transact(
-    command: Command, view: View, log: Log, origin: Origin = NO_ORIGIN, limits: Limits = LIMITS
+    command: Command,
+    view: View,
+    log: Log,
+    origin: Origin = NO_ORIGIN,
+    limits: DecideLimits = LIMITS,
 ) -> Outcome:
     """Carry out ``command``. Raises LogUnavailable, LogFull, TooLarge."""
     call = Call(limits)
@@ -116,7 +120,7 @@ async def transact(
 def _stands(command: Command, outcome: Outcome) -> bool:
     """Whether what other instances have written meanwhile could not change the answer."""
     match outcome:
-        case Accepted() | Contention():
+        case CommandAccepted() | Contention():
             return True
         case Duplicate():
             # A state that another instance may have changed since; a result stays reported.
@@ -132,7 +136,7 @@ def _stands(command: Command, outcome: Outcome) -> bool:
 class Call:
     """One call, which ends in time."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: DecideLimits) -> None:
         self.limits = limits
         self._ends_at = asyncio.get_running_loop().time() + limits.call_s
 
@@ -183,7 +187,7 @@ async def _transact(command: Command, view: View, log: Log, origin: Origin, call
             case Appended(sequence):
                 # Ignored: a fact about the plan came between. The next decision says which.
                 if await view.folded(sequence) is None:
-                    return Accepted(sequence, view.knows(command.plan_id))
+                    return CommandAccepted(sequence, view.knows(command.plan_id))
                 lost += 1
             case Conflict(actual):
                 if expired is None and actual is not None and actual < draft.expected:

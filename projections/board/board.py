@@ -20,7 +20,7 @@ from projections.board.lanes import Lanes, Pick, Seat, SharingRule
 from projections.board.leases import Clock, Leases
 from projections.board.outputs import MAX_BYTES, Outputs
 from projections.board.peers import Peers
-from projections.board.recent import Limits, RecentPlans
+from projections.board.recent import RecentLimits, RecentPlans
 from projections.board.timers import Timers
 from streams.log import BadFact, Fact
 from streams.plan.decide import can_reclaim
@@ -34,7 +34,7 @@ WIDE = 500  # tasks; the places of more are changed in parts, which others may c
 _REMEMBERED_IGNORED = 1_000
 
 
-class Standing(msgspec.Struct, frozen=True):
+class LanePosition(msgspec.Struct, frozen=True):
     """Where a claimable task stands in its lane, at log time ``since`` and later.
 
     ``ahead`` estimates how many tasks of its kind come before it, ``claimable`` counts them all;
@@ -56,7 +56,7 @@ class Board:
         rule: SharingRule,
         instance_id: str,
         *,
-        recent: Limits | None = None,
+        recent: RecentLimits | None = None,
         output_bytes: int = MAX_BYTES,
         clock: Clock | None = None,
     ) -> None:
@@ -66,7 +66,7 @@ class Board:
         """
         self.sequence = 0
         self.plans: dict[str, Plan] = {}
-        self.recent = RecentPlans(recent or Limits())
+        self.recent = RecentPlans(recent or RecentLimits())
         self.outputs = Outputs(output_bytes)
         self.finishable: set[str] = set()
         self.bad_facts = 0
@@ -340,12 +340,12 @@ class Board:
             kinds[kind] = others + tasks, min(older, oldest, key=_since)
         return kinds
 
-    def standing(self, task: Task) -> Standing | None:
+    def standing(self, task: Task) -> LanePosition | None:
         """Where a task stands among the claimable; None when it is not among them."""
         seat = self._seats.get(id(task))
         if seat is None:
             return None
-        return Standing(
+        return LanePosition(
             lane=seat.lane,
             since=seat.since,
             ahead=self.lanes.ahead_of(seat),

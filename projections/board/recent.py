@@ -14,7 +14,7 @@ from streams.plan.state import Plan, Result
 TASK_BYTES = 1_500  # a task with its spec, its last attempt and its places in tables, without texts
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class RecentLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How much of finished plans stays in memory."""
 
     tasks: int = 20_000
@@ -24,7 +24,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class RecentPlans:
     """Finished plans by id. The last one stays whatever its size."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: RecentLimits) -> None:
         self.tasks = self.bytes = 0
         self._limits = limits
         self._plans: OrderedDict[str, tuple[Plan, int]] = OrderedDict()

@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
 from projections.feed.client import Client, Gone, LastFact
-from projections.feed.entry import FINISHED, Entry, Interest
-from projections.feed.limits import Limits
+from projections.feed.entry import FINISHED, FeedEntry, Interest
+from projections.feed.limits import FeedLimits
 
 LagsBehind = Callable[[Client], None]
 Failed = Callable[[Client, str], None]
-Sent = Callable[[Sequence[Entry], int], None]
+Sent = Callable[[Sequence[FeedEntry], int], None]
 
 
 class Channel:
@@ -22,7 +22,7 @@ class Channel:
     def __init__(self, interest: Interest) -> None:
         self.interest = interest
         self.clients: dict[Client, None] = {}
-        self.pending: list[Entry] = []
+        self.pending: list[FeedEntry] = []
         self.pending_bytes = 0
         self.last_fact: LastFact | None = (
             None  # the last about the plan itself, where that may end it
@@ -33,7 +33,7 @@ class Channel:
         """Whether the plan that it follows has ended."""
         return self.last_fact is not None and self.last_fact.finished
 
-    def take_pending(self) -> list[Entry]:
+    def take_pending(self) -> list[FeedEntry]:
         """What was on its way; nothing is any more."""
         entries, self.pending, self.pending_bytes = self.pending, [], 0
         return entries
@@ -47,7 +47,7 @@ class Channels:
     that they went to.
     """
 
-    def __init__(self, lags: LagsBehind, failed: Failed, sent: Sent, limits: Limits) -> None:
+    def __init__(self, lags: LagsBehind, failed: Failed, sent: Sent, limits: FeedLimits) -> None:
         self._limits = limits
         self.dirty = asyncio.Event()
         self._lags = lags
@@ -77,7 +77,7 @@ class Channels:
             if not of_plan:
                 del self._by_plan[client.interest.plan_id]
 
-    def offer(self, entries: Sequence[Entry]) -> None:
+    def offer(self, entries: Sequence[FeedEntry]) -> None:
         """Put events, in order, on their way to the clients that want them."""
         if not self._by_plan:
             return
@@ -89,7 +89,7 @@ class Channels:
         if self._waiting:
             self.dirty.set()
 
-    def _put(self, channel: Channel, entry: Entry) -> None:
+    def _put(self, channel: Channel, entry: FeedEntry) -> None:
         interest = channel.interest
         if interest.ends and entry.task_id is None:
             channel.last_fact = LastFact(entry.sequence, entry.type == FINISHED)
@@ -118,7 +118,7 @@ class Channels:
             if channel.over and not channel.pending:
                 self._end(channel)
 
-    async def _write(self, channel: Channel, run: Sequence[Entry]) -> None:
+    async def _write(self, channel: Channel, run: Sequence[FeedEntry]) -> None:
         data = b"".join([entry.text() for entry in run])
         first, last = run[0].sequence, run[-1].sequence
         reached = 0
@@ -133,7 +133,7 @@ class Channels:
         self._sent(run, reached)
 
     def _write_one(
-        self, client: Client, channel: Channel, run: Sequence[Entry], data: bytes | None
+        self, client: Client, channel: Channel, run: Sequence[FeedEntry], data: bytes | None
     ) -> None:
         last = run[-1].sequence
         try:
@@ -160,7 +160,7 @@ class Channels:
             self.part(client)
 
 
-def runs(entries: Sequence[Entry], run_bytes: int) -> Iterator[Sequence[Entry]]:
+def runs(entries: Sequence[FeedEntry], run_bytes: int) -> Iterator[Sequence[FeedEntry]]:
     """The same events in parts of about ``run_bytes``."""
     start = size = 0
     for place, entry in enumerate(entries, 1):

@@ -4,7 +4,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from projections.feed.entry import FINISHED, Entry, Interest, signal
+from projections.feed.entry import FINISHED, FeedEntry, Interest, signal
 
 
 class Gone(Exception):
@@ -135,7 +135,7 @@ class Client:
             self.open = False
             self.sink.end(self._signal("closed", {"reason": reason}))
 
-    def skim(self, entry: Entry) -> None:
+    def skim(self, entry: FeedEntry) -> None:
         """See an event go by on the way of a plan's own stream."""
         if entry.task_id is None and entry.plan_id == self.interest.plan_id:
             self._last_fact = LastFact(entry.sequence, entry.type == FINISHED)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from projections.feed.entry import Entry, Interest
-from projections.feed.limits import Limits
+from projections.feed.entry import FeedEntry, Interest
+from projections.feed.limits import FeedLimits
 
 
 class Cut(msgspec.Struct, frozen=True, gc=False):
@@ -17,12 +17,12 @@ class Cut(msgspec.Struct, frozen=True, gc=False):
 
 
 def cut(
-    entries: Sequence[Entry],
+    entries: Sequence[FeedEntry],
     start: int,
     interest: Interest,
     end: int,
-    limits: Limits,
-    on_skim: Callable[[Entry], None] | None = None,
+    limits: FeedLimits,
+    on_skim: Callable[[FeedEntry], None] | None = None,
 ) -> Cut:
     """What ``interest`` wants of ``entries[start:]``, up to ``limits.run_bytes`` of text.
 
@@ -48,10 +48,10 @@ def cut(
     return Cut(texts, end if stop == len(entries) else entries[stop - 1].sequence)
 
 
-def place_after(entries: Sequence[Entry], cursor: int, lo: int = 0) -> int:
+def place_after(entries: Sequence[FeedEntry], cursor: int, lo: int = 0) -> int:
     """The place of the first entry above ``cursor``."""
     return bisect_right(entries, cursor, lo=lo, key=_sequence)
 
 
-def _sequence(entry: Entry) -> int:
+def _sequence(entry: FeedEntry) -> int:
     return entry.sequence

@@ -48,7 +48,7 @@ class Shown(msgspec.Struct, frozen=True, gc=False):
     data: dict[str, object]
 
 
-class Entry(msgspec.Struct, gc=False):
+class FeedEntry(msgspec.Struct, gc=False):
     """One event on its way to clients: where it belongs, and its bytes, rendered on first use."""
 
     sequence: int
@@ -76,7 +76,7 @@ class Interest(msgspec.Struct, frozen=True, kw_only=True):
     types: frozenset[str] = UNASKED_TYPES
     ends: bool = False
 
-    def wants(self, entry: Entry) -> bool:
+    def wants(self, entry: FeedEntry) -> bool:
         """Whether the event is to be sent."""
         return (
             entry.type in self.types
@@ -85,10 +85,10 @@ class Interest(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def entry_of(fact: Fact) -> Entry:
+def entry_of(fact: Fact) -> FeedEntry:
     """The entry of ``fact``, not rendered yet."""
     kind = type(fact.event)
-    return Entry(
+    return FeedEntry(
         fact.sequence,
         fact.plan_id,
         fact.task_id,

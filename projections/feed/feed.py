@@ -20,9 +20,9 @@ from msgspec.structs import replace
 
 from projections.feed.channels import Channels
 from projections.feed.client import Client, Gone, LastFact, Opening, Sink
-from projections.feed.entry import PING, Entry, Interest, entry_of
+from projections.feed.entry import PING, FeedEntry, Interest, entry_of
 from projections.feed.forwarder import Forwarder
-from projections.feed.limits import LIMITS, Limits
+from projections.feed.limits import LIMITS, FeedLimits
 from projections.feed.meter import Meter
 from projections.feed.replay import Pages
 from projections.feed.ring import Ring
@@ -86,7 +86,7 @@ class Feed:
         *,
         position: int,
         epoch: str,
-        limits: Limits = LIMITS,
+        limits: FeedLimits = LIMITS,
     ) -> None:
         self._settings = settings
         self._limits = limits
@@ -276,7 +276,7 @@ class Feed:
             except Gone:
                 self._fail(client, "disconnected")
 
-    def _sent(self, entries: Sequence[Entry], clients: int) -> None:
+    def _sent(self, entries: Sequence[FeedEntry], clients: int) -> None:
         if clients:
             self._meter.count("agent.sse.push.attempt.total", len(entries) * clients)
             now = self._now()

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from projections.feed.channels import Channels
 from projections.feed.client import Client, Gone
 from projections.feed.cuts import Cut
-from projections.feed.entry import Entry
-from projections.feed.limits import Limits
+from projections.feed.entry import FeedEntry
+from projections.feed.limits import FeedLimits
 from projections.feed.meter import Meter
 from projections.feed.pace import Pace
 from projections.feed.replay import Pages
@@ -23,7 +23,7 @@ class Forwarder:
     """Serves the clients of one feed that are not in a channel, each by a task of its own.
 
     ``failed(client, reason)`` is called for a client that is gone or takes no bytes for
-    ``Limits.slow_s``.
+    ``FeedLimits.slow_s``.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Forwarder:
         channels: Channels,
         meter: Meter,
         failed: Callable[[Client, str], None],
-        limits: Limits,
+        limits: FeedLimits,
     ) -> None:
         self._limits = limits
         self._ring = ring
@@ -141,5 +141,5 @@ class Forwarder:
             del self._waiting[reached]
 
 
-def _skim_of(client: Client) -> Callable[[Entry], None] | None:
+def _skim_of(client: Client) -> Callable[[FeedEntry], None] | None:
     return client.skim if client.interest.ends else None

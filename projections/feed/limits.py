@@ -3,7 +3,7 @@
 import msgspec
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class FeedLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a client may cost, and what may be kept for clients that are behind."""
 
     ring_bytes: int = 16 * 1024 * 1024
@@ -24,4 +24,4 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     log_retry_s: float = 0.5
 
 
-LIMITS = Limits()
+LIMITS = FeedLimits()

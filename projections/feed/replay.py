@@ -2,8 +2,8 @@
 
 Clients that resume from about the same place, as they do after a restart, are served from one
 read: a client that asks for a page that is being read waits for that read, and the last pages are
-kept for a while. At most ``Limits.reads`` are under way at once; a read that no client waits for
-any more is cancelled.
+kept for a while. At most ``FeedLimits.reads`` are under way at once; a read that no client waits
+for any more is cancelled.
 """
 
 import asyncio
@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from projections.feed.cuts import Cut, cut, place_after
-from projections.feed.entry import Entry, Interest, entry_of
-from projections.feed.limits import Limits
+from projections.feed.entry import FeedEntry, Interest, entry_of
+from projections.feed.limits import FeedLimits
 from projections.feed.meter import Meter
 from streams.log import BadFact, Fact, Log, LogReset, LogState
 
 SLICE = 1_000  # facts taken in before the loop is given back: about a millisecond
 
 
-class Page(msgspec.Struct, frozen=True, gc=False):
+class ReplayPage(msgspec.Struct, frozen=True, gc=False):
     """Every event above ``start`` up to ``last`` (log sequences) of the log or of one plan.
 
     ``state`` is how the log was after the read, if that was looked at: events below its first may
@@ -31,7 +31,7 @@ class Page(msgspec.Struct, frozen=True, gc=False):
 
     start: int
     last: int
-    entries: Sequence[Entry]
+    entries: Sequence[FeedEntry]
     weight: int
     read_at: float
     state: LogState | None = None
@@ -48,8 +48,8 @@ class Page(msgspec.Struct, frozen=True, gc=False):
         self,
         cursor: int,
         interest: Interest,
-        limits: Limits,
-        on_skim: Callable[[Entry], None] | None = None,
+        limits: FeedLimits,
+        on_skim: Callable[[FeedEntry], None] | None = None,
     ) -> Cut:
         """What ``interest`` wants next after ``cursor``, which lies in the page or beyond it."""
         place = place_after(self.entries, cursor)
@@ -62,7 +62,7 @@ Key = tuple[str | None, int]
 class Reading:
     """One read under way, and how many clients wait for it."""
 
-    def __init__(self, task: "asyncio.Task[Page]") -> None:
+    def __init__(self, task: "asyncio.Task[ReplayPage]") -> None:
         self.task = task
         self.waiting = 0
 
@@ -70,19 +70,19 @@ class Reading:
 class Pages:
     """Reads ``log``, as long as it is the one of ``epoch``, in pages of ``size`` events."""
 
-    def __init__(self, log: Log, size: int, epoch: str, meter: Meter, limits: Limits) -> None:
+    def __init__(self, log: Log, size: int, epoch: str, meter: Meter, limits: FeedLimits) -> None:
         self._log = log
         self._size = size
         self._epoch = epoch
         self._meter = meter
         self._limits = limits
         self._slots = asyncio.Semaphore(limits.reads)
-        self._kept: OrderedDict[Key, Page] = OrderedDict()
+        self._kept: OrderedDict[Key, ReplayPage] = OrderedDict()
         self._starts: dict[str | None, list[int]] = {}
         self._kept_bytes = 0
         self._reading: dict[Key, Reading] = {}
 
-    async def after(self, cursor: int, plan_id: str | None, reach: int) -> Page:
+    async def after(self, cursor: int, plan_id: str | None, reach: int) -> ReplayPage:
         """A page that ``cursor`` lies in; without events after it, it reaches ``reach`` at most.
 
         ``reach`` is a sequence that the log is known to have reached. Raises LogUnavailable, and
@@ -104,7 +104,7 @@ class Pages:
             task.add_done_callback(lambda task: self._read_ended(key, task))
         return key
 
-    async def _wait_for(self, key: Key) -> Page:
+    async def _wait_for(self, key: Key) -> ReplayPage:
         # One client that leaves must not take the page from the others, and the last one that
         # leaves must end the read: clients that come and go quickly could else pile up reads.
         reading = self._reading[key]
@@ -117,7 +117,7 @@ class Pages:
                 self._reading.pop(key, None)
                 reading.task.cancel()
 
-    def _read_ahead(self, page: Page, plan_id: str | None, reach: int) -> None:
+    def _read_ahead(self, page: ReplayPage, plan_id: str | None, reach: int) -> None:
         """Fetch the next page while this one is written, if no client waits for a read."""
         if (
             page.last < reach
@@ -128,7 +128,7 @@ class Pages:
             self._begin(self._shared(page.last, plan_id), reach)
 
     def forget_old(self) -> None:
-        """Drop the pages that were read more than ``Limits.kept_s`` ago."""
+        """Drop the pages that were read more than ``FeedLimits.kept_s`` ago."""
         oldest = asyncio.get_running_loop().time() - self._limits.kept_s
         for key in [key for key, page in self._kept.items() if page.read_at < oldest]:
             self._drop(key)
@@ -150,7 +150,7 @@ class Pages:
             task.cancel()
         await asyncio.gather(*reading, return_exceptions=True)
 
-    def _find(self, cursor: int, plan_id: str | None) -> Page | None:
+    def _find(self, cursor: int, plan_id: str | None) -> ReplayPage | None:
         starts = self._starts.get(plan_id)
         place = bisect_right(starts, cursor) if starts else 0
         if not starts or not place:
@@ -165,7 +165,7 @@ class Pages:
             return None, start
         return plan_id, cursor
 
-    async def _read(self, key: Key, reach: int) -> Page:
+    async def _read(self, key: Key, reach: int) -> ReplayPage:
         plan_id, start = key
         clock = asyncio.get_running_loop().time
         asked_at = clock()
@@ -178,7 +178,7 @@ class Pages:
         if state is not None:
             # Events that left the log during the read are reported between two pages.
             facts = [fact for fact in facts if fact.sequence < state.first] or facts
-        page = Page(
+        page = ReplayPage(
             start,
             facts[-1].sequence if facts else reach,
             entries := await _entries_of(facts),
@@ -206,14 +206,14 @@ class Pages:
             raise LogReset("the log was made anew")
         return state if state.first > start + 1 else None
 
-    def _read_ended(self, key: Key, task: "asyncio.Task[Page]") -> None:
+    def _read_ended(self, key: Key, task: "asyncio.Task[ReplayPage]") -> None:
         reading = self._reading.get(key)
         if reading is not None and reading.task is task:
             del self._reading[key]
         if not task.cancelled():
             task.exception()  # the clients that wait have it; without one, it may be dropped
 
-    def _keep(self, key: Key, page: Page) -> None:
+    def _keep(self, key: Key, page: ReplayPage) -> None:
         if key in self._kept:
             self._drop(key)
         self._kept[key] = page
@@ -231,8 +231,8 @@ class Pages:
             del self._starts[key[0]]
 
 
-async def _entries_of(facts: Sequence[Fact | BadFact]) -> list[Entry]:
-    entries: list[Entry] = []
+async def _entries_of(facts: Sequence[Fact | BadFact]) -> list[FeedEntry]:
+    entries: list[FeedEntry] = []
     for start in range(0, len(facts), SLICE):
         if start:
             await asyncio.sleep(0)

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from projections.feed.cuts import Cut, cut, place_after
-from projections.feed.entry import Entry, Interest
-from projections.feed.limits import Limits
+from projections.feed.entry import FeedEntry, Interest
+from projections.feed.limits import FeedLimits
 
 _COMPACT_AT = 1_024
 
@@ -20,7 +20,7 @@ class Ring:
         self.position = self._floor = position
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._entries: list[Entry] = []
+        self._entries: list[FeedEntry] = []
         self._start = 0  # entries before it have left
         self._size_bytes = 0
 
@@ -31,7 +31,7 @@ class Ring:
         """Whether everything from ``cursor`` to ``position`` is here."""
         return self._floor <= cursor <= self.position
 
-    def extend(self, entries: Sequence[Entry], position: int) -> None:
+    def extend(self, entries: Sequence[FeedEntry], position: int) -> None:
         """Take in everything that follows what is here, up to ``position``."""
         for entry in entries:
             self._entries.append(entry)
@@ -55,12 +55,12 @@ class Ring:
         self,
         cursor: int,
         interest: Interest,
-        limits: Limits,
-        on_skim: Callable[[Entry], None] | None = None,
+        limits: FeedLimits,
+        on_skim: Callable[[FeedEntry], None] | None = None,
     ) -> Cut:
         """What ``interest`` wants next after ``cursor``; only where the ring `covers` it."""
         place = place_after(self._entries, cursor, self._start)
         return cut(self._entries, place, interest, self.position, limits, on_skim)
 
 
-_GONE = Entry(0, "", None, "", 0, 0.0, None)
+_GONE = FeedEntry(0, "", None, "", 0, 0.0, None)

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from projections.read_models import bulk
-from projections.read_models.database import Checkpoint, Database
+from projections.read_models.database import Database, ReadModelCheckpoint
 from projections.read_models.pagination import Page, Selection, checked_limit, key_of, read_page
 from projections.read_models.views import Moment, moment
 from streams.plan.events import NOTHING
@@ -110,7 +110,7 @@ async def apply(database: Database, rows: Sequence[bulk.Row], sequence: int, epo
 
     Saying it twice is saying it once. Raises DatabaseUnavailable.
     """
-    await database.write(INSERT.calls(rows), Checkpoint(STREAM, sequence, epoch))
+    await database.write(INSERT.calls(rows), ReadModelCheckpoint(STREAM, sequence, epoch))
 
 
 async def forget(database: Database, before: int) -> None:
@@ -120,7 +120,7 @@ async def forget(database: Database, before: int) -> None:
 
 async def start_anew(database: Database, epoch: str) -> None:
     """Forget everything: the stream ``epoch`` is another, and nothing of it has been read."""
-    await database.write([("DELETE FROM audit", [()])], Checkpoint(STREAM, 0, epoch))
+    await database.write([("DELETE FROM audit", [()])], ReadModelCheckpoint(STREAM, 0, epoch))
 
 
 # -- queries ----------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class MustRebuild(Exception):
     """The file has another schema or is damaged: `discard` it and fold the log again."""
 
 
-class Checkpoint(msgspec.Struct, frozen=True, gc=False):
+class ReadModelCheckpoint(msgspec.Struct, frozen=True, gc=False):
     """Up to where a stream has been folded into the rows, and which stream it is.
 
     ``epoch`` is `LogState.epoch`, ``witness`` a fact that is in the rows.
@@ -164,7 +164,9 @@ class Database:
                 self._copied = False
                 self._file = _file_at(self._path)
 
-    async def write(self, calls: Iterable[Call], checkpoint: Checkpoint | None = None) -> None:
+    async def write(
+        self, calls: Iterable[Call], checkpoint: ReadModelCheckpoint | None = None
+    ) -> None:
         """Execute ``calls`` and move ``checkpoint`` in one transaction: all of it or nothing.
 
         Raises DatabaseUnavailable; the same write may then be tried again.
@@ -173,7 +175,7 @@ class Database:
             with sqlite_errors("the write"):
                 await self._write(calls, checkpoint)
 
-    async def _write(self, calls: Iterable[Call], checkpoint: Checkpoint | None) -> None:
+    async def _write(self, calls: Iterable[Call], checkpoint: ReadModelCheckpoint | None) -> None:
         writer = self.writer
         try:
             # Said aloud: Python begins by itself only for statements that start with INSERT and
@@ -219,20 +221,20 @@ class Database:
         with sqlite_errors("the query"):
             return await self._readers.run(query, within_s)
 
-    async def checkpoint(self, stream: str = "PLANS") -> Checkpoint | None:
+    async def checkpoint(self, stream: str = "PLANS") -> ReadModelCheckpoint | None:
         """Up to where ``stream`` is in the rows; None: nothing was ever written."""
         found = await self.read("SELECT * FROM checkpoint WHERE stream = ?", (stream,), _checkpoint)
         return found[0] if found else None
 
 
-def _checkpoint_row(checkpoint: Checkpoint) -> tuple[Any, ...]:
+def _checkpoint_row(checkpoint: ReadModelCheckpoint) -> tuple[Any, ...]:
     seen = checkpoint.witness
     witness = (None, None, None) if seen is None else (seen.sequence, seen.event_id, seen.at)
     return (checkpoint.stream, checkpoint.sequence, checkpoint.epoch, *witness)
 
 
-def _checkpoint(_: sqlite3.Cursor, row: tuple[Any, ...]) -> Checkpoint:
-    return Checkpoint(*row[:3], witness=None if row[3] is None else Witness(*row[3:]))
+def _checkpoint(_: sqlite3.Cursor, row: tuple[Any, ...]) -> ReadModelCheckpoint:
+    return ReadModelCheckpoint(*row[:3], witness=None if row[3] is None else Witness(*row[3:]))
 
 
 def _file_at(path: Path) -> tuple[int, int] | None:

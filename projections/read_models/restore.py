@@ -18,10 +18,10 @@ from projections.log_identity import Witness, history_of, replaced_at
 from projections.read_models import audit, checkpoints, executions, outputs, plans, tasks
 from projections.read_models.bulk import Call, Changes
 from projections.read_models.database import (
-    Checkpoint,
     Database,
     DatabaseUnavailable,
     MustRebuild,
+    ReadModelCheckpoint,
     Schema,
     discard,
 )
@@ -204,7 +204,7 @@ class Pending:
         at a time. Only call between `advance` and the next `add`.
         """
         sequence, witness = self._sequence, self._witness
-        checkpoint = Checkpoint(STREAM, sequence, self._epoch, witness)
+        checkpoint = ReadModelCheckpoint(STREAM, sequence, self._epoch, witness)
         any_dropped = [checkpoints.REMOVE_DROPPED] if len(self._checkpoints) else []
         taken = [table.cut() for table in self._tables]
         self._under_way_bytes = sum(table.size_bytes for table in taken)

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from service.cli.client import FAILED, UNREACHABLE, USAGE, Instance, complaint_of
+from service.cli.client import FAILED, UNREACHABLE, USAGE, InstanceAddress, complaint_of
 from service.settings.config import ConfigError
 
 NOT_FOUND = 404
@@ -25,7 +25,7 @@ class AskedInVain(Exception):
 
 
 def ask(
-    instance: Instance,
+    instance: InstanceAddress,
     path: str,
     *,
     query: dict[str, Any] | None = None,

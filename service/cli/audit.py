@@ -3,7 +3,7 @@
 import click
 
 from service.cli.asking import ago, ask
-from service.cli.client import OK, Instance
+from service.cli.client import OK, InstanceAddress
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
 from service.cli.table import show, show_json
@@ -21,7 +21,7 @@ from service.cli.table import show, show_json
 @click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
 @as_json_flag
 @with_instance
-def audit(instance: Instance, *, as_json: bool, **query: object) -> int:
+def audit(instance: InstanceAddress, *, as_json: bool, **query: object) -> int:
     """Print them; answers the exit code."""
     items = ask(instance, "/v1/audit", query=query)["items"]
     if as_json:

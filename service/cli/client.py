@@ -19,7 +19,7 @@ CONNECT_S = 5.0
 ANSWER_S = 30.0
 
 
-class Instance(msgspec.Struct, frozen=True):
+class InstanceAddress(msgspec.Struct, frozen=True):
     """A running instance and, if it wants one, a bearer token for it."""
 
     url: str

@@ -12,7 +12,7 @@ import click
 import msgspec
 import uvloop
 
-from service.cli.client import Instance
+from service.cli.client import InstanceAddress
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, instance_of, with_settings, with_token
 from service.ops.doctor.checkup import LONGEST_S, CheckUp, Target
@@ -65,7 +65,7 @@ def doctor(
     return diagnose(instance, None if elsewhere else settings, as_json=as_json)
 
 
-def diagnose(instance: Instance, settings: Settings | None, *, as_json: bool) -> int:
+def diagnose(instance: InstanceAddress, settings: Settings | None, *, as_json: bool) -> int:
     """Print a report; answers its exit code.
 
     ``settings`` None means that the instance is another machine's: only its API is asked.
@@ -87,7 +87,7 @@ def diagnose(instance: Instance, settings: Settings | None, *, as_json: bool) ->
     return report.exit_code
 
 
-def _target(instance: Instance, settings: Settings | None) -> Target:
+def _target(instance: InstanceAddress, settings: Settings | None) -> Target:
     if settings is None:
         return Target(
             url=instance.url, token=instance.token, data_dir=None, database=None, nats_url=""

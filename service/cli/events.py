@@ -6,8 +6,8 @@ from typing import Any
 import click
 import msgspec
 
-from service.cli.client import Instance
-from service.cli.follower import Asked, Event, follow
+from service.cli.client import InstanceAddress
+from service.cli.follower import Event, FollowRequest, follow
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
 from service.cli.output import leave_with_reader
@@ -35,7 +35,7 @@ _encode = msgspec.json.Encoder().encode
 @as_json_flag
 @with_instance
 def events(
-    instance: Instance,
+    instance: InstanceAddress,
     *,
     plan: str | None,
     task: str | None,
@@ -44,7 +44,7 @@ def events(
     as_json: bool,
 ) -> int:
     """Print what is asked for until a plan's own stream ends; answers the exit code."""
-    asked = Asked(plan_id=plan, task_id=task, types=types, after=after)
+    asked = FollowRequest(plan_id=plan, task_id=task, types=types, after=after)
 
     def show(event: Event) -> None:
         print(escaped_json(_encode(event).decode()) if as_json else line(event), flush=True)

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 
 from holdfast_worker.sse import messages
-from service.cli.client import OK, UNREACHABLE, USAGE, Instance, complain, complaint_of
+from service.cli.client import OK, UNREACHABLE, USAGE, InstanceAddress, complain, complaint_of
 from service.runtime.terminal import on_one_line
 
 FIRST_PAUSE_S = 0.2
@@ -32,7 +32,7 @@ class Block(msgspec.Struct, frozen=True):
     data: dict[str, Any]
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class FollowRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be followed; ``plan_id`` alone means the plan's own stream, which has an end."""
 
     plan_id: str | None = None
@@ -57,8 +57,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def follow(
-    instance: Instance,
-    asked: Asked,
+    instance: InstanceAddress,
+    asked: FollowRequest,
     show: Callable[[Event], None],
     *,
     patience_s: float | None = None,
@@ -68,7 +68,7 @@ def follow(
     A server that is down, restarts or refuses for the moment is tried again, for ever or until
     ``patience_s`` without a stream; what it refuses for good (no such plan, a bad token) ends it.
     """
-    follower = Follower(instance, asked, show)
+    follower = PlanFollower(instance, asked, show)
     with instance.connect() as client:
         while True:
             code = follower.follow_once(client)
@@ -79,10 +79,12 @@ def follow(
             time.sleep(follower.pause_s())
 
 
-class Follower:
+class PlanFollower:
     """Remembers the cursor between connections."""
 
-    def __init__(self, instance: Instance, asked: Asked, show: Callable[[Event], None]) -> None:
+    def __init__(
+        self, instance: InstanceAddress, asked: FollowRequest, show: Callable[[Event], None]
+    ) -> None:
         self._instance = instance
         self._asked = asked
         self._show_event = show

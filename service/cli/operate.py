@@ -3,7 +3,7 @@
 import click
 
 from service.cli.asking import ask, path_of, place
-from service.cli.client import OK, Instance
+from service.cli.client import OK, InstanceAddress
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
 from service.cli.table import progress_of, show_json
@@ -11,7 +11,7 @@ from service.cli.table import progress_of, show_json
 _REASON = click.option("--reason", default="", help="why; it stands in the audit trail")
 
 
-def _act(instance: Instance, path: str, verb: str, reason: str, *, as_json: bool) -> int:
+def _act(instance: InstanceAddress, path: str, verb: str, reason: str, *, as_json: bool) -> int:
     found = ask(instance, f"{path}/{verb}", body={"reason": reason})
     if as_json:
         show_json(found)
@@ -30,7 +30,7 @@ def _of_plan(verb: str, says: str) -> click.Command:
     @_REASON
     @as_json_flag
     @with_instance
-    def act(instance: Instance, plan: str, *, reason: str, as_json: bool) -> int:
+    def act(instance: InstanceAddress, plan: str, *, reason: str, as_json: bool) -> int:
         return _act(instance, path_of(plan, None), verb, reason, as_json=as_json)
 
     return act
@@ -50,6 +50,6 @@ cancel = _of_plan("cancel", "end every unfinished task of a plan at once")
 @_REASON
 @as_json_flag
 @with_instance
-def retry(instance: Instance, what: str, *, reason: str, as_json: bool) -> int:
+def retry(instance: InstanceAddress, what: str, *, reason: str, as_json: bool) -> int:
     """Retry it; answers the exit code."""
     return _act(instance, path_of(*place(what)), "retry", reason, as_json=as_json)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from service.cli.client import Instance
+from service.cli.client import InstanceAddress
 from service.settings.config import ConfigError
 from service.settings.loading import load_settings
 
@@ -66,13 +66,13 @@ def token_of(token: str | None, token_file: Path | None) -> str | None:
         raise ConfigError(f"--token-file: {error}") from None
 
 
-def instance_of(url: str | None, config: Path | None, token: str | None) -> Instance:
+def instance_of(url: str | None, config: Path | None, token: str | None) -> InstanceAddress:
     """The instance to ask: at ``url``, or where the settings say that one listens."""
     if url is None:
         http = load_settings(config_file=config).http
         host = f"[{http.host}]" if ":" in http.host else http.host
         url = f"{'https' if http.tls_cert else 'http'}://{host}:{http.port}"
-    return Instance(url.rstrip("/"), token)
+    return InstanceAddress(url.rstrip("/"), token)
 
 
 Run = Callable[..., int]

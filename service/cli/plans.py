@@ -3,7 +3,7 @@
 import click
 
 from service.cli.asking import ago, ask
-from service.cli.client import OK, Instance
+from service.cli.client import OK, InstanceAddress
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
 from service.cli.table import progress_of, show, show_json
@@ -23,7 +23,7 @@ from streams.plan.lifecycle import PLAN_STATUSES
 @click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
 @as_json_flag
 @with_instance
-def plans(instance: Instance, *, as_json: bool, **query: object) -> int:
+def plans(instance: InstanceAddress, *, as_json: bool, **query: object) -> int:
     """Print plans; answers the exit code."""
     items = ask(instance, "/v1/plans", query=query)["items"]
     if as_json:

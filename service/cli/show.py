@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from service.cli.asking import ago, ask, path_of, place
-from service.cli.client import OK, Instance
+from service.cli.client import OK, InstanceAddress
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
 from service.cli.table import console, progress_of, show_json, table
@@ -23,7 +23,7 @@ Json = dict[str, Any]
 @click.option("--at", "at_sequence", type=int, metavar="N", help="the plan as it was at sequence N")
 @as_json_flag
 @with_instance
-def show(instance: Instance, what: str, *, at_sequence: int | None, as_json: bool) -> int:
+def show(instance: InstanceAddress, what: str, *, at_sequence: int | None, as_json: bool) -> int:
     """Print it; answers the exit code."""
     plan, task = place(what)
     if task is not None and at_sequence is not None:

@@ -13,11 +13,11 @@ from service.cli.client import (
     OK,
     UNREACHABLE,
     USAGE,
-    Instance,
+    InstanceAddress,
     complain,
     complaint_of,
 )
-from service.cli.follower import Asked, Event, follow
+from service.cli.follower import Event, FollowRequest, follow
 from service.cli.options import command, with_instance
 from service.cli.plan_file import BadFile, plan_in
 from service.cli.silence import Silence
@@ -49,7 +49,7 @@ class _TryAgainError(Exception):
 @click.argument("file")
 @click.option("--follow", is_flag=True, help="print each event until the plan has ended")
 @with_instance
-def submit(instance: Instance, file: str, *, follow: bool) -> int:
+def submit(instance: InstanceAddress, file: str, *, follow: bool) -> int:
     """Post the plan in ``file`` (- is standard input); answers the exit code."""
     try:
         plan = {"id": new_plan_id()} | plan_in(file)
@@ -91,7 +91,7 @@ def _post(client: httpx.Client, plan: Json) -> httpx.Response:
 # -- follow -----------------------------------------------------------------------------------
 
 
-def _follow(instance: Instance, plan_id: str) -> int:
+def _follow(instance: InstanceAddress, plan_id: str) -> int:
     """Print each event until the plan has ended; a lost stream is resumed where it broke off."""
     ended: list[str] = []  # the last one counts: a plan can be retried
     silence = Silence(SILENT_S, lambda: _tell_why(instance, plan_id))
@@ -103,14 +103,14 @@ def _follow(instance: Instance, plan_id: str) -> int:
         print(escaped(_line(event)), flush=True)
 
     with silence:
-        code = follow(instance, Asked(plan_id=plan_id), show, patience_s=PATIENCE_S)
+        code = follow(instance, FollowRequest(plan_id=plan_id), show, patience_s=PATIENCE_S)
     if code != OK or not ended:
         return code
     print(ended[-1])
     return OK if ended[-1] == "COMPLETED" else FAILED
 
 
-def _tell_why(instance: Instance, plan_id: str) -> None:
+def _tell_why(instance: InstanceAddress, plan_id: str) -> None:
     with suppress(AskedInVain):  # the stream itself says what is wrong with the instance
         answer = ask(instance, f"/v1/plans/{plan_id}/why")["answer"]
         print(f"         why: {on_one_line(answer)}", flush=True)

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from service.cli.asking import AskedInVain, ago, ask
-from service.cli.client import OK, Instance
+from service.cli.client import OK, InstanceAddress
 from service.cli.options import command, with_instance
 from service.cli.table import console, progress_of, table
 from service.runtime.terminal import on_one_line
@@ -26,7 +26,7 @@ ROWS = 20
 @click.option("--every", type=click.FloatRange(0.5, 60), default=2.0, show_default=True)
 @click.option("--once", is_flag=True, help="print it once")
 @with_instance
-def top(instance: Instance, *, every: float, once: bool) -> int:
+def top(instance: InstanceAddress, *, every: float, once: bool) -> int:
     """Show it until Ctrl-C; answers the exit code."""
     out = console()
     if once or not out.is_terminal:
@@ -38,7 +38,7 @@ def top(instance: Instance, *, every: float, once: bool) -> int:
             live.update(_shown(instance), refresh=True)
 
 
-def _shown(instance: Instance) -> Group | Text:
+def _shown(instance: InstanceAddress) -> Group | Text:
     """The screen, or why there is none now: the next look may find the instance again."""
     try:
         return _screen(instance)
@@ -46,7 +46,7 @@ def _shown(instance: Instance) -> Group | Text:
         return Text(on_one_line(str(error)), style="bold red")
 
 
-def _screen(instance: Instance) -> Group:
+def _screen(instance: InstanceAddress) -> Group:
     hour = ask(instance, "/v1/ops/history")
     report = ask(instance, "/v1/ops/doctor")
     plans = ask(instance, "/v1/plans", query={"limit": ROWS})["items"]

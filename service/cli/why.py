@@ -3,7 +3,7 @@
 import click
 
 from service.cli.asking import ask, path_of, place
-from service.cli.client import OK, Instance
+from service.cli.client import OK, InstanceAddress
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
 from service.cli.table import show_json
@@ -18,7 +18,7 @@ from service.runtime.terminal import on_one_line
 @click.argument("what", metavar="PLAN[/TASK]")
 @as_json_flag
 @with_instance
-def why(instance: Instance, what: str, *, as_json: bool) -> int:
+def why(instance: InstanceAddress, what: str, *, as_json: bool) -> int:
     """Print the answer and its reasons; answers the exit code."""
     told = ask(instance, f"{path_of(*place(what))}/why")
     if as_json:

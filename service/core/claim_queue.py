@@ -46,7 +46,7 @@ LEFT_TO_OTHERS_S = (
 )
 LOST_LEASE_SHARE = 0.25  # of a lease: so long it is not offered to the owner that lost it
 ABANDONED = "the client that claimed the task closed the connection before the answer"
-ONE_TRY = decider.Limits(tries=1)  # another task may be claimed instead
+ONE_TRY = decider.DecideLimits(tries=1)  # another task may be claimed instead
 _SHORTEST_SLEEP_S = 0.001
 
 log = structlog.get_logger("holdfast.claims")
@@ -327,7 +327,7 @@ class ClaimQueue:
             trace = of_attempt(plan.traceparent, plan_id, task_id, task.attempt + 1)
             origin = replace(origin, traceparent=trace)
         outcome = await decider.transact(command, self._view, self._context.log, origin)
-        if not isinstance(outcome, decider.Accepted):
+        if not isinstance(outcome, decider.CommandAccepted):
             assert not isinstance(outcome, Duplicate)  # noqa: S101 - no claim is one
             return outcome
         self._context.metrics.count("agent.task.claim.success.total")
@@ -374,7 +374,7 @@ class ClaimQueue:
             self._context.board.give_back(seat, self._context.now(), lost=lost)
         if lost:
             self._context.metrics.count("agent.task.claim.conflict.total")
-        if not isinstance(outcome, decider.Accepted):
+        if not isinstance(outcome, decider.CommandAccepted):
             return None
         self._count(pick, task, reclaim=reclaim)
         # Another instance may have reclaimed the task while this one did not run for a lease.

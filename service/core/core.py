@@ -45,7 +45,7 @@ from service.signals.tracing.sampling import begun_traceparent
 from service.signals.tracing.spans import Recorder, Span, child_of
 from service.signals.visitors import Visitors
 from streams import decider
-from streams.decider import Accepted, Contention, Outcome
+from streams.decider import CommandAccepted, Contention, Outcome
 from streams.log import BadFact, Fact, Log, LogFull, LogState, LogUnavailable, Origin, TooLarge
 from streams.plan import commands
 from streams.plan.commands import OwnerCommand
@@ -157,7 +157,7 @@ class Core:
         if self.spans is not None and origin.traceparent:
             self.spans.ended(_submit_span(plan_id, plan, origin, began_at, self.now()))
         match outcome:
-            case Accepted(sequence):
+            case CommandAccepted(sequence):
                 warnings = key_warnings(plan)
                 return Submission(
                     plan_id=plan_id, sequence=sequence, created=True, warnings=warnings
@@ -186,14 +186,14 @@ class Core:
     ) -> PlanView | Refused:
         """Pause, resume or cancel a plan (repeating it is not an error), or retry its tasks."""
         outcome = await self._transact(KNOWN.struct(command, NAMES), origin)
-        if not isinstance(outcome, Accepted | Duplicate):
+        if not isinstance(outcome, CommandAccepted | Duplicate):
             return _refused(outcome)
         return plan_view(await self._still_there(command.plan_id))
 
     async def retry(self, command: commands.Retry, origin: Origin) -> TaskView | Refused:
         """Give a FAILED task fresh budgets."""
         outcome = await self._transact(command, origin)
-        if not isinstance(outcome, Accepted | Duplicate):
+        if not isinstance(outcome, CommandAccepted | Duplicate):
             return _refused(outcome)
         plan = await self._still_there(command.plan_id)
         task = plan.tasks[command.task_id]
@@ -282,7 +282,7 @@ class Core:
             self._fact_metrics.owner_write_failed(command, error)
             self._fact_audit.owner_write_failed(command, error, origin)
             raise
-        if not isinstance(outcome, Accepted | Duplicate):
+        if not isinstance(outcome, CommandAccepted | Duplicate):
             refused = _refused(outcome)
             if isinstance(refused, GuardReject):
                 self._fact_metrics.owner_write_refused(command)
@@ -312,12 +312,12 @@ class Core:
         return cast("list[OwnerAnswer | Refused | TooLarge]", answers)
 
     async def _owner_answer(
-        self, command: OwnerCommand, outcome: Accepted | Duplicate
+        self, command: OwnerCommand, outcome: CommandAccepted | Duplicate
     ) -> OwnerAnswer:
         plan = await self._still_there(command.plan_id)
         task = plan.tasks[command.task_id]
         return OwnerAnswer(
-            status="accepted" if isinstance(outcome, Accepted) else "duplicate",
+            status="accepted" if isinstance(outcome, CommandAccepted) else "duplicate",
             sequence=outcome.sequence,
             task=task_view(
                 plan.plan_id,
@@ -487,5 +487,5 @@ def _submit_span(
 
 
 def _refused(outcome: Outcome) -> Refused:
-    assert not isinstance(outcome, Accepted | Duplicate)  # noqa: S101 - narrows the type
+    assert not isinstance(outcome, CommandAccepted | Duplicate)  # noqa: S101 - narrows the type
     return outcome

@@ -26,7 +26,7 @@ LONGEST_WAIT_S = 30.0  # what the core allows a claim to wait
 log = structlog.get_logger("holdfast.executor")
 
 
-class Granted(msgspec.Struct, frozen=True):
+class GrantedAt(msgspec.Struct, frozen=True):
     """A claim's answer, what the log's clock showed then, and the most that a claim can be old."""
 
     claims: list[Claim]
@@ -117,7 +117,7 @@ class Dispatcher:
                 break
         return taken
 
-    async def _claim(self, limit: int, wait_s: float) -> Granted:
+    async def _claim(self, limit: int, wait_s: float) -> GrantedAt:
         """Ask for work. Slots that nothing came for are given back; the others are the claims'."""
         request = ClaimRequest(
             owner=self._shop.reporter.owner,
@@ -139,7 +139,7 @@ class Dispatcher:
             self.pool.give_back(limit - used)
         return replace(granted, waited_s=monotonic() - asked_at)
 
-    def _dispatch(self, claim: Claim, granted: Granted) -> None:
+    def _dispatch(self, claim: Claim, granted: GrantedAt) -> None:
         """Send a claim into the pool, or release it at once when the pool refuses it."""
         age_s = max(granted.now - (claim.lease_until.timestamp() - claim.lease_s), 0.0)
         age_s = min(age_s, granted.waited_s)  # whatever is done to the log's clock
@@ -188,5 +188,5 @@ class Dispatcher:
         )
 
 
-async def _granted(claiming: Awaitable[list[Claim]], now: Callable[[], float]) -> Granted:
-    return Granted(await claiming, now())
+async def _granted(claiming: Awaitable[list[Claim]], now: Callable[[], float]) -> GrantedAt:
+    return GrantedAt(await claiming, now())

@@ -13,9 +13,9 @@ from service.executor.attempts.reports import Reporter
 from service.executor.dispatcher import Dispatcher
 from service.executor.handlers.registry import load_handlers
 from service.executor.handlers.secrets import Secrets
-from service.executor.limits import LIMITS, Limits
+from service.executor.limits import LIMITS, ExecutorLimits
 from service.executor.running.gate import Gate
-from service.executor.running.overruns import Overrun, Overruns
+from service.executor.running.overruns import Overruns, RunningOverrun
 from service.executor.running.pool import WorkerPool
 from service.executor.running.processes import ProcessWorkers
 from service.runtime.supervision import Supervision
@@ -44,7 +44,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     capacity: int
     threads: int
     kinds: tuple[str, ...]
-    overruns: tuple[Overrun, ...]
+    overruns: tuple[RunningOverrun, ...]
 
 
 class Executor:
@@ -62,7 +62,7 @@ class Executor:
         instance_id: str,
         spans: Recorder | None = None,
         supervision: Supervision | None = None,
-        limits: Limits = LIMITS,
+        limits: ExecutorLimits = LIMITS,
     ) -> None:
         executor = settings.executor
         self.handlers = load_handlers(executor, Secrets(settings.secrets))

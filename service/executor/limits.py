@@ -3,7 +3,7 @@
 import msgspec
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class ExecutorLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds that no setting changes; tests make them smaller.
 
     ``grace_s``: how long a cancelled handler is waited for before its attempt goes on without it.
@@ -16,4 +16,4 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     frame_bytes: int = 64 * 1024 * 1024
 
 
-LIMITS = Limits()
+LIMITS = ExecutorLimits()

@@ -23,7 +23,7 @@ from service.http.page import PageController
 from service.http.plans import PlanController
 from service.http.quotas import Quotas
 from service.http.request import ApiRequest
-from service.http.responses import Answer, problem_answer
+from service.http.responses import ApiResponse, problem_answer
 from service.http.session import SessionController
 from service.http.strict_json import MAX_BODY_BYTES, StrictBody
 from service.http.tasks import TaskController
@@ -79,7 +79,7 @@ def create_app(core: Core, operations: Operations, access: Access) -> Front:
         return_dto=None,
         request_class=ApiRequest,
         request_max_body_size=MAX_BODY_BYTES,
-        response_class=Answer,
+        response_class=ApiResponse,
         response_headers=NAMES,
         exception_handlers={Exception: problem_answer},
         openapi_config=document(_version(), schemas),

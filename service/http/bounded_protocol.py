@@ -1,8 +1,8 @@
 """uvicorn's protocol with bounds: on connections, on the bytes of a head, on a request's time.
 
 httptools collects a header that has not ended byte by byte, without a bound and at quadratic cost:
-one of 256 MiB held the loop for 90 s. So a connection may send `Limits.head_bytes` without that a
-head, a piece of a body or a request comes to its end. This relies on the names of httptools'
+one of 256 MiB held the loop for 90 s. So a connection may send `ConnectionLimits.head_bytes` at
+most before a head, a piece of a body or a request ends. This relies on the names of httptools'
 callbacks in uvicorn's class, and on `flow.read_paused`; the test beside it fails when they change.
 """
 
@@ -28,7 +28,7 @@ STATUS_LINES = {
 }
 
 
-class Limits(msgspec.Struct, frozen=True):
+class ConnectionLimits(msgspec.Struct, frozen=True):
     """What one connection may send, and how long it may take.
 
     ``head_s`` runs from the first byte of a request to the end of its head, ``body_s`` from there
@@ -46,7 +46,7 @@ class Limits(msgspec.Struct, frozen=True):
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, limits: Limits, connections: Shares, **uvicorns: Any) -> None:  # noqa: ANN401 - passed on
+    def __init__(self, limits: ConnectionLimits, connections: Shares, **uvicorns: Any) -> None:  # noqa: ANN401 - passed on
         super().__init__(**uvicorns)
         self._limits = limits
         self._shares = connections

@@ -18,7 +18,7 @@ from service.http.problems import RequestRefused
 from service.http.quotas import Quotas, client_of
 from service.http.request import ApiRequest, is_head
 from service.http.responses import refusals
-from service.http.sse_wire import Wire
+from service.http.sse_wire import SseWire
 
 RETRY_AFTER_S = 5
 LARGEST_SEQUENCE = 2**63 - 1
@@ -84,7 +84,7 @@ class EventStream(Response[str]):
             if isinstance(opening, Opening) and is_head(scope):
                 await _send_head(send)
             elif isinstance(opening, Opening):
-                wire = Wire(scope, receive, send)
+                wire = SseWire(scope, receive, send)
                 await _serve(self._feed, opening, wire, receive, self._request)
             elif opening is NoStream.OVER:
                 await send({"type": "http.response.start", "status": 204, "headers": []})
@@ -102,7 +102,7 @@ async def _send_head(send: Send) -> None:
 
 
 async def _serve(
-    feed: Feed, opening: Opening, wire: Wire, receive: Receive, request: ApiRequest
+    feed: Feed, opening: Opening, wire: SseWire, receive: Receive, request: ApiRequest
 ) -> None:
     try:
         await wire.begin(_HEADERS)

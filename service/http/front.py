@@ -18,7 +18,7 @@ from service.http.origin_check import OriginCheck
 from service.http.problems import RequestRefused
 from service.http.responses import send_refusal
 from service.http.stopping import answer_cancelled
-from service.http.tracing import Trace, trace_of
+from service.http.tracing import RequestTrace, trace_of
 from service.signals.metrics.registry import Metrics
 from service.signals.tracing.spans import Span, child_of
 from streams.traceparent import span_id_of
@@ -76,7 +76,7 @@ def _below(root: str, scope: Scope) -> Any:  # noqa: ANN401 - a scope with other
 class _Named:
     """Sends an answer on, with the names of its request and trace."""
 
-    def __init__(self, send: Send, trace: Trace, metrics: Metrics) -> None:
+    def __init__(self, send: Send, trace: RequestTrace, metrics: Metrics) -> None:
         self._metrics = metrics
         self._send = send
         self._trace = trace
@@ -107,7 +107,7 @@ def route_of(scope: Scope) -> str:
     return template.replace(":str}", "}")
 
 
-def _span(method: str, route: str, trace: Trace, status: int, began_at: float) -> Span:
+def _span(method: str, route: str, trace: RequestTrace, status: int, began_at: float) -> Span:
     return Span(
         name=f"{method} {route}",
         kind="server",

@@ -14,10 +14,10 @@ from service.http.openapi import BEARER
 from service.http.parameters import MetricName
 from service.http.problems import RequestRefused
 from service.http.request import ApiRequest, header
-from service.http.responses import READ_TROUBLE, Answer, refusals
+from service.http.responses import READ_TROUBLE, ApiResponse, refusals
 from service.ops.doctor.report import Report
 from service.ops.last_hour import LastHour
-from service.signals.metrics.registry import OPENMETRICS_TYPE, Shown
+from service.signals.metrics.registry import OPENMETRICS_TYPE, ShownMetric
 from streams.plan.lifecycle import PlanStatus
 
 METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
@@ -72,7 +72,7 @@ class ProbeController(Controller):
         checks = operations.health.readiness()
         failing = [check.name for check in checks if not check.ok]
         answer = Readiness(ready=not failing, failing=failing, checks=checks)
-        return Answer(answer, status_code=503 if failing else 200)
+        return ApiResponse(answer, status_code=503 if failing else 200)
 
 
 class MetricController(Controller):
@@ -93,7 +93,7 @@ class MetricController(Controller):
         body, media_type = core.metrics.exposition(
             OPENMETRICS_TYPE if prefers_openmetrics(accept) else ""
         )
-        return Answer(body, media_type=media_type)  # pyright: ignore[reportReturnType]  # text
+        return ApiResponse(body, media_type=media_type)  # pyright: ignore[reportReturnType]  # text
 
     @get("/actuator/metrics", guards=[requires("metrics")], responses=refusals())
     async def list_metrics(self, core: ProvidedCore) -> MetricNames:
@@ -105,7 +105,7 @@ class MetricController(Controller):
         guards=[requires("metrics")],
         responses=refusals("not_found"),
     )
-    async def get_metric(self, name: MetricName, core: ProvidedCore) -> Shown:
+    async def get_metric(self, name: MetricName, core: ProvidedCore) -> ShownMetric:
         """One metric with its values."""
         shown = core.metrics.shown(name)
         if shown is None:

@@ -12,7 +12,7 @@ from service.http.guards import requires
 from service.http.parameters import PagePath
 from service.http.problems import RequestRefused
 from service.http.request import ApiRequest, header
-from service.http.responses import Answer, refusals
+from service.http.responses import ApiResponse, refusals
 
 FOLDER = Path(__file__).with_name("page")
 TYPES = {
@@ -77,5 +77,5 @@ def _answer(core: ProvidedCore, request: ApiRequest, path: str) -> Response[byte
     headers = {"ETag": found.tag, "Cache-Control": "no-cache"}
     known = header(request.scope, b"if-none-match").decode("latin-1")
     if found.tag in known:
-        return Answer(b"", status_code=304, headers=headers, media_type=found.media_type)
-    return Answer(found.content, headers=headers, media_type=found.media_type)
+        return ApiResponse(b"", status_code=304, headers=headers, media_type=found.media_type)
+    return ApiResponse(found.content, headers=headers, media_type=found.media_type)

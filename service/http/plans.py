@@ -33,7 +33,7 @@ from service.http.plan_ids import new_plan_id, plan_id_of_key
 from service.http.problems import RequestRefused, accepted
 from service.http.reads import certain
 from service.http.request import ApiRequest
-from service.http.responses import LOG_TROUBLE, READ_TROUBLE, Answer, refusals
+from service.http.responses import LOG_TROUBLE, READ_TROUBLE, ApiResponse, refusals
 from service.http.schemas import PlanBody, ReasonBody, RetryBody, TaskBody
 from streams.plan.commands import Cancel, Pause, Resume, RetryAll
 from streams.plan.events import Submitted, TaskSpec
@@ -87,7 +87,7 @@ class PlanController(Controller):
         key = idempotency_key
         plan_id = data.id or (new_plan_id() if key is None else plan_id_of_key(key))
         done = accepted(await core.submit(plan_id, plan, request.origin(core, begins=True)))
-        return Answer(done, status_code=201 if done.created else 200)
+        return ApiResponse(done, status_code=201 if done.created else 200)
 
     @get(guards=[requires("read")], responses=refusals(*READ_TROUBLE))
     async def list_plans(  # noqa: PLR0913, PLR0917 - one argument per query parameter

@@ -12,7 +12,7 @@ from service.signals.audit.trail import Audit
 from service.signals.metrics.registry import Metrics
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class RefusalLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How long wrong tokens wait for their answer, and how many addresses are remembered."""
 
     first_pause_s: float = 0.05  # doubled by each further wrong token of the address
@@ -22,7 +22,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int = 500  # answers that wait; further ones do not
 
 
-LIMITS = Limits()
+LIMITS = RefusalLimits()
 
 
 class _Address:
@@ -44,7 +44,7 @@ class RefusedTokens:
         self,
         metrics: Metrics,
         audit: Audit,
-        limits: Limits = LIMITS,
+        limits: RefusalLimits = LIMITS,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metrics = metrics

@@ -26,7 +26,7 @@ SLICE_BYTES = 64 * 1024
 _encoder = msgspec.json.Encoder()
 
 
-class Answer(Response[T]):
+class ApiResponse(Response[T]):
     """One complete answer. Bytes are sent as they are, anything else as JSON."""
 
     def to_asgi_response(  # pyright: ignore[reportIncompatibleMethodOverride]  # any app will do
@@ -99,9 +99,9 @@ def problem_answer(request: Request[Any, Any, Any], error: Exception) -> Respons
     """The application's exception handler: whatever goes wrong, as a problem."""
     del request
     if isinstance(error, ClientGone):
-        return Answer(b"", status_code=400)  # no client is left to read it
+        return ApiResponse(b"", status_code=400)  # no client is left to read it
     told = explained(error)
-    return Answer(
+    return ApiResponse(
         told.problem,
         status_code=told.problem.status,
         media_type=PROBLEM_TYPE,

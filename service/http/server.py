@@ -13,7 +13,7 @@ import uvicorn
 from service.core.core import Core
 from service.http.access import Access
 from service.http.app import create_app
-from service.http.bounded_protocol import BoundedProtocol, Limits
+from service.http.bounded_protocol import BoundedProtocol, ConnectionLimits
 from service.http.origin_check import RESPONSE_HEADERS
 from service.http.shares import Shares
 from service.http.tls import tls_of
@@ -29,7 +29,7 @@ EXPECTED_PROXY = (
 )
 GOODBYE_S = 5
 KEEP_ALIVE_S = 75
-LIMITS = Limits()
+LIMITS = ConnectionLimits()
 
 log = structlog.get_logger("holdfast.http")
 
@@ -41,7 +41,9 @@ class PortBusy(Exception):
 class _Server(uvicorn.Server):
     """uvicorn on a port that is taken; signals belong to the process."""
 
-    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, limits: Limits) -> None:
+    def __init__(
+        self, config: uvicorn.Config, tls: ssl.SSLContext | None, limits: ConnectionLimits
+    ) -> None:
         super().__init__(config)
         self._tls = tls
         self._limits = limits
@@ -96,7 +98,7 @@ class HttpServer:
         operations: Operations,
         listening: Listening,
         access: Access,
-        limits: Limits = LIMITS,
+        limits: ConnectionLimits = LIMITS,
     ) -> None:
         connections = core.visitors.connections = _connections(core.settings.http)
         config = uvicorn.Config(

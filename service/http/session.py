@@ -17,7 +17,7 @@ from service.http.guards import requires
 from service.http.openapi import BEARER
 from service.http.problems import RequestRefused
 from service.http.request import ApiRequest, header
-from service.http.responses import Answer, refusals
+from service.http.responses import ApiResponse, refusals
 from service.http.schemas import SignInBody
 from service.principals.permissions import PERMISSIONS, Permission
 from service.principals.principal import Principal
@@ -53,7 +53,7 @@ class SessionController(Controller):
             principal, cookie, seconds = tokens.sign_in(data.token.encode())
         except WrongToken as wrong:
             raise await access.refusal(request.scope, wrong) from None
-        return Answer(_view(principal), headers=_set_cookie(request, cookie.decode(), seconds))
+        return ApiResponse(_view(principal), headers=_set_cookie(request, cookie.decode(), seconds))
 
     @get(guards=[requires(None)], security=BEARER, responses=refusals())
     async def get_session(self, request: ApiRequest) -> SessionView:
@@ -66,7 +66,7 @@ class SessionController(Controller):
     @delete(status_code=200, guards=[requires(None)], responses=refusals(guarded=False))
     async def sign_out(self, request: ApiRequest) -> Response[SessionView]:
         """Forget the session cookie."""
-        return Answer(_SIGNED_OUT, headers=_set_cookie(request, "", 0))
+        return ApiResponse(_SIGNED_OUT, headers=_set_cookie(request, "", 0))
 
 
 _SIGNED_OUT = SessionView(name=None, permissions=[], kinds=None, expires_at=None)

@@ -53,7 +53,7 @@ def _bare(data: bytes) -> bytes:
     return data
 
 
-class Wire:
+class SseWire:
     """`projections.feed.client.Sink` on the connection of one request."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -17,7 +17,7 @@ _KEY = "holdfast.trace"
 _dice = random.Random()  # noqa: S311 - names, no secrets; asking the system for each costs 5 µs
 
 
-class Trace(msgspec.Struct, frozen=True, gc=False):
+class RequestTrace(msgspec.Struct, frozen=True, gc=False):
     """A request's names. ``own`` says that the trace came with the request, not from here.
 
     A trace of its own travels (as ``traceparent``, W3C) with every fact that the request leads to;
@@ -31,7 +31,7 @@ class Trace(msgspec.Struct, frozen=True, gc=False):
     tracestate: str = ""
 
 
-def trace_of(scope: Mapping[str, Any]) -> Trace:
+def trace_of(scope: Mapping[str, Any]) -> RequestTrace:
     """The trace of a request; made once and kept in its scope."""
     trace = scope.get(_KEY)
     if trace is None:
@@ -40,7 +40,7 @@ def trace_of(scope: Mapping[str, Any]) -> Trace:
     return trace
 
 
-def _read(headers: Iterable[tuple[bytes, bytes]]) -> Trace:
+def _read(headers: Iterable[tuple[bytes, bytes]]) -> RequestTrace:
     request_id = trace_id = b""
     parents: list[str] = []
     states: list[str] = []
@@ -64,7 +64,7 @@ def _read(headers: Iterable[tuple[bytes, bytes]]) -> Trace:
         sampled = SAMPLING.begins(trace_id.decode())
         parent = f"00-{trace_id.decode()}-{made[32:48].decode()}-{sampled:02x}"
         states.clear()
-    return Trace(
+    return RequestTrace(
         request_id=request_id or made[48:],
         trace_id=trace_id,
         traceparent=parent,

@@ -25,7 +25,7 @@ MOST_DEAD = 16
 MAX_HOLDER_BYTES = 64 * 1024
 
 
-class Holder(msgspec.Struct, frozen=True):
+class FolderHolder(msgspec.Struct, frozen=True):
     """Who holds a data folder; an URL is empty until it is known.
 
     ``dead`` are the instance ids of earlier holders that were killed, and whose leases may not be
@@ -46,7 +46,7 @@ class DataFolderError(Exception):
 class DataFolderBusy(DataFolderError):
     """Another process holds the data folder; `holder` names it, when it could be read."""
 
-    def __init__(self, data_dir: Path, holder: Holder | None) -> None:
+    def __init__(self, data_dir: Path, holder: FolderHolder | None) -> None:
         self.holder = holder
         who = "another process"
         if holder is not None:
@@ -64,7 +64,7 @@ class DataFolder:
     A context manager that releases at its end.
     """
 
-    def __init__(self, path: Path, descriptor: int, holder: Holder) -> None:
+    def __init__(self, path: Path, descriptor: int, holder: FolderHolder) -> None:
         self.path = path
         self.holder = holder
         self._descriptor = descriptor
@@ -93,7 +93,7 @@ class DataFolder:
         # A holder that ends in order leaves no name behind.
         last = _read(descriptor)
         dead = () if last is None else (last.instance_id, *last.dead)[:MOST_DEAD]
-        folder = cls(data_dir, descriptor, Holder(os.getpid(), instance_id, dead=dead))
+        folder = cls(data_dir, descriptor, FolderHolder(os.getpid(), instance_id, dead=dead))
         folder.announce()
         return folder
 
@@ -150,7 +150,7 @@ def _make_private(data_dir: Path) -> None:
         data_dir.chmod(0o700)
 
 
-def read_holder(data_dir: Path) -> Holder | None:
+def read_holder(data_dir: Path) -> FolderHolder | None:
     """The process that holds the folder now; None without one, also after a crash."""
     try:
         descriptor = os.open(data_dir / LOCK_FILE, os.O_RDONLY)
@@ -164,21 +164,21 @@ def read_holder(data_dir: Path) -> Holder | None:
         os.close(descriptor)
 
 
-class Trace(msgspec.Struct, frozen=True):
+class PreviousHolder(msgspec.Struct, frozen=True):
     """The last holder of a data folder (None: none, or it ended in order), and if it is held."""
 
-    holder: Holder | None
+    holder: FolderHolder | None
     held: bool
 
 
-def last_trace(data_dir: Path) -> Trace | None:
+def last_trace(data_dir: Path) -> PreviousHolder | None:
     """The holder in the lock file, also one that crashed; None when there is no such file."""
     try:
         descriptor = os.open(data_dir / LOCK_FILE, os.O_RDONLY)
     except OSError:
         return None
     try:
-        return Trace(_read(descriptor), held=not _locked(descriptor, 0, shared=True))
+        return PreviousHolder(_read(descriptor), held=not _locked(descriptor, 0, shared=True))
     finally:
         os.close(descriptor)
 
@@ -197,10 +197,10 @@ def _locked(descriptor: int, patience_s: float, *, shared: bool = False) -> bool
             return True
 
 
-def _read(descriptor: int) -> Holder | None:
+def _read(descriptor: int) -> FolderHolder | None:
     try:
         return msgspec.json.decode(
-            os.pread(descriptor, MAX_HOLDER_BYTES, 0).partition(b"\n")[0], type=Holder
+            os.pread(descriptor, MAX_HOLDER_BYTES, 0).partition(b"\n")[0], type=FolderHolder
         )
     except msgspec.MsgspecError:
         return None

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, cast, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta, Struct, field
 
-from streams.jetstream.access import Access
+from streams.jetstream.access import Credentials
 from streams.jetstream.names import DOMAIN, PREFIX
 from streams.jetstream.names import Names as NatsNames
 from streams.jetstream.servers import without_password
@@ -165,10 +165,10 @@ class NatsSettings(Struct, frozen=True):
     ] = ""
 
     @property
-    def access(self) -> Access:
+    def access(self) -> Credentials:
         """How the service and an external server know each other, and its names there."""
         files = (self.creds_file, self.nkey_file, self.tls_ca, self.tls_cert, self.tls_key)
-        return Access(*files, names=NatsNames(self.prefix, self.domain))
+        return Credentials(*files, names=NatsNames(self.prefix, self.domain))
 
 
 class AuthSettings(Struct, frozen=True):

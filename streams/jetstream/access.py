@@ -10,7 +10,7 @@ import msgspec
 from streams.jetstream.names import Names
 
 
-class Access(msgspec.Struct, frozen=True):
+class Credentials(msgspec.Struct, frozen=True):
     """Files of credentials and certificates; none of them: what the URL says, and public CAs.
 
     ``creds_file`` is a user's JWT and seed as `nsc` writes them, ``nkey_file`` a seed alone.
@@ -68,4 +68,4 @@ class Access(msgspec.Struct, frozen=True):
 
 
 _FILES = ("creds_file", "nkey_file", "tls_ca", "tls_cert", "tls_key")
-URL_ALONE = Access()
+URL_ALONE = Credentials()

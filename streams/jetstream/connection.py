@@ -17,7 +17,7 @@ import msgspec
 from nats import errors
 from nats.aio.client import Client
 
-from streams.jetstream.access import URL_ALONE, Access
+from streams.jetstream.access import URL_ALONE, Credentials
 from streams.jetstream.servers import OLDEST_VERSION, Servers, is_too_old, servers_of
 from streams.log import LogUnavailable, TopologyMismatch
 
@@ -198,7 +198,7 @@ async def _until_really_cancelled(coroutine: Coroutine[Any, Any, None]) -> None:
 class Connection:
     """A `RawClient` with an inbox of our own for answers, and a memory of how it is doing."""
 
-    def __init__(self, client: RawClient, servers: Servers, access: Access, name: str) -> None:
+    def __init__(self, client: RawClient, servers: Servers, access: Credentials, name: str) -> None:
         self._client = client
         self._servers = servers
         self._access = access
@@ -218,7 +218,7 @@ class Connection:
 
     @classmethod
     async def open(
-        cls, url: str, *, name: str, timeout_s: float, access: Access = URL_ALONE
+        cls, url: str, *, name: str, timeout_s: float, access: Credentials = URL_ALONE
     ) -> "Connection":
         """Connect; raises LogUnavailable when there is no server within ``timeout_s``.
 
@@ -232,7 +232,7 @@ class Connection:
 
     @classmethod
     async def _open(
-        cls, servers: Servers, access: Access, name: str, timeout_s: float
+        cls, servers: Servers, access: Credentials, name: str, timeout_s: float
     ) -> "Connection":
         proof = access.options()
         client = RawClient()

@@ -31,7 +31,7 @@ _HARMLESS_409 = (b"Message Size Exceeds MaxBytes", b"Batch Completed", b"Exceede
 Arrival = tuple[bytes, bytes, bytes, bytes]
 
 
-class Broken(Exception):
+class ConsumerBroken(Exception):
     """The consumer cannot be trusted any more."""
 
 
@@ -120,7 +120,7 @@ class Consumer:
     async def until_news(self, silence_s: float) -> None:
         """Wait for something to `take`. Raises Broken when nothing came for ``silence_s``."""
         if not await self.has_news(silence_s):
-            raise Broken(f"nothing arrived for {silence_s:g} s")
+            raise ConsumerBroken(f"nothing arrived for {silence_s:g} s")
 
     def take(self, limit: int) -> list[Fact | BadFact]:
         """Up to ``limit`` facts of what has arrived; asks for more when that is all.
@@ -133,7 +133,7 @@ class Consumer:
             if self._broken is None:
                 self._pull()
         if self._broken is not None and not facts:
-            raise Broken(self._broken)
+            raise ConsumerBroken(self._broken)
         return facts
 
     def _config(self) -> bytes:

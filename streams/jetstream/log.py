@@ -19,7 +19,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from streams.jetstream.access import URL_ALONE, Access
+from streams.jetstream.access import URL_ALONE, Credentials
 from streams.jetstream.audit_stream import Trail
 from streams.jetstream.connection import Connection
 from streams.jetstream.drafts import DEFAULT_LIMITS, AppenderLimits, Observer
@@ -99,7 +99,7 @@ class JetStreamLog:
         name: str = "holdfast",
         observer: Observer | None = None,
         patience: Patience = PATIENCE,
-        access: Access = URL_ALONE,
+        access: Credentials = URL_ALONE,
     ) -> "JetStreamLog":
         """Connect, and make or check the streams.
 

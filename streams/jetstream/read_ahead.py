@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from streams.jetstream.connection import Connection
-from streams.jetstream.consumer import Broken, Consumer
+from streams.jetstream.consumer import Consumer, ConsumerBroken
 from streams.jetstream.leadership import Patience
 from streams.log import BadFact, Fact, LogUnavailable
 
@@ -41,7 +41,7 @@ class Walk:
                 await consumer.until_news(self._silence_s)
                 facts += consumer.take(min(SLICE, limit - len(facts)))
                 await asyncio.sleep(0)
-        except (Broken, LogUnavailable):
+        except (ConsumerBroken, LogUnavailable):
             return facts, False
         self.taken_at = self.opened.get_loop().time()
         return facts, not consumer.at_end

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from streams.codec import split_headers
-from streams.jetstream.access import URL_ALONE, Access
+from streams.jetstream.access import URL_ALONE, Credentials
 from streams.jetstream.connection import Connection
 from streams.jetstream.drafts import DEFAULT_LIMITS
 from streams.jetstream.log import JetStreamLog
@@ -33,7 +33,9 @@ class Inspection:
         self._audit = Reader(connection, connection.names.audit_stream, self.log.prove_audit)
 
     @classmethod
-    async def open(cls, url: str, *, timeout_s: float, access: Access = URL_ALONE) -> "Inspection":
+    async def open(
+        cls, url: str, *, timeout_s: float, access: Credentials = URL_ALONE
+    ) -> "Inspection":
         """Connect, and leave the streams as they are. Raises LogUnavailable."""
         connection = await Connection.open(
             url, name="holdfast doctor", timeout_s=timeout_s, access=access

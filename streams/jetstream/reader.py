@@ -38,14 +38,14 @@ WORTH_A_WALK = 100  # messages; a client of smaller pages seldom reads on
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Page(msgspec.Struct, frozen=True):
+class DirectGetPage(msgspec.Struct, frozen=True):
     """What one direct get brought; ``more`` says that the filter matches further messages."""
 
     replies: list[Reply]
     more: bool
 
 
-class Part(msgspec.Struct, frozen=True):
+class FilterPage(msgspec.Struct, frozen=True):
     """The facts of one filter's page, and whether it matches further messages."""
 
     facts: list[Fact | BadFact]
@@ -229,14 +229,14 @@ class Reader:
                     whole_up_to = min(whole_up_to, missing[0] - 1)
         return [fact for fact in facts if fact.sequence <= whole_up_to][:limit]
 
-    async def _scan_one(self, subject: str, after: int, limit: int) -> Part:
+    async def _scan_one(self, subject: str, after: int, limit: int) -> FilterPage:
         page = await self._page_from(subject, after + 1, limit)
         facts: list[Fact | BadFact] = []
         for count, reply in enumerate(page.replies, 1):
             facts.append(fact_of(reply, self._names))
             if count % 500 == 0:  # some 5 ms of decoding
                 await asyncio.sleep(0)
-        return Part(facts, page.more and bool(facts))
+        return FilterPage(facts, page.more and bool(facts))
 
     async def close(self) -> None:
         """End the read-ahead."""
@@ -251,7 +251,9 @@ class Reader:
 
         return bool(await self._proven(any_after))
 
-    async def _pages(self, subject: str, start: int, messages: int) -> AsyncGenerator[Page, None]:
+    async def _pages(
+        self, subject: str, start: int, messages: int
+    ) -> AsyncGenerator[DirectGetPage, None]:
         more = True
         while more:
             page = await self._page_from(subject, start, messages)
@@ -260,7 +262,7 @@ class Reader:
             if more:
                 start = int(split_headers(page.replies[-1].headers)[b"Nats-Sequence"]) + 1
 
-    async def _page_from(self, subject: str, start: int, limit: int) -> Page:
+    async def _page_from(self, subject: str, start: int, limit: int) -> DirectGetPage:
         return await self._page(
             {
                 "seq": start,
@@ -270,7 +272,7 @@ class Reader:
             }
         )
 
-    async def _page(self, question: dict[str, object]) -> Page:
+    async def _page(self, question: dict[str, object]) -> DirectGetPage:
         """One page; a replica that sends nothing is given up, and another one is asked.
 
         The last try is as patient as any read: behind a slow link every replica answers late.
@@ -284,7 +286,7 @@ class Reader:
         except _SilentError as error:
             raise LogUnavailable(f"the log cannot be read: {error}") from error
 
-    async def _ask_page(self, body: bytes, silence_s: float) -> Page:
+    async def _ask_page(self, body: bytes, silence_s: float) -> DirectGetPage:
         replies: list[Reply] = []
         ended: asyncio.Future[Reply | Lost] = asyncio.get_running_loop().create_future()
 
@@ -306,7 +308,7 @@ class Reader:
             took_s = time.monotonic() - asked_at
             patience = self._patience
             self._silence_s = min(max(patience.silence_s, 2 * took_s), patience.page_s)
-            return Page(replies, _more(ended.result()))
+            return DirectGetPage(replies, _more(ended.result()))
         except ConnectionError as error:
             raise LogUnavailable(f"the log cannot be read: {error}") from error
         finally:

@@ -15,7 +15,7 @@ import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from streams.jetstream.connection import Connection
-from streams.jetstream.consumer import HEARTBEAT_S, Broken, Consumer
+from streams.jetstream.consumer import HEARTBEAT_S, Consumer, ConsumerBroken
 from streams.jetstream.leadership import PATIENCE
 from streams.log import BadFact, Fact, LogReset, LogUnavailable
 
@@ -100,7 +100,7 @@ class Follower:
                         if facts := self._fresh(consumer.take(SLICE)):
                             yield facts
                             await asyncio.sleep(0)
-                except Broken as reason:
+                except ConsumerBroken as reason:
                     self._on_restart(str(reason))
                 finally:
                     await consumer.shut()
@@ -138,8 +138,8 @@ class Follower:
             if self._is_late:
                 break
             if time.monotonic() > silent_at:
-                raise Broken(f"nothing arrived for {SILENCE_S:g} s, not even a heartbeat")
-        raise Broken(f"sequence {self._owed} has not arrived in {self._owed_most_s:g} s")
+                raise ConsumerBroken(f"nothing arrived for {SILENCE_S:g} s, not even a heartbeat")
+        raise ConsumerBroken(f"sequence {self._owed} has not arrived in {self._owed_most_s:g} s")
 
     async def _read(self) -> list[Fact | BadFact]:
         """What comes next, read directly while no consumer brings it."""

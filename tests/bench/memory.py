@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
-from projections.board.recent import Limits, RecentPlans
+from projections.board.recent import RecentLimits, RecentPlans
 from streams.log import Fact
 from streams.plan.events import Cancelled, Event, Finished, Submitted, TaskSpec
 from tests.bench.report import Result
@@ -47,7 +47,7 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
     for n in range(plans):
         fold(f"plan-{n}", Cancelled())
         fold(f"plan-{n}", Finished(status="CANCELLED"))
-    board.recent = RecentPlans(Limits())
+    board.recent = RecentPlans(RecentLimits())
     gc.collect()
     left = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 
 from streams.jetstream.connection import Connection
-from streams.jetstream.consumer import Broken, Consumer, parse_reply
+from streams.jetstream.consumer import Consumer, ConsumerBroken, parse_reply
 from streams.jetstream.log import JetStreamLog
 from tests.bench import bed, sse_bed, sse_log
 from tests.bench.report import Result
@@ -28,7 +28,7 @@ class BareConsumer(Consumer):
                 continue
             self.position, consumed, _, pending = parse_reply(reply)
             if consumed != self._consumed + 1:
-                raise Broken
+                raise ConsumerBroken
             self._consumed = consumed
             self._outstanding -= 1
             self.at_end = pending == b"0"

@@ -8,7 +8,7 @@ from uuid import uuid4
 import nats
 import pytest
 
-from streams.jetstream.access import Access
+from streams.jetstream.access import Credentials
 from streams.jetstream.audit_stream import TrailEntry
 from streams.jetstream.log import JetStreamLog
 from streams.jetstream.names import Names
@@ -20,7 +20,9 @@ from tests.conftest import PrivateServer
 
 
 async def connected(url: str, names: Names, within_s: float = 10.0) -> JetStreamLog:
-    return await JetStreamLog.connect(url, access=Access(names=names), connect_timeout_s=within_s)
+    return await JetStreamLog.connect(
+        url, access=Credentials(names=names), connect_timeout_s=within_s
+    )
 
 
 async def write(log: JetStreamLog, plan_id: str) -> None:
@@ -63,7 +65,7 @@ async def test_two_prefixes_on_one_server_do_not_see_each_other(
         (entry,) = await log.trail.read(0, 10)
         assert entry.subject == audit_subject("claimed", f"plan-of-{prefix}", None)
         await log.close()
-        access = Access(names=Names(prefix))
+        access = Credentials(names=Names(prefix))
         inspection = await Inspection.open(private_nats.url, timeout_s=5, access=access)
         assert len(await inspection.audited("claimed", 0, 10)) == 1
         await inspection.close()

@@ -16,7 +16,7 @@ import pytest
 
 from projections.feed.client import Client
 from service.app import READ_MODELS, Instance
-from service.http.sse_wire import Wire
+from service.http.sse_wire import SseWire
 from streams.plan.events import Finished, Submitted, TaskSpec
 from tests.conftest import PrivateServer
 from tests.faults.sse_client import ANSWER_S, Connection, Story, ask, begun, reset
@@ -68,7 +68,7 @@ async def held(instance: Instance) -> Held:
         connections=feed.connections,
         admitted=feed.admitted,
         clients=sum(isinstance(each, Client) for each in objects),
-        wires=sum(isinstance(each, Wire) for each in objects),
+        wires=sum(isinstance(each, SseWire) for each in objects),
         shown=await shown(instance, "agent_sse_connections_current"),
     )
 

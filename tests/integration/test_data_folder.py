@@ -17,7 +17,7 @@ from service.runtime.data_folder import (
     DataFolder,
     DataFolderBusy,
     DataFolderError,
-    Holder,
+    FolderHolder,
     read_holder,
 )
 
@@ -52,7 +52,7 @@ def test_a_second_process_gets_an_error_that_names_the_holder(
 ) -> None:
     with pytest.raises(DataFolderBusy) as caught:
         DataFolder.acquire(tmp_path, "me")
-    assert caught.value.holder == Holder(
+    assert caught.value.holder == FolderHolder(
         other_process.pid, "other:1:ab", "nats://127.0.0.1:1", "http://127.0.0.1:2"
     )
     for part in (str(tmp_path), str(other_process.pid), "other:1:ab", "HOLDFAST_DATA_DIR"):
@@ -94,7 +94,7 @@ def test_a_shorter_announcement_replaces_a_longer_one(tmp_path: Path) -> None:
     with DataFolder.acquire(tmp_path, "me") as folder:
         folder.announce(nats_url="nats://" + "x" * 200, http_url="http://a")
         folder.announce(nats_url="nats://b", http_url="http://a")
-        assert read_holder(tmp_path) == Holder(os.getpid(), "me", "nats://b", "http://a")
+        assert read_holder(tmp_path) == FolderHolder(os.getpid(), "me", "nats://b", "http://a")
 
 
 def test_a_folder_that_was_never_used_has_no_holder(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from service.runtime.nats_server import process as nats_process
 from service.runtime.nats_server.embedded import EmbeddedServer
 from service.runtime.nats_server.process import (
     EmbeddedServerError,
-    Limits,
+    ServerLimits,
     find_server,
     jetstream_answers,
     launch,
@@ -151,7 +151,7 @@ async def test_a_server_that_took_no_write_is_started_anew_once_there_is_room(
         looks.append(folder)
         return len(looks) > 1
 
-    observed = Observed(tmp_path, limits=Limits(check_s=0.05), disk_has_room=has_room)
+    observed = Observed(tmp_path, limits=ServerLimits(check_s=0.05), disk_has_room=has_room)
     await observed.server.start()
     observed.server.took_no_write("no answer within 10 s")
     await observed.reported(2)
@@ -252,7 +252,7 @@ async def test_a_server_that_never_answers_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nats_process, "jetstream_answers", lambda *_, **__: False)
-    server = EmbeddedServer(tmp_path, 0, limits=Limits(ready_s=0.2))
+    server = EmbeddedServer(tmp_path, 0, limits=ServerLimits(ready_s=0.2))
     with pytest.raises(EmbeddedServerError, match=r"not ready within 0\.2 s"):
         await server.start()
     assert server.pid is None
@@ -271,7 +271,7 @@ def test_two_servers_never_share_a_store(tmp_path: Path) -> None:
     server = launch(tmp_path, 0)
     try:
         with pytest.raises(EmbeddedServerError, match="still has the store"):
-            launch(tmp_path, 0, limits=Limits(store_lock_s=0.1))
+            launch(tmp_path, 0, limits=ServerLimits(store_lock_s=0.1))
     finally:
         server.stop()
 

@@ -26,7 +26,7 @@ from holdfast_worker.task import Assignment
 from service.executor.attempts.endings import Failure
 from service.executor.attempts.failures import classify
 from service.executor.handlers import TaskRun, handler
-from service.executor.limits import LIMITS, Limits
+from service.executor.limits import LIMITS, ExecutorLimits
 from service.executor.running.processes import ProcessWorkers
 from tests.integration import error_handlers
 from tests.integration.web_world import Server, answer, execution, failure
@@ -244,7 +244,7 @@ def test_trouble_of_a_process(kind: Any, expected: str, words: str) -> None:
 
 
 def in_a_process(
-    kind: Any, given: object = None, limits: Limits = LIMITS, **dependencies: Raw
+    kind: Any, given: object = None, limits: ExecutorLimits = LIMITS, **dependencies: Raw
 ) -> tuple[Failure, list[int]]:
     """How the handler fails, and the ids of processes that it named and that still run."""
     shown: list[int] = []
@@ -280,7 +280,7 @@ def test_a_process_whose_answer_cannot_be_read_is_ended(kind: Any) -> None:
 
 
 def test_what_is_too_large_for_a_process_is_named_and_costs_no_process() -> None:
-    small = Limits(frame_bytes=100_000)
+    small = ExecutorLimits(frame_bytes=100_000)
     much = Raw(b'"%b"' % (b"x" * 100_000))
     failed, _ = in_a_process(error_handlers.returns_much, {"bytes": 1}, small, before=much)
     assert (failed.error_type, failed.retryable) == ("too_large", False)

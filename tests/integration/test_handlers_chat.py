@@ -16,7 +16,7 @@ from service.executor.attempts.endings import Success
 from service.executor.handlers.chat import ChatInput, answered, chat_handler
 from service.executor.handlers.chat.answer import TEXT_CHARACTERS
 from service.executor.handlers.chat.endpoints import Endpoints
-from service.executor.handlers.chat.limits import LIMITS, Limits
+from service.executor.handlers.chat.limits import LIMITS, ChatLimits
 from service.executor.handlers.chat.stream import EVENT_BYTES
 from service.executor.handlers.reach import Reach
 from service.executor.handlers.secrets import Secrets
@@ -232,7 +232,7 @@ def test_reasoning_is_progress_of_its_own_kind(server: Server) -> None:
 
 @handler("chat", input=ChatInput)
 async def quick_chat(task: TaskRun) -> Result:
-    return await answered(task, ENDPOINTS, Limits(after_finish_s=0.1, check_s=0.5))
+    return await answered(task, ENDPOINTS, ChatLimits(after_finish_s=0.1, check_s=0.5))
 
 
 def test_what_follows_the_end_of_the_answer_is_waited_for_a_few_seconds(server: Server) -> None:

@@ -15,7 +15,7 @@ from service.runtime.child_process import dying_with_parent
 from service.runtime.nats_server.process import find_server
 from service.settings.config import ConfigError
 from service.settings.loading import load_settings
-from streams.jetstream.access import Access
+from streams.jetstream.access import Credentials
 from streams.jetstream.log import JetStreamLog
 from streams.log import LogUnavailable
 from tests.integration.test_private_log import asked, quiet
@@ -53,7 +53,7 @@ def start_server(tmp_path: Path) -> Iterator[Start]:
         process.wait()
 
 
-async def head(url: str, access: Access, within_s: float = 10.0) -> int:
+async def head(url: str, access: Credentials, within_s: float = 10.0) -> int:
     log = await JetStreamLog.connect(url, access=access, connect_timeout_s=within_s)
     try:
         return (await log.state()).head
@@ -67,7 +67,7 @@ async def test_the_documented_accounts_serve_holdfast_and_a_viewer(start_server:
     assert block is not None
     text = block[1].replace("$HOLDFAST_PASSWORD", '"one"').replace("$VIEWER_PASSWORD", '"two"')
     port = start_server(text)
-    assert await head(f"nats://service:one@127.0.0.1:{port}", Access()) == 0
+    assert await head(f"nats://service:one@127.0.0.1:{port}", Credentials()) == 0
     viewer = await nats.connect(f"nats://viewer:two@127.0.0.1:{port}", error_cb=quiet)
     await viewer.publish("plans.p.t", b"{}")
     assert (await viewer.jetstream().stream_info("PLANS")).state.last_seq == 0
@@ -105,15 +105,15 @@ async def test_tls_with_a_ca_and_a_client_certificate(
     )
     url = f"tls://127.0.0.1:{port}"
     ca, cert, key = (certificates / name for name in ("ca.pem", "client.pem", "client.key"))
-    assert await head(url, Access(tls_ca=ca, tls_cert=cert, tls_key=key)) == 0
-    for access in (Access(tls_ca=ca), Access(tls_ca=cert)):
+    assert await head(url, Credentials(tls_ca=ca, tls_cert=cert, tls_key=key)) == 0
+    for access in (Credentials(tls_ca=ca), Credentials(tls_ca=cert)):
         with pytest.raises(LogUnavailable):
             await head(url, access, within_s=1)
 
 
 async def test_tls_is_never_left_out_because_a_server_offers_none(start_server: Start) -> None:
     with pytest.raises(LogUnavailable, match="offers no TLS"):
-        await head(f"tls://service:secret@127.0.0.1:{start_server('')}", Access(), within_s=1)
+        await head(f"tls://service:secret@127.0.0.1:{start_server('')}", Credentials(), within_s=1)
 
 
 async def test_an_nkey_connects_and_another_one_does_not(
@@ -129,9 +129,9 @@ async def test_an_nkey_connects_and_another_one_does_not(
     public = pairs[0].public_key.decode()
     port = start_server(f"authorization {{ users: [ {{ nkey: {public} }} ] }}")
     url = f"nats://127.0.0.1:{port}"
-    assert await head(url, Access(nkey_file=seeds[0])) == 0
+    assert await head(url, Credentials(nkey_file=seeds[0])) == 0
     with pytest.raises(LogUnavailable):
-        await head(url, Access(nkey_file=seeds[1]), within_s=1)
+        await head(url, Credentials(nkey_file=seeds[1]), within_s=1)
 
 
 @pytest.mark.parametrize(

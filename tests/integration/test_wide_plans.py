@@ -11,7 +11,7 @@ from projections.board.board import Board
 from projections.board.lanes import SharingRule
 from projections.projector import Projector
 from projections.read_models.restore import open_read_models
-from streams.decider import Accepted, transact
+from streams.decider import CommandAccepted, transact
 from streams.log import NO_ORIGIN
 from streams.plan import commands
 from streams.plan.events import Submitted, TaskSpec
@@ -87,7 +87,7 @@ async def test_others_go_on_while_a_plan_of_10_000_tasks_is_submitted_and_folded
     try:
         command = commands.Submit(plan_id="p", plan=plan)
         outcome = await transact(command, World(projector), log, NO_ORIGIN)
-        assert isinstance(outcome, Accepted)
+        assert isinstance(outcome, CommandAccepted)
         await asyncio.sleep(0)
         assert board.claimable == (1 if depends_on else TASKS)
         assert await projector.flushed(outcome.sequence, WRITTEN_S)

@@ -18,7 +18,7 @@ from msgspec import Raw
 
 from service.core.past import plan_at
 from streams.codec import encode_payload
-from streams.decider import Accepted, Limits
+from streams.decider import CommandAccepted, DecideLimits
 from streams.log import Fact, LogUnavailable
 from streams.plan import commands
 from streams.plan.decide import GuardReject
@@ -178,12 +178,12 @@ class Machine(RuleBasedStateMachine):
             start=attempt % 2 == 0,
         )
         try:
-            outcome = await instance.say(command, limits=Limits(tries=1))
+            outcome = await instance.say(command, limits=DecideLimits(tries=1))
         except LogUnavailable:
             return
         finally:
             instance.board.give_back(seat, instance.now())
-        if isinstance(outcome, Accepted):
+        if isinstance(outcome, CommandAccepted):
             self.leases.append((command.plan_id, command.task_id, owner, attempt))
 
     def word(self, lease: Lease, word: int, retry_in_s: float | None) -> commands.OwnerCommand:
@@ -300,7 +300,7 @@ class Machine(RuleBasedStateMachine):
             for lease in self.leases[before:]:
                 # Critics are hard to please: they reject as long as it has any effect.
                 outcome = self.say(who, self.word(lease, 7, None))
-                assert isinstance(outcome, Accepted | GuardReject), outcome
+                assert isinstance(outcome, CommandAccepted | GuardReject), outcome
             self.clock.at += 1.5
         raise AssertionError([portrait(plan) for plan in self.instances[0].board.plans.values()])
 

@@ -10,7 +10,7 @@ from typing import Any
 from projections.board.board import Board
 from projections.board.lanes import Pick, SharingRule
 from projections.board.outputs import MAX_BYTES
-from projections.board.recent import Limits
+from projections.board.recent import RecentLimits
 from streams.log import BadFact, Fact, Origin
 from streams.plan import commands
 from streams.plan.decide import Accept, Decision, decide
@@ -29,7 +29,7 @@ class Yard:
         self,
         boards: int = 1,
         *,
-        recent: Limits | None = None,
+        recent: RecentLimits | None = None,
         output_bytes: int = MAX_BYTES,
         **rule: Any,
     ) -> None:

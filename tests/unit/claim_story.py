@@ -12,7 +12,7 @@ from projections.board.lanes import SharingRule
 from projections.recall import Recall
 from service.core.results import OwnerAnswer, Refused
 from service.signals.metrics.registry import Metrics
-from streams.decider import Accepted, Outcome, transact
+from streams.decider import CommandAccepted, Outcome, transact
 from streams.log import Fact, Log, Origin
 from streams.plan.commands import Command, OwnerCommand, Submit
 from streams.plan.decide import Duplicate
@@ -99,7 +99,7 @@ class Instance:
 
     async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
         outcome = await transact(command, self, self.log, origin)
-        assert isinstance(outcome, Accepted | Duplicate), outcome
+        assert isinstance(outcome, CommandAccepted | Duplicate), outcome
         return OwnerAnswer(
             status="accepted",
             sequence=outcome.sequence,
@@ -110,5 +110,5 @@ class Instance:
 
     async def submit(self, plan_id: str, *tasks: TaskSpec, **settings: Any) -> Outcome:
         outcome = await self.say(Submit(plan_id=plan_id, plan=Submitted(tasks=tasks, **settings)))
-        assert isinstance(outcome, Accepted | Duplicate), outcome
+        assert isinstance(outcome, CommandAccepted | Duplicate), outcome
         return outcome

@@ -7,11 +7,11 @@ from msgspec.structs import replace
 from service.ops.doctor.diagnosis import diagnose
 from service.ops.doctor.evidence import (
     Claiming,
-    Daemon,
+    DaemonHealth,
     DatabaseHealth,
     Evidence,
     ExpiredLease,
-    Leases,
+    LeaseFigures,
     Load,
     LogHealth,
     Loop,
@@ -75,8 +75,8 @@ def stale(**changed: Any) -> StaleWrite:
     return replace(write, **changed)
 
 
-def daemon(**changed: Any) -> Daemon:
-    well = Daemon(
+def daemon(**changed: Any) -> DaemonHealth:
+    well = DaemonHealth(
         name="lease_monitor", period_s=1.0, lateness_s=0.001, last_success_age_s=0.4,
         overruns=0, trouble=None,
     )  # fmt: skip
@@ -96,7 +96,7 @@ WELL = Evidence(
         window=window(),
     ),
     claiming=Claiming(recent=window(), ready=0, refining=0, oldest_age_s=0.0, waiting=()),
-    leases=Leases(running=1, expired=(), expired_count=0, window=window(300)),
+    leases=LeaseFigures(running=1, expired=(), expired_count=0, window=window(300)),
     writers=Writers(window=window(300), entries=()),
     load=Load(window=window(300), backlog=0, backlog_before=0, ended=0, in_flight=0, queued=0,
               capacity=8),

@@ -19,7 +19,7 @@ from projections.read_models.views import moment, moment_or_none, task_view
 from service.core.bridge import Bridge
 from service.core.results import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.executor import Executor
-from service.executor.limits import LIMITS, Limits
+from service.executor.limits import LIMITS, ExecutorLimits
 from service.runtime.supervision import Supervision
 from service.settings.loading import load_settings
 from streams.log import Origin
@@ -266,7 +266,7 @@ async def executing(
     core: FakeCore | None = None,
     *,
     drain_s: float = 0.0,
-    limits: Limits = LIMITS,
+    limits: ExecutorLimits = LIMITS,
     **flags: object,
 ) -> AsyncIterator[World]:
     """An executor with ``flags`` as settings (dots as double underscores), drained at the end."""

@@ -12,7 +12,7 @@ import msgspec
 from projections.feed import Feed, NoStream
 from projections.feed.client import Client, Gone
 from projections.feed.entry import Interest
-from projections.feed.limits import LIMITS, Limits
+from projections.feed.limits import LIMITS, FeedLimits
 from service.settings.config import SseSettings
 from streams.codec import encode_payload
 from streams.plan.events import (
@@ -137,7 +137,7 @@ class Watcher:
 class World:
     """Log, feed, and the projector's part: `publish_up_to` says how far the feed has heard."""
 
-    def __init__(self, limits: Limits = LIMITS, **settings: float) -> None:
+    def __init__(self, limits: FeedLimits = LIMITS, **settings: float) -> None:
         self.log = MemoryLog()
         self.meter = Counts()
         self.settings = SseSettings(**{"heartbeat_s": 300, **settings})  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from service.core.results import Check, Claim, ClaimRequest, OwnerAnswer
 from service.http.access import Access
 from service.http.app import create_app
 from service.http.front import Front
-from service.http.refused_tokens import Limits, RefusedTokens
+from service.http.refused_tokens import RefusalLimits, RefusedTokens
 from service.ops.operations import Operations
 from service.principals.tokens import Tokens
 from service.settings.config import HttpSettings, Settings
@@ -68,7 +68,7 @@ class FakeCore:
         self.checks = [Check("log", ok=True, detail="connected")]
         self.claiming: asyncio.Future[list[Claim]] | None = None
         self.claim_asked = asyncio.Event()
-        self.refusals = Limits(longest_pause_s=0)
+        self.refusals = RefusalLimits(longest_pause_s=0)
         self.plans: dict[str, Plan] = {}
         self.elsewhere: dict[str, Plan] = {}
 

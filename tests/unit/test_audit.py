@@ -16,13 +16,13 @@ from structlog.testing import capture_logs
 from projections.read_models.audit import Entry
 from service.settings.config import ObservabilitySettings
 from service.signals.audit.outages import Outage
-from service.signals.audit.trail import LIMITS, LONGEST_DETAIL, Audit, Limits
+from service.signals.audit.trail import LIMITS, LONGEST_DETAIL, Audit, TrailLimits
 from service.signals.metrics.registry import Metrics
 from streams.jetstream.audit_stream import TrailEntry
 from streams.log import LogUnavailable
 
 GOLDEN = Path(__file__).parents[1] / "contract" / "golden" / "audit"
-QUICK = Limits(gather_s=0.001, retry_s=0.01)
+QUICK = TrailLimits(gather_s=0.001, retry_s=0.01)
 EVERYTHING = ObservabilitySettings(audit_success_log_enabled=True)
 
 
@@ -71,7 +71,7 @@ class World:
 
 @asynccontextmanager
 async def trail(
-    settings: ObservabilitySettings = EVERYTHING, close_s: float = 5, limits: Limits = QUICK
+    settings: ObservabilitySettings = EVERYTHING, close_s: float = 5, limits: TrailLimits = QUICK
 ) -> AsyncIterator[World]:
     """A trail that is closed at the end, as an instance closes its own."""
     stream, metrics = Stream(), Metrics()

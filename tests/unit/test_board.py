@@ -7,7 +7,7 @@ import pytest
 
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
-from projections.board.recent import Limits
+from projections.board.recent import RecentLimits
 from streams.plan import commands
 from streams.plan.decide import Accept
 from streams.plan.events import Finished, Retried, Submitted
@@ -204,8 +204,10 @@ def finished_plan(place: Yard, plan_id: str, tasks: int = 3, lease_s: float = 3_
     place.finish(plan_id)
 
 
-@pytest.mark.parametrize("recent", [Limits(tasks=6), Limits(bytes=10_000)], ids=["tasks", "bytes"])
-def test_finished_plans_leave_memory(recent: Limits) -> None:
+@pytest.mark.parametrize(
+    "recent", [RecentLimits(tasks=6), RecentLimits(bytes=10_000)], ids=["tasks", "bytes"]
+)
+def test_finished_plans_leave_memory(recent: RecentLimits) -> None:
     place = Yard(recent=recent)
     finished_plan(place, "first")
     before = plans_alive()
@@ -218,7 +220,7 @@ def test_finished_plans_leave_memory(recent: Limits) -> None:
 
 
 def test_a_cancelled_plan_leaves_memory_although_better_ones_stand_before_it() -> None:
-    place = Yard(recent=Limits(tasks=1))
+    place = Yard(recent=RecentLimits(tasks=1))
     place.submit("vip", task("vip"), priority=100)
     before = plans_alive()
     for n in range(300):

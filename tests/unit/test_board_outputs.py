@@ -8,7 +8,7 @@ from projections.board.lanes import SharingRule
 from service.core.claim_inputs import claim_size
 from service.core.claim_queue import ClaimQueue
 from service.core.results import Claim, ClaimRequest
-from streams.decider import Accepted, Outcome
+from streams.decider import CommandAccepted, Outcome
 from streams.log import LogUnavailable
 from streams.plan import commands
 from streams.plan.decide import Duplicate, GuardReject
@@ -56,7 +56,7 @@ class World:
     async def run(self, *outputs: bytes, kind: str = "map") -> None:
         for output in outputs:
             (claimed,) = await self.claim(1, kind)
-            assert isinstance(await self.complete(claimed, output), Accepted)
+            assert isinstance(await self.complete(claimed, output), CommandAccepted)
 
     def held(self, plan_id: str = "p") -> int:
         """How many bytes of outputs the tasks of a plan have in memory."""

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import uvicorn
 
-from service.http.bounded_protocol import BoundedProtocol, Limits
+from service.http.bounded_protocol import BoundedProtocol, ConnectionLimits
 from service.http.origin_check import RESPONSE_HEADERS
 from service.http.shares import Shares, client_at
 
-LIMITS = Limits(head_bytes=4_096, headers=20, head_s=0.4, body_s=0.8)
+LIMITS = ConnectionLimits(head_bytes=4_096, headers=20, head_s=0.4, body_s=0.8)
 WITHIN_S = 10.0
 
 
@@ -35,7 +35,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def serving(limits: Limits = LIMITS, most: int = 1_000) -> AsyncIterator[int]:
+async def serving(limits: ConnectionLimits = LIMITS, most: int = 1_000) -> AsyncIterator[int]:
     config = uvicorn.Config(
         app,
         port=0,
@@ -114,7 +114,7 @@ async def test_a_head_is_bounded(parts: tuple[bytes, ...], status: bytes) -> Non
 
 
 async def test_a_header_without_end_does_not_hold_the_loop() -> None:
-    async with serving(Limits()) as port:
+    async with serving(ConnectionLimits()) as port:
         began = time.process_time()
         said = await answer(port, GET + b"A: ", *[b"a" * 1_048_576] * 64)
         assert time.process_time() - began < 1
@@ -157,7 +157,7 @@ async def test_a_connection_may_be_used_for_long() -> None:
 
 
 async def test_connections_are_bounded_and_a_closed_one_makes_room() -> None:
-    async with serving(Limits(), most=2) as port:
+    async with serving(ConnectionLimits(), most=2) as port:
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
         async with asyncio.timeout(WITHIN_S):
             refused = await answer(port)

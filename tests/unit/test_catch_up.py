@@ -12,9 +12,9 @@ import pytest
 
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
-from projections.board.recent import Limits
+from projections.board.recent import RecentLimits
 from projections.projector import Projector
-from streams.decider import Accepted, Outcome, transact
+from streams.decider import CommandAccepted, Outcome, transact
 from streams.log import BadFact, Fact, LogState, Origin
 from streams.plan import commands
 from streams.plan.decide import Duplicate, GuardReject
@@ -60,7 +60,7 @@ class Follower:
         self.log, self.now = log, clock
         self.projector = Projector(
             log,
-            Board(SharingRule(), "b", recent=Limits(tasks=1)),
+            Board(SharingRule(), "b", recent=RecentLimits(tasks=1)),
             None,  # type: ignore[arg-type]  # nothing is flushed here
             epoch="memory-1",
             now=clock,
@@ -91,19 +91,19 @@ class Two:
         whose: dict[str, Any] = {"plan_id": plan_id, "task_id": "t", "owner": "w"}
         if plan_id != "p":
             await self.a.submit(plan_id, task("t", max_retries=0))
-        assert isinstance(await self.a.say(commands.Claim(**whose)), Accepted)
+        assert isinstance(await self.a.say(commands.Claim(**whose)), CommandAccepted)
         failed = commands.Fail(
             **whose, attempt=attempt, error_type="tool_error", error_message="", retryable=False
         )
         for command in (failed, commands.Finish(plan_id=plan_id)):
-            assert isinstance(await self.a.say(command), Accepted)
+            assert isinstance(await self.a.say(command), CommandAccepted)
         await self.b.catch_up()
 
     async def late(self, command: commands.Command) -> None:
         """Instance a writes what reaches b only after b has judged for the first time."""
         await self.b.catch_up()
         self.log.flows.clear()
-        assert isinstance(await self.a.say(command), Accepted)
+        assert isinstance(await self.a.say(command), CommandAccepted)
 
 
 @pytest.fixture
@@ -121,20 +121,20 @@ OWNER: dict[str, Any] = {"plan_id": "p", "task_id": "t", "owner": "w"}
 
 async def test_the_holder_is_not_refused_where_its_claim_arrives_late(two: Two) -> None:
     await two.late(commands.Claim(**OWNER))
-    assert isinstance(await two.b.say(commands.Start(**OWNER, attempt=1)), Accepted)
+    assert isinstance(await two.b.say(commands.Start(**OWNER, attempt=1)), CommandAccepted)
 
 
 async def test_a_resume_after_a_pause_that_arrives_late_is_written(two: Two) -> None:
     await two.late(commands.Pause(plan_id="p"))
-    assert isinstance(await two.b.say(commands.Resume(plan_id="p")), Accepted)
+    assert isinstance(await two.b.say(commands.Resume(plan_id="p")), CommandAccepted)
     plan = two.b.knows("p")
     assert plan is not None
     assert plan.status == "READY"
 
 
 async def test_a_start_is_no_repetition_where_another_has_taken_the_lease_over(two: Two) -> None:
-    assert isinstance(await two.a.say(commands.Claim(**OWNER)), Accepted)
-    assert isinstance(await two.a.say(commands.Start(**OWNER, attempt=1)), Accepted)
+    assert isinstance(await two.a.say(commands.Claim(**OWNER)), CommandAccepted)
+    assert isinstance(await two.a.say(commands.Start(**OWNER, attempt=1)), CommandAccepted)
     assert isinstance(await two.b.say(commands.Start(**OWNER, attempt=1)), Duplicate)
     await two.late(commands.Release(**OWNER, attempt=1))
     assert isinstance(await two.b.say(commands.Start(**OWNER, attempt=1)), GuardReject)
@@ -143,13 +143,13 @@ async def test_a_start_is_no_repetition_where_another_has_taken_the_lease_over(t
 async def test_facts_that_the_tail_holds_up_are_read_and_counted_once(two: Two) -> None:
     two.log.flows.clear()
     two.log.state = super(LateLog, two.log).state  # type: ignore[method-assign]  # stays held up
-    assert isinstance(await two.a.say(commands.Claim(**OWNER)), Accepted)
+    assert isinstance(await two.a.say(commands.Claim(**OWNER)), CommandAccepted)
     await two.b.catch_up()
     plan, board = two.b.knows("p"), two.b.projector.board
     assert plan is not None
     assert plan.tasks["t"].status == "RUNNING"
     two.log.flows.set()
-    assert isinstance(await two.b.say(commands.Start(**OWNER, attempt=1)), Accepted)
+    assert isinstance(await two.b.say(commands.Start(**OWNER, attempt=1)), CommandAccepted)
     assert not board.ignored, "what the tail brings again is left out"
 
 
@@ -192,12 +192,12 @@ async def test_a_plan_that_finishes_again_while_it_is_recalled_is_not_kept_as_it
     two.log.reads.append(released)
     asking = asyncio.create_task(two.b.say(commands.Retry(plan_id="p", task_id="t")))
     await eventually(lambda: not two.log.reads)
-    assert isinstance(await two.a.say(commands.Retry(plan_id="p", task_id="t")), Accepted)
+    assert isinstance(await two.a.say(commands.Retry(plan_id="p", task_id="t")), CommandAccepted)
     await two.fail("p", attempt=2)
     await two.fail("r")
     assert two.b.knows("p") is None
     released.set()
-    assert isinstance(await asking, Accepted)
+    assert isinstance(await asking, CommandAccepted)
     plan = two.b.knows("p")
     assert plan is not None
     assert plan.tasks["t"].attempt == 2, "it is kept as of its second end"

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from streams.codec import encode_payload
-from streams.decider import Accepted, Contention, Limits
+from streams.decider import CommandAccepted, Contention, DecideLimits
 from streams.log import Appended, Conflict, Draft, LogUnavailable
 from streams.plan import commands
 from streams.plan.decide import Duplicate, GuardReject, NotAllowed, NotFound, PlanExists
@@ -32,7 +32,7 @@ class Pair:
     async def claimed(self) -> None:
         """Task a of plan p is claimed by w1, and both know it."""
         await self.a.submit("p", task("a", lease_s=60), task("b"))
-        assert isinstance(await self.a.say(claim("a")), Accepted)
+        assert isinstance(await self.a.say(claim("a")), CommandAccepted)
         await self.b.fold()
 
 
@@ -53,14 +53,14 @@ def pair() -> Pair:
 async def test_what_is_accepted_is_folded_when_the_answer_comes(pair: Pair) -> None:
     await pair.a.submit("p", task("a"))
     outcome = await pair.a.say(claim("a"))
-    assert isinstance(outcome, Accepted)
+    assert isinstance(outcome, CommandAccepted)
     assert outcome.sequence == 2 == pair.a.board.sequence
     assert outcome.plan is pair.a.knows("p")
 
 
 async def test_who_lost_the_race_judges_again_on_what_the_winner_wrote(pair: Pair) -> None:
     await pair.claimed()
-    assert isinstance(await pair.a.say(word(commands.Complete)), Accepted)
+    assert isinstance(await pair.a.say(word(commands.Complete)), CommandAccepted)
     # b has not folded it: its append meets a conflict, it catches up, and knows better.
     assert isinstance(await pair.b.say(word(commands.Release)), GuardReject)
     assert isinstance(await pair.b.say(word(commands.Complete)), Duplicate)
@@ -70,26 +70,26 @@ async def test_who_lost_the_race_judges_again_on_what_the_winner_wrote(pair: Pai
 async def test_a_worker_may_speak_to_an_instance_that_has_not_seen_its_claim(pair: Pair) -> None:
     await pair.a.submit("p", task("a", lease_s=60))
     await pair.b.fold()
-    assert isinstance(await pair.a.say(claim("a")), Accepted)
+    assert isinstance(await pair.a.say(claim("a")), CommandAccepted)
     # b still believes the task to be READY; refusing its owner would be a lie.
-    assert isinstance(await pair.b.say(word(commands.Start)), Accepted)
-    assert isinstance(await pair.a.say(word(commands.Complete)), Accepted)
+    assert isinstance(await pair.b.say(word(commands.Start)), CommandAccepted)
+    assert isinstance(await pair.a.say(word(commands.Complete)), CommandAccepted)
 
 
 async def test_an_operator_is_answered_from_the_head_of_the_log(pair: Pair) -> None:
     await pair.a.submit("p", task("a"))
     await pair.b.fold()
-    assert isinstance(await pair.a.say(commands.Pause(plan_id="p")), Accepted)
+    assert isinstance(await pair.a.say(commands.Pause(plan_id="p")), CommandAccepted)
     # b still believes the plan to be READY; "it is resumed already" would leave it paused.
-    assert isinstance(await pair.b.say(commands.Resume(plan_id="p")), Accepted)
+    assert isinstance(await pair.b.say(commands.Resume(plan_id="p")), CommandAccepted)
     assert isinstance(await pair.a.say(commands.Resume(plan_id="p")), Duplicate)
 
 
 async def test_a_claim_has_one_try(pair: Pair) -> None:
     await pair.a.submit("p", task("a"))
     await pair.b.fold()
-    assert isinstance(await pair.a.say(claim("a")), Accepted)
-    assert isinstance(await pair.b.say(claim("a", "w2"), limits=Limits(tries=1)), Contention)
+    assert isinstance(await pair.a.say(claim("a")), CommandAccepted)
+    assert isinstance(await pair.b.say(claim("a", "w2"), limits=DecideLimits(tries=1)), Contention)
     assert pair.b.board.sequence == 2, "it has caught up with the winner"
 
 
@@ -104,16 +104,18 @@ async def test_a_new_plan_whose_id_is_taken_elsewhere_is_noticed(pair: Pair) -> 
 
 async def test_an_instance_that_knows_nothing_loads_the_plan(pair: Pair) -> None:
     await pair.a.submit("p", task("a"))
-    assert isinstance(await pair.b.say(claim("a")), Accepted)
+    assert isinstance(await pair.b.say(claim("a")), CommandAccepted)
     assert isinstance(await pair.b.say(commands.Pause(plan_id="nobody")), NotFound)
 
 
 async def test_lost_races_are_bounded(pair: Pair) -> None:
     await pair.claimed()
     pair.log.fail_next(*[Fault.CONFLICT] * 3)
-    assert isinstance(await pair.a.say(word(commands.Start), limits=Limits(tries=4)), Accepted)
+    assert isinstance(
+        await pair.a.say(word(commands.Start), limits=DecideLimits(tries=4)), CommandAccepted
+    )
     pair.log.fail_next(*[Fault.CONFLICT] * 3)
-    assert await pair.a.say(word(commands.Heartbeat), limits=Limits(tries=3)) == Contention(3)
+    assert await pair.a.say(word(commands.Heartbeat), limits=DecideLimits(tries=3)) == Contention(3)
 
 
 async def test_a_heartbeat_that_expired_under_the_expectation_costs_no_try(pair: Pair) -> None:
@@ -121,14 +123,14 @@ async def test_a_heartbeat_that_expired_under_the_expectation_costs_no_try(pair:
     await pair.a.say(word(commands.Heartbeat))
     pair.clock.at += DAY_S + 1
     pair.log.expire()
-    outcome = await pair.a.say(word(commands.Complete), limits=Limits(tries=1))
-    assert isinstance(outcome, Accepted)
+    outcome = await pair.a.say(word(commands.Complete), limits=DecideLimits(tries=1))
+    assert isinstance(outcome, CommandAccepted)
     assert pair.a.board.plans["p"].tasks["a"].status == "COMPLETED"
 
 
 async def test_a_fact_that_the_fold_ignores_is_not_an_acceptance(pair: Pair) -> None:
     await pair.claimed()
-    assert isinstance(await pair.a.say(commands.Cancel(plan_id="p")), Accepted)
+    assert isinstance(await pair.a.say(commands.Cancel(plan_id="p")), CommandAccepted)
     # b does not know; the task's own subject has not changed, so its append succeeds.
     outcome = await pair.b.say(word(commands.Complete))
     assert isinstance(outcome, GuardReject)
@@ -157,7 +159,7 @@ async def test_an_append_without_an_answer_may_be_repeated(
         await pair.a.say(word(commands.Complete))
     assert await pair.length() == before + written
     outcome = await pair.a.say(word(commands.Complete))
-    assert isinstance(outcome, Duplicate if written else Accepted)
+    assert isinstance(outcome, Duplicate if written else CommandAccepted)
     assert await pair.length() == before + 1
 
 
@@ -165,7 +167,7 @@ async def test_facts_published_by_hand_are_stepped_over(pair: Pair) -> None:
     await pair.claimed()
     pair.log.publish("plans.p.a", encode_payload(Started(owner="evil", attempt=1)))
     pair.log.publish("plans.p.a", encode_payload(Completed(owner="w1", attempt=9)))
-    assert isinstance(await pair.b.say(word(commands.Complete)), Accepted)
+    assert isinstance(await pair.b.say(word(commands.Complete)), CommandAccepted)
     await pair.a.fold()
     assert pair.a.board.plans["p"].tasks["a"].status == "COMPLETED"
     assert list(pair.a.board.ignored) == [3, 4]
@@ -188,7 +190,7 @@ async def test_finished_is_written_once(pair: Pair) -> None:
         await pair.a.say(commands.Complete(plan_id="p", task_id=task_id, owner="w1", attempt=1))
     await pair.b.fold()
     finish = commands.Finish(plan_id="p")
-    assert isinstance(await pair.a.say(finish), Accepted)
+    assert isinstance(await pair.a.say(finish), CommandAccepted)
     assert isinstance(await pair.b.say(finish), Duplicate)
     assert await pair.length() == 6
 
@@ -209,13 +211,13 @@ async def test_a_task_on_whose_subject_something_stood_before_its_plan_is_worked
 ) -> None:
     pair.log.publish("plans.p.a", b"hello")
     await pair.claimed()
-    assert isinstance(await pair.b.say(word(commands.Complete)), Accepted)
+    assert isinstance(await pair.b.say(word(commands.Complete)), CommandAccepted)
 
 
 async def test_a_claim_does_not_lose_to_a_message_that_stood_before_the_plan(pair: Pair) -> None:
     pair.log.publish("plans.p.a", encode_payload(Started(owner="w1", attempt=1)))
     await pair.a.submit("p", task("a"))
-    assert isinstance(await pair.a.say(claim("a"), limits=Limits(tries=1)), Accepted)
+    assert isinstance(await pair.a.say(claim("a"), limits=DecideLimits(tries=1)), CommandAccepted)
 
 
 async def test_a_call_that_goes_on_losing_ends_in_time(
@@ -234,4 +236,4 @@ async def test_a_call_that_goes_on_losing_ends_in_time(
     monkeypatch.setattr(pair.log, "append", slow)
     pair.log.fail_next(Fault.CONFLICT)
     with pytest.raises(LogUnavailable, match=r"within 0\.05 s"):
-        await pair.a.say(word(commands.Complete), limits=Limits(call_s=0.05))
+        await pair.a.say(word(commands.Complete), limits=DecideLimits(call_s=0.05))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.executor.handlers.registry import load_handlers
-from service.executor.limits import Limits
+from service.executor.limits import ExecutorLimits
 from service.settings.config import ConfigError, ExecutorSettings
 from streams.log import LogUnavailable, TooLarge
 from streams.plan import commands
@@ -21,7 +21,7 @@ USER_HANDLERS = ("tests.unit.executor_handlers",)
 DISPATCHED = "agent.task.dispatch.success.total"
 REJECTED = "agent.task.dispatch.reject.total"
 OVERRUN = "agent.task.worker.overrun.current"
-IMPATIENT = Limits(grace_s=0.05, kill_after_s=0.2)
+IMPATIENT = ExecutorLimits(grace_s=0.05, kill_after_s=0.2)
 UNAVAILABLE = LogUnavailable("the log does not answer")
 
 

@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from projections.feed import NoStream
 from projections.feed.entry import ALL_TYPES, PING, Interest, entry_of, render
-from projections.feed.limits import LIMITS, Limits
+from projections.feed.limits import LIMITS, FeedLimits
 from streams.log import Fact, LogUnavailable
 from streams.plan.events import Completed, Progress
 from tests.unit.feed_world import (
@@ -30,7 +30,7 @@ async def world() -> World:
     return await two_plans()
 
 
-async def two_plans(limits: Limits = LIMITS) -> World:
+async def two_plans(limits: FeedLimits = LIMITS) -> World:
     """A log with two plans: p (1, 3, 4 heartbeat, 5) and q (2)."""
     world = World(limits)
     world.write(SUBMITTED)
@@ -241,7 +241,7 @@ async def test_a_plans_own_stream_ends_after_finished(world: World) -> None:
 
 
 async def test_a_finished_plan_is_sent_to_its_end_and_then_no_more() -> None:
-    world = await two_plans(Limits(run_bytes=1))  # event by event
+    world = await two_plans(FeedLimits(run_bytes=1))  # event by event
     world.write(FINISHED)
     _, watcher = await world.connect(plan_id="p", ends=True)  # the feed has not heard of it yet
     await until(lambda: watcher.ended, "the end")
@@ -279,7 +279,7 @@ async def test_a_retried_plan_goes_on(world: World) -> None:
 async def test_a_plan_retried_while_finished_is_being_written_goes_on(
     *, finishes_again: bool
 ) -> None:
-    world = await two_plans(Limits(fan_out_slice=1))
+    world = await two_plans(FeedLimits(fan_out_slice=1))
     pairs = [await world.connect(plan_id="p", ends=True) for _ in range(3)]
     await until(lambda: all("caught_up" in w.signals for _, w in pairs), "all are live")
     world.write(FINISHED)
@@ -363,7 +363,7 @@ async def test_closing_ends_every_stream_with_closed(world: World) -> None:
 
 
 async def test_a_client_that_takes_no_bytes_is_ended_and_the_others_are_not() -> None:
-    world = await two_plans(Limits(slow_s=0.02))
+    world = await two_plans(FeedLimits(slow_s=0.02))
     _, frozen = await world.connect()
     _, healthy = await world.connect()
     both = (frozen, healthy)
@@ -394,8 +394,10 @@ async def test_a_slow_client_comes_back_without_loss(world: World) -> None:
     assert slow.sequences == list(range(6, last + 1))
 
 
-@pytest.mark.parametrize("limits", [Limits(pending_events=3), Limits(pending_bytes=2_000)])
-async def test_clients_fetch_themselves_what_is_too_much_for_their_channel(limits: Limits) -> None:
+@pytest.mark.parametrize("limits", [FeedLimits(pending_events=3), FeedLimits(pending_bytes=2_000)])
+async def test_clients_fetch_themselves_what_is_too_much_for_their_channel(
+    limits: FeedLimits,
+) -> None:
     world = await two_plans(limits)
     _, watcher = await world.connect()
     await until(lambda: "caught_up" in watcher.signals, "caught up")
@@ -421,7 +423,7 @@ async def test_a_client_that_has_gone_is_noticed_at_the_next_write(world: World)
 async def test_a_log_that_does_not_answer_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    world = World(Limits(log_retry_s=0), buffer_events=1)
+    world = World(FeedLimits(log_retry_s=0), buffer_events=1)
     world.claims(10)
     await world.publish()
     answers = iter([LogUnavailable("no"), LogUnavailable("no")])

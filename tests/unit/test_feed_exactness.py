@@ -8,7 +8,7 @@ import pytest
 
 from projections.feed import NoStream
 from projections.feed.entry import ALL_TYPES, UNASKED_TYPES, Interest
-from projections.feed.limits import Limits
+from projections.feed.limits import FeedLimits
 from streams.plan.events import Event
 from tests.unit.feed_world import (
     CLAIMED,
@@ -126,7 +126,7 @@ def assert_caught_up_is_true(
 async def test_each_client_sees_exactly_the_filtered_log(seed: int) -> None:
     luck = dice(seed)
     # Small steps, so that everything that may happen between two of them does.
-    limits = Limits(
+    limits = FeedLimits(
         fan_out_slice=luck.choice((1, 3)),
         run_bytes=luck.choice((1, 2000, 60_000)),
         scanned_events=luck.choice((1, 7, 1000)),

@@ -10,7 +10,7 @@ import pytest
 from msgspec import Raw
 
 from projections.feed.entry import Interest
-from projections.feed.limits import LIMITS, Limits
+from projections.feed.limits import LIMITS, FeedLimits
 from projections.feed.pace import STEPS, Pace
 from projections.feed.replay import Pages
 from streams.log import LogReset
@@ -149,7 +149,7 @@ async def test_a_log_made_anew_is_never_mixed_with_the_one_that_was_followed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The instance ends soon; until then no client is caught up, and none is admitted."""
-    world = World(Limits(log_retry_s=0), buffer_events=1)
+    world = World(FeedLimits(log_retry_s=0), buffer_events=1)
     world.claims(60)
     await world.publish()
     scans = Scans(world, monkeypatch)
@@ -172,7 +172,7 @@ async def test_a_log_made_anew_is_never_mixed_with_the_one_that_was_followed(
 async def test_a_thousand_clients_with_a_thousand_filters_read_a_few_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    world = World(Limits(kept_bytes=20_000), buffer_events=1, replay_batch_size=2)
+    world = World(FeedLimits(kept_bytes=20_000), buffer_events=1, replay_batch_size=2)
     for number in range(1_000):
         world.write(SUBMITTED, f"p{number}")
     for number in range(0, 1_000, 200):
@@ -194,7 +194,7 @@ async def test_pages_that_large_events_end_early_keep_no_client_from_going_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two clients push out each other's page, and stand where no page of round size reaches."""
-    world = World(Limits(kept_bytes=1), buffer_events=1, replay_batch_size=30)
+    world = World(FeedLimits(kept_bytes=1), buffer_events=1, replay_batch_size=30)
     world.claims(60)
     await world.publish()
     scan, reads = world.log.scan, list[int]()
@@ -357,7 +357,7 @@ async def test_an_event_is_rendered_once_for_all_that_replay_it(
 
 
 async def test_pages_are_kept_for_a_while_only() -> None:
-    world = World(Limits(kept_s=0.1), buffer_events=1, heartbeat_s=1)
+    world = World(FeedLimits(kept_s=0.1), buffer_events=1, heartbeat_s=1)
     world.claims(60)
     await world.publish()
     client, _ = await world.connect(cursor=0)
@@ -395,7 +395,7 @@ async def test_large_events_bound_what_is_kept() -> None:
     large = Progress(owner="w", attempt=1, data=Raw(b'"' + b"x" * 100_000 + b'"'))
     for _ in range(40):
         world.write(large, "p", "a")
-    kept = Pages(world.log, 4, world.log.epoch, world.meter, Limits(kept_bytes=1_000_000))
+    kept = Pages(world.log, 4, world.log.epoch, world.meter, FeedLimits(kept_bytes=1_000_000))
     cursor, most = 0, 0
     while cursor < 40:
         cursor = (await kept.after(cursor, None, 40)).last

@@ -8,7 +8,7 @@ import pytest
 from litestar.testing import AsyncTestClient
 from structlog.testing import capture_logs
 
-from service.http.refused_tokens import Limits, RefusedTokens
+from service.http.refused_tokens import RefusalLimits, RefusedTokens
 from service.principals.tokens import SESSION_S, Tokens, WrongToken
 from service.principals.tokens_edit import revoke_token
 from service.settings.config import AuthSettings, Settings
@@ -166,7 +166,7 @@ async def test_wrong_tokens_are_counted_and_audited_once_a_minute_and_address(pa
 async def test_each_further_wrong_token_of_an_address_waits_longer_up_to_a_bound() -> None:
     now = [0.0]
     core = FakeCore()
-    limits = Limits(first_pause_s=0.01, longest_pause_s=0.05, addresses=2)
+    limits = RefusalLimits(first_pause_s=0.01, longest_pause_s=0.05, addresses=2)
     refused = RefusedTokens(core.metrics, core.audit, limits, lambda: now[0])  # type: ignore[arg-type]
 
     async def took(address: str) -> float:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from projections.board.board import Standing
+from projections.board.board import LanePosition
 from streams.plan.state import Task
 
 Code = Literal[
@@ -67,4 +67,4 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     asked: Callable[[str], float | None]
     known_kinds: Sequence[str]
     running: Mapping[str, int]
-    standing: Callable[[Task], Standing | None]
+    standing: Callable[[Task], LanePosition | None]

@@ -20,9 +20,9 @@ from service.executor.attempts.execution import execute
 from service.executor.attempts.heartbeats import Heartbeats
 from service.executor.attempts.leases import Lease
 from service.executor.attempts.reports import Answer, Reporter
-from service.executor.limits import Limits
+from service.executor.limits import ExecutorLimits
 from service.executor.running.overruns import Overruns
-from service.executor.running.pool import Place
+from service.executor.running.pool import PoolPlace
 from service.executor.running.processes import ProcessWorkers
 from service.signals.audit.trail import Audit
 from service.signals.metrics.registry import Metrics
@@ -46,7 +46,7 @@ class Workshop(Protocol):
     spans: Recorder | None
     audit: Audit
     processes: ProcessWorkers
-    limits: Limits
+    limits: ExecutorLimits
     overruns: Overruns
     timeout_s: float
     timeout_retry_max: int
@@ -55,7 +55,9 @@ class Workshop(Protocol):
 class Attempt:
     """Carries one lease through; `run` never raises."""
 
-    def __init__(self, lease: Lease, handler: AnyHandler, place: Place, workshop: Workshop) -> None:
+    def __init__(
+        self, lease: Lease, handler: AnyHandler, place: PoolPlace, workshop: Workshop
+    ) -> None:
         self.lease = lease
         self._handler = handler
         self._place = place

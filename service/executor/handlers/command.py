@@ -92,7 +92,7 @@ def run_command(task: TaskRun, lines: Mapping[str, CommandLine], secrets: Secret
     if said := line.complaint(wish.parameters):
         raise TaskFailed("bad_input", said, retryable=False)
     with line.folder() as folder:
-        job = Job(
+        job = ProgramJob(
             path=line.program,
             arguments=line.arguments(wish.parameters),
             bounds=line.bounds(folder),
@@ -107,7 +107,7 @@ def run_command(task: TaskRun, lines: Mapping[str, CommandLine], secrets: Secret
     return Result(outcome, verdict=verdict)
 
 
-class Job(msgspec.Struct, frozen=True):
+class ProgramJob(msgspec.Struct, frozen=True):
     """One program to run: what the guardian gets, its input and its environment."""
 
     path: str
@@ -178,7 +178,7 @@ class _Leash:
                 os.close(self._ours)
 
 
-def _run(job: Job, stopping: Stopping) -> dict[str, Any]:
+def _run(job: ProgramJob, stopping: Stopping) -> dict[str, Any]:
     leash = _Leash()
     try:
         process = _start(job, leash.theirs)
@@ -210,7 +210,7 @@ def _run(job: Job, stopping: Stopping) -> dict[str, Any]:
     }
 
 
-def _start(job: Job, control: int) -> "subprocess.Popen[bytes]":
+def _start(job: ProgramJob, control: int) -> "subprocess.Popen[bytes]":
     interpreter = [sys.executable, "-I", "-S", guardian.__file__, str(control), job.bounds]
     return subprocess.Popen(
         [*interpreter, job.path, *job.arguments],

@@ -15,7 +15,7 @@ from holdfast_worker.handler import AnyHandler
 from service.executor.attempts.leases import Lease
 
 
-class Overrun(msgspec.Struct, frozen=True, kw_only=True):
+class RunningOverrun(msgspec.Struct, frozen=True, kw_only=True):
     """One handler that runs on; ``since`` is when its attempt was given up (monotonic)."""
 
     plan_id: str
@@ -37,13 +37,13 @@ class Overruns:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._running: dict[tuple[str, str, int], Overrun] = {}
+        self._running: dict[tuple[str, str, int], RunningOverrun] = {}
         self._tasks: dict[tuple[str, str], int] = {}
 
     def add(self, lease: Lease, handler: AnyHandler) -> None:
         """The attempt of ``lease`` is over, and ``handler`` runs on."""
         plan_id, task_id, attempt = lease.key
-        overrun = Overrun(
+        overrun = RunningOverrun(
             plan_id=plan_id,
             task_id=task_id,
             attempt=attempt,
@@ -66,7 +66,7 @@ class Overruns:
                 if not self._tasks[task]:
                     del self._tasks[task]
 
-    def all(self) -> tuple[Overrun, ...]:
+    def all(self) -> tuple[RunningOverrun, ...]:
         """Every one, the oldest first."""
         with self._lock:
             return tuple(self._running.values())

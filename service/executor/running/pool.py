@@ -72,11 +72,11 @@ class WorkerPool:
         self._taken -= count
         self._room.set()
 
-    def admit(self) -> "Place":
+    def admit(self) -> "PoolPlace":
         """Turn one reserved slot into a place for a task."""
         self._attempts += 1
         self._queued += 1
-        return Place(self)
+        return PoolPlace(self)
 
     def close(self) -> None:
         """Take no more tasks; those that were admitted may still run."""
@@ -144,7 +144,7 @@ class WorkerPool:
         self._threads.append(thread)
 
 
-class Place:
+class PoolPlace:
     """One task's place in the pool: a slot, then a thread, then a turn; all given back together.
 
     The slot comes back when the handler has ended, not when its caller stopped waiting.

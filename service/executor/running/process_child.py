@@ -26,13 +26,13 @@ from service.executor.running.processes import (
     ChildCheckpoint,
     ChildProgress,
     Ended,
+    FrameSocket,
     FrameTooLarge,
     Garbled,
-    Job,
+    HandlerJob,
     Kept,
     Known,
     Stop,
-    Wire,
 )
 from service.runtime.child_process import end_with_parent
 from service.runtime.masking import KNOWN
@@ -42,18 +42,18 @@ from service.signals import logs
 class _Listener:
     """Hears jobs and stops while a handler runs; ends the process when the parent is gone."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: FrameSocket) -> None:
         self._wire = wire
         self._lock = Lock()
         self._cancelled = Cancellation()
         self._numbers = count()
         self._unsettled: dict[int, Future[bool]] = {}
-        self.jobs: queue.SimpleQueue[tuple[Job, Cancellation]] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[tuple[HandlerJob, Cancellation]] = queue.SimpleQueue()
 
     def listen(self) -> None:
         while (message := self._next()) is not None:
             match message:
-                case Job():
+                case HandlerJob():
                     self._cancelled = Cancellation()
                     self.jobs.put((message, self._cancelled))
                 case Known():
@@ -87,22 +87,22 @@ class _Listener:
                 TaskFailed(failure.error_type, failure.error_message, retryable=failure.retryable)
             )
 
-    def _next(self) -> Job | Kept | Known | Stop | None:
+    def _next(self) -> HandlerJob | Kept | Known | Stop | None:
         try:
-            message: Job | Kept | Known | Stop | None = self._wire.receive()
+            message: HandlerJob | Kept | Known | Stop | None = self._wire.receive()
         except Garbled:
             return None
         return message
 
 
-def _find(job: Job) -> AnyHandler | None:
+def _find(job: HandlerJob) -> AnyHandler | None:
     for value in vars(importlib.import_module(job.module)).values():
         if isinstance(value, Handler) and value.kind == job.kind:
             return cast("AnyHandler", value)
     return None
 
 
-def _do(job: Job, cancelled: Cancellation, wire: Wire, keep: Keep) -> Ending:
+def _do(job: HandlerJob, cancelled: Cancellation, wire: FrameSocket, keep: Keep) -> Ending:
     try:
         handler = _find(job)
     except Exception as error:  # noqa: BLE001 - importing user code
@@ -119,7 +119,7 @@ def _do(job: Job, cancelled: Cancellation, wire: Wire, keep: Keep) -> Ending:
     return execute(handler, job.work, cancelled, show, keep)
 
 
-def _answer(ending: Ending, wire: Wire) -> None:
+def _answer(ending: Ending, wire: FrameSocket) -> None:
     try:
         wire.send(Ended(ending))
     except FrameTooLarge as error:
@@ -135,7 +135,9 @@ def main(descriptor: int, frame_bytes: int, instance_id: str) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal is the parent's business
         signal.signal(number, signal.SIG_IGN)
     logs.configure(instance_id)
-    wire = Wire(socket.socket(fileno=descriptor), Job | Kept | Known | Stop, frame_bytes)
+    wire = FrameSocket(
+        socket.socket(fileno=descriptor), HandlerJob | Kept | Known | Stop, frame_bytes
+    )
     listener = _Listener(wire)
     Thread(target=listener.listen, name="listener", daemon=True).start()
     while True:

@@ -25,7 +25,7 @@ from holdfast_worker.task import Assignment, Keep
 from holdfast_worker.tokens import Usage
 from service.executor.attempts.endings import Ending, Failure, failure_of
 from service.executor.attempts.execution import Show
-from service.executor.limits import LIMITS, Limits
+from service.executor.limits import LIMITS, ExecutorLimits
 from service.runtime.masking import KNOWN
 from streams.json_values import NotJson
 from streams.plan.events import NOTHING
@@ -34,7 +34,7 @@ END_S = 1.0
 _LENGTH = struct.Struct("!I")
 
 
-class Job(msgspec.Struct, frozen=True, tag=True):
+class HandlerJob(msgspec.Struct, frozen=True, tag=True):
     """To the child: do this with the handler of ``kind`` in ``module``."""
 
     module: str
@@ -94,7 +94,7 @@ class Garbled(OSError):
     """The other side sent what cannot be read: the wire is of no use any more."""
 
 
-class Wire:
+class FrameSocket:
     """Frames of JSON over a socket: four bytes of length, then the message."""
 
     def __init__(
@@ -151,7 +151,7 @@ class Wire:
 class ProcessWorkers:
     """Children that wait for work; a busy one belongs to the worker thread that took it."""
 
-    def __init__(self, instance_id: str = "", limits: Limits = LIMITS) -> None:
+    def __init__(self, instance_id: str = "", limits: ExecutorLimits = LIMITS) -> None:
         self._instance_id = instance_id
         self._limits = limits
         self._lock = Lock()
@@ -174,7 +174,9 @@ class ProcessWorkers:
             return Failure(error_type="process_died", error_message=f"no process: {error}")
         ending: Ending | None = None
         try:
-            ending = child.run(Job(handler.module, handler.kind, work), cancelled, show, keep)
+            ending = child.run(
+                HandlerJob(handler.module, handler.kind, work), cancelled, show, keep
+            )
         except FrameTooLarge as error:
             message = f"the task's input, context and dependencies come to {error}"
             ending = Failure(error_type="too_large", error_message=message, retryable=False)
@@ -221,7 +223,7 @@ class ProcessWorkers:
 class _Child:
     """One child process and the wire to it."""
 
-    def __init__(self, instance_id: str, limits: Limits) -> None:
+    def __init__(self, instance_id: str, limits: ExecutorLimits) -> None:
         ours, theirs = socket.socketpair()
         command = [
             sys.executable,
@@ -239,7 +241,7 @@ class _Child:
                 pass_fds=(theirs.fileno(),),
                 env=os.environ | {"PYTHONPATH": search_path},
             )
-        self._wire = Wire(ours, ChildProgress | ChildCheckpoint | Ended, limits.frame_bytes)
+        self._wire = FrameSocket(ours, ChildProgress | ChildCheckpoint | Ended, limits.frame_bytes)
         self._kill_after_s = limits.kill_after_s
         self._garbled: Garbled | None = None
         self._known: frozenset[str] = frozenset()
@@ -250,7 +252,9 @@ class _Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def run(self, job: Job, cancelled: Cancellation, show: Show, keep: Keep) -> Ending | None:
+    def run(
+        self, job: HandlerJob, cancelled: Cancellation, show: Show, keep: Keep
+    ) -> Ending | None:
         """The job's ending; None when the child died or had to be killed."""
         killer = Timer(self._kill_after_s, self._process.kill)
         killer.daemon = True

@@ -27,9 +27,9 @@ from service.ops.doctor.report import (
 )
 from service.ops.doctor.sources.canary import log_witness, prove_whole
 from service.ops.doctor.sources.offline import OfflineEvidence, Places
-from service.ops.doctor.sources.processes import Holding, holding
+from service.ops.doctor.sources.processes import FolderHolding, holding
 from service.signals.metrics.catalogue import CATALOGUE
-from streams.jetstream.access import URL_ALONE, Access
+from streams.jetstream.access import URL_ALONE, Credentials
 from streams.jetstream.read_only import Inspection
 from streams.jetstream.servers import without_password
 
@@ -51,7 +51,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path | None
     database: Path | None
     nats_url: str
-    access: Access = URL_ALONE
+    access: Credentials = URL_ALONE
 
     def connect(self) -> httpx.AsyncClient:
         """A client whose requests go to the API."""
@@ -66,7 +66,7 @@ class CheckUp:
         self._target = target
         self._shown_url = without_password(target.url)
         self._parts = Parts()
-        self._holding: Holding | None = None
+        self._holding: FolderHolding | None = None
 
     async def run(self) -> Report:
         """Look at everything."""

@@ -13,7 +13,7 @@ from service.ops.doctor.questions import (
     security,
     stale_writers,
 )
-from service.ops.doctor.report import Examined, Part, Report, reported
+from service.ops.doctor.report import Examined, Report, SourceReport, reported
 
 QUESTIONS = (
     claiming.examine,
@@ -27,7 +27,7 @@ QUESTIONS = (
 
 
 def diagnose(
-    evidence: Evidence, *, beside: Iterable[Examined] = (), parts: Iterable[Part] = ()
+    evidence: Evidence, *, beside: Iterable[Examined] = (), parts: Iterable[SourceReport] = ()
 ) -> Report:
     """What the evidence says; ``beside`` was examined elsewhere and joins the report."""
     return reported(

@@ -114,7 +114,7 @@ class ExpiredLease(msgspec.Struct, frozen=True, kw_only=True):
     max_lost_leases: int
 
 
-class Leases(msgspec.Struct, frozen=True, kw_only=True):
+class LeaseFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Leases now, and how renewals went in the window."""
 
     running: int
@@ -209,7 +209,7 @@ class Streams(msgspec.Struct, frozen=True, kw_only=True):
     canary: Canary | None = None
 
 
-class Daemon(msgspec.Struct, frozen=True, kw_only=True):
+class DaemonHealth(msgspec.Struct, frozen=True, kw_only=True):
     """One daemon now.
 
     ``trouble`` is its scheduler's own judgement of what is wrong (None: nothing); ``stuck`` when
@@ -283,7 +283,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     log: LogHealth
     database: DatabaseHealth
     second_holder_age_s: float | None = None
-    daemons: tuple[Daemon, ...] = ()
+    daemons: tuple[DaemonHealth, ...] = ()
     loops: tuple[Loop, ...] = ()
     failing: Mapping[str, str] = {}
     window: Window | None = None
@@ -315,7 +315,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine
     window_s: float | None = None
     claiming: Claiming | None = None
-    leases: Leases | None = None
+    leases: LeaseFigures | None = None
     writers: Writers | None = None
     load: Load | None = None
     streams: Streams | None = None

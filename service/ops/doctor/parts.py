@@ -8,7 +8,7 @@ from typing import TypeVar
 import httpx
 import msgspec
 
-from service.ops.doctor.report import Part
+from service.ops.doctor.report import SourceReport
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ class Parts:
     """Runs parts of a check-up, each within its time, and remembers how each went."""
 
     def __init__(self) -> None:
-        self.done: list[Part] = []
+        self.done: list[SourceReport] = []
         self.under_way: dict[str, float] = {}
 
     async def take(
@@ -42,9 +42,9 @@ class Parts:
 
     def skip(self, name: str, why: str) -> None:
         """Note a part that cannot be looked at."""
-        self.done.append(Part(name=name, state="skipped", took_s=0.0, detail=why))
+        self.done.append(SourceReport(name=name, state="skipped", took_s=0.0, detail=why))
 
-    def of(self, name: str) -> Part:
+    def of(self, name: str) -> SourceReport:
         """How a part went."""
         return next(part for part in self.done if part.name == name)
 
@@ -52,6 +52,6 @@ class Parts:
         took_s = round(time.monotonic() - began, 3)
         self.done.append(
             msgspec.convert(
-                {"name": name, "state": state, "took_s": took_s, "detail": detail}, Part
+                {"name": name, "state": state, "took_s": took_s, "detail": detail}, SourceReport
             )
         )

@@ -75,7 +75,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     numbers: dict[str, Any]
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
     """One source that was looked at: whether it answered, failed, or hung, and for how long."""
 
     name: str
@@ -94,7 +94,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float | None
     findings: list[Finding]
     answers: list[Answer]
-    parts: list[Part]
+    parts: list[SourceReport]
 
 
 class Examined(msgspec.Struct, frozen=True):
@@ -145,7 +145,7 @@ def reported(
     at: datetime,
     instance: str,
     window_s: float | None,
-    parts: Iterable[Part] = (),
+    parts: Iterable[SourceReport] = (),
 ) -> Report:
     """The questions' answers as one report, the worst findings first."""
     blank = Report(
@@ -161,7 +161,7 @@ def reported(
     return joined(blank, examined, parts)
 
 
-def joined(report: Report, told: Iterable[Examined], parts: Iterable[Part]) -> Report:
+def joined(report: Report, told: Iterable[Examined], parts: Iterable[SourceReport]) -> Report:
     """The report with what was examined besides; two answers to one question become one."""
     told = list(told)
     answers = {answer.question: answer for answer in report.answers}

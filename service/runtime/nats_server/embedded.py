@@ -18,7 +18,7 @@ from typing import TypeVarTuple
 
 import structlog
 
-from service.runtime.data_folder import Holder
+from service.runtime.data_folder import FolderHolder
 from service.runtime.nats_server.credentials import reader_url
 from service.runtime.nats_server.process import (
     HOST,
@@ -26,7 +26,7 @@ from service.runtime.nats_server.process import (
     LOG_FILE,
     STOP_S,
     EmbeddedServerError,
-    Limits,
+    ServerLimits,
     ServerProcess,
     in_words,
     launch,
@@ -44,7 +44,7 @@ Arguments = TypeVarTuple("Arguments")
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("holdfast.nats")
 
 
-def log_of(data_dir: Path, holder: Holder) -> str:
+def log_of(data_dir: Path, holder: FolderHolder) -> str:
     """The URL at which the log of a data folder's holder can be read, with credentials.
 
     What the holder writes down has none; those of an embedded server are in the data folder.
@@ -66,7 +66,7 @@ class EmbeddedServer:
         *,
         on_down: Callable[[str], None] | None = None,
         on_up: Callable[[], None] | None = None,
-        limits: Limits = LIMITS,
+        limits: ServerLimits = LIMITS,
         disk_has_room: Callable[[Path], bool] = has_room,
     ) -> None:
         self.restarts = 0

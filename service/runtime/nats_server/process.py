@@ -37,7 +37,7 @@ PROBE_S = 2.0
 POLL_S = 0.005
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How long the server is waited for, and how often it is checked."""
 
     ready_s: float = 60.0  # a large store is read before the port opens
@@ -45,7 +45,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     check_s: float = 1.0  # between two checks of the server's log, and of a full disk
 
 
-LIMITS = Limits()
+LIMITS = ServerLimits()
 
 Waiter = Callable[[float], bool]
 """Waits so many seconds; true when the waiting should end for good."""
@@ -142,7 +142,7 @@ def launch(
     folder: Path,
     port: int,
     *,
-    limits: Limits = LIMITS,
+    limits: ServerLimits = LIMITS,
     wait: Waiter = _sleep,
     configuration: Path | None = None,
     private: bool = False,

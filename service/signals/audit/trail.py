@@ -53,7 +53,7 @@ _encode = msgspec.json.Encoder(enc_hook=text_of).encode
 OnStored = Callable[[Sequence[tuple[int, TrailEntry]]], None]
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class TrailLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How many entries may wait, and how long they do."""
 
     waiting: int = 10_000
@@ -66,7 +66,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     close_s: float = 2.0
 
 
-LIMITS = Limits()
+LIMITS = TrailLimits()
 
 
 class Writer(Protocol):
@@ -88,7 +88,7 @@ class Audit:
         now: Callable[[], float],
         settings: ObservabilitySettings,
         on_stored: OnStored = lambda _: None,
-        limits: Limits = LIMITS,
+        limits: TrailLimits = LIMITS,
     ) -> None:
         """``now`` is log time; `run` must run on the loop on which this is made.
 
@@ -216,7 +216,7 @@ class Audit:
             both.create_task(self._write_forever())
 
     async def close(self, within_s: float | None = None) -> None:
-        """Write what is left, by default within ``Limits.close_s``; call it after `run`."""
+        """Write what is left, by default within ``TrailLimits.close_s``; call it after `run`."""
         while self._notes:
             self._say()
         try:

@@ -39,7 +39,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     buckets: dict[str, float] | None = None
 
 
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
+class ShownMetric(msgspec.Struct, frozen=True, kw_only=True):
     """A metric as /actuator/metrics shows it."""
 
     name: str
@@ -141,14 +141,14 @@ class Metrics:
         """Every dotted name, in the catalogue's order."""
         return list(self._catalogue)
 
-    def shown(self, name: str) -> Shown | None:
+    def shown(self, name: str) -> ShownMetric | None:
         """One metric with its values, or None if there is none of that name."""
         metric = self._catalogue.get(name)
         if metric is None:
             return None
         self._set_quantiles(self._recent.keys() & {name.removesuffix(".recent")})
         (family,) = self._families[name].collect()
-        return Shown(
+        return ShownMetric(
             name=name,
             prometheus_name=metric.prometheus_name,
             kind=metric.kind,

@@ -17,10 +17,10 @@ import msgspec
 from holdfast_worker.failures import TaskFailed
 from holdfast_worker.handler import AnyHandler
 from holdfast_worker.task import Result, TaskRun
-from service.executor.handlers.chat.answer import Answer
+from service.executor.handlers.chat.answer import ModelAnswer
 from service.executor.handlers.chat.endpoints import Endpoints
 from service.executor.handlers.chat.errors import charged, refusal_of
-from service.executor.handlers.chat.limits import LIMITS, Limits
+from service.executor.handlers.chat.limits import LIMITS, ChatLimits
 from service.executor.handlers.chat.outcome import result_of
 from service.executor.handlers.chat.request import ChatInput, Question, question_of
 from service.executor.handlers.chat.stream import DONE, events_of
@@ -40,12 +40,12 @@ def chat_handler(endpoints: Endpoints) -> AnyHandler:
     return CheckedHandler("chat", chat, ChatInput, endpoints.complaint)
 
 
-async def answered(task: TaskRun, endpoints: Endpoints, limits: Limits = LIMITS) -> Result:
+async def answered(task: TaskRun, endpoints: Endpoints, limits: ChatLimits = LIMITS) -> Result:
     """What the model answers to ``task``; raises `TaskFailed`."""
     wish = msgspec.convert(task.input, ChatInput)
     place = endpoints.place(wish)
     question = question_of(task, wish, place.url, place.key)
-    answer = Answer(task, wish)
+    answer = ModelAnswer(task, wish)
     try:
         with outgoing_call(question.url, task.traceparent, f"chat {wish.model}") as attributes:
             attributes.update(request_attributes(question.url, wish))
@@ -66,7 +66,7 @@ async def answered(task: TaskRun, endpoints: Endpoints, limits: Limits = LIMITS)
 
 
 async def _ask(
-    client: httpx.AsyncClient, question: Question, answer: Answer, after_finish_s: float
+    client: httpx.AsyncClient, question: Question, answer: ModelAnswer, after_finish_s: float
 ) -> None:
     """Send the question and take in the answer, whether it is streamed or one JSON document."""
     async with (
@@ -86,7 +86,7 @@ async def _ask(
                 raise
 
 
-async def _take_in(response: httpx.Response, answer: Answer, after_finish_s: float) -> None:
+async def _take_in(response: httpx.Response, answer: ModelAnswer, after_finish_s: float) -> None:
     """Read to the end; after the model's last word for ``after_finish_s`` only."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(None) as patience:

@@ -32,7 +32,7 @@ class ToolCall(msgspec.Struct):
     arguments: str = ""
 
 
-class Answer:
+class ModelAnswer:
     """Takes in one chunk after the other; everything that grows is bounded."""
 
     def __init__(self, task: TaskRun, wish: ChatInput) -> None:

@@ -18,7 +18,7 @@ from service.settings.config import ChatSettings
 EndpointName = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
-class Place(msgspec.Struct, frozen=True):
+class Destination(msgspec.Struct, frozen=True):
     """Where a question goes, with which key, and what may be connected to on the way."""
 
     url: httpx.URL
@@ -47,21 +47,23 @@ class Endpoints:
             return f"endpoint: there is no {wish.endpoint!r} in the settings; {self._choice()}"
         return None
 
-    def place(self, wish: ChatInput) -> Place:
+    def place(self, wish: ChatInput) -> Destination:
         """Where to ask; raises `TaskFailed`."""
         if complaint := self.complaint(wish):
             raise TaskFailed("bad_input", complaint, retryable=False)
         if wish.endpoint is None:
             url = _completions(wish.base_url or "")
             if isinstance(wish.api_key, SecretRef):
-                return Place(url, self._secrets.resolved(wish.api_key, origin(url)), self._reach)
-            return Place(url, _of_variable(wish.api_key_env), self._reach)
+                return Destination(
+                    url, self._secrets.resolved(wish.api_key, origin(url)), self._reach
+                )
+            return Destination(url, _of_variable(wish.api_key_env), self._reach)
         bound = self._settings.endpoints[wish.endpoint]
         url, anywhere = _completions(bound.base_url), Reach(anywhere=True)
         if bound.secret:
             key = self._secrets.resolved(SecretRef(bound.secret), origin(url))
-            return Place(url, key, anywhere)
-        return Place(url, _of_variable(bound.api_key_env or None), anywhere)
+            return Destination(url, key, anywhere)
+        return Destination(url, _of_variable(bound.api_key_env or None), anywhere)
 
     def _choice(self) -> str:
         names = ", ".join(sorted(self._settings.endpoints)) or "none is configured"

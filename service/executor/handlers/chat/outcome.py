@@ -4,7 +4,7 @@ import msgspec
 
 from holdfast_worker.failures import TaskFailed
 from holdfast_worker.task import Result, TaskRun
-from service.executor.handlers.chat.answer import Answer
+from service.executor.handlers.chat.answer import ModelAnswer
 from service.executor.handlers.chat.request import ChatInput
 from service.executor.handlers.chat.schema import check_format
 from service.executor.handlers.verdicts import verdict_of
@@ -13,7 +13,7 @@ from streams.plan.events import Verdict
 QUOTED_CHARACTERS = 200
 
 
-async def result_of(answer: Answer, task: TaskRun, wish: ChatInput, check_s: float) -> Result:
+async def result_of(answer: ModelAnswer, task: TaskRun, wish: ChatInput, check_s: float) -> Result:
     """The result; raises `TaskFailed` for a cut answer, and one that the task does not accept."""
     if answer.finish_reason is None:
         raise TaskFailed("connection_error", "the stream ended before the answer did")
@@ -39,7 +39,7 @@ async def result_of(answer: Answer, task: TaskRun, wish: ChatInput, check_s: flo
     return Result(output, verdict=verdict, model_name=answer.model, token_usage=answer.usage)
 
 
-def outcome_of(answer: Answer) -> str:
+def outcome_of(answer: ModelAnswer) -> str:
     """The finish reason, or what it leaves unsaid: servers say "stop" of refusals and calls."""
     finish_reason = answer.finish_reason or ""
     if finish_reason != "stop":
@@ -49,7 +49,7 @@ def outcome_of(answer: Answer) -> str:
     return "tool_calls" if answer.tool_calls else finish_reason
 
 
-def _not_accepted(outcome: str, answer: Answer) -> TaskFailed:
+def _not_accepted(outcome: str, answer: ModelAnswer) -> TaskFailed:
     """Not to be repeated: the answer came whole and is paid for, and the next would be alike."""
     words = answer.text("refusal") or answer.text("text")
     message = (
@@ -59,7 +59,7 @@ def _not_accepted(outcome: str, answer: Answer) -> TaskFailed:
     return TaskFailed("bad_response", message, retryable=False)
 
 
-def _check_tool_calls(outcome: str, answer: Answer) -> None:
+def _check_tool_calls(outcome: str, answer: ModelAnswer) -> None:
     if outcome == "tool_calls" and not answer.tool_calls:
         raise TaskFailed("bad_response", "the answer ended with 'tool_calls' and has none")
     if not all(call.name for call in answer.tool_calls):

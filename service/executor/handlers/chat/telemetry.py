@@ -2,7 +2,7 @@
 
 import httpx
 
-from service.executor.handlers.chat.answer import Answer
+from service.executor.handlers.chat.answer import ModelAnswer
 from service.executor.handlers.chat.request import ChatInput
 from service.signals.tracing.spans import Attributes
 
@@ -35,7 +35,7 @@ def request_attributes(url: httpx.URL, wish: ChatInput) -> Attributes:
     return attributes
 
 
-def answer_attributes(answer: Answer) -> Attributes:
+def answer_attributes(answer: ModelAnswer) -> Attributes:
     """What is known of the answer, also of one that was cut; nothing before it began."""
     usage = answer.usage
     if usage is None:

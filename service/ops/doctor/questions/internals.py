@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from service.ops.doctor.evidence import Daemon, Evidence, Machine
+from service.ops.doctor.evidence import DaemonHealth, Evidence, Machine
 from service.ops.doctor.questions import log_writes
 from service.ops.doctor.report import Examined, Finding, Severity, answered
 
@@ -73,7 +73,7 @@ def _numbers(seen: Machine) -> dict[str, Any]:
     }
 
 
-def _daemon(daemon: Daemon) -> dict[str, Any]:
+def _daemon(daemon: DaemonHealth) -> dict[str, Any]:
     age_s = daemon.last_success_age_s
     return {
         "trouble": daemon.trouble,

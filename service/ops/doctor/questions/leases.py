@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from service.ops.doctor.evidence import Evidence, ExpiredLease, Leases
+from service.ops.doctor.evidence import Evidence, ExpiredLease, LeaseFigures
 from service.ops.doctor.report import Examined, Finding, Severity, answered, cannot_tell
 
 EXPIRED_FOR_S = (
@@ -27,7 +27,7 @@ def examine(evidence: Evidence) -> Examined:
     return answered("leases", _says(seen, numbers), numbers, findings)
 
 
-def _numbers(seen: Leases) -> dict[str, Any]:
+def _numbers(seen: LeaseFigures) -> dict[str, Any]:
     oldest = max((each.expired_for_s for each in seen.expired), default=0.0)
     numbers: dict[str, Any] = {
         "running": seen.running,
@@ -47,7 +47,7 @@ def _numbers(seen: Leases) -> dict[str, Any]:
     return numbers
 
 
-def _says(seen: Leases, numbers: dict[str, Any]) -> str:
+def _says(seen: LeaseFigures, numbers: dict[str, Any]) -> str:
     says = f"{seen.running} running, {seen.expired_count} of them with an expired lease"
     if seen.window is None:
         return says
@@ -58,7 +58,7 @@ def _says(seen: Leases, numbers: dict[str, Any]) -> str:
     )
 
 
-def _expired(seen: Leases, numbers: dict[str, Any], url: str) -> Finding | None:
+def _expired(seen: LeaseFigures, numbers: dict[str, Any], url: str) -> Finding | None:
     overdue = [each for each in seen.expired if each.expired_for_s >= EXPIRED_FOR_S]
     if not overdue:
         return None
@@ -79,7 +79,7 @@ def _expired(seen: Leases, numbers: dict[str, Any], url: str) -> Finding | None:
     )
 
 
-def _low(seen: Leases, numbers: dict[str, Any], url: str) -> Finding | None:
+def _low(seen: LeaseFigures, numbers: dict[str, Any], url: str) -> Finding | None:
     if seen.window is None:
         return None
     left = seen.window.observed(LEFT)
@@ -97,7 +97,7 @@ def _low(seen: Leases, numbers: dict[str, Any], url: str) -> Finding | None:
             "remaining_at_renew": {f"{k:g}": round(v) for k, v in left.buckets.items()},
         },
         meaning="Heartbeats come late: a worker's machine or loop is overloaded, the log is "
-        "slow, or leases are too short for their heartbeat period. Leases will be lost next.",
+        "slow, or leases are too short for their heartbeat period. LeaseFigures will be lost next.",
         command=f"curl -s '{url}/actuator/metrics/{LEFT}'",
         alert="LeaseMarginLow",
     )

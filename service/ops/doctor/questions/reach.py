@@ -5,8 +5,8 @@ from typing import Any, Literal
 import msgspec
 
 from service.ops.doctor.report import Examined, Finding, answered
-from service.ops.doctor.sources.processes import Holding
-from service.runtime.data_folder import Holder
+from service.ops.doctor.sources.processes import FolderHolding
+from service.runtime.data_folder import FolderHolder
 
 Trouble = Literal["refused", "silent", "forbidden", "error"]
 
@@ -23,7 +23,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     took_s: float
 
 
-def examine(asked: Asked, holding: Holding | None, *, sources: int) -> Examined:
+def examine(asked: Asked, holding: FolderHolding | None, *, sources: int) -> Examined:
     """Answer the question; ``sources`` counts what else could be read instead of the API."""
     numbers = _numbers(asked, holding)
     if asked.trouble is None:
@@ -42,7 +42,7 @@ def examine(asked: Asked, holding: Holding | None, *, sources: int) -> Examined:
     return answered("reach", finding.summary, numbers, [finding])
 
 
-def _numbers(asked: Asked, holding: Holding | None) -> dict[str, Any]:
+def _numbers(asked: Asked, holding: FolderHolding | None) -> dict[str, Any]:
     numbers: dict[str, Any] = {
         "url": asked.url,
         "answered": asked.trouble is None,
@@ -62,11 +62,11 @@ def _numbers(asked: Asked, holding: Holding | None) -> dict[str, Any]:
     return numbers
 
 
-def _holder(holding: Holding | None) -> Holder | None:
+def _holder(holding: FolderHolding | None) -> FolderHolder | None:
     return holding.trace.holder if holding and holding.trace else None
 
 
-def _serves_nothing(holding: Holding | None) -> bool:
+def _serves_nothing(holding: FolderHolding | None) -> bool:
     holder = _holder(holding)
     return bool(
         holding
@@ -78,7 +78,7 @@ def _serves_nothing(holding: Holding | None) -> bool:
     )
 
 
-def _down(asked: Asked, holding: Holding | None, numbers: dict[str, Any]) -> Finding:
+def _down(asked: Asked, holding: FolderHolding | None, numbers: dict[str, Any]) -> Finding:
     held = bool(holding and holding.trace and holding.trace.held)
     who = _who(holding)
     if holding is not None and held and holding.state == "stopped":
@@ -110,7 +110,7 @@ def _down(asked: Asked, holding: Holding | None, numbers: dict[str, Any]) -> Fin
     )
 
 
-def _who(holding: Holding | None) -> str:
+def _who(holding: FolderHolding | None) -> str:
     holder = _holder(holding)
     return f"process {holder.pid} ({holder.instance_id})" if holder else "the service"
 

@@ -29,7 +29,7 @@ Witness = Callable[[int, int], Awaitable[list[Name]]]
 among them, read independently of the stream under test."""
 
 
-class Broken(Exception):
+class StreamBroken(Exception):
     """The stream is not as it must be."""
 
 
@@ -62,7 +62,7 @@ async def prove_whole(client: httpx.AsyncClient, witness: Witness | None, called
         _compare(before.events, [each for each in seen if each[0] <= before.up_to], "first")
         told = await (witness or _second_replay(client))(start, up_to)
         _compare(told, seen, called)
-    except Broken as found:
+    except StreamBroken as found:
         broken = str(found)
     return Canary(
         events=len(seen),
@@ -125,7 +125,7 @@ async def _listen(client: httpx.AsyncClient, cursor: int, *, resumes: bool = Fal
                 case "hello":
                     continue
                 case "gap":
-                    raise Broken(f"a gap was sent for the cursor {cursor}, which the log has")
+                    raise StreamBroken(f"a gap was sent for the cursor {cursor}, which the log has")
                 case "closed":
                     raise httpx.RemoteProtocolError(f"the stream was closed: {data['reason']}")
                 case "caught_up":
@@ -153,13 +153,17 @@ async def _blocks(answer: httpx.Response) -> AsyncIterator[tuple[str, int, dict[
 def _check_order(events: list[Name], cursor: int) -> None:
     for (left, _), (right, _) in pairwise([(cursor, ""), *events]):
         if right <= left:
-            raise Broken(f"sequence {right} came after {left}")
+            raise StreamBroken(f"sequence {right} came after {left}")
 
 
 def _compare(wanted: list[Name], seen: list[Name], witness: str) -> None:
     missing = sorted(set(wanted) - set(seen))
     added = sorted(set(seen) - set(wanted))
     if missing:
-        raise Broken(f"{len(missing)} events of {witness} never came; the first is {missing[0]}")
+        raise StreamBroken(
+            f"{len(missing)} events of {witness} never came; the first is {missing[0]}"
+        )
     if added:
-        raise Broken(f"{len(added)} events came that {witness} has not; the first is {added[0]}")
+        raise StreamBroken(
+            f"{len(added)} events came that {witness} has not; the first is {added[0]}"
+        )

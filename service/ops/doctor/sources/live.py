@@ -14,14 +14,14 @@ from service.core.core import Core
 from service.core.results import Check
 from service.daemons.schedulers import Schedulers
 from service.executor import Executor
-from service.executor.running.overruns import Overrun
+from service.executor.running.overruns import RunningOverrun
 from service.ops.doctor.diagnosis import diagnose
 from service.ops.doctor.evidence import (
     Claiming,
-    Daemon,
+    DaemonHealth,
     DatabaseHealth,
     Evidence,
-    Leases,
+    LeaseFigures,
     Load,
     LogHealth,
     Loop,
@@ -34,7 +34,7 @@ from service.ops.doctor.evidence import (
     Writers,
 )
 from service.ops.doctor.questions.stale_writers import refused
-from service.ops.doctor.report import Part, Report, with_runbook_at
+from service.ops.doctor.report import Report, SourceReport, with_runbook_at
 from service.ops.doctor.sources.history import RECENT_S, History
 from service.ops.doctor.sources.open_paths import open_paths
 from service.ops.doctor.sources.processes import holding
@@ -90,7 +90,7 @@ class Doctor:
         clock = asyncio.get_running_loop().time
         began = clock()
         evidence = await self._gather()
-        part = Part(
+        part = SourceReport(
             name="instance",
             state="answered",
             took_s=round(clock() - began, 3),
@@ -138,11 +138,11 @@ class Doctor:
             known_kinds=(*own, *core.claim_queue.demand.kinds()[-MOST_KNOWN_KINDS:]),
         )
 
-    def _leases(self, window: Window) -> Leases:
+    def _leases(self, window: Window) -> LeaseFigures:
         core = self._core
         core.board.advance(core.now())
         lags = {loop.name: loop.lag_s for loop in self._loops()}
-        return Leases(
+        return LeaseFigures(
             running=sum(plan.counts["RUNNING"] for plan in core.board.plans.values()),
             expired=expired_leases(core.board, core.now()),
             expired_count=len(core.board.expired()),
@@ -219,14 +219,14 @@ class Doctor:
     def _loops(self) -> tuple[Loop, ...]:
         return tuple(Loop(name=lag.label, lag_s=lag.lag_s) for lag in self._lags())
 
-    def _daemons(self) -> tuple[Daemon, ...]:
+    def _daemons(self) -> tuple[DaemonHealth, ...]:
         schedulers = self._schedulers()
         if schedulers is None:
             return ()
         troubles = schedulers.troubles()
         now = time.time()
         return tuple(
-            Daemon(
+            DaemonHealth(
                 name=state.name,
                 period_s=state.period_s,
                 lateness_s=state.lateness_s,
@@ -255,7 +255,7 @@ class Doctor:
         return (found if core.audit.wants("claimed_update_guard_reject") else None), None
 
 
-def _overrunning(overrun: Overrun) -> OverrunningHandler:
+def _overrunning(overrun: RunningOverrun) -> OverrunningHandler:
     return OverrunningHandler(
         handler=overrun.handler,
         kind=overrun.kind,

@@ -22,7 +22,7 @@ from service.ops.doctor.evidence import (
     Claiming,
     DatabaseHealth,
     Evidence,
-    Leases,
+    LeaseFigures,
     Load,
     LogHealth,
     Machine,
@@ -35,7 +35,7 @@ from service.ops.doctor.sources.history import KEPT_S, LAST_BAD_EVENTS
 from service.ops.doctor.sources.refusals import refusals_in, refusals_on
 from service.ops.doctor.sources.shapes import expired_leases, waiting_kinds
 from service.runtime.private_files import open_to_others
-from streams.jetstream.access import URL_ALONE, Access
+from streams.jetstream.access import URL_ALONE, Credentials
 from streams.jetstream.read_only import Inspection
 from streams.jetstream.servers import without_password
 from streams.log import BadFact, Fact, LogState
@@ -54,7 +54,7 @@ class Places(msgspec.Struct, frozen=True):
     database: Path | None
     api_url: str
     stopped_nats_pid: int | None = None
-    access: Access = URL_ALONE
+    access: Credentials = URL_ALONE
 
 
 class Tail(msgspec.Struct):
@@ -228,11 +228,11 @@ class OfflineEvidence:
             waiting=waiting_kinds(board, self._now),
         )
 
-    def _leases(self) -> Leases | None:
+    def _leases(self) -> LeaseFigures | None:
         board = self._board
         if board is None:
             return None
-        return Leases(
+        return LeaseFigures(
             running=sum(plan.counts["RUNNING"] for plan in board.plans.values()),
             expired=expired_leases(board, self._now),
             expired_count=len(board.expired()),

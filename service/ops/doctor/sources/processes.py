@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from service.runtime import child_process
-from service.runtime.data_folder import Trace, last_trace
+from service.runtime.data_folder import PreviousHolder, last_trace
 
 ProcessState = Literal["running", "stopped", "gone", "unknown"]
 
@@ -16,11 +16,11 @@ _STATES: dict[str, ProcessState] = {
 }  # fmt: skip
 
 
-class Holding(msgspec.Struct, frozen=True, kw_only=True):
+class FolderHolding(msgspec.Struct, frozen=True, kw_only=True):
     """The process that holds or last held a data folder, and the states of its processes."""
 
     data_dir: Path
-    trace: Trace | None
+    trace: PreviousHolder | None
     state: ProcessState
     nats_pid: int | None
     nats_state: ProcessState
@@ -37,12 +37,12 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
         return self.nats_pid if self.nats_state == "stopped" else None
 
 
-def holding(data_dir: Path) -> Holding:
+def holding(data_dir: Path) -> FolderHolding:
     """Look at a data folder; blocks for the time of a few small reads."""
     trace = last_trace(data_dir)
     holder = trace.holder if trace else None
     nats_pid = _nats_pid(data_dir)
-    return Holding(
+    return FolderHolding(
         data_dir=data_dir,
         trace=trace,
         state=process_state(holder.pid) if holder else "unknown",

@@ -41,7 +41,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     detail: str | None
 
 
-class Holding(msgspec.Struct, frozen=True):
+class LeaseHolding(msgspec.Struct, frozen=True):
     """Who an entry says held or holds the lease; ``sequence`` is the claim's."""
 
     owner: str | None = None
@@ -50,7 +50,7 @@ class Holding(msgspec.Struct, frozen=True):
     status: str | None = None
 
 
-_holding = msgspec.json.Decoder(Holding | None).decode
+_holding = msgspec.json.Decoder(LeaseHolding | None).decode
 _decode_entry = msgspec.json.Decoder(Entry).decode
 
 
@@ -158,7 +158,7 @@ def _stale_write(refusal: Refusal, claims: Claims) -> StaleWrite | None:
     )
 
 
-def _who(said: Raw) -> Holding:
+def _who(said: Raw) -> LeaseHolding:
     with suppress(msgspec.MsgspecError):
-        return _holding(said) or Holding()
-    return Holding()
+        return _holding(said) or LeaseHolding()
+    return LeaseHolding()
