@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import msgspec
 
 from streams.codec import MESSAGE_ID, split_headers
-from streams.jetstream.connection import Reply
 from streams.jetstream.group_commit import ENVELOPE_BYTES, SINGLES
 from streams.jetstream.leadership import proven_info
+from streams.jetstream.messages import Reply
 from streams.jetstream.names import Names
 from streams.jetstream.reader import Reader
 from streams.jetstream.refusals import TOO_LARGE

@@ -1,198 +1,27 @@
-"""The line to NATS: bytes out, raw deliveries in, questions with a time limit, and its health.
-
-nats-py keeps the connection (handshake, TLS, pings, reconnecting, resubscribing). Our own traffic
-takes a short way past it: messages are rendered here and handed to the socket, deliveries reach us
-as raw bytes before any header is parsed or any queue is filled. That is what 60,000 facts per
-second need, and it removes nats-py's pending limits, at which it would drop messages silently.
-"""
+"""The line to NATS: bytes out, raw deliveries in, questions with a time limit, and its health."""
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from nats import errors
-from nats.aio.client import Client
 
 from streams.jetstream.access import URL_ALONE, Credentials
+from streams.jetstream.inbox import Inbox
+from streams.jetstream.messages import Deliver, Lost, Reply, render
+from streams.jetstream.raw_client import RawClient, until_really_cancelled
 from streams.jetstream.servers import OLDEST_VERSION, Servers, is_too_old, servers_of
 from streams.log import LogUnavailable, TopologyMismatch
 
 T = TypeVar("T")
 
-# Subject, reply, headers (status line included, b"" when there are none), payload.
-Deliver = Callable[[bytes, bytes, bytes, bytes], None]
-
 RECONNECT_WAIT_S = 0.1
-CANCEL_AGAIN_S = 0.02
 PING_INTERVAL_S = 10
 PING_LOOKS = 3
-STATUS_AT = len(b"NATS/1.0 ")
-
-
-class Reply(msgspec.Struct, frozen=True, gc=False):
-    """One answer: its header block (b"" for none) and its payload."""
-
-    headers: bytes
-    payload: bytes
-
-    @property
-    def status(self) -> bytes:
-        """The three digits of a status message, or b"" for an ordinary one."""
-        return status_of(self.headers)
-
-
-class Lost(msgspec.Struct, frozen=True, gc=False):
-    """No answer came; what was asked may or may not have been done."""
-
-    reason: str
-
-
-def status_of(headers: bytes) -> bytes:
-    """The three digits of a status message (``NATS/1.0 404 ...``), or b"" for an ordinary one."""
-    if headers[STATUS_AT - 1 : STATUS_AT] != b" ":
-        return b""
-    return headers[STATUS_AT : STATUS_AT + 3]
-
-
-def render(subject: bytes, reply: bytes, lines: bytes, payload: bytes) -> bytes:
-    """One publish command; ``lines`` are header lines, each ended by CRLF, or b"" for none."""
-    if not lines:
-        return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(payload), payload)
-    size = len(lines) + len(b"NATS/1.0\r\n\r\n")
-    return b"HPUB %b %b %d %d\r\nNATS/1.0\r\n%b\r\n%b\r\n" % (
-        subject,
-        reply,
-        size,
-        size + len(payload),
-        lines,
-        payload,
-    )
-
-
-class RawClient(Client):
-    """nats-py's client with a way past its message objects, that does not give up.
-
-    Relies on some of its internals: ``_process_msg``, ``_process_err``, ``_process_op_err``,
-    ``_pending``, ``_transport``, ``_connect_command``, ``_send_ping``, ``_server_pool``,
-    ``_current_server`` and ``_server_info``. The contract suite fails when a new nats-py moves
-    them.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._raw: dict[int, Deliver] = {}
-
-    @property
-    def takes_anyone(self) -> bool:
-        """Whether the server has said that it asks for neither credentials nor a certificate."""
-        said = self._server_info
-        return bool(said) and not (said.get("auth_required") or said.get("tls_verify"))
-
-    async def listen(self, subject: str, deliver: Deliver) -> int:
-        """Subscribe ``deliver``, called on the read loop, so it must be quick; returns a handle."""
-        handle = self._sid + 1
-        self._raw[handle] = deliver
-        await self.subscribe(subject)  # pyright: ignore[reportUnknownMemberType]
-        return handle
-
-    async def unlisten(self, handle: int) -> None:
-        """Undo `listen`; a connection that is closed has forgotten it already."""
-        self._raw.pop(handle, None)
-        self._remove_sub(handle)
-        if self.is_connected:
-            await self._send_unsubscribe(handle)
-
-    def write(self, commands: bytes) -> None:
-        """Hand rendered commands to the socket; raises ConnectionError when there is none."""
-        if not self.is_connected or self._transport is None:
-            raise ConnectionError("not connected")
-        if self._pending:
-            # nats-py writes its own commands a turn of the loop later. A subscription among them
-            # has to reach the server before the question whose answer it is to receive.
-            commands = b"".join([*self._pending, commands])
-            self._pending = []
-            self._pending_data_size = 0
-        try:
-            self._transport.write(commands)
-        except RuntimeError as error:
-            # uvloop's error for a socket that has died before nats-py noticed.
-            raise ConnectionError("the connection has just been lost") from error
-
-    async def ping(self) -> "asyncio.Future[bool]":
-        """Send a PING; what is returned is done when its PONG has come, and must not be cancelled.
-
-        Raises an error of nats-py or OSError.
-        """
-        pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        await self._send_ping(pong)  # pyright: ignore[reportUnknownMemberType]
-        return pong
-
-    @property
-    def others(self) -> list[str]:
-        """The URLs of the servers that it may connect to beside the one that it is connected to."""
-        return [each.uri.geturl() for each in self._server_pool if each is not self._current_server]
-
-    def drop(self, towards: str | None = None) -> bool:
-        """Cut the socket, so that nats-py connects to another server; False if there is none.
-
-        ``towards`` is the URL of the one to try first.
-        """
-        if not self.is_connected or not self.others:
-            return False
-        self._server_pool.sort(key=lambda each: each.uri.geturl() != towards)
-        self.abort()
-        return True
-
-    def abort(self) -> None:
-        """Cut the socket. nats-py closes one that has sent everything, or forgets it."""
-        if (writer := getattr(self._transport, "_io_writer", None)) is not None:
-            writer.transport.abort()
-
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
-    ) -> None:
-        deliver = self._raw.get(sid)
-        if deliver is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-            return
-        deliver(subject, reply, headers or b"", data)
-
-    def _connect_command(self) -> bytes:
-        # nats-py goes on in clear when a server named by tls:// offers no TLS.
-        server = self._current_server
-        if server and server.uri.scheme == "tls" and not self._server_info.get("tls_required"):
-            raise errors.Error("the server offers no TLS, and its URL is tls://")
-        return super()._connect_command()
-
-    async def _process_err(self, err_msg: str) -> None:
-        # nats-py closes for ever on most errors ("maximum payload violation", "authentication
-        # expired"). A service has to outlive them: report the error, and connect anew.
-        error = errors.Error(f"nats: {err_msg}")
-        await self._error_cb(error)
-        if "permissions violation" not in err_msg:
-            await self._process_op_err(error)
-
-
-async def _until_really_cancelled(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Await ``coroutine``; a cancellation is repeated until it has ended.
-
-    nats-py waits for a refused connection with `asyncio.wait_for`, which before Python 3.12 loses
-    a cancellation that comes together with the refusal. The client then tries on for ever.
-    """
-    task = asyncio.ensure_future(coroutine)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            task.cancel()
-            await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
-        if not task.cancelled():
-            task.exception()  # so that asyncio does not log it
-        raise
 
 
 class Connection:
@@ -204,11 +33,7 @@ class Connection:
         self._access = access
         self.names = access.names
         self._name = name
-        self._loop = asyncio.get_running_loop()
-        self._prefix = client.new_inbox().encode() + b"."
-        self._asked = 0
-        self._single: dict[bytes, asyncio.Future[Reply | Lost]] = {}
-        self._many: dict[bytes, Callable[[Reply | Lost], None]] = {}
+        self._inbox = Inbox(client.new_inbox().encode())
         self._up = asyncio.Event()
         self._down_since: float | None = time.monotonic()
         self._watchers: set[Callable[[], None]] = set()
@@ -255,8 +80,8 @@ class Connection:
                     ping_interval=PING_INTERVAL_S,
                     **proof,
                 )
-                await _until_really_cancelled(connecting)
-                await client.listen(f"{connection._prefix.decode()}*", connection._on_answer)
+                await until_really_cancelled(connecting)
+                await client.listen(connection._inbox.subject, connection._inbox.deliver)
         except asyncio.CancelledError:
             client.abort()
             await client.close()
@@ -357,23 +182,12 @@ class Connection:
         self._client.write(commands)
 
     def expect(self, timeout_s: float) -> tuple[bytes, asyncio.Future[Reply | Lost]]:
-        """A reply subject of its own, and the answer to come there; Lost after ``timeout_s``."""
-        token = self._token()
-        answer: asyncio.Future[Reply | Lost] = self._loop.create_future()
-        self._single[token] = answer
-        timer = self._loop.call_later(timeout_s, self._give_up, token, timeout_s)
-        answer.add_done_callback(lambda _: self._forget(token, timer))
-        return self._prefix + token, answer
+        """See `Inbox.expect`."""
+        return self._inbox.expect(timeout_s)
 
     def collect(self, on_reply: Callable[[Reply | Lost], None]) -> tuple[bytes, Callable[[], None]]:
-        """A reply subject for many answers, and how to stop listening to it."""
-        token = self._token()
-        self._many[token] = on_reply
-
-        def forget() -> None:
-            self._many.pop(token, None)
-
-        return self._prefix + token, forget
+        """See `Inbox.collect`."""
+        return self._inbox.collect(on_reply)
 
     async def request(self, subject: str, payload: bytes = b"", *, timeout_s: float) -> Reply:
         """Ask once; raises LogUnavailable without a responder, or when no answer came in time."""
@@ -417,39 +231,7 @@ class Connection:
             if task is not None and task.cancelling():
                 raise
         finally:
-            self._abandon("the connection was closed")
-
-    def _token(self) -> bytes:
-        self._asked += 1
-        return b"%x" % self._asked
-
-    def _on_answer(self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes) -> None:
-        token = subject[len(self._prefix) :]
-        waiting = self._single.get(token)
-        if waiting is not None:
-            if not waiting.done():
-                waiting.set_result(Reply(headers, payload))
-            return
-        collector = self._many.get(token)
-        if collector is not None:
-            collector(Reply(headers, payload))
-
-    def _give_up(self, token: bytes, timeout_s: float) -> None:
-        waiting = self._single.get(token)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(Lost(f"no answer within {timeout_s:g} s"))
-
-    def _forget(self, token: bytes, timer: asyncio.TimerHandle) -> None:
-        timer.cancel()
-        self._single.pop(token, None)
-
-    def _abandon(self, reason: str) -> None:
-        # Answers to what was asked on the old socket can never come: do not wait for time-outs.
-        for waiting in list(self._single.values()):
-            if not waiting.done():
-                waiting.set_result(Lost(reason))
-        for collector in list(self._many.values()):
-            collector(Lost(reason))
+            self._inbox.abandon("the connection was closed")
 
     def _rise(self) -> None:
         self._down_since = None
@@ -465,7 +247,7 @@ class Connection:
         if self._down_since is None:
             self._down_since = time.monotonic()
         self.last_error = self.last_error or "the connection was lost"
-        self._abandon("the connection was lost")
+        self._inbox.abandon("the connection was lost")
         self._tell()
 
     async def _on_reconnected(self) -> None:

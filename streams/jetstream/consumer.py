@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import msgspec
 
 from streams.codec import decode, split_headers
-from streams.jetstream.connection import Connection, render, status_of
+from streams.jetstream.connection import Connection
+from streams.jetstream.messages import render, status_of
 from streams.jetstream.topology import ApiError
 from streams.log import BadFact, Fact, LogUnavailable
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from streams.jetstream.connection import Connection, Lost, Reply, render
+from streams.jetstream.connection import Connection
+from streams.jetstream.messages import Lost, Reply, render
 from streams.jetstream.names import Names
 from streams.jetstream.reader import Reader
 from streams.jetstream.topology import ApiError

@@ -19,8 +19,9 @@ from typing import TypeVar
 import msgspec
 
 from streams.codec import MESSAGE_ID, decode, split_headers
-from streams.jetstream.connection import Connection, Lost, Reply, render
+from streams.jetstream.connection import Connection
 from streams.jetstream.leadership import PATIENCE, Patience
+from streams.jetstream.messages import Lost, Reply, render
 from streams.jetstream.names import Names
 from streams.jetstream.read_ahead import Walks
 from streams.jetstream.topology import ApiError

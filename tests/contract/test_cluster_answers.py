@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from streams.jetstream.connection import Connection, Deliver, Reply
+from streams.jetstream.connection import Connection
 from streams.jetstream.consumer import Consumer
 from streams.jetstream.drafts import AppenderLimits
 from streams.jetstream.leadership import Patience
 from streams.jetstream.log import JetStreamLog
+from streams.jetstream.messages import Deliver, Reply
 from streams.jetstream.reader import Reader
 from streams.log import BadFact, Fact, LogUnavailable
 from streams.plan.events import Heartbeat

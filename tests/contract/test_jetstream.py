@@ -13,10 +13,11 @@ import pytest
 from msgspec.structs import replace
 
 from streams.jetstream.audit_stream import TrailEntry
-from streams.jetstream.connection import Connection, Deliver, Reply, render
+from streams.jetstream.connection import Connection
 from streams.jetstream.consumer import parse_reply
 from streams.jetstream.drafts import AppenderLimits
 from streams.jetstream.log import JetStreamLog
+from streams.jetstream.messages import Deliver, Reply, render
 from streams.jetstream.reader import Reader
 from streams.jetstream.tail import SILENCE_S
 from streams.log import (

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 import pytest
 
-from streams.jetstream.connection import Deliver
 from streams.jetstream.drafts import AppenderLimits
 from streams.jetstream.leadership import Patience
 from streams.jetstream.log import JetStreamLog
+from streams.jetstream.messages import Deliver
 from streams.jetstream.read_ahead import MAX_WALKS
 from streams.log import Fact, Log, LogUnavailable
 from streams.plan.events import Completed, Heartbeat, Raw

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import nats
 import pytest
 
-from streams.jetstream.connection import Deliver, RawClient
+from streams.jetstream.messages import Deliver
+from streams.jetstream.raw_client import RawClient
 
 Write = Callable[[bytes], None]
 Message = tuple[bytes, bytes, bytes, bytes]  # subject, reply, headers, payload

@@ -2,7 +2,7 @@
 
 import pytest
 
-from streams.jetstream.connection import RawClient
+from streams.jetstream.raw_client import RawClient
 
 
 class Dead:

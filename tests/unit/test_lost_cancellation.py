@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from service.runtime.supervision import guard
-from streams.jetstream.connection import Connection, RawClient
+from streams.jetstream.connection import Connection
+from streams.jetstream.raw_client import RawClient
 from streams.log import LogUnavailable
 
 

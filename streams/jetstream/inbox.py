@@ -1,0 +1,74 @@
+"""Where answers come in: a reply subject for each question, and who waits for what comes there."""
+
+import asyncio
+from collections.abc import Callable
+
+from streams.jetstream.messages import Lost, Reply
+
+
+class Inbox:
+    """The reply subjects below one prefix; lives on the loop that made it."""
+
+    def __init__(self, prefix: bytes) -> None:
+        self._prefix = prefix + b"."
+        self._loop = asyncio.get_running_loop()
+        self._asked = 0
+        self._single: dict[bytes, asyncio.Future[Reply | Lost]] = {}
+        self._many: dict[bytes, Callable[[Reply | Lost], None]] = {}
+
+    @property
+    def subject(self) -> str:
+        """What to listen to for every answer."""
+        return f"{self._prefix.decode()}*"
+
+    def expect(self, timeout_s: float) -> tuple[bytes, asyncio.Future[Reply | Lost]]:
+        """A reply subject of its own, and the answer to come there; Lost after ``timeout_s``."""
+        token = self._token()
+        answer: asyncio.Future[Reply | Lost] = self._loop.create_future()
+        self._single[token] = answer
+        timer = self._loop.call_later(timeout_s, self._give_up, token, timeout_s)
+        answer.add_done_callback(lambda _: self._forget(token, timer))
+        return self._prefix + token, answer
+
+    def collect(self, on_reply: Callable[[Reply | Lost], None]) -> tuple[bytes, Callable[[], None]]:
+        """A reply subject for many answers, and how to stop listening to it."""
+        token = self._token()
+        self._many[token] = on_reply
+
+        def forget() -> None:
+            self._many.pop(token, None)
+
+        return self._prefix + token, forget
+
+    def deliver(self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes) -> None:
+        """Give one answer to the question that waits for it; see `Deliver`."""
+        token = subject[len(self._prefix) :]
+        waiting = self._single.get(token)
+        if waiting is not None:
+            if not waiting.done():
+                waiting.set_result(Reply(headers, payload))
+            return
+        collector = self._many.get(token)
+        if collector is not None:
+            collector(Reply(headers, payload))
+
+    def abandon(self, reason: str) -> None:
+        """End every wait with Lost: on a socket that is gone no answer can come any more."""
+        for waiting in list(self._single.values()):
+            if not waiting.done():
+                waiting.set_result(Lost(reason))
+        for collector in list(self._many.values()):
+            collector(Lost(reason))
+
+    def _token(self) -> bytes:
+        self._asked += 1
+        return b"%x" % self._asked
+
+    def _give_up(self, token: bytes, timeout_s: float) -> None:
+        waiting = self._single.get(token)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(Lost(f"no answer within {timeout_s:g} s"))
+
+    def _forget(self, token: bytes, timer: asyncio.TimerHandle) -> None:
+        timer.cancel()
+        self._single.pop(token, None)
