@@ -45,6 +45,11 @@ _LOG = Row(
             says="Folded by the board and not yet in SQLite.",
             queries=(Query(now("agent_projection_lag_events"), AT),),
         ),
+        Panel(
+            title="Bytes of unfinished plans",
+            says="At `memory.unfinished_bytes` new plans are refused (429).",
+            queries=(Query(now("agent_plan_unfinished_bytes"), AT),),
+        ),
     ),
 )
 

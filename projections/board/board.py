@@ -22,6 +22,7 @@ from projections.board.outputs import MAX_BYTES, Outputs
 from projections.board.peers import Peers
 from projections.board.recent import RecentLimits, RecentPlans
 from projections.board.timers import Timers
+from projections.board.unfinished import UnfinishedBytes
 from streams.log import BadFact, Fact
 from streams.plan.decide import can_reclaim
 from streams.plan.events import Claimed, Lane, Paused, Resumed, Retried, Submitted
@@ -66,6 +67,7 @@ class Board:
         """
         self.sequence = 0
         self.plans: dict[str, Plan] = {}
+        self.unfinished = UnfinishedBytes()
         self.recent = RecentPlans(recent or RecentLimits())
         self.outputs = Outputs(output_bytes)
         self.finishable: set[str] = set()
@@ -197,6 +199,7 @@ class Board:
         return plan
 
     def _watch_end(self, plan: Plan) -> None:
+        self.unfinished.count(plan)
         if plan.can_finish:
             self.finishable.add(plan.plan_id)
         else:
@@ -208,6 +211,7 @@ class Board:
         for task in plan.tasks.values():
             self._unseat(task)
         del self.plans[plan.plan_id]
+        self.unfinished.forget(plan)
         self.adopt(plan)
 
     # -- placing ----------------------------------------------------------------------------

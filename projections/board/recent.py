@@ -8,10 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from streams.plan.events import Completed, Failed, Released
-from streams.plan.state import Plan, Result
-
-TASK_BYTES = 1_500  # a task with its spec, its last attempt and its places in tables, without texts
+from streams.plan.state import Plan
 
 
 class RecentLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,10 +46,9 @@ class RecentPlans:
     def add(self, plan: Plan) -> None:
         """Keep ``plan``; older ones leave."""
         self.pop(plan.plan_id)
-        size = size_of(plan)
-        self._plans[plan.plan_id] = plan, size
+        self._plans[plan.plan_id] = plan, plan.bytes
         self.tasks += len(plan.tasks)
-        self.bytes += size
+        self.bytes += plan.bytes
         while len(self._plans) > 1 and (
             self.tasks > self._limits.tasks or self.bytes > self._limits.bytes
         ):
@@ -65,24 +61,3 @@ class RecentPlans:
             self.tasks -= len(plan.tasks)
             self.bytes -= size
         return plan
-
-
-def size_of(plan: Plan) -> int:
-    """Roughly how many bytes a finished plan takes in memory; its large outputs are not there."""
-    texts = sum(
-        len(task.spec.input) + len(task.feedback) + _text_bytes(task.result)
-        for task in plan.tasks.values()
-    )
-    return len(plan.spec.context) + TASK_BYTES * (1 + len(plan.tasks)) + texts
-
-
-def _text_bytes(result: Result | None) -> int:
-    match result:
-        case Completed():
-            return len(result.output)
-        case Failed():
-            return len(result.error_message)
-        case Released():
-            return len(result.reason)
-        case None:
-            return 0

@@ -26,6 +26,7 @@ from projections.read_models.database import (
     discard,
 )
 from streams.log import Log, LogState
+from streams.plan.sizes import plan_bytes
 from streams.plan.state import Plan, connect, recount
 
 STREAM = "PLANS"
@@ -286,3 +287,4 @@ def _complete(plan: Plan) -> None:
     plan.spec = replace(plan.spec, tasks=specs)
     connect(plan)
     recount(plan)
+    plan.bytes = plan_bytes(plan)

@@ -19,6 +19,7 @@ from projections.feed import Feed
 from projections.projector import Projector
 from projections.read_models.database import Database
 from projections.read_models.views import PlanView, TaskView, moment_or_none, plan_view, task_view
+from service.core.admission import Admission
 from service.core.claim_queue import ClaimQueue
 from service.core.log_clock import LogClock
 from service.core.results import (
@@ -30,7 +31,7 @@ from service.core.results import (
     ReleasedLease,
     Submission,
 )
-from service.core.secrets_in_plans import key_warnings, secret_complaint
+from service.core.secrets_in_plans import key_warnings
 from service.core.workers import Workers
 from service.runtime.masking import KNOWN
 from service.settings.config import Settings
@@ -49,14 +50,13 @@ from streams.decider import CommandAccepted, Contention, Outcome
 from streams.log import BadFact, Fact, Log, LogFull, LogState, LogUnavailable, Origin, TooLarge
 from streams.plan import commands
 from streams.plan.commands import OwnerCommand
-from streams.plan.decide import Duplicate, GuardReject, Invalid, NotAllowed, NotFound
+from streams.plan.decide import Duplicate, GuardReject, NotAllowed, NotFound
 from streams.plan.events import Submitted, TaskSpec
 from streams.plan.state import Plan
 from streams.traceparent import of_attempt, span_id_of
 
 READ_WAIT_S = 5.0  # how long an explicit min_sequence is waited for (API.md)
 READ_OWN_WRITES_S = 2.0  # how long any other read waits before it answers with what there is
-INPUTS_HOLD_LOOP_S = 0.005  # how long the inputs of a large plan are checked in one go
 RELEASED_AT_ONCE = 500
 NAMES = frozenset({"plan_id", "task_id", "owner"})
 
@@ -103,7 +103,7 @@ class Core:
         clock.on_step = self._clock_stepped
         self.log_outage = Outage(audit, "log_unavailable", "log_recovered")
         self.database_outage = Outage(audit, "database_error", "database_recovered")
-        self.check_input = check_input
+        self.admission = Admission(projector, settings.memory, check_input)
         self.log_state: LogState | None = None
         self.log_missing: str | None = None  # why the log is not whole
         self._closing: dict[str, asyncio.Task[None]] = {}
@@ -148,12 +148,11 @@ class Core:
 
     async def submit(self, plan_id: str, plan: Submitted, origin: Origin) -> Submission | Refused:
         """Accept a plan, or answer that it is there. Raises LogUnavailable, LogFull, TooLarge."""
-        if (behind := self.projector.too_far_behind) is not None:
-            raise LogUnavailable(f"the read models are too far behind to take new plans: {behind}")
-        if complaint := secret_complaint(plan) or await self._input_complaint(plan_id, plan):
-            return Invalid(complaint)
+        if refused := await self.admission.refusal(plan_id, plan):
+            return refused
         began_at = self.now()
-        outcome = await self._transact(commands.Submit(plan_id=plan_id, plan=plan), origin)
+        with self.admission.entering(plan):
+            outcome = await self._transact(commands.Submit(plan_id=plan_id, plan=plan), origin)
         if self.spans is not None and origin.traceparent:
             self.spans.ended(_submit_span(plan_id, plan, origin, began_at, self.now()))
         match outcome:
@@ -166,18 +165,6 @@ class Core:
                 return Submission(plan_id=plan_id, sequence=sequence, created=False)
             case _:
                 return _refused(outcome)
-
-    async def _input_complaint(self, plan_id: str, plan: Submitted) -> str | None:
-        """Which task's input does not fit its kind; a plan that is in the log is not judged."""
-        loop = asyncio.get_running_loop()
-        pause_at = loop.time() + INPUTS_HOLD_LOOP_S
-        for task in plan.tasks:
-            if complaint := self.check_input(task):
-                return complaint if await self.load(plan_id) is None else None
-            if loop.time() >= pause_at:
-                await asyncio.sleep(0)
-                pause_at = loop.time() + INPUTS_HOLD_LOOP_S
-        return None
 
     async def operate(
         self,

@@ -12,7 +12,14 @@ from streams.plan.decide import Refusal
 from streams.plan.events import TaskType
 from streams.plan.limits import DEFAULT_LEASE_S, DEFAULT_TIMEOUT_S
 
-Refused = Refusal | Contention
+
+class TooMuchUnfinished(msgspec.Struct, frozen=True):
+    """No new plan for now: the unfinished ones take all the memory that they may."""
+
+    detail: str
+
+
+Refused = Refusal | Contention | TooMuchUnfinished
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -13,6 +13,7 @@ async def _step(core: Core) -> None:
         metrics.set("agent.task.backlog.current", tasks, lane=lane)
         age_s = 0.0 if oldest is None else max(now - oldest, 0.0)
         metrics.set("agent.task.backlog.oldest_age", age_s, lane=lane)
+    metrics.set("agent.plan.unfinished.bytes", core.board.unfinished.total)
     projector = core.projector
     metrics.set("agent.projection.sequence", projector.flushed_sequence)
     metrics.set("agent.projection.lag.events", core.board.sequence - projector.flushed_sequence)

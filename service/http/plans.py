@@ -66,7 +66,7 @@ class PlanController(Controller):
         status_code=201,
         guards=[requires("submit")],
         response_description="The plan is in the log",
-        responses=refusals("plan_exists", *LOG_TROUBLE)
+        responses=refusals("plan_exists", "too_much_unfinished", *LOG_TROUBLE)
         | {200: ResponseSpec(Submission, description="The same plan was there before")},
     )
     async def submit_plan(

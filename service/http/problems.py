@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 
 from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.pagination import BadCursor
-from service.core.results import Behind, Refused
+from service.core.results import Behind, Refused, TooMuchUnfinished
 from service.http.wording import in_words
 from streams.decider import Contention
 from streams.log import LogFull, LogReset, LogUnavailable, TooLarge
@@ -32,6 +32,7 @@ from streams.plan.lifecycle import PlanStatus, TaskStatus
 
 PROBLEM_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
+_LATER_S = {"too_much_unfinished": 5}  # plans end in seconds, not at once
 MAX_DETAIL = 2_000
 EMPTY_BODY = "body: it is empty, JSON is expected"
 
@@ -60,6 +61,7 @@ PROBLEMS: dict[str, Row] = {
     "not_allowed": Row(409, "The current state does not allow this"),
     "too_large": Row(413, "Too large"),
     "too_many": Row(429, "Too many at a time from one client"),
+    "too_much_unfinished": Row(429, "The unfinished plans take all the memory that they may"),
     "head_too_large": Row(431, "The head of the request is too large"),
     "internal_error": Row(500, "Internal error"),
     "contended": Row(503, "Too many concurrent writes to the same subject"),
@@ -127,6 +129,16 @@ class Explained(msgspec.Struct, frozen=True):
     headers: dict[str, str] = {}
 
 
+_CODES: dict[type[Any], str] = {
+    NotFound: "not_found",
+    Invalid: "invalid_request",
+    OverLimit: "too_large",
+    PlanExists: "plan_exists",
+    Contention: "contended",
+    TooMuchUnfinished: "too_much_unfinished",
+}
+
+
 def explained(what: Refused | Exception) -> Explained:
     """The problem that a refusal or an exception is answered with."""
     match what:
@@ -138,16 +150,10 @@ def explained(what: Refused | Exception) -> Explained:
             return _problem("guard_reject", detail, current=_holding(current))
         case NotAllowed(status, detail):
             return _problem("not_allowed", detail, current=Standing(status=status))
-        case NotFound(detail):
-            return _problem("not_found", detail)
-        case Invalid(detail):
-            return _problem("invalid_request", detail)
-        case OverLimit(detail):
-            return _problem("too_large", detail)
-        case PlanExists(detail):
-            return _problem("plan_exists", detail)
-        case Contention():
-            return _problem("contended", what.detail)
+        case (
+            NotFound() | Invalid() | OverLimit() | PlanExists() | Contention() | TooMuchUnfinished()
+        ):
+            return _problem(_CODES[type(what)], what.detail)
         case Exception():
             return _explained_exception(what)
 
@@ -230,5 +236,6 @@ def _problem(
     sequence: int | None = None,
 ) -> Explained:
     problem = problem_of(code, detail, current=current, sequence=sequence)
-    retry = {"Retry-After": str(RETRY_AFTER_S)} if problem.status == 503 else {}  # noqa: PLR2004
+    wait_s = _LATER_S.get(code, RETRY_AFTER_S if problem.status == 503 else None)  # noqa: PLR2004
+    retry = {} if wait_s is None else {"Retry-After": str(wait_s)}
     return Explained(problem, retry | (headers or {}))

@@ -171,6 +171,17 @@ class NatsSettings(Struct, frozen=True):
         return Credentials(*files, names=NatsNames(self.prefix, self.domain))
 
 
+class MemorySettings(Struct, frozen=True):
+    """What the unfinished plans of the log may take in the memory of each instance.
+
+    Counted are their contexts, inputs, feedback, errors and short outputs, and 1,500 bytes for each
+    plan and task. A submission beyond `unfinished_bytes` is answered 429; a plan that has ended
+    counts no more. Instances of one log need the same value.
+    """
+
+    unfinished_bytes: Annotated[int, Meta(ge=1_048_576, le=2**50)] = 2_147_483_648
+
+
 class AuthSettings(Struct, frozen=True):
     """Who may call: the file that `holdfast token list` shows. Without it only this machine may."""
 
@@ -351,6 +362,7 @@ class Settings(Struct, frozen=True):
     data_dir: Path = Path("data")
     secrets: dict[str, SecretSettings] = {}
     nats: NatsSettings = NatsSettings()
+    memory: MemorySettings = MemorySettings()
     auth: AuthSettings = AuthSettings()
     scheduling: SchedulingSettings = SchedulingSettings()
     sse: SseSettings = SseSettings()

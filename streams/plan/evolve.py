@@ -32,6 +32,7 @@ from streams.plan.lifecycle import CLAIMABLE, ENDED, TASK_STATUSES, ExecutionSta
 from streams.plan.limits import MAX_SILENT
 from streams.plan.outputs import keep_result
 from streams.plan.results import added
+from streams.plan.sizes import plan_bytes, result_bytes
 from streams.plan.state import ORDINALS_PER_PLAN, TIMEOUT, Execution, Plan, Result, Task, connect
 
 
@@ -66,6 +67,7 @@ def begin(
         counts=dict.fromkeys(TASK_STATUSES, 0),
     )
     plan.counts["PENDING"] = len(tasks)
+    plan.bytes = plan_bytes(plan)
     connect(plan)
     fold = _Fold(plan, sequence, at)
     for task in tasks.values():
@@ -334,6 +336,7 @@ class _Fold(Cascade):
             self.reject(task, target, event.verdict.feedback)
 
     def reject(self, critic: Task, target: Task, feedback: Raw) -> None:
+        self.plan.bytes += len(feedback) - len(target.feedback)
         target.feedback = feedback
         if target.retry >= target.spec.max_retries:
             self.move(target, "rejected, retries spent")
@@ -359,7 +362,9 @@ class _Fold(Cascade):
         task.timeout_s = None
         execution = task.execution
         if result is not None:
+            self.plan.bytes -= result_bytes(task.result)
             keep_result(self.plan, task, result, self.sequence)
+            self.plan.bytes += result_bytes(task.result)
         if execution is None:
             return
         execution.status = status

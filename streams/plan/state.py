@@ -154,6 +154,7 @@ Kept = tuple[int, str, Checkpoint | None, Raw]
 class Plan(msgspec.Struct, kw_only=True):
     """A plan as folded so far; change it through `evolve` only.
 
+    ``bytes`` is what it takes in memory (`streams.plan.sizes`).
     ``first_sequence`` is that of its ``submitted``, ``traceparent`` and ``tracestate`` the trace it
     was submitted with ("": none; no rule looks at it). ``run_sequence`` is that of the last retry:
     tasks that had FAILED before it, ``failed_before``, no longer stop the plan, which in the end is
@@ -174,6 +175,7 @@ class Plan(msgspec.Struct, kw_only=True):
     subject_sequence: int
     tasks: dict[str, Task]
     counts: dict[TaskStatus, int]
+    bytes: int = 0
     fatal: int = 0
     failed_before: int = 0
     run_sequence: int = 0

@@ -126,9 +126,12 @@ async def test_a_plan_that_is_in_the_log_is_the_same_plan_whatever_is_checked_to
 ) -> None:
     plan = {"id": "p", "tasks": [{"id": "t", "kind": "sleep", "input": {"secs": 1}}]}
     async with serving(tmp_path) as (instance, client):
-        checked, instance.core.check_input = instance.core.check_input, lambda _: None
+        checked, instance.core.admission.check_input = (
+            instance.core.admission.check_input,
+            lambda _: None,
+        )
         assert (await client.post("/v1/plans", json=plan)).status_code == 201
-        instance.core.check_input = checked
+        instance.core.admission.check_input = checked
         assert (await client.post("/v1/plans", json=plan)).status_code == 200
         await until_status(client, "/v1/plans/p", "FAILED")
         task = (await client.get("/v1/plans/p/tasks/t")).json()

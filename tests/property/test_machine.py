@@ -248,6 +248,8 @@ class Machine(RuleBasedStateMachine):
         for instance in self.instances:
             for plan in (*instance.board.plans.values(), *instance.board.recent):
                 check_plan(plan)
+            unfinished = sum(plan.bytes for plan in instance.board.plans.values())
+            assert instance.board.unfinished.total == unfinished
 
     @invariant()
     def boards_hand_out_exactly_what_can_be_claimed(self) -> None:

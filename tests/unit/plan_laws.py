@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from streams.plan.lifecycle import ENDED, TASK_STATUSES
+from streams.plan.sizes import plan_bytes
 from streams.plan.state import Plan, Task
 
 
@@ -19,6 +20,7 @@ def check_plan(plan: Plan) -> None:
     of_this_run = [task for task in failures if task.settled_sequence > plan.run_sequence]
     assert plan.fatal == len(of_this_run)
     assert plan.failed_before == len(failures) - len(of_this_run)
+    assert plan.bytes == plan_bytes(plan)
     if failures and not plan.unfinished and not plan.cancelled:
         assert plan.status == "FAILED", "a retry of some tasks does not excuse the others"
     fatal = bool(of_this_run)

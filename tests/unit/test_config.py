@@ -35,6 +35,7 @@ DEFAULTS = {
     "nats.prefix": "",
     "nats.domain": "",
     "ui.enabled": True,
+    "memory.unfinished_bytes": 2_147_483_648,
     "auth.tokens_file": None,
     "scheduling.task_executor.pool_size": 1,
     "scheduling.daemon.pool_size": 2,

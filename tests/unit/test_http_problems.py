@@ -7,7 +7,7 @@ from litestar.testing import AsyncTestClient
 
 from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.pagination import BadCursor
-from service.core.results import Behind
+from service.core.results import Behind, TooMuchUnfinished
 from service.http.problems import PROBLEM_TYPE, PROBLEMS
 from streams.decider import Contention
 from streams.log import LogFull, LogUnavailable, TooLarge
@@ -27,6 +27,7 @@ CAUSES: list[tuple[object, int, str, dict[str, Any]]] = [
     (PlanExists("taken"), 409, "plan_exists", {}),
     (Contention(8), 503, "contended", {}),
     (LogUnavailable("nobody answers"), 503, "log_unavailable", {}),
+    (TooMuchUnfinished("full"), 429, "too_much_unfinished", {}),
     (LogFull("full"), 507, "log_full", {}),
     (TooLarge("one fact"), 413, "too_large", {}),
     (Behind(17), 503, "behind", {"sequence": 17}),
@@ -49,7 +50,7 @@ async def test_every_cause_has_its_problem(
     assert problem["title"] == PROBLEMS[code].title
     assert problem["detail"]
     assert {name: problem[name] for name in fields} == fields
-    assert ("retry-after" in answer.headers) == (status == 503)
+    assert ("retry-after" in answer.headers) == (status in (429, 503))
 
 
 async def test_a_defect_shows_nothing_of_its_inside() -> None:

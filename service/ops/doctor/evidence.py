@@ -182,6 +182,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     capacity: int | None = None
     threads: int | None = None
     overruns: tuple[OverrunningHandler, ...] = ()
+    unfinished_bytes: int = 0
+    most_unfinished_bytes: int | None = None
 
 
 class Canary(msgspec.Struct, frozen=True, kw_only=True):

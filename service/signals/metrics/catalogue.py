@@ -327,6 +327,10 @@ _EXECUTIONS = (
         "agent.task.backlog.current", "Tasks that can be claimed now", LANE, alert="BacklogGrowing"
     ),
     _gauge(
+        "agent.plan.unfinished.bytes",
+        "Bytes of memory that the unfinished plans take; memory.unfinished_bytes bounds them",
+    ),
+    _gauge(
         "agent.task.backlog.oldest_age",
         "Age of the oldest claimable task",
         LANE,

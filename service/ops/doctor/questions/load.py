@@ -12,6 +12,7 @@ GREW_FASTER = 1.1  # arrivals against ends
 SHORTEST_WINDOW_S = 20.0
 REJECT_SHARE = 0.05
 FULL = 0.9
+NEARLY = 0.8  # of the bytes that unfinished plans may take
 MOST_SHOWN = 10
 
 
@@ -26,6 +27,7 @@ def examine(evidence: Evidence) -> Examined:
         _overrunning(seen, numbers, evidence.url),
         _rejecting(seen, numbers, evidence.url),
         _growing(seen, numbers, waiting, evidence.url),
+        _unfinished(seen, evidence.url),
     ]
     return answered("load", _says(seen, numbers), numbers, findings)
 
@@ -39,6 +41,8 @@ def _numbers(seen: Load) -> dict[str, Any]:
             "capacity": seen.capacity,
             "overrunning": len(seen.overruns),
         }
+    if seen.most_unfinished_bytes is not None:
+        numbers["unfinished_bytes"] = seen.unfinished_bytes
     if window := seen.window:
         claimed = window.total("agent.task.claim.success.total")
         grew = seen.backlog - (seen.backlog_before or 0)
@@ -151,6 +155,22 @@ def _growing(
         command=f"curl -s -X POST '{url}/v1/plans/{shed}/pause' "
         "-H 'Content-Type: application/json' -d '{\"reason\": \"shedding load\"}'",
         alert="BacklogGrowing",
+    )
+
+
+def _unfinished(seen: Load, url: str) -> Finding | None:
+    most = seen.most_unfinished_bytes
+    if most is None or seen.unfinished_bytes < NEARLY * most:
+        return None
+    return Finding(
+        code="UnfinishedBytesHigh",
+        question="load",
+        severity="warning",
+        summary=f"unfinished plans take {seen.unfinished_bytes:,} of {most:,} bytes",
+        evidence={"bytes": seen.unfinished_bytes, "most": most},
+        meaning="At the bound new plans are refused (429); what runs goes on. Let plans end or "
+        "cancel some; raise memory.unfinished_bytes on every instance that has the memory.",
+        command=f"curl -s '{url}/v1/plans?status=RUNNING'",
     )
 
 

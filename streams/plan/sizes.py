@@ -1,0 +1,36 @@
+"""How many bytes a plan takes in the memory of an instance: its texts, and a share for each task.
+
+The same on every instance and after every restart, because it follows from the facts alone. Large
+outputs and checkpoints are not in it: what of them is in memory has a bound of its own
+(`projections.board.outputs`).
+"""
+
+from streams.plan.events import Completed, Failed, Submitted
+from streams.plan.state import Plan, Result
+
+TASK_BYTES = 1_500  # a task with its spec, its last attempt and its places in tables, without texts
+
+
+def submitted_bytes(spec: Submitted) -> int:
+    """What a plan takes that begins now."""
+    inputs = sum(len(task.input) for task in spec.tasks)
+    return len(spec.context) + inputs + TASK_BYTES * (1 + len(spec.tasks))
+
+
+def result_bytes(result: Result | None) -> int:
+    """The text of a task's last result, as the fold keeps it."""
+    match result:
+        case Completed():
+            return len(result.output)
+        case Failed():
+            return len(result.error_message)
+        case None:
+            return 0
+        case _:
+            return len(result.reason)
+
+
+def plan_bytes(plan: Plan) -> int:
+    """What a plan takes as it was folded so far; `Plan.bytes` keeps this number up to date."""
+    texts = sum(len(task.feedback) + result_bytes(task.result) for task in plan.tasks.values())
+    return submitted_bytes(plan.spec) + texts
