@@ -63,7 +63,7 @@ def _roles(_: click.Context, __: click.Parameter, text: str) -> frozenset[Role]:
 def serve(read: Callable[[], Settings], roles: frozenset[Role]) -> int:
     """Run an instance to its end; answers the exit code."""
     settings = read()
-    handler = logs.configure(settings.executor.instance_id)
+    handler = logs.configure(settings.executor.instance_id, settings.log)
     try:
         return run(settings, roles, read)
     except (PortBusy, EmbeddedServerError, LogUnavailable, LogReset, TopologyMismatch) as error:
@@ -106,7 +106,9 @@ def _say_hello(instance: Instance) -> None:
     where = instance.http_url or "no HTTP (without the role api)"
     kept = instance.settings.data_dir
     nats_url = instance.shown_nats_url
-    _say(f"Holdfast serves {where}, its log is {nats_url}, its data is in {kept}")
+    page = instance.settings.ui.enabled and instance.http_url
+    look = f"Open {page}/ in a browser; its" if page else "Its"
+    _say(f"Holdfast serves {where}. {look} log is {nats_url}, its data is in {kept}")
     facts = instance.core.board.sequence
     if facts:
         _say(f"The log holds {facts:,} facts. Follow what comes: curl -N {where}/v1/events")

@@ -67,6 +67,10 @@ class Setting(Struct, frozen=True):
     value: object
     origin: str
 
+    def holds_secret(self, unmasked: object) -> bool:
+        """Whether this shows less than ``unmasked``, the value itself."""
+        return _plain(self.value) != _plain(unmasked)
+
 
 def refused(setting: Setting, reason: str) -> ConfigError:
     """The error for a value that cannot be used; ``reason`` says what is allowed."""
@@ -91,9 +95,18 @@ def shown(value: object) -> object:
             return _query.sub(r"\1***", without_password(value)) if "://" in value else value
         case dict():
             pairs = cast("dict[str, object]", value).items()
-            return {name: shown(msgspec.to_builtins(each)) for name, each in pairs}
+            return {name: shown(_plain(each)) for name, each in pairs}
+        case list():
+            return [shown(each) for each in cast("list[object]", value)]
+        case tuple():
+            return tuple(shown(each) for each in cast("tuple[object, ...]", value))
         case _:
             return value
+
+
+def _plain(value: object) -> object:
+    """A table's entry as dicts, lists, texts and numbers."""
+    return msgspec.to_builtins(value, enc_hook=str)  # a path has no other form
 
 
 _query = re.compile(r"([?#]).*", re.DOTALL)
@@ -228,6 +241,16 @@ class ObservabilitySettings(Struct, frozen=True):
     otlp_endpoint: Text = ""
     otlp_traces_endpoint: Text = ""
     runbook_url: Text = ""
+
+
+class LogSettings(Struct, frozen=True):
+    """The log on stderr: what a line looks like, and the lowest level that is written.
+
+    `auto` is readable text on a terminal and JSON otherwise.
+    """
+
+    format: Literal["auto", "text", "json"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class UiSettings(Struct, frozen=True):
@@ -367,6 +390,7 @@ class Settings(Struct, frozen=True):
     scheduling: SchedulingSettings = SchedulingSettings()
     sse: SseSettings = SseSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
+    log: LogSettings = LogSettings()
     ui: UiSettings = UiSettings()
     sample: SampleSettings = SampleSettings()
     executor: ExecutorSettings = field(default_factory=ExecutorSettings)

@@ -30,7 +30,7 @@ _encode = msgspec.json.Encoder(enc_hook=text_of).encode
 
 
 class Lines(str):
-    """Lines that their writer has rendered as JSON: they go out as they are, in either look."""
+    """Lines that their writer has rendered as JSON: as JSON they go out as they are."""
 
     __slots__ = ()
 
@@ -38,15 +38,27 @@ class Lines(str):
 class _Formatter(structlog.stdlib.ProcessorFormatter):
     """structlog's, with a short way for lines that are rendered already."""
 
+    def __init__(self, for_people: "_ForPeople | None", **options: Any) -> None:  # noqa: ANN401
+        """``for_people`` renders the lines of a readable log; None: they stay JSON."""
+        super().__init__(**options)
+        self._for_people = for_people
+
     def format(self, record: Any) -> str:  # noqa: ANN401 - logging's LogRecord
         """What ``record`` has to say."""
         if isinstance(record.msg, Lines):
-            return str(record.msg)
+            return self._rendered_again(record.msg)
         return super().format(record)
 
+    def _rendered_again(self, lines: Lines) -> str:
+        if (render := self._for_people) is None:
+            return str(lines)
+        return "\n".join(render(None, "", msgspec.json.decode(line)) for line in lines.split("\n"))
 
-def formatter(instance_id: str, stream: TextIO) -> structlog.stdlib.ProcessorFormatter:
-    """The formatter for lines to ``stream``; JSON lines bear ``instance_id``."""
+
+def formatter(
+    instance_id: str, stream: TextIO, look: str = "auto"
+) -> structlog.stdlib.ProcessorFormatter:
+    """The formatter for lines to ``stream``; ``look`` is `log.format`; JSON lines bear the id."""
 
     def bind_instance(
         _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
@@ -54,21 +66,23 @@ def formatter(instance_id: str, stream: TextIO) -> structlog.stdlib.ProcessorFor
         event.setdefault("instance_id", instance_id)
         return event
 
-    look: list[structlog.typing.Processor] = (
+    for_people = _ForPeople(colors=stream.isatty()) if _wants_text(stream, look) else None
+    last: list[structlog.typing.Processor] = (
         # The person at the terminal knows which process this is.
-        [_ForPeople(colors=stream.isatty())]
-        if _wants_console(stream)
+        [for_people]
+        if for_people
         else [bind_instance, structlog.processors.ExceptionRenderer(_traceback), _as_json]
     )
     return _Formatter(
+        for_people,
         foreign_pre_chain=SHARED,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *look],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
 
 
-def _wants_console(stream: TextIO) -> bool:
-    wish = os.environ.get("HOLDFAST_LOG", "")
-    return wish == "console" or (wish != "json" and stream.isatty())
+def _wants_text(stream: TextIO, look: str) -> bool:
+    wish = os.environ.get("HOLDFAST_LOG", "") if look == "auto" else look
+    return wish in {"console", "text"} or (wish != "json" and stream.isatty())
 
 
 _traceback = structlog.tracebacks.ExceptionDictTransformer(

@@ -1,9 +1,10 @@
 """Structured logs: one JSON object per line on stderr, or readable lines for a person.
 
-A terminal and `HOLDFAST_LOG=console` get readable lines, everything else (or `HOLDFAST_LOG=json`)
-JSON without colours. Lines of the standard library's loggers (uvicorn, nats) take the same way.
-Writing happens on a thread of its own behind a bounded queue: a reader of stderr that has stopped
-costs lines, which are counted, and never stops a loop.
+`log.format` decides the look. With `auto` the variable `HOLDFAST_LOG` (console or json) does, and
+without it a terminal gets readable lines and everything else JSON without colours.
+Lines of the standard library's loggers (uvicorn, nats) take the same way. Writing happens on a
+thread of its own behind a bounded queue: a reader of stderr that has stopped costs lines, which are
+counted, and never stops a loop.
 """
 
 import logging
@@ -18,8 +19,10 @@ import structlog
 
 from service.runtime.masking import KNOWN
 from service.runtime.supervision import Supervision
+from service.settings.config import LogSettings
 from service.signals.log_lines import SHARED, formatter
 
+DEFAULTS = LogSettings()
 QUEUE_LINES = 10_000
 QUEUE_CHARACTERS = 16 * 1024 * 1024
 FLUSH_S = 2.0
@@ -33,9 +36,14 @@ class QueuedHandler(logging.Handler):
     """Formats where a line is born, writes on its own thread; a full queue drops and counts."""
 
     def __init__(
-        self, stream: TextIO, lines: int = QUEUE_LINES, characters: int = QUEUE_CHARACTERS
+        self,
+        stream: TextIO,
+        lines: int = QUEUE_LINES,
+        characters: int = QUEUE_CHARACTERS,
+        wanted: LogSettings = DEFAULTS,
     ) -> None:
         super().__init__()
+        self.wanted = wanted
         self.dropped = 0
         self._stream = stream
         self._most = lines
@@ -126,6 +134,12 @@ def _together(texts: Sequence[str]) -> Iterator[str]:
         yield "\n".join(piece)
 
 
+def in_force() -> LogSettings:
+    """The settings of this process's log; a child process takes them over."""
+    handlers = logging.getLogger().handlers
+    return next((h.wanted for h in handlers if isinstance(h, QueuedHandler)), DEFAULTS)
+
+
 def watch_writers(supervision: Supervision) -> None:
     """Let ``supervision`` watch the threads that write lines."""
     for handler in logging.getLogger().handlers:
@@ -134,12 +148,13 @@ def watch_writers(supervision: Supervision) -> None:
 
 
 def configure(
-    instance_id: str, *, level: int = logging.INFO, stream: TextIO | None = None
+    instance_id: str, wanted: LogSettings = DEFAULTS, *, stream: TextIO | None = None
 ) -> QueuedHandler:
     """Set the whole process's logging up; the last call holds. Every line bears `instance_id`."""
     target: TextIO = sys.stderr if stream is None else stream
-    handler = QueuedHandler(target)
-    handler.setFormatter(formatter(instance_id, target))
+    handler = QueuedHandler(target, wanted=wanted)
+    handler.setFormatter(formatter(instance_id, target, wanted.format))
+    level = logging.getLevelNamesMapping()[wanted.level.upper()]
     root = logging.getLogger()
     for old in [each for each in root.handlers if isinstance(each, QueuedHandler)]:
         root.removeHandler(old)
@@ -147,9 +162,8 @@ def configure(
     root.addHandler(handler)
     root.setLevel(level)
     # One line per request is the metrics' business.
-    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
-    for chatty in ("httpx", "httpcore", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for chatty in ("uvicorn.access", "httpx", "httpcore", "asyncio"):
+        logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

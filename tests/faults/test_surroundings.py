@@ -20,6 +20,12 @@ pytestmark = pytest.mark.faults
 
 NewService = Callable[..., ServiceProcess]
 
+# How a line on a terminal begins: in the story, in the log, and what is said to the person.
+WHOLE = re.compile(
+    r"  \d\d:\d\d:\d\d\.\d{3}  +\d+  (plan|task)\.\w"
+    r"|\[(debug|info|warning) +\] "
+    r"|Holdfast serves |The log is empty|Look at it: |Ctrl-C ends it"
+)
 SAMPLE_COMMANDS = json.dumps(
     {
         COUNT: {"argv": [REPORT, "count", "{file}"]},
@@ -71,6 +77,29 @@ def test_a_reader_that_leaves_after_one_line_ends_nothing(new_service: NewServic
     until(lambda: has_finished(service, "p"), 20, "the tasks are done")
     assert service.terminate() == 0
     assert "Traceback" not in service.output
+
+
+def test_a_terminal_gets_whole_readable_lines_and_the_pages_address(
+    new_service: NewService,
+) -> None:
+    """Story and log share one terminal; the story's lines and the log's stay apart."""
+    service = new_service(
+        sample__enabled="true", executor__command=SAMPLE_COMMANDS, log__level="debug"
+    )  # the lowest level, for as many lines as there can be
+    terminal, theirs = pty.openpty()
+    service.launch('exec "$@" 2>&1', stdout=theirs)
+    os.close(theirs)
+    said = b""
+    with os.fdopen(terminal, "rb", buffering=0) as output:
+        while b"Ctrl-C ends it" not in said:
+            piece = output.read(65_536)
+            assert piece, said.decode()
+            said += piece
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).splitlines()
+        hello = next(line for line in lines if line.startswith("Holdfast serves http://"))
+        assert f"Open {service.url}/ in a browser" in hello
+        assert [line for line in lines if line and not WHOLE.match(line)] == []
+        service.kill()
 
 
 def has_finished(service: ServiceProcess, plan_id: str) -> bool:

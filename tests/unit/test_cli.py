@@ -15,6 +15,23 @@ from service.cli import submit as submit_module
 from service.cli.main import COMMANDS, main
 from service.ops import RULES
 from service.ops.doctor.report import Finding, anchor, answered, reported, with_runbook_at
+from service.settings.config import changed_keys
+from service.settings.loading import load_settings
+
+ODD_SETTINGS = r"""
+data_dir = "data/\"quoted\" \\ and \u001b[31m \u202e \u007f \U0001f600"
+[http]
+allowed_hosts = ["a.example", "b.example"]
+bytes_per_s = 1e12
+[executor.claim]
+refining_max_ratio = 0.25
+[secrets."a b"]
+file = "/run/secret"
+for = ["https://h"]
+[executor.command.words]
+argv = ["wc", "{file}"]
+parameters = {file = "^/\\w+$"}
+"""
 
 PLAN = {"tasks": [{"id": "a", "kind": "echo"}]}
 Answer = tuple[int, bytes, str]
@@ -309,7 +326,45 @@ def test_check_config_prints_every_setting_with_its_origin(
     lines = capsys.readouterr().out.splitlines()
     (port,) = [line for line in lines if line.startswith("http.port ")]
     assert "8123" in port
-    assert "environment HOLDFAST_HTTP__PORT" in port
+    assert "# environment HOLDFAST_HTTP__PORT" in port
+
+
+def test_what_check_config_prints_can_be_saved_and_gives_the_same_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "holdfast.toml").write_text(ODD_SETTINGS)
+    before = load_settings()
+    assert main(["check-config"]) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    saved = tmp_path / "saved.toml"
+    # An entry of a table without entries can be added below.
+    saved.write_text(printed + '[executor.chat.endpoints.a]\nbase_url = "https://h"\n')
+    after = load_settings(config_file=saved)
+    assert changed_keys(before, after) == ["executor.chat.endpoints"]
+
+
+def test_a_value_with_a_secret_is_a_comment_without_the_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NATS_URL", "nats://me:precious@h:1")
+    argv = '[executor.command.a]\nargv = ["curl", "https://me:precious@h/"]'
+    (tmp_path / "holdfast.toml").write_text(argv)
+    assert main(["check-config"]) == 0
+    printed = capsys.readouterr().out
+    assert "precious" not in printed
+    (tmp_path / "saved.toml").write_text(printed)
+    saved = load_settings(config_file=tmp_path / "saved.toml", environment={})
+    assert (saved.nats.url, saved.executor.command) == ("", {})
+
+
+def test_a_text_that_toml_cannot_hold_is_a_comment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOLDFAST_DATA_DIR", "data/\udcff")
+    assert main(["check-config"]) == 0
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if "data_dir" in each]
+    assert line.startswith("# data_dir")
 
 
 @pytest.mark.parametrize("command", ["serve", "rebuild", "check-config"])

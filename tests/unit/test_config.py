@@ -34,6 +34,8 @@ DEFAULTS = {
     "nats.tls_key": None,
     "nats.prefix": "",
     "nats.domain": "",
+    "log.format": "auto",
+    "log.level": "info",
     "ui.enabled": True,
     "memory.unfinished_bytes": 2_147_483_648,
     "auth.tokens_file": None,

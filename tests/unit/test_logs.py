@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import structlog
 
+from service.settings.config import LogSettings
 from service.signals.log_lines import LINE_CHARACTERS, Lines
-from service.signals.logs import WRITE_CHARACTERS, QueuedHandler, configure
+from service.signals.logs import WRITE_CHARACTERS, QueuedHandler, configure, in_force
 
 
 class Terminal(io.StringIO):
@@ -174,6 +175,46 @@ def test_the_environment_decides(
     handler.flush()
     assert stream.getvalue().startswith("{") is is_json
     assert "\x1b" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(("look", "is_json"), [("text", False), ("json", True)])
+def test_the_setting_stands_above_the_environment(
+    monkeypatch: pytest.MonkeyPatch, look: Literal["text", "json"], *, is_json: bool
+) -> None:
+    monkeypatch.setenv("HOLDFAST_LOG", "console" if is_json else "json")
+    stream = io.StringIO()
+    wanted = LogSettings(format=look)
+    handler = configure("me", wanted, stream=stream)
+    structlog.get_logger().info("claimed")
+    handler.flush()
+    assert stream.getvalue().startswith("{") is is_json
+    assert in_force() == wanted, "a child process takes it over"
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+def test_lines_below_the_level_are_left_out(
+    level: Literal["debug", "info", "warning", "error"],
+) -> None:
+    stream = io.StringIO()
+    handler = configure("me", LogSettings(level=level), stream=stream)
+    names = ["debug", "info", "warning", "error"]
+    for name in names:
+        getattr(structlog.get_logger(), name)(name)
+    logging.getLogger("uvicorn.access").warning("warning")
+    kept = [*names[names.index(level) :], *(["warning"] if level != "error" else [])]
+    assert [line["event"] for line in lines(stream, handler)] == kept
+
+
+def test_lines_rendered_as_json_are_readable_in_a_readable_log() -> None:
+    stream = Terminal()
+    handler = configure("me", LogSettings(format="text"), stream=stream)
+    rendered = Lines('{"event":"audit","level":"warning"}\n{"event":"next","level":"warning"}')
+    handler.emit(logging.makeLogRecord({"msg": rendered}))
+    handler.flush()
+    first, second = stream.getvalue().splitlines()
+    assert "audit" in first
+    assert "next" in second
+    assert "{" not in stream.getvalue()
 
 
 def test_a_stuck_reader_costs_lines_and_not_time() -> None:

@@ -12,6 +12,7 @@ from itertools import count
 from threading import Lock, Thread
 from typing import cast
 
+import msgspec
 from msgspec import Raw
 
 from holdfast_worker.cancellation import Cancellation
@@ -36,6 +37,7 @@ from service.executor.running.processes import (
 )
 from service.runtime.child_process import end_with_parent
 from service.runtime.masking import KNOWN
+from service.settings.config import LogSettings
 from service.signals import logs
 
 
@@ -128,13 +130,16 @@ def _answer(ending: Ending, wire: FrameSocket) -> None:
         wire.send(Ended(failure))
 
 
-def main(descriptor: int, frame_bytes: int, instance_id: str) -> None:
-    """Serve jobs from the socket ``descriptor``; returns only by the process's end."""
+def main(descriptor: int, frame_bytes: int, instance_id: str, wanted: LogSettings) -> None:
+    """Serve jobs from the socket ``descriptor``; returns only by the process's end.
+
+    ``wanted`` are the log settings of the parent.
+    """
     # A handler that holds the interpreter for long would not let the listener see the end.
     end_with_parent()
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal is the parent's business
         signal.signal(number, signal.SIG_IGN)
-    logs.configure(instance_id)
+    logs.configure(instance_id, wanted)
     wire = FrameSocket(
         socket.socket(fileno=descriptor), HandlerJob | Kept | Known | Stop, frame_bytes
     )
@@ -146,4 +151,5 @@ def main(descriptor: int, frame_bytes: int, instance_id: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    wanted = msgspec.json.decode(sys.argv[4], type=LogSettings)
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], wanted)

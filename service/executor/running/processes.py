@@ -27,6 +27,7 @@ from service.executor.attempts.endings import Ending, Failure, failure_of
 from service.executor.attempts.execution import Show
 from service.executor.limits import LIMITS, ExecutorLimits
 from service.runtime.masking import KNOWN
+from service.signals import logs
 from streams.json_values import NotJson
 from streams.plan.events import NOTHING
 
@@ -232,6 +233,7 @@ class _Child:
             str(theirs.fileno()),
             str(limits.frame_bytes),
             instance_id,
+            msgspec.json.encode(logs.in_force()).decode(),
         ]
         search_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
         with theirs:
