@@ -1,5 +1,6 @@
 """Real servers for the tests: one nats-server per session, private ones for tests that kill."""
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -43,9 +44,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def logs_as_they_were() -> Iterator[None]:
-    """A test may configure the process's log lines; the next one finds the defaults again."""
+    """A test may configure the process's log lines; the next one finds what this one has found.
+
+    A server in the test's process does so, too: uvicorn stops the way of `uvicorn.access`.
+    """
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+    before = {logger: (logger.level, logger.propagate) for logger in _loggers()}
     yield
+    for handler in set(root.handlers).difference(handlers):
+        root.removeHandler(handler)
+        handler.close()
+    for logger in _loggers():
+        logger.propagate = before.get(logger, (0, True))[1]
+        logger.setLevel(before.get(logger, (logging.NOTSET, True))[0])
     structlog.reset_defaults()
+
+
+def _loggers() -> list[logging.Logger]:
+    named = tuple(logging.getLogger().manager.loggerDict.values())
+    return [logging.getLogger(), *(each for each in named if isinstance(each, logging.Logger))]
 
 
 class PrivateServer:

@@ -107,8 +107,8 @@ def _say_hello(instance: Instance) -> None:
     kept = instance.settings.data_dir
     nats_url = instance.shown_nats_url
     page = instance.settings.ui.enabled and instance.http_url
-    look = f"Open {page}/ in a browser; its" if page else "Its"
-    _say(f"Holdfast serves {where}. {look} log is {nats_url}, its data is in {kept}")
+    look = " (open it in a browser)" if page else ""
+    _say(f"Holdfast serves {where}{look}, its log is {nats_url}, its data is in {kept}")
     facts = instance.core.board.sequence
     if facts:
         _say(f"The log holds {facts:,} facts. Follow what comes: curl -N {where}/v1/events")

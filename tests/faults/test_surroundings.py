@@ -97,7 +97,7 @@ def test_a_terminal_gets_whole_readable_lines_and_the_pages_address(
             said += piece
         lines = re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).splitlines()
         hello = next(line for line in lines if line.startswith("Holdfast serves http://"))
-        assert f"Open {service.url}/ in a browser" in hello
+        assert f" {service.url} (open it in a browser)," in hello
         assert [line for line in lines if line and not WHOLE.match(line)] == []
         service.kill()
 

@@ -1,7 +1,7 @@
 """A real Holdfast for tests: ``with Server() as server: Worker("w", url=server.url)``."""
 
+import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -16,7 +16,6 @@ import httpx
 START_S = 40.0
 STOP_S = 20.0
 POLL_S = 0.05
-_SERVES = re.compile(r"serves (http://\S+?),? ")
 
 
 class Server:
@@ -48,7 +47,6 @@ class Server:
 
     def start(self) -> Self:
         """Start it; it is ready on return. Raises RuntimeError with its output if it is not."""
-        printed = len(self.output)
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
                 [*self._command, "serve"],
@@ -59,7 +57,7 @@ class Server:
                 stderr=subprocess.STDOUT,
             )
         deadline = time.monotonic() + START_S
-        while not self._is_ready(self._process, printed):
+        while not self._is_ready(self._process):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"Holdfast did not start; it said:\n{self.output[-2000:]}")
@@ -80,7 +78,11 @@ class Server:
         self._folder.cleanup()
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -102,18 +104,23 @@ class Server:
             said[f"HOLDFAST_{key.upper().replace('.', '__')}"] = text
         return kept | said
 
-    def _is_ready(self, process: "subprocess.Popen[bytes]", printed: int) -> bool:
-        if process.poll() is not None:
+    def _is_ready(self, process: "subprocess.Popen[bytes]") -> bool:
+        if process.poll() is not None or not (url := self._address()):
             return False
-        found = _SERVES.search(self.output, printed)
-        if found is None:
-            return False
-        self.url = found[1]
-        self._port = httpx.URL(self.url).port or 0
+        self.url = url
+        self._port = httpx.URL(url).port or 0
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=5).is_success
+            return httpx.get(f"{url}/readyz", timeout=5).is_success
         except httpx.TransportError:
             return False
+
+    def _address(self) -> str:
+        """Where Holdfast serves, as its data folder says; empty before it does."""
+        try:
+            line = (Path(self._folder.name) / "data" / "holdfast.lock").read_bytes()
+            return str(json.loads(line.partition(b"\n")[0])["http_url"])
+        except (OSError, ValueError):
+            return ""
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is None:
