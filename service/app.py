@@ -15,23 +15,11 @@ from typing import Literal
 import msgspec
 import structlog
 
-from projections.board.board import Board
-from projections.board.lanes import SharingRule
-from projections.feed import Feed
 from projections.integrity.plan_rows import PlanFile
 from projections.integrity.write_probe import DatabaseProbe
-from projections.log_identity import LogWatch
-from projections.projector import Projector
-from projections.read_models.audit_tail import AuditTail
-from projections.read_models.database import Database, DatabaseUnavailable
-from projections.read_models.restore import (
-    of_this_history,
-    read_models_of,
-    restore_or_discard,
-)
 from service.core.bridge import Bridge
 from service.core.core import Core
-from service.core.log_clock import LogClock
+from service.core.opening import caught_up, log_watch, open_core
 from service.daemons.backlog_sampler import backlog_sampler
 from service.daemons.database_probe import database_probe
 from service.daemons.lease_monitor import lease_monitor
@@ -57,7 +45,6 @@ from service.runtime.nats_server.embedded import EmbeddedServer
 from service.runtime.supervision import Supervision, guard
 from service.settings.config import Settings
 from service.signals import logs
-from service.signals.audit.trail import Audit
 from service.signals.loop_lag import Lag, Watch
 from service.signals.metrics.appends import LogObserver
 from service.signals.metrics.registry import Metrics
@@ -128,7 +115,9 @@ async def running(
         folder.announce(nats_url=shown_url)
         writes = LogObserver(metrics)
         source = await _connect(settings, nats_url, writes, stack)
-        core, audit_tail = await _core(settings, roles, source, metrics, spans, stack)
+        core, audit_tail = await open_core(
+            settings, source, metrics, spans, _input_check(settings, roles), stack
+        )
         supervision = Supervision()
         died = supervision.died
         lag = Lag("api", "api", metrics)
@@ -142,13 +131,13 @@ async def running(
             audit=core.audit.run(),
             audit_tail=audit_tail.run(),
         )
-        await _catch_up(core, (await source.settled()).head, died)
+        await caught_up(core, (await source.settled()).head, died)
         guard(
             stack,
             died,
             claim_poll=core.claim_queue.poll_forever(),
             feed=core.feed.run(),
-            log_identity=_log_watch(core).run(),
+            log_identity=log_watch(core).run(),
             threads=supervision.look_forever(),
         )
         await _release_leases_of_the_dead(core, folder)
@@ -297,135 +286,16 @@ def _spans(settings: Settings, stack: AsyncExitStack) -> Recorder | None:
     return recorder
 
 
-async def _core(
-    settings: Settings,
-    roles: frozenset[Role],
-    source: JetStreamLog,
-    metrics: Metrics,
-    spans: Recorder | None,
-    stack: AsyncExitStack,
-) -> tuple[Core, AuditTail]:
-    clock = LogClock()
-    asked_at = clock.monotonic()
-    state = await source.settled()
-    clock.observe_answer(state.at, asked_at)
-    path = settings.data_dir / READ_MODELS
-    database, sequence = await read_models_of(path, state, source.settled)
-    database, sequence, replaced = await of_this_history(path, database, sequence, source)
-    database, sequence, unfinished = await restore_or_discard(path, database, sequence)
-    stack.push_async_callback(database.close)
-    checkpoint = await database.checkpoint()
-    board = new_board(settings, clock)
-    board.restore(unfinished, sequence, clock.now())
-    projector = Projector(
-        source,
-        board,
-        database,
-        epoch=state.epoch,
-        now=clock.now,
-        observe_time=clock.observe_fact,
-        on_listener_failure=lambda _: metrics.count("agent.projection.listener_error.total"),
-        witness=checkpoint.witness if checkpoint is not None else None,
-    )
-    stack.push_async_callback(_last_flush, projector)
-    audit_tail = _audit_tail(source, database, metrics)
-    core = Core(
-        settings=settings,
-        log=source,
-        board=board,
-        projector=projector,
-        database=database,
-        feed=Feed(settings.sse, source, metrics, clock.now, position=sequence, epoch=state.epoch),
-        metrics=metrics,
-        clock=clock,
-        audit=_audit(settings, source, metrics, clock, audit_tail, stack),
-        check_input=_input_check(settings, roles),
-        spans=spans,
-        epoch=state.epoch,
-        news_after=sequence or state.head,
-    )
-    if replaced is not None:
-        core.log_replaced(replaced)
-    return core, audit_tail
-
-
-def _log_watch(core: Core) -> LogWatch:
-    return LogWatch(
-        core.log,
-        lambda: core.projector.witness,
-        on_missing=core.log_facts_missing,
-        on_other=core.log_replaced,
-    )
-
-
-def _audit(
-    settings: Settings,
-    source: JetStreamLog,
-    metrics: Metrics,
-    clock: LogClock,
-    tail: AuditTail,
-    stack: AsyncExitStack,
-) -> Audit:
-    instance_id, wanted = settings.executor.instance_id, settings.observability
-    audit = Audit(source.trail, metrics, instance_id, clock.now, wanted, tail.stored)
-    stack.push_async_callback(audit.close)
-    return audit
-
-
-def _audit_tail(source: JetStreamLog, database: Database, metrics: Metrics) -> AuditTail:
-    def on_bad(sequence: int, subject: str, reason: str) -> None:
-        metrics.count("agent.projection.bad_event.total")
-        log.warning("bad_audit_entry", sequence=sequence, subject=subject, reason=reason)
-
-    return AuditTail(source.trail, database, on_bad)
-
-
 def _watch_line(source: JetStreamLog, core: Core, writes: LogObserver) -> Callable[[], None]:
     """Tell the core when the line to the log is lost and when it is back, until called."""
 
     def changed() -> None:
         error = source.last_error or "the connection was lost"
-        core.log_answers("connection", None if source.connected else error)
+        core.conditions.log_answers("connection", None if source.connected else error)
         if source.connected:
             writes.reconnected()
 
     return source.watch(changed)
-
-
-def new_board(settings: Settings, clock: LogClock) -> Board:
-    """An empty board that shares slots as the settings say."""
-    claim = settings.executor.claim
-    rule = SharingRule(
-        refining_max_ratio=claim.refining_max_ratio,
-        refining_min_per_tick=claim.refining_min_per_tick,
-        ready_first=claim.ready_first,
-        ageing_s=claim.ageing_s,
-    )
-    return Board(rule, settings.executor.instance_id, clock=clock)
-
-
-async def _last_flush(projector: Projector) -> None:
-    try:
-        async with asyncio.timeout(LAST_FLUSH_S):
-            await projector.flush()
-    except (TimeoutError, DatabaseUnavailable) as error:
-        # Nothing is lost: the next start follows the log from the checkpoint.
-        log.warning("last_flush_failed", error=repr(error))
-
-
-async def _catch_up(core: Core, head: int, died: asyncio.Future[str]) -> None:
-    """Wait until the board has folded everything up to ``head``, saying how far it is."""
-    start = core.board.sequence
-    while core.board.sequence < head:
-        if died.done():
-            raise LogUnavailable(died.result())
-        try:
-            async with asyncio.timeout(CATCH_UP_SHOW_S):
-                await core.projector.folded(head)
-        except TimeoutError:
-            log.info("catching_up", start=start, sequence=core.board.sequence, head=head)
-            if not await core.log.scan(core.board.sequence, 1):
-                return  # the last messages of the log were short-lived and have expired
 
 
 def _listening(

@@ -21,7 +21,9 @@ from projections.read_models.database import Database
 from projections.read_models.views import PlanView, TaskView, moment_or_none, plan_view, task_view
 from service.core.admission import Admission
 from service.core.claim_queue import ClaimQueue
+from service.core.conditions import Conditions
 from service.core.log_clock import LogClock
+from service.core.plan_closing import PlanClosing
 from service.core.results import (
     Behind,
     Claim,
@@ -36,7 +38,6 @@ from service.core.workers import Workers
 from service.runtime.masking import KNOWN
 from service.settings.config import Settings
 from service.signals.audit.facts import FactAudit
-from service.signals.audit.outages import Outage
 from service.signals.audit.trail import Audit
 from service.signals.metrics.facts import FactMetrics
 from service.signals.metrics.registry import Metrics
@@ -47,7 +48,7 @@ from service.signals.tracing.spans import Recorder, Span, child_of
 from service.signals.visitors import Visitors
 from streams import decider
 from streams.decider import CommandAccepted, Contention, Outcome
-from streams.log import BadFact, Fact, Log, LogFull, LogState, LogUnavailable, Origin, TooLarge
+from streams.log import Log, LogFull, LogUnavailable, Origin, TooLarge
 from streams.plan import commands
 from streams.plan.commands import OwnerCommand
 from streams.plan.decide import Duplicate, GuardReject, NotAllowed, NotFound
@@ -100,23 +101,22 @@ class Core:
         self.visitors = Visitors()
         self._fact_metrics = FactMetrics(metrics, board, spans)
         self._fact_audit = FactAudit(audit, board, epoch=epoch)
-        clock.on_step = self._clock_stepped
-        self.log_outage = Outage(audit, "log_unavailable", "log_recovered")
-        self.database_outage = Outage(audit, "database_error", "database_recovered")
+        self.conditions = Conditions(clock, metrics, audit, self._fact_audit)
+        clock.on_step = self.conditions.clock_stepped
         self.admission = Admission(projector, settings.memory, check_input)
-        self.log_state: LogState | None = None
-        self.log_missing: str | None = None  # why the log is not whole
-        self._closing: dict[str, asyncio.Task[None]] = {}
+        self.plan_closing = PlanClosing(board, self.instance_id, self.finish)
         listeners = projector.listeners
         for name, signals in (("metrics", self._fact_metrics), ("audit", self._fact_audit)):
             listeners.add(name, OwnFacts(signals, log, news_after=news_after))
-        self.second_holder = SecondHolder(self.instance_id, log, self.now(), self._id_shared)
+        self.second_holder = SecondHolder(
+            self.instance_id, log, self.now(), self.conditions.id_shared
+        )
         listeners.add("second_holder", self.second_holder)
         listeners.add("workers", self.workers)
         listeners.add_for_batches("feed", self.feed.publish)
         listeners.add_for_batches("claims", lambda _, __: self.claim_queue.serve_waiting())
-        listeners.add_for_batches("plan_closing", self._close_finished)
-        projector.on_flush_trouble.append(partial(self.database_answers, "flush"))
+        listeners.add_for_batches("plan_closing", self.plan_closing.after)
+        projector.on_flush_trouble.append(partial(self.conditions.database_answers, "flush"))
 
     # -- the view that commands are decided on ----------------------------------------------
 
@@ -317,54 +317,6 @@ class Core:
             cancel_requested=plan.status in ("FAILED", "CANCELLED"),
         )
 
-    # -- what may be away -------------------------------------------------------------------
-
-    def log_seen(self, state: LogState) -> None:
-        """The log has just described itself."""
-        self.log_state = state
-
-    def log_answers(self, witness: str, error: str | None, at: float | None = None) -> None:
-        """``witness`` could reach the log (``error`` None) or not, at log time ``at`` (now)."""
-        at = self.now() if at is None else at
-        if error is not None:
-            self.log_outage.missed(witness, error, at)
-        elif self.log_outage.found(witness, at):
-            self._fact_audit.log_recovered()
-
-    def database_answers(self, witness: str, error: str | None, at: float | None = None) -> None:
-        """``witness`` could use the database (``error`` None) or not, at log time ``at`` (now)."""
-        at = self.now() if at is None else at
-        if error is not None:
-            self.database_outage.missed(witness, error, at)
-        else:
-            self.database_outage.found(witness, at)
-
-    def _id_shared(self, why: str, sequence: int) -> None:
-        self.audit.emit("instance_id_shared", detail=why, actual={"sequence": sequence})
-
-    def log_replaced(self, why: str) -> None:
-        """The views were folded from another log than the one that is there now."""
-        log.error("log_replaced", reason=why)
-        self.audit.emit("log_replaced", detail=why)
-
-    def _clock_stepped(self, by_s: float) -> None:
-        """The log server's clock was set: leases go on for as long as they were granted."""
-        log.error("log_clock_stepped", seconds=round(by_s, 3))
-        self.audit.emit(
-            "log_clock_stepped",
-            actual={"seconds": round(by_s, 3)},
-            detail=f"the log server's clock was set {'forward' if by_s > 0 else 'back'} "
-            f"by {abs(by_s):.1f} s",
-        )
-
-    def log_facts_missing(self, why: str) -> None:
-        """Facts have left the log that nothing removes; reported at each check while it is so."""
-        self.metrics.count("agent.projection.mismatch.total")
-        if self.log_missing is None:
-            log.error("log_facts_missing", reason=why)
-            self.audit.emit("log_facts_missing", detail=why)
-        self.log_missing = why
-
     # -- reading ----------------------------------------------------------------------------
 
     async def visible(self, min_sequence: int | None) -> None:
@@ -433,30 +385,6 @@ class Core:
         if plan is None:
             raise LogUnavailable(f"plan '{plan_id}' is no longer in the log")
         return plan
-
-    def _close_finished(self, facts: Sequence[Fact | BadFact], _: int) -> None:
-        if self.board.finishable:
-            mine = {
-                fact.plan_id
-                for fact in facts
-                if isinstance(fact, Fact) and fact.origin.instance == self.instance_id
-            }
-            for plan_id in self.board.finishable & mine:
-                self.close_plan(plan_id)
-
-    def close_plan(self, plan_id: str) -> None:
-        """Append a plan's last fact in the background, unless that is under way."""
-        if plan_id not in self._closing:
-            self._closing[plan_id] = asyncio.create_task(self._close_plan(plan_id))
-
-    async def _close_plan(self, plan_id: str) -> None:
-        try:
-            await self.finish(plan_id)
-        except (LogUnavailable, LogFull) as error:
-            # The plan closer sweeps what is left over.
-            log.warning("plan_not_closed", plan_id=plan_id, error=str(error))
-        finally:
-            del self._closing[plan_id]
 
 
 def _submit_span(

@@ -17,9 +17,9 @@ def database_probe(probe: DatabaseProbe) -> Daemon:
         try:
             await probe.ask()
         except DatabaseUnavailable as error:
-            core.database_answers("probe", str(error), asked_at)
+            core.conditions.database_answers("probe", str(error), asked_at)
             raise
-        core.database_answers("probe", None)
+        core.conditions.database_answers("probe", None)
 
     async def step_through(bridge: Bridge) -> None:
         await bridge.call(step)

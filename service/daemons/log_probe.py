@@ -38,14 +38,14 @@ class LogProbe:
         self._answers = False
         try:
             state = await _answer(core)
-            core.log_seen(state)
+            core.conditions.log_seen(state)
             self._answers = True
             core.clock.observe_answer(state.at, asked)
             await self._until_it_takes_writes(core)
         except LogUnavailable as error:
-            core.log_answers("probe", str(error), asked_at)
+            core.conditions.log_answers("probe", str(error), asked_at)
             raise
-        core.log_answers("probe", None)
+        core.conditions.log_answers("probe", None)
 
     async def _until_it_takes_writes(self, core: Core) -> None:
         if self._writes.trouble is not None:

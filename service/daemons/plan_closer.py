@@ -10,7 +10,7 @@ MAX_PER_TICK = 200
 
 async def _step(core: Core) -> None:
     for plan_id in list(core.board.finishable)[:MAX_PER_TICK]:
-        core.close_plan(plan_id)
+        core.plan_closing.close(plan_id)
 
 
 async def _step_through(bridge: Bridge) -> None:

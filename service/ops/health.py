@@ -175,7 +175,7 @@ def status_of(
     executor: Executor | None,
 ) -> Status:
     """How the instance is doing; of the log, what the last probe saw."""
-    seen, projector = core.log_state, core.projector
+    seen, projector = core.conditions.log_state, core.projector
     behind = core.board.sequence - projector.flushed_sequence
     return Status(
         instance=core.instance_id,

@@ -261,9 +261,9 @@ async def test_a_locked_database_is_audited_with_its_window(world: World) -> Non
     with closing(sqlite3.connect(path, isolation_level=None)) as lock:
         lock.execute("BEGIN IMMEDIATE")
         async with asyncio.timeout(20):
-            while world.core.database_outage.since is None:
+            while world.core.conditions.database_outage.since is None:
                 await asyncio.sleep(0.02)
-        began = world.core.database_outage.since
+        began = world.core.conditions.database_outage.since
         lock.execute("ROLLBACK")
         ended = world.core.now()
     async with asyncio.timeout(20):

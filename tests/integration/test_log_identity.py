@@ -188,8 +188,8 @@ async def test_a_restart_finds_its_own_log_and_a_missing_fact_is_a_finding(tmp_p
             codes = await _findings(client)
             assert "LogFactsMissing" not in codes
     async with serving(tmp_path) as (instance, client):
-        instance.core.log_facts_missing("the log begins at sequence 9")
-        instance.core.log_facts_missing("the log begins at sequence 9")
+        instance.core.conditions.log_facts_missing("the log begins at sequence 9")
+        instance.core.conditions.log_facts_missing("the log begins at sequence 9")
         async with asyncio.timeout(20):
             while "LogFactsMissing" not in await _findings(client):
                 await asyncio.sleep(0.1)

@@ -45,6 +45,7 @@ class Surroundings:
         self.log_state: LogState | None = None
         self.clock = LogClock()
         self.seen: list[str | None] = []
+        self.conditions = self
 
     def now(self) -> float:
         return 1.0

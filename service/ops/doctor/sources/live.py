@@ -182,7 +182,7 @@ class Doctor:
     def _machine(self, recent: Window, trouble: str | None) -> Machine:
         core = self._core
         failing = {check.name: check.detail for check in self._readiness() if not check.ok}
-        seen, projector = core.log_state, core.projector
+        seen, projector = core.conditions.log_state, core.projector
         return Machine(
             log=LogHealth(
                 url=self._nats_url,
@@ -193,7 +193,7 @@ class Doctor:
                 size_bytes=seen.size_bytes if seen else 0,
                 seen_age_s=max(core.now() - seen.at, 0.0) if seen else None,
                 stopped_pid=self._stopped_nats() if "log" in failing else None,
-                missing=core.log_missing,
+                missing=core.conditions.log_missing,
                 clock_stepped_s=core.clock.stepped_lately_s,
             ),
             database=DatabaseHealth(

@@ -1,0 +1,161 @@
+"""Opens the core: restores the read models, checks their log, makes the parts that fold facts."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import structlog
+
+from projections.board.board import Board
+from projections.board.lanes import SharingRule
+from projections.feed import Feed
+from projections.log_identity import LogWatch
+from projections.projector import Projector
+from projections.read_models.audit_tail import AuditTail
+from projections.read_models.database import Database, DatabaseUnavailable
+from projections.read_models.restore import (
+    of_this_history,
+    read_models_of,
+    restore_or_discard,
+)
+from service.core.core import Core
+from service.core.log_clock import LogClock
+from service.runtime.data_folder import READ_MODELS
+from service.settings.config import Settings
+from service.signals.audit.trail import Audit
+from service.signals.metrics.registry import Metrics
+from service.signals.tracing.spans import Recorder
+from streams.jetstream.log import JetStreamLog
+from streams.log import LogUnavailable
+from streams.plan.events import TaskSpec
+
+CheckInput = Callable[[TaskSpec], str | None]
+LAST_FLUSH_S = 5.0
+CATCH_UP_SHOW_S = 1.0
+
+log = structlog.get_logger("holdfast.core")
+
+
+async def open_core(
+    settings: Settings,
+    source: JetStreamLog,
+    metrics: Metrics,
+    spans: Recorder | None,
+    check_input: CheckInput,
+    stack: AsyncExitStack,
+) -> tuple[Core, AuditTail]:
+    """The core over its restored read models, and what reads the audit stream into them.
+
+    The caller runs their loops; what ``stack`` holds is closed at the end, the last flush first.
+    Raises LogUnavailable.
+    """
+    clock = LogClock()
+    asked_at = clock.monotonic()
+    state = await source.settled()
+    clock.observe_answer(state.at, asked_at)
+    path = settings.data_dir / READ_MODELS
+    database, sequence = await read_models_of(path, state, source.settled)
+    database, sequence, replaced = await of_this_history(path, database, sequence, source)
+    database, sequence, unfinished = await restore_or_discard(path, database, sequence)
+    stack.push_async_callback(database.close)
+    checkpoint = await database.checkpoint()
+    board = new_board(settings, clock)
+    board.restore(unfinished, sequence, clock.now())
+    projector = Projector(
+        source,
+        board,
+        database,
+        epoch=state.epoch,
+        now=clock.now,
+        observe_time=clock.observe_fact,
+        on_listener_failure=lambda _: metrics.count("agent.projection.listener_error.total"),
+        witness=checkpoint.witness if checkpoint is not None else None,
+    )
+    stack.push_async_callback(_last_flush, projector)
+    audit_tail = _audit_tail(source, database, metrics)
+    core = Core(
+        settings=settings,
+        log=source,
+        board=board,
+        projector=projector,
+        database=database,
+        feed=Feed(settings.sse, source, metrics, clock.now, position=sequence, epoch=state.epoch),
+        metrics=metrics,
+        clock=clock,
+        audit=_audit(settings, source, metrics, clock, audit_tail, stack),
+        check_input=check_input,
+        spans=spans,
+        epoch=state.epoch,
+        news_after=sequence or state.head,
+    )
+    if replaced is not None:
+        core.conditions.log_replaced(replaced)
+    return core, audit_tail
+
+
+def log_watch(core: Core) -> LogWatch:
+    """Compares the log with what was folded from it, and reports to ``core``."""
+    return LogWatch(
+        core.log,
+        lambda: core.projector.witness,
+        on_missing=core.conditions.log_facts_missing,
+        on_other=core.conditions.log_replaced,
+    )
+
+
+async def caught_up(core: Core, head: int, died: asyncio.Future[str]) -> None:
+    """Wait until the board has folded everything up to ``head``, saying how far it is."""
+    start = core.board.sequence
+    while core.board.sequence < head:
+        if died.done():
+            raise LogUnavailable(died.result())
+        try:
+            async with asyncio.timeout(CATCH_UP_SHOW_S):
+                await core.projector.folded(head)
+        except TimeoutError:
+            log.info("catching_up", start=start, sequence=core.board.sequence, head=head)
+            if not await core.log.scan(core.board.sequence, 1):
+                return  # the last messages of the log were short-lived and have expired
+
+
+def _audit(
+    settings: Settings,
+    source: JetStreamLog,
+    metrics: Metrics,
+    clock: LogClock,
+    tail: AuditTail,
+    stack: AsyncExitStack,
+) -> Audit:
+    instance_id, wanted = settings.executor.instance_id, settings.observability
+    audit = Audit(source.trail, metrics, instance_id, clock.now, wanted, tail.stored)
+    stack.push_async_callback(audit.close)
+    return audit
+
+
+def _audit_tail(source: JetStreamLog, database: Database, metrics: Metrics) -> AuditTail:
+    def on_bad(sequence: int, subject: str, reason: str) -> None:
+        metrics.count("agent.projection.bad_event.total")
+        log.warning("bad_audit_entry", sequence=sequence, subject=subject, reason=reason)
+
+    return AuditTail(source.trail, database, on_bad)
+
+
+def new_board(settings: Settings, clock: LogClock) -> Board:
+    """An empty board that shares slots as the settings say."""
+    claim = settings.executor.claim
+    rule = SharingRule(
+        refining_max_ratio=claim.refining_max_ratio,
+        refining_min_per_tick=claim.refining_min_per_tick,
+        ready_first=claim.ready_first,
+        ageing_s=claim.ageing_s,
+    )
+    return Board(rule, settings.executor.instance_id, clock=clock)
+
+
+async def _last_flush(projector: Projector) -> None:
+    try:
+        async with asyncio.timeout(LAST_FLUSH_S):
+            await projector.flush()
+    except (TimeoutError, DatabaseUnavailable) as error:
+        # Nothing is lost: the next start follows the log from the checkpoint.
+        log.warning("last_flush_failed", error=repr(error))
