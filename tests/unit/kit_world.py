@@ -34,6 +34,18 @@ def claim(**fields: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def granting(tasks: int) -> Script:
+    """Answers claims with as many of ``tasks`` tasks as each asks for."""
+    left = deque(claim(plan_id=f"p{n}") for n in range(tasks))
+
+    def script(path: str, body: Any) -> Answer | None:
+        if path != "/v1/claims" or not left:
+            return None
+        return 200, {"claims": [left.popleft() for _ in range(min(body["limit"], len(left)))]}
+
+    return script
+
+
 class ScriptedServer:
     """Grants `claims` once; ``script`` may answer a request before the rules below do.
 

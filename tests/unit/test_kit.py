@@ -4,12 +4,14 @@ import importlib.metadata
 import json
 import logging
 import re
+import threading
 import tomllib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from msgspec import Raw
 from packaging.requirements import Requirement
@@ -30,7 +32,16 @@ from holdfast_worker.cancellation import Cancellation
 from holdfast_worker.sse import messages
 from holdfast_worker.task import Assignment
 from tests.faults.service_process import ROOT
-from tests.unit.kit_world import NO_ROUTE, SHORT, Answer, Script, ScriptedServer, claim, problem
+from tests.unit.kit_world import (
+    NO_ROUTE,
+    SHORT,
+    Answer,
+    Script,
+    ScriptedServer,
+    claim,
+    granting,
+    problem,
+)
 from tests.waiting import until
 
 Work = Callable[[Task], object]
@@ -91,6 +102,40 @@ def test_a_server_that_does_not_know_start_in_a_claim_gets_it_by_itself() -> Non
         ended(server, lambda _: None)
     paths = server.paths()
     assert paths.index("/v1/plans/p/tasks/t/start") < paths.index("/v1/results")
+
+
+async def at_once(task: AsyncTask) -> object:
+    return task.input
+
+
+def at_once_on_a_thread(task: Task) -> object:
+    return task.input
+
+
+@pytest.mark.parametrize("work", [at_once, at_once_on_a_thread])
+def test_short_tasks_of_one_claim_are_followed_by_one_claim_and_one_report(work: Any) -> None:
+    slots, rounds = 16, 6
+    with ScriptedServer(script=granting(slots * rounds)) as server:
+        patient = msgspec.structs.replace(SHORT, gather_s=5)  # for a machine without time
+        worker = Worker("unit", slots=slots, url=server.url, limits=patient)
+        worker.task("k")(work)
+        with worker:
+            until(lambda: worker.counters.completed >= slots * rounds, what="all are done")
+    limits = [body["limit"] for path, body in server.seen if path == "/v1/claims"]
+    assert limits[:rounds] == [slots] * rounds
+    if work is at_once:
+        reports = [len(body["results"]) for path, body in server.seen if path == "/v1/results"]
+        assert reports == [slots] * rounds
+
+
+def test_a_task_that_runs_holds_no_claim_back_while_slots_are_free() -> None:
+    met = threading.Barrier(2)
+    with ScriptedServer(claim(plan_id="p1"), claim(plan_id="p2")) as server:
+        patient = msgspec.structs.replace(SHORT, gather_s=60)
+        worker = Worker("unit", slots=2, url=server.url, limits=patient)
+        worker.task("k")(lambda _: met.wait(30))
+        with worker:
+            until(lambda: worker.counters.completed == 2, what="both have met")
 
 
 def test_a_server_without_goodbye_is_asked_what_is_held_and_that_is_released() -> None:

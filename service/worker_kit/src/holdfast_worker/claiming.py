@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -33,6 +34,8 @@ class Claiming:
         self._session = session
         self._runner = runner
         self._start_in_claim = True  # until a server of an older version refuses it
+        self._gather_until = 0.0  # monotonic
+        self._running_before = 0  # handlers that ran when those of the last claim began
 
     async def run(self) -> None:
         """Claim for ever. Raises `Refused` for what repeating cannot mend, such as a bad token."""
@@ -56,9 +59,23 @@ class Claiming:
             session.changed.clear()
             room = session.slots * UNREPORTED_PER_SLOT - len(session.leases)
             free = min(session.slots - session.running, room, session.limits.batch)
-            if free > 0:
+            left_s = self._gather_until - monotonic()
+            if free > 0 and (left_s <= 0 or session.running <= self._running_before):
                 return free
-            await session.changed.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s if free > 0 else None):
+                    await session.changed.wait()
+
+    def _gather(self, begun: int) -> None:
+        """Hold the next claim back for a moment if more handlers have begun than slots are free.
+
+        Short tasks of one claim end together. A claim for the first slot alone would part them:
+        from then on each claim brings what the other left over, and the two take turns.
+        """
+        session = self._session
+        if begun > session.slots - session.running:
+            self._gather_until = monotonic() + session.limits.gather_s
+            self._running_before = session.running - begun
 
     async def _claim(
         self, limit: int, kinds: list[str], lease_s: float | None, *, alone: bool
@@ -136,6 +153,7 @@ class Claiming:
 
     async def _begin(self, leases: Sequence[Lease]) -> None:
         """Run the handlers; those whose claim does not count as a start report one first."""
+        self._gather(len(leases))
         self._runner.start([lease for lease in leases if lease.claim.started])
         others = [lease for lease in leases if not lease.claim.started]
         started = await asyncio.gather(*map(self._started, others))

@@ -12,8 +12,9 @@ from holdfast_worker.logs import Notices, bound
 from holdfast_worker.outcome import Completed, Failed, raised, returned
 from holdfast_worker.task import Keep
 
-Ended = Callable[[Lease, Completed | Failed], None]
-"""Takes what became of an attempt, on whatever thread its handler ran."""
+Over = tuple[Lease, Completed | Failed]
+Ended = Callable[[Sequence[Over]], None]
+"""Takes what became of attempts, on whatever thread their handlers ran."""
 
 
 class Runner:
@@ -24,6 +25,7 @@ class Runner:
         self._keep_for = keep_for
         self._threads = _Threads()
         self._loop = _HandlerLoop(notices)
+        self._over: list[Over] = []  # async handlers that ended in this turn of their loop
 
     def start(self, leases: Sequence[Lease]) -> None:
         """Run the handlers of ``leases``, all of them at the same time."""
@@ -49,7 +51,7 @@ class Runner:
                 outcome = returned(lease.handler.invoke(task, lease.claim.input), task)
             except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this attempt only
                 outcome = _raised(error, lease)
-        self._ended(lease, outcome)
+        self._ended([(lease, outcome)])
 
     def _spawn(self, leases: Sequence[Lease]) -> None:
         for lease in leases:
@@ -64,7 +66,14 @@ class Runner:
                 outcome = returned(await lease.handler.invoke(task, lease.claim.input), task)
             except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this attempt only
                 outcome = _raised(error, lease)
-        self._ended(lease, outcome)
+        if not self._over:
+            asyncio.get_running_loop().call_soon(self._tell_over)
+        self._over.append((lease, outcome))
+
+    def _tell_over(self) -> None:
+        """Tell of all that ended in one turn of the loop: waking the other loop costs a switch."""
+        over, self._over = self._over, []
+        self._ended(over)
 
 
 def _raised(error: BaseException, lease: Lease) -> Failed:

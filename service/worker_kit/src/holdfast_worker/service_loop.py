@@ -1,10 +1,10 @@
 """The worker's own event loop: claims, heartbeats and results, on a thread without user code."""
 
 import asyncio
-from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +18,7 @@ from holdfast_worker.held import release_unknown
 from holdfast_worker.lease import Lease
 from holdfast_worker.outcome import Completed, Failed, Outcome, stopped
 from holdfast_worker.results import TOO_LARGE, Results
-from holdfast_worker.running import Runner
+from holdfast_worker.running import Over, Runner
 from holdfast_worker.session import Session
 from holdfast_worker.task import Keep
 from holdfast_worker.tokens import Usage
@@ -44,7 +44,8 @@ class ServiceLoop:
         self._stop = asyncio.Event()
         self._drain_s = 0.0
         self._hurry = asyncio.Event()
-        self._finished: deque[tuple[Lease, Completed | Failed]] = deque()
+        self._finished: list[Over] = []
+        self._lock = Lock()
 
     def start(self) -> None:
         """Begin to claim."""
@@ -143,18 +144,21 @@ class ServiceLoop:
 
     # -- from the handlers' threads ---------------------------------------------------------
 
-    def _ended(self, lease: Lease, outcome: Completed | Failed) -> None:
-        """A handler has ended, on its own thread."""
-        self._finished.append((lease, outcome))
-        if len(self._finished) == 1:
-            with suppress(RuntimeError):  # the worker has stopped without it
-                self._loop.call_soon_threadsafe(self._collect)
+    def _ended(self, over: Sequence[Over]) -> None:
+        """Handlers have ended, on their own thread."""
+        with self._lock:
+            self._finished.extend(over)
+            if len(self._finished) > len(over):
+                return  # the loop is on its way to them
+        with suppress(RuntimeError):  # the worker has stopped without it
+            self._loop.call_soon_threadsafe(self._collect)
 
     def _collect(self) -> None:
         """Take what has ended: free the slots and queue the outcomes."""
         session = self.session
-        while self._finished:
-            lease, outcome = self._finished.popleft()
+        with self._lock:
+            over, self._finished = self._finished, []
+        for lease, outcome in over:
             session.running -= 1
             lease.handler_ended = True
             if session.leases.get(lease.key) is lease and not lease.ended:
