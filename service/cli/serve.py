@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -19,6 +20,7 @@ from service import sample
 from service.app import ALL_ROLES, Instance, Role, running
 from service.cli.client import UNREACHABLE, complain
 from service.cli.options import SETTINGS_HELP, command, with_settings
+from service.cli.plan_ends import PlanEnds
 from service.cli.stopping import StopRequests
 from service.http.server import PortBusy
 from service.runtime.child_process import hide_memory
@@ -29,9 +31,13 @@ from service.sample.story import Story
 from service.settings.config import Settings
 from service.settings.reloading import Reloading
 from service.signals import logs
+from service.signals.log_lines import wants_text
+from service.signals.terminal_lines import TerminalLines
 from streams.log import LogReset, LogUnavailable, TopologyMismatch
 
 log = structlog.get_logger("holdfast.serve")
+
+Say = Callable[[str], None]
 
 
 def _roles(_: click.Context, __: click.Parameter, text: str) -> frozenset[Role]:
@@ -87,9 +93,11 @@ def run(
     os.umask(0o077)  # what an instance writes is its account's own
     with suppress(OSError):
         hide_memory()  # keys and passwords are in it
-    if os.geteuid() == 0:
-        log.warning("runs_as_root", advice="start it as an account of its own")
-    return uvloop.run(_serve(settings, frozenset(roles), read_again))
+    lines = TerminalLines()
+    try:
+        return uvloop.run(_serve(settings, frozenset(roles), read_again, lines.say))
+    finally:
+        lines.flush()
 
 
 def _within_open_files(settings: Settings) -> Settings:
@@ -102,46 +110,72 @@ def _within_open_files(settings: Settings) -> Settings:
     return replace(settings, sse=replace(settings.sse, max_connections=room))
 
 
-def _say_hello(instance: Instance) -> None:
+def _say_hello(instance: Instance, say: Say) -> None:
+    settings = instance.settings
     where = instance.http_url or "no HTTP (without the role api)"
-    kept = instance.settings.data_dir
     nats_url = instance.shown_nats_url
-    page = instance.settings.ui.enabled and instance.http_url
-    look = " (open it in a browser)" if page else ""
-    _say(f"Holdfast serves {where}{look}, its log is {nats_url}, its data is in {kept}")
+    look = " (open it in a browser)" if settings.ui.enabled and instance.http_url else ""
+    say(f"Holdfast serves {where}{look}, its log is {nats_url}, its data is in {settings.data_dir}")
     facts = instance.core.board.sequence
     if facts:
-        _say(f"The log holds {facts:,} facts. Follow what comes: curl -N {where}/v1/events")
-    log.info("serving", url=where, nats=nats_url, roles=sorted(instance.roles))
+        say(f"The log holds {facts:,} facts. Follow what comes: curl -N {where}/v1/events")
+    executor = instance.executor
+    log.info(
+        "serving",
+        url=instance.http_url,
+        nats=nats_url,
+        roles=sorted(instance.roles),
+        kinds=sorted(executor.handlers) if executor else [],
+        workers=settings.executor.worker.core_size if executor else 0,
+    )
+    if os.geteuid() == 0:
+        log.warning("runs_as_root", advice="start it as an account of its own")
 
 
-async def _show_sample(instance: Instance) -> None:
-    """Submit the sample plan and tell its story; what it needs and has not is said instead."""
-    settings = instance.settings
-    if "executor" not in instance.roles or not sample.is_allowed(settings.executor.command):
-        _say("The log is empty. Submit a plan: python -m service submit FILE --follow")
-        return
-    _say("\nThe log is empty, so here is a sample plan: it counts words in this checkout's files.")
+def _say_ends_of_plans(instance: Instance, say: Say, *, but: str = "") -> None:
+    """On a log for people: a line for each plan that ends from now on."""
+    if wants_text(sys.stderr, instance.settings.log.format):
+        ends = PlanEnds(instance.core.board.knows, say, but=but)
+        instance.core.projector.listeners.add("plan_ends", ends)
+
+
+async def _show_sample(instance: Instance, say: Say) -> None:
+    """Submit the sample plan and tell its story."""
+    say("\nThe log is empty, so here is a sample plan: it counts words in this checkout's files.")
     listeners = instance.core.projector.listeners
 
     def ended() -> None:
         listeners.remove("sample_story")
-        _say(f"\nLook at it:  curl {instance.http_url}/v1/plans/{sample.PLAN_ID}")
-        _say("Ctrl-C ends it; the log stays.")
+        page = f"{instance.http_url}/#/plans/{sample.PLAN_ID}\n" + " " * 13
+        page = page if instance.settings.ui.enabled else ""
+        say(f"\nLook at it:  {page}curl {instance.http_url}/v1/plans/{sample.PLAN_ID}")
+        say("Ctrl-C ends it; the log stays.")
 
-    listeners.add("sample_story", Story(sample.PLAN_ID, ended))
+    listeners.add("sample_story", Story(sample.PLAN_ID, say, ended))
     plan = await asyncio.to_thread(sample.sample_plan, Path.cwd())
     await instance.core.submit(
         sample.PLAN_ID, plan, replace(instance.core.self_origin, actor="sample")
     )
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
+async def _show_first(instance: Instance, say: Say) -> None:
+    """On an empty log the sample and its story, or how to begin where it cannot run."""
+    settings = instance.settings
+    if instance.core.board.sequence or not settings.sample.enabled:
+        _say_ends_of_plans(instance, say)
+    elif "executor" in instance.roles and sample.is_allowed(settings.executor.command):
+        _say_ends_of_plans(instance, say, but=sample.PLAN_ID)
+        await _show_sample(instance, say)
+    else:
+        say("The log is empty. Submit a plan: python -m service submit FILE --follow")
+        _say_ends_of_plans(instance, say)
 
 
 async def _serve(
-    settings: Settings, roles: frozenset[Role], read_again: Callable[[], Settings] | None
+    settings: Settings,
+    roles: frozenset[Role],
+    read_again: Callable[[], Settings] | None,
+    say: Say,
 ) -> int:
     stop = StopRequests()
     starting = asyncio.current_task()
@@ -159,7 +193,7 @@ async def _serve(
             if read_again is not None:
                 reloading = Reloading(settings, read_again, instance.core.audit.apply)
                 stop.reload_with(partial(_reload, reloading, instance))
-            return await _serve_until(stop.asked, instance)
+            return await _serve_until(stop.asked, instance, say)
     except asyncio.CancelledError:
         if not stop.asked.done():
             raise
@@ -174,11 +208,10 @@ def _reload(reloading: Reloading, instance: Instance) -> None:
         instance.tokens.read_again()
 
 
-async def _serve_until(stop: asyncio.Future[str], instance: Instance) -> int:
+async def _serve_until(stop: asyncio.Future[str], instance: Instance, say: Say) -> int:
     """Serve until asked to stop (0) or until something vital has died (1)."""
-    _say_hello(instance)
-    if instance.core.board.sequence == 0 and instance.settings.sample.enabled:
-        await _show_sample(instance)
+    _say_hello(instance, say)
+    await _show_first(instance, say)
     await asyncio.wait([stop, instance.died], return_when=asyncio.FIRST_COMPLETED)
     if instance.died.done():
         log.critical("died", reason=instance.died.result())
@@ -186,5 +219,5 @@ async def _serve_until(stop: asyncio.Future[str], instance: Instance) -> int:
     log.info("stopping", reason=stop.result())
     if stop.result() == signal.SIGINT.name:
         drain_s = instance.settings.executor.drain_s
-        _say(f"\nTasks that run may end within {drain_s:g} s. Ctrl-C again ends at once.")
+        say(f"\nTasks that run may end within {drain_s:g} s. Ctrl-C again ends at once.")
     return 0

@@ -101,7 +101,6 @@ class Executor:
             self.dispatchers.append(dispatcher)
         self._gauges = asyncio.create_task(self._show_gauges())
         self._supervision.watch("executor, gauges", self._gauges)
-        log.info("executor_started", kinds=sorted(self.handlers), workers=worker.core_size)
 
     async def drain(self, timeout_s: float) -> None:
         """Claim no more, let running tasks end within ``timeout_s``, release the others, stop.

@@ -1,4 +1,4 @@
-"""Prints one plan's facts on the terminal, a line each."""
+"""Says one plan's facts on the terminal, a line each."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -14,28 +14,31 @@ from streams.plan.events import (
     Finished,
     Heartbeat,
     Released,
+    Started,
     Submitted,
 )
 
 
 class Story:
-    """Prints the facts of one plan as they are folded; calls ``at_end`` once, when it finishes."""
+    """Says the facts of one plan as they are folded; calls ``at_end`` once, when it finishes."""
 
-    def __init__(self, plan_id: str, at_end: Callable[[], None]) -> None:
+    def __init__(
+        self, plan_id: str, say: Callable[[str], object], at_end: Callable[[], None]
+    ) -> None:
         self._plan_id = plan_id
+        self._say = say
         self._at_end = at_end
 
     def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
-        """One line per fact of the plan; heartbeats are left out."""
+        """One line per fact of the plan, without heartbeats and starts."""
         if isinstance(fact, BadFact) or ignored is not None or fact.plan_id != self._plan_id:
             return
-        if isinstance(fact.event, Heartbeat):
+        if isinstance(fact.event, Heartbeat | Started):
             return
         when = datetime.fromtimestamp(fact.at).astimezone().strftime("%H:%M:%S.%f")[:-3]
         what = TYPE_NAMES[type(fact.event)]
         line = f"  {when}  {fact.sequence:>5}  {what:<15} {fact.task_id or '':<10} "
-        line = escaped(line + _details(fact.event))
-        print(line, flush=True)  # noqa: T201 - it is shown on the terminal
+        self._say(escaped(line + _details(fact.event)).rstrip())
         if isinstance(fact.event, Finished):
             self._at_end()
 

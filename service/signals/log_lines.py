@@ -4,6 +4,8 @@ A line never holds local variables, because they hold inputs, outputs and tokens
 """
 
 import os
+from contextlib import suppress
+from datetime import datetime
 from typing import Any, TextIO
 
 import msgspec
@@ -66,7 +68,7 @@ def formatter(
         event.setdefault("instance_id", instance_id)
         return event
 
-    for_people = _ForPeople(colors=stream.isatty()) if _wants_text(stream, look) else None
+    for_people = _ForPeople(colors=stream.isatty()) if wants_text(stream, look) else None
     last: list[structlog.typing.Processor] = (
         # The person at the terminal knows which process this is.
         [for_people]
@@ -80,7 +82,8 @@ def formatter(
     )
 
 
-def _wants_text(stream: TextIO, look: str) -> bool:
+def wants_text(stream: TextIO, look: str) -> bool:
+    """Whether a log on ``stream`` is for people; ``look`` is `log.format`."""
     wish = os.environ.get("HOLDFAST_LOG", "") if look == "auto" else look
     return wish in {"console", "text"} or (wish != "json" and stream.isatty())
 
@@ -119,7 +122,11 @@ class _ForPeople(structlog.dev.ConsoleRenderer):
     """structlog's, without rich's traceback: that one takes time by the square of a message."""
 
     def __init__(self, *, colors: bool) -> None:
-        super().__init__(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+        super().__init__(
+            colors=colors,
+            exception_formatter=structlog.dev.plain_traceback,
+            timestamp_key="at",
+        )
 
     def __call__(
         self,
@@ -127,7 +134,10 @@ class _ForPeople(structlog.dev.ConsoleRenderer):
         name: str,
         event_dict: Any,  # noqa: ANN401
     ) -> str:
-        """The line, and a traceback below it."""
+        """The line, its local time first, and a traceback below it."""
+        with suppress(KeyError, ValueError, TypeError):
+            at = datetime.fromisoformat(event_dict["at"]).astimezone()
+            event_dict["at"] = at.time().isoformat("milliseconds")
         text = str(super().__call__(logger, name, event_dict))
         left_out = len(text) - LINE_CHARACTERS
         return text if left_out <= 0 else f"{text[:LINE_CHARACTERS]} … ({left_out} more)"

@@ -161,8 +161,8 @@ def configure(
         old.close()
     root.addHandler(handler)
     root.setLevel(level)
-    # One line per request is the metrics' business.
-    for chatty in ("uvicorn.access", "httpx", "httpcore", "asyncio"):
+    # One line per request is the metrics' business; a start and a stop have lines of their own.
+    for chatty in ("uvicorn.access", "uvicorn.error", "httpx", "httpcore", "asyncio"):
         logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
     structlog.configure(
         processors=[

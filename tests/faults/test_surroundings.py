@@ -23,8 +23,9 @@ NewService = Callable[..., ServiceProcess]
 # How a line on a terminal begins: in the story, in the log, and what is said to the person.
 WHOLE = re.compile(
     r"  \d\d:\d\d:\d\d\.\d{3}  +\d+  (plan|task)\.\w"
-    r"|\[(debug|info|warning) +\] "
-    r"|Holdfast serves |The log is empty|Look at it: |Ctrl-C ends it"
+    r"|\d\d:\d\d:\d\d\.\d{3} \[(debug|info|warning) +\] "
+    r"|Holdfast serves |The log is empty|Look at it: | {13}curl http|Ctrl-C ends it"
+    r"|  \d\d:\d\d:\d\d\.\d{3}  +\d+  plan ended {7}p: COMPLETED in \d+\.\d s, 1 task$"
 )
 SAMPLE_COMMANDS = json.dumps(
     {
@@ -90,15 +91,20 @@ def test_a_terminal_gets_whole_readable_lines_and_the_pages_address(
     service.launch('exec "$@" 2>&1', stdout=theirs)
     os.close(theirs)
     said = b""
+    asked = False
     with os.fdopen(terminal, "rb", buffering=0) as output:
-        while b"Ctrl-C ends it" not in said:
+        while b"plan ended" not in said:
             piece = output.read(65_536)
             assert piece, said.decode()
             said += piece
+            if b"Ctrl-C ends it" in said and not asked:
+                asked = is_submitted(service, "p")
         lines = re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).splitlines()
         hello = next(line for line in lines if line.startswith("Holdfast serves http://"))
         assert f" {service.url} (open it in a browser)," in hello
         assert [line for line in lines if line and not WHOLE.match(line)] == []
+        shown = [line for line in lines if "[debug " not in line]
+        assert shown[0] == hello, "the address of the page comes first"
         service.kill()
 
 

@@ -56,9 +56,9 @@ def test_a_line_is_one_json_object_with_the_instance() -> None:
 def test_the_standard_librarys_loggers_take_the_same_way() -> None:
     stream = io.StringIO()
     handler = configure("me", stream=stream)
-    logging.getLogger("uvicorn.error").info("started on %s", "port 1")
+    logging.getLogger("uvicorn.error").warning("no room on %s", "port 1")
     (line,) = lines(stream, handler)
-    assert (line["event"], line["logger"]) == ("started on port 1", "uvicorn.error")
+    assert (line["event"], line["logger"]) == ("no room on port 1", "uvicorn.error")
 
 
 def test_an_exception_stays_on_its_line() -> None:
