@@ -22,6 +22,7 @@ T = TypeVar("T")
 RECONNECT_WAIT_S = 0.1
 PING_INTERVAL_S = 10
 PING_LOOKS = 3
+HEAR_AGAIN_S = 1.0  # a server forgets a subscription that it refuses; it is asked for once more
 
 
 class Connection:
@@ -33,12 +34,12 @@ class Connection:
         self._access = access
         self.names = access.names
         self._name = name
-        self._inbox = Inbox(client.new_inbox().encode())
+        self._inbox = Inbox(client.new_inbox().encode(), self._refusal_within)
         self._up = asyncio.Event()
         self._down_since: float | None = time.monotonic()
         self._watchers: set[Callable[[], None]] = set()
         self.last_error: str | None = None
-        self._denied: str | None = None  # what the server said that this user may not do
+        self._refusal: tuple[float, str] | None = None  # when, and what this user may not do
         self.reconnects = 0
 
     @classmethod
@@ -199,8 +200,7 @@ class Connection:
             raise LogUnavailable(f"NATS is not connected: {self.last_error}") from error
         match await answer:
             case Lost(reason):
-                denied = f"; {self._denied}" if self._denied else ""
-                raise LogUnavailable(f"no answer to {subject}: {reason}{denied}")
+                raise LogUnavailable(f"no answer to {subject}: {reason}")
             case Reply() as found if found.status == b"503":
                 of_domain = " or has no such domain (nats.domain)" if self.names.domain else ""
                 raise LogUnavailable(
@@ -238,9 +238,25 @@ class Connection:
         self._up.set()
 
     async def _on_error(self, error: Exception) -> None:
-        self.last_error = str(error) or type(error).__name__
-        if "permissions violation" in self.last_error.lower():
-            self._denied = f"the server refuses it: {self.last_error}"
+        said = str(error) or type(error).__name__
+        if "permissions violation" not in said.lower():
+            self.last_error = said
+            return
+        self._refusal = (time.monotonic(), said)
+        if "subscription" in said.lower():
+            asyncio.get_running_loop().call_later(HEAR_AGAIN_S, self._hear_again)
+
+    def _hear_again(self) -> None:
+        try:
+            self.send(self._client.subscriptions())
+        except ConnectionError:
+            return  # a new connection subscribes to everything
+
+    def _refusal_within(self, seconds: float) -> str:
+        """What the server has refused lately, for the error of a question without an answer."""
+        if self._refusal is None or self._refusal[0] < time.monotonic() - seconds - HEAR_AGAIN_S:
+            return ""
+        return f"; the server refuses it: {self._refusal[1]}"
 
     async def _on_disconnected(self) -> None:
         self._up.clear()

@@ -9,7 +9,9 @@ from streams.jetstream.messages import Lost, Reply
 class Inbox:
     """The reply subjects below one prefix; lives on the loop that made it."""
 
-    def __init__(self, prefix: bytes) -> None:
+    def __init__(self, prefix: bytes, why_silent: Callable[[float], str] = lambda _: "") -> None:
+        """``why_silent`` adds to the reason when no answer came within so many seconds."""
+        self._why_silent = why_silent
         self._prefix = prefix + b"."
         self._loop = asyncio.get_running_loop()
         self._asked = 0
@@ -67,7 +69,8 @@ class Inbox:
     def _give_up(self, token: bytes, timeout_s: float) -> None:
         waiting = self._single.get(token)
         if waiting is not None and not waiting.done():
-            waiting.set_result(Lost(f"no answer within {timeout_s:g} s"))
+            why = self._why_silent(timeout_s)
+            waiting.set_result(Lost(f"no answer within {timeout_s:g} s{why}"))
 
     def _forget(self, token: bytes, timer: asyncio.TimerHandle) -> None:
         timer.cancel()

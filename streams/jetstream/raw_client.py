@@ -23,8 +23,8 @@ class RawClient(Client):
 
     Relies on some of its internals: ``_process_msg``, ``_process_err``, ``_process_op_err``,
     ``_pending``, ``_transport``, ``_connect_command``, ``_send_ping``, ``_server_pool``,
-    ``_current_server`` and ``_server_info``. The contract suite fails when a new nats-py moves
-    them.
+    ``_current_server``, ``_subs`` and ``_server_info``. The contract suite fails when a new
+    nats-py moves them.
     """
 
     def __init__(self) -> None:
@@ -50,6 +50,11 @@ class RawClient(Client):
         self._remove_sub(handle)
         if self.is_connected:
             await self._send_unsubscribe(handle)
+
+    def subscriptions(self) -> bytes:
+        """The commands that subscribe to all once more; a server ignores what it has already."""
+        subs = self._subs.items()
+        return b"".join(b"SUB %b  %d\r\n" % (sub.subject.encode(), sid) for sid, sub in subs)
 
     def write(self, commands: bytes) -> None:
         """Hand rendered commands to the socket; raises ConnectionError when there is none."""

@@ -1,6 +1,10 @@
 """Several Holdfasts on one NATS: a prefix of names keeps them apart, a domain is where one asks."""
 
+import asyncio
 import json
+import os
+import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -10,6 +14,7 @@ import pytest
 
 from streams.jetstream.access import Credentials
 from streams.jetstream.audit_stream import TrailEntry
+from streams.jetstream.drafts import DEFAULT_LIMITS, AppenderLimits
 from streams.jetstream.log import JetStreamLog
 from streams.jetstream.names import Names
 from streams.jetstream.read_only import Inspection
@@ -19,9 +24,11 @@ from streams.subjects import audit_subject
 from tests.conftest import PrivateServer
 
 
-async def connected(url: str, names: Names, within_s: float = 10.0) -> JetStreamLog:
+async def connected(
+    url: str, names: Names, within_s: float = 10.0, limits: AppenderLimits = DEFAULT_LIMITS
+) -> JetStreamLog:
     return await JetStreamLog.connect(
-        url, access=Credentials(names=names), connect_timeout_s=within_s
+        url, access=Credentials(names=names), connect_timeout_s=within_s, limits=limits
     )
 
 
@@ -118,3 +125,55 @@ async def test_a_permission_that_the_account_lacks_is_named(
     )
     with pytest.raises(LogUnavailable, match=r"(?i)the server refuses it.*permissions violation"):
         await connected(start_nats(configuration).url, Names(), within_s=0.5)
+
+
+REFUSALS = {
+    "to ask": {"publish": {"deny": ["$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.>"]}},
+    "to write": {"publish": {"deny": ["plans.>"]}},
+    "to hear answers": {"subscribe": {"deny": ["_INBOX.>"]}},
+}
+
+
+@pytest.mark.parametrize("taken", REFUSALS.values(), ids=REFUSALS)
+async def test_a_permission_taken_away_is_named_and_its_return_heals(
+    start_nats: Callable[..., PrivateServer], tmp_path: Path, taken: dict[str, dict[str, list[str]]]
+) -> None:
+    """The server reads its users again while the log is open; no connection is made anew."""
+    configuration = tmp_path / "rights.conf"
+
+    def grant(rights: object) -> None:
+        user = f"{{ user: u, password: p, permissions: {json.dumps(rights)} }}"
+        configuration.write_text(
+            f"jetstream: enabled\nauthorization {{ users: [{user}] }}\nno_auth_user: u\n",
+            encoding="utf-8",
+        )
+
+    grant({})
+    server = start_nats(configuration)
+    log = await connected(server.url, Names(), limits=AppenderLimits(budget_s=1.5, try_s=0.5))
+    await write(log, "plan-0")
+    written = 0
+
+    async def refused() -> str:
+        nonlocal written
+        written += 1
+        draft = Draft(plan_id=f"p{written}", task_id=None, expected=0, events=(Paused(),))
+        try:
+            await log.append(draft)
+            await log.read("plan-0")
+        except LogUnavailable as unavailable:
+            return str(unavailable)
+        return ""
+
+    for rights, pattern in (
+        (taken, "(?i)the server refuses it.*permissions violation"),
+        ({}, "^$"),
+    ):
+        grant(rights)
+        os.kill(server.pid, signal.SIGHUP)
+        async with asyncio.timeout(30):
+            while not re.search(pattern, await refused()):
+                await asyncio.sleep(0.05)
+    assert log.last_error is None
+    assert log.reconnects == 0
+    await log.close()

@@ -248,6 +248,22 @@ async def test_an_unreadable_store_is_an_error_and_no_wait(tmp_path: Path) -> No
         await EmbeddedServer(tmp_path, 0).start()
 
 
+@pytest.mark.parametrize("private", [True, False])
+def test_a_configuration_without_jetstream_is_named_at_once(
+    tmp_path: Path, *, private: bool
+) -> None:
+    configuration = tmp_path / "nats.conf"
+    configuration.write_text("host: 127.0.0.1\n")
+    with pytest.raises(EmbeddedServerError, match=r"block `jetstream"):
+        launch(
+            tmp_path / "nats",
+            0,
+            limits=ServerLimits(ready_s=10 * PATIENCE_S),
+            configuration=configuration,
+            private=private,
+        )
+
+
 async def test_a_server_that_never_answers_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

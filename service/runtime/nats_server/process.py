@@ -151,7 +151,8 @@ def launch(
 
     A ``private`` one lets in the users of `credentials` and no others. The calling thread must
     outlive the server. Raises `EmbeddedServerError` when the port is taken, another server has the
-    store, or JetStream does not answer within ``limits.ready_s``; OSError when it cannot write.
+    store, its configuration enables no JetStream, or that does not answer within
+    ``limits.ready_s``; OSError when it cannot write.
     """
     server, configuration = find_server(), configuration or find_configuration()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -228,6 +229,10 @@ def _await_ready(
         port = _opened_port(ports_file)
         if port and jetstream_answers(HOST, port, user=server.service):
             return port
+        if port and not jetstream_is_enabled(HOST, port):
+            raise EmbeddedServerError(
+                "the nats-server runs without JetStream: give nats.conf a block `jetstream { }`"
+            )
         if wait(POLL_S):
             raise EmbeddedServerError("stopped before the nats-server was ready")
     raise EmbeddedServerError(
@@ -289,6 +294,22 @@ def jetstream_answers(
     except (OSError, ValueError):
         pass
     return False
+
+
+def jetstream_is_enabled(host: str, port: int, timeout_s: float = PROBE_S) -> bool:
+    """False when the server there greets its clients without JetStream; True when it says nothing.
+
+    It greets with what its configuration enables, before JetStream itself is ready.
+    """
+    try:
+        with socket.create_connection((host, port), timeout_s) as connection:
+            connection.settimeout(timeout_s)
+            greeting = connection.makefile("rb").readline(1 << 20)
+            return bool(json.loads(greeting.removeprefix(b"INFO "))["jetstream"])
+    except KeyError:
+        return False
+    except (OSError, ValueError):
+        return True
 
 
 def in_words(code: int | None) -> str:
