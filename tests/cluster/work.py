@@ -15,7 +15,7 @@ import httpx
 import msgspec
 
 from tests.cluster.caller import Caller
-from tests.cluster.hang_up import WaitingClaim
+from tests.cluster.hang_up import Asker
 from tests.cluster.ports import NUMBERS
 from tests.cluster.record import NO_ANSWER, Call, Json
 
@@ -193,17 +193,19 @@ class Load:
             plan = {"id": kind, "tasks": [{"id": "t", "kind": kind, **AMPLE, "lease_s": 30}]}
             instance = dice.choice(NUMBERS)
             owner = f"{HANG_UP_OWNER}{number}"
-            waiting = WaitingClaim(self._addresses[instance], owner, kind)
-            with suppress(OSError):
-                await waiting.ask()
-                await asyncio.sleep(0.05)  # the request waits for a task by now
-            submitted = asyncio.create_task(
+            wait_s = dice.choice((0, 20))
+            asker = Asker(self._addresses[instance], owner, kind, wait_s)
+            submitting = asyncio.create_task(
                 self._until_answered(dice, lambda at, plan=plan: self._submit(at, plan))
             )
-            await asyncio.sleep(dice.uniform(0.001, 0.02))
-            if waiting.hang_up():
+            if not wait_s:
+                await submitting
+            with suppress(OSError):
+                await asker.ask()
+            await asyncio.sleep(dice.uniform(0.001, 0.03))
+            if await asker.hang_up():
                 self.answered.add(owner)
-            await submitted
+            await submitting
             await asyncio.sleep(0.5)
 
     # -- saying a thing until it is answered ------------------------------------------------------
