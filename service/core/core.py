@@ -213,7 +213,9 @@ class Core:
     ) -> Claim | Refused:
         """The lease of one chosen task, or why it cannot be had now."""
         self.workers.asked(request.owner, None, self.now())
-        return await self.claim_queue.claim_chosen(plan_id, task_id, request, self._from(origin))
+        return await self.claim_queue.leases.take_chosen(
+            plan_id, task_id, request, self._from(origin)
+        )
 
     async def goodbye(self, owner: str, reason: str, origin: Origin) -> list[ReleasedLease]:
         """Release every lease of an owner that ends; its waiting claims end empty.
@@ -252,7 +254,7 @@ class Core:
 
     async def abandon(self, claims: Sequence[Claim], owner: str, origin: Origin) -> None:
         """Release leases that could not be delivered to their owner. Raises LogUnavailable."""
-        await self.claim_queue.abandon(claims, owner, self._from(origin))
+        await self.claim_queue.leases.abandon(claims, owner, self._from(origin))
 
     async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
         """Carry out an owner's command on its attempt, without known secrets in it.

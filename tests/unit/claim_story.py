@@ -46,7 +46,7 @@ class Counted(Metrics):
 
 
 class Instance:
-    """`streams.decider.View` and `service.core.claim_queue.QueueContext` over a board."""
+    """`streams.decider.View` and `service.core.queue_context.QueueContext` over a board."""
 
     def __init__(self, log: MemoryLog, clock: LogTime, name: str = "a", lag_s: float = 0) -> None:
         self.log: Log = log

@@ -10,7 +10,8 @@ from msgspec import Raw
 from projections.board.holds import FIRST_S
 from service.core.claim_queue import LEFT_TO_OTHERS_S, ClaimQueue
 from service.core.results import Claim, ClaimRequest
-from streams.log import LogUnavailable
+from service.core.standstill import UNANSWERED_S
+from streams.log import Appended, Conflict, Draft, LogUnavailable
 from streams.plan import commands
 from tests.memory_log import Fault, MemoryLog
 from tests.unit.claim_story import Counted, Instance, LogTime
@@ -23,9 +24,9 @@ LONG_S = 20.0
 class Counter:
     """An instance with a claim queue."""
 
-    def __init__(self) -> None:
-        self.clock = LogTime()
-        self.log = MemoryLog(self.clock)
+    def __init__(self, clock: LogTime | None = None, log: MemoryLog | None = None) -> None:
+        self.clock = clock or LogTime()
+        self.log = log or MemoryLog(self.clock)
         self.instance = Instance(self.log, self.clock)
         metrics = self.instance.metrics
         assert isinstance(metrics, Counted)
@@ -309,3 +310,36 @@ async def test_identities_of_the_claim_counters_hold(counter: Counter) -> None:
     for lane in ("ready", "refining"):
         assert counter.seen(f"{lane}.fallback.count") <= counter.seen(f"{lane}.count")
     assert counter.seen("poll.total") == 4
+
+
+class SilentLog(MemoryLog):
+    """A log whose answers to appends wait while it is silent, as one without quorum does."""
+
+    def __init__(self, clock: LogTime) -> None:
+        super().__init__(clock)
+        self.speaks = asyncio.Event()
+        self.speaks.set()
+        self.asked = 0
+
+    async def append(self, draft: Draft) -> Appended | Conflict:
+        self.asked += 1
+        await self.speaks.wait()
+        return await super().append(draft)
+
+
+async def test_no_claim_is_sent_after_one_that_the_log_has_not_answered_for_long() -> None:
+    clock = LogTime()
+    log = SilentLog(clock)
+    counter = Counter(clock, log)
+    await counter.instance.submit("p", *(task(f"t{n}") for n in range(3)))
+    log.speaks.clear()
+    sent = log.asked
+    first = asyncio.create_task(counter.ask("w0"))
+    await asyncio.sleep(1.1 * UNANSWERED_S)
+    with pytest.raises(LogUnavailable, match="has not answered a claim"):
+        await counter.ask("w1")
+    (waiting,) = await counter.waiting(counter.ask("w2", wait_s=LONG_S))
+    assert counter.claim_queue.serve_waiting(all_kinds=True) == 0
+    assert log.asked == sent + 1
+    log.speaks.set()
+    assert len(await first) == len(await waiting) == 1, "without being asked to look again"

@@ -1,0 +1,225 @@
+"""Takes leases: a claim for each picked task, answered with all that its owner needs.
+
+A lease whose asker has gone before it got the answer is released as soon as it is known.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from msgspec import UNSET, Raw
+from msgspec.structs import replace
+
+from projections.board.lanes import Pick
+from projections.read_models.views import moment
+from service.core.claim_inputs import (
+    Found,
+    checkpoints_of,
+    dependencies_of,
+    missing,
+    read_back,
+)
+from service.core.queue_context import QueueContext
+from service.core.results import Claim, ClaimRequest, Refused
+from service.core.standstill import Standstill
+from streams import decider
+from streams.log import LogFull, LogUnavailable, Origin
+from streams.plan import commands
+from streams.plan.decide import Duplicate, NotAllowed
+from streams.plan.state import Plan, Task
+from streams.traceparent import of_attempt
+
+ABANDONED = "the client that claimed the task closed the connection before the answer"
+ONE_TRY = decider.DecideLimits(tries=1)  # another task may be claimed instead
+
+log = structlog.get_logger("holdfast.claims")
+
+
+class LeaseTaker:
+    """Writes claims; lives on the API loop."""
+
+    def __init__(self, view: decider.View, context: QueueContext) -> None:
+        self._view = view
+        self._context = context
+        self._releasing: set[asyncio.Task[None]] = set()
+        self.standstill = Standstill()
+
+    async def take(self, picks: list[Pick], request: ClaimRequest, origin: Origin) -> list[Claim]:
+        """Take leases; when the asker goes meanwhile, they are released as soon as they are known.
+
+        An append that is cancelled may be stored all the same, so it is never cancelled.
+        """
+        taking = asyncio.create_task(self._take_all(picks, request, origin), name="claim")
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            release = asyncio.create_task(self._release(taking, request, origin))
+            self._releasing.add(release)
+            release.add_done_callback(self._releasing.discard)
+            raise
+
+    async def _release(
+        self, taking: "asyncio.Task[list[Claim]]", request: ClaimRequest, origin: Origin
+    ) -> None:
+        """Give back the leases of an asker that has gone."""
+        try:
+            claims = await taking
+            await self.abandon(claims, request.owner, origin)
+        except (LogUnavailable, LogFull) as error:
+            log.warning("claims_not_released", owner=request.owner, error=str(error))
+
+    async def abandon(self, claims: Sequence[Claim], owner: str, origin: Origin) -> None:
+        """Release leases that were granted and could not be delivered. Raises LogUnavailable."""
+        for claim in claims:
+            log.info("claim_abandoned", plan_id=claim.plan_id, task_id=claim.task_id, owner=owner)
+            command = commands.Release(
+                plan_id=claim.plan_id,
+                task_id=claim.task_id,
+                owner=owner,
+                attempt=claim.attempt,
+                reason=ABANDONED,
+            )
+            await self._context.own(command, replace(origin, traceparent=claim.traceparent))
+
+    async def _take_all(
+        self, picks: list[Pick], request: ClaimRequest, origin: Origin
+    ) -> list[Claim]:
+        if len(picks) == 1:
+            outcomes = [await self._take_one(picks[0], request, origin)]
+        else:
+            taking = (self._take_one(pick, request, origin) for pick in picks)
+            outcomes = await asyncio.gather(*taking)
+        claims = [outcome for outcome in outcomes if isinstance(outcome, Claim)]
+        errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        if errors and not claims:
+            raise errors[0]
+        return claims
+
+    async def take_chosen(
+        self, plan_id: str, task_id: str, request: ClaimRequest, origin: Origin
+    ) -> Claim | Refused:
+        """The lease of one task that the owner chose, if it is claimable now.
+
+        Raises LogUnavailable, LogFull.
+        """
+        plan = await self._view.load(plan_id)
+        task = plan.tasks.get(task_id) if plan is not None else None
+        command = commands.Claim(
+            plan_id=plan_id,
+            task_id=task_id,
+            owner=request.owner,
+            lease_s=request.lease_s,
+            start=request.start,
+            timeout_s=request.default_timeout_s if task is None else _timeout_s(task, request),
+            chosen=True,
+        )
+        if plan is not None and task is not None and not origin.traceparent:
+            trace = of_attempt(plan.traceparent, plan_id, task_id, task.attempt + 1)
+            origin = replace(origin, traceparent=trace)
+        outcome = await decider.transact(command, self._view, self._context.log, origin)
+        if not isinstance(outcome, decider.CommandAccepted):
+            assert not isinstance(outcome, Duplicate)  # noqa: S101 - no claim is one
+            return outcome
+        self._context.metrics.count("agent.task.claim.success.total")
+        plan = self._view.knows(plan_id)
+        task = plan.tasks.get(task_id) if plan is not None else None
+        if plan is None or task is None or task.claimed_sequence != outcome.sequence:
+            return NotAllowed("RUNNING", "another owner has taken the task over meanwhile")
+        found = dict[int, Raw]()
+        while needed := missing(plan, task, found):
+            found |= await read_back(self._context.log, needed)
+        return _granted(plan, task, outcome.sequence, request, found)
+
+    async def _take_one(
+        self, pick: Pick, request: ClaimRequest, origin: Origin
+    ) -> Claim | LogUnavailable | LogFull | None:
+        seat = pick.seat
+        plan, task = seat.plan, seat.task
+        command = commands.Claim(
+            plan_id=plan.plan_id,
+            task_id=task.spec.id,
+            owner=request.owner,
+            lease_s=request.lease_s or task.spec.lease_s or request.default_lease_s,
+            start=request.start,
+            timeout_s=_timeout_s(task, request) if request.bounded else None,
+        )
+        reclaim, attempt = task.status == "RUNNING", task.attempt + 1
+        trace = of_attempt(plan.traceparent, plan.plan_id, task.spec.id, attempt)
+        if not origin.traceparent:  # a request without a trace joins the plan's
+            origin = replace(origin, traceparent=trace)
+        lost, found = False, dict[int, Raw]()
+        began_at = asyncio.get_running_loop().time()
+        try:
+            # Before the claim: when the log does not answer, nothing is claimed in vain.
+            if needed := missing(plan, task, found):
+                found = await read_back(self._context.log, needed)
+            with self.standstill.claiming():
+                outcome = await decider.transact(
+                    command, self._view, self._context.log, origin, ONE_TRY
+                )
+            lost = isinstance(outcome, decider.Contention)
+        except (LogUnavailable, LogFull) as error:
+            return error
+        finally:
+            self._context.board.lanes.took(asyncio.get_running_loop().time() - began_at)
+            self._context.board.give_back(seat, self._context.now(), lost=lost)
+        if lost:
+            self._context.metrics.count("agent.task.claim.conflict.total")
+        if not isinstance(outcome, decider.CommandAccepted):
+            return None
+        self._count(pick, task, reclaim=reclaim)
+        # Another instance may have reclaimed the task while this one did not run for a lease.
+        if task.claimed_sequence != outcome.sequence:
+            return None
+        try:
+            # A dependency may have been accepted anew, or have left memory meanwhile.
+            while needed := missing(plan, task, found):
+                found |= await read_back(self._context.log, needed)
+        except LogUnavailable as error:
+            return error
+        return _granted(plan, task, outcome.sequence, request, found)
+
+    def _count(self, pick: Pick, task: Task, *, reclaim: bool) -> None:
+        metrics, lane = self._context.metrics, pick.seat.lane
+        metrics.count("agent.task.claim.success.total")
+        metrics.count(f"agent.task.claim.{lane}.count")
+        if pick.fallback:
+            metrics.count(f"agent.task.claim.{lane}.fallback.count")
+        if reclaim:
+            metrics.count("agent.task.claim.reclaimed.total")
+        metrics.observe("agent.task.claim.execution_attempt", task.attempt)
+
+
+def _timeout_s(task: Task, request: ClaimRequest) -> float:
+    return task.spec.timeout_s or request.default_timeout_s
+
+
+def _granted(
+    plan: Plan,
+    task: Task,
+    sequence: int,
+    request: ClaimRequest,
+    found: Found,
+) -> Claim:
+    spec = task.spec
+    claimed_at = task.execution.claimed_at if task.execution is not None else plan.created_at
+    return Claim(
+        plan_id=plan.plan_id,
+        task_id=spec.id,
+        attempt=task.attempt,
+        fencing_token=sequence,
+        kind=spec.kind,
+        type=spec.type,
+        input=spec.input,
+        context=plan.spec.context,
+        dependencies=dependencies_of(plan, task, found),
+        checkpoints=checkpoints_of(task, found),
+        feedback=task.feedback,
+        retry=task.retry,
+        started=request.start,
+        lease_until=moment(claimed_at + task.lease_s),
+        lease_s=task.lease_s,
+        timeout_s=_timeout_s(task, request),
+        traceparent=of_attempt(plan.traceparent, plan.plan_id, spec.id, task.attempt),
+        tracestate=plan.tracestate or UNSET,
+    )

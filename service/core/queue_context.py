@@ -1,0 +1,26 @@
+"""What the claim queue, and the part of it that takes leases, need of the core."""
+
+from typing import Protocol
+
+from projections.board.board import Board
+from service.core.results import OwnerAnswer, Refused
+from service.signals.metrics.registry import Metrics
+from streams.log import Log, Origin
+from streams.plan.commands import OwnerCommand
+
+
+class QueueContext(Protocol):
+    """A view to decide on, and the log to append to."""
+
+    board: Board
+    log: Log
+    metrics: Metrics
+    instance_id: str
+
+    def now(self) -> float:
+        """Log time."""
+        ...
+
+    async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
+        """Carry out an owner's command. Raises LogUnavailable."""
+        ...
