@@ -44,6 +44,7 @@ from service.runtime.masking import KNOWN
 from service.runtime.nats_server.embedded import EmbeddedServer
 from service.runtime.supervision import Supervision, guard
 from service.settings.config import Settings
+from service.settings.stream_bounds import stream_bounds
 from service.signals import logs
 from service.signals.loop_lag import Lag, Watch
 from service.signals.metrics.appends import LogObserver
@@ -274,6 +275,7 @@ async def _connect(
         name=f"holdfast {settings.executor.instance_id}",
         observer=writes,
         access=settings.nats.access,
+        bounds=stream_bounds(settings),
     )
     stack.push_async_callback(source.close)
     return source

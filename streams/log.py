@@ -114,7 +114,8 @@ class Conflict(msgspec.Struct, frozen=True, gc=False):
 class LogState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The log's extent: first and last sequence, bytes, and an id that a new log does not share.
 
-    ``at`` is what the log's clock showed when it answered, in seconds since the epoch.
+    ``at`` is what the log's clock showed when it answered, in seconds since the epoch;
+    ``max_bytes`` is what it may hold, None for no bound of its own.
     """
 
     stream: str
@@ -123,6 +124,7 @@ class LogState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     size_bytes: int
     epoch: str
     at: float
+    max_bytes: int | None = None
 
 
 class Log(Protocol):

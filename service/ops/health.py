@@ -23,7 +23,7 @@ from service.executor import Executor
 from service.runtime.nats_server.embedded import EmbeddedServer
 from service.signals.loop_lag import Lag
 from streams.jetstream.log import JetStreamLog
-from streams.log import LogUnavailable
+from streams.log import LogState, LogUnavailable
 
 MAX_LAG_S = 5.0
 MAX_APPEND_S = 2.0  # much longer than a write takes, and less than what an election takes
@@ -34,7 +34,7 @@ CheckNow = Callable[[], Check]
 
 
 def log_check(
-    source: JetStreamLog, schedulers: Schedulers, embedded: EmbeddedServer | None
+    core: Core, source: JetStreamLog, schedulers: Schedulers, embedded: EmbeddedServer | None
 ) -> CheckNow:
     """The log is connected, has a quorum and takes writes, and its tail delivers."""
 
@@ -49,9 +49,15 @@ def log_check(
         if (silent_s := source.tail_silent_s) > MAX_TAIL_SILENCE_S:
             detail = f"the tail has not brought what is in the log for {silent_s:.1f} s"
             return Check("log", ok=False, detail=detail)
-        return Check("log", ok=True, detail="connected")
+        return Check("log", ok=True, detail=f"connected{_room(core.log_state)}")
 
     return check
+
+
+def _room(state: LogState | None) -> str:
+    if state is None or state.max_bytes is None:
+        return ""
+    return f"; it holds {state.size_bytes:,} of the {state.max_bytes:,} bytes that it may"
 
 
 def projector_check(core: Core) -> CheckNow:
@@ -141,7 +147,7 @@ class Health:
         if schedulers is None or (executor is None and "executor" in self._roles):
             return [Check("start", ok=False, detail="the instance is still starting")]
         checks = [
-            log_check(self._source, schedulers, self._embedded),
+            log_check(self._core, self._source, schedulers, self._embedded),
             projector_check(self._core),
             database_check(self._core, schedulers),
             daemons_check(schedulers),

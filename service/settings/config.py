@@ -151,6 +151,11 @@ class NatsSettings(Struct, frozen=True):
     With `url`: who Holdfast is, by `creds_file` (as `nsc` writes it) or `nkey_file` (a seed), and
     TLS with a CA of one's own (`tls_ca`) and a client's certificate (`tls_cert`, `tls_key`);
     what stands before the names of streams and subjects (`prefix`), and a JetStream `domain`.
+
+    Each start bounds the streams that no operator has bounded. The log may hold `plans_share` of
+    the disk (what is free, and its own), or, with `url`, of what the account may store;
+    `plans_max_bytes` (0: not given) stands in place of it. The audit trail may hold
+    `audit_max_bytes`, and at most a tenth of the same room; then its oldest entries leave.
     """
 
     url: Text = ""
@@ -176,6 +181,10 @@ class NatsSettings(Struct, frozen=True):
             description="1 to 64 letters, digits, dashes or underscores, or empty",
         ),
     ] = ""
+
+    plans_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    plans_max_bytes: Annotated[int, Meta(ge=0, le=2**60)] = 0
+    audit_max_bytes: Annotated[int, Meta(ge=1_048_576, le=2**60)] = 1_073_741_824
 
     @property
     def access(self) -> Credentials:

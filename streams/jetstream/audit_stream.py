@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from streams.codec import MESSAGE_ID, split_headers
+from streams.jetstream.bounds import NO_BOUND, Bound
 from streams.jetstream.group_commit import ENVELOPE_BYTES, SINGLES
 from streams.jetstream.leadership import proven_info
 from streams.jetstream.messages import Reply
@@ -69,11 +70,16 @@ class Trail:
         self._ask = ask
         self._replicas = replicas
         self._names = names
+        self._bound = NO_BOUND
 
-    async def ensure(self) -> None:
-        """Make the stream if it is not there. Raises TopologyMismatch, LogUnavailable."""
+    async def ensure(self, bound: Bound | None = None) -> None:
+        """Make the stream if it is not there, with ``bound``, or the one of the last time.
+
+        Raises TopologyMismatch, LogUnavailable.
+        """
+        self._bound = bound or self._bound
         wanted = audit_stream(self._names, replicas=self._replicas)
-        await ensure_stream(self._ask, wanted, may_turn_on=BATCHES)
+        await ensure_stream(self._ask, wanted, may_turn_on=BATCHES, bound=self._bound)
 
     async def extent(self) -> TrailExtent:
         """What the stream holds. Raises LogReset when it is gone, LogUnavailable."""

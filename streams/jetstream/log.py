@@ -21,6 +21,7 @@ from tenacity import (
 
 from streams.jetstream.access import URL_ALONE, Credentials
 from streams.jetstream.audit_stream import Trail
+from streams.jetstream.bounds import UNBOUNDED, StreamBounds, account_bytes, full
 from streams.jetstream.connection import Connection
 from streams.jetstream.drafts import DEFAULT_LIMITS, AppenderLimits, Observer
 from streams.jetstream.group_commit import Appender
@@ -43,6 +44,7 @@ from streams.log import (
     Conflict,
     Draft,
     Fact,
+    LogFull,
     LogState,
     LogUnavailable,
 )
@@ -85,6 +87,7 @@ class JetStreamLog:
         audit = Reader(connection, self._audit_stream, self.prove_audit, patience)
         self.trail = Trail(audit, transport, self._ask, replicas, names)
         self._follow_error: str | None = None
+        self._max_bytes: int | None = None  # as last seen
         self.new_consumers = 0  # how often a tail had to start anew
 
     @classmethod
@@ -93,7 +96,7 @@ class JetStreamLog:
         url: str,
         *,
         replicas: int = 1,
-        max_bytes: int | None = None,
+        bounds: StreamBounds = UNBOUNDED,
         limits: AppenderLimits = DEFAULT_LIMITS,
         connect_timeout_s: float = 10.0,
         name: str = "holdfast",
@@ -119,14 +122,14 @@ class JetStreamLog:
             patience=patience,
         )
         try:
-            wanted = plans_stream(access.names, replicas=replicas, max_bytes=max_bytes)
-            await log._ensure(wanted, deadline)
+            wanted = plans_stream(access.names, replicas=replicas)
+            await log._ensure(wanted, bounds, deadline)
         except BaseException:
             await log.close()
             raise
         return log
 
-    async def _ensure(self, wanted: Config, deadline: float) -> None:
+    async def _ensure(self, wanted: Config, bounds: StreamBounds, deadline: float) -> None:
         """Make or check the streams; a cluster that is just forming refuses that for a while."""
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(LogUnavailable),
@@ -136,11 +139,12 @@ class JetStreamLog:
         ):
             with attempt:
                 try:
-                    await ensure_stream(self._ask, wanted)
+                    most = await account_bytes(self._ask, bounds, wanted["num_replicas"])
+                    await ensure_stream(self._ask, wanted, bound=bounds.plans(most))
                 except LogUnavailable as error:
                     self._leadership.missed(str(error))
                     raise
-                await self.trail.ensure()
+                await self.trail.ensure(bounds.audit(most))
                 await self.prove()
 
     @property
@@ -169,7 +173,10 @@ class JetStreamLog:
 
     async def append(self, draft: Draft) -> Appended | Conflict:
         """See `streams.log.Log.append`."""
-        outcome = await self._appender.append(draft)
+        try:
+            outcome = await self._appender.append(draft)
+        except LogFull as error:
+            raise LogFull(full(str(error), self._stream, self._max_bytes)) from None
         if isinstance(outcome, Appended):
             self._leadership.names(outcome.sequence)
         return outcome
@@ -266,12 +273,14 @@ class JetStreamLog:
     async def state(self) -> LogState:
         """See `streams.log.Log.state`."""
         info = await self._info()
+        self._max_bytes = info.config.max_bytes if info.config.max_bytes > 0 else None
         return LogState(
             stream=self._stream,
             first=info.state.first_seq,
             head=info.state.last_seq,
             size_bytes=info.state.bytes,
             epoch=epoch_of(self._stream, info),
+            max_bytes=self._max_bytes,
             at=seconds_of(info.ts.encode()),
         )
 

@@ -1,15 +1,17 @@
 """The two streams Holdfast stands on, as data, and the refusal to stand on anything else.
 
 ``PLANS`` is the log: it is never trimmed, and a full one refuses. ``AUDIT`` holds what happened
-around the log for 30 days.
+around the log for 30 days. How many bytes they hold is said by `streams.jetstream.bounds`.
 """
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
 
+from streams.jetstream.bounds import NO_BOUND, Ask, Bound, limited, may_limit
 from streams.jetstream.names import PLAIN, Names
+from streams.jetstream.refusals import ACCOUNT_FULL, SERVER_FULL, STORAGE_FULL
 from streams.log import LogReset, LogUnavailable, TopologyMismatch
 from streams.subjects import ALL_AUDIT, ALL_PLANS
 
@@ -20,8 +22,6 @@ NOT_FOUND = 10059
 IN_USE = 10058
 OVERLAP = 10065
 
-# Asks the JetStream API (a question for `Names.api`, JSON body) and gives back its JSON answer.
-Ask = Callable[[str, bytes], Awaitable[bytes]]
 Config = dict[str, Any]
 
 
@@ -33,14 +33,6 @@ class ApiError(msgspec.Struct, frozen=True):
     description: str = ""
 
 
-class StreamAnswer(msgspec.Struct, frozen=True):
-    """A description, or a refusal."""
-
-    config: Config | None = None
-    created: str = ""
-    error: ApiError | None = None
-
-
 class StreamExtent(msgspec.Struct, frozen=True):
     """The numbers of a stream; ``subjects`` counts messages by subject, if that was asked for."""
 
@@ -48,6 +40,15 @@ class StreamExtent(msgspec.Struct, frozen=True):
     last_seq: int = 0
     bytes: int = 0
     subjects: dict[str, int] | None = None
+
+
+class StreamAnswer(msgspec.Struct, frozen=True):
+    """A description, or a refusal."""
+
+    config: Config | None = None
+    created: str = ""
+    state: StreamExtent = StreamExtent()
+    error: ApiError | None = None
 
 
 class ReplicaInfo(msgspec.Struct, frozen=True):
@@ -63,9 +64,16 @@ class ClusterInfo(msgspec.Struct, frozen=True):
     replicas: tuple[ReplicaInfo, ...] = ()
 
 
+class StreamLimits(msgspec.Struct, frozen=True):
+    """What a stream may hold, in bytes; -1 or 0 for no bound."""
+
+    max_bytes: int = -1
+
+
 class InfoAnswer(msgspec.Struct, frozen=True):
     """The parts of STREAM.INFO that are used."""
 
+    config: StreamLimits = StreamLimits()
     created: str = ""
     ts: str = ""
     state: StreamExtent = StreamExtent()
@@ -102,10 +110,8 @@ def epoch_of(stream: str, info: InfoAnswer) -> str:
     return f"{stream}@{info.created}"
 
 
-def plans_stream(
-    names: Names = PLAIN, *, replicas: int = 1, max_bytes: int | None = None
-) -> Config:
-    """The log's configuration; ``max_bytes`` None means as much as the disk holds."""
+def plans_stream(names: Names = PLAIN, *, replicas: int = 1) -> Config:
+    """The log's configuration."""
     return {
         "name": names.plans_stream,
         "subjects": [names.outside(ALL_PLANS)],
@@ -114,7 +120,6 @@ def plans_stream(
         "discard": "new",
         "max_age": 0,
         "max_msgs": -1,
-        "max_bytes": -1 if max_bytes is None else max_bytes,
         "max_msgs_per_subject": -1,
         "num_replicas": replicas,
         "duplicate_window": DUPLICATE_WINDOW_S * NANOSECONDS,
@@ -160,20 +165,23 @@ BATCHES = frozenset({"allow_atomic"})
 
 
 async def ensure_stream(
-    ask: Ask, wanted: Config, *, may_turn_on: Collection[str] = frozenset()
+    ask: Ask,
+    wanted: Config,
+    *,
+    may_turn_on: Collection[str] = frozenset(),
+    bound: Bound = NO_BOUND,
 ) -> None:
     """Make the stream unless it exists; either way read it back and compare.
 
-    What ``may_turn_on`` names is turned on in a stream that exists without it.
+    What ``may_turn_on`` names is turned on in a stream that exists without it, and ``bound`` is
+    applied to one that nobody else has bounded.
     Raises TopologyMismatch when it differs in anything Holdfast relies on, LogUnavailable when
     JetStream refuses.
     """
     name = wanted["name"]
     found = await _ask(ask, f"STREAM.INFO.{name}", b"")
     if found.error is not None and found.error.err_code == NOT_FOUND:
-        # Pedantic: refuse instead of silently changing what does not go together.
-        body = msgspec.json.encode({**wanted, "pedantic": True})
-        created = await _ask(ask, f"STREAM.CREATE.{name}", body)
+        created = await _create(ask, wanted, bound)
         if created.error is not None and created.error.err_code == OVERLAP:
             raise TopologyMismatch(
                 f"stream {name} cannot be made: {created.error.description}. "
@@ -190,6 +198,39 @@ async def ensure_stream(
         await _ask(ask, f"STREAM.UPDATE.{name}", msgspec.json.encode({**found.config, **missing}))
         found = await _ask(ask, f"STREAM.INFO.{name}", b"")
     compare(wanted, found.config or {})
+    await _apply_bound(ask, found, bound)
+
+
+async def _create(ask: Ask, wanted: Config, bound: Bound) -> StreamAnswer:
+    """Make the stream, without its bound if there is no such room and the bound is no must."""
+    name, limit = wanted["name"], bound.bytes_for(0)
+    forms = [wanted] if limit is None else [limited(wanted, limit), wanted]
+    created = StreamAnswer()
+    for form in forms[: 1 if bound.required else None]:
+        # Pedantic: refuse instead of silently changing what does not go together.
+        body = msgspec.json.encode({**form, "pedantic": True})
+        created = await _ask(ask, f"STREAM.CREATE.{name}", body)
+        if created.error is None or created.error.err_code not in _NO_ROOM:
+            break
+    return created
+
+
+_NO_ROOM = {ACCOUNT_FULL, SERVER_FULL, STORAGE_FULL}
+
+
+async def _apply_bound(ask: Ask, found: StreamAnswer, bound: Bound) -> None:
+    """Bound a stream that is there. Raises LogUnavailable where the bound is a must."""
+    config, stored = found.config or {}, found.state.bytes
+    limit = bound.bytes_for(stored)
+    if limit is None or not may_limit(config, limit, stored):
+        return
+    body = msgspec.json.encode(limited(config, limit))
+    answer = await _ask(ask, f"STREAM.UPDATE.{config['name']}", body)
+    if answer.error is not None and bound.required:
+        raise LogUnavailable(
+            f"stream {config['name']} cannot be bounded to {limit} bytes: "
+            f"{answer.error.description}"
+        )
 
 
 async def _ask(ask: Ask, subject: str, body: bytes) -> StreamAnswer:

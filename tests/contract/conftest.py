@@ -7,6 +7,7 @@ import nats
 import pytest
 
 from streams.codec import HEADER_LINE
+from streams.jetstream.bounds import StreamBounds
 from streams.jetstream.drafts import AppenderLimits
 from streams.jetstream.log import JetStreamLog
 from streams.log import Log
@@ -45,7 +46,8 @@ def memory_world(max_bytes: int | None) -> World:
 
 async def jetstream_world(url: str, max_bytes: int | None) -> tuple[World, Any]:
     limits = AppenderLimits(budget_s=10, try_s=1, grace_s=0.5)
-    log = await JetStreamLog.connect(url, max_bytes=max_bytes, limits=limits)
+    bounds = StreamBounds(plans_bytes=max_bytes)
+    log = await JetStreamLog.connect(url, bounds=bounds, limits=limits)
     client = await nats.connect(url)
 
     async def publish(subject: str, payload: bytes, headers: dict[str, str]) -> None:
@@ -53,7 +55,7 @@ async def jetstream_world(url: str, max_bytes: int | None) -> tuple[World, Any]:
 
     async def wipe() -> None:
         await client.request("$JS.API.STREAM.DELETE.PLANS", b"", timeout=5)
-        other = await JetStreamLog.connect(url, max_bytes=max_bytes)
+        other = await JetStreamLog.connect(url, bounds=bounds)
         await other.close()
 
     return World(log, publish, wipe), client

@@ -178,6 +178,8 @@ CASES: list[tuple[str, Severity, Evidence, Evidence]] = [
      log_is(detail="was away")),
     ("LogFull", "critical", machine(agent__log__append__error__total={"full": 1.0}),
      machine(agent__log__append__error__total={"conflict": 9.0, "full": 0.0})),
+    ("LogNearlyFull", "warning", log_is(size_bytes=80, max_bytes=100),
+     log_is(size_bytes=79, max_bytes=100)),
     ("LogSlow", "warning", appends(slow=5, total=100), appends(slow=4, total=100)),
     ("LogSlow", "warning", appends(slow=3, total=4), appends(slow=2, total=4)),
     ("DatabaseUnavailable", "critical", database_is(error="locked"), database_is(behind=3)),

@@ -251,6 +251,7 @@ class LogHealth(msgspec.Struct, frozen=True, kw_only=True):
     first: int = 0
     head: int = 0
     size_bytes: int = 0
+    max_bytes: int | None = None
     seen_age_s: float | None = None
     stopped_pid: int | None = None
     missing: str | None = None

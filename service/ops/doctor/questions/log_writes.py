@@ -3,6 +3,7 @@
 from service.ops.doctor.evidence import LogHealth, Machine, Window
 from service.ops.doctor.report import Finding
 
+NEARLY_FULL = 0.8
 SLOW_S = 0.25
 SLOW_SHARE = 0.05
 FEWEST_SLOW = 3
@@ -12,10 +13,26 @@ APPEND_DURATION = "agent.log.append.duration"
 
 
 def findings(seen: Machine, url: str) -> list[Finding | None]:
-    """What the window's appends say."""
+    """What the window's appends and the log's bound say."""
     if seen.window is None:
-        return []
-    return [_full(seen.window, seen.log), _slow(seen.window, url)]
+        return [_nearly_full(seen.log)]
+    full = _full(seen.window, seen.log)
+    return [full or _nearly_full(seen.log), _slow(seen.window, url)]
+
+
+def _nearly_full(log: LogHealth) -> Finding | None:
+    if log.max_bytes is None or log.size_bytes < NEARLY_FULL * log.max_bytes:
+        return None
+    return Finding(
+        code="LogNearlyFull",
+        question="internals",
+        severity="warning",
+        summary=f"the log holds {log.size_bytes:,} of the {log.max_bytes:,} bytes that it may",
+        evidence={"bytes": log.size_bytes, "max_bytes": log.max_bytes, "head": log.head},
+        meaning="At its bound the log refuses every fact (507) and drops none. Make room on its "
+        "disk, raise nats.plans_max_bytes or nats.plans_share and start anew, or edit the stream.",
+        command="nats stream info PLANS; df -h",
+    )
 
 
 def _full(window: Window, log: LogHealth) -> Finding | None:
@@ -27,7 +44,7 @@ def _full(window: Window, log: LogHealth) -> Finding | None:
         question="internals",
         severity="critical",
         summary=f"the log is full: it refused {refused} facts",
-        evidence={"refused": refused, "bytes": log.size_bytes, "head": log.head},
+        evidence={"refused": refused, "bytes": log.size_bytes, "max_bytes": log.max_bytes},
         meaning="The stream or its disk has no room. Nothing is dropped and everything "
         "can be read, but nothing can be claimed or written (507) until there is room.",
         command="nats stream info PLANS; df -h",

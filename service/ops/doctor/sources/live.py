@@ -191,6 +191,7 @@ class Doctor:
                 first=seen.first if seen else 0,
                 head=max(seen.head if seen else 0, core.board.sequence),
                 size_bytes=seen.size_bytes if seen else 0,
+                max_bytes=seen.max_bytes if seen else None,
                 seen_age_s=max(core.now() - seen.at, 0.0) if seen else None,
                 stopped_pid=self._stopped_nats() if "log" in failing else None,
                 missing=core.conditions.log_missing,

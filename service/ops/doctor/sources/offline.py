@@ -258,6 +258,7 @@ class OfflineEvidence:
             first=state.first if state else 0,
             head=state.head if state else 0,
             size_bytes=state.size_bytes if state else 0,
+            max_bytes=state.max_bytes if state else None,
             stopped_pid=None if state else self._places.stopped_nats_pid,
             missing=begins_late(state.first) if state else None,
         )
