@@ -92,7 +92,8 @@ def shown(value: object) -> object:
     """The value as it may be printed: without a URL's password, query string and fragment."""
     match value:
         case str():
-            return _query.sub(r"\1***", without_password(value)) if "://" in value else value
+            is_url = "://" in value or "@" in value  # one that lacks its scheme, too
+            return _query.sub(r"\1***", without_password(value)) if is_url else value
         case dict():
             pairs = cast("dict[str, object]", value).items()
             return {name: shown(_plain(each)) for name, each in pairs}

@@ -365,6 +365,15 @@ def test_other_machines_may_call_with_tokens(tmp_path: Path) -> None:
     assert loaded.auth.tokens_file == tokens
 
 
+@pytest.mark.parametrize(
+    "url", ["me:secret@a:4222", "secret@a:4222", "nats:/me:secret@a:1", "nats:me:secret@a:1"]
+)
+def test_a_url_without_a_scheme_is_refused_without_its_password(url: str) -> None:
+    said = refusal(NATS_URL=url)
+    assert "nats.url" in said
+    assert "secret" not in said
+
+
 def test_passwords_are_not_shown() -> None:
     loaded = load(NATS_URL="nats://me:secret@a:4222,nats://me:secret@b:4222")
     shown = {setting.key: setting.value for setting in loaded.describe()}

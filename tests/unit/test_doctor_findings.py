@@ -223,6 +223,23 @@ def test_every_finding_says_what_it_means_and_what_to_run(evidence: Evidence) ->
             assert finding.runbook == f"service/ops/RUNBOOK.md#{finding.alert.lower()}"
 
 
+@pytest.mark.parametrize(
+    ("evidence", "stream"),
+    [
+        (machine(agent__log__append__error__total={"full": 1.0}), "blue-PLANS"),
+        (log_is(missing="it begins at 9", first=9), "blue-PLANS"),
+        (machine(agent__audit__dropped__total={"queue_full": 1.0}), "blue-AUDIT"),
+    ],
+)
+def test_a_finding_names_the_stream_as_the_server_has_it(evidence: Evidence, stream: str) -> None:
+    assert evidence.machine is not None
+    log = replace(evidence.machine.log, stream="blue-PLANS", audit_stream="blue-AUDIT")
+    (finding,) = found(replace(evidence, machine=replace(evidence.machine, log=log))).values()
+    said = finding.summary + finding.meaning + finding.command
+    assert stream in said
+    assert not re.search(r"(?<!blue-)\b(PLANS|AUDIT)\b", said)
+
+
 def test_every_alert_that_a_finding_names_exists_and_no_other_name_is_used_for_its_trouble() -> (
     None
 ):

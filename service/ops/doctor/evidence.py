@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from streams.jetstream.names import PLAIN
+
 
 class Window(msgspec.Struct, frozen=True):
     """By how much each counter has grown during the last ``seconds``, by its label values.
@@ -242,7 +244,8 @@ class LogHealth(msgspec.Struct, frozen=True, kw_only=True):
 
     ``stopped_pid`` is an embedded nats-server's process that is stopped (SIGSTOP);
     ``missing`` says which facts have left the log. ``clock_stepped_s`` is by how much the log
-    server's clock was set lately: forward, or back (negative).
+    server's clock was set lately: forward, or back (negative). ``stream`` and ``audit_stream`` are
+    the streams' names on that server.
     """
 
     url: str
@@ -256,6 +259,8 @@ class LogHealth(msgspec.Struct, frozen=True, kw_only=True):
     stopped_pid: int | None = None
     missing: str | None = None
     clock_stepped_s: float = 0.0
+    stream: str = PLAIN.plans_stream
+    audit_stream: str = PLAIN.audit_stream
 
 
 class DatabaseHealth(msgspec.Struct, frozen=True, kw_only=True):

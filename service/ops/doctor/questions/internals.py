@@ -223,8 +223,8 @@ def _audit(seen: Machine, url: str) -> Finding | None:
         severity="warning",
         summary=f"{sum(dropped.values())} audit entries could not be written",
         evidence={"dropped": dropped},
-        meaning="The AUDIT stream did not take them in time; each stands in the log lines of "
-        "the logger holdfast.audit.",
+        meaning=f"The stream {seen.log.audit_stream} did not take them in time; each stands in the "
+        "log lines of the logger holdfast.audit.",
         command=f"curl -s '{url}/actuator/metrics/agent.audit.dropped.total'",
         alert="AuditDropped",
     )
@@ -310,10 +310,10 @@ def _log_missing(seen: Machine) -> Finding | None:
         severity="critical",
         summary=seen.log.missing,
         evidence={"first": seen.log.first, "head": seen.log.head},
-        meaning="The stream PLANS was purged, a message was deleted, or a limit was set on "
-        "it. What the missing facts said is only in the read models of instances: do not "
+        meaning=f"The stream {seen.log.stream} was purged, a message was deleted, or a limit was "
+        "set on it. What the missing facts said is only in the read models of instances: do not "
         "delete or rebuild them. Restore the stream from a backup.",
-        command="nats stream info PLANS",
+        command=f"nats stream info {seen.log.stream}",
         alert="ProjectionMismatch",
     )
 

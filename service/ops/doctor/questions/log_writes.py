@@ -47,7 +47,7 @@ def _full(window: Window, log: LogHealth) -> Finding | None:
         evidence={"refused": refused, "bytes": log.size_bytes, "max_bytes": log.max_bytes},
         meaning="The stream or its disk has no room. Nothing is dropped and everything "
         "can be read, but nothing can be claimed or written (507) until there is room.",
-        command="nats stream info PLANS; df -h",
+        command=f"nats stream info {log.stream}; df -h",
         alert="LogFull",
     )
 

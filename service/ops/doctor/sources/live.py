@@ -183,6 +183,7 @@ class Doctor:
         core = self._core
         failing = {check.name: check.detail for check in self._readiness() if not check.ok}
         seen, projector = core.conditions.log_state, core.projector
+        names = core.settings.nats.access.names
         return Machine(
             log=LogHealth(
                 url=self._nats_url,
@@ -196,6 +197,8 @@ class Doctor:
                 stopped_pid=self._stopped_nats() if "log" in failing else None,
                 missing=core.conditions.log_missing,
                 clock_stepped_s=core.clock.stepped_lately_s,
+                stream=names.plans_stream,
+                audit_stream=names.audit_stream,
             ),
             database=DatabaseHealth(
                 path=str(self._database_path),

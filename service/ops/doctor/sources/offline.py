@@ -250,7 +250,7 @@ class OfflineEvidence:
         )
 
     def _log_health(self) -> LogHealth:
-        part, state = self._parts.of("log"), self._state
+        part, state, names = self._parts.of("log"), self._state, self._places.access.names
         return LogHealth(
             url=without_password(self._places.nats_url),
             answers=state is not None,
@@ -261,6 +261,8 @@ class OfflineEvidence:
             max_bytes=state.max_bytes if state else None,
             stopped_pid=None if state else self._places.stopped_nats_pid,
             missing=begins_late(state.first) if state else None,
+            stream=names.plans_stream,
+            audit_stream=names.audit_stream,
         )
 
     def _database_health(self) -> DatabaseHealth:
