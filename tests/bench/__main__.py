@@ -6,11 +6,12 @@ from collections.abc import AsyncGenerator, Callable
 
 import uvloop
 
-from service.runtime.tuning import collect_seldom
+from service.runtime.tuning import collect_seldom, switch_often
 from tests.bench import (
     access_cost,
     audit_cost,
     cycles,
+    executor,
     memory,
     over_http,
     plan_size,
@@ -20,6 +21,7 @@ from tests.bench import (
     sse_latency,
     sse_replay,
     start_latency,
+    waiting,
     worker_kit,
 )
 from tests.bench.report import Result, say, table
@@ -27,6 +29,8 @@ from tests.bench.report import Result, say, table
 MEASURES: dict[str, Callable[[float], AsyncGenerator[Result]]] = {
     "cycles": cycles.measure,
     "access": access_cost.measure,
+    "executor": executor.measure,
+    "waiting": waiting.measure,
     "audit": audit_cost.measure,
     "http": over_http.measure,
     "worker_kit": worker_kit.measure,
@@ -59,4 +63,5 @@ async def main() -> None:
 
 
 collect_seldom()  # as a served instance does
+switch_often()
 uvloop.run(main())

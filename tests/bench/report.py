@@ -69,3 +69,8 @@ def percentile(values: list[float], share: float) -> float:
     """The value below which ``share`` of ``values`` lie."""
     ordered = sorted(values)
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """The worst and the best of the rounds of one measurement, whose middle is its value."""
+    return {"lowest": min(values), "highest": max(values)}

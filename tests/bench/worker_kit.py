@@ -5,12 +5,14 @@ import json
 import sys
 import time
 from collections.abc import AsyncGenerator
+from statistics import median
 
 from tests.bench import bed
 from tests.bench.cycles import NO_EXECUTOR
-from tests.bench.over_http import raw_load
-from tests.bench.report import Result
+from tests.bench.over_http import load
+from tests.bench.report import Result, spread
 
+ROUNDS = 3  # interleaved
 TASKS = 15_000
 SLOTS = 64
 LEASES = 5_000
@@ -29,29 +31,49 @@ async def _kit(port: str, *arguments: object) -> dict[str, float]:
     return json.loads(out)
 
 
+async def _noop(tasks: int) -> dict[str, float]:
+    """One run of no-op tasks, with the CPU that the service spent on each."""
+    with bed.nats() as server:
+        async with bed.instance(server.url, NO_EXECUTOR) as it:
+            cpu = time.process_time()
+            seen = await _kit(it.http_url.rsplit(":", 1)[1], "noop", tasks, SLOTS)
+            cpu = time.process_time() - cpu
+    return seen | {"service_cpu_us_per_task": cpu / tasks * 1e6}
+
+
 async def measure(scale: float) -> AsyncGenerator[Result]:
     """No-op tasks through the kit, and the cost of idle leases."""
     tasks = max(int(TASKS * scale), 1_000)
-    with bed.nats() as server:
-        async with bed.instance(server.url, NO_EXECUTOR) as it:
-            raw = await raw_load(it.http_url.rsplit(":", 1)[1], "batch", tasks, 8)
-    with bed.nats() as server:
-        async with bed.instance(server.url, NO_EXECUTOR) as it:
-            seen = await _kit(it.http_url.rsplit(":", 1)[1], "noop", tasks, SLOTS)
-    speed = seen["tasks_per_s"]
+    raw: list[dict[str, float]] = []
+    kit: list[dict[str, float]] = []
+    for _ in range(ROUNDS):
+        raw.append(await load("batch calls", tasks, 8))
+        kit.append(await _noop(tasks))
+    speeds = [each["tasks_per_s"] for each in kit]
     yield Result(
         measure=f"no-op tasks through the worker kit, {SLOTS} slots",
-        value=speed,
+        value=median(speeds),
         unit="tasks/s",
         at_least=3_000,
-        seen=seen,
+        seen={
+            **spread(speeds),
+            **{
+                name: median([each[name] for each in kit])
+                for name in ("service_cpu_us_per_task", "worker_cpu")
+            },
+        },
     )
+    shares = [a["tasks_per_s"] / b["tasks_per_s"] for a, b in zip(kit, raw, strict=True)]
     yield Result(
         measure="worker kit compared with raw batch calls of the same run",
-        value=speed / raw["tasks_per_s"],
+        value=median(shares),
         unit="of raw",
         at_least=0.7,
-        seen={"raw_tasks_per_s": raw["tasks_per_s"]},
+        seen={
+            **spread(shares),
+            "raw_tasks_per_s": median([each["tasks_per_s"] for each in raw]),
+            "raw_cpu_us_per_task": median([each["service_cpu_us_per_task"] for each in raw]),
+        },
     )
     with bed.nats() as server:
         async with bed.instance(server.url, NO_EXECUTOR) as it:
