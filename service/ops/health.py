@@ -49,7 +49,7 @@ def log_check(
         if (silent_s := source.tail_silent_s) > MAX_TAIL_SILENCE_S:
             detail = f"the tail has not brought what is in the log for {silent_s:.1f} s"
             return Check("log", ok=False, detail=detail)
-        return Check("log", ok=True, detail=f"connected{_room(core.log_state)}")
+        return Check("log", ok=True, detail=f"connected{_room(core.conditions.log_state)}")
 
     return check
 

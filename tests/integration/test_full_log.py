@@ -17,7 +17,7 @@ async def test_a_log_at_its_bound_answers_507_and_was_named_before(tmp_path: Pat
             return answer.status_code, answer.json().get("detail", "")
 
         def seen() -> int:
-            state = instance.core.log_state
+            state = instance.core.conditions.log_state
             return state.size_bytes if state is not None else 0
 
         assert await submitted("a", 330_000) == (201, "")
