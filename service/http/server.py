@@ -29,7 +29,6 @@ EXPECTED_PROXY = (
 )
 GOODBYE_S = 5
 KEEP_ALIVE_S = 75
-LIMITS = ConnectionLimits()
 
 log = structlog.get_logger("holdfast.http")
 
@@ -98,9 +97,10 @@ class HttpServer:
         operations: Operations,
         listening: Listening,
         access: Access,
-        limits: ConnectionLimits = LIMITS,
     ) -> None:
-        connections = core.visitors.connections = _connections(core.settings.http)
+        settings = core.settings.http
+        limits = ConnectionLimits(head_s=settings.head_timeout_s, body_s=settings.body_timeout_s)
+        connections = core.visitors.connections = _connections(settings)
         config = uvicorn.Config(
             create_app(core, operations, access),
             log_config=None,

@@ -129,8 +129,10 @@ class HttpSettings(Struct, frozen=True):
 
     `allowed_hosts` are names that `Host` may have beside this instance's addresses. `tls_cert` and
     `tls_key` are PEM files. `root_path` is the path under which a proxy publishes this instance,
-    whether it cuts it off or not. The last five bound one client: a principal, or an address that
-    is not loopback (connections: the address only).
+    whether it cuts it off or not. A head that takes longer than `head_timeout_s` from its first
+    byte, or a body that takes longer than `body_timeout_s` from there, is refused (408). The last
+    five bound one client: a principal, or an address that is not loopback (connections: the address
+    only).
     """
 
     host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
@@ -139,6 +141,8 @@ class HttpSettings(Struct, frozen=True):
     root_path: RootPath = ""
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    head_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
+    body_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 30.0
     max_connections_per_client: Annotated[int, Meta(ge=1, le=1_000_000)] = 5_000
     max_streams_per_client: Annotated[int, Meta(ge=1, le=1_000_000)] = 5_000
     max_waiting_claims_per_client: Annotated[int, Meta(ge=1, le=1_000_000)] = 2_000

@@ -18,6 +18,8 @@ DEFAULTS = {
     "http.root_path": "",
     "http.tls_cert": None,
     "http.tls_key": None,
+    "http.head_timeout_s": 10.0,
+    "http.body_timeout_s": 30.0,
     "http.max_connections_per_client": 5_000,
     "http.max_streams_per_client": 5_000,
     "http.max_waiting_claims_per_client": 2_000,
