@@ -20,6 +20,8 @@ from service.http.request import IS_GONE
 from service.http.shares import Shares, client_at
 
 LINGER_S = 1.0
+PROBE_S = 1.0  # how long a connection in excess may take to send the head of a probe
+PROBES = {b"healthz", b"readyz"}
 STATUS_LINES = {
     "invalid_request": b"HTTP/1.1 400 Bad Request\r\n",
     "request_timeout": b"HTTP/1.1 408 Request Timeout\r\n",
@@ -46,11 +48,23 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, limits: ConnectionLimits, connections: Shares, **uvicorns: Any) -> None:  # noqa: ANN401 - passed on
-        super().__init__(**uvicorns)
+    def __init__(
+        self,
+        limits: ConnectionLimits,
+        connections: Shares,
+        probes: Shares,
+        **given: Any,  # noqa: ANN401 - passed on
+    ) -> None:
+        """Count it in ``connections``, and when they are full in ``probes``.
+
+        Those that ``probes`` counts may ask for the probes only: a crowded instance is not dead.
+        """
+        super().__init__(**given)
         self._limits = limits
-        self._shares = connections
-        self._counted = False
+        self._connections = connections
+        self._probes = probes
+        self._counted_by: Shares | None = None
+        self._head_s = limits.head_s
         self._unfinished = 0  # bytes since something came to its end
         self._head_bytes = 0
         # When the head or the body began that is still coming.
@@ -65,8 +79,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
         super().connection_made(transport)
-        self._counted = self._shares.take(self._client_or_none())
-        if not self._counted:
+        self._counted_by = self._place()
+        if self._counted_by is None:
             transport.write(self._problem("unavailable"))
             transport.close()  # at once: it must not hold a descriptor any longer
             return
@@ -74,15 +88,26 @@ class BoundedProtocol(HttpToolsProtocol):
         if hasattr(socket, "TCP_USER_TIMEOUT") and connection is not None:
             limit_ms = int(self._limits.unread_s * 1000)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_ms)
-        self._look_in(self._limits.head_s)
+        if self._counted_by is self._probes:
+            self._head_s = min(PROBE_S, self._head_s)
+        self._look_in(self._head_s)
+
+    def _place(self) -> Shares | None:
+        """What counts this connection; None where there is no place for it."""
+        client = self._client_or_none()
+        if self._connections.take(client):
+            return self._connections
+        if self._connections.full and self._probes.take(client):
+            return self._probes
+        return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._counted:
-            self._counted = False
-            self._shares.give_back(self._client_or_none())
+        if self._counted_by is not None:
+            self._counted_by.give_back(self._client_or_none())
+            self._counted_by = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -97,7 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._unfinished > most:
                 self._refuse("head_too_large")
         if self._began is not None and self._timer is None and not self._ended:
-            self._look_in(self._limits.head_s)
+            self._look_in(self._head_s)
 
     def is_gone(self) -> bool:
         """Whether the client has closed the connection, even if the loop has not heard of it yet.
@@ -140,7 +165,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._began = self.loop.time()
         self._unfinished = 0
+        only_probes = self._counted_by is self._probes
+        if only_probes and self.url.partition(b"?")[0].rpartition(b"/")[2] not in PROBES:
+            self._refused = "unavailable"
+            raise httptools.HttpParserError("no place")  # as in _too_large
         super().on_headers_complete()
+        if only_probes:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -187,6 +218,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         if self._timer is not None:
             self._timer.cancel()
+        if self._counted_by is self._probes:
+            self.transport.close()  # others wait for the place
+            return
         self._timer = self.loop.call_later(LINGER_S, self.transport.close)
 
     def _problem(self, code: str) -> bytes:
@@ -208,6 +242,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def _look_in(self, delay_s: float) -> None:
         self._timer = self.loop.call_later(delay_s, self._look)
 
+    def _end_silent(self) -> None:
+        if self._counted_by is self._probes:
+            self._refuse("unavailable")
+        else:
+            self.transport.close()
+
     def _look(self) -> None:
         """Refuse a request that takes too long, and close a connection that never sent one."""
         self._timer = None
@@ -215,12 +255,12 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._began is None:
             if self._cycle_or_none() is None:
-                self.transport.close()
+                self._end_silent()
             return  # uvicorn itself bounds the time between two requests
-        limit_s = self._limits.head_s if self._in_head else self._limits.body_s
+        limit_s = self._head_s if self._in_head else self._limits.body_s
         left_s = self._began + limit_s - self.loop.time()
         if self.flow.read_paused:  # it is the server that does not read
-            self._look_in(self._limits.head_s)
+            self._look_in(self._head_s)
         elif left_s > 0:
             self._look_in(left_s)
         else:

@@ -29,6 +29,7 @@ EXPECTED_PROXY = (
 )
 GOODBYE_S = 5
 KEEP_ALIVE_S = 75
+PROBING = 16  # connections for probes, of the files that are kept in reserve
 
 log = structlog.get_logger("holdfast.http")
 
@@ -109,7 +110,7 @@ class HttpServer:
             server_header=False,
             date_header=False,
             headers=RESPONSE_HEADERS,
-            http=partial(BoundedProtocol, limits, connections),  # type: ignore[arg-type]  # called like a class
+            http=partial(BoundedProtocol, limits, connections, Shares(PROBING, PROBING)),  # type: ignore[arg-type]  # called like a class
             ws="none",
             loop="none",
             backlog=BACKLOG,

@@ -20,9 +20,14 @@ class Shares:
         self._held: Counter[str] = Counter()
         self.held = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether the bound in all is reached."""
+        return self.held >= self._total
+
     def take(self, client: str | None) -> bool:
         """Count one more for ``client`` unless a bound is reached; then answers False."""
-        if self.held >= self._total or (client is not None and self._held[client] >= self._each):
+        if self.full or (client is not None and self._held[client] >= self._each):
             return False
         self.held += 1
         if client is not None:

@@ -16,6 +16,7 @@ from service.http.shares import Shares, client_at
 
 LIMITS = ConnectionLimits(head_bytes=4_096, headers=20, head_s=0.4, body_s=0.8)
 WITHIN_S = 10.0
+PROBING = 4
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -39,7 +40,7 @@ async def serving(limits: ConnectionLimits = LIMITS, most: int = 1_000) -> Async
     config = uvicorn.Config(
         app,
         port=0,
-        http=partial(BoundedProtocol, limits, Shares(most, most)),  # type: ignore[arg-type]
+        http=partial(BoundedProtocol, limits, Shares(most, most), Shares(PROBING, PROBING)),  # type: ignore[arg-type]
         lifespan="off",
         log_config=None,
         headers=RESPONSE_HEADERS,
@@ -169,6 +170,26 @@ async def test_connections_are_bounded_and_a_closed_one_makes_room() -> None:
                 writer.transport.abort()
             while not (said := await answer(port, GET + b"\r\n")).startswith(b"HTTP/1.1 200"):
                 assert said.startswith(b"HTTP/1.1 503")
+
+
+async def test_probes_are_answered_where_there_is_no_place() -> None:
+    probe, crowd = GET.replace(b"GET /", b"GET /healthz?_=1"), 2
+    async with serving(ConnectionLimits(), most=crowd) as port:
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(crowd)]
+        for _ in range(PROBING + 1):  # the place of a probe is free again at once
+            said = await answer(port, probe.replace(b"close", b"keep-alive") + b"\r\n")
+            assert said.startswith(b"HTTP/1.1 200")
+            assert b"connection: close" in said
+            assert (await answer(port, GET + b"\r\n")).startswith(b"HTTP/1.1 503")
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(PROBING)]
+        assert (await answer(port)).startswith(b"HTTP/1.1 503")  # these are bounded, too
+        for reader, writer in silent:
+            async with asyncio.timeout(WITHIN_S):
+                assert (await reader.read()).startswith(b"HTTP/1.1 503")  # and end soon
+            writer.transport.abort()
+        assert (await answer(port, probe + b"\r\n")).startswith(b"HTTP/1.1 200")
+        for _, writer in held:
+            writer.transport.abort()
 
 
 def test_one_client_cannot_take_the_places_of_others() -> None:

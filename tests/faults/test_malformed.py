@@ -1,0 +1,120 @@
+"""Malformed requests to an instance as a process: no 5xx, no hang, and nothing of them stays.
+
+The short form sends some 2,000, the long one 30,000 to an instance without tokens and 10,000 to one
+with. ``HOLDFAST_SEED`` draws other requests.
+"""
+
+import asyncio
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.faults.conftest import StartService
+from tests.faults.malformed import Grammar
+from tests.faults.raw_http import Outcome, send_all
+from tests.faults.report import Report
+from tests.unit.tokens_world import bearer, give
+from tests.waiting import eventually
+
+SEED = int(os.environ.get("HOLDFAST_SEED", "1"))
+HEAD_S, BODY_S = 1.0, 2.0
+DEADLINE_S = HEAD_S + BODY_S + 12  # a wrong token costs a pause, and the machine is shared
+AT_ONCE = 64
+HONEST_WITHIN_S = 10.0
+BACK_WITHIN_S = 40.0
+
+
+class Honest:
+    """A client that reads and writes beside a run; each of its requests must succeed."""
+
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
+        self._client = httpx.AsyncClient(base_url=url, headers=headers, timeout=HONEST_WITHIN_S)
+        self.served = 0
+
+    async def run(self) -> None:
+        async with self._client as client:
+            while True:
+                plan: dict[str, Any] = {"tasks": [{"id": "a", "kind": "echo"}]}
+                made = await client.post("/v1/plans", json=plan)
+                assert made.status_code == httpx.codes.CREATED, made.text
+                for path in ("/readyz", f"/v1/plans/{made.json()['plan_id']}"):
+                    assert (await client.get(path)).status_code == httpx.codes.OK
+                self.served += 1
+                await asyncio.sleep(0.05)
+
+
+async def attack(grammar: Grammar, count: int, url: str, headers: dict[str, str]) -> Outcome:
+    """Send the requests, with an honest client beside them."""
+    target = httpx.URL(url)
+    honest = Honest(url, headers)
+    beside = asyncio.create_task(honest.run())
+    sending = asyncio.create_task(
+        send_all(
+            grammar, count, (target.host, target.port or 0), at_once=AT_ONCE, deadline_s=DEADLINE_S
+        )
+    )
+    try:
+        await asyncio.wait({beside, sending}, return_when=asyncio.FIRST_COMPLETED)
+        assert not beside.done(), beside.exception()
+        outcome = await sending
+    finally:
+        for each in (beside, sending):
+            each.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await each
+    assert honest.served
+    return outcome
+
+
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize("with_tokens", [False, True], ids=["without tokens", "with tokens"])
+async def test_malformed_requests_get_no_5xx_and_leave_nothing_behind(
+    start_service: StartService,
+    tmp_path: Path,
+    report: Report,
+    *,
+    with_tokens: bool,
+    long_faults: bool,
+) -> None:
+    settings = {"http__head_timeout_s": str(HEAD_S), "http__body_timeout_s": str(BODY_S)}
+    credential, headers = b"", {}
+    if with_tokens:
+        tokens = tmp_path / "tokens.toml"
+        headers = bearer(give(tokens, "ann", "operator"))
+        credential = (
+            b"Authorization: " + bearer(give(tokens, "w", "operator"))["Authorization"].encode()
+        )
+        settings["auth__tokens_file"] = str(tokens)
+    service = start_service(**settings)
+    count = (10_000 if with_tokens else 30_000) if long_faults else 1_000
+    grammar = Grammar(SEED, service.url.removeprefix("http://"), credential)
+    process = psutil.Process(service.pid)
+    # Caches fill and the allocator takes its share; only what comes after that can be a leak.
+    warm = await attack(grammar, max(count // 5, 400), service.url, headers)
+    memory, descriptors = process.memory_info().rss, process.num_fds()
+    outcome = await attack(grammar, count, service.url, headers)
+    assert warm.faults + outcome.faults == []
+    await eventually(
+        lambda: process.num_fds() <= descriptors, "its descriptors are back", BACK_WITHIN_S
+    )
+    await eventually(
+        lambda: process.memory_info().rss <= memory * 1.1, "its memory is back", BACK_WITHIN_S
+    )
+    report.add(
+        "malformed requests",
+        "with tokens" if with_tokens else "without tokens",
+        seed=SEED,
+        sent=outcome.sent,
+        answers=[f"{status}: {n}" for status, n in sorted(outcome.answers.items())],
+        unanswered=outcome.unanswered,
+        slowest_s=outcome.slowest_s,
+        memory_mb=[memory / 1e6, process.memory_info().rss / 1e6],
+        descriptors=[descriptors, process.num_fds()],
+    )
+    assert service.readiness() == (httpx.codes.OK, [])
+    assert "unexpected" not in service.output
