@@ -17,6 +17,8 @@ PACKAGES = {
     "curl": "curl",
     "openssl": "openssl",
     "node": "nodejs",
+    "unshare": "util-linux",
+    "mount": "mount",
 }
 ELSEWHERE = {
     "openapi-python-client": "pip install openapi-python-client",

@@ -43,7 +43,8 @@ class Honest:
                 made = await client.post("/v1/plans", json=plan)
                 assert made.status_code == httpx.codes.CREATED, made.text
                 for path in ("/readyz", f"/v1/plans/{made.json()['plan_id']}"):
-                    assert (await client.get(path)).status_code == httpx.codes.OK
+                    answer = await client.get(path)
+                    assert answer.status_code == httpx.codes.OK, answer.text
                 self.served += 1
                 await asyncio.sleep(0.05)
 
@@ -60,7 +61,7 @@ async def attack(grammar: Grammar, count: int, url: str, headers: dict[str, str]
     )
     try:
         await asyncio.wait({beside, sending}, return_when=asyncio.FIRST_COMPLETED)
-        assert not beside.done(), beside.exception()
+        assert not beside.done(), f"an honest client: {beside.exception()!r}"
         outcome = await sending
     finally:
         for each in (beside, sending):
