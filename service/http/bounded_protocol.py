@@ -7,8 +7,10 @@ callbacks in uvicorn's class, and on `flow.read_paused`; the test beside it fail
 """
 
 import asyncio
+import logging
 import select
 import socket
+from collections import deque
 from typing import Any
 
 import httptools
@@ -19,6 +21,9 @@ from service.http.problems import PROBLEM_TYPE, problem_of
 from service.http.request import IS_GONE
 from service.http.shares import Shares, client_at
 
+# uvicorn warns of each malformed request, so that any client could fill the disk.
+_ERRORS = logging.getLogger("holdfast.http.protocol")
+_ERRORS.setLevel(logging.ERROR)
 LINGER_S = 1.0
 PROBE_S = 1.0  # how long a connection in excess may take to send the head of a probe
 PROBES = {b"healthz", b"readyz"}
@@ -60,6 +65,7 @@ class BoundedProtocol(HttpToolsProtocol):
         Those that ``probes`` counts may ask for the probes only: a crowded instance is not dead.
         """
         super().__init__(**given)
+        self.logger = _ERRORS
         self._limits = limits
         self._connections = connections
         self._probes = probes
@@ -72,6 +78,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._refused = ""
         self._ended = False  # what still comes is not read
+        self._running: RequestResponseCycle | None = None  # what is being answered
         self._timer: asyncio.TimerHandle | None = None
 
     # -- the connection ---------------------------------------------------------------------
@@ -108,6 +115,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._counted_by is not None:
             self._counted_by.give_back(self._client_or_none())
             self._counted_by = None
+        if self._running is not None:  # uvicorn tells the last request only
+            _hang_up(self._running)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -184,6 +193,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._began = None
         super().on_message_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > self._limits.head_bytes:
@@ -202,22 +215,42 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, code: str) -> None:
         """End the connection, with a problem unless an answer has begun.
 
-        A socket that is closed with bytes unread is reset, and the client would not see the answer:
-        for a moment they are read and dropped.
+        Requests that came whole before are answered first, and nothing after them: an answer in
+        between would be taken for theirs.
         """
         if self._ended or self.transport.is_closing():
             return
         self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if (last := self._last_before()) is not None:
+            last.keep_alive = False
+            self.flow.resume_reading()  # to drop what comes
+            return
         cycle = self._cycle_or_none()
         if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(self._problem(code))
         if cycle is not None:
-            cycle.disconnected = True  # the application learns it, and sends nothing after this
-            cycle.message_event.set()
+            _hang_up(cycle)  # it sends nothing after this
+        self._close_soon()
+
+    def _last_before(self) -> RequestResponseCycle | None:
+        """The last request without an answer before the one that is refused."""
+        arriving = self.cycle if self._began is not None and not self._in_head else None
+        running = self._running
+        if running is None or running is arriving or running.response_complete:
+            return None
+        waiting = [each for each in self.pipeline if each[0] is not arriving]
+        self.pipeline = deque(waiting)  # the newest one first
+        return waiting[0][0] if waiting else running
+
+    def _close_soon(self) -> None:
+        """Close in a moment, in which what comes is read and dropped.
+
+        A socket that is closed with bytes unread is reset, and the client would not see the answer.
+        """
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        if self._timer is not None:
-            self._timer.cancel()
         if self._counted_by is self._probes:
             self.transport.close()  # others wait for the place
             return
@@ -265,6 +298,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._look_in(left_s)
         else:
             self._refuse("request_timeout")
+
+
+def _hang_up(cycle: RequestResponseCycle) -> None:
+    """Tell the application that its client has gone."""
+    cycle.disconnected = True
+    cycle.message_event.set()
 
 
 DETAILS = {

@@ -30,7 +30,7 @@ READS = (
     "/v1/plans", "/v1/plans/p", "/v1/plans/p/tasks", _TASK, "/v1/tasks", "/v1/executions",
     "/v1/audit", "/v1/events", "/v1/plans/p/events", "/v1/plans/p/why", f"{_TASK}/why",
     "/v1/workers", "/v1/session", "/v1/ops/status", "/v1/ops/doctor", "/v1/ops/history",
-    "/v1/ops/plans", "/healthz", "/readyz", "/metrics", "/actuator/metrics",
+    "/v1/ops/plans", "/healthz", "/metrics", "/actuator/metrics",
     "/actuator/metrics/agent.tasks.queued", "/schema/openapi.json", "/", "/page/app.js", "/nothing",
 )  # fmt: skip
 PARAMETERS = (

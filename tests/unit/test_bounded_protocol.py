@@ -172,6 +172,23 @@ async def test_connections_are_bounded_and_a_closed_one_makes_room() -> None:
                 assert said.startswith(b"HTTP/1.1 503")
 
 
+KEPT = GET.replace(b"Connection: close\r\n", b"") + b"\r\n"
+CUT = POST.replace(b"Connection: close\r\n", b"") + b"zz\r\n"
+
+
+@pytest.mark.parametrize("wrong", [b"\0\r\n\r\n", b"GET / HTTP/9\r\n\r\n", CUT, b"A" * 5_000])
+@pytest.mark.parametrize("before", [1, 3])
+async def test_requests_before_a_malformed_one_get_their_own_answers(
+    wrong: bytes, before: int
+) -> None:
+    async with serving() as port:
+        said = await answer(port, KEPT * before + wrong)
+    assert said.count(b"HTTP/1.1 200") == before
+    assert b"HTTP/1.1 4" not in said
+    assert said.endswith(b"0")
+    assert b"connection: close" in said
+
+
 async def test_probes_are_answered_where_there_is_no_place() -> None:
     probe, crowd = GET.replace(b"GET /", b"GET /healthz?_=1"), 2
     async with serving(ConnectionLimits(), most=crowd) as port:
