@@ -128,6 +128,14 @@ class Browser:
         """Run a script in the page; answers what it returns."""
         return self._tell("/execute/sync", script=script, args=list(arguments))
 
+    def before_each_page(self, script: str) -> None:
+        """Run a script at the beginning of each page that is opened from now on."""
+        self._tell(
+            "/goog/cdp/execute",
+            cmd="Page.addScriptToEvaluateOnNewDocument",
+            params={"source": script},
+        )
+
     def until(self, script: str, what: str, within_s: float = 30.0) -> Any:
         """The first true thing that the script returns."""
         deadline = time.monotonic() + within_s

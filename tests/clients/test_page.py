@@ -60,6 +60,22 @@ def click(browser: Browser, label: str) -> None:
     browser.run(f"{found % label}.click()")
 
 
+def act(browser: Browser, button: str, reason: str) -> None:
+    """Press a button that asks for a reason, give one, and send it."""
+    click(browser, button)
+    browser.until("return document.querySelector('dialog textarea')", "it asks for a reason")
+    browser.run(
+        "const box = document.querySelector('dialog textarea'); box.value = arguments[0];"
+        "box.dispatchEvent(new Event('input', {bubbles: true}));",
+        reason,
+    )
+    browser.until(
+        "return !document.querySelector('dialog [type=submit]').disabled", "it may be sent"
+    )
+    browser.run("document.querySelector('dialog [type=submit]').click()")
+    browser.until("return !document.querySelector('dialog')", "it is done")
+
+
 def streamed(browser: Browser) -> str:
     return browser.run("return document.querySelector('[data-stream]')?.textContent ?? ''")
 
@@ -189,19 +205,7 @@ async def test_an_action_asks_for_a_reason_that_stands_in_the_audit(
         ("Resume", "it is back", "RUNNING"),
         ("Cancel plan", "no longer needed", "CANCELLED"),
     ):
-        await asyncio.to_thread(click, alone, button)
-        await asyncio.to_thread(
-            alone.run,
-            "const box = document.querySelector('dialog textarea'); box.value = arguments[0];"
-            "box.dispatchEvent(new Event('input', {bubbles: true}));",
-            reason,
-        )
-        await asyncio.to_thread(
-            alone.until,
-            "return !document.querySelector('dialog [type=submit]').disabled",
-            "it may be sent",
-        )
-        await asyncio.to_thread(alone.run, "document.querySelector('dialog [type=submit]').click()")
+        await asyncio.to_thread(act, alone, button, reason)
         await asyncio.to_thread(reads, alone, status)
     async with httpx.AsyncClient(base_url=service.url) as client:
         async with asyncio.timeout(20):
@@ -215,6 +219,43 @@ async def test_an_action_asks_for_a_reason_that_stands_in_the_audit(
 async def _actions(client: httpx.AsyncClient) -> list[dict[str, Any]]:
     answer = await client.get("/v1/audit", params={"event": "operator_action"})
     return list(answer.json()["items"])
+
+
+async def claimed(client: httpx.AsyncClient, owner: str) -> dict[str, Any]:
+    """A claim of the only task, as a worker asks for it."""
+    body = {"owner": owner, "kinds": ["outside"], "wait_s": 10}
+    (claim,) = (await client.post("/v1/claims", json=body)).json()["claims"]
+    return dict(claim)
+
+
+async def test_a_refused_write_needs_you_and_leads_to_both_claims(
+    alone: Browser, service: ServiceProcess
+) -> None:
+    async with httpx.AsyncClient(base_url=service.url, timeout=20) as client:
+        await client.post("/v1/plans", json={"id": "p", "tasks": [{"id": "a", "kind": "outside"}]})
+        path = "/v1/plans/p/tasks/a"
+        old = await claimed(client, "old")
+        who = {"owner": "old", "attempt": old["attempt"]}
+        assert (await client.post(f"{path}/release", json=who | {"reason": "slow"})).is_success
+        new = await claimed(client, "new")
+        late = await client.post(f"{path}/complete", json=who | {"output": 1})
+        assert late.status_code == 409
+    for place in ("plans", "health"):
+        await asyncio.to_thread(show, alone, service, place)
+        await asyncio.to_thread(reads, alone, "written by old, attempt 1")
+    for claim, owner in ((old, "old"), (new, "new")):
+        at = claim["fencing_token"]
+        await asyncio.to_thread(show, alone, service, "plans")
+        await asyncio.to_thread(reads, alone, f"(claim {at})")
+        await asyncio.to_thread(
+            alone.run,
+            "[...document.querySelectorAll('.refused a')]"
+            ".find((each) => each.innerText.includes(arguments[0])).click()",
+            f"(claim {at})",
+        )
+        await asyncio.to_thread(reads, alone, "the past")
+        shown = f"return document.querySelector('.pane')?.innerText.includes({owner!r})"
+        await asyncio.to_thread(alone.until, shown, f"the task as {owner} had it")
 
 
 async def test_the_past_is_shown_and_left_again(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -52,3 +53,21 @@ def test_nothing_comes_from_outside_and_nothing_is_markup() -> None:
             text = path.read_text()
             for banned in ("innerHTML", "dangerouslySetInnerHTML", "eval(", "https://", 'style="'):
                 assert banned not in text, f"{banned} in {path.name}"
+
+
+def test_all_modules_of_the_first_screen_are_fetched_at_once() -> None:
+    needed: set[str] = set()
+
+    def walk(name: str) -> None:
+        found = re.findall(
+            r'^import (?:[^;]*? from )?"\./([^"]+)";', (PAGE / name).read_text(), re.MULTILINE
+        )
+        for each in set(found) - needed:
+            needed.add(each)
+            walk(each)
+
+    walk("main.js")
+    preloaded = re.findall(
+        r'rel="modulepreload" href="page/([^"]+)"', (PAGE / "index.html").read_text()
+    )
+    assert sorted(needed) == preloaded

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { duration, relative, short } from "../../service/http/page/clock.js";
+import { duration, nextPause, relative, short } from "../../service/http/page/clock.js";
 import { progressOf } from "../../service/http/page/statuses.js";
 
 test("times are told as people tell them", () => {
@@ -17,4 +17,11 @@ test("durations have the precision of their size", () => {
 
 test("progress counts what has ended", () => {
   assert.deepEqual(progressOf({ COMPLETED: 2, FAILED: 1, RUNNING: 3, PENDING: 4 }), { ended: 3, total: 10 });
+});
+
+test("what does not change is looked at ever more seldom, and often again after news", () => {
+  const pauses = [5_000];
+  for (let n = 0; n < 5; n += 1) pauses.push(nextPause(pauses[n], 5_000, false));
+  assert.deepEqual(pauses, [5_000, 10_000, 20_000, 30_000, 30_000, 30_000]);
+  assert.equal(nextPause(30_000, 5_000, true), 5_000);
 });

@@ -61,6 +61,11 @@ export async function post(path, body = {}) {
   return text === "" ? null : JSON.parse(text);
 }
 
+/** The checks of `/readyz`, whose answer is 503 while one fails. @returns {Promise<any>} */
+export async function readiness() {
+  return (await fetch(urlOf("/readyz"), { credentials: "same-origin" })).json();
+}
+
 /** End the session. */
 export async function signOut() {
   await request(urlOf("/v1/session"), {

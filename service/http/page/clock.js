@@ -64,3 +64,15 @@ export function short(n) {
   if (n < 1_000_000) return `${(n / 1000).toFixed(1)}k`;
   return `${(n / 1_000_000).toFixed(1)}M`;
 }
+
+const SELDOM_MS = 30_000;
+
+/**
+ * How long to wait before the next look: twice as long after each one without news, to a bound.
+ * @param {number} pause the last one
+ * @param {number} oftenMs the shortest, which news brings back
+ * @param {boolean} news
+ */
+export function nextPause(pause, oftenMs, news) {
+  return news ? oftenMs : Math.min(pause * 2, Math.max(SELDOM_MS, oftenMs));
+}

@@ -109,7 +109,17 @@ function curve(from, to) {
   return `M${x1} ${y1} C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
 }
 
-/** The part of a scrolled element that is seen, with a margin of one screen. */
+/** @param {number} from @param {number} size @returns {[number, number]} */
+function span(from, size) {
+  const step = Math.max(size / 2, 1);
+  const first = Math.floor(from / step);
+  return [(first - 1) * step, (first + 4) * step];
+}
+
+/**
+ * The part of a scrolled element that is drawn: what is seen and a margin of half a screen around
+ * it, in steps of that margin, so that most frames of scrolling draw nothing anew.
+ */
 function useView() {
   const scroller = useRef(/** @type {HTMLElement | null} */ (null));
   const [view, setView] = useState({ left: 0, top: 0, right: 2000, bottom: 1200 });
@@ -119,13 +129,9 @@ function useView() {
     let frame = 0;
     const look = () => {
       frame = 0;
-      const { scrollLeft, scrollTop, clientWidth, clientHeight } = element;
-      setView({
-        left: scrollLeft - clientWidth / 2,
-        top: scrollTop - clientHeight / 2,
-        right: scrollLeft + clientWidth * 1.5,
-        bottom: scrollTop + clientHeight * 1.5,
-      });
+      const [left, right] = span(element.scrollLeft, element.clientWidth);
+      const [top, bottom] = span(element.scrollTop, element.clientHeight);
+      setView((before) => (before.left === left && before.top === top && before.right === right && before.bottom === bottom ? before : { left, top, right, bottom }));
     };
     const later = () => {
       frame ||= requestAnimationFrame(look);

@@ -1,7 +1,9 @@
 // How the instance is: readiness, the doctor's answers, log, read models, loops, daemons, streams.
 
-import { html } from "./vendor/preact.js";
+import { html, useEffect, useState } from "./vendor/preact.js";
+import { readiness } from "./api.js";
 import { duration, short } from "./clock.js";
+import { lookAgain } from "./looking.js";
 import { Needs } from "./needs.js";
 import { Numbers } from "./numbers.js";
 import { Failure, useNow, When } from "./parts.js";
@@ -14,10 +16,15 @@ export function HealthScreen() {
   const now = useNow();
   const { told: status, error } = useLook("/v1/ops/status", {}, LOOK_MS);
   const { told: report } = useLook("/v1/ops/doctor", {}, LOOK_MS);
+  const ready = useReadiness();
   const { told: hour } = useLook("/v1/ops/history", {}, LOOK_MS);
   return html`<div class="stack">
     <h1>Health</h1>
     <${Failure} error=${error} />
+    ${ready && html`<section class="card" aria-label="Readiness">
+      <h2>${ready.ready ? "✓ Ready" : "✕ Not ready"}</h2>
+      <div class="chips">${ready.checks.map((/** @type {any} */ check) => html`<span key=${check.name} class="chip ${check.ok ? "" : "is-failed"}">${check.ok ? "✓" : "✕"} ${check.name}: ${check.detail}</span>`)}</div>
+    </section>`}
     <${Needs} report=${report} paused=${[]} />
     <${Numbers} hour=${hour} />
     ${report && html`<section class="card"><h2>What the doctor asks</h2><div class="scroll" tabindex="0" role="region" aria-label="Questions"><table class="table"><tbody>
@@ -42,4 +49,15 @@ export function HealthScreen() {
       </table></div>
     </section>`}
   </div>`;
+}
+
+/** What `/readyz` says, also while it says that the instance is not ready. */
+function useReadiness() {
+  const [told, setTold] = useState(/** @type {any} */ (null));
+  useEffect(() => lookAgain(async () => {
+    const now = await readiness().catch(() => null);
+    setTold(now);
+    return now?.failing;
+  }, LOOK_MS), []);
+  return told;
 }

@@ -14,6 +14,8 @@ const WORKER = new URL("./stream_worker.js", import.meta.url);
 const watchers = new Set();
 /** @type {Set<(gap: object) => void>} */
 const gapWatchers = new Set();
+/** @type {Set<() => void>} */
+const newsWatchers = new Set();
 /** @type {Heard} */
 let heard = {};
 let paused = false;
@@ -32,6 +34,7 @@ port.onmessage = (/** @type {MessageEvent} */ { data }) => {
     heard.onMissed?.();
   }
   if (paused) return;
+  if (data.missed || data.events || data.changed) for (const watcher of newsWatchers) watcher();
   if (data.missed === null) heard.onMissed?.();
   const events = data.events ?? data.missed;
   if (events?.length) {
@@ -90,6 +93,12 @@ export function watchState(watcher) {
   watchers.add(watcher);
   watcher(state);
   return () => watchers.delete(watcher);
+}
+
+/** Be called whenever something has happened. @param {() => void} watcher */
+export function watchNews(watcher) {
+  newsWatchers.add(watcher);
+  return () => newsWatchers.delete(watcher);
 }
 
 /** @param {(gap: object) => void} watcher */

@@ -6,6 +6,7 @@ import { Copy } from "./parts.js";
 import { hashOf } from "./route.js";
 
 /** @typedef {import("./types.js").Finding} Finding */
+/** @typedef {import("./types.js").RefusedWrite} RefusedWrite */
 
 /** @param {{report: any, paused: any[]}} properties the doctor's report and the plans that are paused */
 export function Needs({ report, paused }) {
@@ -39,6 +40,7 @@ function One({ finding }) {
   return html`<div class="finding">
     <h3>${glyph} ${finding.summary}</h3>
     <p class="soft">${finding.meaning}</p>
+    ${writesOf(finding.evidence).map((write) => html`<${Refused} key=${write.audit_sequence} write=${write} />`)}
     <div class="chips">${links(finding.evidence).map(([name, href]) => html`<a class="chip" href=${href}><bdi>${name}</bdi></a>`)}</div>
     <div class="command"><code>${finding.command}</code><${Copy} text=${finding.command} /></div>
     <div class="row">
@@ -48,6 +50,35 @@ function One({ finding }) {
     </div>
     ${open && html`<pre>${JSON.stringify(finding.evidence, null, 2)}</pre>`}
   </div>`;
+}
+
+/**
+ * A refused write: whose claim it was made under, and whose claim counts.
+ * @param {{write: RefusedWrite}} properties
+ */
+function Refused({ write }) {
+  const place = { plan_id: write.plan_id, task_id: write.task_id };
+  const claim = (/** @type {string | null} */ owner, /** @type {number | null} */ attempt, /** @type {number | null} */ sequence) => {
+    const said = html`<bdi>${owner ?? "another"}</bdi>${attempt ? `, attempt ${attempt}` : ""}`;
+    return sequence ? html`<a href=${hashOf(["plans", write.plan_id], { task: write.task_id, at: sequence })} title="The plan as of this claim">${said} (claim ${sequence})</a>` : said;
+  };
+  return html`<div class="row refused">
+    <a href=${hashOf(["audit"], { event: write.event, ...place })}><bdi>${write.plan_id}/${write.task_id}</bdi></a>
+    <span>written by ${claim(write.old_owner, write.old_attempt, write.old_claim_sequence)},</span>
+    <span>held by ${claim(write.new_owner, write.new_attempt, write.new_claim_sequence)}</span>
+  </div>`;
+}
+
+const MOST_WRITES = 5;
+
+/**
+ * The refused writes that evidence names, some of them.
+ * @param {any} evidence
+ * @returns {RefusedWrite[]}
+ */
+export function writesOf(evidence) {
+  const writes = Array.isArray(evidence?.writes) ? evidence.writes : [];
+  return writes.filter((/** @type {any} */ each) => each?.audit_sequence).slice(0, MOST_WRITES);
 }
 
 /**

@@ -7,6 +7,7 @@ import { duration } from "./clock.js";
 import { EventList } from "./event_list.js";
 import { Graph } from "./graph.js";
 import { bindKeys } from "./keys.js";
+import { lookAgain } from "./looking.js";
 import { Copy, Failure, Progress, Status, useNow, When } from "./parts.js";
 import { usePlan } from "./plan_store.js";
 import { hashOf } from "./route.js";
@@ -15,6 +16,7 @@ import { TaskPane } from "./task_pane.js";
 import { TaskTable } from "./task_table.js";
 import { Timeline } from "./timeline.js";
 
+const WHY_MS = 5_000;
 const VIEWS = /** @type {const} */ (["graph", "timeline", "tasks", "events"]);
 
 /** @param {{plan: string, query: Record<string, string>}} properties */
@@ -97,15 +99,20 @@ function WhyPlan({ plan, sequence }) {
   const [why, setWhy] = useState(/** @type {import("./types.js").Why | null} */ (null));
   useEffect(() => {
     let over = false;
-    const ask = () => {
-      if (!document.hidden) get(`/v1/plans/${plan}/why`).then((told) => over || setWhy(told)).catch(() => undefined);
+    const ask = async () => {
+      const told = await get(`/v1/plans/${plan}/why`).catch(() => null);
+      if (told && !over) setWhy(told);
+      return told?.answer;
     };
-    const soon = setTimeout(ask, 300);
-    const timer = setInterval(ask, 5_000);
+    /** @type {() => void} */
+    let end = () => {};
+    const soon = setTimeout(() => {
+      end = lookAgain(ask, WHY_MS);
+    }, 300);
     return () => {
       over = true;
       clearTimeout(soon);
-      clearInterval(timer);
+      end();
     };
   }, [plan, sequence]);
   if (!why) return null;
@@ -158,6 +165,6 @@ async function firstAndLast(plan) {
   await replay({ plan, types: "plan.submitted" }, ([event]) => {
     first = event.sequence;
   }, stop.signal);
-  const { sequence } = await get(`/v1/plans/${plan}`);
-  return { first, last: sequence };
+  const { plan: now } = await get(`/v1/plans/${plan}/tasks`, { limit: 1 });
+  return { first, last: now.sequence };
 }

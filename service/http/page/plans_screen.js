@@ -4,6 +4,7 @@ import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 import { get } from "./api.js";
 import { bindKeys } from "./keys.js";
 import { follow } from "./live.js";
+import { lookAgain } from "./looking.js";
 import { Needs } from "./needs.js";
 import { Numbers } from "./numbers.js";
 import { Copy, Failure, Progress, Status, useNow, When } from "./parts.js";
@@ -111,7 +112,6 @@ function useOverview() {
   useEffect(() => {
     let over = false;
     const look = async () => {
-      if (document.hidden) return;
       const [hour, report, counts, paused] = await Promise.all([
         get("/v1/ops/history").catch(() => null),
         get("/v1/ops/doctor").catch(() => null),
@@ -119,14 +119,12 @@ function useOverview() {
         get("/v1/plans", { status: "PAUSED", limit: 10 }).then((told) => told.items).catch(() => []),
       ]);
       if (!over) setSeen({ hour, report, counts, paused });
+      return [hour?.now.running, hour?.now.waiting, counts, report?.findings.map((/** @type {any} */ each) => each.code)];
     };
-    look();
-    const timer = setInterval(look, LOOK_MS);
-    document.addEventListener("visibilitychange", look);
+    const end = lookAgain(look, LOOK_MS);
     return () => {
       over = true;
-      clearInterval(timer);
-      document.removeEventListener("visibilitychange", look);
+      end();
     };
   }, []);
   return seen;

@@ -5,6 +5,7 @@ import { asCurl, get, getText } from "./api.js";
 import { duration } from "./clock.js";
 import { parseExact, textOf } from "./exact_json.js";
 import { JsonText } from "./json_view.js";
+import { lookAgain } from "./looking.js";
 import { Copy, Failure, Status, When } from "./parts.js";
 import { Streamed } from "./streamed.js";
 
@@ -62,22 +63,22 @@ function useTask(plan, task, events, past) {
     }
     let over = false;
     const look = async () => {
-      if (document.hidden) return;
       try {
         const [text, why] = await Promise.all([
           getText(`/v1/plans/${plan}/tasks/${task}`),
           get(`/v1/plans/${plan}/tasks/${task}/why`).catch(() => null),
         ]);
         if (!over) setState({ text, why, error: null });
+        return text;
       } catch (error) {
         if (!over) setState((before) => ({ ...before, error: /** @type {Error} */ (error) }));
+        return null;
       }
     };
-    look();
-    const timer = setInterval(look, LOOK_MS);
+    const end = lookAgain(look, LOOK_MS);
     return () => {
       over = true;
-      clearInterval(timer);
+      end();
     };
   }, [plan, task, turn.current, past]);
   return state;

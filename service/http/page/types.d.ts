@@ -71,6 +71,20 @@ export interface LogEvent {
   data: Record<string, unknown>;
 }
 
+/** One of the writes in the evidence of the finding `StaleWriters`. */
+export interface RefusedWrite {
+  event: string;
+  plan_id: string;
+  task_id: string;
+  old_owner: string;
+  old_attempt: number;
+  old_claim_sequence: number | null;
+  new_owner: string | null;
+  new_attempt: number | null;
+  new_claim_sequence: number | null;
+  audit_sequence: number;
+}
+
 export interface Finding {
   code: string;
   severity: string;

@@ -2,6 +2,8 @@
 
 import { html, useEffect, useState } from "./vendor/preact.js";
 import { get } from "./api.js";
+import { follow } from "./live.js";
+import { lookAgain } from "./looking.js";
 import { Failure, useNow, When } from "./parts.js";
 import { hashOf } from "./route.js";
 
@@ -9,7 +11,7 @@ const LOOK_MS = 3_000;
 
 export function WorkersScreen() {
   const now = useNow();
-  const { told, error } = useLook("/v1/workers", { limit: 200 }, LOOK_MS);
+  const { told, error } = useLook("/v1/workers", { limit: 200 }, LOOK_MS, (each) => each.workers);
   return html`<section class="card stack">
     <h1>Workers</h1>
     <p class="soft">Owners seen in the last hour. Leases and signs of life come from the log; claims and refusals are those of instance <code>${told?.instance ?? "…"}</code>.</p>
@@ -31,30 +33,33 @@ export function WorkersScreen() {
 }
 
 /**
- * An answer that is looked at again every so often while the tab is visible.
+ * An answer that is looked at again while the tab is visible; see `lookAgain`.
  * @param {string} path
  * @param {Record<string, any>} query
  * @param {number} everyMs
+ * @param {(told: any) => unknown} [news] the part of it that counts as news
  */
-export function useLook(path, query, everyMs) {
+export function useLook(path, query, everyMs, news = () => null) {
   const [state, setState] = useState(/** @type {{told: any, error: Error | null}} */ ({ told: null, error: null }));
   const key = JSON.stringify(query);
   useEffect(() => {
     let over = false;
     const look = async () => {
-      if (document.hidden) return;
       try {
         const told = await get(path, query);
         if (!over) setState({ told, error: null });
+        return news(told);
       } catch (error) {
         if (!over) setState((before) => ({ ...before, error: /** @type {Error} */ (error) }));
+        return null;
       }
     };
-    look();
-    const timer = setInterval(look, everyMs);
+    const leave = follow("", undefined, {});
+    const end = lookAgain(look, everyMs);
     return () => {
       over = true;
-      clearInterval(timer);
+      end();
+      leave();
     };
   }, [path, key]);
   return state;
