@@ -1,7 +1,7 @@
 """The dashboard of the internals: the log, the read models, loops and daemons."""
 
 from docs.dashboards.drawing import Dashboard, Panel, Query, Row
-from docs.dashboards.expressions import AT, now, quantile, rate
+from docs.dashboards.expressions import AT, mean, now, quantile, rate
 
 _LOG = Row(
     "The log",
@@ -23,11 +23,8 @@ _LOG = Row(
         ),
         Panel(
             title="Messages per request",
-            says="Group commit: grows with the load.",
-            queries=(
-                Query(quantile("0.5", "agent_log_append_batch_size"), f"{AT} median"),
-                Query(quantile("0.99", "agent_log_append_batch_size"), f"{AT} p99"),
-            ),
+            says="Group commit: the mean, which grows with the load.",
+            queries=(Query(mean("agent_log_append_batch_size"), AT),),
         ),
         Panel(
             title="Appends that lost or failed",
@@ -61,6 +58,22 @@ _HTTP = Row(
             says="Per second, by the kind of status. `5xx` are faults; the log names them.",
             queries=(Query(rate("agent_http_request_total", "status"), "{{status}}"),),
             unit="ops",
+        ),
+        Panel(
+            title="Duration of requests",
+            says="99th percentile below `/v1`; a claim waits for work as long as it asked to.",
+            queries=(
+                Query(
+                    quantile("0.99", "agent_http_request_duration_seconds", "route"), "{{route}}"
+                ),
+            ),
+            unit="s",
+        ),
+        Panel(
+            title="Mean duration of requests",
+            says="Below `/v1`, event streams left out.",
+            queries=(Query(mean("agent_http_request_duration_seconds", "route"), "{{route}}"),),
+            unit="s",
         ),
         Panel(
             title="Tokens refused",
@@ -109,10 +122,8 @@ _DAEMONS = Row(
         ),
         Panel(
             title="Duration of ticks",
-            says="99th percentile.",
-            queries=(
-                Query(quantile("0.99", "agent_daemon_duration_seconds", "daemon"), "{{daemon}}"),
-            ),
+            says="The mean.",
+            queries=(Query(mean("agent_daemon_duration_seconds", "daemon"), "{{daemon}}"),),
             unit="s",
         ),
         Panel(

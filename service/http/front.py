@@ -2,12 +2,12 @@
 
 The origin check (`origin_check`) may refuse it. Both get their names (`tracing`), HEAD is answered
 as GET without a body, a request that a stop cancels is answered 503 (`stopping`), the answer is
-counted, and the request's span is recorded if spans are wanted.
+counted with its duration, and the request's span is recorded if spans are wanted.
 """
 
 import asyncio
 import time
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from litestar import Litestar
 from litestar.types import Message, Receive, Scope, Send
@@ -25,7 +25,10 @@ from streams.traceparent import span_id_of
 
 SERVER_ERROR = 500
 UNKNOWN_ROUTE = "other"
-OWNERS = "/v1/owners/"
+API = "/v1/"
+OWNERS = f"{API}owners/"
+CLAIMS = f"{API}claims"
+EVENT_STREAMS = "/events"  # they have no end that would tell how quick they are
 KINDS = {2: "2xx", 4: "4xx", 5: "5xx"}  # no route answers another kind
 
 
@@ -55,7 +58,7 @@ class Front:
             # An owner's slash is none of the path; the guard decodes the owner.
             inner = {**inner, "path": scope["raw_path"].decode("ascii", "replace")}
         named = _Named(send, trace, self._metrics)
-        began_at = time.time() if self._spans is not None else 0.0
+        began_at, began = time.time() if self._spans is not None else 0.0, time.monotonic()
         try:
             self._origin_check.check(inner)
             await self.litestar(inner, receive, named)
@@ -63,6 +66,9 @@ class Front:
             await send_refusal(refused, named)
         except asyncio.CancelledError:
             await answer_cancelled(named)
+        if (kind := route_kind(method, route_of(inner))) is not None:
+            took_s = time.monotonic() - began
+            self._metrics.observe("agent.http.request.duration", took_s, route=kind)
         if self._spans is not None:
             self._spans.ended(_span(method, route_of(inner), trace, named.status, began_at))
 
@@ -105,6 +111,15 @@ def route_of(scope: Scope) -> str:
     """The path of the route that a request found, with its parameters' names."""
     template = cast("dict[str, str]", scope).get("path_template", UNKNOWN_ROUTE)
     return template.replace(":str}", "}")
+
+
+def route_kind(method: str, route: str) -> Literal["read", "write", "claim"] | None:
+    """The kind of request whose duration is counted; None for what is not."""
+    if not route.startswith(API) or route.endswith(EVENT_STREAMS):
+        return None
+    if route == CLAIMS:
+        return "claim"
+    return "read" if method in ("GET", "HEAD") else "write"
 
 
 def _span(method: str, route: str, trace: RequestTrace, status: int, began_at: float) -> Span:

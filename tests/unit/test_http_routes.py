@@ -10,6 +10,7 @@ from litestar.testing import AsyncTestClient
 from msgspec import Raw
 
 from service.core.results import Claim, Submission
+from service.http.front import route_kind
 from streams.log import TooLarge
 from streams.plan import commands
 from streams.plan.decide import Current, GuardReject, NotFound
@@ -349,6 +350,37 @@ async def test_answers_are_counted_by_the_kind_of_status() -> None:
     assert {each["labels"]["status"]: each["value"] for each in shown} == {
         "2xx": 2, "4xx": 1, "5xx": 1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "route", "kind"),
+    [
+        ("GET", "/v1/plans", "read"),
+        ("HEAD", "/v1/plans/{plan_id}", "read"),
+        ("POST", "/v1/plans", "write"),
+        ("POST", "/v1/claims", "claim"),
+        ("POST", "/v1/plans/{plan_id}/tasks/{task_id}/claim", "write"),
+        ("GET", "/v1/events", None),
+        ("GET", "/v1/plans/{plan_id}/events", None),
+        ("GET", "/healthz", None),
+        ("GET", "other", None),
+    ],
+)
+def test_requests_of_three_kinds_are_timed(method: str, route: str, kind: str | None) -> None:
+    assert route_kind(method, route) == kind
+
+
+async def test_a_request_is_timed_to_the_end_of_its_answer() -> None:
+    core = FakeCore()
+    async with AsyncTestClient(core.app()) as client:
+        for path in ("/v1/ops/status", "/v1/plans/x%00", "/healthz", "/v1/nowhere"):
+            await client.get(path)
+        await client.post("/v1/plans", content=b"no JSON")
+    shown = core.metrics.shown("agent.http.request.duration")
+    assert shown is not None
+    counted = {each.labels["route"]: each.count for each in shown.values}
+    assert counted == {"read": 2, "write": 1, "claim": 0}
+    assert all(0 <= (each.sum or 0) < 5 for each in shown.values)
 
 
 async def test_metrics_are_served_in_both_languages_and_one_by_one() -> None:

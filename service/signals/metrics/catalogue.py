@@ -30,11 +30,12 @@ LATENCY_S = (0.01, 0.25, 1.0, 10.0)  # 10 ms to start, 250 ms to fan out, 1 s Ss
 LAG_S = (0.02, 0.25, 1.0)  # 20 ms is the promise of each loop, 0.25 s LoopLagHigh
 LATENESS_S = (0.1, 0.5, 2.5)  # 0.1 s is a tenth of most daemons' period, 0.5 s DaemonLate
 TICK_S = (1.0,)  # 1 s is most daemons' period; what is longer is an overrun
-LEASE_S = (2.5, 10.0)  # a default lease has 10 of 15 s left; the alert looks at parts of a lease
+LEASE_S = (10.0,)  # what a default lease of 15 s has left; the alert looks at parts of a lease
 LEASE_PARTS = (0.0, 0.2, 0.4, 0.6, 0.8)  # a heartbeat every third leaves 0.67; 0.2 is the alert
-WORK_S = (1.0, 10.0)  # a call of a tool, and a talk with a model
+WORK_S = (10.0,)  # a call of a tool is shorter, and a talk with a model longer
+REQUEST_S = (0.1, 1.0)  # a request that waits for the log, and one that is noticed
 ATTEMPTS = (1.0, 4.0, 7.0)  # 4 is the last try of the default retries, 7 with lost leases
-SIZES = (1.0, 15.0, 1000.0)  # a batch pays from 15 on and ends at 1,000
+SIZES = (1.0, 15.0)  # a batch pays from 15 on; it ends at 1,000
 
 
 class Label(msgspec.Struct, frozen=True):
@@ -350,6 +351,14 @@ _HTTP = (
         "Requests answered, by the kind of status",
         Label("status", ("2xx", "4xx", "5xx")),
     ),
+    _times(
+        "agent.http.request.duration",
+        "From a request below /v1 to the end of its answer, without event streams; claims wait",
+        REQUEST_S,
+        Label("route", ("read", "write", "claim")),
+        shows=("0.99",),
+        by="route",
+    ),
     _counter(
         "agent.http.token.refused.total",
         "Requests with a token or session that is not known, cut or expired",
@@ -405,7 +414,6 @@ _LOG = (
         "agent.log.append.batch_size",
         "Messages written by one request",
         SIZES,
-        shows=("0.5", "0.99"),
     ),
     _counter(
         "agent.log.append.error.total",
@@ -464,8 +472,6 @@ _INTERNALS = (
         "How long a daemon's tick took",
         TICK_S,
         DAEMON,
-        shows=("0.99",),
-        by="daemon",
     ),
     _counter("agent.daemon.overrun.total", "Ticks that took longer than their period", DAEMON),
     _gauge(
