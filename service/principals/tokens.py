@@ -22,6 +22,7 @@ from service.settings.config import ConfigError
 
 LOOK_S = 1.0
 SESSION_S = 12 * 3600
+REMEMBERED = 1_024  # sessions whose proof was checked since the file was read
 
 Why = Literal["malformed", "unknown", "wrong", "expired"]
 WORDS: dict[Why, str] = {
@@ -53,6 +54,7 @@ class Tokens:
         self._path = path
         self._now = now
         self._principals, self._read = read_tokens(path)
+        self._sessions: dict[bytes, Principal] = {}  # by the digest of a cookie that proved right
         self._asked = asyncio.Event()
         self._ends: dict[object, tuple[Principal, Callable[[], object]]] = {}
 
@@ -73,13 +75,23 @@ class Tokens:
 
         Raises WrongToken.
         """
-        found = split_session(value)
+        known = self._sessions.get(key := digest_of(value))
+        if known is None:
+            known = self._proven(value)
+            if len(self._sessions) >= REMEMBERED:
+                del self._sessions[next(iter(self._sessions))]
+            self._sessions[key] = known
+        return self._not_expired(known)
+
+    def _proven(self, session: bytes) -> Principal:
+        """The holder that a session cookie was made for. Raises WrongToken."""
+        found = split_session(session)
         if found is None:
             raise WrongToken("malformed")
         principal = self._principals.get(found[1].decode(), _NO_ONE)
-        if not proves(principal, value):
+        if not proves(principal, session):
             raise WrongToken("wrong" if principal.id else "unknown", principal.id or None)
-        return self._not_expired(_ending_at(principal, float(found[2])))
+        return _ending_at(principal, float(found[2]))
 
     def sign_in(self, credential: bytes) -> tuple[Principal, bytes, int]:
         """The holder of a token, a session's cookie, and its seconds. Raises WrongToken."""
@@ -155,6 +167,7 @@ class Tokens:
             log.error("tokens_refused", error=str(principals))
             return
         before, self._principals = self._principals, principals
+        self._sessions.clear()
         log.info(
             "tokens_read",
             tokens=len(principals),

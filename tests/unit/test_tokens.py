@@ -9,7 +9,7 @@ from litestar.testing import AsyncTestClient
 from structlog.testing import capture_logs
 
 from service.http.refused_tokens import RefusalLimits, RefusedTokens
-from service.principals.tokens import SESSION_S, Tokens, WrongToken
+from service.principals.tokens import REMEMBERED, SESSION_S, Tokens, WrongToken
 from service.principals.tokens_edit import revoke_token
 from service.settings.config import AuthSettings, Settings
 from service.settings.loading import load_settings
@@ -76,6 +76,45 @@ def test_a_session_is_not_longer_than_its_token(path: Path) -> None:
     for prove, shown in ((tokens.of_token, token.encode()), (tokens.of_session, cookie)):
         with pytest.raises(WrongToken, match="expired"):
             prove(shown)
+
+
+@pytest.mark.parametrize("end", ["revoked", "changed", "expired"])
+async def test_a_session_that_was_proven_before_ends_with_its_token(path: Path, end: str) -> None:
+    clock = Clock()
+    token = give(path, "a", "read")
+    give(path, "other", "read")
+    tokens = Tokens(path, clock)
+    cookie = tokens.sign_in(token.encode())[1]
+    for _ in range(3):
+        assert tokens.of_session(cookie).permissions == {"read"}
+        with pytest.raises(WrongToken):
+            tokens.of_session(cookie[:-3] + b"AAA")
+    match end:
+        case "revoked":
+            revoke_token(path, token.split("_")[1])
+        case "changed":
+            change_roles(path, "a", "work")
+        case _:
+            clock.now += SESSION_S
+    await tokens.look()
+    if end == "changed":
+        assert tokens.of_session(cookie).permissions == {"work"}
+    else:
+        with pytest.raises(WrongToken):
+            tokens.of_session(cookie)
+
+
+def test_many_sessions_are_all_known_and_few_of_them_are_remembered(path: Path) -> None:
+    clock = Clock()
+    token = give(path, "a", "read").encode()
+    tokens = Tokens(path, clock)
+    cookies: list[bytes] = []
+    for _ in range(REMEMBERED + 10):
+        clock.now += 1
+        cookies.append(tokens.sign_in(token)[1])
+    for _ in range(2):
+        assert {tokens.of_session(each).name for each in cookies} == {"a"}
+    assert len(tokens._sessions) == REMEMBERED  # noqa: SLF001 - its size shows nowhere else
 
 
 async def test_a_token_that_is_revoked_changed_or_expired_ends_what_it_began(path: Path) -> None:
