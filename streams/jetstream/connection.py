@@ -94,7 +94,7 @@ class Connection:
             raise LogUnavailable(
                 f"no NATS server at {','.join(servers.urls)} within {timeout_s:g} s: {reason}"
             ) from error
-        version = str(client.connected_server_version)
+        version = client.server_version
         if is_too_old(version):
             await client.close()
             oldest = ".".join(map(str, OLDEST_VERSION))

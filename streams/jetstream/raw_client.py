@@ -37,6 +37,11 @@ class RawClient(Client):
         said = self._server_info
         return bool(said) and not (said.get("auth_required") or said.get("tls_verify"))
 
+    @property
+    def server_version(self) -> str:
+        """The release that the server names, such as "2.12.1"."""
+        return str(self._server_info.get("version", ""))
+
     async def listen(self, subject: str, deliver: Deliver) -> int:
         """Subscribe ``deliver``, called on the read loop, so it must be quick; returns a handle."""
         handle = self._sid + 1

@@ -177,3 +177,23 @@ async def test_a_permission_taken_away_is_named_and_its_return_heals(
     assert log.last_error is None
     assert log.reconnects == 0
     await log.close()
+
+
+async def test_an_old_server_is_named_with_what_is_needed(private_nats: PrivateServer) -> None:
+    """A relay puts an older release's number into what the server says of itself."""
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, questions = await asyncio.open_connection("127.0.0.1", private_nats.port)
+        await asyncio.gather(pump(reader, questions), pump(answers, writer))
+
+    async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while line := await source.readline():
+            target.write(re.sub(rb'"version":"[^"]*"', b'"version":"2.11.9"', line))
+        target.close()
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(
+            TopologyMismatch, match=r"2\.11\.9 is too old, 2\.12 or newer is needed"
+        ):
+            await connected(f"nats://127.0.0.1:{port}", Names())
