@@ -107,6 +107,13 @@ class ReasonBody(Body, frozen=True, kw_only=True):
     reason: ReasonText = ""
 
 
+class TakeBackBody(Body, frozen=True, kw_only=True):
+    """Why an operator takes a lease back from its owner; `attempt` is the one that is meant."""
+
+    attempt: Attempt
+    reason: ReasonText = ""
+
+
 class SignInBody(Body, frozen=True, kw_only=True):
     """A token to exchange for a session cookie."""
 

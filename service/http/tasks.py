@@ -7,6 +7,8 @@ from projections.read_models import tasks
 from projections.read_models.pagination import Page
 from projections.read_models.tasks import TaskChanges, TaskDetail
 from projections.read_models.views import TaskView
+from service.http import owner_commands
+from service.http.attempts import Accepted
 from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER, OptionalBody
@@ -26,7 +28,7 @@ from service.http.problems import RequestRefused, accepted
 from service.http.reads import certain
 from service.http.request import ApiRequest
 from service.http.responses import LOG_TROUBLE, READ_TROUBLE, refusals
-from service.http.schemas import RetryBody
+from service.http.schemas import GivenBack, RetryBody, TakeBackBody
 from streams.plan.commands import Retry
 
 NO_REASON = RetryBody()
@@ -126,3 +128,31 @@ class TaskController(Controller):
         """Give a FAILED task fresh budgets; its checkpoints stay unless it is to begin `fresh`."""
         command = Retry(plan_id=plan_id, task_id=task_id, reason=data.reason, fresh=data.fresh)
         return accepted(await core.retry(command, request.origin(core)))
+
+    @post(
+        "/plans/{plan_id:str}/tasks/{task_id:str}/take-back",
+        status_code=200,
+        guards=[requires("operate")],
+        responses=refusals("not_found", "not_allowed", "guard_reject", *LOG_TROUBLE),
+    )
+    async def take_back(
+        self,
+        plan_id: PlanId,
+        task_id: TaskId,
+        data: JSONBody[TakeBackBody],
+        core: ProvidedCore,
+        request: ApiRequest,
+    ) -> Accepted:
+        """End a RUNNING task's lease in its owner's place; no retry is spent."""
+        plan = core.board.knows(plan_id)
+        task = plan.tasks.get(task_id) if plan is not None else None
+        if task is None:
+            raise RequestRefused("not_found", f"no unfinished plan '{plan_id}' has a '{task_id}'")
+        if task.status != "RUNNING" or task.owner is None or task.attempt != data.attempt:
+            now = f"is {task.status}, attempt {task.attempt}"
+            raise RequestRefused("not_allowed", f"no lease of attempt {data.attempt}: it {now}")
+        command = owner_commands.release(
+            plan_id, task_id, task.owner, data.attempt, GivenBack(reason=data.reason)
+        )
+        answer = accepted(await core.own(command, request.origin(core)))
+        return Accepted(answer.status, answer.sequence, answer.task)

@@ -228,6 +228,31 @@ async def claimed(client: httpx.AsyncClient, owner: str) -> dict[str, Any]:
     return dict(claim)
 
 
+async def test_retries_and_a_release_stand_in_the_audit_with_their_reasons(
+    alone: Browser, service: ServiceProcess
+) -> None:
+    async with httpx.AsyncClient(base_url=service.url, timeout=20) as client:
+        plan = {"id": "p", "tasks": [{"id": "a", "kind": "outside", "max_retries": 0}]}
+        await client.post("/v1/plans", json=plan)
+        path = "/v1/plans/p/tasks/a"
+        for button, place in (("Retry failed tasks", "plans/p"), ("Retry", "plans/p?task=a")):
+            claim = await claimed(client, "w")
+            error = {"error_type": "broken", "error_message": "no", "retryable": False}
+            who = {"owner": "w", "attempt": claim["attempt"]}
+            assert (await client.post(f"{path}/fail", json=who | error)).is_success
+            await asyncio.to_thread(show, alone, service, place)
+            await asyncio.to_thread(act, alone, button, f"reason of {button}")
+        await claimed(client, "w")
+        await asyncio.to_thread(show, alone, service, "plans/p?task=a")
+        await asyncio.to_thread(act, alone, "Release", "reason of Release")
+        async with asyncio.timeout(20):
+            while len(items := await _actions(client)) < 3:
+                await asyncio.sleep(0.05)
+    told = " ".join(str(each) for each in items)
+    for button in ("Retry failed tasks", "Retry", "Release"):
+        assert f"reason of {button}" in told
+
+
 async def test_a_refused_write_needs_you_and_leads_to_both_claims(
     alone: Browser, service: ServiceProcess
 ) -> None:

@@ -12,6 +12,7 @@ BODIES: dict[str, Any] = {
     "/v1/plans/p/cancel": {"reason": "r"},
     "/v1/plans/p/retry": {"reason": "r", "fresh": False},
     f"{_TASK}/retry": {"reason": "r"},
+    f"{_TASK}/take-back": {"attempt": 1, "reason": "r"},
     f"{_TASK}/start": _HELD,
     f"{_TASK}/heartbeat": _HELD | {"progress": {"n": 1}},
     f"{_TASK}/progress": _HELD | {"data": [1]},

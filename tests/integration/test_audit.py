@@ -199,6 +199,26 @@ async def test_an_operators_command_is_audited_with_its_author_and_reason(world:
     assert told[1]["task_id"] == "t"
 
 
+async def test_a_lease_that_an_operator_takes_back_is_audited_and_lost_to_its_owner(
+    world: World,
+) -> None:
+    await world.submit("p", task("t", "k"))
+    path = "/v1/plans/p/tasks/t/take-back"
+    body = {"attempt": 1, "reason": "it hangs"}
+    assert (await world.client.post(path, json=body)).json()["code"] == "not_allowed"
+    claim = await world.claim("k")
+    assert (await world.client.post(path, json=body | {"attempt": 2})).status_code == 409
+    assert (await world.client.post("/v1/plans/p/tasks/u/take-back", json=body)).status_code == 404
+    assert (await world.client.post(path, json=body)).json()["task"]["status"] == "READY"
+    assert (await world.say("complete", claim)).status_code == 409
+    again = await world.claim("k", "w2")
+    assert (again["attempt"], again["retry"]) == (2, 0)
+    entry = await world.entry("operator_action")
+    assert (entry["task_id"], entry["owner"], entry["attempt"]) == ("t", "operator", None)
+    assert entry["actual"]["action"] == "take_back"
+    assert entry["actual"]["reason"] == "it hangs"
+
+
 async def test_a_command_for_a_missing_task_is_audited_as_an_error(world: World) -> None:
     nowhere = {"plan_id": "no-such", "task_id": "t", "attempt": 1}
     assert (await world.say("complete", nowhere)).status_code == 404

@@ -33,7 +33,7 @@ export function TaskPane({ plan, task, now, events, past, close, ask }) {
     </div>
     <div class="row">
       ${!past && shown.status === "FAILED" && html`<button class="main" onClick=${() => ask({ title: "Retry task", path: `${path}/retry` })}>Retry</button>`}
-      ${!past && shown.status === "RUNNING" && html`<button class="danger" onClick=${() => ask({ title: "Release task", path: `${path}/release`, body: { owner: shown.owner, attempt: shown.attempt }, danger: true })}>Release</button>`}
+      ${!past && shown.status === "RUNNING" && html`<button class="danger" onClick=${() => ask({ title: "Release task", path: `${path}/take-back`, body: { attempt: shown.attempt }, danger: true })}>Release</button>`}
       <${Copy} text=${task} label="copy id" /><${Copy} text=${asCurl("GET", path)} label="copy as curl" />
     </div>
     <${Failure} error=${error} />

@@ -32,13 +32,14 @@ from streams.traceparent import trace_id_of
 MAX_EARLIER = 10_000  # claims of attempts that are over, remembered for those who still speak
 MAX_SAID = 10_000  # owners' commands that failed in one outage, each audited once
 
-Operation = Paused | Resumed | Cancelled | Retried
+Operation = Paused | Resumed | Cancelled | Retried | Released
 
 _ACTIONS: dict[type[Operation], str] = {
     Paused: "pause",
     Resumed: "resume",
     Cancelled: "cancel",
     Retried: "retry",
+    Released: "take_back",
 }
 
 
@@ -73,9 +74,9 @@ class FactAudit:
                 self._completed(fact, event)
             case Failed():
                 self._failed(fact, event)
-            case Released():
+            case Released() if fact.origin.actor in {"", event.owner, fact.origin.instance}:
                 self._success("claim_released", fact, event, event.reason)
-            case Paused() | Resumed() | Cancelled() | Retried():
+            case Paused() | Resumed() | Cancelled() | Retried() | Released():
                 self._operated(fact, event)
             case _:
                 pass
@@ -185,7 +186,7 @@ class FactAudit:
         self._audit.emit(
             "operator_action",
             plan_id=fact.plan_id,
-            task_id=event.task_id if isinstance(event, Retried) and not event.also else None,
+            task_id=_task_of(fact, event),
             owner=who or None,
             principal=fact.origin.principal,
             actual={"action": action, "reason": event.reason, "sequence": fact.sequence},
@@ -321,6 +322,13 @@ def _why(trouble: Trouble) -> str:
             return f"{type(trouble).__name__}: {trouble.detail}"
         case _:
             return f"{type(trouble).__name__}: {trouble}"
+
+
+def _task_of(fact: Fact, event: Operation) -> str | None:
+    """The one task that an operator acted on; None if it was the whole plan."""
+    if isinstance(event, Retried):
+        return None if event.also else event.task_id
+    return fact.task_id
 
 
 def _split(subject: str) -> tuple[str | None, str | None]:
