@@ -12,9 +12,10 @@ import msgspec
 from tests.cluster.caller import Caller
 from tests.cluster.checks.health import NAMES
 from tests.cluster.farm import Farm, running_farm
-from tests.cluster.faults import Fault, Reach
+from tests.cluster.faults import Fault
 from tests.cluster.log_reader import read_log
 from tests.cluster.ports import NUMBERS
+from tests.cluster.reach import Reach
 from tests.cluster.read_models import views_of
 from tests.cluster.readers import EventReader
 from tests.cluster.record import FaultRun, History

@@ -12,8 +12,8 @@ import pytest
 from tests.cluster.caller import Caller
 from tests.cluster.checker import told, violations
 from tests.cluster.farm import Farm, running_farm
-from tests.cluster.faults import lagging
 from tests.cluster.log_reader import read_log
+from tests.cluster.node_faults import lagging
 from tests.cluster.ports import NUMBERS
 from tests.cluster.read_models import views_of
 from tests.cluster.record import History, Json
