@@ -178,6 +178,7 @@ class Campaign:
 def _note(run: FaultRun, reach: Reach) -> None:
     run.nodes, run.quorum = reach.nodes, reach.quorum
     run.apart, run.stranded = reach.apart, reach.stranded
+    run.lag_s = reach.lag_s
 
 
 async def run_campaign(folder: Path, form: Form) -> History:

@@ -62,6 +62,7 @@ def both(first: Injection, second: Injection, between_s: float = 2.0) -> Injecti
                     nodes=tuple(nodes),
                     apart=tuple({*one.apart, *two.apart}),
                     stranded=tuple({*one.stranded, *two.stranded}),
+                    lag_s=max(one.lag_s, two.lag_s),
                     quorum=one.quorum
                     and two.quorum
                     and len({*one.nodes, *two.nodes}) < len(NUMBERS) - 1,

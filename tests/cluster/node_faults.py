@@ -8,6 +8,7 @@ from tests.cluster.farm import Farm
 from tests.cluster.ports import NUMBERS
 from tests.cluster.reach import Reach
 
+LAG_STEPS = 8
 LAG_STEP_S = 0.5  # a replica that lags more all at once would call an election
 LAG_STEP_PAUSE_S = 0.7
 
@@ -91,13 +92,13 @@ async def follower_wiped(farm: Farm) -> AsyncGenerator[Reach]:
 async def follower_lagging(farm: Farm) -> AsyncGenerator[Reach]:
     """A replica that hosts a tail gets entries late, and everything else at once."""
     async with lagging(farm, await follower(farm)):
-        yield Reach()
+        yield Reach(lag_s=LAG_STEPS * LAG_STEP_S)
 
 
 @asynccontextmanager
 async def lagging(farm: Farm, node: int) -> AsyncGenerator[None]:
     """The replica on this node gets entries more and more late, up to 4 s."""
-    for step in range(1, 9):
+    for step in range(1, LAG_STEPS + 1):
         farm.links.lag(node, step * LAG_STEP_S)
         await asyncio.sleep(LAG_STEP_PAUSE_S)
     yield

@@ -15,6 +15,7 @@ class Reach(msgspec.Struct, frozen=True):
     apart: tuple[int, ...] = ()
     stranded: tuple[int, ...] = ()
     quorum: bool = True
+    lag_s: float = 0.0
 
 
 Injection = Callable[[Farm], AbstractAsyncContextManager[Reach]]

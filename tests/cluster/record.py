@@ -124,8 +124,9 @@ class FaultRun(msgspec.Struct):
 
     ``nodes`` are those that it stops, freezes or cuts off. ``apart`` are the instances that cannot
     reach two nodes while it lasts; ``stranded`` are those that were connected to one of ``nodes``
-    and can leave it. ``quorum`` is false when no two nodes can agree. ``slack_s`` is by how much
-    this machine was late itself.
+    and can leave it. ``quorum`` is false when no two nodes can agree. ``lag_s`` is by how much a
+    node receives entries too late: where the majority needs it, every write waits for it.
+    ``slack_s`` is by how much this machine was late itself.
     """
 
     name: str
@@ -137,6 +138,7 @@ class FaultRun(msgspec.Struct):
     apart: tuple[int, ...] = ()
     stranded: tuple[int, ...] = ()
     quorum: bool = True
+    lag_s: float = 0.0
     slack_s: float = 0.0
     claims_won: int = 0
     claims_lost: int = 0

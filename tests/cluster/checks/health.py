@@ -62,7 +62,7 @@ def bounded(history: History, fold: Fold) -> Iterator[Violation]:
                 if not _within(silence, fault):
                     continue
                 led_at = history.leaderless_until(fault, *silence)
-                allowed_s = max(REFUSED_S, led_at - silence[0] + ELECTED_S)
+                allowed_s = max(REFUSED_S, led_at - silence[0] + ELECTED_S + fault.lag_s)
                 if why := _too_long(silence, fault, instance, allowed_s):
                     where = f"{fault.name}, instance {instance}"
                     yield Violation(BOUNDED, f"{where}: {why}", silence[0])
