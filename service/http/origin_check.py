@@ -128,8 +128,9 @@ def _check_origin(origin: bytes, host: bytes | None, scheme: str) -> None:
     its_scheme, _, authority = origin.lower().decode("latin-1").partition("://")
     default = f":{DEFAULT_PORTS.get(its_scheme, '')}"
     own = (host or b"").lower().decode("latin-1").removesuffix(default)
-    encrypted = scheme == "https"
-    if authority.removesuffix(default) != own or (encrypted and its_scheme != scheme) or not own:
+    # Where this instance speaks no TLS, a proxy before it may.
+    schemes = ("https",) if scheme == "https" else ("http", "https")
+    if its_scheme not in schemes or not own or authority.removesuffix(default) != own:
         raise _refused("Origin: a page of another site must not use this API")
 
 

@@ -3,9 +3,10 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import structlog
 import uvicorn
@@ -14,6 +15,7 @@ from service.core.core import Core
 from service.http.access import Access
 from service.http.app import create_app
 from service.http.bounded_protocol import BoundedProtocol, ConnectionLimits
+from service.http.handshakes import HandshakeLimits, Handshakes
 from service.http.origin_check import RESPONSE_HEADERS
 from service.http.shares import Shares
 from service.http.tls import tls_of
@@ -29,6 +31,7 @@ EXPECTED_PROXY = (
 )
 GOODBYE_S = 5
 KEEP_ALIVE_S = 75
+HANDSHAKES = 500
 PROBING = 16  # connections for probes, of the files that are kept in reserve
 
 log = structlog.get_logger("holdfast.http")
@@ -61,18 +64,17 @@ class _Server(uvicorn.Server):
             server_state=self.server_state,
             app_state={},
         )
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(
-                protocol,
-                sock=each,
-                backlog=BACKLOG,
-                ssl=self._tls,
-                ssl_handshake_timeout=self._limits.head_s if self._tls else None,
-            )
-            for each in sockets or ()
-        ]
+        self.servers = [await self._server(protocol, each) for each in sockets or ()]
         self.started = True
+
+    async def _server(
+        self, protocol: Callable[[], asyncio.Protocol], listening: socket.socket
+    ) -> Any:  # noqa: ANN401 - asyncio's server, or what stands in for it
+        if self._tls is not None:
+            limits = HandshakeLimits(self._limits.head_s, _handshakes_allowed())
+            return Handshakes(listening, self._tls, protocol, limits)
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(protocol, sock=listening, backlog=BACKLOG)
 
 
 class Listening:
@@ -137,7 +139,13 @@ class HttpServer:
 
 
 def _connections(settings: HttpSettings) -> Shares:
-    return Shares(connections_allowed(), settings.max_connections_per_client)
+    handshakes = _handshakes_allowed() if settings.tls_cert else 0
+    return Shares(connections_allowed() - handshakes, settings.max_connections_per_client)
+
+
+def _handshakes_allowed() -> int:
+    """At most a quarter of all connections may be about to begin."""
+    return min(HANDSHAKES, connections_allowed() // 4 + 1)
 
 
 def _listen(settings: HttpSettings) -> socket.socket:

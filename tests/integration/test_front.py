@@ -1,18 +1,23 @@
 """What a browser and a network see of a real instance: its headers on every answer, and TLS."""
 
 import asyncio
+import socket
 import ssl
 import subprocess
+import time
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
 from service.http.origin_check import RESPONSE_HEADERS
+from service.http.server import HANDSHAKES
 from service.settings.config import ConfigError
 from tests.integration.http_world import serving
 from tests.programs import program
 from tests.unit.tokens_world import bearer, give
+from tests.waiting import eventually
 
 WITHIN_S = 20.0
 EXPECTED = {name.lower(): value for name, value in RESPONSE_HEADERS}
@@ -31,6 +36,10 @@ def certificate(folder: Path) -> tuple[Path, Path]:
         capture_output=True,
     )
     return cert, key
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/dev/fd").iterdir())
 
 
 async def test_every_answer_carries_the_headers_that_bind_a_browser(tmp_path: Path) -> None:
@@ -83,16 +92,32 @@ async def test_the_api_speaks_tls_events_included(tmp_path: Path) -> None:
                 await client.get(f"{url.replace('https', 'http')}/healthz")
 
 
-async def test_a_silent_tls_client_is_ended_while_others_are_served(tmp_path: Path) -> None:
-    """The time limit of a head holds for the handshake as well."""
+async def test_silent_tls_clients_are_bounded_in_number_and_time_while_others_are_served(
+    tmp_path: Path,
+) -> None:
+    """The time limit of a head holds for the handshake as well; the oldest make room for others."""
     cert, key = certificate(tmp_path)
-    flags = {"http__tls_cert": str(cert), "http__tls_key": str(key)}
-    async with serving(tmp_path, **flags) as (instance, _):
-        port = httpx.URL(instance.http_url).port
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    flags = {"http__tls_cert": str(cert), "http__tls_key": str(key), "http__head_timeout_s": 2}
+    trusting = ssl.create_default_context(cafile=str(cert))
+    async with serving(tmp_path, **flags) as (instance, _), AsyncExitStack() as stack:
+        url = instance.http_url.replace("127.0.0.1", "localhost")
+        port = httpx.URL(url).port
+        files = open_files()
+        began = time.monotonic()
+        silent = [stack.enter_context(socket.socket()) for _ in range(HANDSHAKES + 100)]
+        loop = asyncio.get_running_loop()
+        for each in silent:
+            each.setblocking(False)  # noqa: FBT003 - the standard library's signature
+            await loop.sock_connect(each, ("127.0.0.1", port))
+        async with httpx.AsyncClient(base_url=url, verify=trusting, timeout=WITHIN_S) as client:
+            assert (await client.get("/healthz")).is_success
+        if time.monotonic() < began + 2:  # none has ended by itself
+            assert open_files() - files <= len(silent) + HANDSHAKES + 5
         async with asyncio.timeout(WITHIN_S):
-            assert await reader.read() == b""
-        writer.close()
+            for each in silent:
+                with suppress(ConnectionResetError):
+                    assert await loop.sock_recv(each, 1) == b""
+        await eventually(lambda: open_files() <= files + len(silent) + 2, "the files are back")
 
 
 @pytest.mark.parametrize("broken", ["cert", "key"])

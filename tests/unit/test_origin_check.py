@@ -115,6 +115,7 @@ def test_pages_of_this_site_and_what_a_person_typed_pass(site: str) -> None:
         ("h.example", "http://h.example:80", "http", True),
         ("h.example", "https://h.example", "https", True),
         ("h.example", "http://h.example", "https", False),
+        ("h.example", "chrome-extension://h.example", "http", False),
         ("localhost:8000", "http://localhost:8001", "http", False),
         ("localhost:8000", "http://127.0.0.1:8000", "http", False),
         ("localhost:8000", "http://evil.test:8000", "http", False),
