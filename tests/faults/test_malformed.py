@@ -23,9 +23,9 @@ from tests.waiting import eventually
 
 SEED = int(os.environ.get("HOLDFAST_SEED", "1"))
 HEAD_S, BODY_S = 1.0, 2.0
-DEADLINE_S = HEAD_S + BODY_S + 12  # a wrong token costs a pause, and the machine is shared
+DEADLINE_S = HEAD_S + BODY_S + 22  # a wrong token costs a pause, and the machine is shared
 AT_ONCE = 64
-HONEST_WITHIN_S = 10.0
+HONEST_WITHIN_S = 25.0
 BACK_WITHIN_S = 40.0
 
 
@@ -37,14 +37,20 @@ class Honest:
         self.served = 0
 
     async def run(self) -> None:
+        """It writes, and leaves nothing that grows in memory."""
+        plan: dict[str, Any] = {"id": "honest", "tasks": [{"id": "a", "kind": "outside"}]}
         async with self._client as client:
             while True:
-                plan: dict[str, Any] = {"tasks": [{"id": "a", "kind": "echo"}]}
-                made = await client.post("/v1/plans", json=plan)
-                assert made.status_code == httpx.codes.CREATED, made.text
-                for path in ("/healthz", f"/v1/plans/{made.json()['plan_id']}"):
+                for path, body in (
+                    ("/v1/plans", plan),
+                    ("/v1/plans/honest/pause", {}),
+                    ("/v1/plans/honest/resume", {}),
+                ):
+                    answer = await client.post(path, json=body)
+                    assert answer.is_success, answer.text
+                for path in ("/healthz", "/v1/plans/honest"):
                     answer = await client.get(path)
-                    assert answer.status_code == httpx.codes.OK, answer.text
+                    assert answer.is_success, answer.text
                 self.served += 1
                 await asyncio.sleep(0.05)
 
@@ -96,7 +102,7 @@ async def test_malformed_requests_get_no_5xx_and_leave_nothing_behind(
     grammar = Grammar(SEED, service.url.removeprefix("http://"), credential)
     process = psutil.Process(service.pid)
     # Caches fill and the allocator takes its share; only what comes after that can be a leak.
-    warm = await attack(grammar, max(count // 5, 400), service.url, headers)
+    warm = await attack(grammar, max(count // 3, 400), service.url, headers)
     memory, descriptors = process.memory_info().rss, process.num_fds()
     outcome = await attack(grammar, count, service.url, headers)
     assert warm.faults + outcome.faults == []
