@@ -366,6 +366,14 @@ class Board:
         """RUNNING tasks, their leases live or expired."""
         return list(self._running.values())
 
+    def overdue(self, now: float) -> list[tuple[Plan, Task]]:
+        """RUNNING tasks that have outlived their time-out by one lease at log time ``now``."""
+        overdue = [each for each in self.running() if (each[1].overdue_at or now) < now]
+        if self.leases is None:
+            return overdue
+        ran_s = self.leases.ran_s  # a step of the log's clock makes no attempt longer
+        return [(p, t) for p, t in overdue if ran_s(t) > (t.timeout_s or 0.0) + t.lease_s]
+
     def expired(self) -> list[tuple[Plan, Task]]:
         """RUNNING tasks whose lease was over at the time of the last `advance`."""
         return list(self._expired.values())

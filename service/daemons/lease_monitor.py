@@ -27,11 +27,7 @@ async def _step(core: Core) -> None:
     ]
     # Together, so that they are one write and a slow log does not make a long tick.
     await asyncio.gather(*(core.expire(*name) for name in nobody_may_claim[:MAX_PER_TICK]))
-    overdue = [
-        (plan.plan_id, task.spec.id)
-        for plan, task in core.board.running()
-        if (task.overdue_at or now) < now
-    ]
+    overdue = [(plan.plan_id, task.spec.id) for plan, task in core.board.overdue(now)]
     await asyncio.gather(*(core.overrun(*name) for name in overdue[:MAX_PER_TICK]))
     metrics.set("agent.task.expired_running.last_check_timestamp", core.now())
 

@@ -132,10 +132,16 @@ class Task(msgspec.Struct, kw_only=True):
     @property
     def overdue_at(self) -> float | None:
         """When the running attempt has outlived its time-out by one lease (log time)."""
-        if self.timeout_s is None or self.execution is None or self.status != "RUNNING":
+        if self.timeout_s is None or (began := self.began_at) is None:
             return None
-        began = self.execution.started_at or self.execution.claimed_at
         return began + self.timeout_s + self.lease_s
+
+    @property
+    def began_at(self) -> float | None:
+        """When the running attempt was started, or claimed while it is not (log time)."""
+        if self.execution is None or self.status != "RUNNING":
+            return None
+        return self.execution.started_at or self.execution.claimed_at
 
     @property
     def error(self) -> tuple[str, str] | None:

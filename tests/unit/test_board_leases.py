@@ -17,7 +17,7 @@ class Place:
 
     def __init__(self) -> None:
         self.local, self.ahead = 100.0, 1_000.0
-        self.latest = 0.0
+        self.farthest = 0.0
         self.board = Board(SharingRule(), "a", clock=self)
         self.write(None, settle(Submitted(tasks=(task("t", lease_s=LEASE_S),))))
         self.write("t", Claimed(owner="w", attempt=1, lease_s=LEASE_S))
@@ -30,8 +30,12 @@ class Place:
 
     def now(self) -> float:
         """Log time, which never goes back."""
-        self.latest = max(self.latest, self.stream_now())
-        return self.latest
+        self.farthest = max(self.farthest, self.ahead)
+        return self.local + self.farthest
+
+    @property
+    def is_overdue(self) -> bool:
+        return bool(self.board.overdue(self.now()))
 
     def write(self, task_id: str | None, event: Event) -> None:
         sequence = self.board.sequence + 1
@@ -94,3 +98,26 @@ def test_a_lease_that_is_read_late_has_run_for_a_part_of_its_time() -> None:
     assert not place.can_be_claimed
     place.local += 1.1
     assert place.can_be_claimed
+
+
+@pytest.mark.parametrize("by", [-3600.0, -60.0, -1.0, 0.0, 1.0, 60.0, 3600.0])
+@pytest.mark.parametrize("stepped_after_s", [-1, 7])
+def test_an_attempt_has_its_time_whatever_is_done_to_the_clock(
+    by: float, stepped_after_s: int
+) -> None:
+    """The clock is set before the claim, or while the attempt runs."""
+    place = Place()
+    place.local += LEASE_S + 1
+    place.now()
+    if stepped_after_s < 0:
+        place.ahead += by
+        place.local += max(0.0, -by)  # until the first lease is over by that clock, too
+    owner = {"owner": "v", "attempt": 2, "previous_owner": "w"}
+    place.write("t", Claimed(**owner, lease_s=LEASE_S, started=True, timeout_s=20.0))
+    for second in range(29):
+        if second == stepped_after_s:
+            place.ahead += by
+        place.local += 1
+        assert not place.is_overdue, f"after {second} s"
+    place.local += 2
+    assert place.is_overdue
