@@ -12,7 +12,28 @@ from service.app import Instance
 from service.principals.tokens_edit import revoke_token
 from streams.log import Fact
 from tests.integration.http_world import serving
+from tests.unit.test_access import ROUTES
 from tests.unit.tokens_world import bearer, give
+
+TASK_ROUTE = "/v1/plans/{plan_id}/tasks/{task_id}"
+# Every route on which a worker speaks, and what else it says there.
+SPEAKING: dict[str, dict[str, Any]] = {
+    **{f"{TASK_ROUTE}/{verb}": {} for verb in ("start", "heartbeat", "complete", "release")},
+    f"{TASK_ROUTE}/claim": {},
+    f"{TASK_ROUTE}/progress": {"data": 1},
+    f"{TASK_ROUTE}/checkpoint": {"key": "k", "value": 1},
+    f"{TASK_ROUTE}/fail": {"error_type": "x"},
+    "/v1/claims": {},
+    "/v1/heartbeats": {},
+    "/v1/results": {},
+    "/v1/owners/{owner}/goodbye": {},
+}
+RESULTS: tuple[dict[str, Any], ...] = (
+    {"outcome": "completed"},
+    {"outcome": "failed", "error_type": "x"},
+    {"outcome": "released"},
+    {"outcome": "checkpointed", "key": "k", "value": 1},
+)
 
 World = tuple[Instance, httpx.AsyncClient, dict[str, dict[str, str]]]
 GRANTS = {"ann": ("operator",), "a": ("work",), "b": ("work",), "eve": ("read", "work")}
@@ -52,6 +73,10 @@ async def principals(instance: Instance) -> dict[str, set[str]]:
     return found
 
 
+def test_the_table_has_every_route_on_which_a_worker_speaks() -> None:
+    assert set(SPEAKING) == {path for _, path, permission in ROUTES if permission == "work"}
+
+
 async def test_a_worker_cannot_report_for_another_and_every_fact_names_its_principal(
     world: World,
 ) -> None:
@@ -61,24 +86,17 @@ async def test_a_worker_cannot_report_for_another_and_every_fact_names_its_princ
     item = {"plan_id": "p", "task_id": "t", "attempt": claimed["attempt"]}
     task = "/v1/plans/p/tasks/t"
     facts = len(await instance.core.log.read("p", "t"))
-    for path, more in (
-        (f"{task}/start", {}), (f"{task}/heartbeat", {}), (f"{task}/progress", {"data": 1}),
-        (f"{task}/complete", {}), (f"{task}/fail", {"error_type": "x"}), (f"{task}/release", {}),
-    ):  # fmt: skip
-        body = {"owner": "a/host:1", "attempt": claimed["attempt"], **more}
-        assert (await client.post(path, json=body, headers=headers["b"])).status_code == 403, path
-    for path, more in (
-        ("/v1/heartbeats", {"leases": [item]}),
-        ("/v1/results", {"results": [item | {"outcome": "completed"}]}),
-        ("/v1/claims", {}),
-    ):
-        body = {"owner": "a/host:1", **more}
-        assert (await client.post(path, json=body, headers=headers["b"])).status_code == 403, path
-    for owner in ("a%2Fhost:1", "a"):
-        goodbye = f"/v1/owners/{owner}/goodbye"
-        assert (await client.post(goodbye, json={}, headers=headers["b"])).status_code == 403
-    body = {"owner": "a"}
-    assert (await client.post(f"{task}/claim", json=body, headers=headers["b"])).status_code == 403
+    held = {"owner": "a/host:1", "attempt": claimed["attempt"]}
+    for route, body in SPEAKING.items():
+        path = route.format(plan_id="p", task_id="t", owner="a%2Fhost:1")
+        given = {"leases": [item]} if route == "/v1/heartbeats" else body
+        if route == "/v1/results":
+            given = {"results": [item | each for each in RESULTS]}
+        needs_attempt = route.startswith(TASK_ROUTE) and not route.endswith("/claim")
+        owner = {} if "{owner}" in route else {"owner": "a/host:1"}
+        sent = given | owner | (held if needs_attempt else {})
+        answer = await client.post(path, json=sent, headers=headers["b"])
+        assert answer.status_code == 403, f"{route}: {answer.text}"
     # An executor's id is no name of a token, so no token can report for the executor.
     body = {"owner": instance.core.instance_id, "attempt": 1}
     for each in headers.values():

@@ -4,6 +4,7 @@ The table is made of the application's own routes, so a new route is in it.
 """
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from litestar.testing import AsyncTestClient
 
 from service.http.guards import requires
 from service.principals.permissions import PERMISSIONS, Permission
+from service.principals.session import session_of
 from service.principals.tokens_edit import revoke_token
+from service.principals.tokens_file import read_tokens
 from service.settings.config import AuthSettings, Settings
 from tests.unit.http_world import FakeCore
 from tests.unit.tokens_world import PAST, bearer, give
@@ -28,6 +31,7 @@ OPEN = {
     "POST /v1/session", "DELETE /v1/session",
     "GET /schema", "GET /schema/{path}", "GET /schema/openapi.json",
 }  # fmt: skip
+FAR = datetime(2090, 1, 1, tzinfo=UTC)
 # Answers any principal, whatever its permissions.
 ANY = "GET /v1/session"
 
@@ -84,13 +88,18 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def credentials(path: Path) -> dict[tuple[Permission, str], str]:
-    """A token for each permission in each state; ``wrong`` has the id of a good one."""
+    """A token for each permission in each state; ``wrong`` has the id of a good one.
+
+    Beside them cookies of sessions that were right: one has expired, one's token was revoked.
+    """
     made: dict[tuple[Permission, str], str] = {}
     for each in PERMISSIONS:
         good = made[each, "bearer"] = give(path, f"{each}-er", each)
         made[each, "wrong"] = good[:-3] + ("AAA" if good[-3:] != "AAA" else "BBB")
         made[each, "expired"] = give(path, f"{each}-er", each, expires=PAST)
         made[each, "revoked"] = give(path, f"{each}-er", each)
+        made[each, "a cookie that has expired"] = _cookie(path, good, PAST)
+        made[each, "a cookie of a revoked token"] = _cookie(path, made[each, "revoked"])
         revoke_token(path, made[each, "revoked"].split("_")[1])
     return made
 
@@ -119,6 +128,10 @@ async def test_each_credential_reaches_the_routes_of_its_permission_only(
         "revoked": bearer(credentials[held, "revoked"]),
         "bearer": bearer(credentials[held, "bearer"]),
         "cookie": {"Cookie": cookie},
+        **{
+            state: {"Cookie": credentials[held, state]}
+            for state in ("a cookie that has expired", "a cookie of a revoked token")
+        },
         "a cookie of another session": {"Cookie": cookie[:-3] + "AAA"},
         "a longer cookie": {"Cookie": _with_later_end(cookie)},
     }
@@ -148,6 +161,14 @@ async def _status(client: httpx.AsyncClient, method: str, path: str, headers: He
     else:
         answer = await client.request(method, path, headers=headers, json={})
     return answer.status_code
+
+
+def _cookie(path: Path, token: str, end: datetime = FAR) -> str:
+    """A session's cookie as an instance made it while the token was in force."""
+    _, token_id, secret = token.split("_", 2)
+    principal = read_tokens(path)[0][token_id]
+    session = session_of(principal, secret.encode(), int(end.timestamp()))
+    return f"holdfast_session={session.decode()}"
 
 
 def _with_later_end(cookie: str) -> str:
