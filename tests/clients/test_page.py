@@ -296,6 +296,29 @@ async def test_the_past_is_shown_and_left_again(
     await asyncio.to_thread(reads, alone, "COMPLETED")
 
 
+async def test_the_timeline_hatches_lost_attempts_and_counts_a_lease_down(
+    alone: Browser, service: ServiceProcess, core: Core
+) -> None:
+    await write(core, "p", None, 0, Submitted(tasks=(TaskSpec(id="a", kind="outside"),)))
+    at = await write(core, "p", "a", 0, Claimed(owner="w", attempt=1, lease_s=0.1))
+    await asyncio.sleep(0.2)
+    again = Claimed(owner="x", attempt=2, lease_s=600, previous_owner="w")
+    await write(core, "p", "a", at, again)
+    await asyncio.to_thread(show, alone, service, "plans/p?view=timeline")
+    await asyncio.to_thread(reads, alone, "s left")
+    fills = await asyncio.to_thread(
+        alone.run,
+        "return [...document.querySelectorAll('.lane g')].map((each) => "
+        "[each.textContent.trim().slice(0, 20), getComputedStyle(each.children[1]).fill])",
+    )
+    assert [name for name, _ in fills] == ["☇ attempt 1: lost, w", "▶ attempt 2: running"]
+    assert "#lost" in fills[0][1]
+    assert fills[1][1].startswith("rgb")
+    left = "return parseInt(document.querySelector('.lane .left').innerText)"
+    before = await asyncio.to_thread(alone.run, left)
+    await asyncio.to_thread(alone.until, f"{left} < {before}", "the lease is counted down")
+
+
 async def test_5000_tasks_are_shown_at_once_and_scroll(
     alone: Browser, service: ServiceProcess, core: Core
 ) -> None:

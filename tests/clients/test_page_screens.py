@@ -53,7 +53,13 @@ async def work(client: httpx.AsyncClient) -> None:
             path = f"/v1/plans/report/tasks/{claim['task_id']}"
             who = {"owner": body["owner"], "attempt": claim["attempt"]}
             await client.post(f"{path}/start", json=who)
-            if number == 3:
+            if number == 2:
+                await client.post(
+                    f"{path}/take-back", json={"attempt": claim["attempt"], "reason": "it hangs"}
+                )
+                (await client.post(f"{path}/claim", json={"owner": "reader-3"})).raise_for_status()
+                late = f"{path}/complete", who
+            elif number == 3:
                 error = {"error_type": "rate_limited", "error_message": "429", "retry_in_s": 300}
                 await client.post(f"{path}/fail", json=who | error)
             elif number < 5:
@@ -61,8 +67,7 @@ async def work(client: httpx.AsyncClient) -> None:
                 usage = {"input_tokens": 900 + number, "output_tokens": 120}
                 done = {"output": {"words": 1200 + number}, "token_usage": usage}
                 await client.post(f"{path}/complete", json=who | done)
-    late = {"owner": "zombie", "attempt": 1}
-    await client.post("/v1/plans/report/tasks/page-1/complete", json=late)
+    await client.post(late[0], json=late[1])
     await client.post("/v1/plans/typo/pause", json={"reason": "its kind is misspelt"})
 
 

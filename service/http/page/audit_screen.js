@@ -48,12 +48,19 @@ export function AuditScreen({ query }) {
   </section>`;
 }
 
+/** A value in words: `owner w, attempt 1`. @param {any} value */
+function told(value) {
+  if (typeof value !== "object") return html`<code>${JSON.stringify(value)}</code>`;
+  const known = Object.entries(value).filter(([, each]) => each !== null && each !== "");
+  return known.map(([name, each], n) => html`${n ? ", " : ""}<span class="soft">${name}</span> <bdi>${typeof each === "object" ? JSON.stringify(each) : String(each)}</bdi>`);
+}
+
 /** @param {{entry: AuditEntry}} properties */
 function Difference({ entry }) {
   const side = (/** @type {any} */ value) => {
     const sequence = value?.claim_sequence ?? value?.sequence;
     const link = sequence && entry.plan_id ? hashOf(["plans", entry.plan_id], { at: sequence, task: entry.task_id }) : null;
-    return html`<code>${JSON.stringify(value)}</code>${link && html` <a href=${link}>as of ${sequence}</a>`}`;
+    return html`${told(value)}${link && html` <a href=${link}>as of ${sequence}</a>`}`;
   };
   if (entry.expected == null && entry.actual == null) return null;
   return html`<dl class="facts">

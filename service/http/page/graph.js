@@ -28,7 +28,7 @@ export function Graph({ tasks, chosen, choose }) {
   const open = (/** @type {string} */ key) => setOpened((before) => new Set(before).add(key));
   return html`<div>
     <div class="row soft">
-      <span>${tasks.length} tasks in ${layout.layers} layers</span>
+      <span>${tasks.length} ${tasks.length === 1 ? "task" : "tasks"} in ${layout.layers} ${layout.layers === 1 ? "layer" : "layers"}</span>
       ${opened.size > 0 && html`<button class="link" onClick=${() => setOpened(new Set())}>close ${opened.size} stacks</button>`}
     </div>
     <div class="graph" ref=${scroller} tabindex="0" role="region" aria-label="Graph of the plan">

@@ -28,17 +28,18 @@ export function Timeline({ plan, sequence, tasks, choose }) {
   if (!lanes.length) return html`<p class="empty">No attempt has begun.</p>`;
   const from = Math.min(...lanes.map((lane) => lane.from));
   const running = executions.some((each) => !each.finished_at);
-  const to = running ? now : Math.max(...executions.map((each) => Date.parse(each.finished_at ?? "") || from));
+  const to = running ? leaseEnd(lanes, from, now) : Math.max(...executions.map((each) => Date.parse(each.finished_at ?? "") || from));
   const scale = 1000 / Math.max(to - from, 1);
   return html`<div>
     <p class="soft">From ${exact(new Date(from).toISOString()).slice(0, 23)}, over ${duration((to - from) / 1000)}.</p>
     <div class="timeline" tabindex="0" role="region" aria-label="Timeline">
-      <svg width="0" height="0" aria-hidden="true"><defs><pattern id="lost" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="3" height="6" fill="currentColor" /></pattern></defs></svg>
+      <svg width="0" height="0" aria-hidden="true"><defs><pattern id="lost" class="is-lost" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="3" height="6" fill="currentColor" /></pattern></defs></svg>
       ${lanes.slice(0, shown).map((lane) => html`<div class="lane" key=${lane.task}>
         <button class="link name" title=${lane.task} onClick=${() => choose(lane.task)}>${lane.task}</button>
         <svg viewBox="0 0 1000 22" preserveAspectRatio="none" role="img" aria-label=${laneTold(lane)}>
           ${lane.attempts.map((each) => html`<${Bar} key=${each.attempt} execution=${each} from=${from} scale=${scale} now=${now} count=${lane.attempts.length} lease=${lane.leaseUntil} />`)}
         </svg>
+        <span class="left soft">${leftOf(lane, now)}</span>
       </div>`)}
     </div>
     ${lanes.length > shown && html`<button onClick=${() => setShown(shown + LANES)}>Show ${LANES} more</button>`}
@@ -62,6 +63,27 @@ function Bar({ execution, from, scale, now, count, lease }) {
     ${!execution.finished_at && lease > now && html`<rect class="lease" x=${at(now)} y=${top} width=${wide(now, lease)} height=${height - 1} />`}
     <title>${glyphOf(execution.status)} ${told}</title>
   </g>`;
+}
+
+const LEASE_SHARE = 0.25; // of the time until now: so much room leases that run on get at most
+
+/**
+ * Where the time shown ends: with the last lease, or some time after now.
+ * @param {Lane[]} lanes @param {number} from @param {number} now
+ */
+function leaseEnd(lanes, from, now) {
+  const last = Math.max(now, ...lanes.filter(isRunning).map((lane) => lane.leaseUntil));
+  return Math.min(last, now + (now - from) * LEASE_SHARE);
+}
+
+/** @param {Lane} lane */
+const isRunning = (lane) => lane.attempts.some((each) => !each.finished_at);
+
+/** What is left of a running task's lease. @param {Lane} lane @param {number} now */
+export function leftOf(lane, now) {
+  if (!lane.leaseUntil || !isRunning(lane)) return "";
+  const left = Math.round((lane.leaseUntil - now) / 1000);
+  return left > 0 ? `${left} s left` : `lease expired`;
 }
 
 /** @typedef {{task: string, from: number, attempts: Execution[], leaseUntil: number}} Lane */
