@@ -62,7 +62,7 @@ lock: ## pin and hash the newest versions that pyproject.toml allows (needs `uv`
 		pyproject.toml --output-file requirements.txt
 	@uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate --no-header \
 		--no-emit-index-url --no-emit-find-links --python-version 3.11 --constraint requirements.txt \
-		--extra dev --extra otlp pyproject.toml --output-file requirements-dev.txt
+		--extra dev --extra nkeys --extra otlp pyproject.toml --output-file requirements-dev.txt
 
 clean: ## remove the environment, the caches and build artefacts; ./data stays
 	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -1,15 +1,17 @@
-"""External servers: users by password, nkey and certificate, and the documented account layout."""
+"""External servers: users by password, nkey, JWT and certificate; the documented accounts."""
 
 import asyncio
 import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import nats
 import nats.errors
 import pytest
+from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from service.runtime.child_process import dying_with_parent
 from service.runtime.nats_server.process import find_server
@@ -17,7 +19,11 @@ from service.settings.config import ConfigError
 from service.settings.loading import load_settings
 from streams.jetstream.access import Credentials
 from streams.jetstream.log import JetStreamLog
+from streams.jetstream.permissions import ANSWERS, SERVICE_PUBLISHES
 from streams.log import LogUnavailable
+from tests.contract.drafts import on_plan, won
+from tests.integration.http_world import serving, until_status
+from tests.integration.nats_jwt import Operator, Party, creds_file
 from tests.integration.test_private_log import asked, quiet
 from tests.waiting import until
 
@@ -67,13 +73,28 @@ async def test_the_documented_accounts_serve_holdfast_and_a_viewer(start_server:
     assert block is not None
     text = block[1].replace("$HOLDFAST_PASSWORD", '"one"').replace("$VIEWER_PASSWORD", '"two"')
     port = start_server(text)
-    assert await head(f"nats://service:one@127.0.0.1:{port}", Credentials()) == 0
+    log = await JetStreamLog.connect(f"nats://service:one@127.0.0.1:{port}")
+    assert await won(log, on_plan("p")) == 1
     viewer = await nats.connect(f"nats://viewer:two@127.0.0.1:{port}", error_cb=quiet)
+    jetstream = viewer.jetstream()
+    assert (await jetstream.stream_info("PLANS")).state.last_seq == 1
+    assert (await jetstream.get_msg("PLANS", 1)).subject == "plans.p"
+    assert (await jetstream.get_last_msg("PLANS", "plans.p", direct=True)).seq == 1
+    reading = ConsumerConfig(deliver_policy=DeliverPolicy.ALL)
+    view = await jetstream.pull_subscribe("plans.>", stream="PLANS", config=reading)
+    assert [each.subject for each in await view.fetch(1, timeout=5)] == ["plans.p"]
+    heard = await viewer.subscribe("plans.>")
+    await viewer.flush()
+    assert await won(log, on_plan("q")) == 2
+    assert (await heard.next_msg(timeout=5)).subject == "plans.q"
     await viewer.publish("plans.p.t", b"{}")
-    assert (await viewer.jetstream().stream_info("PLANS")).state.last_seq == 0
-    assert not await asked(viewer, "STREAM.PURGE.PLANS")
-    assert not await asked(viewer, "STREAM.DELETE.PLANS")
+    await viewer.publish("$JS.API.STREAM.INFO.PLANS", b"", reply="plans.p.forged")
+    await viewer.flush()
+    for question in ("PURGE.PLANS", "DELETE.PLANS", "UPDATE.PLANS", "MSG.DELETE.PLANS"):
+        assert not await asked(viewer, f"STREAM.{question}", {"name": "PLANS", "seq": 1}), question
+    assert (await log.state()).head == 2, "nothing that the viewer sent is in the log"
     await viewer.close()
+    await log.close()
 
 
 @pytest.fixture(scope="module")
@@ -119,19 +140,55 @@ async def test_tls_is_never_left_out_because_a_server_offers_none(start_server: 
 async def test_an_nkey_connects_and_another_one_does_not(
     start_server: Start, tmp_path: Path
 ) -> None:
-    nkeys = pytest.importorskip("nkeys", reason="needs the extra nkeys")
-    pairs = [
-        nkeys.from_seed(nkeys.encode_seed(bytes([n]) * 32, nkeys.PREFIX_BYTE_USER)) for n in (1, 2)
-    ]
-    seeds = [tmp_path / f"seed-{n}" for n in (1, 2)]
-    for path, pair in zip(seeds, pairs, strict=True):
-        await asyncio.to_thread(path.write_bytes, pair.seed)
-    public = pairs[0].public_key.decode()
-    port = start_server(f"authorization {{ users: [ {{ nkey: {public} }} ] }}")
+    users = [Party("user", number) for number in (1, 2)]
+    seeds = [tmp_path / f"seed-{number}" for number in (1, 2)]
+    for path, user in zip(seeds, users, strict=True):
+        await asyncio.to_thread(path.write_bytes, user.seed)
+    port = start_server(f"authorization {{ users: [ {{ nkey: {users[0].public} }} ] }}")
     url = f"nats://127.0.0.1:{port}"
     assert await head(url, Credentials(nkey_file=seeds[0])) == 0
     with pytest.raises(LogUnavailable):
         await head(url, Credentials(nkey_file=seeds[1]), within_s=1)
+
+
+SERVICE_MAY = {"pub": {"allow": [*SERVICE_PUBLISHES]}, "sub": {"allow": [ANSWERS]}}
+
+
+async def test_an_instance_runs_with_a_creds_file_and_the_documented_permissions(
+    start_server: Start, tmp_path: Path
+) -> None:
+    operator = Operator(disk_storage=100_000_000)
+    url = f"nats://127.0.0.1:{start_server(operator.configuration)}"
+    user = Party("user", 4)
+    creds = await asyncio.to_thread(
+        partial(creds_file, tmp_path / "service.creds", operator.account, user, **SERVICE_MAY)
+    )
+    async with serving(tmp_path, nats__url=url, nats__creds_file=str(creds)) as (_, client):
+        plan = {"id": "p", "tasks": [{"id": "t", "kind": "echo", "input": {"n": 1}}]}
+        assert (await client.post("/v1/plans", json=plan)).status_code == 201
+        await until_status(client, "/v1/plans/p", "COMPLETED")
+    log = await JetStreamLog.connect(url, access=Credentials(creds_file=creds))
+    assert (await log.state()).max_bytes == 50_000_000, "half of what the account's JWT permits"
+    await log.close()
+
+
+async def test_a_creds_file_of_another_account_or_an_expired_one_does_not_connect(
+    start_server: Start, tmp_path: Path
+) -> None:
+    operator, stranger = Operator(), Party("account", 9)
+    url = f"nats://127.0.0.1:{start_server(operator.configuration)}"
+    make = partial(asyncio.to_thread, creds_file)
+    user = Party("user", 4)
+    wrong = [
+        await make(tmp_path / "stranger.creds", stranger, user),
+        await make(tmp_path / "expired.creds", operator.account, user, expires=1_000_000_000),
+    ]
+    for creds in wrong:
+        with pytest.raises(LogUnavailable) as refused:
+            await head(url, Credentials(creds_file=creds), within_s=1)
+        assert user.seed.decode() not in str(refused.value)
+    with pytest.raises(LogUnavailable):
+        await head(url, Credentials(), within_s=1)
 
 
 @pytest.mark.parametrize(
