@@ -76,7 +76,7 @@ def fail(
 def release(
     plan_id: str, task_id: str, owner: str, attempt: int, said: GivenBack
 ) -> commands.Release:
-    """Give a lease back unspent."""
+    """Give a lease back unspent, with the tokens that its attempt used."""
     return commands.Release(
         plan_id=plan_id,
         task_id=task_id,
@@ -84,6 +84,8 @@ def release(
         attempt=attempt,
         reason=said.reason,
         retry_in_s=said.retry_in_s,
+        model_name=said.model_name,
+        token_usage=_usage(said.token_usage),
     )
 
 

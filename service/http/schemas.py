@@ -10,7 +10,14 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from streams.plan.events import EMPTY_OBJECT, FailureRule, JoinRule, TaskType
 from streams.plan.limits import LARGEST, MAX_LEASE_S, MAX_SECONDS, MAX_TASKS
-from streams.plan.results import Completion, Failing, TokenUsage, Verdict, nothing
+from streams.plan.results import (
+    Completion,
+    Failing,
+    ModelName,
+    TokenUsage,
+    Verdict,
+    nothing,
+)
 
 MAX_BATCH = 500
 MAX_WAIT_S = 30
@@ -195,10 +202,15 @@ class FailingBody(Failing, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class GivenBack(Body, frozen=True, kw_only=True):
-    """A lease is given back unspent; `retry_in_s` is when the task may be claimed again."""
+    """A lease is given back unspent; `retry_in_s` is when the task may be claimed again.
+
+    The tokens that its attempt used are recorded all the same.
+    """
 
     reason: ReasonText = ""
     retry_in_s: Delay | None = None
+    model_name: ModelName | None = None
+    token_usage: TokenUsageBody | None = None
 
 
 class CompleteBody(CompletionBody, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
@@ -293,6 +294,33 @@ async def test_at_sigterm_a_worker_lets_tasks_end_and_gives_the_others_back(
     assert (counters["completed"], counters["released"], counters["lost"]) == (1, 1, 0)
     task = await client.task(plan_id, "t1")
     assert (task.status, task.retry, task.lost) == ("READY", 0, 0)
+    await client.cancel(plan_id)
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+async def test_tokens_of_an_attempt_that_is_given_back_are_counted(
+    server: Server, client: Client, *, obeys: bool
+) -> None:
+    worker = Worker("thrifty", slots=1, url=server.url, limits=SHORT)
+    spent, over = threading.Event(), threading.Event()
+
+    @worker.task("waits")
+    def waits(task: Task) -> None:
+        task.token_usage("small", input=30, output=4)
+        spent.set()
+        task.cancelled.wait(30)
+        if obeys:
+            task.raise_if_cancelled()
+        over.wait(30)
+
+    worker.start()
+    plan_id = await submit(client, {"kind": "waits"})
+    await asyncio.to_thread(spent.wait, 30)
+    await asyncio.to_thread(worker.stop, 0)
+    over.set()
+    (execution,) = (await client.task(plan_id, "t0")).executions
+    assert (execution["status"], execution["model_name"]) == ("released", "small")
+    assert execution["token_usage"]["total_tokens"] == 34
     await client.cancel(plan_id)
 
 

@@ -253,6 +253,33 @@ def test_tokens_go_out_with_a_failure_too() -> None:
     assert (result["model_name"], result["token_usage"]["total_tokens"]) == ("m", 7)
 
 
+def knows_no_tokens_of_a_release(path: str, body: Any) -> Answer | None:
+    if path == "/v1/results" and "token_usage" in body["results"][0]:
+        return problem(400, "invalid_request", "Object contains unknown field `token_usage`")
+    return None
+
+
+def test_an_older_server_gets_a_release_without_its_tokens() -> None:
+    began = threading.Event()
+    with ScriptedServer(claim(), script=knows_no_tokens_of_a_release) as server:
+        worker = Worker("unit", url=server.url, limits=SHORT)
+
+        @worker.task("k")
+        def work(task: Task) -> None:
+            task.token_usage("m", input=3, output=4)
+            began.set()
+            task.cancelled.wait(30)
+            task.raise_if_cancelled()
+
+        worker.start()
+        assert began.wait(30)
+        worker.stop(0)
+        full, bare = server.results()
+    assert (full["outcome"], full["token_usage"]["total_tokens"]) == ("released", 7)
+    assert (bare["outcome"], "token_usage" in bare) == ("released", False)
+    assert (worker.counters.released, worker.counters.lost) == (1, 0)
+
+
 class Model:
     """As pydantic's models behave, for the kit."""
 

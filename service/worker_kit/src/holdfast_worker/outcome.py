@@ -45,9 +45,11 @@ class Released(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="outcome",
     tag="released",
 ):  # fmt: skip
-    """The lease is given back unspent."""
+    """The lease is given back unspent; tokens that its attempt used are reported all the same."""
 
     reason: str = ""
+    model_name: str | None = None
+    token_usage: Any = None
 
 
 Outcome = Completed | Failed | Released
@@ -108,15 +110,22 @@ def stopped(
     """What is reported of an attempt that was asked to stop; ``ended`` None: it still runs."""
     if isinstance(ended, Completed) and reason != "timeout":
         return ended
+    model_name, usage = _used(ended, task)
     if reason != "timeout":
-        return Released(reason=reason or "")
-    spent = task.spent if task is not None else None
+        return Released(reason=reason or "", model_name=model_name, token_usage=usage)
     return Failed(
         error_type="timeout",
         error_message=f"the attempt ran longer than {after_s:g} s",
-        model_name=spent.model_name if spent else None,
-        token_usage=spent.usage if spent else None,
+        model_name=model_name,
+        token_usage=usage,
     )
+
+
+def _used(ended: Completed | Failed | None, task: TaskRun | None) -> tuple[str | None, Any]:
+    """Model and tokens of an attempt that was stopped; a handler that ended may name its own."""
+    if ended is not None:
+        return ended.model_name, ended.token_usage
+    return (None, None) if task is None else (task.spent.model_name, task.spent.usage)
 
 
 def _verdict(result: Result, task_type: TaskType) -> Raw | UnsetType:

@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from holdfast_worker.heartbeats import Heartbeats
 from holdfast_worker.lease import Lease
-from holdfast_worker.outcome import Completed, Failed, Outcome, bad_output
+from holdfast_worker.outcome import Completed, Failed, Outcome, Released, bad_output
 from holdfast_worker.session import ACCEPTED, BatchAnswer, ItemAnswer, Session, lose_if_refused
 from holdfast_worker.wire import Answer, Unreachable
 
@@ -111,6 +111,9 @@ class Results:
             session.outcomes.append((lease, failed))
         elif isinstance(outcome, Failed) and outcome != (bare := _bare(outcome, detail)):
             session.outcomes.append((lease, bare))
+        elif isinstance(outcome, Released) and (outcome.model_name or outcome.token_usage):
+            # An older server takes no tokens with a release.
+            session.outcomes.append((lease, Released(reason=outcome.reason)))
         else:
             session.lose(lease)
 
