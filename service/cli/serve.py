@@ -95,7 +95,7 @@ def run(
         hide_memory()  # keys and passwords are in it
     lines = TerminalLines()
     try:
-        return uvloop.run(_serve(settings, frozenset(roles), read_again, lines.say))
+        return uvloop.run(_serve(settings, frozenset(roles), read_again, lines))
     finally:
         lines.flush()
 
@@ -119,11 +119,14 @@ def _say_hello(instance: Instance, say: Say) -> None:
     facts = instance.core.board.sequence
     if facts:
         say(f"The log holds {facts:,} facts. Follow what comes: curl -N {where}/v1/events")
-    executor = instance.executor
+
+
+def _log_serving(instance: Instance) -> None:
+    settings, executor = instance.settings, instance.executor
     log.info(
         "serving",
         url=instance.http_url,
-        nats=nats_url,
+        nats=instance.shown_nats_url,
         roles=sorted(instance.roles),
         kinds=sorted(executor.handlers) if executor else [],
         workers=settings.executor.worker.core_size if executor else 0,
@@ -175,7 +178,7 @@ async def _serve(
     settings: Settings,
     roles: frozenset[Role],
     read_again: Callable[[], Settings] | None,
-    say: Say,
+    lines: TerminalLines,
 ) -> int:
     stop = StopRequests()
     starting = asyncio.current_task()
@@ -193,7 +196,7 @@ async def _serve(
             if read_again is not None:
                 reloading = Reloading(settings, read_again, instance.core.audit.apply)
                 stop.reload_with(partial(_reload, reloading, instance))
-            return await _serve_until(stop.asked, instance, say)
+            return await _serve_until(stop.asked, instance, lines)
     except asyncio.CancelledError:
         if not stop.asked.done():
             raise
@@ -208,10 +211,12 @@ def _reload(reloading: Reloading, instance: Instance) -> None:
         instance.tokens.read_again()
 
 
-async def _serve_until(stop: asyncio.Future[str], instance: Instance, say: Say) -> int:
+async def _serve_until(stop: asyncio.Future[str], instance: Instance, lines: TerminalLines) -> int:
     """Serve until asked to stop (0) or until something vital has died (1)."""
-    _say_hello(instance, say)
-    await _show_first(instance, say)
+    _say_hello(instance, lines.say)
+    await asyncio.to_thread(lines.flush)  # the log's lines come from a thread of their own
+    _log_serving(instance)
+    await _show_first(instance, lines.say)
     await asyncio.wait([stop, instance.died], return_when=asyncio.FIRST_COMPLETED)
     if instance.died.done():
         log.critical("died", reason=instance.died.result())
@@ -219,5 +224,5 @@ async def _serve_until(stop: asyncio.Future[str], instance: Instance, say: Say) 
     log.info("stopping", reason=stop.result())
     if stop.result() == signal.SIGINT.name:
         drain_s = instance.settings.executor.drain_s
-        say(f"\nTasks that run may end within {drain_s:g} s. Ctrl-C again ends at once.")
+        lines.say(f"\nTasks that run may end within {drain_s:g} s. Ctrl-C again ends at once.")
     return 0
