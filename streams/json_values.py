@@ -24,6 +24,9 @@ TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 TEXT_CHARACTERS = 2_000
 FLAT = 5  # levels that most JSON does not exceed
 
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding bytes from outside may raise: bytes that are not UTF-8 are a ValueError."""
+
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))

@@ -38,6 +38,8 @@ COMMANDS = {
     "doctor": "service.cli.doctor",
     "demo": "service.cli.demo",
     "rebuild": "service.cli.rebuild",
+    "backup": "service.cli.backup",
+    "restore": "service.cli.backup",
     "check-config": "service.cli.check_config",
     "rules": "service.cli.rules",
     "token": "service.cli.token",

@@ -1,12 +1,11 @@
 """Folds the log into fresh read models: to replace the live ones, or to check them row by row."""
 
 import asyncio
-import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -17,12 +16,8 @@ from projections.board.board import Board
 from projections.board.lanes import SharingRule
 from projections.integrity.verify import Comparison, compare
 from projections.projector import Projector
-from projections.read_models.database import (
-    Database,
-    DatabaseUnavailable,
-    discard,
-    read_only_uri,
-)
+from projections.read_models.copies import copy_of
+from projections.read_models.database import Database, DatabaseUnavailable, discard
 from projections.read_models.restore import open_read_models
 from service.core.log_clock import LogClock
 from service.runtime.data_folder import READ_MODELS, DataFolder, DataFolderBusy, read_holder
@@ -150,20 +145,6 @@ def _is_gone(source: Log, loop: asyncio.AbstractEventLoop, sequence: int) -> boo
     scan = source.scan(sequence - 1, 1)
     found = asyncio.run_coroutine_threadsafe(scan, loop).result(SILENCE_S)
     return not found or found[0].sequence != sequence
-
-
-def copy_of(live: Path, to: Path) -> int:
-    """Copy the file as of one moment; answers the sequence it has reached."""
-    try:
-        with closing(sqlite3.connect(read_only_uri(live), uri=True)) as connection:
-            connection.execute("VACUUM INTO ?", (str(to),))
-        with closing(sqlite3.connect(to)) as connection:
-            found = connection.execute(
-                "SELECT sequence FROM checkpoint WHERE stream = 'PLANS'"
-            ).fetchone()
-    except sqlite3.Error as error:
-        raise DatabaseUnavailable(f"{live} cannot be read: {error}") from error
-    return int(found[0]) if found else 0
 
 
 @asynccontextmanager

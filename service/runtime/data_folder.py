@@ -16,6 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from service.runtime.private_files import OTHERS, OTHERS_WRITE
+from streams.json_values import UNREADABLE
 
 LOCK_FILE = "holdfast.lock"
 READ_MODELS = "readmodels.sqlite"
@@ -202,5 +203,5 @@ def _read(descriptor: int) -> FolderHolder | None:
         return msgspec.json.decode(
             os.pread(descriptor, MAX_HOLDER_BYTES, 0).partition(b"\n")[0], type=FolderHolder
         )
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None

@@ -14,6 +14,8 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Raw
 
+from streams.json_values import UNREADABLE
+
 MASK = "***"
 SHORTEST = 8  # characters: a shorter value stands in too many texts by chance
 
@@ -80,7 +82,7 @@ class Masking:
             return raw
         try:
             return _encode(self.value(msgspec.json.decode(raw)))
-        except (msgspec.DecodeError, RecursionError):
+        except UNREADABLE:
             return _encode(MASK)
 
     def value(self, value: Any) -> Any:  # noqa: ANN401 - any JSON

@@ -1,6 +1,7 @@
-"""What a user of NATS may publish and hear: the service, and a reader of the log.
+"""What a user of NATS may publish and hear: the service, a reader of the log, and maintenance.
 
 The service writes facts and makes its streams. It may neither purge nor delete messages or streams.
+Maintenance copies whole streams and restores them where there are none; it writes no facts.
 The reader belongs to an account of its own and reaches the log through imports: within the
 service's account the reply subject of a question would let it write facts.
 """
@@ -12,7 +13,7 @@ from streams.subjects import ALL_AUDIT, ALL_PLANS
 
 ANSWERS = "_INBOX.>"
 SERVICE_ACCOUNT, READER_ACCOUNT = "HOLDFAST", "READER"
-SERVICE, READER = "service", "reader"
+SERVICE, READER, MAINTENANCE = "service", "reader", "maintenance"
 
 _API = "$JS.API."
 SERVICE_PUBLISHES = (
@@ -26,6 +27,13 @@ SERVICE_PUBLISHES = (
     f"{_API}DIRECT.GET.>",
     f"{_API}CONSUMER.>",
     "$JS.ACK.>",
+)
+MAINTENANCE_PUBLISHES = (
+    f"{_API}INFO",
+    f"{_API}STREAM.INFO.*",
+    f"{_API}STREAM.SNAPSHOT.*",
+    f"{_API}STREAM.RESTORE.*",
+    "$JS.SNAPSHOT.>",
 )
 # What a reader asks, and whether the answer is a stream of messages.
 READER_ASKS = {
@@ -43,11 +51,14 @@ READER_HEARS = (ALL_PLANS, ALL_AUDIT)
 
 
 def accounts(passwords: dict[str, str]) -> dict[str, Any]:
-    """The section ``accounts`` of a nats-server's configuration, for `SERVICE` and `READER`."""
+    """The section ``accounts`` of a nats-server's configuration, for the three users."""
     return {
         SERVICE_ACCOUNT: {
             "jetstream": "enabled",
-            "users": [_user(SERVICE, passwords, SERVICE_PUBLISHES, [ANSWERS])],
+            "users": [
+                _user(SERVICE, passwords, SERVICE_PUBLISHES, [ANSWERS]),
+                _user(MAINTENANCE, passwords, MAINTENANCE_PUBLISHES, [ANSWERS]),
+            ],
             "exports": [
                 *({"stream": subject, "accounts": [READER_ACCOUNT]} for subject in READER_HEARS),
                 *map(_exported, READER_ASKS),

@@ -13,6 +13,7 @@ from streams.jetstream.names import Names
 from streams.jetstream.reader import Reader
 from streams.jetstream.topology import ApiError
 from streams.jetstream.transport import Answer, Found, Message, Refused, Stored, Unknown
+from streams.json_values import UNREADABLE
 
 
 class PublishAnswer(msgspec.Struct, frozen=True):
@@ -64,7 +65,7 @@ class JetStreamTransport:
                 return
             try:
                 answer.set_result(_answer(replied.result()))
-            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            except UNREADABLE as error:
                 answer.set_result(Unknown(f"an answer that cannot be read: {error}"))
 
         replied.add_done_callback(done)

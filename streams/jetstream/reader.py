@@ -25,6 +25,7 @@ from streams.jetstream.messages import Lost, Reply, render
 from streams.jetstream.names import Names
 from streams.jetstream.read_ahead import Walks
 from streams.jetstream.topology import ApiError
+from streams.json_values import UNREADABLE
 from streams.log import BadFact, Fact, LogUnavailable
 
 PAGE_MESSAGES = 1_000
@@ -172,7 +173,7 @@ class Reader:
         reply = await self._connection.request(self._leader, body, timeout_s=timeout_s)
         try:
             answer = msgspec.json.decode(reply.payload, type=StoredAnswer)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise LogUnavailable(f"the log's answer cannot be read: {error}") from error
         if answer.message is not None:
             return answer.message

@@ -12,6 +12,7 @@ import msgspec
 from streams.jetstream.bounds import NO_BOUND, Ask, Bound, limited, may_limit
 from streams.jetstream.names import PLAIN, Names
 from streams.jetstream.refusals import ACCOUNT_FULL, SERVER_FULL, STORAGE_FULL
+from streams.json_values import UNREADABLE
 from streams.log import LogReset, LogUnavailable, TopologyMismatch
 from streams.subjects import ALL_AUDIT, ALL_PLANS
 
@@ -92,7 +93,7 @@ async def info_of(ask: Ask, stream: str, question: bytes = b"") -> InfoAnswer:
     answer = await ask(f"STREAM.INFO.{stream}", question)
     try:
         info = _info_answer(answer)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise LogUnavailable(f"stream {stream}: the answer cannot be read: {error}") from error
     if info.error is None:
         return info

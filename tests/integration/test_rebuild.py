@@ -13,9 +13,9 @@ import pytest
 
 from projections.integrity.plan_rows import PlanFile
 from projections.integrity.verify import compare
+from projections.read_models.copies import copy_of
 from projections.read_models.database import Database
 from projections.read_models.restore import SCHEMA, open_read_models
-from service.cli.refold import copy_of
 from service.runtime.data_folder import READ_MODELS
 from tests.faults.crew import Ledger, Voice, Worker, fan, submit
 from tests.faults.service_process import ServiceProcess, run_holdfast

@@ -31,6 +31,7 @@ from service.executor.handlers.secrets import SecretRef, Secrets
 from service.executor.handlers.verdicts import verdict_of
 from service.runtime.masking import KNOWN
 from service.settings.config import CommandSettings
+from streams.json_values import UNREADABLE
 from streams.plan.events import Verdict
 
 OUTPUT_BYTES = 256 * 1024
@@ -137,7 +138,7 @@ def _environment(wish: CommandInput, secrets: Secrets, folder: str) -> dict[str,
 def _verdict(stdout: str) -> Verdict:
     try:
         verdict = verdict_of(msgspec.json.decode(stdout))
-    except msgspec.DecodeError:
+    except UNREADABLE:
         verdict = None
     if verdict is None:
         message = 'a critic\'s program must print {"pass": true or false, "feedback": …}'

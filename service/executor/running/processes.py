@@ -28,7 +28,7 @@ from service.executor.attempts.execution import Show
 from service.executor.limits import LIMITS, ExecutorLimits
 from service.runtime.masking import KNOWN
 from service.signals import logs
-from streams.json_values import NotJson
+from streams.json_values import UNREADABLE, NotJson
 from streams.plan.events import NOTHING
 
 END_S = 1.0
@@ -131,7 +131,7 @@ class FrameSocket:
             return None
         try:
             return self._decoder.decode(payload) if payload else None
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        except UNREADABLE as error:
             raise Garbled(str(error)) from None
 
     def close(self) -> None:

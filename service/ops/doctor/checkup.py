@@ -32,6 +32,7 @@ from service.signals.metrics.catalogue import CATALOGUE
 from streams.jetstream.access import URL_ALONE, Credentials
 from streams.jetstream.read_only import Inspection
 from streams.jetstream.servers import without_password
+from streams.json_values import UNREADABLE
 
 LONGEST_S = 14.0
 API_S = 4.0
@@ -102,7 +103,7 @@ class CheckUp:
             case httpx.Response() if answer.is_success:
                 try:
                     return asked(None, ""), _decode_report(answer.content)
-                except msgspec.MsgspecError as error:
+                except UNREADABLE as error:
                     return asked("error", f"this is no Holdfast of our version: {error}"), None
             case httpx.Response() if answer.status_code in FORBIDDEN:
                 return asked("forbidden", f"it answered {answer.status_code}"), None

@@ -1,7 +1,7 @@
 """The embedded server's users: generated once, kept in files that only the service's account reads.
 
-`<data_dir>/nats/server.conf` is what the server is started with: nats.conf and the users.
-`service.json` and `reader.json` beside it are contexts of the `nats` command line
+`<data_dir>/nats/server.conf` is what the server is started with: nats.conf and the users. Beside
+it, `service.json`, `reader.json` and `maintenance.json` are contexts of the `nats` command line
 (`nats --context DATA_DIR/nats/reader.json stream info PLANS`), and Holdfast reads them as well.
 """
 
@@ -13,10 +13,17 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from service.runtime.private_files import open_to_others, read_private, write_private
-from streams.jetstream.permissions import READER, SERVICE, SERVICE_ACCOUNT, accounts
+from streams.jetstream.permissions import (
+    MAINTENANCE,
+    READER,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    accounts,
+)
+from streams.json_values import UNREADABLE
 
 SERVER_FILE = "server.conf"
-USERS = (SERVICE, READER)
+USERS = (SERVICE, READER, MAINTENANCE)
 PASSWORD_BYTES = 32
 
 
@@ -77,14 +84,14 @@ def read_context(folder: Path, user: str) -> Context | None:
     """A user of the embedded server whose store is ``folder``; None where there is none."""
     try:
         context = msgspec.json.decode(read_private(_context_file(folder, user)), type=Context)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         return None
     return context if context.user == user and context.password else None
 
 
-def reader_url(folder: Path, address: str) -> str:
-    """``address`` with the reader's credentials, if it is that of the server of ``folder``."""
-    context = read_context(folder, READER)
+def user_url(folder: Path, address: str, user: str) -> str:
+    """``address`` with the credentials of ``user``, if it is that of the server of ``folder``."""
+    context = read_context(folder, user)
     if context is None or urlsplit(context.url).netloc != urlsplit(address).netloc:
         return address
     return context.with_credentials

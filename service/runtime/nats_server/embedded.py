@@ -19,7 +19,7 @@ from typing import TypeVarTuple
 import structlog
 
 from service.runtime.data_folder import FolderHolder
-from service.runtime.nats_server.credentials import reader_url
+from service.runtime.nats_server.credentials import user_url
 from service.runtime.nats_server.process import (
     HOST,
     LIMITS,
@@ -33,6 +33,7 @@ from service.runtime.nats_server.process import (
 )
 from service.runtime.nats_server.write_errors import ServerLog, has_room
 from service.runtime.supervision import Supervision
+from streams.jetstream.permissions import READER
 
 STORE_FOLDER = "nats"
 FIRST_BACKOFF_S = 0.1
@@ -44,12 +45,12 @@ Arguments = TypeVarTuple("Arguments")
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("holdfast.nats")
 
 
-def log_of(data_dir: Path, holder: FolderHolder) -> str:
-    """The URL at which the log of a data folder's holder can be read, with credentials.
+def log_of(data_dir: Path, holder: FolderHolder, user: str = READER) -> str:
+    """The URL at which ``user`` reaches the log of a data folder's holder, with credentials.
 
     What the holder writes down has none; those of an embedded server are in the data folder.
     """
-    return reader_url(data_dir / STORE_FOLDER, holder.nats_url)
+    return user_url(data_dir / STORE_FOLDER, holder.nats_url, user)
 
 
 class EmbeddedServer:

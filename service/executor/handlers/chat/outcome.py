@@ -8,6 +8,7 @@ from service.executor.handlers.chat.answer import ModelAnswer
 from service.executor.handlers.chat.request import ChatInput
 from service.executor.handlers.chat.schema import check_format
 from service.executor.handlers.verdicts import verdict_of
+from streams.json_values import UNREADABLE
 from streams.plan.events import Verdict
 
 QUOTED_CHARACTERS = 200
@@ -71,7 +72,7 @@ def _verdict(content: str) -> Verdict:
     start, end = content.find("{"), content.rfind("}")
     try:
         verdict = verdict_of(msgspec.json.decode(content[start : end + 1]))
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         verdict = None
     if verdict is None:
         quoted = content[:QUOTED_CHARACTERS]

@@ -14,6 +14,7 @@ import msgspec
 
 from holdfast_worker.failures import TaskFailed
 from service.executor.handlers.chat import schema_check
+from streams.json_values import UNREADABLE
 
 SCHEMA_BYTES = 64 * 1024
 QUOTED_CHARACTERS = 500
@@ -50,7 +51,7 @@ async def check_format(content: str, response_format: object, check_s: float) ->
         return
     try:
         value = msgspec.json.decode(content)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise _bad(f"the answer is no JSON: {error}") from error
     if wanted["type"] == "json_object" and not isinstance(value, dict):
         raise _bad("the answer is JSON, but no object")

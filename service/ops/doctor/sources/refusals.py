@@ -12,6 +12,7 @@ from projections.read_models.database import Database
 from projections.read_models.executions import ClaimView
 from service.ops.doctor.evidence import StaleWrite
 from streams.jetstream.read_only import Inspection
+from streams.json_values import UNREADABLE
 from streams.log import Fact
 from streams.plan.events import Claimed
 
@@ -108,7 +109,7 @@ def _refusal(sequence: int, at: float, entry: Entry | AuditView) -> Refusal | No
 def _entry(payload: bytes) -> Entry | None:
     try:
         return _decode_entry(payload)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
 
 

@@ -1,0 +1,91 @@
+"""`holdfast backup` and `holdfast restore`: the log and the read models, to a folder and back."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import uvloop
+
+from projections.read_models.database import DatabaseUnavailable
+from service.cli.client import FAILED, OK, UNREACHABLE, complain
+from service.cli.options import command, with_settings
+from service.ops.backups import BackupError, Manifest, back_up
+from service.ops.backups import restore as restore_backup
+from service.runtime.nats_server.process import EmbeddedServerError
+from service.settings.config import Settings
+from streams.log import LogReset, LogUnavailable, TopologyMismatch
+
+SHOW_EVERY_S = 1.0
+
+_CANNOT_BE_HAD = (EmbeddedServerError, LogReset, LogUnavailable, TopologyMismatch)
+
+
+@command(
+    "backup",
+    "copy the log and the read models to a new folder, while serving",
+    more="The copy is of one moment: the log reaches at least as far as the read models.\n"
+    "An external server's user needs $JS.API.STREAM.SNAPSHOT.* and $JS.SNAPSHOT.>.",
+    examples="holdfast backup /backups/holdfast-2026-11-26\nholdfast backup --data-dir D B",
+)
+@click.argument("to", type=Path)
+@with_settings
+def backup(read: Callable[[], Settings], *, to: Path) -> int:
+    """Make a backup; answers the exit code."""
+    settings = read()
+    os.umask(0o077)  # see service.cli.serve
+    try:
+        made = uvloop.run(back_up(settings, to, _Shown()))
+    except _CANNOT_BE_HAD as error:
+        return complain(error, UNREACHABLE)
+    except (BackupError, DatabaseUnavailable, OSError) as error:
+        return complain(error, FAILED)
+    print(f"{to}: {_contents(made)}")
+    return OK
+
+
+@command(
+    "restore",
+    "make a log and read models of a backup, where there are none",
+    more="Each file is compared with its SHA-256 first. What exists is never overwritten:\n"
+    "neither a data folder with a log in it nor a stream at an external server.",
+    examples="holdfast restore --data-dir ./restored /backups/holdfast-2026-11-26",
+)
+@click.argument("backup_folder", metavar="FROM", type=Path)
+@with_settings
+def restore(read: Callable[[], Settings], *, backup_folder: Path) -> int:
+    """Restore a backup; answers the exit code."""
+    settings = read()
+    os.umask(0o077)  # see service.cli.serve
+    try:
+        made = uvloop.run(restore_backup(settings, backup_folder, _Shown()))
+    except _CANNOT_BE_HAD as error:
+        return complain(error, UNREACHABLE)
+    except (BackupError, DatabaseUnavailable, OSError) as error:
+        return complain(error, FAILED)
+    print(f"{settings.data_dir}: {_contents(made)}")
+    return OK
+
+
+class _Shown:
+    """Shows how far a copy is, once a second."""
+
+    def __init__(self) -> None:
+        self._shown = time.monotonic()
+
+    def __call__(self, stream: str, done: int) -> None:
+        if time.monotonic() - self._shown >= SHOW_EVERY_S:
+            self._shown = time.monotonic()
+            print(f"  {stream}: {done / 1_000_000:,.1f} MB", file=sys.stderr, flush=True)
+
+
+def _contents(made: Manifest) -> str:
+    log, trail = made.streams["plans"].copy, made.streams["audit"].copy
+    models = made.read_models_sequence
+    folded = "no read models" if models is None else f"read models up to sequence {models:,}"
+    return (
+        f"{log.messages:,} facts up to sequence {log.last_sequence:,}, "
+        f"{trail.messages:,} audit entries, {folded}"
+    )

@@ -1,0 +1,158 @@
+"""A backup that is made under load holds what was acknowledged before it, and can be served."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.ops.backups import MANIFEST
+from service.runtime.data_folder import READ_MODELS
+from tests.faults.service_process import ServiceProcess, run_holdfast
+
+BEFORE = 20
+
+
+def backup(source: Path, to: Path) -> tuple[int, str]:
+    return run_holdfast("backup", str(to), data_dir=str(source), nats__port="0")
+
+
+def restore(to: Path, source: Path) -> tuple[int, str]:
+    return run_holdfast("restore", str(source), data_dir=str(to), nats__port="0")
+
+
+def submit(client: httpx.Client, plan_id: str, kind: str = "echo") -> int:
+    tasks = [{"id": "a", "kind": kind, "input": {"say": "x" * 1_000}}]
+    answer = client.post("/v1/plans", json={"id": plan_id, "tasks": tasks})
+    assert answer.status_code in (200, 201), answer.text
+    return answer.json()["sequence"]
+
+
+@contextmanager
+def writing(url: str) -> Iterator[list[int]]:
+    """Plans are submitted meanwhile, one after the other."""
+    ended, written = threading.Event(), list[int]()
+
+    def write() -> None:
+        with httpx.Client(base_url=url, timeout=20) as client:
+            while not ended.is_set() and len(written) < 2_000:
+                written.append(submit(client, f"during-{len(written)}"))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield written
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, int]:
+    """The data folder of an instance that has ended, its backup, and what was written before it."""
+    folder = tmp_path_factory.mktemp("backup")
+    service = ServiceProcess(folder / "data").start()
+    try:
+        with httpx.Client(base_url=service.url, timeout=20) as client:
+            before = [submit(client, f"before-{number}") for number in range(BEFORE)][-1]
+            submit(client, "paused", kind="outside")
+            assert client.post("/v1/plans/paused/pause", json={"reason": "audited"}).is_success
+        with writing(service.url):
+            code, said = backup(service.data_dir, folder / "saved")
+        assert code == 0, said
+        assert f"{folder / 'saved'}: " in said
+    finally:
+        service.stop()
+    return folder / "data", folder / "saved", before
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / MANIFEST).read_bytes())
+
+
+@pytest.mark.timeout(120)
+def test_a_restored_backup_serves_what_was_written_before_it(
+    saved: tuple[Path, Path, int], tmp_path: Path
+) -> None:
+    _, folder, before = saved
+    manifest = manifest_of(folder)
+    last = manifest["streams"]["plans"]["copy"]["state"]["last_seq"]
+    assert manifest["read_models_sequence"] <= last
+    assert before <= last
+    target = tmp_path / "data"
+
+    code, said = restore(target, folder)
+
+    assert code == 0, said
+    assert f"facts up to sequence {last:,}" in said
+    service = ServiceProcess(target).start()
+    try:
+        assert "rebuilding_read_models" not in service.output
+        with httpx.Client(base_url=service.url, timeout=20) as client:
+            for number in range(BEFORE):
+                assert client.get(f"/v1/plans/before-{number}").status_code == 200
+            assert submit(client, "after") > last
+            assert "audited" in client.get("/v1/audit").text
+            assert client.get("/v1/plans/paused").json()["status"] == "PAUSED"
+        code, said = run_holdfast("rebuild", "--verify", data_dir=str(target), nats__port="0")
+        assert (code, "equal: " in said) == (0, True), said
+    finally:
+        service.stop()
+
+
+@pytest.mark.timeout(90)
+def test_a_backup_at_rest_is_the_same_log(saved: tuple[Path, Path, int], tmp_path: Path) -> None:
+    source, _, _ = saved
+
+    code, said = backup(source, tmp_path / "rest")
+
+    assert code == 0, said
+    streams = manifest_of(tmp_path / "rest")["streams"]
+    assert streams["plans"]["copy"]["config"]["name"] == "PLANS"
+
+
+def test_what_exists_is_not_overwritten(saved: tuple[Path, Path, int]) -> None:
+    source, folder, _ = saved
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+    assert backup(source, folder)[0] == 1
+    code, said = restore(source, folder)
+
+    assert code == 1
+    assert "exists, and a backup is restored only where nothing is" in said
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("file", [READ_MODELS, "plans.snapshot", "audit.snapshot", MANIFEST])
+def test_a_damaged_backup_is_refused_by_the_name_of_the_file(
+    saved: tuple[Path, Path, int], tmp_path: Path, file: str
+) -> None:
+    _, folder, _ = saved
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in folder.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    damaged = bytearray((copy / file).read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    (copy / file).write_bytes(damaged)
+
+    code, said = restore(tmp_path / "data", copy)
+
+    assert code == 1
+    assert file in said
+    assert not (tmp_path / "data" / "nats").exists()
+
+
+def test_the_service_itself_may_not_copy_the_log(saved: tuple[Path, Path, int]) -> None:
+    source, _, _ = saved
+    server = (source / "nats" / "server.conf").read_text()
+
+    accounts = json.loads(server.partition("accounts: ")[2])
+
+    service, maintenance = accounts["HOLDFAST"]["users"]
+    assert not any("SNAPSHOT" in each for each in service["permissions"]["publish"]["allow"])
+    assert all("plans." not in each for each in maintenance["permissions"]["publish"]["allow"])
