@@ -84,7 +84,9 @@ async def read_messages(nats_url: str) -> list[Message]:
 
 
 _FROM_THE_FIRST = nats.js.api.ConsumerConfig(
-    ack_policy=nats.js.api.AckPolicy.NONE, deliver_policy=nats.js.api.DeliverPolicy.ALL
+    ack_policy=nats.js.api.AckPolicy.NONE,
+    deliver_policy=nats.js.api.DeliverPolicy.ALL,
+    inactive_threshold=300,  # seconds; a busy machine takes more than the default of 5 for a page
 )
 
 
