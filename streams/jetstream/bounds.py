@@ -1,7 +1,7 @@
 """How many bytes the two streams may hold: worked out from the settings and the room there is.
 
 A bound that Holdfast sets is written down in the stream's metadata as well. So a bound that an
-operator has set (`nats stream edit --max-bytes`) is told from one of ours, and stays.
+operator has set (`nats stream edit --max-bytes`) differs from one of ours, and stays.
 """
 
 from collections.abc import Awaitable, Callable

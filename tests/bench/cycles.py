@@ -76,7 +76,7 @@ async def work_through(
 
 
 async def _do(core: Core, claim: Claim, owner: str, origin: Origin) -> None:
-    """Report one task as started, unless its claim says so, and as completed."""
+    """Report one task as started, unless its claim did that already, and as completed."""
     name = {"plan_id": claim.plan_id, "task_id": claim.task_id}
     held = {"owner": owner, "attempt": claim.attempt}
     reports: list[OwnerCommand] = [] if claim.started else [Start(**name, **held)]
