@@ -130,11 +130,11 @@ class Browser:
 
     def before_each_page(self, script: str) -> None:
         """Run a script at the beginning of each page that is opened from now on."""
-        self._tell(
-            "/goog/cdp/execute",
-            cmd="Page.addScriptToEvaluateOnNewDocument",
-            params={"source": script},
-        )
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", source=script)
+
+    def devtools(self, command: str, **parameters: object) -> Any:
+        """A command of Chromium's own protocol, and its answer."""
+        return self._tell("/goog/cdp/execute", cmd=command, params=parameters)
 
     def until(self, script: str, what: str, within_s: float = 30.0) -> Any:
         """The first true thing that the script returns."""

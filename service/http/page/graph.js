@@ -26,6 +26,9 @@ export function Graph({ tasks, chosen, choose }) {
   const edges = edgesOf(layout, near);
   const chosenKey = layout.nodes.find((node) => node.tasks.some((task) => task.task_id === chosen))?.key;
   const open = (/** @type {string} */ key) => setOpened((before) => new Set(before).add(key));
+  const chooser = useRef(choose);
+  chooser.current = choose;
+  const drawn = useMemo(() => drawing(now, chosenKey, (task) => chooser.current(task), open), [now, layout, chosenKey]);
   return html`<div>
     <div class="row soft">
       <span>${tasks.length} ${tasks.length === 1 ? "task" : "tasks"} in ${layout.layers} ${layout.layers === 1 ? "layer" : "layers"}</span>
@@ -33,11 +36,35 @@ export function Graph({ tasks, chosen, choose }) {
     </div>
     <div class="graph" ref=${scroller} tabindex="0" role="region" aria-label="Graph of the plan">
       <svg width=${width} height=${height}>
-        ${edges.map(([from, to]) => html`<path key=${`${from.key}>${to.key}`} class="edge ${from.key === chosenKey || to.key === chosenKey ? "is-near" : ""}" d=${curve(from, to)} />`)}
-        ${seen.map((node) => html`<${Box} key=${node.key} node=${node} now=${now} chosen=${node.key === chosenKey} choose=${choose} open=${open} />`)}
+        ${edges.map(([from, to]) => drawn.edge(from, to))}
+        ${seen.map((node) => drawn.box(node))}
       </svg>
     </div>
   </div>`;
+}
+
+/**
+ * Draws each node and edge once; what stays in view while it scrolls is not compared again.
+ * @param {Map<string, Task>} now
+ * @param {string | undefined} chosenKey
+ * @param {(task: string) => void} choose
+ * @param {(key: string) => void} open
+ */
+function drawing(now, chosenKey, choose, open) {
+  /** @type {Map<string, any>} */
+  const done = new Map();
+  const once = (/** @type {string} */ key, /** @type {() => any} */ make) => {
+    if (!done.has(key)) done.set(key, make());
+    return done.get(key);
+  };
+  return {
+    box: (/** @type {GraphNode} */ node) => once(node.key, () => html`<${Box} key=${node.key} node=${node} now=${now} chosen=${node.key === chosenKey} choose=${choose} open=${open} />`),
+    edge: (/** @type {GraphNode} */ from, /** @type {GraphNode} */ to) => {
+      const key = `${from.key}>${to.key}`;
+      const near = from.key === chosenKey || to.key === chosenKey;
+      return once(key, () => html`<path key=${key} class="edge ${near ? "is-near" : ""}" d=${curve(from, to)} />`);
+    },
+  };
 }
 
 /** @param {{node: GraphNode, now: Map<string, Task>, chosen: boolean, choose: (task: string) => void, open: (key: string) => void}} properties */
@@ -111,13 +138,13 @@ function curve(from, to) {
 
 /** @param {number} from @param {number} size @returns {[number, number]} */
 function span(from, size) {
-  const step = Math.max(size / 2, 1);
+  const step = Math.max(size / 4, 1);
   const first = Math.floor(from / step);
-  return [(first - 1) * step, (first + 4) * step];
+  return [(first - 1) * step, (first + 6) * step];
 }
 
 /**
- * The part of a scrolled element that is drawn: what is seen and a margin of half a screen around
+ * The part of a scrolled element that is drawn: what is seen and a margin of a quarter around
  * it, in steps of that margin, so that most frames of scrolling draw nothing anew.
  */
 function useView() {

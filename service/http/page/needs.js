@@ -36,12 +36,13 @@ export function Needs({ report, paused }) {
 /** @param {{finding: Finding}} properties */
 function One({ finding }) {
   const [open, setOpen] = useState(false);
-  const places = links(finding.evidence);
+  const writes = writesOf(finding.evidence);
+  const places = writes.length ? [] : links(finding.evidence); // a write has its own
   const glyph = finding.severity === "critical" ? "✕" : finding.severity === "warning" ? "⚠" : "?";
   return html`<div class="finding">
     <h3>${glyph} ${finding.summary}</h3>
     <p class="soft">${finding.meaning}</p>
-    ${writesOf(finding.evidence).map((write) => html`<${Refused} key=${write.audit_sequence} write=${write} />`)}
+    ${writes.map((write) => html`<${Refused} key=${write.audit_sequence} write=${write} />`)}
     ${places.length > 0 && html`<div class="chips">${places.map(([name, href]) => html`<a class="chip" href=${href}><bdi>${name}</bdi></a>`)}</div>`}
     <div class="command"><code>${finding.command}</code><${Copy} text=${finding.command} /></div>
     <div class="row">
