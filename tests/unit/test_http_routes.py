@@ -3,20 +3,23 @@
 import asyncio
 import json
 import re
+import threading
 from typing import Any, cast
 
+import httpx
 import pytest
 from litestar.testing import AsyncTestClient
 from msgspec import Raw
 
 from service.core.results import Claim, Submission
+from service.http import openapi
 from service.http.front import route_kind
 from streams.log import TooLarge
 from streams.plan import commands
 from streams.plan.decide import Current, GuardReject, NotFound
 from streams.plan.events import TYPE_NAMES
 from streams.traceparent import trace_id_of
-from tests.unit.http_world import ACCEPTED, CLAIM, PLAN, TASK, Caller, FakeCore
+from tests.unit.http_world import ACCEPTED, CLAIM, HOST, PLAN, TASK, Caller, FakeCore
 
 OWNED = "/v1/plans/p/tasks/t"
 WHO = {"owner": "w1", "attempt": 2}
@@ -289,6 +292,28 @@ async def test_the_document_holds_every_route_and_every_problem() -> None:
     schemes = document["components"]["securitySchemes"]
     assert schemes["bearer"]["scheme"] == "bearer"
     assert (schemes["session"]["in"], schemes["session"]["name"]) == ("cookie", "holdfast_session")
+
+
+async def test_the_document_is_made_once_and_not_on_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made_on: list[int] = []
+    complete = openapi._complete  # noqa: SLF001 - where it was made shows nowhere else
+    app = FakeCore().app()
+
+    def noting(described: Any, schemas: Any) -> None:
+        made_on.append(threading.get_ident())
+        complete(described, schemas)
+
+    monkeypatch.setattr(openapi, "_complete", noting)
+    transport = httpx.ASGITransport(app)  # type: ignore[arg-type] - on this loop
+    async with httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}") as client:
+        asked = (client.get("/schema/openapi.json") for _ in range(3))
+        answers = await asyncio.gather(*asked)
+    assert {answer.text for answer in answers} == {answers[0].text}
+    assert answers[0].json()["paths"]
+    assert len(made_on) == 1
+    assert made_on[0] != threading.get_ident()
 
 
 async def test_the_document_says_what_is_enforced() -> None:
