@@ -22,7 +22,7 @@ from service.runtime.nats_server.embedded import STORE_FOLDER, EmbeddedServer, l
 from service.settings.config import Settings
 from streams.jetstream.connection import Connection
 from streams.jetstream.permissions import MAINTENANCE
-from streams.jetstream.snapshots import CHUNK_BYTES, Snapshot, StreamCopy, restore_stream
+from streams.jetstream.snapshots import CHUNK_BYTES, StreamCopy, StreamSnapshot, restore_stream
 from streams.jetstream.topology import epoch_of, info_of
 from streams.json_values import UNREADABLE
 from streams.log import LogReset, LogUnavailable
@@ -152,7 +152,7 @@ def checked(backup: Path) -> Manifest:
 
 
 async def _save(connection: Connection, stream: str, path: Path, progress: Progress) -> StreamFile:
-    snapshot, digest, size = Snapshot(connection, stream), hashlib.sha256(), 0
+    snapshot, digest, size = StreamSnapshot(connection, stream), hashlib.sha256(), 0
     with path.open("xb") as file:
         async for chunk in snapshot.chunks():
             file.write(chunk)

@@ -49,7 +49,7 @@ class _RestoreAnswer(msgspec.Struct, frozen=True):
     error: ApiError | None = None
 
 
-class Snapshot:
+class StreamSnapshot:
     """One stream's copy under way: iterate `chunks` once; `copy` says what they are of."""
 
     def __init__(self, connection: Connection, stream: str, patience_s: float = SILENCE_S) -> None:
