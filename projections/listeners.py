@@ -40,6 +40,7 @@ class Listeners:
     def __init__(self, on_failure: OnListenerFailure | None = None) -> None:
         self._on_failure = on_failure
         self._on_facts: dict[str, FactListener] = {}
+        self._hearing: tuple[tuple[str, FactListener], ...] = ()  # the same, to walk over
         self._on_batches: dict[str, OnBatch] = {}
         self._logged_at: dict[str, float] = {}
         self._unlogged: dict[str, int] = {}
@@ -47,6 +48,7 @@ class Listeners:
     def add(self, name: str, listener: FactListener) -> None:
         """Tell ``listener`` of each fact from now on; one of the same name is replaced."""
         self._on_facts[name] = listener
+        self._hearing = tuple(self._on_facts.items())
 
     def add_for_batches(self, name: str, on_batch: OnBatch) -> None:
         """Call ``on_batch`` for each batch from now on; one of the same name is replaced."""
@@ -55,11 +57,12 @@ class Listeners:
     def remove(self, name: str) -> None:
         """Stop calling the listener of this name; it may remove itself while it is called."""
         self._on_facts.pop(name, None)
+        self._hearing = tuple(self._on_facts.items())
         self._on_batches.pop(name, None)
 
     def fact(self, fact: FoldedFact, ignored: str | None) -> None:
         """Tell of one fact. Never raises."""
-        for name, listener in tuple(self._on_facts.items()):
+        for name, listener in self._hearing:
             try:
                 listener.folded(fact, ignored)
             except Exception as error:  # noqa: BLE001 - see the module

@@ -27,6 +27,7 @@ from streams.plan.state import Plan
 
 SLICE = 64  # facts folded before the loop is given back
 FOLD_WAIT_S = 5.0
+OVERDUE_LOOK_S = 0.5  # how often writers that wait for the fold are looked through
 TAIL_PATIENCE_S = 0.05  # how long `catch_up` waits for the tail before it reads for itself
 FLUSH_RETRY_S = 0.25
 FLUSH_DELAY_S = 0.1
@@ -91,6 +92,8 @@ class Projector:
         self._room = asyncio.Event()
         self._wanted = asyncio.Event()
         self._waiting_fold: dict[int, list[asyncio.Future[str | None]]] = {}
+        self._overdue_at: dict[asyncio.Future[str | None], float] = {}  # by the loop's clock
+        self._overdue_timer: asyncio.TimerHandle | None = None
         self._waiting_flush: list[tuple[int, asyncio.Future[None]]] = []
 
     # -- following --------------------------------------------------------------------------
@@ -118,7 +121,8 @@ class Projector:
         board, waiting = self.board, self._waiting_fold
         for fact in facts:
             self._observe_time(fact.at)
-            await self.recall.before(fact)
+            if not self.recall.is_at_hand(fact):
+                await self.recall.before(fact)
             if board.is_wide(fact):
                 board.prepare(fact.sequence, await asyncio.to_thread(begin_plan, fact))
             ignored = board.apply(fact, max(self._now(), fact.at))
@@ -143,14 +147,36 @@ class Projector:
         """
         if self.board.sequence >= sequence:
             return self.board.ignored.get(sequence)
-        future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[str | None] = loop.create_future()
         self._waiting_fold.setdefault(sequence, []).append(future)
         try:
+            if wait_s == FOLD_WAIT_S:
+                self._overdue_at[future] = loop.time() + wait_s
+                self._watch_overdue()
+                return await future
             async with asyncio.timeout(wait_s):
                 return await future
         except TimeoutError:
             reason = self.too_far_behind or "the log does not deliver"
             raise LogUnavailable(f"{reason}: waiting for sequence {sequence}") from None
+
+    def _watch_overdue(self) -> None:
+        """One timer for all writers that wait for the fold: one for each would cost more."""
+        if self._overdue_timer is None:
+            loop = asyncio.get_running_loop()
+            self._overdue_timer = loop.call_later(OVERDUE_LOOK_S, self._fail_overdue)
+
+    def _fail_overdue(self) -> None:
+        self._overdue_timer = None
+        now = asyncio.get_running_loop().time()
+        for future, at in list(self._overdue_at.items()):
+            if not future.done() and at <= now:
+                future.set_exception(TimeoutError())
+            if future.done():
+                del self._overdue_at[future]
+        if self._overdue_at:
+            self._watch_overdue()
 
     async def catch_up(self) -> None:
         """Return once everything is folded that is in the log now. Raises LogUnavailable."""

@@ -23,6 +23,12 @@ class Recall:
         self._asked: Counter[str] = Counter()  # how often a plan is being recalled on request
         self._newest: dict[str, int] = {}  # the newest fact about each of these since it began
 
+    def is_at_hand(self, fact: Fact | BadFact) -> bool:
+        """Whether the plan that ``fact`` is about is known to need nothing of `before`."""
+        if self._asked or isinstance(fact, BadFact):
+            return False
+        return fact.plan_id in self._board.plans
+
     async def before(self, fact: Fact | BadFact) -> None:
         """Bring the finished plan that ``fact`` is about back before the fact is folded.
 

@@ -9,6 +9,7 @@ that state and judging by it. A fact that could not be read again is refused, ne
 
 import asyncio
 from collections.abc import Awaitable
+from time import monotonic
 from typing import Protocol, TypeVar, assert_never
 
 import msgspec
@@ -138,12 +139,12 @@ class Call:
 
     def __init__(self, limits: DecideLimits) -> None:
         self.limits = limits
-        self._ends_at = asyncio.get_running_loop().time() + limits.call_s
+        self._began_at = monotonic()
 
     async def in_time(self, wanted: Awaitable[T]) -> T:
         """What is awaited, if that comes before the call's end; else raises LogUnavailable."""
         try:
-            async with asyncio.timeout_at(self._ends_at):
+            async with asyncio.timeout(self._began_at + self.limits.call_s - monotonic()):
                 return await wanted
         except TimeoutError:
             raise LogUnavailable(f"no certain answer within {self.limits.call_s:g} s") from None

@@ -108,8 +108,11 @@ class Dispatcher:
             most = min(self._settings.batch_size, self._settings.max_per_tick - taken)
             # Only the first claim of a tick may wait: with work in hand there is no time for it.
             wait_s = min(self._poll_interval_s, LONGEST_WAIT_S) if not taken else 0
-            asked = self.pool.reserve(most)
-            granted = await self._claim(asked, wait_s)
+            # A task that gets a thread at once starts with its claim; one that waits for a thread
+            # starts when it has one.
+            idle = self.pool.idle
+            asked = self.pool.reserve(min(most, idle) if idle else most)
+            granted = await self._claim(asked, wait_s, start=idle > 0)
             for claim in granted.claims:
                 self._dispatch(claim, granted)
             taken += len(granted.claims)
@@ -117,7 +120,7 @@ class Dispatcher:
                 break
         return taken
 
-    async def _claim(self, limit: int, wait_s: float) -> GrantedAt:
+    async def _claim(self, limit: int, wait_s: float, *, start: bool) -> GrantedAt:
         """Ask for work. Slots that nothing came for are given back; the others are the claims'."""
         request = ClaimRequest(
             owner=self._shop.reporter.owner,
@@ -126,6 +129,7 @@ class Dispatcher:
             default_lease_s=self._settings.lease_s,
             default_timeout_s=self._shop.timeout_s,
             wait_s=wait_s,
+            start=start,
             leave_to_others=self._shop.overruns,
         )
         origin, asked_at = self._shop.reporter.origin(), monotonic()

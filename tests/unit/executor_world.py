@@ -132,6 +132,7 @@ class FakeCore:
                         task_id=task.spec.id,
                         owner=request.owner,
                         lease_s=request.lease_s or task.spec.lease_s or request.default_lease_s,
+                        start=request.start,
                     )
                     decision = decide(command, plan, self.now())
                     if isinstance(decision, Accept):
@@ -153,6 +154,7 @@ class FakeCore:
             dependencies={name: kept(plan.tasks[name]) for name in task.spec.depends_on},
             feedback=task.feedback,
             retry=task.retry,
+            started=request.start,
             lease_until=moment(task.execution.claimed_at + task.lease_s),
             lease_s=task.lease_s,
             timeout_s=task.spec.timeout_s or request.default_timeout_s,

@@ -47,7 +47,8 @@ async def test_a_task_is_claimed_started_and_completed() -> None:
         world.core.submit("p", spec("t", "echo", {"a": [1, 2]}))
         task = await world.finished("p", "t")
     assert output_of(task) == {"a": [1, 2]}
-    assert [type(word) for word in world.core.said] == [commands.Start, commands.Complete]
+    assert [type(word) for word in world.core.said] == [commands.Complete]
+    assert world.core.requests[0].start, "a task that gets a thread at once starts with its claim"
     assert world.core.origins[0].actor == "w1"
     assert world.core.origins[0].instance == "instance-1"
     assert world.metrics.counts[DISPATCHED] == 1
@@ -118,10 +119,11 @@ async def test_waiting_tasks_count_as_queued_and_start_only_when_a_thread_is_fre
         world.core.submit("p", spec("first", "stubborn"), spec("second", "stubborn"))
         await world.core.until(lambda: world.executor.snapshot().queued == 1, "one waits")
         assert world.executor.snapshot().in_flight == 1
-        assert len(world.core.words(commands.Start)) == 1
+        assert world.core.words(commands.Start) == [], "one started with its claim, one waits"
         executor_handlers.let_go.set()
         await world.finished("p", "first")
         await world.finished("p", "second")
+        assert len(world.core.words(commands.Start)) == 1
 
 
 async def test_a_refused_start_keeps_the_handler_from_running() -> None:
@@ -132,8 +134,12 @@ async def test_a_refused_start_keeps_the_handler_from_running() -> None:
             core.take_over("p", "t")
 
     core.trouble = steal
-    async with executing(core, executor__handlers=USER_HANDLERS):
+    flags: dict[str, Any] = {"executor.worker.core_size": 1, "executor.worker.queue_capacity": 1}
+    async with executing(core, executor__handlers=USER_HANDLERS, **flags) as world:
+        core.submit("before", spec("t", "stubborn"))
         core.submit("p", spec("t", "polite"))
+        await core.until(lambda: world.executor.snapshot().queued == 1, "one waits for a thread")
+        executor_handlers.let_go.set()
         await core.until(lambda: core.refused, "the start is refused")
     assert "p" not in executor_handlers.seen
     assert core.task("p", "t").owner == "thief"
@@ -380,7 +386,7 @@ async def test_a_callback_of_a_handler_delays_no_heartbeats() -> None:
     async with executing(core, executor__handlers=USER_HANDLERS, **QUICK):
         core.submit("p", spec("t", "hooked"), spec("other", "polite"))
         await core.until(lambda: core.task("p", "t").status == "RUNNING", "it runs")
-        await core.until(lambda: core.words(commands.Start, "t"), "it began")
+        await core.until(lambda: executor_handlers.seen.get("p"), "it began")
         core.take_over("p", "t")
         await core.until(lambda: len(executor_handlers.seen.get("p", [])) == 3, "both are called")
         beats = len(core.words(commands.Heartbeat, "other"))
@@ -407,7 +413,7 @@ async def test_a_worker_cut_off_from_the_log_fences_itself() -> None:
     (told,) = world.audit.about("lease_lost_cancelled")
     assert (told["owner"], told["attempt"], told["actual"]) == ("w1", 1, None)
     assert told["detail"].startswith("fenced itself: no renewal got through for ")
-    assert {type(word) for word in core.said} == {commands.Start, commands.Heartbeat}
+    assert {type(word) for word in core.said} == {commands.Heartbeat}
 
 
 async def test_heartbeats_that_hang_do_not_keep_the_worker_from_fencing_itself() -> None:
@@ -613,7 +619,7 @@ async def test_draining_lets_tasks_end_and_claims_no_more() -> None:
     core = FakeCore()
     async with executing(core, drain_s=5) as world:
         core.submit("p", spec("t", "sleep", {"seconds": 0.2}))
-        await core.until(lambda: core.words(commands.Start), "it began")
+        await core.until(lambda: core.task("p", "t").status == "RUNNING", "it began")
         draining = asyncio.create_task(world.executor.drain(5))
         await core.until(lambda: world.executor.snapshot().draining)
         core.submit("q", spec("t", "echo"))

@@ -109,7 +109,9 @@ class Attempt:
                 raise
 
     async def _started(self) -> bool:
-        """Say that the work begins; the handler may run only if that was accepted."""
+        """Say that the work begins, unless the claim did; the handler may run only if accepted."""
+        if self.lease.claim.started:
+            return True
         plan_id, task_id, attempt = self.lease.key
         command = commands.Start(
             plan_id=plan_id, task_id=task_id, owner=self.lease.owner, attempt=attempt

@@ -55,6 +55,11 @@ class WorkerPool:
         unreported = self.capacity + UNREPORTED - self._attempts
         return 0 if self.closed else max(min(self.capacity - self._taken, unreported), 0)
 
+    @property
+    def idle(self) -> int:
+        """How many threads neither run a task nor are awaited by one."""
+        return max(self._size - self._running - self._queued, 0)
+
     async def room(self) -> None:
         """Wait until a task may be claimed, or the pool is closed."""
         while not self.free and not self.closed:
