@@ -6,11 +6,13 @@ A line never holds local variables, because they hold inputs, outputs and tokens
 import os
 from contextlib import suppress
 from datetime import datetime
+from io import StringIO
 from typing import Any, TextIO
 
 import msgspec
 import structlog
 
+from service.runtime.terminal import escaped
 from streams.json_values import text_of
 
 LINE_CHARACTERS = 8_000
@@ -118,13 +120,27 @@ def _cut(value: object) -> object:
     return text_of(value, VALUE_CHARACTERS)
 
 
+_IN_LINES = {"exception", "stack"}
+
+
+def _harmless(text: str) -> str:
+    """``text``, unable to steer the terminal, in as many lines."""
+    return "\n".join(map(escaped, text.split("\n")))
+
+
+def _harmless_traceback(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    raw = StringIO()
+    structlog.dev.plain_traceback(raw, exc_info)
+    stream.write(_harmless(raw.getvalue()))
+
+
 class _ForPeople(structlog.dev.ConsoleRenderer):
     """structlog's, without rich's traceback: that one takes time by the square of a message."""
 
     def __init__(self, *, colors: bool) -> None:
         super().__init__(
             colors=colors,
-            exception_formatter=structlog.dev.plain_traceback,
+            exception_formatter=_harmless_traceback,
             timestamp_key="at",
         )
 
@@ -138,6 +154,9 @@ class _ForPeople(structlog.dev.ConsoleRenderer):
         with suppress(KeyError, ValueError, TypeError):
             at = datetime.fromisoformat(event_dict["at"]).astimezone()
             event_dict["at"] = at.time().isoformat("milliseconds")
+        for key, value in event_dict.items():  # others are shown by repr, which escapes
+            if isinstance(value, str):
+                event_dict[key] = (_harmless if key in _IN_LINES else escaped)(value)
         text = str(super().__call__(logger, name, event_dict))
         left_out = len(text) - LINE_CHARACTERS
         return text if left_out <= 0 else f"{text[:LINE_CHARACTERS]} … ({left_out} more)"

@@ -13,6 +13,7 @@ import structlog
 from service.settings.config import LogSettings
 from service.signals.log_lines import LINE_CHARACTERS, Lines
 from service.signals.logs import WRITE_CHARACTERS, QueuedHandler, configure, in_force
+from tests.unit.test_terminal import EVIL, is_harmless
 
 
 class Terminal(io.StringIO):
@@ -162,6 +163,21 @@ def test_the_environment_decides(
     handler.flush()
     assert stream.getvalue().startswith("{") is is_json
     assert "\x1b" not in stream.getvalue()
+
+
+def test_no_value_and_no_exception_steers_the_terminal_that_shows_the_log() -> None:
+    stream = io.StringIO()
+    handler = configure("me", LogSettings(format="text"), stream=stream)
+    steering = EVIL.replace(" ", "")  # structlog quotes what has blanks
+    try:
+        int(EVIL)
+    except ValueError:
+        structlog.get_logger().exception(EVIL, reason=steering, words=EVIL, parts=[EVIL])
+    error = ValueError(EVIL)
+    structlog.get_logger().error("failed", exc_info=error)
+    handler.flush()
+    assert "x1b" in stream.getvalue()
+    assert is_harmless(stream.getvalue())
 
 
 @pytest.mark.parametrize(("look", "is_json"), [("text", False), ("json", True)])
