@@ -92,7 +92,7 @@ class Document(JsonRenderPlugin):
 
     def _make(self, app: Litestar) -> bytes:
         described = app.plugins.get(OpenAPIPlugin).provide_openapi_schema()
-        _complete(described, event_components() | self._schemas.components())
+        complete_document(described, event_components() | self._schemas.components())
         return msgspec.json.encode(_plain(described))
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: Json) -> bytes:
@@ -101,8 +101,8 @@ class Document(JsonRenderPlugin):
         return self._rendered
 
 
-def _complete(described: Json, schemas: Json) -> None:
-    """Add what Litestar's document lacks."""
+def complete_document(described: Json, schemas: Json) -> None:
+    """Add to Litestar's document what it lacks; ``schemas`` become its components."""
     described["components"]["schemas"] = schemas
     for schema in schemas.values():
         for each in schema.get("properties", {}).values():

@@ -47,6 +47,7 @@ async def work(client: httpx.AsyncClient) -> None:
         "tasks": [{"id": "a", "kind": "raed"}],
     }
     await client.post("/v1/plans", json=odd)
+    late: list[tuple[str, dict[str, object]]] = []
     for number in range(6):
         body = {"owner": f"reader-{number % 2 + 1}", "kinds": ["fetch", "read"], "wait_s": 2}
         for claim in (await client.post("/v1/claims", json=body)).json()["claims"]:
@@ -58,7 +59,7 @@ async def work(client: httpx.AsyncClient) -> None:
                     f"{path}/take-back", json={"attempt": claim["attempt"], "reason": "it hangs"}
                 )
                 (await client.post(f"{path}/claim", json={"owner": "reader-3"})).raise_for_status()
-                late = f"{path}/complete", who
+                late.append((f"{path}/complete", who))
             elif number == 3:
                 error = {"error_type": "rate_limited", "error_message": "429", "retry_in_s": 300}
                 await client.post(f"{path}/fail", json=who | error)
@@ -67,7 +68,8 @@ async def work(client: httpx.AsyncClient) -> None:
                 usage = {"input_tokens": 900 + number, "output_tokens": 120}
                 done = {"output": {"words": 1200 + number}, "token_usage": usage}
                 await client.post(f"{path}/complete", json=who | done)
-    await client.post(late[0], json=late[1])
+    for path, who in late:
+        await client.post(path, json=who)
     await client.post("/v1/plans/typo/pause", json={"reason": "its kind is misspelt"})
 
 

@@ -25,7 +25,7 @@ class Party:
 
     def __init__(self, kind: str, number: int) -> None:
         self.kind = kind
-        self._pair = nkeys.from_seed(nkeys.encode_seed(bytes([number]) * 32, KINDS[kind]))
+        self._pair: Any = nkeys.from_seed(nkeys.encode_seed(bytes([number]) * 32, KINDS[kind]))
         self.seed: bytes = self._pair.seed
         self.public: str = self._pair.public_key.decode()
 

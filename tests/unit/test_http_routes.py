@@ -298,14 +298,14 @@ async def test_the_document_is_made_once_and_not_on_the_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made_on: list[int] = []
-    complete = openapi._complete  # noqa: SLF001 - where it was made shows nowhere else
+    complete = openapi.complete_document
     app = FakeCore().app()
 
     def noting(described: Any, schemas: Any) -> None:
         made_on.append(threading.get_ident())
         complete(described, schemas)
 
-    monkeypatch.setattr(openapi, "_complete", noting)
+    monkeypatch.setattr(openapi, "complete_document", noting)
     transport = httpx.ASGITransport(app)  # type: ignore[arg-type] - on this loop
     async with httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}") as client:
         asked = (client.get("/schema/openapi.json") for _ in range(3))
