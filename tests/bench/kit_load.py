@@ -1,7 +1,8 @@
 """The worker kit under load, in a process of its own. Prints one JSON object.
 
 python -m tests.bench.kit_load PORT noop TASKS SLOTS     no-op tasks, submitted meanwhile
-python -m tests.bench.kit_load PORT idle LEASES SECONDS  leases held and renewed, nothing else
+python -m tests.bench.kit_load PORT idle LEASES SECONDS  leases held and renewed, nothing else;
+                                                         prints when that begins and ends
 python -m tests.bench.kit_load PORT start TASKS SLOTS    one task at a time, as it is submitted
 """
 
@@ -17,6 +18,7 @@ from tests.waiting import until
 
 LEASE_S = 15.0
 TASKS_PER_PLAN = 100
+IDLE_BEGINS, IDLE_ENDS = "idle begins", "idle ends"
 
 
 async def submit(url: str, kind: str, tasks: int) -> None:
@@ -62,9 +64,11 @@ def idle(url: str, leases: int, seconds: float) -> dict[str, float]:
         asyncio.run(submit(url, "idle", leases))
         until(lambda: len(loops) >= leases, 120, "every lease is held")
         over.wait(LEASE_S / 3)  # the first renewals come all at once
+        print(IDLE_BEGINS, flush=True)
         cpu = time.process_time()
         over.wait(seconds)
         used = (time.process_time() - cpu) / seconds
+        print(IDLE_ENDS, flush=True)
         for loop, stopped in loops:
             loop.call_soon_threadsafe(stopped.set)
         lost = worker.counters.lost

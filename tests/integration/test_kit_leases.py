@@ -347,32 +347,6 @@ async def test_no_claim_is_left_behind_by_a_worker_that_ends_while_tasks_arrive(
         assert [task.lost for task in plan.tasks] == [0, 0]
 
 
-async def test_workers_that_are_replaced_under_load_lose_no_lease(
-    server: Server, client: Client
-) -> None:
-    async def rolls(task: AsyncTask) -> str:
-        await asyncio.sleep(0.05)
-        return task.task_id
-
-    plan_id = await submit(client, *({"kind": "rolls"} for _ in range(300)))
-    finished = asyncio.create_task(client.wait(plan_id))
-    lost = completed = 0
-    while not finished.done():
-        workers = [Worker(f"roll{n}", slots=4, url=server.url, limits=SHORT) for n in range(3)]
-        for worker in workers:
-            worker.task("rolls", lease_s=15)(rolls)
-            worker.start()
-        await asyncio.wait([finished], timeout=0.5)
-        for worker in workers:
-            await asyncio.to_thread(worker.stop, 0)
-        lost += sum(worker.counters.lost for worker in workers)
-        completed += sum(worker.counters.completed for worker in workers)
-    plan = await finished
-    assert plan.status == "COMPLETED"
-    assert (lost, completed) == (0, 300)
-    assert sum(task.lost for task in plan.tasks) == 0
-
-
 async def test_a_worker_that_the_server_refuses_says_why(server: Server) -> None:
     worker = Worker("refused", url=f"{server.url}/no-such-place", limits=SHORT)
     worker.task("x")(lambda _: None)
