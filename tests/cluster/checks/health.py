@@ -149,7 +149,9 @@ def doctor(history: History, fold: Fold) -> Iterator[Violation]:
 
 
 def _slack(history: History, silence: Silence) -> float:
-    return max((fault.slack_s for fault in history.faults if _within(silence, fault)), default=0.0)
+    """By how much the machine was late then; between two faults, as late as it ever was."""
+    within = [fault.slack_s for fault in history.faults if _within(silence, fault)]
+    return max(within or [fault.slack_s for fault in history.faults], default=0.0)
 
 
 def cleared(history: History, fold: Fold) -> Iterator[Violation]:
