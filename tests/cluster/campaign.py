@@ -105,8 +105,11 @@ class Campaign:
         await asyncio.gather(*self._reading, return_exceptions=True)
 
     async def _calm(self) -> None:
+        history, watch = self._history, self._watch
+        watch.lateness_s = 0.0
         await asyncio.sleep(self._form.calm_s)
-        self._watch.complain()
+        history.calm_slack_s = max(history.calm_slack_s, 2 * watch.lateness_s)
+        watch.complain()
         self._load.complain()
         await self._count_claims()
 

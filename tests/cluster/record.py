@@ -170,6 +170,7 @@ class History(msgspec.Struct):
     output: Mapping[int, str] = {}  # what each instance printed
     claims_won: int = 0
     claims_lost: int = 0
+    calm_slack_s: float = 0.0  # by how much this machine was late before, between and after faults
 
     def led_again_s(self, fault: FaultRun) -> float | None:
         """Seconds from a fault's beginning until all other nodes agree on one of them as leader.
@@ -205,6 +206,13 @@ class History(msgspec.Struct):
                 led_at = leadership.at
             was_led = leads
         return led_at if was_led else until
+
+    def slack_s(self, since: float, until: float) -> float:
+        """By how much the machine was late then: in these faults, or between any two of them."""
+        lasted = [
+            fault.slack_s for fault in self.faults if since < fault.settled and fault.began < until
+        ]
+        return max(lasted, default=self.calm_slack_s)
 
     def outages_of(self, instance: int) -> Iterable[Outage]:
         """The times in which this instance could not answer."""

@@ -159,7 +159,8 @@ def in_time(history: History, fold: Fold) -> Iterator[Violation]:
     """See `IN_TIME`; an instance that the test has stopped or frozen is not expected to answer."""
     del fold
     for call in history.calls:
-        late = call.answered_at - call.asked_at > call.limit_s + MARGIN_S
+        late_s = call.answered_at - call.asked_at - call.limit_s - MARGIN_S
+        late = late_s > 0 and late_s > history.slack_s(call.asked_at, call.answered_at)
         if (late or call.status == NO_ANSWER) and not _could_not(history, call):
             yield _violation(IN_TIME, call, f"after {call.answered_at - call.asked_at:.1f} s")
 

@@ -102,7 +102,7 @@ def readiness(history: History, fold: Fold) -> Iterator[Violation]:
     for instance in NUMBERS:
         seen = [each for each in history.readiness if each.instance == instance]
         for silence in silences(history, instance):
-            slack_s = _slack(history, silence)
+            slack_s = history.slack_s(*silence)
             limit_s = READY_NAMES_S + slack_s
             if silence[1] - silence[0] <= limit_s + 1:
                 continue
@@ -136,7 +136,7 @@ def doctor(history: History, fold: Fold) -> Iterator[Violation]:
     for instance in NUMBERS:
         said = [each for each in history.diagnoses if each.instance == instance]
         for silence in silences(history, instance):
-            limit_s = DOCTOR_NAMES_S + _slack(history, silence)
+            limit_s = DOCTOR_NAMES_S + history.slack_s(*silence)
             if silence[1] - silence[0] <= limit_s:
                 continue
             named = any(
@@ -146,12 +146,6 @@ def doctor(history: History, fold: Fold) -> Iterator[Violation]:
             if not named:
                 lasted = f"{silence[1] - silence[0]:.1f} s without a write"
                 yield Violation(DOCTOR_NAMES, f"instance {instance}: {lasted}", silence[0])
-
-
-def _slack(history: History, silence: Silence) -> float:
-    """By how much the machine was late then; between two faults, as late as it ever was."""
-    within = [fault.slack_s for fault in history.faults if _within(silence, fault)]
-    return max(within or [fault.slack_s for fault in history.faults], default=0.0)
 
 
 def cleared(history: History, fold: Fold) -> Iterator[Violation]:
