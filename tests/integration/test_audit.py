@@ -175,7 +175,8 @@ async def test_each_way_an_attempt_can_end_is_audited_once(world: World) -> None
         ("execution_failed", "bad"), ("execution_timeout", "slow"), ("claim_released", "back"),
         ("execution_completed", "judged"), ("execution_completed", "critic"),
         ("execution_critic_rejected", "judged"), ("task_poisoned", "poison"),
-        ("dispatch_submitted", "echo"), ("execution_started", "echo"),
+        ("execution_started", "poison"), ("dispatch_submitted", "echo"),
+        ("execution_started", "echo"),
         ("execution_completed", "echo"),
     ])  # fmt: skip
 

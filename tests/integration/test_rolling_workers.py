@@ -73,7 +73,7 @@ def _work(members: list[Member]) -> None:
 
 
 def _end(members: list[Member]) -> Counter[str]:
-    """Each is told to end at once; together they have counted this."""
+    """End each one at once; together they have counted this."""
     with ThreadPoolExecutor(TOGETHER) as pool:
         return sum((Counter(said) for said in pool.map(Member.end, members)), Counter[str]())
 

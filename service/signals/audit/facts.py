@@ -68,6 +68,8 @@ class FactAudit:
         match event := fact.event:
             case Claimed():
                 self._claimed(fact, event)
+                if event.started:
+                    self._success("execution_started", fact, event)
             case Started():
                 self._success("execution_started", fact, event)
             case Completed():
@@ -198,7 +200,7 @@ class FactAudit:
         self,
         name: str,
         fact: Fact,
-        event: Started | Completed | Released,
+        event: Claimed | Started | Completed | Released,
         detail: str | None = None,
     ) -> None:
         if self._audit.wants(name):
