@@ -80,6 +80,19 @@ class BadFact(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
+class LogMessage(msgspec.Struct, frozen=True, gc=False):
+    """One message of the log as it is stored, not decoded.
+
+    ``headers`` are its header lines, ``at`` is its stream time in seconds since the epoch.
+    """
+
+    sequence: int
+    at: float
+    subject: str
+    headers: bytes
+    payload: bytes
+
+
 class Draft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What `Log.append` is asked to write: one or a few events on one subject, all or nothing.
 
@@ -172,6 +185,10 @@ class Log(Protocol):
         One request bounded in size: at most ``limit``, fewer when they are large. Only an empty
         answer means that nothing more was there when this was asked. Raises LogUnavailable.
         """
+        ...
+
+    async def messages(self, plan_id: str, after: int, limit: int) -> list[LogMessage]:
+        """`scan` of one plan, as the messages are stored. Raises LogUnavailable."""
         ...
 
     def wrote(self, event_id: str) -> bool:

@@ -21,6 +21,7 @@ from streams.log import (
     Draft,
     Fact,
     LogFull,
+    LogMessage,
     LogReset,
     LogState,
     LogUnavailable,
@@ -171,6 +172,17 @@ class MemoryLog:
         await asyncio.sleep(0)
         start = bisect_right(self._messages, after, key=_sequence)
         return [_fact(message) for message in self._messages[start : start + limit]]
+
+    async def messages(self, plan_id: str, after: int, limit: int) -> list[LogMessage]:
+        """See `streams.log.Log.messages`."""
+        subject = subject_of(plan_id)
+        await asyncio.sleep(0)
+        start = bisect_right(self._messages, after, key=_sequence)
+        return [
+            LogMessage(each.sequence, each.at, each.subject, each.headers, each.payload)
+            for each in self._messages[start:]
+            if each.subject == subject or each.subject.startswith(f"{subject}.")
+        ][:limit]
 
     def wrote(self, event_id: str) -> bool:
         """See `streams.log.Log.wrote`."""

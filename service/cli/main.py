@@ -38,6 +38,7 @@ COMMANDS = {
     "doctor": "service.cli.doctor",
     "demo": "service.cli.demo",
     "rebuild": "service.cli.rebuild",
+    "export": "service.cli.export",
     "backup": "service.cli.backup",
     "restore": "service.cli.backup",
     "check-config": "service.cli.check_config",

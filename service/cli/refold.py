@@ -5,7 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -19,12 +19,11 @@ from projections.projector import Projector
 from projections.read_models.copies import copy_of
 from projections.read_models.database import Database, DatabaseUnavailable, discard
 from projections.read_models.restore import open_read_models
+from service.cli.log_access import any_log, own_log
 from service.core.log_clock import LogClock
-from service.runtime.data_folder import READ_MODELS, DataFolder, DataFolderBusy, read_holder
-from service.runtime.nats_server.embedded import EmbeddedServer, log_of
+from service.runtime.data_folder import READ_MODELS, DataFolder
 from service.runtime.tuning import uncollected
 from service.settings.config import Settings
-from streams.jetstream.log import JetStreamLog
 from streams.log import BadFact, Fact, Log, LogUnavailable
 
 SHOW_EVERY_S = 1.0
@@ -101,7 +100,7 @@ async def replace_read_models(settings: Settings, out: TextIO = sys.stdout) -> R
     fresh = path.with_suffix(".fresh")
     async with AsyncExitStack() as stack:
         stack.enter_context(DataFolder.acquire(settings.data_dir, settings.executor.instance_id))
-        source = await _own_log(settings, stack)
+        source = await own_log(settings, stack)
         head = (await source.state()).head
         print(f"folding {head:,} facts into {path}", file=out, flush=True)
         discard(fresh)
@@ -126,7 +125,7 @@ async def verify_read_models(
     if not path.exists():
         raise DatabaseUnavailable(f"there are no read models at {path}")
     async with AsyncExitStack() as stack:
-        source = await _any_log(settings, stack)
+        source = await any_log(settings, stack)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=settings.data_dir)))
         copy, fresh = work / "live.sqlite", work / "rebuilt.sqlite"
         sequence = await asyncio.to_thread(copy_of, path, copy)
@@ -145,39 +144,3 @@ def _is_gone(source: Log, loop: asyncio.AbstractEventLoop, sequence: int) -> boo
     scan = source.scan(sequence - 1, 1)
     found = asyncio.run_coroutine_threadsafe(scan, loop).result(SILENCE_S)
     return not found or found[0].sequence != sequence
-
-
-@asynccontextmanager
-async def _connected(url: str, settings: Settings) -> AsyncGenerator[JetStreamLog]:
-    source = await JetStreamLog.connect(
-        url, replicas=settings.nats.replicas, access=settings.nats.access
-    )
-    try:
-        yield source
-    finally:
-        await source.close()
-
-
-async def _own_log(settings: Settings, stack: AsyncExitStack) -> JetStreamLog:
-    """The log of a folder that we hold: by URL, or an embedded server of our own."""
-    url = settings.nats.url
-    if not url:
-        server = EmbeddedServer(settings.data_dir, port=0)
-        stack.push_async_callback(server.stop)
-        url = await server.start()
-    return await stack.enter_async_context(_connected(url, settings))
-
-
-async def _any_log(settings: Settings, stack: AsyncExitStack) -> JetStreamLog:
-    """The log of a folder, whether or not an instance is running on it."""
-    try:
-        stack.enter_context(DataFolder.acquire(settings.data_dir, settings.executor.instance_id))
-    except DataFolderBusy:
-        holder = read_holder(settings.data_dir)
-        if holder is None or not holder.nats_url:
-            raise LogUnavailable(
-                "the instance that holds the data folder is still starting"
-            ) from None
-        url = settings.nats.url or log_of(settings.data_dir, holder)
-        return await stack.enter_async_context(_connected(url, settings))
-    return await _own_log(settings, stack)

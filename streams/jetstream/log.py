@@ -45,6 +45,7 @@ from streams.log import (
     Draft,
     Fact,
     LogFull,
+    LogMessage,
     LogState,
     LogUnavailable,
 )
@@ -265,6 +266,11 @@ class JetStreamLog:
         if plan_id is None:
             return await self._reader.scan([ALL_PLANS], after, limit)
         return await self._reader.scan([subject_of(plan_id), tasks_of(plan_id)], after, limit)
+
+    async def messages(self, plan_id: str, after: int, limit: int) -> list[LogMessage]:
+        """See `streams.log.Log.messages`."""
+        subjects = [subject_of(plan_id), tasks_of(plan_id)]
+        return await self._reader.stored(subjects, after, limit)
 
     def wrote(self, event_id: str) -> bool:
         """See `streams.log.Log.wrote`."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from math import inf
-from typing import TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -26,7 +26,7 @@ from streams.jetstream.names import Names
 from streams.jetstream.read_ahead import Walks
 from streams.jetstream.topology import ApiError
 from streams.json_values import UNREADABLE
-from streams.log import BadFact, Fact, LogUnavailable
+from streams.log import BadFact, Fact, LogMessage, LogUnavailable
 
 PAGE_MESSAGES = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
@@ -44,13 +44,6 @@ class DirectGetPage(msgspec.Struct, frozen=True):
     """What one direct get brought; ``more`` says that the filter matches further messages."""
 
     replies: list[Reply]
-    more: bool
-
-
-class FilterPage(msgspec.Struct, frozen=True):
-    """The facts of one filter's page, and whether it matches further messages."""
-
-    facts: list[Fact | BadFact]
     more: bool
 
 
@@ -83,6 +76,14 @@ class StoredAnswer(msgspec.Struct, frozen=True):
 
 Prove = Callable[[], Awaitable[bool]]
 T = TypeVar("T")
+M = TypeVar("M", Fact | BadFact, LogMessage)
+
+
+class FilterPage(NamedTuple, Generic[M]):
+    """What one filter's page holds, and whether the filter matches further messages."""
+
+    found: list[M]
+    more: bool
 
 
 class Reader:
@@ -189,12 +190,22 @@ class Reader:
         """
         if facts := await self._walks.take(subjects, after, limit):
             return facts
+        facts = await self._next(subjects, after, limit, fact_of)
+        if len(facts) == limit >= WORTH_A_WALK:
+            self._walks.begin(subjects, facts[-1].sequence)
+        return facts
+
+    async def stored(self, subjects: Sequence[str], after: int, limit: int) -> list[LogMessage]:
+        """`scan`, as the messages are stored."""
+        return await self._next(subjects, after, limit, _message_of)
+
+    async def _next(
+        self, subjects: Sequence[str], after: int, limit: int, of: Callable[[Reply, Names], M]
+    ) -> list[M]:
         for wait_s in SCAN_WAITS_S:
-            facts = await self._scan(subjects, after, limit)
-            if len(facts) == limit >= WORTH_A_WALK:
-                self._walks.begin(subjects, facts[-1].sequence)
-            if facts or not await self._leader_has(subjects, after):
-                return facts
+            found = await self._scan(subjects, after, limit, of)
+            if found or not await self._leader_has(subjects, after):
+                return found
             await asyncio.sleep(wait_s)
         raise LogUnavailable(f"the replicas that answer do not get beyond sequence {after}")
 
@@ -214,31 +225,35 @@ class Reader:
         }
         return (await self._page({**question, "max_bytes": PAGE_BYTES})).replies
 
-    async def _scan(self, subjects: Sequence[str], after: int, limit: int) -> list[Fact | BadFact]:
-        found = [await self._scan_one(subject, after, limit) for subject in subjects]
-        if len(found) == 1:
-            return found[0].facts
-        facts = sorted((fact for part in found for fact in part.facts), key=_sequence)
+    async def _scan(
+        self, subjects: Sequence[str], after: int, limit: int, of: Callable[[Reply, Names], M]
+    ) -> list[M]:
+        pages = [await self._scan_one(subject, after, limit, of) for subject in subjects]
+        if len(pages) == 1:
+            return pages[0].found
+        found = sorted((each for page in pages for each in page.found), key=_sequence)
         whole_up_to: float = inf
-        for subject, part in zip(subjects, found, strict=True):
-            last = part.facts[-1].sequence if part.facts else after
-            if part.more:
+        for subject, page in zip(subjects, pages, strict=True):
+            last = page.found[-1].sequence if page.found else after
+            if page.more:
                 whole_up_to = min(whole_up_to, last)
-            elif facts and last < facts[-1].sequence:
+            elif found and last < found[-1].sequence:
                 # Two replicas may have answered, and this one may lag behind the other.
                 missing = await self._proven(partial(self.leader_first_after, subject, last))
                 if missing is not None:
                     whole_up_to = min(whole_up_to, missing[0] - 1)
-        return [fact for fact in facts if fact.sequence <= whole_up_to][:limit]
+        return [each for each in found if each.sequence <= whole_up_to][:limit]
 
-    async def _scan_one(self, subject: str, after: int, limit: int) -> FilterPage:
+    async def _scan_one(
+        self, subject: str, after: int, limit: int, of: Callable[[Reply, Names], M]
+    ) -> FilterPage[M]:
         page = await self._page_from(subject, after + 1, limit)
-        facts: list[Fact | BadFact] = []
+        found: list[M] = []
         for count, reply in enumerate(page.replies, 1):
-            facts.append(fact_of(reply, self._names))
+            found.append(of(reply, self._names))
             if count % 500 == 0:  # some 5 ms of decoding
                 await asyncio.sleep(0)
-        return FilterPage(facts, page.more and bool(facts))
+        return FilterPage(found, page.more and bool(found))
 
     async def close(self) -> None:
         """End the read-ahead."""
@@ -335,14 +350,25 @@ def _more(end: Reply | Lost) -> bool:
             raise LogUnavailable(f"the log cannot be read: {reason}")
 
 
-def _sequence(fact: Fact | BadFact) -> int:
-    return fact.sequence
+def _sequence(found: Fact | BadFact | LogMessage) -> int:
+    return found.sequence
 
 
 def fact_of(reply: Reply, names: Names) -> Fact | BadFact:
     """The fact in one direct-get answer."""
     headers = split_headers(reply.headers)
     return decode(
+        int(headers[b"Nats-Sequence"]),
+        seconds_of(headers[b"Nats-Time-Stamp"]),
+        names.inside(headers[b"Nats-Subject"].decode("utf-8", "replace")),
+        reply.headers,
+        reply.payload,
+    )
+
+
+def _message_of(reply: Reply, names: Names) -> LogMessage:
+    headers = split_headers(reply.headers)
+    return LogMessage(
         int(headers[b"Nats-Sequence"]),
         seconds_of(headers[b"Nats-Time-Stamp"]),
         names.inside(headers[b"Nats-Subject"].decode("utf-8", "replace")),

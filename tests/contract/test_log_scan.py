@@ -2,7 +2,8 @@
 
 import pytest
 
-from streams.log import BadFact, Fact, Log
+from streams.codec import decode, split_headers
+from streams.log import BadFact, Fact, Log, LogMessage
 from streams.plan.events import Finished, Paused
 from tests.contract.conftest import World
 from tests.contract.drafts import PAUSED, STARTED, on_plan, on_task, won
@@ -70,3 +71,23 @@ async def test_the_last_of_a_plan_is_the_last_fact_of_its_own(log: Log) -> None:
     assert (last.sequence, last.event) == (4, Finished(status="CANCELLED"))
     assert last.at == (await log.scan(3, 1))[0].at
     assert isinstance((await log.scan(2, 1))[0].event, Paused)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("limit", [2, 100])
+async def test_the_messages_of_a_plan_are_its_facts_as_they_are_stored(
+    world: World, limit: int
+) -> None:
+    await won(world.log, on_plan("p"))
+    await won(world.log, on_plan("q"))
+    await won(world.log, on_task("a", plan_id="p"))
+    await world.publish("plans.p.t", b"{", {"Own": "kept"})
+
+    found = list[LogMessage]()
+    while page := await world.log.messages("p", found[-1].sequence if found else 0, limit):
+        assert len(page) <= limit
+        found += page
+
+    decoded = [decode(m.sequence, m.at, m.subject, m.headers, m.payload) for m in found]
+    assert decoded == await world.log.scan(0, 10, "p")
+    assert found[-1].payload == b"{"
+    assert split_headers(found[-1].headers)[b"Own"] == b"kept"
