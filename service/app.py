@@ -27,7 +27,7 @@ from service.daemons.log_probe import log_probe
 from service.daemons.plan_closer import plan_closer
 from service.daemons.schedulers import Daemon, Schedulers
 from service.daemons.self_check import self_check
-from service.executor import Executor
+from service.executor.executor import Executor
 from service.executor.handlers.inputs import CheckInput, input_check
 from service.executor.handlers.registry import load_handlers
 from service.executor.handlers.secrets import Secrets

@@ -184,6 +184,15 @@ _CAPACITY = Row(
             unit="ops",
         ),
         Panel(
+            title="Worker host processes",
+            says="Memory, and how many took the place of one that ended or was deaf; the log says "
+            "why (`host_ended`, `host_is_deaf`).",
+            queries=(
+                Query(now("agent_task_worker_host_memory"), f"{AT} bytes"),
+                Query(rate("agent_task_worker_host_replaced_total", "job"), "replaced"),
+            ),
+        ),
+        Panel(
             title="From claim to start",
             says="From the claim's log time to the handler's first instruction.",
             queries=(

@@ -14,6 +14,7 @@ from service.core.bridge import Bridge, BridgeClosed
 from service.core.results import Claim, ClaimRequest
 from service.executor.attempts.attempt import Attempt, Workshop, release
 from service.executor.attempts.leases import Lease
+from service.executor.running.calls import HandlerRunner
 from service.executor.running.pool import WorkerPool
 from service.runtime.supervision import Supervision
 from service.settings.config import ClaimSettings
@@ -35,7 +36,7 @@ class GrantedAt(msgspec.Struct, frozen=True):
 
 
 class Dispatcher:
-    """Ticks: free slots → claim → dispatch. Lives on one loop with its own pool of threads."""
+    """Ticks: free slots → claim → dispatch. Lives on one loop with a pool of its own."""
 
     def __init__(
         self,
@@ -43,10 +44,12 @@ class Dispatcher:
         workshop: Workshop,
         handlers: Mapping[str, AnyHandler],
         pool: WorkerPool,
+        runner: HandlerRunner,
         claim: ClaimSettings,
         poll_interval_s: float,
     ) -> None:
         self.pool = pool
+        self.runner = runner
         self._bridge = bridge
         self._shop = workshop
         self._handlers = handlers
@@ -80,7 +83,7 @@ class Dispatcher:
                 lease.stop("draining")
             if not await self._ended(give_up_at):
                 log.warning("drain_incomplete", left=len(self._attempts))
-        self.pool.dismiss()
+        await self.runner.close()
 
     async def _ended(self, until: float) -> bool:
         waiting = {*self._attempts.values(), *self._releases}
@@ -91,8 +94,11 @@ class Dispatcher:
     async def _run(self) -> None:
         while True:
             await self.pool.room()
+            await self.runner.ready()
             if self.pool.closed:
                 return
+            if not self.runner.is_ready:
+                continue
             try:
                 await self.tick()
             except BridgeClosed:
@@ -162,7 +168,7 @@ class Dispatcher:
         self._shop.metrics.count("agent.task.dispatch.success.total")
         if self._shop.audit.wants("dispatch_submitted"):
             self._tell("dispatch_submitted", lease, f"kind {lease.claim.kind}")
-        attempt = Attempt(lease, handler, self.pool.admit(), self._shop)
+        attempt = Attempt(lease, handler, self.pool.admit(), self.runner, self._shop)
         task = asyncio.get_running_loop().create_task(attempt.run())
         self._attempts[lease] = task
         task.add_done_callback(lambda _: self._attempts.pop(lease))

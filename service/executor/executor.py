@@ -13,11 +13,15 @@ from service.executor.attempts.reports import Reporter
 from service.executor.dispatcher import Dispatcher
 from service.executor.handlers.registry import load_handlers
 from service.executor.handlers.secrets import Secrets
+from service.executor.hosts.messages import setup_of
+from service.executor.hosts.runner import HostRunner
 from service.executor.limits import LIMITS, ExecutorLimits
+from service.executor.running.calls import HandlerRunner
 from service.executor.running.gate import Gate
 from service.executor.running.overruns import Overruns, RunningOverrun
 from service.executor.running.pool import WorkerPool
 from service.executor.running.processes import ProcessWorkers
+from service.executor.running.threads import ThreadRunner
 from service.runtime.supervision import Supervision
 from service.settings.config import Settings
 from service.signals.audit.trail import Audit
@@ -81,6 +85,7 @@ class Executor:
         self.timeout_s = executor.execution.timeout_s
         self.timeout_retry_max = executor.execution.timeout_retry_max
         self._settings = settings
+        self._instance_id = instance_id
         self._bridge = bridge
         self.threads: list[MeasuredLoop] = []
         self.dispatchers: list[Dispatcher] = []
@@ -93,6 +98,8 @@ class Executor:
         worker = self._settings.executor.worker
         # A loop without a worker thread of its own would have nothing to dispatch to.
         loops = min(self._settings.scheduling.task_executor.pool_size, worker.core_size)
+        if worker.processes:  # each loop has hosts of its own
+            loops = min(loops, worker.processes)
         for index in range(loops):
             thread = MeasuredLoop(f"executor-{index}", "executor", self.metrics)
             thread.start(self._supervision)
@@ -150,16 +157,34 @@ class Executor:
         settings = self._settings.executor
         worker = settings.worker
         pool = WorkerPool(
-            f"worker-{index}",
             _share(worker.core_size, index, loops),
             _share(worker.queue_capacity, index, loops),
-            self._gate,
+            None if worker.processes else self._gate,
         )
+        runner = self._runner(f"worker-{index}", _share(worker.processes, index, loops))
+        await runner.open()
         dispatcher = Dispatcher(
-            self._bridge, self, self.handlers, pool, settings.claim, settings.poll_interval_s
+            self._bridge,
+            self,
+            self.handlers,
+            pool,
+            runner,
+            settings.claim,
+            settings.poll_interval_s,
         )
         dispatcher.start(f"executor-{index}, claiming", self._supervision)
         return dispatcher
+
+    def _runner(self, name: str, processes: int) -> HandlerRunner:
+        """On a dispatcher's loop: where its handlers run."""
+        threads = ThreadRunner(name, self.processes, self.spans)
+        if not processes:
+            return threads
+        setup = setup_of(self._settings, self._instance_id, spans=self.spans is not None)
+        return HostRunner(processes, setup, threads, self.limits, self.spans, self._host_replaced)
+
+    def _host_replaced(self) -> None:
+        self.metrics.count("agent.task.worker.host.replaced.total")
 
     async def _show_gauges(self) -> None:
         while True:
@@ -172,6 +197,8 @@ class Executor:
         self.metrics.set("agent.task.worker.queue.current", now.queued)
         self.metrics.set("agent.task.worker.capacity", now.capacity)
         self.metrics.set("agent.task.worker.overrun.current", len(now.overruns))
+        resident = sum(each.runner.resident_bytes() for each in self.dispatchers)
+        self.metrics.set("agent.task.worker.host.memory", resident)
 
     async def _stop_gauges(self) -> None:
         if self._gauges is not None:

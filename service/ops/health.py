@@ -19,7 +19,7 @@ from service.core.results import (
     Status,
 )
 from service.daemons.schedulers import Schedulers
-from service.executor import Executor
+from service.executor.executor import Executor
 from service.runtime.nats_server.embedded import EmbeddedServer
 from service.signals.loop_lag import Lag
 from streams.jetstream.log import JetStreamLog

@@ -91,6 +91,15 @@ def threads_of(uid: int) -> int:
     return found
 
 
+def resident_bytes(pid: int) -> int:
+    """The memory that a process holds; 0 where there is none, or the kernel cannot be asked."""
+    try:
+        with open(f"{PROC}/{pid}/statm", "rb") as statm:  # noqa: PTH123 - as above
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
 def _stats() -> dict[int, list[bytes]]:
     if sys.platform != "linux":
         return {}

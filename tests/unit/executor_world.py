@@ -18,7 +18,7 @@ from msgspec import Raw
 from projections.read_models.views import moment, moment_or_none, task_view
 from service.core.bridge import Bridge
 from service.core.results import Claim, ClaimRequest, OwnerAnswer, Refused
-from service.executor import Executor
+from service.executor.executor import Executor
 from service.executor.limits import LIMITS, ExecutorLimits
 from service.runtime.supervision import Supervision
 from service.settings.loading import load_settings

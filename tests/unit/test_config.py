@@ -69,6 +69,8 @@ DEFAULTS = {
     "executor.execution.timeout_s": 120,
     "executor.execution.timeout_retry_max": 1,
     "executor.worker.core_size": 8,
+    "executor.worker.processes": 0,
+    "executor.worker.memory_mb": 4096,
     "executor.worker.queue_capacity": 0,
     "executor.worker.rejection_policy": "release",
     "executor.handlers": (),

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from time import monotonic
 from typing import Any, Protocol, TypedDict
 
 import structlog
@@ -16,17 +15,15 @@ from holdfast_worker.progress import Shown
 from service.core.results import OwnerAnswer
 from service.executor.attempts.checkpoints import Checkpoints
 from service.executor.attempts.endings import Ending, Failure, Success, failure_of
-from service.executor.attempts.execution import execute
 from service.executor.attempts.heartbeats import Heartbeats
 from service.executor.attempts.leases import Lease
 from service.executor.attempts.reports import Answer, Reporter
 from service.executor.limits import ExecutorLimits
+from service.executor.running.calls import HandlerCall, HandlerRunner
 from service.executor.running.overruns import Overruns
 from service.executor.running.pool import PoolPlace
-from service.executor.running.processes import ProcessWorkers
 from service.signals.audit.trail import Audit
 from service.signals.metrics.registry import Metrics
-from service.signals.tracing.spans import Recorder, recorder
 from streams.log import TooLarge
 from streams.plan import commands
 from streams.plan.decide import Invalid
@@ -43,9 +40,7 @@ class Workshop(Protocol):
     reporter: Reporter
     heartbeats: Heartbeats
     metrics: Metrics
-    spans: Recorder | None
     audit: Audit
-    processes: ProcessWorkers
     limits: ExecutorLimits
     overruns: Overruns
     timeout_s: float
@@ -56,11 +51,17 @@ class Attempt:
     """Carries one lease through; `run` never raises."""
 
     def __init__(
-        self, lease: Lease, handler: AnyHandler, place: PoolPlace, workshop: Workshop
+        self,
+        lease: Lease,
+        handler: AnyHandler,
+        place: PoolPlace,
+        runner: HandlerRunner,
+        workshop: Workshop,
     ) -> None:
         self.lease = lease
         self._handler = handler
         self._place = place
+        self._runner = runner
         self._shop = workshop
         self._traceparent = lease.claim.traceparent
         self._timeout_s = lease.claim.timeout_s
@@ -137,7 +138,8 @@ class Attempt:
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
         kept = Checkpoints(self.lease, self._say, loop)
-        work = self._place.run(lambda: self._work(kept))
+        work = self._begin(kept)
+        self._place.hold(work)
         work.add_done_callback(lambda _: _settle(over))
         deadline = loop.call_later(self._timeout_s, self.lease.stop, "timeout")
         self._on_cancel(lambda: loop.call_later(self._shop.limits.grace_s, _settle, over))
@@ -158,20 +160,25 @@ class Attempt:
             return None
         return work.result()
 
-    def _work(self, kept: Checkpoints) -> Ending:
-        """In the worker thread."""
-        waited_s = max(monotonic() - self.lease.claimed_at, 0.0)
+    def _begin(self, kept: Checkpoints) -> "asyncio.Future[Ending]":
+        """Let the handler run; raises RuntimeError where the system has no more threads."""
+        return self._runner.run(
+            HandlerCall(
+                handler=self._handler,
+                work=self.lease.assignment(self._timeout_s),
+                cancelled=self.lease.cancellation,
+                show=self._show,
+                keep=kept.keep,
+                began=self._began,
+            )
+        )
+
+    def _began(self, at: float) -> None:
+        """The handler's first instruction was at ``at`` (monotonic); on any thread."""
+        waited_s = max(at - self.lease.claimed_at, 0.0)
         self._shop.metrics.observe(
             "agent.task.claim_to_start.latency", waited_s, trace_id=trace_id_of(self._traceparent)
         )
-        work = self.lease.assignment(self._timeout_s)
-        recorder.set(self._shop.spans)
-        cancelled = self.lease.cancellation
-        if self._handler.pool == "process":
-            return self._shop.processes.execute(
-                self._handler, work, cancelled, self._show, kept.keep
-            )
-        return execute(self._handler, work, cancelled, self._show, kept.keep)
 
     def _show(self, shown: Shown) -> None:
         if self.lease.show(shown):

@@ -41,15 +41,39 @@ def execute(
     return copy_context().run(_execute, handler, work, cancelled, show, keep)
 
 
-def _execute(
-    handler: AnyHandler, work: Assignment, cancelled: Cancellation, show: Show, keep: Keep | None
+async def execute_on_loop(
+    handler: AnyHandler,
+    work: Assignment,
+    cancelled: Cancellation,
+    show: Show,
+    keep: Keep | None = None,
 ) -> Ending:
+    """Run an ``async def`` handler on the running loop, beside others; never raises.
+
+    Runs in a task of its own. See `execute`.
+    """
+    _name_lines(work)
+    try:
+        run = handler.task_class(work, cancelled, _checked(show), keep)
+        with bound(work.plan_id, work.task_id, work.attempt):
+            return _with_tokens(await _ended_on_loop(handler, run, work, cancelled), run.spent)
+    except Exception as error:  # noqa: BLE001 - as in `_execute`
+        return failure_of(error)
+
+
+def _name_lines(work: Assignment) -> None:
     bind_contextvars(
         trace_id=trace_id_of(work.traceparent),
         plan_id=work.plan_id,
         task_id=work.task_id,
         attempt=work.attempt,
     )
+
+
+def _execute(
+    handler: AnyHandler, work: Assignment, cancelled: Cancellation, show: Show, keep: Keep | None
+) -> Ending:
+    _name_lines(work)
     try:
         run = handler.task_class(work, cancelled, _checked(show), keep)
         with bound(work.plan_id, work.task_id, work.attempt):
@@ -65,10 +89,23 @@ def _ended(handler: AnyHandler, run: TaskRun, work: Assignment, cancelled: Cance
         else:
             returned = handler.invoke(run, work.input)
         return conclude(returned, work.type)
-    except BaseException as error:
-        if not isinstance(error, TaskFailed) and not cancelled.is_set():
-            log.info("handler_raised", kind=handler.kind, exc_info=error)
-        return failure_of(error)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this attempt only
+        return _raised(handler, cancelled, error)
+
+
+async def _ended_on_loop(
+    handler: AnyHandler, run: TaskRun, work: Assignment, cancelled: Cancellation
+) -> Ending:
+    try:
+        return conclude(await _cancellable(handler, run, work, cancelled), work.type)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this attempt only
+        return _raised(handler, cancelled, error)
+
+
+def _raised(handler: AnyHandler, cancelled: Cancellation, error: BaseException) -> Ending:
+    if not isinstance(error, TaskFailed) and not cancelled.is_set():
+        log.info("handler_raised", kind=handler.kind, exc_info=error)
+    return failure_of(error)
 
 
 def _checked(show: Show) -> Show:

@@ -1,29 +1,23 @@
-"""The worker pool: a bounded number of threads for user code, and a bounded queue before them.
+"""The worker pool's places: a bounded number of running tasks, and a bounded queue before them.
 
-A pool belongs to one event loop; only the threads' work runs elsewhere. The threads are daemons
-of our own making, because `concurrent.futures` waits for its threads when the process exits, and a
-handler that ignores its cancellation must not keep a drained process alive.
+A pool belongs to one event loop and counts; what runs in its places is `running.calls`' matter.
 """
 
 import asyncio
-from collections.abc import Callable
-from queue import SimpleQueue
-from threading import Thread
-from typing import Generic, TypeVar
+from typing import Any
 
-from service.core.bridge import BridgeClosed, Crossing
 from service.executor.running.gate import Gate
-
-T = TypeVar("T")
 
 UNREPORTED = 256  # how many ended attempts may wait for their result to be written
 
 
 class WorkerPool:
-    """``size`` threads and ``queue_capacity`` waiting places; never more work than both."""
+    """``size`` threads and ``queue_capacity`` waiting places; never more work than both.
 
-    def __init__(self, name: str, size: int, queue_capacity: int, gate: Gate) -> None:
-        self._name = name
+    ``gate`` None: handlers never wait for a turn, because they run in other processes.
+    """
+
+    def __init__(self, size: int, queue_capacity: int, gate: Gate | None) -> None:
         self._gate = gate
         self._size = size
         self.capacity = size + queue_capacity
@@ -31,10 +25,7 @@ class WorkerPool:
         self._attempts = 0
         self._running = 0
         self._queued = 0
-        self._threads: list[Thread] = []
-        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._places = asyncio.Semaphore(size)
-        self._way_back = Crossing(asyncio.get_running_loop())
         self._room = asyncio.Event()
         self._room.set()
         self.closed = False
@@ -88,11 +79,6 @@ class WorkerPool:
         self.closed = True
         self._room.set()
 
-    def dismiss(self) -> None:
-        """Let the threads go; each ends when its handler does."""
-        for _ in self._threads:
-            self._work.put(None)
-
     @property
     def overdrawn(self) -> bool:
         """Whether more tasks came than slots were reserved."""
@@ -112,15 +98,16 @@ class WorkerPool:
 
     def has_turn(self) -> bool:
         """Whether a handler may run now."""
-        return self._gate.has_room
+        return self._gate is None or self._gate.has_room
 
     async def enter(self) -> None:
         """Wait until a handler may run; see `gate`."""
-        await self._gate.enter()
+        if self._gate is not None:
+            await self._gate.enter()
 
     def release(self, *, held_thread: bool, held_turn: bool) -> None:
         """Give a slot back, and its thread and turn if it had them."""
-        if held_turn:
+        if held_turn and self._gate is not None:
             self._gate.leave()
         if held_thread:
             self._running -= 1
@@ -134,20 +121,6 @@ class WorkerPool:
         self._attempts -= 1
         self._room.set()
 
-    def start(self, work: Callable[[], T]) -> "asyncio.Future[T]":
-        """Run ``work`` on a thread that was acquired."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        if len(self._threads) < min(self._running, self._size):
-            self._add_thread()
-        self._work.put(_Job(work, future, self._way_back))
-        return future
-
-    def _add_thread(self) -> None:
-        name = f"{self._name}-{len(self._threads)}"
-        thread = Thread(target=_serve, args=(self._work,), name=name, daemon=True)
-        thread.start()  # raises where the system has no more threads
-        self._threads.append(thread)
-
 
 class PoolPlace:
     """One task's place in the pool: a slot, then a thread, then a turn; all given back together.
@@ -159,7 +132,7 @@ class PoolPlace:
         self._pool = pool
         self._held_thread = False
         self._held_turn = False
-        self._work: asyncio.Future[object] | None = None
+        self._work: asyncio.Future[Any] | None = None
         self._left = False
 
     def has_thread(self) -> bool:
@@ -180,11 +153,9 @@ class PoolPlace:
         await self._pool.enter()
         self._held_turn = True
 
-    def run(self, work: Callable[[], T]) -> "asyncio.Future[T]":
-        """Run ``work`` on the thread that `thread` has waited for."""
-        future = self._pool.start(work)
-        self._work = future  # pyright: ignore[reportAttributeAccessIssue] - only waited for
-        return future
+    def hold(self, work: "asyncio.Future[Any]") -> None:
+        """The place is taken until ``work``, the handler's, has ended."""
+        self._work = work
 
     def leave(self) -> None:
         """Give slot and thread back as soon as the handler has ended; may be called twice."""
@@ -203,33 +174,3 @@ class PoolPlace:
         """The attempt is over, its result written or given up."""
         self.leave()
         self._pool.forget()
-
-
-class _Job(Generic[T]):
-    """Work for a thread, with the way its result takes back to the loop."""
-
-    def __init__(
-        self, work: Callable[[], T], future: "asyncio.Future[T]", way_back: Crossing
-    ) -> None:
-        self._work = work
-        self._future = future
-        self._way_back = way_back
-
-    def __call__(self) -> None:
-        try:
-            result = self._work()
-        except BaseException as error:  # noqa: BLE001 - user code may raise anything
-            self._answer(lambda error=error: self._future.set_exception(error))
-        else:
-            self._answer(lambda: self._future.set_result(result))
-
-    def _answer(self, settle: Callable[[], None]) -> None:
-        try:
-            self._way_back.send(lambda: None if self._future.done() else settle())
-        except BridgeClosed:
-            return  # the executor has ended; nothing waits
-
-
-def _serve(work: "SimpleQueue[Callable[[], None] | None]") -> None:
-    while (job := work.get()) is not None:
-        job()

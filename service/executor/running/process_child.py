@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 from concurrent.futures import Future
-from itertools import count
 from threading import Lock, Thread
 from typing import cast
 
@@ -16,7 +15,6 @@ import msgspec
 from msgspec import Raw
 
 from holdfast_worker.cancellation import Cancellation
-from holdfast_worker.failures import TaskCancelled, TaskFailed
 from holdfast_worker.handler import AnyHandler, Handler
 from holdfast_worker.progress import Piece, Shown
 from holdfast_worker.task import Keep
@@ -35,6 +33,7 @@ from service.executor.running.processes import (
     Known,
     Stop,
 )
+from service.executor.running.unsettled import Unsettled
 from service.runtime.child_process import end_with_parent
 from service.runtime.masking import KNOWN
 from service.settings.config import LogSettings
@@ -48,8 +47,7 @@ class _Listener:
         self._wire = wire
         self._lock = Lock()
         self._cancelled = Cancellation()
-        self._numbers = count()
-        self._unsettled: dict[int, Future[bool]] = {}
+        self._unsettled = Unsettled()
         self.jobs: queue.SimpleQueue[tuple[HandlerJob, Cancellation]] = queue.SimpleQueue()
 
     def listen(self) -> None:
@@ -63,7 +61,7 @@ class _Listener:
                 case Stop():
                     self._cancelled.cancel(message.reason)
                 case Kept():
-                    self._settle(message)
+                    self._unsettled.settle(message.number, message.failure)
         for handler in logging.getLogger().handlers:
             handler.flush()
         # Not sys.exit: only this thread would end, and the handler may never look up.
@@ -71,23 +69,9 @@ class _Listener:
 
     def keep(self, key: str, value: Raw, usage: Usage | None) -> "Future[bool]":
         """Ask the parent to store a checkpoint."""
-        number, stored = next(self._numbers), Future[bool]()
-        self._unsettled[number] = stored
+        number, stored = self._unsettled.ask()
         self._wire.send(ChildCheckpoint(number, key, value, usage))
         return stored
-
-    def _settle(self, kept: Kept) -> None:
-        stored = self._unsettled.pop(kept.number, None)
-        if stored is None:
-            return
-        if (failure := kept.failure) is None:
-            stored.set_result(True)
-        elif failure.error_type == "cancelled":
-            stored.set_exception(TaskCancelled(failure.error_message))
-        else:
-            stored.set_exception(
-                TaskFailed(failure.error_type, failure.error_message, retryable=failure.retryable)
-            )
 
     def _next(self) -> HandlerJob | Kept | Known | Stop | None:
         try:

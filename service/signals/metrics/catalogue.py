@@ -229,6 +229,14 @@ _EXECUTOR = (
         "Handlers that hold a thread although their attempt is over",
         alert="HandlersOverrun",
     ),
+    _gauge(
+        "agent.task.worker.host.memory",
+        "Memory of the worker host processes in bytes; 0 where handlers run in this process",
+    ),
+    _counter(
+        "agent.task.worker.host.replaced.total",
+        "Worker host processes started in place of one that ended or was deaf",
+    ),
     _times(
         "agent.task.claim_to_start.latency",
         "From the claim's log time to the handler's first instruction",

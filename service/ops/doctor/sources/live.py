@@ -13,7 +13,7 @@ from projections.read_models.database import DatabaseUnavailable
 from service.core.core import Core
 from service.core.results import Check
 from service.daemons.schedulers import Schedulers
-from service.executor import Executor
+from service.executor.executor import Executor
 from service.executor.running.overruns import RunningOverrun
 from service.ops.doctor.diagnosis import diagnose
 from service.ops.doctor.evidence import (

@@ -23,8 +23,8 @@ class Runner:
     def __init__(self, ended: Ended, keep_for: Callable[[Lease], Keep], notices: Notices) -> None:
         self._ended = ended
         self._keep_for = keep_for
-        self._threads = _Threads()
-        self._loop = _HandlerLoop(notices)
+        self._threads = HandlerThreads()
+        self._loop = HandlerLoop(notices)
         self._over: list[Over] = []  # async handlers that ended in this turn of their loop
 
     def start(self, leases: Sequence[Lease]) -> None:
@@ -80,7 +80,7 @@ def _raised(error: BaseException, lease: Lease) -> Failed:
     return raised(error, lease.run.spent if lease.run is not None else None)
 
 
-class _HandlerLoop:
+class HandlerLoop:
     """The event loop of async handlers, on a thread of its own; begins when first needed."""
 
     def __init__(self, notices: Notices) -> None:
@@ -133,7 +133,7 @@ def _cancel(task: asyncio.Task[None] | None) -> None:
         task.cancel()
 
 
-class _Threads:
+class HandlerThreads:
     """Threads that are started when no idle one is there; they never keep the process alive."""
 
     def __init__(self) -> None:

@@ -1,0 +1,1 @@
+"""Worker host processes: user code runs in them, beside the process that serves."""

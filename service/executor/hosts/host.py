@@ -1,0 +1,322 @@
+"""One worker host process as the executor sees it: its calls, its connection and its end."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context, copy_context
+from itertools import count
+from typing import Any, cast
+
+import msgspec
+import structlog
+
+from service.executor.attempts.endings import Ending, Failure, failure_of
+from service.executor.hosts.messages import (
+    FrameReader,
+    FromHost,
+    HostCheckpoint,
+    HostEnded,
+    HostKept,
+    HostLeaving,
+    HostProgress,
+    HostReady,
+    HostSetup,
+    HostSpan,
+    HostStop,
+    HostWork,
+    KnownSecrets,
+    framed,
+)
+from service.executor.hosts.process import HostProcess
+from service.executor.limits import ExecutorLimits
+from service.executor.running.calls import HandlerCall
+from service.executor.running.processes import FrameTooLarge, Garbled
+from service.runtime.masking import KNOWN
+from service.signals.tracing.spans import Recorder
+from streams.json_values import NotJson
+
+REST_S = 0.5  # how long what a dead process has written is waited for
+
+log = structlog.get_logger("holdfast.executor")
+
+
+class _HostedCall:
+    """A call in the host; ``given_up``: its handler ignored that it had to stop."""
+
+    def __init__(self, call: HandlerCall, over: "asyncio.Future[Ending]") -> None:
+        self.call = call
+        self.over = over
+        self.given_up = False
+        self.context: Context = copy_context()  # so that lines logged here bear the attempt's trace
+
+
+class Host(asyncio.Protocol):
+    """A process and what it runs; lives on one loop. Work sent before its start waits for it.
+
+    ``changed`` is called when it is ready, when it retires, and once it has ended and all its
+    calls have an ending.
+    A host that is deaf retires only when ``may_retire()`` says that there is room for another.
+    """
+
+    def __init__(
+        self,
+        setup: HostSetup,
+        limits: ExecutorLimits,
+        changed: Callable[["Host"], None],
+        may_retire: Callable[[], bool],
+        spans: Recorder | None = None,
+    ) -> None:
+        self.retiring = False
+        self.ready = False
+        self.leaving = False
+        self.over = False
+        self.end_wanted = False
+        self._setup = setup
+        self._limits = limits
+        self._changed = changed
+        self._may_retire = may_retire
+        self._spans = spans
+        self._loop = asyncio.get_running_loop()
+        self._numbers = count()
+        self._calls: dict[int, _HostedCall] = {}
+        self._reader = FrameReader(FromHost, limits.frame_bytes)
+        self._outgoing: list[bytes] = []
+        self._process: HostProcess | None = None
+        self._transport: asyncio.Transport | None = None
+        self._lost = asyncio.Event()
+        self._descriptor: int | None = None
+        self._known: frozenset[str] = frozenset()
+        self._garbled: Garbled | None = None
+        self._refused = ""
+        self._send(setup)
+
+    # -- its life ---------------------------------------------------------------------------
+
+    async def live(self, after_s: float = 0.0) -> None:
+        """Start the process after ``after_s`` and stay until it has ended."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._lost.wait(), after_s)
+        try:
+            if not self.end_wanted:
+                await self._start()
+        except OSError as error:
+            self._refused = f"no worker host process could be started: {error}"
+        self._settle()
+        self.over = True
+        self._changed(self)
+
+    def retire(self) -> None:
+        """Take no more work; end when nothing runs that may still end."""
+        if not self.retiring:
+            self.retiring = True
+            self._changed(self)
+        self._end_if_idle()
+
+    def retire_if_deaf(self) -> None:
+        """Take no more work where a handler ignores that it has to stop, if there is room."""
+        if self.given_up and not self.retiring and self._may_retire():
+            self.retire()
+
+    def close(self) -> None:
+        """End the process, whatever it runs."""
+        self.retiring = self.end_wanted = True
+        self._lost.set()
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def running(self) -> int:
+        """How many calls have not ended."""
+        return len(self._calls)
+
+    @property
+    def given_up(self) -> int:
+        """How many of them are no longer waited for."""
+        return sum(each.given_up for each in self._calls.values())
+
+    @property
+    def pid(self) -> int | None:
+        """The process; None before its start."""
+        return None if self._process is None else self._process.pid
+
+    def resident_bytes(self) -> int:
+        """The memory of the process; any thread may ask."""
+        process = self._process
+        return 0 if process is None or self.over else process.resident_bytes()
+
+    # -- calls ------------------------------------------------------------------------------
+
+    def run(self, call: HandlerCall) -> "asyncio.Future[Ending]":
+        """Send ``call`` to the host; the future has its ending, whatever becomes of the host."""
+        over: asyncio.Future[Ending] = self._loop.create_future()
+        if self._known is not (known := KNOWN.values):
+            self._known = known
+            self._send(KnownSecrets(tuple(known)))
+        number = next(self._numbers)
+        try:
+            self._send(HostWork(number, call.work))
+        except FrameTooLarge as error:
+            message = f"the task's input, context and dependencies come to {error}"
+            over.set_result(Failure(error_type="too_large", error_message=message, retryable=False))
+            return over
+        self._calls[number] = _HostedCall(call, over)
+        call.cancelled.on_cancel(lambda: self._soon(lambda: self._stop(number)))
+        return over
+
+    def _stop(self, number: int) -> None:
+        hosted = self._calls.get(number)
+        if hosted is not None and (reason := hosted.call.cancelled.reason) is not None:
+            self._send(HostStop(number, reason))
+            self._loop.call_later(self._limits.grace_s, self._give_up, number)
+
+    def _give_up(self, number: int) -> None:
+        """The handler did not stop: this host is deaf, in part or as a whole."""
+        hosted = self._calls.get(number)
+        if hosted is None:
+            return
+        if not self.ready:  # it has not begun, and what the host reads next is that it has to stop
+            del self._calls[number]
+            _settle(hosted.over, _lost(hosted, "", 0))
+        else:
+            hosted.given_up = True
+            self.retire_if_deaf()
+
+    def _end_if_idle(self) -> None:
+        if not self.retiring or self.given_up < self.running:
+            return
+        if self._calls:  # the handlers are named for a while before they are ended
+            self._loop.call_later(self._limits.kill_after_s, self._kill_if_deaf)
+        else:
+            self.close()
+
+    def _kill_if_deaf(self) -> None:
+        if self._calls and self.given_up == self.running and not self.over:
+            log.error("host_is_deaf", pid=self.pid, handlers=self._names())
+            self._kill()
+
+    def _names(self) -> list[str]:
+        return sorted({each.call.handler.name for each in self._calls.values()})
+
+    # -- the connection ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The process may read what was sent before."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        """What the host says."""
+        try:
+            for message in self._reader.feed(data):
+                self._hear(message)
+        except Garbled as error:
+            self._garbled = error
+            self._kill()
+        self._end_if_idle()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """The process has ended, or will."""
+        self._transport = None
+        self._lost.set()
+
+    def _hear(self, message: FromHost) -> None:
+        match message:
+            case HostEnded() | HostProgress() | HostCheckpoint():
+                if (hosted := self._calls.get(message.run)) is not None:
+                    hosted.context.run(self._hear_of, hosted, message)
+            case HostSpan():
+                if self._spans is not None:
+                    self._spans.ended(message.span)
+            case KnownSecrets():
+                KNOWN.know(message.values)
+            case HostLeaving():
+                log.info("host_leaves", pid=self.pid, running=self.running)
+                self.leaving = True
+                self.retire()
+            case HostReady():
+                self.ready = True
+                self._changed(self)
+
+    def _hear_of(
+        self, hosted: _HostedCall, message: HostEnded | HostProgress | HostCheckpoint
+    ) -> None:
+        match message:
+            case HostEnded():
+                del self._calls[message.run]
+                hosted.call.began(message.began_at)
+                _settle(hosted.over, message.ending)
+            case HostProgress():
+                hosted.call.show(message.data if message.piece is None else message.piece)
+            case HostCheckpoint():
+                self._keep(message, hosted.call)
+
+    def _keep(self, asked: HostCheckpoint, call: HandlerCall) -> None:
+        """Store a checkpoint, and tell the host when it stands."""
+
+        def settle(error: BaseException | None) -> None:
+            self._send(HostKept(asked.number, None if error is None else failure_of(error)))
+
+        try:
+            stored = call.keep(asked.key, asked.value, asked.usage)
+        except NotJson as error:
+            settle(error)
+        else:
+            stored.add_done_callback(lambda future: self._soon(lambda: settle(future.exception())))
+
+    def _send(self, message: msgspec.Struct) -> None:
+        """Send with all that is sent in this turn of the loop. Raises `FrameTooLarge`."""
+        self._outgoing.append(framed(message, self._limits.frame_bytes))
+        if len(self._outgoing) == 1 and self._transport is not None:
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._transport is not None and self._outgoing:
+            self._transport.write(b"".join(self._outgoing))
+            self._outgoing.clear()
+
+    def _soon(self, action: Callable[[], Any]) -> None:
+        """Do it on the loop; any thread may ask."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(action)
+
+    # -- the process ------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        self._process = process = HostProcess(self._limits.frame_bytes)
+        await self._loop.create_unix_connection(lambda: self, sock=process.connection)
+        process.watch(lambda: self._loop.call_later(REST_S, self._lost.set))
+        await self._lost.wait()
+        if self._transport is not None:
+            self._transport.abort()
+        await process.wait()
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def _settle(self) -> None:
+        """Give every call that has no ending the end of the process as its own."""
+        calls, self._calls = self._calls, {}
+        how = self._refused or self._how_it_ended()
+        if not self.end_wanted:
+            log.error("host_ended", pid=self.pid, how=how, calls=len(calls))
+        for hosted in calls.values():
+            _settle(hosted.over, _lost(hosted, how, len(calls) - 1))
+
+    def _how_it_ended(self) -> str:
+        if self._garbled is not None:
+            return f"the worker host process sent what cannot be read: {self._garbled}"
+        return "it was not started" if self._process is None else self._process.how_it_ended()
+
+
+def _lost(hosted: _HostedCall, how: str, others: int) -> Failure:
+    """What a call that went down with its host is reported as."""
+    if (reason := hosted.call.cancelled.reason) is not None:
+        return Failure(error_type="cancelled", error_message=f"stopped: {reason}")
+    beside = f", with {others} other tasks in it" if others else ""
+    return Failure(error_type="process_died", error_message=how + beside)
+
+
+def _settle(over: "asyncio.Future[Ending]", ending: Ending) -> None:
+    if not over.done():
+        over.set_result(ending)

@@ -1,0 +1,167 @@
+"""Worker host processes that die, go deaf or are asked to end cost only what they ran."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.executor.attempts.endings import Failure
+from service.executor.hosts.host import Host
+from service.executor.hosts.messages import setup_of
+from service.executor.hosts.runner import HostRunner
+from service.executor.limits import ExecutorLimits
+from service.runtime.child_process import process_state
+from service.runtime.masking import KNOWN
+from service.settings.loading import load_settings
+from tests.integration.host_world import Called, CallWorld, calling_handlers
+from tests.waiting import eventually, until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's part in it")
+
+
+async def failure_of(called: Called) -> Failure:
+    ending = await called.ending()
+    assert isinstance(ending, Failure), ending
+    return ending
+
+
+async def test_handlers_run_in_another_process_and_async_ones_share_its_loop() -> None:
+    async with calling_handlers() as world:
+        first, second = world.call("meets"), world.call("meets")
+        pids = {await first.output(), await second.output(), await world.pid()}
+        assert len(pids) == 1
+        assert os.getpid() not in pids
+        assert world.runner.resident_bytes() > 10_000_000
+        assert await world.call("dumpable").output() == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [("killed", "SIGKILL"), ("exits", "with code 7"), ("segfaults", "by SIGSEGV")],
+)
+async def test_a_host_that_dies_loses_its_own_tasks_and_is_replaced(kind: str, how: str) -> None:
+    async with calling_handlers(processes=2) as world:
+        await eventually(lambda: all(each.ready for each in hosts_of(world)), "both are ready")
+        beside, elsewhere = world.call("polite"), world.call("polite")
+        fatal = world.call(kind)
+        for lost in (await failure_of(fatal), await failure_of(beside)):
+            assert lost.error_type == "process_died"
+            assert how in lost.error_message
+            assert "1 other tasks" in lost.error_message
+        assert not elsewhere.over.done()
+        assert world.replaced["replaced"] == 1
+        await eventually(
+            lambda: all(each.ready for each in hosts_of(world)), "the new one is ready"
+        )
+        pids = {await each.output() for each in [world.call("where", 0.2) for _ in range(4)]}
+        assert len(pids) == 2, "the new host takes its share"
+        elsewhere.cancelled.cancel("draining")
+        assert (await failure_of(elsewhere)).error_type == "cancelled"
+
+
+@pytest.mark.parametrize("kind", ["deaf", "holds_loop"])
+async def test_a_deaf_host_is_replaced_and_what_else_it_runs_may_end(kind: str) -> None:
+    async with calling_handlers() as world:
+        pid = await world.pid()
+        deaf, beside = world.call(kind), world.call("where", 1.5)
+        deaf.cancelled.cancel("timeout")
+        await eventually(lambda: world.replaced["replaced"], "another host has its place")
+        assert await world.pid() != pid
+        assert await beside.output() == pid
+        assert (await failure_of(deaf)).error_type == "cancelled"
+        await eventually(lambda: process_state(pid) == "", "it was ended")
+        assert len(hosts_of(world)) == 1
+
+
+async def test_no_more_deaf_hosts_are_kept_than_hosts_there_are() -> None:
+    async with calling_handlers() as world:
+        first, _ = world.call("deaf"), world.call("where", 1.0)
+        first.cancelled.cancel("timeout")
+        await eventually(lambda: world.replaced["replaced"], "another host has its place")
+        pid = await world.pid()
+        second = world.call("deaf")
+        second.cancelled.cancel("timeout")
+        assert await world.pid() == pid, "it works on until there is room"
+        for deaf in (first, second):
+            assert (await failure_of(deaf)).error_type == "cancelled"
+        assert await world.pid() != pid
+
+
+async def test_a_host_that_is_asked_to_end_finishes_its_tasks_first() -> None:
+    async with calling_handlers() as world:
+        pid = await world.pid()
+        running = world.call("where", 0.5)
+        await eventually(lambda: process_state(pid), "it lives")
+        os.kill(pid, signal.SIGTERM)
+        assert await running.output() == pid
+        await eventually(lambda: process_state(pid) == "", "it has ended")
+        assert await world.pid() != pid
+
+
+async def test_memory_is_bounded_and_the_host_lives_on() -> None:
+    async with calling_handlers(memory_mb=300) as world:
+        pid = await world.pid()
+        hoarder = await failure_of(world.call("hoards", 2**30))
+        assert hoarder.error_type == "out_of_memory"
+        assert await world.pid() == pid
+        assert await world.call("hoards", 2**20).output() == 2**20
+
+
+async def test_a_handler_that_the_host_cannot_import_fails_with_the_reason() -> None:
+    setup = setup_of(
+        load_settings(environment={}, flags={"executor.handlers": ("no.such.module",)}),
+        "tests",
+        spans=False,
+    )
+    async with calling_handlers() as world:
+        runner = HostRunner(1, setup, world.runner, ExecutorLimits())
+        await runner.open()
+        world.runner, before = runner, world.runner
+        failure = await failure_of(world.call("echo"))
+        await runner.close()
+        world.runner = before
+    assert failure.error_type == "handler_error"
+    assert "a worker host process cannot load the handlers" in failure.error_message
+    assert "no.such.module" in failure.error_message
+
+
+async def test_secrets_of_the_service_are_masked_in_a_hosts_log(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    async with calling_handlers() as world:
+        await world.pid()
+        KNOWN.know(["correct-horse-battery"])
+        await world.call("says", "correct-horse-battery").ending()
+    written = capfd.readouterr().err
+    assert "the key is ***" in written
+    assert "correct-horse-battery" not in written
+
+
+PARENT = """
+import asyncio, os, signal
+from tests.integration.host_world import calling_handlers
+async def main():
+    async with calling_handlers() as world:
+        print(await world.pid(), flush=True)
+        world.call("deaf")
+        await asyncio.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+
+
+def test_a_host_ends_with_its_parent() -> None:
+    root = Path(__file__).parents[2]
+    ended = subprocess.run(
+        [sys.executable, "-c", PARENT], cwd=root, capture_output=True, text=True, check=False
+    )
+    pid = int(ended.stdout)
+    until(lambda: process_state(pid) in ("", "Z"), what="the host has ended, too")
+
+
+def hosts_of(world: CallWorld) -> tuple[Host, ...]:
+    assert isinstance(world.runner, HostRunner)
+    return world.runner.hosts
