@@ -87,16 +87,31 @@ class ClaimQueue:
                 ask.ended.set()
 
     async def dismiss(self, owner: str) -> None:
-        """End what ``owner`` asks for with nothing, and wait for claims that are under way."""
+        """End what ``owner`` asks for with nothing, and wait for claims that are under way.
+
+        The caller releases what they took.
+        """
         asks = list(self._asks.get(owner, ()))
         for ask in asks:
             ask.ended = ask.ended or asyncio.Event()
-        for waiter in self._waiters.of_owner(owner):
-            if not waiter.future.done():
-                waiter.future.set_result([])
+        self._wake(owner)
         for ask in asks:
             if ask.ended is not None:
                 await ask.ended.wait()
+
+    def dismiss_elsewhere(self, owner: str) -> None:
+        """``owner`` has said goodbye to another instance: what it asks for here ends with nothing.
+
+        A claim that is under way is released here, for the other instance may not have seen it.
+        """
+        for ask in self._asks.get(owner, ()):
+            ask.left = True
+        self._wake(owner)
+
+    def _wake(self, owner: str) -> None:
+        for waiter in self._waiters.of_owner(owner):
+            if not waiter.future.done():
+                waiter.future.set_result([])
 
     async def _claim(self, request: ClaimRequest, origin: Origin, ask: "_Ask") -> list[Claim]:
         metrics = self._context.metrics
@@ -105,11 +120,13 @@ class ClaimQueue:
         self.demand.asked(request.kinds, self._context.now())
         (picks, _), lost = self._pick(request), 0
         while True:
-            if ask.ended is not None or (request.gone is not None and request.gone()):
+            if ask.is_over or (request.gone is not None and request.gone()):
                 self._give_back(picks)
                 return []
             if picks and (claims := await self.leases.take(picks, request, origin)):
-                return claims if ask.ended is None else []  # a goodbye releases them
+                if ask.left:
+                    self.leases.release_after_goodbye(claims, request.owner, origin)
+                return [] if ask.is_over else claims
             left_s = deadline - asyncio.get_running_loop().time()
             if left_s <= 0 or self._closed or len(self._waiters) >= MAX_WAITING:
                 self._complain_of_silence()
@@ -241,12 +258,22 @@ class ClaimQueue:
 
 
 class _Ask:
-    """A request that is not answered; ``ended`` is set when its owner has said goodbye."""
+    """A request that is not answered; its owner may say goodbye meanwhile.
 
-    __slots__ = ("ended",)
+    ``ended`` is there when it did so here, and set when the request is answered; ``left``: it did
+    so at another instance.
+    """
+
+    __slots__ = ("ended", "left")
 
     def __init__(self) -> None:
         self.ended: asyncio.Event | None = None
+        self.left = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing may be granted any more."""
+        return self.left or self.ended is not None
 
 
 def _withheld_until(seat: Seat, request: ClaimRequest) -> float:

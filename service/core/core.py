@@ -82,9 +82,13 @@ class Core:
         epoch: str,
         news_after: int,
         check_input: Callable[[TaskSpec], str | None],
+        tell_goodbye: Callable[[str], None],
         spans: Recorder | None = None,
     ) -> None:
-        """``news_after``: bad facts up to there were counted and logged by an earlier process."""
+        """``news_after``: bad facts up to there were counted and logged by an earlier process.
+
+        ``tell_goodbye`` tells the other instances which owner has ended.
+        """
         self.settings = settings
         self.log = log
         self.board = board
@@ -95,6 +99,7 @@ class Core:
         self.clock = clock
         self.audit = audit
         self.spans = spans
+        self._tell_goodbye = tell_goodbye
         self.instance_id = settings.executor.instance_id
         self.claim_queue = ClaimQueue(self, self, settings.executor.poll_interval_s)
         self.workers = Workers()
@@ -218,10 +223,11 @@ class Core:
         )
 
     async def goodbye(self, owner: str, reason: str, origin: Origin) -> list[ReleasedLease]:
-        """Release every lease of an owner that ends; its waiting claims end empty.
+        """Release every lease of an owner that ends; its waiting claims end empty, everywhere.
 
         Raises LogUnavailable, LogFull.
         """
+        self._tell_goodbye(owner)
         await self.claim_queue.dismiss(owner)
         await self.catch_up()
         return await self.release_leases_of(owner, reason, origin)

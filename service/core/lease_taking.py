@@ -4,7 +4,7 @@ A lease whose asker has gone before it got the answer is released as soon as it 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import structlog
 from msgspec import UNSET, Raw
@@ -30,6 +30,7 @@ from streams.plan.state import Plan, Task
 from streams.traceparent import of_attempt
 
 ABANDONED = "the client that claimed the task closed the connection before the answer"
+GOODBYE = "its owner has said goodbye"
 ONE_TRY = decider.DecideLimits(tries=1)  # another task may be claimed instead
 
 log = structlog.get_logger("holdfast.claims")
@@ -53,22 +54,33 @@ class LeaseTaker:
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
-            release = asyncio.create_task(self._release(taking, request, origin))
-            self._releasing.add(release)
-            release.add_done_callback(self._releasing.discard)
+            self._release_later(taking, request.owner, origin, ABANDONED)
             raise
 
-    async def _release(
-        self, taking: "asyncio.Task[list[Claim]]", request: ClaimRequest, origin: Origin
-    ) -> None:
-        """Give back the leases of an asker that has gone."""
-        try:
-            claims = await taking
-            await self.abandon(claims, request.owner, origin)
-        except (LogUnavailable, LogFull) as error:
-            log.warning("claims_not_released", owner=request.owner, error=str(error))
+    def release_after_goodbye(self, claims: Sequence[Claim], owner: str, origin: Origin) -> None:
+        """Release the leases of an owner that said goodbye meanwhile, even if it hangs up now."""
+        granted = asyncio.get_running_loop().create_future()
+        granted.set_result(claims)
+        self._release_later(granted, owner, origin, GOODBYE)
 
-    async def abandon(self, claims: Sequence[Claim], owner: str, origin: Origin) -> None:
+    def _release_later(
+        self, granted: Awaitable[Sequence[Claim]], owner: str, origin: Origin, reason: str
+    ) -> None:
+        release = asyncio.create_task(self._release(granted, owner, origin, reason))
+        self._releasing.add(release)
+        release.add_done_callback(self._releasing.discard)
+
+    async def _release(
+        self, granted: Awaitable[Sequence[Claim]], owner: str, origin: Origin, reason: str
+    ) -> None:
+        try:
+            await self.abandon(await granted, owner, origin, reason)
+        except (LogUnavailable, LogFull) as error:
+            log.warning("claims_not_released", owner=owner, error=str(error))
+
+    async def abandon(
+        self, claims: Sequence[Claim], owner: str, origin: Origin, reason: str = ABANDONED
+    ) -> None:
         """Release leases that were granted and could not be delivered. Raises LogUnavailable."""
         for claim in claims:
             log.info("claim_abandoned", plan_id=claim.plan_id, task_id=claim.task_id, owner=owner)
@@ -77,7 +89,7 @@ class LeaseTaker:
                 task_id=claim.task_id,
                 owner=owner,
                 attempt=claim.attempt,
-                reason=ABANDONED,
+                reason=reason,
             )
             await self._context.own(command, replace(origin, traceparent=claim.traceparent))
 

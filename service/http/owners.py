@@ -4,6 +4,7 @@ import msgspec
 from litestar import Controller, post
 from litestar.params import JSONBody
 
+from service.core.lease_taking import GOODBYE
 from service.core.results import ReleasedLease
 from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
@@ -13,7 +14,6 @@ from service.http.request import ApiRequest
 from service.http.responses import refusals
 from service.http.schemas import ReasonBody
 
-GOODBYE = "its owner has said goodbye"
 NO_REASON = ReasonBody()
 
 

@@ -40,6 +40,7 @@ class Connection:
         self._watchers: set[Callable[[], None]] = set()
         self.last_error: str | None = None
         self._refusal: tuple[float, str] | None = None  # when, and what this user may not do
+        self._optional: dict[str, Callable[[str], None]] = {}  # by quoted subject, in lower case
         self.reconnects = 0
 
     @classmethod
@@ -213,6 +214,13 @@ class Connection:
         """See `RawClient.listen`; survives reconnects. Raises LogUnavailable."""
         return await _or_unavailable(self._client.listen(subject, deliver))
 
+    async def listen_if_allowed(
+        self, subject: str, deliver: Deliver, on_refused: Callable[[str], None]
+    ) -> None:
+        """`listen`, and send there; where this user may not, ``on_refused`` gets the reason."""
+        self._optional[f'"{subject}"'.lower()] = on_refused
+        await self.listen(subject, deliver)
+
     async def unlisten(self, handle: int) -> None:
         """Undo `listen`."""
         await _or_unavailable(self._client.unlisten(handle))
@@ -242,6 +250,10 @@ class Connection:
         if "permissions violation" not in said.lower():
             self.last_error = said
             return
+        for subject, on_refused in self._optional.items():
+            if subject in said.lower():
+                on_refused(said)
+                return
         self._refusal = (time.monotonic(), said)
         if "subscription" in said.lower():
             asyncio.get_running_loop().call_later(HEAR_AGAIN_S, self._hear_again)

@@ -9,7 +9,7 @@ service's account the reply subject of a question would let it write facts.
 from collections.abc import Sequence
 from typing import Any
 
-from streams.subjects import ALL_AUDIT, ALL_PLANS
+from streams.subjects import ALL_AUDIT, ALL_PLANS, GOODBYES
 
 ANSWERS = "_INBOX.>"
 SERVICE_ACCOUNT, READER_ACCOUNT = "HOLDFAST", "READER"
@@ -19,6 +19,7 @@ _API = "$JS.API."
 SERVICE_PUBLISHES = (
     ALL_PLANS,
     ALL_AUDIT,
+    GOODBYES,
     f"{_API}INFO",
     f"{_API}STREAM.INFO.*",
     f"{_API}STREAM.CREATE.*",
@@ -28,6 +29,7 @@ SERVICE_PUBLISHES = (
     f"{_API}CONSUMER.>",
     "$JS.ACK.>",
 )
+SERVICE_HEARS = (ANSWERS, GOODBYES)
 MAINTENANCE_PUBLISHES = (
     f"{_API}INFO",
     f"{_API}STREAM.INFO.*",
@@ -56,7 +58,7 @@ def accounts(passwords: dict[str, str]) -> dict[str, Any]:
         SERVICE_ACCOUNT: {
             "jetstream": "enabled",
             "users": [
-                _user(SERVICE, passwords, SERVICE_PUBLISHES, [ANSWERS]),
+                _user(SERVICE, passwords, SERVICE_PUBLISHES, SERVICE_HEARS),
                 _user(MAINTENANCE, passwords, MAINTENANCE_PUBLISHES, [ANSWERS]),
             ],
             "exports": [

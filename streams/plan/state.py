@@ -145,7 +145,12 @@ class Task(msgspec.Struct, kw_only=True):
 
     @property
     def error(self) -> tuple[str, str] | None:
-        """Type and message of what last went wrong, while it still matters."""
+        """Type and message of what last went wrong, while it still matters.
+
+        It no longer does for a SKIPPED task: the failed plan ended it, not its own last attempt.
+        """
+        if self.status == "SKIPPED":
+            return None
         if isinstance(self.result, Failed):
             return self.result.error_type, self.result.error_message
         if self.status == "FAILED":

@@ -18,8 +18,9 @@ from service.runtime.nats_server.process import find_server
 from service.settings.config import ConfigError
 from service.settings.loading import load_settings
 from streams.jetstream.access import Credentials
+from streams.jetstream.connection import HEAR_AGAIN_S
 from streams.jetstream.log import JetStreamLog
-from streams.jetstream.permissions import ANSWERS, SERVICE_PUBLISHES
+from streams.jetstream.permissions import SERVICE_HEARS, SERVICE_PUBLISHES
 from streams.log import LogUnavailable
 from tests.contract.drafts import on_plan, won
 from tests.integration.http_world import serving, until_status
@@ -97,6 +98,33 @@ async def test_the_documented_accounts_serve_holdfast_and_a_viewer(start_server:
     await log.close()
 
 
+async def test_an_account_without_the_subject_of_goodbyes_is_told_once_and_serves(
+    start_server: Start,
+) -> None:
+    page = (TOP_LEVEL / "docs/howto/nats-accounts.md").read_text(encoding="utf-8")
+    block = re.search(r"```\n(accounts .*?)```", page, re.DOTALL)
+    assert block is not None
+    text = block[1].replace("$HOLDFAST_PASSWORD", '"one"').replace("$VIEWER_PASSWORD", '"two"')
+    assert text.count(', "peers.goodbye"') == 2
+    port = start_server(text.replace(', "peers.goodbye"', ""))
+    log = await JetStreamLog.connect(f"nats://service:one@127.0.0.1:{port}")
+    refused: list[str] = []
+    await log.peers.listen(lambda _: None, refused.append)
+    async with asyncio.timeout(10):
+        while not refused:
+            await asyncio.sleep(0.01)
+    log.peers.tell_goodbye("w/1")
+    async with asyncio.timeout(10):
+        while len(refused) < 2:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(1.5 * HEAR_AGAIN_S)
+    said = [each.lower().split("violation for ")[1].split()[0] for each in refused]
+    assert said == ["subscription", "publish"], refused
+    assert await won(log, on_plan("p")) == 1
+    assert log.last_error is None
+    await log.close()
+
+
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CA, a server's certificate for 127.0.0.1 and a client's."""
@@ -151,7 +179,7 @@ async def test_an_nkey_connects_and_another_one_does_not(
         await head(url, Credentials(nkey_file=seeds[1]), within_s=1)
 
 
-SERVICE_MAY = {"pub": {"allow": [*SERVICE_PUBLISHES]}, "sub": {"allow": [ANSWERS]}}
+SERVICE_MAY = {"pub": {"allow": [*SERVICE_PUBLISHES]}, "sub": {"allow": [*SERVICE_HEARS]}}
 
 
 async def test_an_instance_runs_with_a_creds_file_and_the_documented_permissions(

@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from service.app import Instance
+from service.core.results import ClaimRequest
+from tests.conftest import PrivateServer
 from tests.integration.http_world import serving
 
 Json = dict[str, Any]
@@ -56,6 +60,66 @@ async def test_a_goodbye_frees_what_the_owner_holds_and_ends_its_claims(tmp_path
         assert {each["attempt"] for each in await claim(client, "w/3", limit=3)} == {2}
         assert (await view(client, kept["task_id"]))["owner"] == "w/2"
         assert (await client.post("/v1/owners/a%20b/goodbye", json={})).status_code == 404
+
+
+@asynccontextmanager
+async def two_instances(
+    folder: Path, nats_url: str
+) -> AsyncGenerator[list[tuple[Instance, httpx.AsyncClient]]]:
+    """Two instances on one log, each with its client."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(
+                serving(folder / name, nats__url=nats_url, executor__instance_id=name)
+            )
+            for name in ("here", "there")
+        ]
+
+
+async def test_a_goodbye_ends_the_claims_that_wait_at_another_instance(
+    tmp_path: Path, private_nats: PrivateServer
+) -> None:
+    async with two_instances(tmp_path, private_nats.url) as (here, there):
+        leaving = [asyncio.create_task(claim(each, "w/1", wait_s=30)) for _, each in (here, there)]
+        staying = asyncio.create_task(claim(there[1], "w/2", wait_s=30))
+        await waiting(here[0], w_1=1)
+        await waiting(there[0], w_1=1, w_2=1)
+        answer = await here[1].post("/v1/owners/w%2F1/goodbye", json={})
+        assert answer.json() == {"released": []}
+        assert await asyncio.wait_for(asyncio.gather(*leaving), 10) == [[], []]
+        await submit(here[1], tasks=2)
+        (granted,) = await staying
+        assert granted["attempt"] == 1
+        (again,) = await claim(there[1], "w/1", wait_s=10)
+        assert again["attempt"] == 1, "an owner that asks anew is served anew"
+
+
+async def test_a_claim_under_way_is_released_when_its_owner_left_at_another_instance(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as (instance, client):
+        core = instance.core
+        for turns in range(1, 40):
+            await submit(client, f"p{turns}")
+            wanted = ClaimRequest(owner="w/1", kinds=("k",), wait_s=5)
+            claiming = asyncio.create_task(core.claim(wanted, core.self_origin))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            came_first = claiming.done()
+            core.claim_queue.dismiss_elsewhere("w/1")
+            granted = await claiming
+            if came_first:
+                await core.goodbye("w/1", "the test has ended", core.self_origin)
+            else:
+                assert not granted, turns
+            async with asyncio.timeout(10):
+                while core.board.running_count:
+                    await asyncio.sleep(0.005)
+            (next_one,) = await claim(client, "w/2")
+            assert next_one["plan_id"] == f"p{turns}"
+            done = {"owner": "w/2", "attempt": next_one["attempt"]}
+            path = f"/v1/plans/p{turns}/tasks/t0/complete"
+            assert (await client.post(path, json=done)).status_code == 200
 
 
 async def test_one_chosen_task_is_claimed_or_its_status_is_told(tmp_path: Path) -> None:
