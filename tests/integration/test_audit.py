@@ -181,6 +181,20 @@ async def test_each_way_an_attempt_can_end_is_audited_once(world: World) -> None
     ])  # fmt: skip
 
 
+async def test_a_failure_in_a_failed_plan_is_not_called_tried_again(world: World) -> None:
+    await world.submit("p", task("ends", "ends", max_retries=0), task("late", "late"))
+    ends, late = await world.claim("ends"), await world.claim("late")
+    await world.say("fail", ends, error_type="handler_error", error_message="broken")
+    said = await world.say("fail", late, error_type="rate_limited", error_message="busy")
+    assert said.status_code == 200, said.text
+    entry = await world.entry("execution_failed", task_id="late")
+    assert entry["detail"] == "rate_limited, not tried again, for the plan has failed: busy"
+    assert entry["actual"]["status"] == "SKIPPED"
+    skipped = (await world.client.get("/v1/plans/p/tasks/late")).json()
+    assert (skipped["status"], skipped["error_type"]) == ("SKIPPED", None)
+    assert [each["error_type"] for each in skipped["executions"]] == ["rate_limited"]
+
+
 async def test_an_operators_command_is_audited_with_its_author_and_reason(world: World) -> None:
     await world.submit("p", task("t", "k", max_retries=0))
     await world.client.post("/v1/plans/p/pause", json={"reason": "lunch"})

@@ -26,6 +26,7 @@ from streams.plan.events import (
     Retried,
     Started,
 )
+from streams.plan.lifecycle import ENDED
 from streams.plan.state import LEASE_EXPIRED, TIMEOUT, Execution, Plan, Task
 from streams.traceparent import trace_id_of
 
@@ -167,7 +168,12 @@ class FactAudit:
             and task is not None
             and task.lost >= task.spec.max_lost_leases
         )
-        then = "final" if event.retry_in_s is None else f"tried again in {event.retry_in_s:g} s"
+        if event.retry_in_s is None:
+            then = "final"
+        elif task is not None and task.status in ENDED:
+            then = "not tried again, for the plan has failed"
+        else:
+            then = f"tried again in {event.retry_in_s:g} s"
         said = f": {event.error_message}" if event.error_message else ""
         name = "execution_timeout" if event.error_type == TIMEOUT else "execution_failed"
         self._tell(

@@ -30,6 +30,7 @@ from streams.plan.events import (
     Released,
     TokenUsage,
 )
+from streams.plan.lifecycle import ENDED
 from streams.plan.state import TIMEOUT, Execution, Plan, Task
 from streams.traceparent import of_attempt, span_id_of, trace_id_of
 
@@ -174,7 +175,7 @@ class FactMetrics:
         )
         if event.error_type == TIMEOUT:
             self._metrics.count("agent.task.execution.timeout.total", task_type=task_type)
-            end = "final_fail" if event.retry_in_s is None else "retry"
+            end = "final_fail" if task.status in ENDED else "retry"
             self._metrics.count(f"agent.task.execution.timeout.{end}.total", task_type=task_type)
 
     def _lost(self, plan: Plan, task_id: str) -> None:
