@@ -1,14 +1,14 @@
 """An agent that calls tools until it knows the answer.
 
 Each model call and each tool call is a step: it runs once, and an attempt after a crash continues
-behind the last one. Run ``python -m examples.agent_loop`` and submit a plan with a task of the kind
-``agent`` and a question as its input.
+behind the last one. ``python -m examples.agent_loop`` runs the worker, submits one question and
+prints the answer; a worker that serves for ever calls ``worker.run()`` instead.
 """
 
 import asyncio
 import json
 
-from examples.model import Message, chat
+from examples.model import Message, chat, check_model
 from holdfast_worker import AsyncTask, Client, Fatal, Worker
 
 MOST_TURNS = 20
@@ -45,14 +45,16 @@ async def agent(task: AsyncTask, question: str) -> str:
 
 
 async def ask(question: str) -> str:
-    """What another program does: submit a question, and wait for the answer."""
+    """What another program does: submit, wait, read the answer or why there is none."""
     async with Client() as client:
         task = {"id": "answer", "kind": "agent", "input": question, "timeout_s": 600}
         submitted = await client.submit({"name": question[:80], "tasks": [task]})
-        await client.wait(submitted.plan_id)
+        if (await client.wait(submitted.plan_id)).status != "COMPLETED":
+            return (await client.why(submitted.plan_id, "answer")).answer
         return (await client.task(submitted.plan_id, "answer")).output
 
 
 if __name__ == "__main__":
+    check_model()
     with worker:
         print(asyncio.run(ask("How fast does the sea level rise?")))

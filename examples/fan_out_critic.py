@@ -1,9 +1,12 @@
-"""Three drafts at the same time, one text made of them, and a critic that may send it back."""
+"""Three drafts at the same time, one text made of them, and a critic that may send it back.
+
+``python -m examples.fan_out_critic``
+"""
 
 import asyncio
 from typing import Any
 
-from examples.model import chat
+from examples.model import chat, check_model
 from holdfast_worker import AsyncTask, Client, Worker
 
 worker = Worker("writers", slots=8)
@@ -47,10 +50,12 @@ async def judge(task: AsyncTask) -> dict[str, Any]:
 async def write(subject: str) -> str:
     async with Client() as client:
         submitted = await client.submit(plan(subject))
-        await client.wait(submitted.plan_id)
+        if (await client.wait(submitted.plan_id)).status != "COMPLETED":
+            return (await client.why(submitted.plan_id)).answer
         return (await client.task(submitted.plan_id, "text")).output
 
 
 if __name__ == "__main__":
+    check_model()
     with worker:
         print(asyncio.run(write("lighthouses")))

@@ -1,13 +1,14 @@
 """A summary of each document, all at the same time, and one of all summaries.
 
 A document that cannot be read does not stop the others (``on_failure``: ``continue``).
+``python -m examples.map_reduce``
 """
 
 import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from examples.model import chat
+from examples.model import chat, check_model
 from holdfast_worker import AsyncTask, Client, Event, Fatal, Worker
 
 worker = Worker("readers", slots=16)
@@ -45,9 +46,12 @@ async def read(documents: Mapping[str, str]) -> str:
         async for event in client.events(submitted.plan_id, types=["task.completed"]):
             if isinstance(event, Event):
                 print("read", event.task_id)
+        if (await client.get(submitted.plan_id)).status != "COMPLETED":
+            return (await client.why(submitted.plan_id)).answer
         return (await client.task(submitted.plan_id, "all")).output
 
 
 if __name__ == "__main__":
+    check_model()
     with worker:
         print(asyncio.run(read({"a": "The first text.", "b": "The second text."})))

@@ -1,6 +1,7 @@
 """One call to a model server that speaks the API of OpenAI: MODEL_URL, MODEL_NAME, MODEL_KEY."""
 
 import os
+import sys
 from typing import Any
 
 import httpx
@@ -9,15 +10,27 @@ from holdfast_worker import AsyncTask, Fatal, Retry
 from holdfast_worker.failures import retry_after_s
 
 Message = dict[str, Any]
+NO_MODEL = (
+    "set MODEL_URL to the address of a model server with the API of OpenAI, such as "
+    "http://127.0.0.1:11434/v1, and MODEL_NAME and MODEL_KEY as it needs them"
+)
+
+
+def check_model() -> None:
+    """End the program with a sentence when it is not known where the model answers."""
+    if not os.environ.get("MODEL_URL"):
+        sys.exit(NO_MODEL)
 
 
 async def chat(task: AsyncTask, messages: list[Message], **more: Any) -> Message:
     """The model's next message; the tokens are counted for the task."""
+    if not (url := os.environ.get("MODEL_URL")):
+        raise Fatal(NO_MODEL, error_type="bad_input")
     name = os.environ.get("MODEL_NAME", "small")
     headers = {"Authorization": f"Bearer {os.environ.get('MODEL_KEY', 'none')}"}
     async with httpx.AsyncClient(timeout=120) as http:
         answer = await http.post(
-            f"{os.environ['MODEL_URL']}/chat/completions",
+            f"{url.rstrip('/')}/chat/completions",
             headers=headers,
             json={"model": name, "messages": messages, **more},
         )

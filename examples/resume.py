@@ -1,10 +1,11 @@
 """A long job that resumes after a crash: start it, kill it (kill -9), and start it again.
 
 ``step`` keeps what a call returned, so no call is paid for twice. ``checkpoint`` keeps a place in
-a loop whose single rounds are too cheap for a step each. ``python -m examples.resume``
+a loop whose single rounds are too cheap for a step each. ``python -m examples.resume`` serves; its
+task is a plan of your own: ``{"tasks": [{"id": "t", "kind": "book", "input": "rivers"}]}``.
 """
 
-from examples.model import chat
+from examples.model import chat, check_model
 from holdfast_worker import AsyncTask, Worker
 
 CHAPTERS = 10
@@ -32,4 +33,5 @@ async def write(task: AsyncTask, subject: str, number: int) -> str:
 
 
 if __name__ == "__main__":
+    check_model()
     worker.run()
