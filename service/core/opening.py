@@ -84,19 +84,19 @@ async def open_core(
         clock=clock,
         audit=_audit(settings, source, metrics, clock, audit_tail, stack),
         check_input=check_input,
-        tell_goodbye=source.peers.tell_goodbye,
+        tell_goodbye=source.goodbyes.tell,
         spans=spans,
         epoch=state.epoch,
         news_after=sequence or state.head,
     )
     if replaced is not None:
         core.conditions.log_replaced(replaced)
-    await source.peers.listen(core.claim_queue.dismiss_elsewhere, _peers_refused)
+    await source.goodbyes.listen(core.claim_queue.dismiss_elsewhere, _goodbyes_refused)
     return core, audit_tail
 
 
-def _peers_refused(said: str) -> None:
-    log.warning("peers_refused", reason=said, see="docs/howto/nats-accounts.md")
+def _goodbyes_refused(said: str) -> None:
+    log.warning("goodbyes_refused", reason=said, see="docs/howto/nats-accounts.md")
 
 
 def log_watch(core: Core) -> LogWatch:

@@ -24,9 +24,9 @@ from streams.jetstream.audit_stream import Trail
 from streams.jetstream.bounds import UNBOUNDED, StreamBounds, account_bytes, full
 from streams.jetstream.connection import Connection
 from streams.jetstream.drafts import DEFAULT_LIMITS, AppenderLimits, Observer
+from streams.jetstream.goodbyes import Goodbyes
 from streams.jetstream.group_commit import Appender
 from streams.jetstream.leadership import PATIENCE, Leadership, Patience, proven_info
-from streams.jetstream.peers import Peers
 from streams.jetstream.publisher import JetStreamTransport
 from streams.jetstream.reader import Reader, seconds_of
 from streams.jetstream.search import Search
@@ -88,7 +88,7 @@ class JetStreamLog:
         self._appender = Appender(transport, limits=limits, observer=observer)
         audit = Reader(connection, self._audit_stream, self.prove_audit, patience)
         self.trail = Trail(audit, transport, self._ask, replicas, names)
-        self.peers = Peers(connection)
+        self.goodbyes = Goodbyes(connection)
         self._follow_error: str | None = None
         self._max_bytes: int | None = None  # as last seen
         self.new_consumers = 0  # how often a tail had to start anew

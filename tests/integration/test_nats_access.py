@@ -98,7 +98,7 @@ async def test_the_documented_accounts_serve_holdfast_and_a_viewer(start_server:
     await log.close()
 
 
-async def test_an_account_without_the_subject_of_goodbyes_is_told_once_and_serves(
+async def test_an_account_without_the_subject_of_goodbyes_serves_and_is_named_once(
     start_server: Start,
 ) -> None:
     page = (TOP_LEVEL / "docs/howto/nats-accounts.md").read_text(encoding="utf-8")
@@ -109,11 +109,11 @@ async def test_an_account_without_the_subject_of_goodbyes_is_told_once_and_serve
     port = start_server(text.replace(', "peers.goodbye"', ""))
     log = await JetStreamLog.connect(f"nats://service:one@127.0.0.1:{port}")
     refused: list[str] = []
-    await log.peers.listen(lambda _: None, refused.append)
+    await log.goodbyes.listen(lambda _: None, refused.append)
     async with asyncio.timeout(10):
         while not refused:
             await asyncio.sleep(0.01)
-    log.peers.tell_goodbye("w/1")
+    log.goodbyes.tell("w/1")
     async with asyncio.timeout(10):
         while len(refused) < 2:
             await asyncio.sleep(0.01)

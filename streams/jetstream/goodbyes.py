@@ -20,18 +20,18 @@ OnRefused = Callable[[str], None]
 """Is called with the server's words when Holdfast's user may not use these subjects."""
 
 
-class Goodbye(msgspec.Struct, frozen=True):
+class OwnerLeft(msgspec.Struct, frozen=True):
     """``owner`` has said goodbye to the instance that sends this; ``sender`` names its process."""
 
     owner: str
     sender: str
 
 
-_goodbye = msgspec.json.Decoder(Goodbye).decode
+_owner_left = msgspec.json.Decoder(OwnerLeft).decode
 
 
-class Peers:
-    """The other instances, as one instance hears and reaches them."""
+class Goodbyes:
+    """What one instance tells the others of owners that have ended, and what it hears of them."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -46,14 +46,14 @@ class Peers:
 
         def deliver(_subject: bytes, _reply: bytes, _headers: bytes, payload: bytes) -> None:
             with suppress(*UNREADABLE):
-                said = _goodbye(payload)
+                said = _owner_left(payload)
                 if said.sender != self._sender:
                     on_goodbye(said.owner)
 
         await self._connection.listen_if_allowed(self._subject, deliver, on_refused)
 
-    def tell_goodbye(self, owner: str) -> None:
+    def tell(self, owner: str) -> None:
         """Tell the other instances; nothing happens without a connection."""
-        said = msgspec.json.encode(Goodbye(owner, self._sender))
+        said = msgspec.json.encode(OwnerLeft(owner, self._sender))
         with suppress(ConnectionError):
             self._connection.send(render(self._subject.encode(), b"", b"", said))
