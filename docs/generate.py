@@ -19,6 +19,7 @@ from docs.dashboards.event_streams import EVENT_STREAMS
 from docs.dashboards.internals import INTERNALS
 from docs.dashboards.overview import OVERVIEW
 from docs.life_cycle import redrawn
+from projections.feed.client import Gap, Goodbye
 from service import ops
 from service.http.app import CONTROLLERS
 from service.http.guards import requires
@@ -62,8 +63,34 @@ a fact about a task on `plans.<plan>.<task>`. The payload below is the data of t
 `data` of the server-sent event. Changes are additive. Durations are seconds (`_s`); a deadline is
 the message's own timestamp plus the duration. A message that does not fit its schema is a bad
 event: the fold ignores it, counts it and reports it.
+
+## Signals of a stream
+
+Beside the events a stream says how it stands. A signal carries an `id` only where it moves the
+cursor.
+
+| signal | data | when |
+|---|---|---|
+| `hello` | `epoch`, `head`, `first`, `heartbeat_s` | first of all: which log, its two ends |
+| `caught_up` | `sequence` | once, when all that was in the log at the start has been sent |
+| `gap` | `requested`, `first`, `head`, `reason` | some are missing; the rest follows |
+| `closed` | `reason` | last of all, when the server ends the stream |
+
 """
 
+
+_GAPS = {
+    "expired": "events after the cursor have left the log; `first` is the oldest that is there",
+    "ahead_of_log": "the cursor is beyond `head`: the log is another one, or an older copy",
+    "unreadable": "the cursor is no sequence; the stream begins with what comes next",
+}
+_GOODBYES = {
+    "plan_finished": "the plan's own stream is complete; a client that returns gets 204",
+    "slow_consumer": "the client took nothing for some seconds; it may return with its cursor",
+    "shutting_down": "the instance stops; another one, or the next start, goes on at the cursor",
+    "unauthorized": "the token or session that opened the stream is no longer valid",
+}
+"""What the reasons of a signal mean; each reason must be there."""
 
 _HTTP = """# HTTP
 
@@ -145,7 +172,14 @@ def _default(key: str, value: object) -> str:
     return f"`{json.dumps(value, default=str)}`" if value not in ("", None, ()) else "none"
 
 
+def _reasons() -> Iterator[str]:
+    for signal, reasons, meant in (("gap", Gap, _GAPS), ("closed", Goodbye, _GOODBYES)):
+        for reason in get_args(reasons):
+            yield f"- `{signal}`, `{reason}`: {meant[reason]}.\n"
+
+
 def _events() -> Iterator[str]:
+    yield from _reasons()
     for event, name in TYPE_NAMES.items():
         schema = msgspec.json.schema(_readable(event))
         yield f"\n## {name}\n\n{inspect.getdoc(event)}\n\n"
@@ -210,8 +244,9 @@ def _handlers_of(controller: type[Controller]) -> Iterator[tuple[str, HTTPRouteH
     for handler in vars(controller).values():
         if isinstance(handler, HTTPRouteHandler):
             (path,) = handler.paths or {""}
-            whole = f"{controller.path or ''}/{path.lstrip('/')}".rstrip("/")
-            yield whole.replace(":str}", "}"), handler
+            above: object = controller.path  # of a controller without one it is no text
+            whole = f"{above if isinstance(above, str) else ''}/{path.lstrip('/')}".rstrip("/")
+            yield re.sub(r":\w+}", "}", whole) or "/", handler
 
 
 def _worker() -> Iterator[str]:

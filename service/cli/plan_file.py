@@ -6,7 +6,10 @@ import tomllib
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+import msgspec
 import yaml
+
+from service.cli.plan_places import place_of
 
 Json = dict[str, Any]
 
@@ -15,7 +18,20 @@ class BadFile(Exception):
     """The file holds no plan; the message says where and why."""
 
 
-def plan_in(file: str) -> Json:
+class PlanFile(msgspec.Struct, frozen=True):
+    """A plan, and the text that it was read from."""
+
+    name: str
+    text: str
+    plan: Json
+
+    def located(self, detail: str) -> str:
+        """Where in the file the part stands that a refusal names, as a beginning of its line."""
+        place = place_of(detail, self.plan, self.text, Path(self.name).suffix.lower())
+        return "" if place is None else f"{self.name}: line {place[0]}, column {place[1]}: "
+
+
+def plan_in(file: str) -> PlanFile:
     """The plan in ``file`` (- is JSON on standard input). Raises BadFile."""
     try:
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
@@ -31,7 +47,7 @@ def plan_in(file: str) -> Json:
         json.dumps(plan, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:  # a date of YAML, half a character
         raise BadFile(f"{file}: JSON cannot hold it: {error}") from None
-    return cast("Json", plan)
+    return PlanFile(file, text, cast("Json", plan))
 
 
 def _parsed(file: str, text: str) -> object:

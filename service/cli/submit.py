@@ -19,7 +19,7 @@ from service.cli.client import (
 )
 from service.cli.follower import Event, FollowRequest, follow
 from service.cli.options import command, with_instance
-from service.cli.plan_file import BadFile, plan_in
+from service.cli.plan_file import BadFile, PlanFile, plan_in
 from service.cli.silence import Silence
 from service.http.plan_ids import new_plan_id
 from service.runtime.terminal import escaped, on_one_line
@@ -27,6 +27,7 @@ from service.runtime.terminal import escaped, on_one_line
 TRIES = 5
 LONGEST_PAUSE_S = 5.0
 SERVER_TROUBLE = 500
+BAD_REQUEST = 400
 PATIENCE_S = 300.0
 SILENT_S = 2.0  # without an event: it is said why nothing moves
 
@@ -52,9 +53,10 @@ class _TryAgainError(Exception):
 def submit(instance: InstanceAddress, file: str, *, follow: bool) -> int:
     """Post the plan in ``file`` (- is standard input); answers the exit code."""
     try:
-        plan = {"id": new_plan_id()} | plan_in(file)
+        read = plan_in(file)
     except BadFile as error:
         return complain(error, USAGE)
+    plan = {"id": new_plan_id()} | read.plan
     with instance.connect() as client:
         try:
             answer = _post(client, plan)
@@ -62,13 +64,23 @@ def submit(instance: InstanceAddress, file: str, *, follow: bool) -> int:
             return complain(f"cannot reach {instance.url}: {error}", UNREACHABLE)
         if not answer.is_success:
             code = UNREACHABLE if answer.status_code >= SERVER_TROUBLE else USAGE
-            return complain(complaint_of(answer), code)
+            return complain(_located(read, answer) + complaint_of(answer), code)
         accepted: Json = answer.json()
         was = "accepted" if accepted["created"] else "was there already"
         print(f"plan {accepted['plan_id']} {was}, sequence {accepted['sequence']}", flush=True)
         for warning in accepted.get("warnings", ()):
             complain(f"warning: {warning}", OK)
         return _follow(instance, accepted["plan_id"]) if follow else OK
+
+
+def _located(read: PlanFile, answer: httpx.Response) -> str:
+    """Line and column of what was refused, before the complaint; empty if it names no place."""
+    if answer.status_code != BAD_REQUEST:
+        return ""
+    try:
+        return read.located(str(answer.json()["detail"]))
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 @tenacity.retry(

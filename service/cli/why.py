@@ -1,5 +1,7 @@
 """`holdfast why PLAN[/TASK]`: why it does not run, the evidence, and what would change it."""
 
+from typing import Any
+
 import click
 
 from service.cli.asking import ask, path_of, place
@@ -26,9 +28,15 @@ def why(instance: InstanceAddress, what: str, *, as_json: bool) -> int:
         return OK
     print(on_one_line(told["answer"]))
     for reason in told["reasons"]:
-        sequences = ", ".join(map(str, reason["evidence"].get("sequences", ())))
-        counted = reason["evidence"].get("tasks")
-        tasks = f", {counted} tasks" if counted else ""
-        print(f"  {reason['code']} (sequence {sequences}{tasks})")
+        print(f"  {reason['code']} ({_told(reason['evidence'])})")
         print(f"    next: {on_one_line(reason['next'])}")
     return OK
+
+
+def _told(evidence: dict[str, Any]) -> str:
+    """The facts that a reason rests on, and how many tasks have it."""
+    sequences = list(map(str, evidence.get("sequences", ())))
+    told = [f"sequence{'s' * (len(sequences) > 1)} {', '.join(sequences)}"] if sequences else []
+    if tasks := evidence.get("tasks"):
+        told.append(f"{tasks} task{'s' * (tasks != 1)}")
+    return ", ".join(told)

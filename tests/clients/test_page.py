@@ -1,7 +1,7 @@
 """The page in a real Chromium: true, live, through kills, and never markup."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from service.core.core import Core
 from streams.plan.events import Claimed, Completed, Progress, Submitted, TaskSpec
 from tests.clients.browser import Browser
 from tests.clients.outside import OutsidePlan
+from tests.conftest import PrivateServer
 from tests.faults.service_process import ServiceProcess
 from tests.integration.sse_world import write
+from tests.integration.test_sse_truth import purge
 from tests.programs import program
 
 pytestmark = pytest.mark.timeout(180)
@@ -129,6 +131,39 @@ async def test_streamed_text_is_whole_through_a_killed_service_and_a_reload(
     assert await asyncio.to_thread(streamed, alone) == "".join(words)
 
 
+async def test_a_proxy_that_answers_for_a_dead_service_costs_no_text(
+    alone: Browser, service: ServiceProcess, core: Core
+) -> None:
+    """A browser gives an event stream up for good after a 502: the page begins it anew."""
+    at = await progress(core, "p", await begin(core, "p"), ["before "])
+    await asyncio.to_thread(show, alone, service, "plans/p?task=a")
+    await asyncio.to_thread(reads, alone, "before")
+    port = int(service.url.rpartition(":")[2])
+    service.kill()
+    at = await progress(core, "p", at, ["meanwhile "])
+    await refuse_a_stream(port)
+    await asyncio.to_thread(service.start)
+    await progress(core, "p", at, ["after"])
+    await asyncio.to_thread(reads, alone, "after")
+    assert await asyncio.to_thread(streamed, alone) == "before meanwhile after"
+
+
+async def refuse_a_stream(port: int) -> None:
+    """Answer 502 on this port until the event stream has been asked for."""
+    refused = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readline()
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        if b"/v1/events" in asked and b"plan_id" not in asked:
+            refused.set()
+
+    async with asyncio.timeout(30), await asyncio.start_server(answer, "127.0.0.1", port):
+        await refused.wait()
+
+
 async def test_a_tab_that_sleeps_over_5000_events_misses_and_repeats_none(
     alone: Browser, service: ServiceProcess, core: Core
 ) -> None:
@@ -146,22 +181,72 @@ async def test_a_tab_that_sleeps_over_5000_events_misses_and_repeats_none(
 
 
 async def test_ten_tabs_hold_one_stream(alone: Browser, service: ServiceProcess) -> None:
-    tabs: list[str] = []
-    for _ in range(9):
-        tabs.append(await asyncio.to_thread(alone.new_tab))
+    tabs = [alone.tab, *[await asyncio.to_thread(alone.new_tab) for _ in range(9)]]
+    for tab in tabs:
+        await asyncio.to_thread(alone.go_to, tab)
         await asyncio.to_thread(show, alone, service, "plans")
-    await asyncio.to_thread(reads, alone, "live")
+        await asyncio.to_thread(reads, alone, "live")
     async with httpx.AsyncClient(base_url=service.url) as client:
         status = (await client.get("/v1/ops/status")).json()
-    for tab in tabs:
+    shown = [await asyncio.to_thread(at, alone, tab) for tab in tabs]
+    for tab in tabs[1:]:
         await asyncio.to_thread(alone.close_tab, tab)
+    assert shown == [f"{service.url}/#/plans"] * 10
     assert status["sse"]["connections"] == 1
+
+
+def at(browser: Browser, tab: str) -> str:
+    """The address that a tab shows."""
+    browser.go_to(tab)
+    return str(browser.run("return location.href"))
+
+
+async def test_events_that_left_the_log_before_a_page_had_them_are_shown_as_missing(
+    alone: Browser, service: ServiceProcess, core: Core, private_nats: PrivateServer
+) -> None:
+    await begin(core, "old")
+    await asyncio.to_thread(show, alone, service, "plans")
+    await asyncio.to_thread(reads, alone, "old")
+    await asyncio.to_thread(reads, alone, "live")
+    alert = "return document.querySelector('[role=alert]')?.innerText"
+    assert await asyncio.to_thread(alone.run, alert) is None
+    service.kill()
+    first = await begin(core, "lost") + 1
+    await begin(core, "kept")
+    await purge(private_nats.url, first)
+    service.launch()
+    missing = f"Events are missing: events 3 to {first - 1} have left the log"
+    await asyncio.to_thread(reads, alone, missing, 60)
+    await asyncio.to_thread(reads, alone, "kept")
+    await asyncio.to_thread(click, alone, "dismiss")
+    gone = "return !document.querySelector('[role=alert]')"
+    await asyncio.to_thread(alone.until, gone, "it is dismissed")
+
+
+async def test_another_log_under_the_page_is_a_gap(
+    alone: Browser, service: ServiceProcess, core: Core, start_nats: Callable[[], PrivateServer]
+) -> None:
+    """As after a restore from an older backup: the page has seen more than there is now."""
+    await progress(core, "p", await begin(core, "p"), ["one ", "two "])
+    await asyncio.to_thread(show, alone, service, "plans/p?task=a")
+    await asyncio.to_thread(reads, alone, "two")
+    port = service.url.rpartition(":")[2]
+    folder = service.data_dir.with_name("restored")
+    service.kill()
+    other = ServiceProcess(folder, nats_url=start_nats().url, roles="api", http__port=port)
+    try:
+        await asyncio.to_thread(other.start)
+        await asyncio.to_thread(reads, alone, "Events are missing", 60)
+        await asyncio.to_thread(reads, alone, "it is another log, or an older copy")
+        await asyncio.to_thread(reads, alone, "there is no plan 'p'")
+    finally:
+        await asyncio.to_thread(other.stop)
 
 
 async def test_names_and_outputs_stay_text(
     alone: Browser, service: ServiceProcess, core: Core
 ) -> None:
-    large = "y" * 700_000
+    large = "y" * (1024 * 1024 - 1_000)  # with the rest: as large as one event may be
     task = TaskSpec(id="a", kind="outside", input=Raw(b'{"n": 12345678901234567890, "half": 0.10}'))
     spec = Submitted(name=HOSTILE, labels={"l": HOSTILE[:60]}, tasks=(task,))
     await write(core, "p", None, 0, spec)

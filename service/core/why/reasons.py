@@ -43,6 +43,11 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     evidence: dict[str, Any]
     next: str
 
+    def __post_init__(self) -> None:
+        """A fact that is evidence for two things is named once."""
+        if "sequences" in self.evidence:
+            self.evidence["sequences"] = list(dict.fromkeys(self.evidence["sequences"]))
+
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
     """The answer in one sentence, and every reason, the one that holds first at the beginning.

@@ -10,20 +10,20 @@ const MOST = 50_000;
 
 /** @typedef {import("./types.js").LogEvent} LogEvent */
 
-/** @param {{plan: string, fresh: LogEvent[]}} properties */
-export function EventList({ plan, fresh }) {
+/** @param {{plan: string, fresh: LogEvent[], missed: number}} properties */
+export function EventList({ plan, fresh, missed }) {
   const [events, setEvents] = useState(/** @type {LogEvent[]} */ ([]));
   const [error, setError] = useState(/** @type {Error | null} */ (null));
   const [text, setText] = useState("");
   const [raw, setRaw] = useState(false);
   const [shown, setShown] = useState(PAGE);
   const add = (/** @type {LogEvent[]} */ part) => setEvents((before) => joined(before, part));
+  useEffect(() => setEvents([]), [plan]);
   useEffect(() => {
     const stop = new AbortController();
-    setEvents([]);
     replay({ plan }, add, stop.signal).catch((problem) => stop.signal.aborted || setError(problem));
     return () => stop.abort();
-  }, [plan]);
+  }, [plan, missed]);
   useEffect(() => {
     if (fresh.length) add(fresh);
   }, [fresh]);

@@ -1,5 +1,7 @@
 // What a tab hears of the browser's one event stream; see `stream_worker.js`.
 
+import { tellGap } from "./gaps.js";
+
 /** @typedef {import("./types.js").LogEvent} LogEvent */
 /**
  * @typedef {object} Heard
@@ -12,8 +14,6 @@ const WORKER = new URL("./stream_worker.js", import.meta.url);
 
 /** @type {Set<(state: string) => void>} */
 const watchers = new Set();
-/** @type {Set<(gap: object) => void>} */
-const gapWatchers = new Set();
 /** @type {Set<() => void>} */
 const newsWatchers = new Set();
 /** @type {Heard} */
@@ -30,7 +30,7 @@ port.onmessage = (/** @type {MessageEvent} */ { data }) => {
     for (const watcher of watchers) watcher(state);
   }
   if (data.gap) {
-    for (const watcher of gapWatchers) watcher(data.gap);
+    tellGap(data.gap);
     heard.onMissed?.();
   }
   if (paused) return;
@@ -99,10 +99,4 @@ export function watchState(watcher) {
 export function watchNews(watcher) {
   newsWatchers.add(watcher);
   return () => newsWatchers.delete(watcher);
-}
-
-/** @param {(gap: object) => void} watcher */
-export function watchGaps(watcher) {
-  gapWatchers.add(watcher);
-  return () => gapWatchers.delete(watcher);
 }

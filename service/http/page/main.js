@@ -5,6 +5,7 @@ import { get, Problem, signOut } from "./api.js";
 import { AuditScreen } from "./audit_screen.js";
 import { HealthScreen } from "./health_screen.js";
 import { Help } from "./help.js";
+import { gapTold, watchGaps } from "./gaps.js";
 import { bindKeys } from "./keys.js";
 import * as live from "./live.js";
 import { PlanScreen } from "./plan_screen.js";
@@ -18,7 +19,8 @@ const THEMES = /** @type {const} */ (["", "light", "dark"]);
 
 function Page() {
   const [route, setRoute] = useState(parseRoute(location.hash));
-  const [gap, setGap] = useState(/** @type {any} */ (null));
+  const [gap, setGap] = useState(/** @type {import("./gaps.js").Gap | null} */ (null));
+  const [turn, setTurn] = useState(0);
   const [access, setAccess] = useState("asking");
   const [name, setName] = useState("");
   const [help, setHelp] = useState(false);
@@ -26,7 +28,10 @@ function Page() {
     const onHash = () => setRoute(parseRoute(location.hash));
     addEventListener("hashchange", onHash);
     const unbind = bindKeys({ "?": () => setHelp(true) });
-    const unwatch = live.watchGaps(setGap);
+    const unwatch = watchGaps((found) => {
+      setGap(found);
+      setTurn((before) => before + 1);
+    });
     return () => {
       removeEventListener("hashchange", onHash);
       unbind();
@@ -71,8 +76,8 @@ function Page() {
       ${name && html`<span class="soft">${name}</span><button class="link" onClick=${leave}>Sign out</button>`}
     </header>
     <main>
-      ${gap && html`<p class="notice" role="alert">The event stream had a gap (${gap.reason}): events from ${gap.requested} to ${gap.first} could not be sent. What is shown was read anew. <button class="link" onClick=${() => setGap(null)}>dismiss</button></p>`}
-      <${Guarded} key=${screen + rest.join("/")}><${Screen} screen=${screen} rest=${rest} query=${route.query} /><//>
+      ${gap && html`<p class="notice" role="alert"><b>Events are missing:</b> ${gapTold(gap)}. What is shown has been read anew. <button class="link" onClick=${() => setGap(null)}>dismiss</button></p>`}
+      <${Guarded} key=${`${turn} ${screen}/${rest.join("/")}`}><${Screen} screen=${screen} rest=${rest} query=${route.query} /><//>
     </main>
     ${help && html`<${Help} onDone=${() => setHelp(false)} />`}`;
 }

@@ -10,6 +10,7 @@ import { bindKeys } from "./keys.js";
 import { lookAgain } from "./looking.js";
 import { Copy, Failure, Progress, Status, useNow, When } from "./parts.js";
 import { usePlan } from "./plan_store.js";
+import { replay } from "./replay.js";
 import { hashOf } from "./route.js";
 import { hasEnded } from "./statuses.js";
 import { TaskPane } from "./task_pane.js";
@@ -23,7 +24,7 @@ const VIEWS = /** @type {const} */ (["graph", "timeline", "tasks", "events"]);
 export function PlanScreen({ plan, query }) {
   const now = useNow();
   const at = query.at ? Number(query.at) : null;
-  const { detail, error, events, again } = usePlan(plan, at);
+  const { detail, error, events, missed, again } = usePlan(plan, at);
   const [action, setAction] = useState(/** @type {import("./ask.js").Action | null} */ (null));
   const view = query.view ?? "graph";
   const set = (/** @type {Record<string, string | null>} */ change) => {
@@ -56,9 +57,9 @@ export function PlanScreen({ plan, query }) {
         ${view === "graph" && html`<${Graph} tasks=${detail.tasks} chosen=${query.task ?? null} choose=${choose} />`}
         ${view === "timeline" && html`<${Timeline} plan=${plan} sequence=${detail.sequence} tasks=${detail.tasks} choose=${choose} />`}
         ${view === "tasks" && html`<${TaskTable} tasks=${detail.tasks} now=${now} query=${query} set=${set} />`}
-        ${view === "events" && html`<${EventList} plan=${plan} fresh=${events} />`}
+        ${view === "events" && html`<${EventList} plan=${plan} fresh=${events} missed=${missed} />`}
       </section>
-      ${query.task && html`<${TaskPane} key=${query.task} plan=${plan} task=${query.task} now=${now} events=${events} past=${at === null ? null : detail} close=${() => set({ task: null })} ask=${setAction} />`}
+      ${query.task && html`<${TaskPane} key=${query.task} plan=${plan} task=${query.task} now=${now} events=${events} missed=${missed} past=${at === null ? null : detail} close=${() => set({ task: null })} ask=${setAction} />`}
     </div>
     ${action && html`<${Ask} action=${action} onDone=${done} />`}
   </div>`;
@@ -130,13 +131,9 @@ function Slider({ detail, at, set }) {
     if (at === null) setRange((before) => ({ ...before, last: detail.sequence }));
   }, [detail.sequence, at]);
   useEffect(() => {
-    let over = false;
-    firstAndLast(detail.plan_id).then((found) => {
-      if (!over) setRange(found);
-    }).catch(() => undefined);
-    return () => {
-      over = true;
-    };
+    const stop = new AbortController();
+    firstAndLast(detail.plan_id, stop.signal).then((found) => stop.signal.aborted || setRange(found)).catch(() => undefined);
+    return () => stop.abort();
   }, [detail.plan_id]);
   useEffect(() => {
     if (wish === at) return undefined;
@@ -157,14 +154,12 @@ function Slider({ detail, at, set }) {
   </section>`;
 }
 
-/** @param {string} plan */
-async function firstAndLast(plan) {
-  const { replay } = await import("./replay.js");
-  const stop = new AbortController();
+/** @param {string} plan @param {AbortSignal} signal */
+async function firstAndLast(plan, signal) {
   let first = 0;
   await replay({ plan, types: "plan.submitted" }, ([event]) => {
     first = event.sequence;
-  }, stop.signal);
+  }, signal);
   const { plan: now } = await get(`/v1/plans/${plan}/tasks`, { limit: 1 });
   return { first, last: now.sequence };
 }

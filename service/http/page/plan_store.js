@@ -31,6 +31,7 @@ async function changed(before, after) {
 }
 
 /**
+ * `missed` counts how often events were missed: who shows events reads them anew then.
  * @param {string} plan
  * @param {number | null} atSequence a moment of the past, or null for now
  */
@@ -38,6 +39,7 @@ export function usePlan(plan, atSequence) {
   const [detail, setDetail] = useState(/** @type {PlanDetail | null} */ (null));
   const [error, setError] = useState(/** @type {Error | null} */ (null));
   const [events, setEvents] = useState(/** @type {LogEvent[]} */ ([]));
+  const [missed, setMissed] = useState(0);
   const again = useRef(() => {});
   useEffect(() => {
     let over = false;
@@ -88,7 +90,10 @@ export function usePlan(plan, atSequence) {
         setEvents(fresh);
         later();
       },
-      onMissed: later,
+      onMissed: () => {
+        setMissed((before) => before + 1);
+        later();
+      },
     });
     return () => {
       over = true;
@@ -96,5 +101,5 @@ export function usePlan(plan, atSequence) {
       leave();
     };
   }, [plan, atSequence]);
-  return { detail, error, events, again: () => again.current() };
+  return { detail, error, events, missed, again: () => again.current() };
 }

@@ -13,6 +13,12 @@ export class StreamParser {
     this.event = "message";
   }
 
+  /** A new connection begins: half an event of the last one is none. */
+  begin() {
+    this.rest = "";
+    this.clear();
+  }
+
   clear() {
     this.data = [];
     this.event = "message";

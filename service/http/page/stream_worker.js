@@ -26,6 +26,7 @@ let state = "connecting";
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let timer;
 let closing = 0;
+let cursor = ""; // everything up to there was heard
 
 /** @param {object} message */
 function tellAll(message) {
@@ -41,24 +42,36 @@ function become(next) {
 
 function connect() {
   source?.close();
-  source = new EventSource("../v1/events");
+  // The browser's own retry sends the cursor; after an answer that ended the source it does not.
+  source = new EventSource(cursor === "" ? "../v1/events" : `../v1/events?after=${cursor}`);
   source.onopen = () => become("live");
   source.onerror = () => {
     become("connecting");
     // The browser gives up for good after an answer that is no stream, as 401 or 503.
     if (source?.readyState === EventSource.CLOSED) setTimeout(connect, 2000 + Math.random() * 2000);
   };
-  let begun = false;
-  source.addEventListener("hello", () => {
+  source.addEventListener("hello", (event) => {
     // A stream without a cursor starts at the head: what came before it is not known here.
-    if (!begun) {
-      kept = [];
-      tellAll({ missed: null });
-    }
-    begun = true;
+    if (cursor === "") tellAll({ missed: null });
+    reach(event);
   });
-  source.addEventListener("gap", (event) => tellAll({ gap: JSON.parse(event.data) }));
-  for (const type of TYPES) source.addEventListener(type, (event) => take(JSON.parse(event.data)));
+  source.addEventListener("gap", (event) => {
+    kept = [];
+    reach(event);
+    tellAll({ gap: JSON.parse(event.data) });
+  });
+  source.addEventListener("caught_up", reach);
+  for (const type of TYPES) {
+    source.addEventListener(type, (event) => {
+      reach(event);
+      take(JSON.parse(event.data));
+    });
+  }
+}
+
+/** @param {MessageEvent} event */
+function reach(event) {
+  if (event.lastEventId !== "") cursor = event.lastEventId;
 }
 
 /** @param {LogEvent} event */

@@ -40,25 +40,28 @@ export function heard(told, events) {
   return { sequence, attempt, text: text.slice(-MOST_CHARACTERS), steps };
 }
 
-/** @param {{plan: string, task: string, events: LogEvent[]}} properties */
-export function Streamed({ plan, task, events }) {
+/** @param {{plan: string, task: string, events: LogEvent[], missed: number}} properties */
+export function Streamed({ plan, task, events, missed }) {
   const [told, setTold] = useState(NOTHING);
   const ready = useRef(false);
   const waiting = useRef(/** @type {LogEvent[]} */ ([]));
   const end = useRef(/** @type {HTMLElement | null} */ (null));
   useEffect(() => {
     const stop = new AbortController();
+    let fresh = NOTHING; // shown when it is whole: text with a hole is never shown
     ready.current = false;
-    setTold(NOTHING);
-    const take = (/** @type {LogEvent[]} */ part) => setTold((before) => heard(before, part));
+    const take = (/** @type {LogEvent[]} */ part) => {
+      fresh = heard(fresh, part);
+    };
     replay({ plan, task, types: TYPES }, take, stop.signal)
-      .catch(() => undefined)
-      .finally(() => {
+      .then(() => {
+        if (stop.signal.aborted) return;
+        setTold(heard(fresh, waiting.current.splice(0)));
         ready.current = true;
-        take(waiting.current.splice(0));
-      });
+      })
+      .catch(() => undefined);
     return () => stop.abort();
-  }, [plan, task]);
+  }, [plan, task, missed]);
   useEffect(() => {
     const mine = events.filter((event) => event.task_id === task);
     if (!mine.length) return;

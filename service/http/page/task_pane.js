@@ -14,12 +14,12 @@ const LOOK_MS = 5_000; // a running task's lease moves without an event
 /** @typedef {import("./types.js").LogEvent} LogEvent */
 
 /**
- * @param {{plan: string, task: string, now: number, events: LogEvent[], close: () => void,
+ * @param {{plan: string, task: string, now: number, events: LogEvent[], missed: number, close: () => void,
  *   past: import("./types.js").PlanDetail | null,
  *   ask: (action: import("./ask.js").Action) => void}} properties
  */
-export function TaskPane({ plan, task, now, events, past, close, ask }) {
-  const { text, why, error } = useTask(plan, task, events, past);
+export function TaskPane({ plan, task, now, events, missed, past, close, ask }) {
+  const { text, why, error } = useTask(plan, task, events, missed, past);
   const pane = useRef(/** @type {HTMLElement | null} */ (null));
   useEffect(() => pane.current?.focus(), [task]);
   if (!text) return html`<aside class="card pane" ref=${pane} tabindex="-1" aria-label="Task ${task}"><${Failure} error=${error} /></aside>`;
@@ -40,17 +40,17 @@ export function TaskPane({ plan, task, now, events, past, close, ask }) {
     ${why && html`<${WhyTask} why=${why} />`}
     <${Facts} task=${shown} now=${now} />
     <${Attempts} executions=${shown.executions ?? []} total=${shown.executions_total ?? 0} now=${now} />
-    ${!past && html`<${Streamed} plan=${plan} task=${task} events=${events} />`}
+    ${!past && html`<${Streamed} plan=${plan} task=${task} events=${events} missed=${missed} />`}
     ${["output", "feedback", "input"].filter((name) => shown[name] !== null && exactly.has(name)).map((name) => html`<${JsonText} key=${name} name=${name} text=${textOf(exactly.get(name))} />`)}
     ${shown.truncated?.length > 0 && html`<p class="soft">Too large to be shown here: ${shown.truncated.join(", ")}.</p>`}
   </aside>`;
 }
 
 /**
- * @param {string} plan @param {string} task @param {LogEvent[]} events
+ * @param {string} plan @param {string} task @param {LogEvent[]} events @param {number} missed
  * @param {import("./types.js").PlanDetail | null} past
  */
-function useTask(plan, task, events, past) {
+function useTask(plan, task, events, missed, past) {
   const [state, setState] = useState(/** @type {{text: string, why: any, error: Error | null}} */ ({ text: "", why: null, error: null }));
   const touched = events.some((event) => event.task_id === task && event.type !== "task.progress") || events.some((event) => !event.task_id);
   const turn = useRef(0);
@@ -80,7 +80,7 @@ function useTask(plan, task, events, past) {
       over = true;
       end();
     };
-  }, [plan, task, turn.current, past]);
+  }, [plan, task, turn.current, missed, past]);
   return state;
 }
 
