@@ -7,7 +7,8 @@
 export class StreamParser {
   constructor() {
     this.rest = "";
-    this.id = "";
+    this.id = ""; // of the last whole event
+    this.next = "";
     /** @type {string[]} */
     this.data = [];
     this.event = "message";
@@ -16,6 +17,7 @@ export class StreamParser {
   /** A new connection begins: half an event of the last one is none. */
   begin() {
     this.rest = "";
+    this.next = this.id;
     this.clear();
   }
 
@@ -45,6 +47,7 @@ export class StreamParser {
   /** @param {string} line */
   line(line) {
     if (line === "") {
+      this.id = this.next;
       const event = { id: this.id, event: this.event, data: this.data.join("\n") };
       const any = this.data.length > 0;
       this.clear();
@@ -56,7 +59,7 @@ export class StreamParser {
     const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
     if (field === "data") this.data.push(value);
     else if (field === "event") this.event = value;
-    else if (field === "id" && !value.includes("\0")) this.id = value;
+    else if (field === "id" && !value.includes("\0")) this.next = value;
     return null;
   }
 }
