@@ -18,7 +18,7 @@ class BadFile(Exception):
     """The file holds no plan; the message says where and why."""
 
 
-class PlanFile(msgspec.Struct, frozen=True):
+class ReadPlan(msgspec.Struct, frozen=True):
     """A plan, and the text that it was read from."""
 
     name: str
@@ -31,7 +31,7 @@ class PlanFile(msgspec.Struct, frozen=True):
         return "" if place is None else f"{self.name}: line {place[0]}, column {place[1]}: "
 
 
-def plan_in(file: str) -> PlanFile:
+def plan_in(file: str) -> ReadPlan:
     """The plan in ``file`` (- is JSON on standard input). Raises BadFile."""
     try:
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
@@ -47,7 +47,7 @@ def plan_in(file: str) -> PlanFile:
         json.dumps(plan, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:  # a date of YAML, half a character
         raise BadFile(f"{file}: JSON cannot hold it: {error}") from None
-    return PlanFile(file, text, cast("Json", plan))
+    return ReadPlan(file, text, cast("Json", plan))
 
 
 def _parsed(file: str, text: str) -> object:

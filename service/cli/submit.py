@@ -19,7 +19,7 @@ from service.cli.client import (
 )
 from service.cli.follower import Event, FollowRequest, follow
 from service.cli.options import command, with_instance
-from service.cli.plan_file import BadFile, PlanFile, plan_in
+from service.cli.plan_file import BadFile, ReadPlan, plan_in
 from service.cli.silence import Silence
 from service.http.plan_ids import new_plan_id
 from service.runtime.terminal import escaped, on_one_line
@@ -73,7 +73,7 @@ def submit(instance: InstanceAddress, file: str, *, follow: bool) -> int:
         return _follow(instance, accepted["plan_id"]) if follow else OK
 
 
-def _located(read: PlanFile, answer: httpx.Response) -> str:
+def _located(read: ReadPlan, answer: httpx.Response) -> str:
     """Line and column of what was refused, before the complaint; empty if it names no place."""
     if answer.status_code != BAD_REQUEST:
         return ""
