@@ -2,7 +2,7 @@
 
 import os
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 from streams.plan.events import JoinRule, Submitted, TaskSpec
@@ -13,8 +13,14 @@ MAX_TASKS = 7
 
 
 def effort(examples: int, steps: int = 50) -> settings:
-    """So many examples of so many steps; twenty times as many in the long form."""
+    """So many examples of so many steps; twenty times as many in the long form.
+
+    The short form names the failing example as it was found, with the blob that repeats it: to make
+    it smaller takes minutes, and the long form does so.
+    """
+    phases = set(Phase) if LONG else set(Phase).difference((Phase.shrink, Phase.explain))
     return settings(
+        phases=phases,
         max_examples=examples * (20 if LONG else 1),
         stateful_step_count=steps * (2 if LONG else 1),
     )

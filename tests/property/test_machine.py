@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec import Raw
 
 from service.core.past import plan_at
+from service.signals.metrics.registry import Metrics
 from streams.codec import encode_payload
 from streams.decider import CommandAccepted, DecideLimits
 from streams.log import Fact, LogUnavailable
@@ -37,7 +38,7 @@ from streams.plan.events import (
 from streams.plan.evolve import begin, evolve
 from streams.plan.state import Plan
 from tests.memory_log import Fault, MemoryLog
-from tests.property.dice import effort, plans
+from tests.property.dice import LONG, effort, plans
 from tests.property.history import check_history
 from tests.unit.claim_story import Instance, LogTime
 from tests.unit.plan_laws import check_plan, portrait
@@ -47,6 +48,9 @@ Lease = tuple[str, str, str, int]
 
 WHO = st.sampled_from([0, 1])
 DICE = st.integers(0, 10_000)
+METRICS = (
+    Metrics()
+)  # no law is about them, and to make them anew for each life is a third of the time
 PATIENCE = 400  # rounds of faithful work after which every plan must have ended
 
 
@@ -58,11 +62,12 @@ class Machine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.clock = LogTime()
         self.log = MemoryLog(self.clock)
-        self.instances = [
-            Instance(self.log, self.clock, "a"), Instance(self.log, self.clock, "b", lag_s=0.25),
-        ]  # fmt: skip
+        self.instances = [self.instance("a", 0), self.instance("b", 0.25)]
         self.leases: list[Lease] = []
         self.plan_ids: list[str] = []
+
+    def instance(self, name: str, lag_s: float) -> Instance:
+        return Instance(self.log, self.clock, name, lag_s, METRICS)
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -146,7 +151,7 @@ class Machine(RuleBasedStateMachine):
     def start_again(self, who: int) -> None:
         """An instance crashes and folds the log from its beginning."""
         old = self.instances[who]
-        self.instances[who] = Instance(self.log, self.clock, old.instance_id, old.lag_s)
+        self.instances[who] = self.instance(old.instance_id, old.lag_s)
 
     @rule(dice=DICE, kind=st.integers(0, 6), attempt=st.integers(1, 4), by=st.sampled_from("ab"))
     def publish(self, dice: int, kind: int, attempt: int, by: str) -> None:
@@ -366,5 +371,5 @@ class Machine(RuleBasedStateMachine):
             assert instance.board.timers.next_due() == inf
 
 
-TestMachine = pytest.mark.timeout(300)(Machine.TestCase)
+TestMachine = pytest.mark.timeout(3_000 if LONG else 120)(Machine.TestCase)
 TestMachine.settings = effort(60, steps=40)

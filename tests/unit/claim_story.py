@@ -48,12 +48,19 @@ class Counted(Metrics):
 class Instance:
     """`streams.decider.View` and `service.core.queue_context.QueueContext` over a board."""
 
-    def __init__(self, log: MemoryLog, clock: LogTime, name: str = "a", lag_s: float = 0) -> None:
+    def __init__(
+        self,
+        log: MemoryLog,
+        clock: LogTime,
+        name: str = "a",
+        lag_s: float = 0,
+        metrics: Metrics | None = None,
+    ) -> None:
         self.log: Log = log
         self.clock = clock
         self.instance_id = name
         self.lag_s = lag_s
-        self.metrics: Metrics = Counted()
+        self.metrics: Metrics = metrics or Counted()
         self.board = Board(SharingRule(), name)
         self._latest = 0.0
         self.facts: list[tuple[Fact, str | None]] = []
@@ -87,6 +94,8 @@ class Instance:
     async def fold(self, at_most: int = 1_000_000) -> None:
         """Catch up with the log, by at most so many facts."""
         for fact in await self.log.scan(self.board.sequence, at_most):
+            if fact.sequence <= self.board.sequence:
+                continue  # another command of this instance has folded it meanwhile
             self._latest = max(self._latest, fact.at)
             ignored = self.board.apply(fact, self.now())
             if isinstance(fact, Fact):
