@@ -3,7 +3,7 @@
 A stream that was restored from a backup has the epoch of the old one and grows past any checkpoint:
 what follows the backup are other facts. So the checkpoint keeps a witness, the newest folded fact
 that never expires, with its id and time; the log must have the same fact at the same sequence.
-Nothing trims the log, so it must also begin at sequence 1 (DESIGN §3).
+The log must also begin at sequence 1: forgetting plans leaves its first message in place.
 """
 
 import asyncio
@@ -24,7 +24,10 @@ History = Literal["same", "other", "gone", "unknown"]
 
 
 class Witness(msgspec.Struct, frozen=True, gc=False):
-    """A fact that stays in its log for ever: where it stands, its id, its log time in seconds."""
+    """A fact that stays in its log until its plan is forgotten: where, its id, and its log time.
+
+    The time is in seconds since the epoch.
+    """
 
     sequence: int
     event_id: str
@@ -61,7 +64,9 @@ def replaced_at(witness: Witness) -> str:
 
 def begins_late(first: int) -> str | None:
     """What is wrong with a log whose first message stands at sequence ``first``; None: nothing."""
-    return f"the log begins at sequence {first}, and nothing trims it" if first > 1 else None
+    if first <= 1:
+        return None
+    return f"the log begins at sequence {first}, and nothing removes its first message"
 
 
 class LogWatch:
@@ -101,8 +106,8 @@ class LogWatch:
             why = replaced_at(witness)
             self._on_other(why)
             raise LogReset(why)
-        first = (await self._source.state()).first
-        if (late := begins_late(first)) is not None:
+        state = await self._source.state()
+        if (late := begins_late(state.first)) is not None:
             self._on_missing(late)
-        elif history == "gone" and witness is not None:
+        elif history == "gone" and witness is not None and witness.sequence > state.forgotten:
             self._on_missing(f"the fact at sequence {witness.sequence} is gone from the log")

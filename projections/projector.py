@@ -22,7 +22,7 @@ from projections.read_models.database import Database, DatabaseUnavailable
 from projections.read_models.restore import Pending
 from projections.recall import Recall
 from streams.log import BadFact, Fact, Log, LogUnavailable
-from streams.plan.fold import begin_plan
+from streams.plan.fold import begin_plan, forgets
 from streams.plan.state import Plan
 
 SLICE = 64  # facts folded before the loop is given back
@@ -132,6 +132,7 @@ class Projector:
             if fact.sequence in waiting:
                 _resolve(waiting.pop(fact.sequence), ignored)
         await self._pending.add_all(board.drain())
+        self._pending.forget(board.drain_forgotten())
         self._pending.advance(board.sequence, witness_in(facts))
         if self._behind_since is None:
             self._behind_since = self._now()
@@ -210,7 +211,9 @@ class Projector:
         if plan is not None:
             return plan
         first = await self.source.first_of(plan_id)
-        if first is None:
+        if forgets(first):  # another plan of this id may have been submitted since
+            first = await self.source.last_of(plan_id)
+        if first is None or forgets(first):
             return None
         # Every plan that the board has seen begin and does not hold is finished; one that it has
         # not seen yet will be there as soon as the fold reaches it.

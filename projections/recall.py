@@ -7,7 +7,7 @@ import tenacity
 from projections.board.board import Board
 from streams.log import BadFact, Fact, Log, LogUnavailable
 from streams.plan.events import Submitted
-from streams.plan.fold import fold_plan
+from streams.plan.fold import fold_plan, forgets
 from streams.plan.state import Plan
 from streams.subjects import split_subject
 
@@ -44,7 +44,7 @@ class Recall:
             return
         if plan_id in self._asked:
             self._newest[plan_id] = fact.sequence
-        if self._board.knows(plan_id) is not None:
+        if forgets(fact) or self._board.knows(plan_id) is not None:
             return
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(LogUnavailable),

@@ -9,6 +9,7 @@ that state and judging by it. A fact that could not be read again is refused, ne
 
 import asyncio
 from collections.abc import Awaitable
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Protocol, TypeVar, assert_never
 
@@ -30,6 +31,7 @@ from streams.plan.commands import (
     Command,
     Expire,
     Finish,
+    Forget,
     Overrun,
     Pause,
     Resume,
@@ -37,6 +39,8 @@ from streams.plan.commands import (
     Submit,
 )
 from streams.plan.decide import Accept, Decision, Duplicate, Invalid, PlanExists, Refusal, decide
+from streams.plan.fold import forgets
+from streams.plan.limits import FORGOTTEN_S
 from streams.plan.state import Plan
 
 MANY_TASKS = 500  # of a submitted plan, whose graph is then not judged on the loop
@@ -131,7 +135,7 @@ def _stands(command: Command, outcome: Outcome) -> bool:
             # say is tried again.
             if isinstance(command, Claim):
                 return not command.chosen
-            return isinstance(command, Submit | Finish | Expire | Overrun)
+            return isinstance(command, Submit | Finish | Forget | Expire | Overrun)
 
 
 class Call:
@@ -202,10 +206,33 @@ async def _transact(command: Command, view: View, log: Log, origin: Origin, call
                 assert_never(answer)
         expired = None
         plan = await view.load(command.plan_id)
-        if plan is None and isinstance(command, Submit) and folded:
-            stands = f"the message at sequence {folded} on its subject is no plan"
-            return PlanExists(f"the id '{command.plan_id}' cannot be used: {stands}")
+        taken = await call.in_time(_taken(command, plan, folded, log, view.now()))
+        if taken is not None:
+            return taken
     return Contention(call.limits.tries)
+
+
+async def _taken(
+    command: Command, plan: Plan | None, folded: int, log: Log, now: float
+) -> PlanExists | None:
+    """Why a new plan cannot have its id: a message at ``folded`` on its subject that makes none."""
+    if plan is not None or not isinstance(command, Submit) or not folded:
+        return None
+    plan_id = command.plan_id
+    last = await log.last_of(plan_id)
+    if last is None:
+        return None  # it has just been removed
+    if not forgets(last):
+        stands = f"the message at sequence {folded} on its subject is no plan"
+        return PlanExists(f"the id '{plan_id}' cannot be used: {stands}")
+    until = last.at + FORGOTTEN_S
+    if now >= until:
+        return None
+    when = datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds")
+    return PlanExists(
+        f"the id '{plan_id}' belongs to a plan that was forgotten; it can be used again from "
+        f"{when.replace('+00:00', 'Z')} on"
+    )
 
 
 async def _folds_past(

@@ -128,7 +128,8 @@ class LogState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The log's extent: first and last sequence, bytes, and an id that a new log does not share.
 
     ``at`` is what the log's clock showed when it answered, in seconds since the epoch;
-    ``max_bytes`` is what it may hold, None for no bound of its own.
+    ``max_bytes`` is what it may hold, None for no bound of its own. Facts of forgotten plans may be
+    missing up to ``forgotten``; everything that never expires and stands above it is there.
     """
 
     stream: str
@@ -138,6 +139,7 @@ class LogState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     epoch: str
     at: float
     max_bytes: int | None = None
+    forgotten: int = 0
 
 
 class Log(Protocol):

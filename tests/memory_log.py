@@ -76,6 +76,7 @@ class MemoryLog:
         self._ids = itertools.count(1)
         self._epochs = itertools.count(1)
         self._closed = False
+        self.forgotten = 0  # `LogState.forgotten`; a test sets it
         self._empty()
 
     def _empty(self) -> None:
@@ -198,6 +199,7 @@ class MemoryLog:
             size_bytes=self._size_bytes,
             epoch=self._epoch,
             at=self._clock(),
+            forgotten=self.forgotten,
         )
 
     async def close(self) -> None:

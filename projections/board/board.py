@@ -26,8 +26,8 @@ from projections.board.unfinished import UnfinishedBytes
 from streams.log import BadFact, Fact
 from streams.plan.decide import can_reclaim
 from streams.plan.events import Claimed, Lane, Paused, Resumed, Retried, Submitted
-from streams.plan.fold import begin_plan, fold_fact
-from streams.plan.lifecycle import CLAIMABLE
+from streams.plan.fold import begin_plan, fold_fact, forgets
+from streams.plan.lifecycle import CLAIMABLE, ENDED
 from streams.plan.state import Plan, Task
 from streams.subjects import split_subject
 
@@ -83,6 +83,7 @@ class Board:
         self._running: dict[int, tuple[Plan, Task]] = {}
         self.running_kinds: Counter[str] = Counter()
         self._changed: dict[str, Plan] = {}
+        self._forgotten: dict[str, int] = {}
         self._prepared: dict[int, Plan | str] = {}
         self._to_place: deque[tuple[Plan, Iterator[Task]]] = deque()
         self._placed_at = 0.0
@@ -154,8 +155,15 @@ class Board:
             self._leave_if_finished(plan)
         return list(changed.values())
 
+    def drain_forgotten(self) -> dict[str, int]:
+        """The plans forgotten since the last call, with the sequence of that fact."""
+        forgotten, self._forgotten = self._forgotten, {}
+        return forgotten
+
     def _fold(self, fact: Fact, now: float) -> str | None:
         event = fact.event
+        if forgets(fact):
+            return self._forget(fact.plan_id, fact.sequence, now)
         if isinstance(event, Submitted) and fact.task_id is None and not self.knows(fact.plan_id):
             return self._begin(fact, now)
         plan = self._wake(fact.plan_id)
@@ -181,6 +189,23 @@ class Board:
         self._place_all(plan, now)
         self._watch_end(plan)
         return None
+
+    def _forget(self, plan_id: str, sequence: int, now: float) -> None:
+        """Drop the plan, whatever state it is in: earlier facts may have left the log."""
+        self._forgotten[plan_id] = sequence
+        self._changed.pop(plan_id, None)
+        self.finishable.discard(plan_id)
+        plan = self._wake(plan_id)
+        if plan is None:
+            return
+        plan.cancelled = True
+        for task in plan.tasks.values():
+            if task.status not in ENDED:
+                task.status = "CANCELLED"  # so it leaves its lane, its timer and the running ones
+                self._place(plan, task, now)
+        del self.plans[plan_id]
+        self.unfinished.forget(plan)
+        self.outputs.forget(plan)
 
     def _bad(self, fact: BadFact, now: float) -> str:
         self.bad_facts += 1

@@ -33,7 +33,7 @@ class Sink(Protocol):
 
 
 Outcome = Literal["fresh", "complete", "gap"]
-Gap = Literal["expired", "ahead_of_log", "unreadable"]
+Gap = Literal["expired", "ahead_of_log", "unreadable", "forgotten"]
 Goodbye = Literal["plan_finished", "slow_consumer", "shutting_down", "unauthorized"]
 
 

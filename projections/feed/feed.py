@@ -28,6 +28,7 @@ from projections.feed.replay import Pages
 from projections.feed.ring import Ring
 from streams.log import BadFact, Fact, Log, LogReset, LogState
 from streams.plan.events import Finished, Submitted
+from streams.plan.fold import forgets
 
 REST_RATIO = 0.5  # of a fan-out's time is left to other work before the next one
 REST_MAX_S = 0.05
@@ -168,7 +169,7 @@ class Feed:
         last_fact = None
         if interest.ends and interest.plan_id is not None:
             fact = await self._source.last_of(interest.plan_id)
-            if fact is None:
+            if fact is None or forgets(fact):
                 return NoStream.UNKNOWN_PLAN
             ended = isinstance(fact, Fact) and isinstance(fact.event, Finished)
             last_fact = LastFact(fact.sequence, ended)
@@ -318,6 +319,10 @@ def _opening(
         return replace(opening, cursor=oldest, outcome="gap", gap="ahead_of_log")
     if 0 < cursor < oldest:
         return replace(opening, outcome="gap", gap="expired")
+    if 0 < cursor < state.forgotten and not interest.ends:
+        # A plan's own stream needs no such warning: it is whole, or there is none. The outcome is
+        # not "gap": that one raises an alert, and here the log is as it should be.
+        return replace(opening, gap="forgotten")
     return opening
 
 

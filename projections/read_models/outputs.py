@@ -4,6 +4,7 @@ from projections.read_models import bulk
 
 DDL = """
 CREATE TABLE outputs (sequence INTEGER PRIMARY KEY, ordinal INTEGER NOT NULL, output BLOB NOT NULL);
+CREATE INDEX outputs_by_task ON outputs(ordinal);
 """
 
 NAMES = ("sequence", "ordinal", "output")

@@ -17,6 +17,7 @@ from streams.traceparent import trace_id_of
 
 # What never changes stands apart: SQLite rewrites whole rows, and a context may be large. Most
 # plans of an old log are COMPLETED, so an index of the others is small and finds the rest.
+# An id may stand twice inside one flush: of a plan that is forgotten in it and of the next one.
 DDL = """
 CREATE TABLE plans (
     first_sequence INTEGER PRIMARY KEY,
@@ -35,12 +36,13 @@ CREATE TABLE plans (
     unreadable_at INTEGER,
     counts BLOB NOT NULL
 );
-CREATE UNIQUE INDEX plans_by_id ON plans(plan_id);
+CREATE INDEX plans_by_id ON plans(plan_id);
 CREATE INDEX plans_by_status ON plans(status) WHERE status <> 'COMPLETED';
 CREATE TABLE plan_specs (first_sequence INTEGER PRIMARY KEY, spec BLOB NOT NULL);
 CREATE TABLE plan_labels (
     label TEXT NOT NULL, first_sequence INTEGER NOT NULL, PRIMARY KEY (label, first_sequence)
 ) WITHOUT ROWID;
+CREATE INDEX plan_labels_by_plan ON plan_labels(first_sequence);
 """
 
 FIXED = ("first_sequence", "plan_id", "created_at", "traceparent", "tracestate")

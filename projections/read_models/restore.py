@@ -15,7 +15,15 @@ import structlog
 from msgspec.structs import replace
 
 from projections.log_identity import Witness, history_of, replaced_at
-from projections.read_models import audit, checkpoints, executions, outputs, plans, tasks
+from projections.read_models import (
+    audit,
+    checkpoints,
+    executions,
+    forgetting,
+    outputs,
+    plans,
+    tasks,
+)
 from projections.read_models.bulk import Call, Changes
 from projections.read_models.database import (
     Database,
@@ -64,9 +72,12 @@ async def read_models_of(path: Path, state: LogState, settled: Settled) -> tuple
     if checkpoint.epoch == state.epoch and checkpoint.sequence > state.head:
         log.warning("log_ends_early", head=state.head, read_models=checkpoint.sequence)
         state = await settled(checkpoint.sequence)
+    reason = "they were folded from another log"
     if checkpoint.epoch == state.epoch and checkpoint.sequence <= state.head:
-        return database, checkpoint.sequence
-    log.warning("rebuilding_read_models", reason="they were folded from another log")
+        if checkpoint.sequence >= state.forgotten:
+            return database, checkpoint.sequence
+        reason = "facts that they have not seen were forgotten meanwhile"
+    log.warning("rebuilding_read_models", reason=reason)
     await database.close()
     discard(path)
     return await open_read_models(path), 0
@@ -108,6 +119,7 @@ class Pending:
         self._outputs = Changes(outputs.INSERT)
         self._checkpoints = Changes(checkpoints.UPSERT)
         self._executions = Changes(executions.UPSERT)
+        self._forgotten: dict[str, int] = {}
         self._tables = (
             self._plan_specs, self._plans, self._labels, self._task_specs,
             self._tasks, self._outputs, self._checkpoints, self._executions,
@@ -116,7 +128,7 @@ class Pending:
     def __len__(self) -> int:
         """How many rows wait."""
         counted = (self._plans, self._tasks, self._checkpoints, self._executions)
-        return sum(len(table) for table in counted)
+        return sum(len(table) for table in counted) + len(self._forgotten)
 
     @property
     def size_bytes(self) -> int:
@@ -189,6 +201,10 @@ class Pending:
             fixed[task.ordinal] = tasks.fixed_row(first_sequence, task)
             specs.put(task.ordinal, tasks.spec_row(task))
 
+    def forget(self, forgotten: dict[str, int]) -> None:
+        """Have the rows of plans removed, by id, that were submitted before a sequence."""
+        self._forgotten.update(forgotten)
+
     def advance(self, sequence: int, witness: Witness | None = None) -> None:
         """Every plan that changed by facts up to ``sequence`` has been added.
 
@@ -208,12 +224,16 @@ class Pending:
         checkpoint = ReadModelCheckpoint(STREAM, sequence, self._epoch, witness)
         any_dropped = [checkpoints.REMOVE_DROPPED] if len(self._checkpoints) else []
         taken = [table.cut() for table in self._tables]
+        forgotten, self._forgotten = self._forgotten, {}
         self._under_way_bytes = sum(table.size_bytes for table in taken)
         try:
-            await database.write(_calls(taken) + any_dropped, checkpoint)
+            # Removed last: rows of a plan that is forgotten may have been written just before.
+            removed = forgetting.calls(forgotten)
+            await database.write(_calls(taken) + any_dropped + removed, checkpoint)
         except BaseException:
             for table, rows in zip(self._tables, taken, strict=True):
                 table.put_back(rows)
+            self._forgotten = forgotten | self._forgotten
             raise
         finally:
             self._under_way_bytes = 0

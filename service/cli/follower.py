@@ -190,6 +190,8 @@ def _gap(gap: dict[str, Any]) -> str:
     if gap["reason"] == "expired":
         missing = f"{gap['requested'] + 1} to {gap['first'] - 1}"
         return f"gap: the log no longer has sequences {missing}; going on from {gap['first']}"
+    if gap["reason"] == "forgotten":
+        return f"gap: after sequence {gap['requested']} facts of forgotten plans are missing"
     return f"gap: the log ends at {gap['head']}, before {gap['requested']}: it is another log"
 
 

@@ -11,7 +11,7 @@ from projections.read_models.tasks import MAX_DETAIL_BYTES, MAX_LISTED_BYTES
 from projections.read_models.views import PlanView, TaskView, plan_view, task_view
 from streams.log import BadFact, Fact, Log
 from streams.plan.events import NOTHING
-from streams.plan.fold import begin_plan, fold_fact
+from streams.plan.fold import fold_next
 from streams.plan.state import Plan
 
 PAGE_FACTS = 500
@@ -37,10 +37,7 @@ async def plan_at(log: Log, plan_id: str, sequence: int) -> Plan | None:
 
 def _folded(plan: Plan | None, facts: list[Fact | BadFact]) -> Plan | None:
     for fact in facts:
-        if plan is not None:
-            fold_fact(plan, fact)
-        elif isinstance(begun := begin_plan(fact), Plan):
-            plan = begun
+        plan = fold_next(plan, fact)
     return plan
 
 

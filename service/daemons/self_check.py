@@ -9,6 +9,7 @@ not make the instance unready, because every instance may have folded the same w
 import asyncio
 import random
 import time
+from contextlib import suppress
 from itertools import islice
 
 import structlog
@@ -20,7 +21,7 @@ from service.core.bridge import Bridge
 from service.core.core import Core
 from service.daemons.schedulers import Daemon
 from streams.log import BadFact, Fact, Log, LogUnavailable
-from streams.plan.fold import begin_plan, fold_fact
+from streams.plan.fold import begin_plan, fold_fact, forgets
 from streams.plan.state import Plan
 
 PERIOD_S = 5.0
@@ -33,6 +34,10 @@ MAX_ASKED = 50  # messages of one plan that the log is asked for
 MAX_LINES = 20
 
 log = structlog.get_logger("holdfast.self_check")
+
+
+class _PlanForgottenError(Exception):
+    """The plan under examination was forgotten meanwhile; what was found before still counts."""
 
 
 class _OnBoard:
@@ -65,6 +70,9 @@ class Examination:
         while True:
             page, flushed = await self._page(bridge)
             # Not beyond what SQLite has: its rows are to be met, and the board is ahead of them.
+            if any(map(forgets, page)):
+                self.is_over = True  # its facts may be removed at any moment
+                return
             due = [fact for fact in page if fact.sequence <= flushed]
             self._ahead = page[len(due) :]
             await self._fold(due)
@@ -73,7 +81,8 @@ class Examination:
                 return
             # A short page is no end: the replica that answered it may lag.
             if self._ahead or not page:
-                await self._compare(bridge, self._plan)
+                with suppress(_PlanForgottenError):
+                    await self._compare(bridge, self._plan)
                 self.is_over = True
                 return
             if time.thread_time() > self._spent_at:
@@ -120,6 +129,8 @@ class Examination:
             if self._ahead:
                 return
             self._ahead, _ = await self._page(bridge)
+            if any(map(forgets, self._ahead)):
+                raise _PlanForgottenError
             if not self._ahead:
                 return
 

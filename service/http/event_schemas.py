@@ -16,8 +16,9 @@ REF = "#/components/schemas/{name}"
 DESCRIPTION = """Blocks of `id`, `event` and `data`. `data` is JSON: of a fact (`event` is its type)
 a `StreamEvent`; of `hello` `{epoch, head, first, heartbeat_s}`, sent first; of `caught_up`
 `{sequence}`, once all that was in the log at the start has been sent; of `gap` `{requested, first,
-head, reason}`, when the cursor cannot be honoured (`expired`, `ahead_of_log`, `unreadable`); of
-`closed` `{reason}`, before the server ends the stream."""
+head, reason}`, when the cursor cannot be honoured (`expired`, `ahead_of_log`, `unreadable`),
+or events after it are missing because their plans were forgotten (`forgotten`); of `closed`
+`{reason}`, before the server ends the stream."""
 
 Json = dict[str, Any]
 

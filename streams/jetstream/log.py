@@ -24,6 +24,7 @@ from streams.jetstream.audit_stream import Trail
 from streams.jetstream.bounds import UNBOUNDED, StreamBounds, account_bytes, full
 from streams.jetstream.connection import Connection
 from streams.jetstream.drafts import DEFAULT_LIMITS, AppenderLimits, Observer
+from streams.jetstream.forgetting import forgotten_in, note_forgotten
 from streams.jetstream.goodbyes import Goodbyes
 from streams.jetstream.group_commit import Appender
 from streams.jetstream.leadership import PATIENCE, Leadership, Patience, proven_info
@@ -290,7 +291,16 @@ class JetStreamLog:
             epoch=epoch_of(self._stream, info),
             max_bytes=self._max_bytes,
             at=seconds_of(info.ts.encode()),
+            forgotten=forgotten_in(info.config.metadata),
         )
+
+    async def note_forgotten(self, up_to: int) -> None:
+        """Note in the stream that facts of forgotten plans may be missing up to ``up_to``.
+
+        It is done before any is removed. Raises LogUnavailable, LogReset.
+        """
+        await self._info()
+        await note_forgotten(self._ask, self._stream, up_to)
 
     async def settled(self, known: int = 0, within_s: float = SETTLE_S) -> LogState:
         """The extent of a log that is known to have reached ``known``, once that is certain.

@@ -66,9 +66,10 @@ class ClusterInfo(msgspec.Struct, frozen=True):
 
 
 class StreamLimits(msgspec.Struct, frozen=True):
-    """What a stream may hold, in bytes; -1 or 0 for no bound."""
+    """What a stream may hold, in bytes (-1 or 0 for no bound), and what is noted about it."""
 
     max_bytes: int = -1
+    metadata: dict[str, str] = {}
 
 
 class InfoAnswer(msgspec.Struct, frozen=True):

@@ -59,6 +59,10 @@ class Finish(Command, frozen=True, kw_only=True):
     """Close a plan of which nothing runs any more (written by the instance that notices first)."""
 
 
+class Forget(Command, frozen=True, kw_only=True):
+    """Have a plan that has ended unknown (said by the retention daemon)."""
+
+
 class Claim(Command, frozen=True, kw_only=True):
     """Take the lease of a claimable task; ``lease_s`` None means the task's own, or the default.
 

@@ -19,6 +19,7 @@ from streams.plan.events import (
     Event,
     Failed,
     Finished,
+    Forgotten,
     Heartbeat,
     Lane,
     Paused,
@@ -106,7 +107,13 @@ def decide(command: commands.Command, plan: Plan | None, now: float) -> Decision
     if plan is None:
         return NotFound(f"there is no plan '{command.plan_id}'")
     match command:
-        case commands.Pause() | commands.Resume() | commands.Cancel() | commands.Finish():
+        case (
+            commands.Pause()
+            | commands.Resume()
+            | commands.Cancel()
+            | commands.Finish()
+            | commands.Forget()
+        ):
             return _unreadable(plan, None) or _about_plan(command, plan)
         case commands.Retry() | commands.RetryAll():
             return _unreadable(plan, None) or _retry(command, plan)
@@ -145,7 +152,8 @@ def _submit(command: commands.Submit, plan: Plan | None) -> Decision:
 
 
 def _about_plan(
-    command: commands.Pause | commands.Resume | commands.Cancel | commands.Finish, plan: Plan
+    command: commands.Pause | commands.Resume | commands.Cancel | commands.Finish | commands.Forget,
+    plan: Plan,
 ) -> Decision:
     match command:
         case commands.Pause():
@@ -156,6 +164,8 @@ def _about_plan(
             return _cancel(command, plan)
         case commands.Finish():
             return _finish(plan)
+        case commands.Forget():
+            return _forget(plan)
         case _:
             assert_never(command)
 
@@ -195,6 +205,12 @@ def _finish(plan: Plan) -> Decision:
     if not plan.can_finish or status not in ("COMPLETED", "FAILED", "CANCELLED"):
         return NotAllowed(status, "something of the plan can still run")
     return _on_plan(plan, Finished(status=status))
+
+
+def _forget(plan: Plan) -> Decision:
+    if plan.finished_at is None:
+        return NotAllowed(plan.status, "only a plan that has ended can be forgotten")
+    return _on_plan(plan, Forgotten())
 
 
 def _retry(command: commands.Retry | commands.RetryAll, plan: Plan) -> Decision:

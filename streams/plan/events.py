@@ -129,6 +129,14 @@ class Finished(PlanEvent, frozen=True, kw_only=True, tag="finished"):
     status: Literal["COMPLETED", "FAILED", "CANCELLED"]
 
 
+class Forgotten(PlanEvent, frozen=True, kw_only=True, tag="forgotten"):
+    """The plan had ended long before, and is unknown from here on: its other facts are removed.
+
+    The fact stands in their place until the plan's id may be used again (`FORGOTTEN_S`). What
+    stands before it on the plan's subjects, whole, in part or not at all, counts no more.
+    """
+
+
 class Claimed(TaskEvent, frozen=True, kw_only=True, tag="claimed"):
     """An owner took the lease of a new attempt for ``lease_s`` seconds from the fact's log time.
 
@@ -206,7 +214,7 @@ class Released(TaskEvent, frozen=True, kw_only=True, tag="released"):
     token_usage: TokenUsage | None = None
 
 
-PlanFact = Submitted | Paused | Resumed | Cancelled | Retried | Finished
+PlanFact = Submitted | Paused | Resumed | Cancelled | Retried | Finished | Forgotten
 TaskFact = Claimed | Started | Heartbeat | Progress | Checkpointed | Completed | Failed | Released
 Event = PlanFact | TaskFact
 
@@ -217,6 +225,7 @@ TYPE_NAMES: dict[type, str] = {
     Cancelled: "plan.cancelled",
     Retried: "plan.retried",
     Finished: "plan.finished",
+    Forgotten: "plan.forgotten",
     Claimed: "task.claimed",
     Started: "task.started",
     Heartbeat: "task.heartbeat",

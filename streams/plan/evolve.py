@@ -19,6 +19,7 @@ from streams.plan.events import (
     Event,
     Failed,
     Finished,
+    Forgotten,
     Heartbeat,
     Paused,
     Progress,
@@ -132,6 +133,8 @@ class _Fold(Cascade):
                 return self.finish(event)
             case Submitted():
                 return "submitted a second time"
+            case Forgotten():
+                return "a forgotten plan is not changed but dropped"  # see `streams.plan.fold`
             case _:
                 return "a task's fact on a plan's subject"
 

@@ -7,24 +7,34 @@ that no write may follow it. Every instance, and every rebuild, does the same wi
 from collections.abc import Iterable
 
 from streams.log import BadFact, Fact
-from streams.plan.events import Submitted
+from streams.plan.events import Forgotten, Submitted
 from streams.plan.evolve import begin, evolve, mark_unreadable
 from streams.plan.state import Plan
 from streams.subjects import split_subject
 
 
 def fold_plan(facts: Iterable[Fact | BadFact]) -> Plan | None:
-    """The plan that ``facts`` make, the first of them its ``submitted``.
-
-    None when they do not begin with a plan that can be folded.
-    """
-    ordered = iter(facts)
-    plan = begin_plan(next(ordered, None))
-    if isinstance(plan, str):
-        return None
-    for fact in ordered:
-        fold_fact(plan, fact)
+    """The plan that ``facts`` make; None when they make none that can be folded."""
+    plan: Plan | None = None
+    for fact in facts:
+        plan = fold_next(plan, fact)
     return plan
+
+
+def fold_next(plan: Plan | None, fact: Fact | BadFact) -> Plan | None:
+    """The plan after its next fact: begun, changed in place, or forgotten (None)."""
+    if forgets(fact):
+        return None
+    if plan is not None:
+        fold_fact(plan, fact)
+        return plan
+    begun = begin_plan(fact)
+    return None if isinstance(begun, str) else begun
+
+
+def forgets(fact: Fact | BadFact | None) -> bool:
+    """Whether the plan is unknown from this fact on."""
+    return isinstance(fact, Fact) and isinstance(fact.event, Forgotten)
 
 
 def begin_plan(fact: Fact | BadFact | None) -> Plan | str:

@@ -32,3 +32,5 @@ Tokens = Annotated[int, Meta(ge=0, le=LARGEST)]
 LeaseS = Annotated[float, Meta(gt=0, le=MAX_LEASE_S)]
 TimeoutS = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
 DelayS = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
+
+FORGOTTEN_S = 7 * 24 * 3600.0  # from a plan's `forgotten` until its id can be used again

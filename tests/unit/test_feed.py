@@ -108,6 +108,22 @@ async def test_a_cursor_whose_followers_have_left_the_log_gets_a_gap(
     assert world.meter["agent.sse.resume.total gap"] == 1
 
 
+@pytest.mark.parametrize(("cursor", "gaps"), [(0, 0), (1, 1), (2, 1), (3, 0)])
+async def test_a_cursor_before_forgotten_facts_is_told_once_and_gets_all_that_is_there(
+    world: World, cursor: int, gaps: int
+) -> None:
+    world.log.forgotten = 3
+    _, watcher = await world.connect(cursor=cursor)
+    rest = [each for each in (1, 2, 3, 5) if each > cursor]
+    found = await names(watcher, 2 + gaps + len(rest))
+    assert found.count("gap") == gaps
+    assert found[-1] == "caught_up"
+    if gaps:
+        gap = {"requested": cursor, "first": 1, "head": 5, "reason": "forgotten"}
+        assert watcher.blocks[1].data == gap
+    assert [block.id for block in watcher.blocks if block.name.startswith(("plan", "task"))] == rest
+
+
 async def test_a_cursor_just_before_the_first_message_is_no_gap(world: World) -> None:
     world.log.purge(lambda sequence: sequence <= 3)
     _, watcher = await world.connect(cursor=3)

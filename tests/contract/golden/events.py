@@ -8,6 +8,7 @@ from streams.plan.events import (
     Event,
     Failed,
     Finished,
+    Forgotten,
     Heartbeat,
     Paused,
     Progress,
@@ -61,6 +62,7 @@ GOLDEN: dict[str, Event] = {
     "plan.retried.v1.also": Retried(task_id="t", also=("u", "v")),
     "plan.retried.v1.fresh": Retried(task_id="t", also=(), fresh=True),
     "plan.finished.v1.full": Finished(status="COMPLETED"),
+    "plan.forgotten.v1.full": Forgotten(),
     "task.claimed.v1.least": Claimed(owner="w1", attempt=1, lease_s=15),
     "task.claimed.v1.full": Claimed(
         owner="w2", attempt=2, lease_s=7.5, lane="refining", previous_owner="w1"

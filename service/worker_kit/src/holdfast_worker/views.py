@@ -110,7 +110,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
     """Events are missing: those after ``requested`` and before ``first`` are no longer kept.
 
-    ``reason`` is ``expired``, or ``ahead_of_log`` when the cursor belongs to another log. Read
+    ``reason`` is ``expired``, ``ahead_of_log`` when the cursor belongs to another log, or
+    ``forgotten`` when facts after the cursor belonged to plans that have been forgotten since. Read
     the plans again (`Client.get`); the stream continues from what exists.
     """
 
