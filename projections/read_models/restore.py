@@ -39,7 +39,7 @@ from streams.plan.state import Plan, connect, recount
 
 STREAM = "PLANS"
 TABLES = (plans, tasks, outputs, checkpoints, executions, audit)
-SCHEMA = Schema(version=7, ddl="".join(table.DDL for table in TABLES))
+SCHEMA = Schema(version=8, ddl="".join(table.DDL for table in TABLES))
 WIDE = 500  # changed tasks of one plan; the rows of more would hold the loop for milliseconds
 RESTORE_TIME_S = 600.0  # at the start only; a million unfinished tasks take a minute
 
