@@ -81,8 +81,8 @@ cursor.
 
 _GAPS = {
     "expired": "events after the cursor have left the log; `first` is the oldest that is there",
-    "forgotten": "facts after the cursor may be missing, because their plans were forgotten long after "
-    "their end; all others follow",
+    "forgotten": "facts after the cursor may be missing, because their plans were forgotten long "
+    "after their end; all others follow",
     "ahead_of_log": "the cursor is beyond `head`: the log is another one, or an older copy",
     "unreadable": "the cursor is no sequence; the stream begins with what comes next",
 }

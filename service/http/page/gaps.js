@@ -23,6 +23,7 @@ export function watchGaps(watcher) {
 export function gapTold({ requested, first, head, reason }) {
   if (reason === "expired") return `events ${requested + 1} to ${first - 1} have left the log before they could be sent`;
   if (reason === "ahead_of_log") return `the log ends at ${head}, before event ${requested}, which was seen here: it is another log, or an older copy`;
+  if (reason === "forgotten") return `some events after ${requested} are missing: their plans ended long ago and were forgotten`;
   if (reason === "unreadable") return "the place where this browser stopped reading cannot be understood";
   return `some events before ${first} could not be sent (${reason})`;
 }
