@@ -61,7 +61,7 @@ _HTTP = Row(
         ),
         Panel(
             title="Duration of requests",
-            says="99th percentile below `/v1`; a claim waits for work as long as it asked to.",
+            says="99th percentile below `/v1`, whatever the status; claims wait as long as asked.",
             queries=(
                 Query(
                     quantile("0.99", "agent_http_request_duration_seconds", "route"), "{{route}}"

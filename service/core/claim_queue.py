@@ -11,17 +11,15 @@ import random
 import structlog
 
 from projections.board.lanes import Pick, Seat
-from service.core.claim_inputs import (
-    claim_size,
-)
+from service.core.claim_inputs import claim_size
 from service.core.demand import Demand
 from service.core.lease_taking import LeaseTaker
 from service.core.queue_context import QueueContext
 from service.core.results import Claim, ClaimRequest
-from service.core.standstill import UNANSWERED_S
+from service.core.standstill import SILENCE, Silence, Standstill
 from service.core.waiters import Waiters
 from streams import decider
-from streams.log import LogUnavailable, Origin
+from streams.log import Origin
 
 MAX_WAITING = 10_000
 ANSWER_BYTES = 8 * 1024 * 1024
@@ -45,6 +43,7 @@ class ClaimQueue:
         context: QueueContext,
         poll_interval_s: float,
         answer_bytes: int = ANSWER_BYTES,
+        silence: Silence = SILENCE,
     ) -> None:
         """``answer_bytes`` ends an answer; one claim is given whatever its size."""
         self._view = core
@@ -52,7 +51,7 @@ class ClaimQueue:
         self._context = context
         self._poll_interval_s = poll_interval_s
         self._waiters = Waiters()
-        self.leases = LeaseTaker(core, context)
+        self.leases = LeaseTaker(core, context, Standstill(silence))
         self.demand = Demand()
         self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
@@ -129,19 +128,13 @@ class ClaimQueue:
                 return [] if ask.is_over else claims
             left_s = deadline - asyncio.get_running_loop().time()
             if left_s <= 0 or self._closed or len(self._waiters) >= MAX_WAITING:
-                self._complain_of_silence()
+                self.leases.standstill.complain()
                 metrics.count("agent.task.claim.empty.total")
                 return []
             if picks:
                 lost += 1
                 await asyncio.sleep(min(_pause_s(lost), left_s))
             picks = self._pick(request)[0] or await self._wait(request, left_s)
-
-    def _complain_of_silence(self) -> None:
-        """Raise LogUnavailable if nothing was offered because the log does not answer."""
-        silent_s = self.leases.standstill.unanswered_s
-        if silent_s > UNANSWERED_S:
-            raise LogUnavailable(f"the log has not answered a claim for {silent_s:.1f} s")
 
     def serve_waiting(self, *, all_kinds: bool = False) -> int:
         """Give tasks that came since the last call to the claims that wait, the oldest first.

@@ -39,11 +39,11 @@ log = structlog.get_logger("holdfast.claims")
 class LeaseTaker:
     """Writes claims; lives on the API loop."""
 
-    def __init__(self, view: decider.View, context: QueueContext) -> None:
+    def __init__(self, view: decider.View, context: QueueContext, standstill: Standstill) -> None:
         self._view = view
         self._context = context
         self._releasing: set[asyncio.Task[None]] = set()
-        self.standstill = Standstill()
+        self.standstill = standstill
 
     async def take(self, picks: list[Pick], request: ClaimRequest, origin: Origin) -> list[Claim]:
         """Take leases; when the asker goes meanwhile, they are released as soon as they are known.

@@ -104,7 +104,7 @@ def _encoded(event: structlog.typing.EventDict) -> str:
     try:
         return _encode(event).decode()
     except (TypeError, ValueError, OverflowError, RecursionError):
-        return _encode({str(name): text_of(value) for name, value in event.items()}).decode()
+        return _encode({text_of(name): text_of(value) for name, value in event.items()}).decode()
 
 
 def _shortened(event: structlog.typing.EventDict) -> dict[str, object]:
@@ -134,6 +134,12 @@ def _harmless_traceback(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> N
     stream.write(_harmless(raw.getvalue()))
 
 
+def _escaped(key: str, value: object) -> object:
+    if not isinstance(value, str):
+        return value  # it is shown by repr, which escapes
+    return _harmless(value) if key in _IN_LINES else escaped(value)
+
+
 class _ForPeople(structlog.dev.ConsoleRenderer):
     """structlog's, without rich's traceback: that one takes time by the square of a message."""
 
@@ -154,9 +160,7 @@ class _ForPeople(structlog.dev.ConsoleRenderer):
         with suppress(KeyError, ValueError, TypeError):
             at = datetime.fromisoformat(event_dict["at"]).astimezone()
             event_dict["at"] = at.time().isoformat("milliseconds")
-        for key, value in event_dict.items():  # others are shown by repr, which escapes
-            if isinstance(value, str):
-                event_dict[key] = (_harmless if key in _IN_LINES else escaped)(value)
-        text = str(super().__call__(logger, name, event_dict))
+        shown = {escaped(str(key)): _escaped(key, value) for key, value in event_dict.items()}
+        text = str(super().__call__(logger, name, shown))
         left_out = len(text) - LINE_CHARACTERS
         return text if left_out <= 0 else f"{text[:LINE_CHARACTERS]} … ({left_out} more)"

@@ -7,6 +7,7 @@ the *stream's* sequence are legitimate, since heartbeats expire.
 
 import contextlib
 import secrets
+import time
 from asyncio import Event, timeout
 from collections.abc import Sequence
 
@@ -23,6 +24,7 @@ PULL_BYTES = 8 * 1024 * 1024  # of one request, or twice the largest message: on
 PULL_EXPIRES_S = 30
 HEARTBEAT_S = 5
 API_TIMEOUT_S = 2.0
+DECODING_S = 0.004  # how long messages are decoded before the loop is given back
 NANOSECONDS = 1_000_000_000
 
 # Statuses that end one pull request and nothing else; the rest mean a broken consumer.
@@ -124,9 +126,9 @@ class Consumer:
             raise ConsumerBroken(f"nothing arrived for {silence_s:g} s")
 
     def take(self, limit: int) -> list[Fact | BadFact]:
-        """Up to ``limit`` facts of what has arrived; asks for more when that is all.
+        """Up to ``limit`` facts of what has arrived, as many as are decoded within `DECODING_S`.
 
-        Raises Broken, but never instead of good facts.
+        Asks for more when that is all that has arrived. Raises Broken, but never instead of facts.
         """
         facts = self._decode(limit)
         if self._taken == len(self._arrived):
@@ -164,7 +166,8 @@ class Consumer:
     def _decode(self, limit: int) -> list[Fact | BadFact]:
         facts: list[Fact | BadFact] = []
         stop = min(len(self._arrived), self._taken + limit)
-        while self._taken < stop:
+        pause_at = time.monotonic() + DECODING_S
+        while self._taken < stop and not (facts and time.monotonic() >= pause_at):
             subject, reply, headers, payload = self._arrived[self._taken]
             self._taken += 1
             if not reply.startswith(b"$JS.ACK."):

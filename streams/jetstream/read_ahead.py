@@ -17,7 +17,7 @@ from streams.log import BadFact, Fact, LogUnavailable
 MAX_WALKS = 4
 PULLS = 2
 INACTIVE_S = 10  # after which the server forgets a walk whose instance has died
-SLICE = 250  # facts decoded before the loop is given back: some 2 ms
+SLICE = 250  # facts decoded before the loop is given back
 
 Place = tuple[tuple[str, ...], int]
 

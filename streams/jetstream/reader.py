@@ -20,6 +20,7 @@ import msgspec
 
 from streams.codec import MESSAGE_ID, decode, split_headers
 from streams.jetstream.connection import Connection
+from streams.jetstream.consumer import DECODING_S
 from streams.jetstream.leadership import PATIENCE, Patience
 from streams.jetstream.messages import Lost, Reply, render
 from streams.jetstream.names import Names
@@ -109,10 +110,7 @@ class Reader:
         """Every fact from ``start`` on that ``subject`` (a filter) matches where it is answered."""
         facts: list[Fact | BadFact] = []
         async for found in self._pages(subject, start, PAGE_MESSAGES):
-            for count, reply in enumerate(found.replies):
-                if count % 500 == 499:  # noqa: PLR2004  # some 5 ms of decoding
-                    await asyncio.sleep(0)
-                facts.append(fact_of(reply, self._names))
+            facts += await self._decoded(found.replies, fact_of)
         return facts
 
     async def last_of(self, subjects: Sequence[str]) -> dict[str, int]:
@@ -248,12 +246,19 @@ class Reader:
         self, subject: str, after: int, limit: int, of: Callable[[Reply, Names], M]
     ) -> FilterPage[M]:
         page = await self._page_from(subject, after + 1, limit)
-        found: list[M] = []
-        for count, reply in enumerate(page.replies, 1):
-            found.append(of(reply, self._names))
-            if count % 500 == 0:  # some 5 ms of decoding
-                await asyncio.sleep(0)
+        found = await self._decoded(page.replies, of)
         return FilterPage(found, page.more and bool(found))
+
+    async def _decoded(self, replies: Sequence[Reply], of: Callable[[Reply, Names], M]) -> list[M]:
+        """What ``of`` makes of each of ``replies``; the loop is given back every `DECODING_S`."""
+        found: list[M] = []
+        pause_at = time.monotonic() + DECODING_S
+        for reply in replies:
+            found.append(of(reply, self._names))
+            if time.monotonic() >= pause_at:
+                await asyncio.sleep(0)
+                pause_at = time.monotonic() + DECODING_S
+        return found
 
     async def close(self) -> None:
         """End the read-ahead."""

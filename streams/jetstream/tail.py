@@ -22,7 +22,7 @@ from streams.log import BadFact, Fact, LogReset, LogUnavailable
 PULLS = 3
 SILENCE_S = 2.5 * HEARTBEAT_S  # after which the consumer counts as gone
 INACTIVE_S = 60  # after which the server forgets a consumer that is not pulled from
-SLICE = 500  # facts yielded at a time: some 5 ms of decoding, so the loop stays responsive
+SLICE = 500  # facts yielded at a time
 LOOK_S = 0.25  # how often an idle tail compares its position with what the log has
 
 

@@ -10,7 +10,7 @@ from msgspec import Raw
 from projections.board.holds import FIRST_S
 from service.core.claim_queue import LEFT_TO_OTHERS_S, ClaimQueue
 from service.core.results import Claim, ClaimRequest
-from service.core.standstill import UNANSWERED_S
+from service.core.standstill import SILENCE, Silence
 from streams.log import Appended, Conflict, Draft, LogUnavailable
 from streams.plan import commands
 from tests.memory_log import Fault, MemoryLog
@@ -24,14 +24,21 @@ LONG_S = 20.0
 class Counter:
     """An instance with a claim queue."""
 
-    def __init__(self, clock: LogTime | None = None, log: MemoryLog | None = None) -> None:
+    def __init__(
+        self,
+        clock: LogTime | None = None,
+        log: MemoryLog | None = None,
+        silence: Silence = SILENCE,
+    ) -> None:
         self.clock = clock or LogTime()
         self.log = log or MemoryLog(self.clock)
         self.instance = Instance(self.log, self.clock)
         metrics = self.instance.metrics
         assert isinstance(metrics, Counted)
         self.metrics = metrics
-        self.claim_queue = ClaimQueue(self.instance, self.instance, poll_interval_s=3_600)
+        self.claim_queue = ClaimQueue(
+            self.instance, self.instance, poll_interval_s=3_600, silence=silence
+        )
 
     async def ask(self, owner: str = "w", **wish: object) -> list[Claim]:
         request = ClaimRequest(owner=owner, **wish)  # type: ignore[arg-type]
@@ -327,19 +334,56 @@ class SilentLog(MemoryLog):
         return await super().append(draft)
 
 
-async def test_no_claim_is_sent_after_one_that_the_log_has_not_answered_for_long() -> None:
+@pytest.fixture
+async def silent() -> tuple[Counter, SilentLog]:
+    """Three tasks in a log that does not answer."""
     clock = LogTime()
     log = SilentLog(clock)
-    counter = Counter(clock, log)
+    counter = Counter(clock, log, Silence(held_back_s=0.2, refused_s=0.4))
     await counter.instance.submit("p", *(task(f"t{n}") for n in range(3)))
+    log.asked = 0
     log.speaks.clear()
-    sent = log.asked
+    return counter, log
+
+
+async def test_no_claim_is_sent_after_one_that_the_log_has_not_answered_for_long(
+    silent: tuple[Counter, SilentLog],
+) -> None:
+    counter, log = silent
     first = asyncio.create_task(counter.ask("w0"))
-    await asyncio.sleep(1.1 * UNANSWERED_S)
+    standstill = counter.claim_queue.leases.standstill
+    await eventually(lambda: standstill.left_s > 0)
+    assert await asyncio.wait_for(counter.ask("w1"), LONG_S / 4) == [], "not yet an error"
+    await eventually(lambda: standstill.silent_s > 0.4)
     with pytest.raises(LogUnavailable, match="has not answered a claim"):
         await asyncio.wait_for(counter.ask("w1"), LONG_S / 4)
     (waiting,) = await counter.waiting(counter.ask("w2", wait_s=LONG_S))
     assert counter.claim_queue.serve_waiting(all_kinds=True) == 0
-    assert log.asked == sent + 1
+    assert log.asked == 1
     log.speaks.set()
     assert len(await first) == len(await waiting) == 1, "without being asked to look again"
+
+
+async def test_a_loop_that_was_held_takes_no_log_for_silent(
+    silent: tuple[Counter, SilentLog],
+) -> None:
+    counter, log = silent
+    first = asyncio.create_task(counter.ask("w0"))
+    await eventually(lambda: log.asked == 1)
+    time.sleep(1)  # noqa: ASYNC251 - so long the machine has no time for this process
+    log.speaks.set()
+    assert len(await counter.ask("w1")) == len(await first) == 1
+
+
+async def test_a_claim_that_waits_alone_holds_back_no_others(
+    silent: tuple[Counter, SilentLog],
+) -> None:
+    counter, log = silent
+    standstill = counter.claim_queue.leases.standstill
+    with standstill.claiming():
+        log.speaks.set()
+        for _ in range(8):
+            with standstill.claiming():
+                await asyncio.sleep(0.1)
+        assert standstill.left_s == 0
+        assert len(await counter.ask("w1")) == 1

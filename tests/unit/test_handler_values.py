@@ -12,7 +12,7 @@ import structlog
 from msgspec import Raw, Struct
 
 from holdfast_worker.failures import MESSAGE_CHARACTERS
-from holdfast_worker.task import Assignment
+from holdfast_worker.task import Assignment, Task
 from service.executor.attempts.endings import Ending, Failure, Success
 from service.executor.attempts.execution import execute
 from service.executor.handlers import (
@@ -79,6 +79,11 @@ def usage(**counts: Any) -> Work:
     return lambda _: Result("x", token_usage=TokenUsage(**counts))
 
 
+def plain(task: TaskRun) -> Task:
+    assert isinstance(task, Task)
+    return task
+
+
 def failed(*said: Any, **more: Any) -> Work:
     def work(_: TaskRun) -> None:
         raise TaskFailed(*said, **more)
@@ -108,6 +113,8 @@ class NoCall(TaskFailed):
         (lambda _: {"score": float("nan")}, "$.score is NaN"),
         (lambda _: {1: "a", "1": "b"}, "twice"),
         (lambda _: "half \udcff", "valid Unicode"),
+        (lambda _: {"half \udcff": 1}, "valid Unicode"),
+        (lambda _: [{"deep": {"half \udcff": []}}], "valid Unicode"),
         (lambda _: object(), "no JSON"),
         (lambda _: circle(), "contains itself"),
         (lambda _: nested(980), "levels deep"),
@@ -128,6 +135,9 @@ class NoCall(TaskFailed):
         (lambda _: Result("x", verdict=Verdict(pass_=True)), "only a critic"),
         (lambda task: task.progress({"p": float("inf")}), "$.p is NaN"),
         (lambda task: task.progress("p\udcff"), "valid Unicode"),
+        (lambda task: task.progress({"p\udcff": 1}), "valid Unicode"),
+        (lambda task: plain(task).checkpoint("place", "p\udcff"), "valid Unicode"),
+        (lambda task: plain(task).step("place", lambda: {"p\udcff": 1}), "valid Unicode"),
     ],
 )
 def test_a_result_that_does_not_fit_gets_a_message_for_its_author(work: Work, words: str) -> None:
@@ -143,6 +153,7 @@ def test_a_result_that_does_not_fit_gets_a_message_for_its_author(work: Work, wo
     [
         {"pass": "yes"},
         {"pass": True, "feedback": float("nan")},
+        {"pass": True, "feedback": "half \udcff"},
         Result("x", verdict=Verdict(pass_=1)),  # pyright: ignore[reportArgumentType]
         Result("x", verdict=Verdict(pass_=True, feedback=Raw(b"{"))),
     ],

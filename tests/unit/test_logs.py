@@ -124,6 +124,33 @@ def test_a_line_is_short_whatever_it_is_given_to_say() -> None:
     assert len(stream.getvalue()) < LINE_CHARACTERS
 
 
+@pytest.mark.parametrize("look", ["json", "text"])
+def test_half_a_surrogate_pair_costs_no_line_wherever_it_stands(
+    look: Literal["json", "text"],
+) -> None:
+    raw, half = io.BytesIO(), "half \udce9"
+    handler = configure(
+        "me", LogSettings(format=look), stream=io.TextIOWrapper(raw, encoding="utf-8")
+    )
+    said, library = structlog.get_logger("a.handler"), logging.getLogger(half)
+    said.info(half)
+    said.info("a value", value=half)
+    said.info("a nested value", value={half: [half]})
+    said.info("a key", **{half: 1})
+    library.warning("an argument: %s", half)
+    try:
+        raise ValueError(half)  # noqa: TRY301
+    except ValueError:
+        said.exception("an exception")
+        library.exception("an exception of a library")
+    handler.flush()
+    text = raw.getvalue().decode()
+    for words in ("value", "nested", "key", "argument", "an exception", "library"):
+        assert words in text
+    assert text.count(r"\udce9") >= 7  # in JSON the backslash is doubled
+    assert handler.dropped == 0
+
+
 def test_lines_that_wait_are_bounded_in_characters_too() -> None:
     stream = Stuck()
     handler = QueuedHandler(stream, characters=1_000)

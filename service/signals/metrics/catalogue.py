@@ -356,12 +356,12 @@ _EXECUTIONS = (
 _HTTP = (
     _counter(
         "agent.http.request.total",
-        "Requests answered, by the kind of status",
+        "Requests answered, by the kind of status: how many succeeded and how many failed",
         Label("status", ("2xx", "4xx", "5xx")),
     ),
     _times(
         "agent.http.request.duration",
-        "From a request below /v1 to the end of its answer, without event streams; claims wait",
+        "From a request below /v1 to the end of any answer; without event streams; claims wait",
         REQUEST_S,
         Label("route", ("read", "write", "claim")),
         shows=("0.99",),
