@@ -16,7 +16,7 @@ from service.core.demand import Demand
 from service.core.lease_taking import LeaseTaker
 from service.core.queue_context import QueueContext
 from service.core.results import Claim, ClaimRequest
-from service.core.standstill import SILENCE, Silence, Standstill
+from service.core.standstill import SILENCE_LIMITS, SilenceLimits, Standstill
 from service.core.waiters import Waiters
 from streams import decider
 from streams.log import Origin
@@ -43,7 +43,7 @@ class ClaimQueue:
         context: QueueContext,
         poll_interval_s: float,
         answer_bytes: int = ANSWER_BYTES,
-        silence: Silence = SILENCE,
+        silence: SilenceLimits = SILENCE_LIMITS,
     ) -> None:
         """``answer_bytes`` ends an answer; one claim is given whatever its size."""
         self._view = core

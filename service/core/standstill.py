@@ -22,7 +22,7 @@ TURN_S = 0.05  # what one turn of the loop counts, however long it took
 SETTLE_S = 0.1  # after the answer, until the claims of other instances have been folded
 
 
-class Silence(Struct, frozen=True, kw_only=True):
+class SilenceLimits(Struct, frozen=True, kw_only=True):
     """How long the log may leave claims unanswered, in seconds.
 
     After ``held_back_s`` no other claim is sent: half of an instance's turn at a task. After
@@ -34,13 +34,13 @@ class Silence(Struct, frozen=True, kw_only=True):
     refused_s: float = 2.0
 
 
-SILENCE = Silence()
+SILENCE_LIMITS = SilenceLimits()
 
 
 class Standstill:
     """The claims that are on the way to the log; lives on the API loop."""
 
-    def __init__(self, silence: Silence = SILENCE) -> None:
+    def __init__(self, silence: SilenceLimits = SILENCE_LIMITS) -> None:
         self._silence = silence
         self._on_the_way = 0
         self._turning = False

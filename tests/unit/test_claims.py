@@ -10,7 +10,7 @@ from msgspec import Raw
 from projections.board.holds import FIRST_S
 from service.core.claim_queue import LEFT_TO_OTHERS_S, ClaimQueue
 from service.core.results import Claim, ClaimRequest
-from service.core.standstill import SILENCE, Silence
+from service.core.standstill import SILENCE_LIMITS, SilenceLimits
 from streams.log import Appended, Conflict, Draft, LogUnavailable
 from streams.plan import commands
 from tests.memory_log import Fault, MemoryLog
@@ -28,7 +28,7 @@ class Counter:
         self,
         clock: LogTime | None = None,
         log: MemoryLog | None = None,
-        silence: Silence = SILENCE,
+        silence: SilenceLimits = SILENCE_LIMITS,
     ) -> None:
         self.clock = clock or LogTime()
         self.log = log or MemoryLog(self.clock)
@@ -339,7 +339,7 @@ async def silent() -> tuple[Counter, SilentLog]:
     """Three tasks in a log that does not answer."""
     clock = LogTime()
     log = SilentLog(clock)
-    counter = Counter(clock, log, Silence(held_back_s=0.2, refused_s=0.4))
+    counter = Counter(clock, log, SilenceLimits(held_back_s=0.2, refused_s=0.4))
     await counter.instance.submit("p", *(task(f"t{n}") for n in range(3)))
     log.asked = 0
     log.speaks.clear()
