@@ -28,14 +28,14 @@ MAX_SERIES = 400
 # One more bucket where there are labels costs five to ten series.
 LATENCY_S = (0.01, 0.25, 1.0, 10.0)  # 10 ms to start, 250 ms to fan out, 1 s SseReplaySlow
 LAG_S = (0.02, 0.25, 1.0)  # 20 ms is the promise of each loop, 0.25 s LoopLagHigh
-LATENESS_S = (0.1, 0.5, 2.5)  # 0.1 s is a tenth of most daemons' period, 0.5 s DaemonLate
+LATENESS_S = (0.5, 2.5)  # 0.5 s is DaemonLate
 TICK_S = (1.0,)  # 1 s is most daemons' period; what is longer is an overrun
 LEASE_S = (10.0,)  # what a default lease of 15 s has left; the alert looks at parts of a lease
 LEASE_PARTS = (0.0, 0.2, 0.4, 0.6, 0.8)  # a heartbeat every third leaves 0.67; 0.2 is the alert
 WORK_S = (10.0,)  # a call of a tool is shorter, and a talk with a model longer
 REQUEST_S = (0.1, 1.0)  # a request that waits for the log, and one that is noticed
 ATTEMPTS = (1.0, 4.0, 7.0)  # 4 is the last try of the default retries, 7 with lost leases
-SIZES = (1.0, 15.0)  # a batch pays from 15 on; it ends at 1,000
+SIZES = (15.0,)  # a batch pays from 15 on; it ends at 1,000
 
 
 class Label(msgspec.Struct, frozen=True):
