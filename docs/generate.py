@@ -22,6 +22,7 @@ from docs.life_cycle import redrawn
 from projections.feed.client import Gap, Goodbye
 from service import ops
 from service.http.app import CONTROLLERS
+from service.http.deadlines import CALL_LIMITS
 from service.http.guards import requires
 from service.http.problems import PROBLEMS
 from service.settings.config import KEYS, Settings, is_table, value_at, variable_name
@@ -100,6 +101,16 @@ Drawn from the controllers in `service/http/` by `make docs`. Parameters, bodies
 in `/schema/openapi.json` of a running instance. Each route asks for one permission of a token or a
 session ([give out tokens](../howto/tokens.md)); without a tokens file (`auth.tokens_file`) every
 request is permitted. HEAD is answered wherever GET is. Problems are `application/problem+json`.
+
+## How long an answer may take
+
+From its arrival as a whole, a GET is answered within {reads:g} s and every other request within
+{writes:g} s; `wait_s` of a claim comes on top, and a read with `at_sequence` and `/v1/ops/doctor`
+may take {long:g} s. All that a request waits for shares this time: the read of the plan, the
+append, the fold. Then it is answered 503 `log_unavailable`. What it asked for may be in the log all
+the same, or not, and the same request may safely be repeated (a submission needs an id or an
+`Idempotency-Key` for that). A lease that was granted too late is given back at no cost to the task.
+An event stream begins within the time of a GET and has no end of its own.
 """
 
 _WORKER = """# The worker kit
@@ -113,7 +124,9 @@ def pages() -> Iterator[tuple[Path, str]]:
     """Every generated page with its text."""
     yield HERE / "settings.md", _SETTINGS + "".join(_settings())
     yield HERE / "events.md", _EVENTS + "".join(_events())
-    yield HERE / "http.md", _HTTP + "".join(_http())
+    limits = CALL_LIMITS
+    times = {"reads": limits.read_s, "writes": limits.write_s, "long": limits.long_read_s}
+    yield HERE / "http.md", _HTTP.format(**times) + "".join(_http())
     yield HERE / "worker.md", _WORKER + "".join(_worker())
     architecture = HERE.parents[1] / "ARCHITECTURE.md"
     yield architecture, redrawn(architecture.read_text(encoding="utf-8"))

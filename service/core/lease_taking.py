@@ -1,10 +1,12 @@
 """Takes leases: a claim for each picked task, answered with all that its owner needs.
 
-A lease whose asker has gone before it got the answer is released as soon as it is known.
+A lease whose asker has gone before it got the answer, or whose request has run out of time, is
+released as soon as it is known.
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import structlog
 from msgspec import UNSET, Raw
@@ -29,9 +31,14 @@ from streams.plan.decide import Duplicate, NotAllowed
 from streams.plan.state import Plan, Task
 from streams.traceparent import of_attempt
 
-ABANDONED = "the client that claimed the task closed the connection before the answer"
+ABANDONED = (
+    "the client that claimed the task did not get the answer: "
+    "it closed the connection, or the time of its request was over"
+)
 GOODBYE = "its owner has said goodbye"
 ONE_TRY = decider.DecideLimits(tries=1)  # another task may be claimed instead
+
+T = TypeVar("T")
 
 log = structlog.get_logger("holdfast.claims")
 
@@ -50,11 +57,31 @@ class LeaseTaker:
 
         An append that is cancelled may be stored all the same, so it is never cancelled.
         """
-        taking = asyncio.create_task(self._take_all(picks, request, origin), name="claim")
+        taking = self._take_all(picks, request, origin)
+        return await self._to_the_end(taking, list, request, origin)
+
+    async def take_chosen(
+        self, plan_id: str, task_id: str, request: ClaimRequest, origin: Origin
+    ) -> Claim | Refused:
+        """The lease of one task that the owner chose, if it is claimable now; see `take`.
+
+        Raises LogUnavailable, LogFull.
+        """
+        taking = self._take_chosen(plan_id, task_id, request, origin)
+        return await self._to_the_end(taking, _granted_in, request, origin)
+
+    async def _to_the_end(
+        self,
+        taking: Coroutine[Any, Any, T],
+        claims_in: Callable[[T], Sequence[Claim]],
+        request: ClaimRequest,
+        origin: Origin,
+    ) -> T:
+        task = asyncio.create_task(taking, name="claim")
         try:
-            return await asyncio.shield(taking)
+            return await asyncio.shield(task)
         except asyncio.CancelledError:
-            self._release_later(taking, request.owner, origin, ABANDONED)
+            self._release_later(_claims(task, claims_in), request.owner, origin, ABANDONED)
             raise
 
     def release_after_goodbye(self, claims: Sequence[Claim], owner: str, origin: Origin) -> None:
@@ -66,22 +93,32 @@ class LeaseTaker:
     def _release_later(
         self, granted: Awaitable[Sequence[Claim]], owner: str, origin: Origin, reason: str
     ) -> None:
-        release = asyncio.create_task(self._release(granted, owner, origin, reason))
-        self._releasing.add(release)
-        release.add_done_callback(self._releasing.discard)
+        self._kept(asyncio.create_task(self._release(granted, owner, origin, reason)))
+
+    def _kept(self, releasing: "asyncio.Task[None]") -> "asyncio.Task[None]":
+        self._releasing.add(releasing)
+        releasing.add_done_callback(self._releasing.discard)
+        return releasing
 
     async def _release(
         self, granted: Awaitable[Sequence[Claim]], owner: str, origin: Origin, reason: str
     ) -> None:
         try:
-            await self.abandon(await granted, owner, origin, reason)
+            await self._abandon(await granted, owner, origin, reason)
         except (LogUnavailable, LogFull) as error:
             log.warning("claims_not_released", owner=owner, error=str(error))
 
-    async def abandon(
-        self, claims: Sequence[Claim], owner: str, origin: Origin, reason: str = ABANDONED
+    async def abandon(self, claims: Sequence[Claim], owner: str, origin: Origin) -> None:
+        """Release leases that were granted and could not be delivered. Raises LogUnavailable.
+
+        Also to the end when the caller is cancelled.
+        """
+        releasing = asyncio.create_task(self._abandon(claims, owner, origin, ABANDONED))
+        await asyncio.shield(self._kept(releasing))
+
+    async def _abandon(
+        self, claims: Sequence[Claim], owner: str, origin: Origin, reason: str
     ) -> None:
-        """Release leases that were granted and could not be delivered. Raises LogUnavailable."""
         for claim in claims:
             log.info("claim_abandoned", plan_id=claim.plan_id, task_id=claim.task_id, owner=owner)
             command = commands.Release(
@@ -107,13 +144,9 @@ class LeaseTaker:
             raise errors[0]
         return claims
 
-    async def take_chosen(
+    async def _take_chosen(
         self, plan_id: str, task_id: str, request: ClaimRequest, origin: Origin
     ) -> Claim | Refused:
-        """The lease of one task that the owner chose, if it is claimable now.
-
-        Raises LogUnavailable, LogFull.
-        """
         plan = await self._view.load(plan_id)
         task = plan.tasks.get(task_id) if plan is not None else None
         command = commands.Claim(
@@ -200,6 +233,16 @@ class LeaseTaker:
         if reclaim:
             metrics.count("agent.task.claim.reclaimed.total")
         metrics.observe("agent.task.claim.execution_attempt", task.attempt)
+
+
+async def _claims(
+    taking: "asyncio.Task[T]", claims_in: Callable[[T], Sequence[Claim]]
+) -> Sequence[Claim]:
+    return claims_in(await taking)
+
+
+def _granted_in(answer: Claim | Refused) -> list[Claim]:
+    return [answer] if isinstance(answer, Claim) else []
 
 
 def _timeout_s(task: Task, request: ClaimRequest) -> float:

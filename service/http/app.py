@@ -12,6 +12,7 @@ from service.http.attempts import AttemptController
 from service.http.audit import AuditController
 from service.http.batches import BatchController
 from service.http.claims import ChosenTaskController, ClaimController
+from service.http.deadlines import CALL_LIMITS, CallLimits
 from service.http.events import EventController
 from service.http.executions import ExecutionController
 from service.http.front import Front
@@ -57,7 +58,9 @@ NAMES = [
 ]
 
 
-def create_app(core: Core, operations: Operations, access: Access) -> Front:
+def create_app(
+    core: Core, operations: Operations, access: Access, limits: CallLimits = CALL_LIMITS
+) -> Front:
     """The application over ``core``, for those whom ``access`` permits."""
     schemas = StructSchemas()
     app = Litestar(
@@ -95,6 +98,7 @@ def create_app(core: Core, operations: Operations, access: Access) -> Front:
             allowed_hosts=allowed,
             on_proxy=core.visitors.came_through_proxy,
         ),
+        limits,
     )
 
 

@@ -59,6 +59,7 @@ class ClaimController(Controller):
         if not data.wait_s:
             claims = await core.claim(wanted, origin)
         else:
+            request.deadline.allow(data.wait_s)
             quotas: Quotas = request.app.state.quotas
             with quotas.one_of("waiting claims", client_of(request.scope)):
                 claims = await _claim_while_connected(core, wanted, origin, request)
@@ -115,6 +116,9 @@ async def _claim_while_connected(
         await asyncio.wait({claiming, leaving}, return_when=asyncio.FIRST_COMPLETED)
         # Both may have come in one turn of the loop: who left must be heard before being cancelled.
         await asyncio.sleep(0)
+    except asyncio.CancelledError:  # its time is over, or the instance stops
+        if not claiming.done():
+            raise
     finally:
         forget()
         leaving.cancel()

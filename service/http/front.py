@@ -2,7 +2,8 @@
 
 The origin check (`origin_check`) may refuse it. Both get their names (`tracing`), HEAD is answered
 as GET without a body, a request that a stop cancels is answered 503 (`stopping`), the answer is
-counted with its duration, and the request's span is recorded if spans are wanted.
+counted with its duration, and the request's span is recorded if spans are wanted. A request that
+has waited for too long is answered 503 (`deadlines`).
 """
 
 import asyncio
@@ -10,10 +11,11 @@ import time
 from typing import Any, Literal, cast
 
 from litestar import Litestar
-from litestar.types import Message, Receive, Scope, Send
+from litestar.types import HTTPScope, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from service.core.core import Core
+from service.http.deadlines import CallLimits, Deadline
 from service.http.origin_check import OriginCheck
 from service.http.problems import RequestRefused
 from service.http.responses import send_refusal
@@ -35,9 +37,13 @@ KINDS = {2: "2xx", 4: "4xx", 5: "5xx"}  # no route answers another kind
 class Front:
     """The ASGI application that the web server runs; ``litestar`` is the one behind it."""
 
-    def __init__(self, litestar: Litestar, core: Core, origin_check: OriginCheck) -> None:
+    def __init__(
+        self, litestar: Litestar, core: Core, origin_check: OriginCheck, limits: CallLimits
+    ) -> None:
         self.litestar = litestar
         self._origin_check = origin_check
+        self._limits = limits
+        self._body_s = core.settings.http.body_timeout_s
         self._root = core.settings.http.root_path
         self._spans = core.spans
         self._metrics = core.metrics
@@ -57,20 +63,31 @@ class Front:
         if b"%2f" in scope["raw_path"].lower() and scope["path"].startswith(OWNERS):
             # An owner's slash is none of the path; the guard decodes the owner.
             inner = {**inner, "path": scope["raw_path"].decode("ascii", "replace")}
-        named = _Named(send, trace, self._metrics)
+        deadline = inner["deadline"] = Deadline(method, self._limits, self._body_s)
+        named = _Named(send, trace, self._metrics, deadline)
         began_at, began = time.time() if self._spans is not None else 0.0, time.monotonic()
-        try:
-            self._origin_check.check(inner)
-            await self.litestar(inner, receive, named)
-        except RequestRefused as refused:
-            await send_refusal(refused, named)
-        except asyncio.CancelledError:
-            await answer_cancelled(named)
+        await self._answer(inner, receive, named, deadline)
         if (kind := route_kind(method, route_of(inner))) is not None:
             took_s = time.monotonic() - began
             self._metrics.observe("agent.http.request.duration", took_s, route=kind)
         if self._spans is not None:
             self._spans.ended(_span(method, route_of(inner), trace, named.status, began_at))
+
+    async def _answer(
+        self, scope: HTTPScope, receive: Receive, named: "_Named", deadline: Deadline
+    ) -> None:
+        try:
+            self._origin_check.check(scope)
+            async with deadline:
+                await self.litestar(scope, deadline.receiving(receive), named)
+        except RequestRefused as refused:
+            await send_refusal(refused, named)
+        except TimeoutError:
+            if not deadline.expired:
+                raise
+            await send_refusal(deadline.refusal, named)
+        except asyncio.CancelledError:
+            await answer_cancelled(named)
 
 
 def _below(root: str, scope: Scope) -> Any:  # noqa: ANN401 - a scope with other paths
@@ -82,14 +99,18 @@ def _below(root: str, scope: Scope) -> Any:  # noqa: ANN401 - a scope with other
 class _Named:
     """Sends an answer on, with the names of its request and trace."""
 
-    def __init__(self, send: Send, trace: RequestTrace, metrics: Metrics) -> None:
+    def __init__(
+        self, send: Send, trace: RequestTrace, metrics: Metrics, deadline: Deadline
+    ) -> None:
         self._metrics = metrics
+        self._deadline = deadline
         self._send = send
         self._trace = trace
         self.status = SERVER_ERROR
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self._deadline.answered()
             self.status = message["status"]
             if kind := KINDS.get(self.status // 100):
                 self._metrics.count("agent.http.request.total", status=kind)

@@ -155,6 +155,7 @@ class InstanceController(Controller):
         return operations.last_hour.shown(core.now())
 
     @get("/doctor", guards=[requires("read")], responses=refusals("log_unavailable"))
-    async def get_diagnosis(self, operations: ProvidedOperations) -> Report:
+    async def get_diagnosis(self, operations: ProvidedOperations, request: ApiRequest) -> Report:
         """What is wrong with this instance, and the answer to each question an operator asks."""
+        request.deadline.allow_long_read()
         return await operations.doctor.report()

@@ -126,10 +126,13 @@ class PlanController(Controller):
         self,
         plan_id: PlanId,
         core: ProvidedCore,
+        request: ApiRequest,
         min_sequence: MinSequence = None,
         at_sequence: AtSequence = None,
     ) -> PlanDetail:
         """One plan with its tasks, in the order submitted; now, or as of `at_sequence`."""
+        if at_sequence is not None:
+            request.deadline.allow_long_read()
         await core.visible(min_sequence if at_sequence is None else at_sequence)
         if at_sequence is not None:
             found = await past.detail_at(core.log, plan_id, at_sequence)

@@ -9,6 +9,7 @@ from litestar.exceptions import InternalServerException
 from litestar.types import Scope
 
 from service.core.core import Core
+from service.http.deadlines import Deadline
 from service.http.tracing import trace_of
 from service.principals.principal import Principal
 from service.principals.tokens import Tokens
@@ -51,6 +52,11 @@ class ApiRequest(Request[Any, Principal | None, State]):
         if principal is None or tokens is None:
             return lambda: None
         return tokens.when_ended(principal, end)
+
+    @property
+    def deadline(self) -> Deadline:
+        """Until when it is answered."""
+        return cast("dict[str, Any]", self.scope)["deadline"]
 
     def is_gone(self) -> bool:
         """Whether the client has closed the connection; False where the server cannot tell."""

@@ -12,6 +12,7 @@ from service.core.core import Core
 from service.core.results import Check, Claim, ClaimRequest, OwnerAnswer
 from service.http.access import Access
 from service.http.app import create_app
+from service.http.deadlines import CALL_LIMITS
 from service.http.front import Front
 from service.http.refused_tokens import RefusalLimits, RefusedTokens
 from service.ops.operations import Operations
@@ -60,11 +61,13 @@ class FakeCore:
         self.audit = SimpleNamespace(emit=lambda event, **said: self.audited.append((event, said)))
         tokens_file = self.settings.auth.tokens_file
         self.tokens = Tokens(tokens_file) if tokens_file is not None else None
-        self.feed = None
+        self.feed: Any = None
+        self.doctor: Any = None
         self.spans = None
         self.database = None
         self.instance_id = "here"
         self.asked: list[tuple[Any, Origin]] = []
+        self.limits = CALL_LIMITS
         self.checks = [Check("log", ok=True, detail="connected")]
         self.claiming: asyncio.Future[list[Claim]] | None = None
         self.claim_asked = asyncio.Event()
@@ -74,10 +77,10 @@ class FakeCore:
 
     def app(self) -> Front:
         health = SimpleNamespace(readiness=lambda: self.checks, status=lambda: self.answer)
-        operations = SimpleNamespace(health=health, doctor=None)
+        operations = SimpleNamespace(health=health, doctor=self.doctor)
         refused = RefusedTokens(self.metrics, cast("Audit", self.audit), self.refusals)
         access = Access(self.tokens, refused)
-        return create_app(cast("Core", self), cast("Operations", operations), access)
+        return create_app(cast("Core", self), cast("Operations", operations), access, self.limits)
 
     def _say(self, what: object, origin: Origin) -> object:
         self.asked.append((what, origin))
@@ -135,7 +138,10 @@ class Caller:
         *parts: bytes,
         ends: bool = True,
         headers: Sequence[tuple[bytes, bytes]] = (),
+        taken: asyncio.Event | None = None,
     ) -> None:
+        """``taken``: the bytes of the answer are not taken before it is set."""
+        self._taken = taken
         self._messages: asyncio.Queue[Any] = asyncio.Queue()
         for n, part in enumerate(parts, 1):
             more = n < len(parts) or not ends
@@ -151,10 +157,16 @@ class Caller:
         self.running = asyncio.create_task(self._run(core))
 
     async def _run(self, core: FakeCore) -> None:
-        async def send(message: object) -> None:
+        async def send(message: Any) -> None:
+            if self._taken is not None and message["type"] == "http.response.body":
+                await self._taken.wait()
             self._sent.append(message)
 
         await core.app()(self._scope, self._messages.get, send)
+
+    def send(self, part: bytes) -> None:
+        """Send the last part of the body."""
+        self._messages.put_nowait({"type": "http.request", "body": part, "more_body": False})
 
     def hang_up(self) -> None:
         self._messages.put_nowait({"type": "http.disconnect"})
