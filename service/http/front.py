@@ -15,7 +15,7 @@ from litestar.types import HTTPScope, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from service.core.core import Core
-from service.http.deadlines import CallLimits, Deadline
+from service.http.deadlines import CALL_LIMITS, CallLimits, Deadline
 from service.http.origin_check import OriginCheck
 from service.http.problems import RequestRefused
 from service.http.responses import send_refusal
@@ -38,7 +38,11 @@ class Front:
     """The ASGI application that the web server runs; ``litestar`` is the one behind it."""
 
     def __init__(
-        self, litestar: Litestar, core: Core, origin_check: OriginCheck, limits: CallLimits
+        self,
+        litestar: Litestar,
+        core: Core,
+        origin_check: OriginCheck,
+        limits: CallLimits = CALL_LIMITS,
     ) -> None:
         self.litestar = litestar
         self._origin_check = origin_check
