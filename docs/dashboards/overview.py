@@ -184,13 +184,16 @@ _CAPACITY = Row(
             unit="ops",
         ),
         Panel(
-            title="Worker host processes",
-            says="Memory, and how many took the place of one that ended or was deaf; the log says "
-            "why (`host_ended`, `host_is_deaf`).",
-            queries=(
-                Query(now("agent_task_worker_host_memory"), f"{AT} bytes"),
-                Query(rate("agent_task_worker_host_replaced_total", "job"), "replaced"),
-            ),
+            title="Memory of worker host processes",
+            says="In bytes; 0 where handlers run in threads of the service.",
+            queries=(Query(now("agent_task_worker_host_memory"), AT),),
+        ),
+        Panel(
+            title="Worker host processes replaced",
+            says="Per second, for one that ended or was deaf; the log says why (`host_ended`, "
+            "`host_is_deaf`).",
+            queries=(Query(rate("agent_task_worker_host_replaced_total"), AT),),
+            unit="ops",
         ),
         Panel(
             title="From claim to start",

@@ -6,12 +6,10 @@ machine that is busy makes all processes late, so a process that only sleeps say
 """
 
 import http.server
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import pytest
@@ -21,6 +19,7 @@ from streams.plan.events import Claimed, Completed, Heartbeat
 from tests.faults.log_witness import attempts_in, read_log
 from tests.faults.report import Report, percentile
 from tests.faults.service_process import ServiceProcess, until
+from tests.faults.sleeper import Sleeper
 
 pytestmark = [pytest.mark.faults, pytest.mark.alone]
 
@@ -34,31 +33,6 @@ SHORT_S, LONG_S = 4.0, 10.0
 NOISE = 10  # so many times the sleeper's own lateness is the machine's doing
 
 Start = Callable[..., ServiceProcess]
-
-SLEEPER = """
-import time
-due = time.monotonic()
-while True:
-    due += 0.05
-    time.sleep(max(due - time.monotonic(), 0))
-    now = time.monotonic()
-    print(now - due, flush=True)
-    due = max(due, now - 0.05)
-"""
-
-
-class Sleeper:
-    """A process that only sleeps: how late it wakes is what this machine costs every process."""
-
-    def __enter__(self) -> Self:
-        command = [sys.executable, "-c", SLEEPER]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        said = self._process.communicate()[0]
-        self.p99_s = percentile([float(line) for line in said.split()[:-1]] or [0.0], 0.99)
 
 
 class _Slow(http.server.BaseHTTPRequestHandler):

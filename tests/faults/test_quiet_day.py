@@ -20,6 +20,7 @@ import pytest
 from tests.faults.report import Report
 from tests.faults.service_process import ServiceProcess, run_holdfast, until
 from tests.faults.short_chatter import CHATTER_TTL_S
+from tests.faults.sleeper import Sleeper
 from tests.faults.watchtower import Watchtower, free_port
 from tests.scrape import Snapshot
 
@@ -30,7 +31,11 @@ RESTARTS = 3
 LEASE_S = 25.0  # longer than a restart on a busy machine
 WORKERS = 12  # enough that no task waits for 3 s, which the shortened rules call starved
 SETTLE_S = 6.0  # after a restart: rules look back over ranges that are shortened as well
-BUSY = ("LoopLagHigh", "DaemonLate")  # true on a machine that other tests keep busy
+# True on a machine that other tests keep busy.
+BUSY = {"LoopLagHigh", "DaemonLate"}
+# True on one that leaves a process without time for seconds: its rules look at waits that are
+# divided by 20, and at what a handler or a renewal did within seconds.
+STALLED, STALL_S = {"LeaseMarginLow", "HandlersOverrun"}, 1.0
 WORDS = ("complete", "complete", "complete", "fail", "release")
 
 Json = dict[str, Any]
@@ -203,7 +208,7 @@ def test_a_day_without_a_fault_raises_no_alarm(
     try:
         service.start()
         tower.watch("quiet", service.url)
-        with working(service) as fleet:
+        with Sleeper() as sleeper, working(service) as fleet:
             for _ in range(RESTARTS):
                 calm_from, until_s = (
                     time.monotonic() + SETTLE_S,
@@ -231,6 +236,14 @@ def test_a_day_without_a_fault_raises_no_alarm(
     finally:
         service.stop()
         tower.stop()
-    report.add("a quiet day", f"{day_s} s", looks=looked, tasks=fleet.done, restarts=RESTARTS)
+    report.add(
+        "a quiet day",
+        f"{day_s} s",
+        looks=looked,
+        tasks=fleet.done,
+        restarts=RESTARTS,
+        sleeper_worst_s=sleeper.worst_s,
+    )
     assert fleet.done > day_s / 3
-    assert {each for each in alarms if each.partition(":")[0] not in BUSY} == set()
+    excused = BUSY | (STALLED if sleeper.worst_s > STALL_S else set())
+    assert {each for each in alarms if each.partition(":")[0] not in excused} == set()
