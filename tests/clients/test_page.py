@@ -151,9 +151,12 @@ async def test_a_proxy_that_answers_for_a_dead_service_costs_no_text(
 async def refuse_a_stream(port: int) -> None:
     """Answer 502 on this port until the event stream has been asked for."""
     refused = asyncio.Event()
+    writers: set[asyncio.StreamWriter] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = await reader.readline()
+        writers.add(writer)
+        if not (asked := await reader.readline()):
+            return
         writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         await writer.drain()
         writer.close()
@@ -162,6 +165,8 @@ async def refuse_a_stream(port: int) -> None:
 
     async with asyncio.timeout(30), await asyncio.start_server(answer, "127.0.0.1", port):
         await refused.wait()
+    for writer in writers:  # a browser opens connections ahead, and says nothing on some
+        writer.transport.abort()
 
 
 async def test_a_tab_that_sleeps_over_5000_events_misses_and_repeats_none(

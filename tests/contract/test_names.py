@@ -182,9 +182,13 @@ async def test_a_permission_taken_away_is_named_and_its_return_heals(
 async def test_an_old_server_is_named_with_what_is_needed(private_nats: PrivateServer) -> None:
     """A relay puts an older release's number into what the server says of itself."""
 
+    ended = asyncio.Event()
+
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers, questions = await asyncio.open_connection("127.0.0.1", private_nats.port)
         await asyncio.gather(pump(reader, questions), pump(answers, writer))
+        await asyncio.gather(questions.wait_closed(), writer.wait_closed())
+        ended.set()
 
     async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         while line := await source.readline():
@@ -197,3 +201,5 @@ async def test_an_old_server_is_named_with_what_is_needed(private_nats: PrivateS
             TopologyMismatch, match=r"2\.11\.9 is too old, 2\.12 or newer is needed"
         ):
             await connected(f"nats://127.0.0.1:{port}", Names())
+        async with asyncio.timeout(10):
+            await ended.wait()
