@@ -181,7 +181,6 @@ async def test_a_permission_taken_away_is_named_and_its_return_heals(
 
 async def test_an_old_server_is_named_with_what_is_needed(private_nats: PrivateServer) -> None:
     """A relay puts an older release's number into what the server says of itself."""
-
     ended = asyncio.Event()
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -21,11 +21,13 @@ from tests.faults.report import Report, percentile
 from tests.faults.service_process import ServiceProcess, until
 from tests.faults.sleeper import Sleeper
 
-pytestmark = [pytest.mark.faults, pytest.mark.alone]
+pytestmark = pytest.mark.faults
 
 LEASE_S, HEARTBEAT_S = 6.0, 1.0
 MOST_HEARTBEAT_S = LEASE_S / 6
-MOST_DAEMON = 0.1  # of the period
+# Of the period. A daemon that waits for a handler is late by periods; the short form runs beside
+# other tests, which make it late by parts of one.
+SHORT_DAEMON, LONG_DAEMON = 0.5, 0.1
 SHORTEST_PERIOD_S = 0.5
 POLL_S = 0.1
 SHORT_SIZES, LONG_SIZES = (1, 8), (1, 2, 8, 64)
@@ -134,7 +136,7 @@ def test_daemons_and_heartbeats_keep_time_whatever_the_pools_and_the_handlers(
 ) -> None:
     if size not in SHORT_SIZES and not long_faults:
         pytest.skip("the long form only")
-    seconds = LONG_S if long_faults else SHORT_S
+    seconds, most_daemon = (LONG_S, LONG_DAEMON) if long_faults else (SHORT_S, SHORT_DAEMON)
     service = start_service(
         executor__handlers="tests.faults.pool_handlers",
         executor__web__allow_networks="127.0.0.1",
@@ -165,4 +167,4 @@ def test_daemons_and_heartbeats_keep_time_whatever_the_pools_and_the_handlers(
         noise_s = NOISE * sleeper.p99_s
         assert lost == 0
         assert heartbeat_p99 <= max(MOST_HEARTBEAT_S, noise_s)
-        assert daemon_p99 <= max(MOST_DAEMON, noise_s / SHORTEST_PERIOD_S)
+        assert daemon_p99 <= max(most_daemon, noise_s / SHORTEST_PERIOD_S)

@@ -23,7 +23,7 @@ from tests.faults.sse_client import ANSWER_S, Connection, Story, ask, begun, res
 from tests.faults.sse_load import Writer
 from tests.integration.sse_world import serving, write
 
-pytestmark = [pytest.mark.faults, pytest.mark.alone]
+pytestmark = pytest.mark.faults
 
 SHORT, LONG = 500, 5_000
 TOGETHER = 40

@@ -14,7 +14,7 @@ from tests.faults.service_process import ServiceProcess
 from tests.faults.sse_client import Connection, Run, Story, ask, begun
 from tests.faults.sse_load import Writer, opened
 
-pytestmark = [pytest.mark.faults, pytest.mark.alone]
+pytestmark = pytest.mark.faults
 
 SHORT_STORM, LONG_STORM = (150, 3_000), (1_000, 10_000)  # clients, events each of them is behind
 SHORT_GOODBYE, LONG_GOODBYE = 200, 1_000
