@@ -165,7 +165,8 @@ async def test_work_that_outlasts_an_outage_of_the_log_is_reported(
 async def test_a_stolen_lease_stops_the_handler(
     private_nats: PrivateServer, tmp_path: Path
 ) -> None:
-    flags = {"executor.claim.lease_s": 1.5, "executor.claim.heartbeat_s": 0.3}
+    # So long that no busy machine lets it end: then nothing would be refused.
+    flags = {"executor.claim.lease_s": 30, "executor.claim.heartbeat_s": 0.3}
     async with instance_on(private_nats.url, tmp_path / "data", **flags) as instance:
         core, executor = instance.core, instance.executor
         assert executor is not None
