@@ -6,7 +6,8 @@ from typing import Any
 
 import httpx
 
-from service.cli.client import FAILED, UNREACHABLE, USAGE, InstanceAddress, complaint_of
+from holdfast_worker.wire import ROUTE_MISSING
+from service.cli.client import FAILED, UNREACHABLE, USAGE, InstanceAddress, complaint_of, detail_of
 from service.settings.config import ConfigError
 
 NOT_FOUND = 404
@@ -17,11 +18,15 @@ _place = re.compile(r"([A-Za-z0-9_-]{1,64})(?:/([A-Za-z0-9_-]{1,64}))?").fullmat
 
 
 class AskedInVain(Exception):
-    """The instance refused, or cannot be reached; ``code`` is the exit code."""
+    """The instance refused, or cannot be reached; ``code`` is the exit code.
 
-    def __init__(self, text: str, code: int) -> None:
+    ``missing``: what was asked about is not there.
+    """
+
+    def __init__(self, text: str, code: int, *, missing: bool = False) -> None:
         super().__init__(text)
         self.code = code
+        self.missing = missing
 
 
 def ask(
@@ -39,10 +44,13 @@ def ask(
             answer = client.request(method, path, params=given, json=body)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise AskedInVain(f"cannot reach {instance.url}: {error}", UNREACHABLE) from None
+    if answer.status_code == NOT_FOUND and detail_of(answer) in ROUTE_MISSING:
+        raise AskedInVain(f"{instance.url}: there is no Holdfast here ({path} is not found)", USAGE)
     if not answer.is_success:
         code = UNREACHABLE if answer.status_code >= SERVER_TROUBLE else USAGE
         code = FAILED if answer.status_code in {NOT_FOUND, CONFLICT} else code
-        raise AskedInVain(complaint_of(answer), code)
+        missing = answer.status_code == NOT_FOUND
+        raise AskedInVain(complaint_of(answer), code, missing=missing)
     try:
         return answer.json()
     except ValueError:

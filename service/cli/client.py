@@ -39,6 +39,14 @@ def complain(error: object, code: int) -> int:
     return code
 
 
+def detail_of(answer: httpx.Response) -> str:
+    """What a problem says in detail; empty for an answer that is no problem."""
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
 def complaint_of(answer: httpx.Response) -> str:
     """What an instance said against it."""
     try:

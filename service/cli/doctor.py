@@ -15,9 +15,10 @@ import uvloop
 from service.cli.client import InstanceAddress
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, instance_of, with_settings, with_token
+from service.cli.table import console
 from service.ops.doctor.checkup import LONGEST_S, CheckUp, Target
 from service.ops.doctor.report import Report, with_runbook_at
-from service.ops.doctor.text import lines
+from service.ops.doctor.text import WIDTH, lines
 from service.runtime.data_folder import READ_MODELS, last_trace
 from service.runtime.nats_server.embedded import log_of
 from service.runtime.terminal import escaped, escaped_json
@@ -109,5 +110,6 @@ def _show(report: Report, *, as_json: bool) -> None:
     if as_json:
         print(escaped_json(_encode(report).decode()))
         return
-    for line in lines(report):
+    out = console()
+    for line in lines(report, min(out.width, WIDTH) if out.is_terminal else WIDTH):
         print(escaped(line))

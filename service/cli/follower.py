@@ -11,13 +11,23 @@ import httpx
 import msgspec
 
 from holdfast_worker.sse import messages
-from service.cli.client import OK, UNREACHABLE, USAGE, InstanceAddress, complain, complaint_of
+from service.cli.client import (
+    FAILED,
+    OK,
+    UNREACHABLE,
+    USAGE,
+    InstanceAddress,
+    complain,
+    complaint_of,
+)
 from service.runtime.terminal import on_one_line
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
 SILENCE_PINGS = 3  # so many missing pings mean that the connection is dead
 NO_CONTENT = 204
+NOT_FOUND = 404
+TOO_MANY = 429
 EVENT_STREAM = "text/event-stream"
 
 Event = dict[str, Any]
@@ -129,10 +139,10 @@ class PlanFollower:
         if not answer.is_success:
             answer.read()
             complaint = complaint_of(answer)
-            if answer.is_server_error:
+            if answer.is_server_error or answer.status_code == TOO_MANY:
                 self._lost(complaint)
                 return None
-            return complain(complaint, USAGE)
+            return complain(complaint, FAILED if answer.status_code == NOT_FOUND else USAGE)
         media_type = answer.headers.get("content-type", "no content type")
         if media_type.partition(";")[0] != EVENT_STREAM:
             return complain(f"{self._instance.url}: no Holdfast, it answers {media_type}", USAGE)

@@ -8,6 +8,7 @@ file, a setting), 3 something that is needed cannot be reached or had (a server,
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
@@ -61,6 +62,18 @@ class _Commands(click.Group):
             import_module(COMMANDS[cmd_name]), cmd_name.replace("-", "_")
         )
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is named. Raises UsageError with the names that look like it."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if near := get_close_matches(args[0], COMMANDS):
+                hint = f"Did you mean {' or '.join(map(repr, near))}?"
+                raise click.UsageError(f"{error.message} {hint}", ctx) from None
+            raise
 
 
 def _version() -> str:

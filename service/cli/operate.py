@@ -2,8 +2,9 @@
 
 import click
 
-from service.cli.asking import ask, path_of, place
+from service.cli.asking import place
 from service.cli.client import OK, InstanceAddress
+from service.cli.near_ids import ask_about
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
 from service.cli.table import progress_of, show_json
@@ -11,8 +12,15 @@ from service.cli.table import progress_of, show_json
 _REASON = click.option("--reason", default="", help="why; it stands in the audit trail")
 
 
-def _act(instance: InstanceAddress, path: str, verb: str, reason: str, *, as_json: bool) -> int:
-    found = ask(instance, f"{path}/{verb}", body={"reason": reason})
+def _act(
+    instance: InstanceAddress,
+    what: tuple[str, str | None],
+    verb: str,
+    reason: str,
+    *,
+    as_json: bool,
+) -> int:
+    found = ask_about(instance, *what, f"/{verb}", body={"reason": reason})
     if as_json:
         show_json(found)
     elif "counts" in found:
@@ -31,7 +39,10 @@ def _of_plan(verb: str, says: str) -> click.Command:
     @as_json_flag
     @with_instance
     def act(instance: InstanceAddress, plan: str, *, reason: str, as_json: bool) -> int:
-        return _act(instance, path_of(plan, None), verb, reason, as_json=as_json)
+        what = place(plan)
+        if what[1] is not None:
+            raise click.UsageError(f"{verb} is for plans: holdfast {verb} {what[0]}")
+        return _act(instance, what, verb, reason, as_json=as_json)
 
     return act
 
@@ -52,4 +63,4 @@ cancel = _of_plan("cancel", "end every unfinished task of a plan at once")
 @with_instance
 def retry(instance: InstanceAddress, what: str, *, reason: str, as_json: bool) -> int:
     """Retry it; answers the exit code."""
-    return _act(instance, path_of(*place(what)), "retry", reason, as_json=as_json)
+    return _act(instance, place(what), "retry", reason, as_json=as_json)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -62,16 +63,23 @@ def token_of(token: str | None, token_file: Path | None) -> str | None:
         return token
     try:
         return token_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--token-file: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"--token-file: {token_file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--token-file: {token_file}: not UTF-8 text: {error.reason}") from None
 
 
 def instance_of(url: str | None, config: Path | None, token: str | None) -> InstanceAddress:
-    """The instance to ask: at ``url``, or where the settings say that one listens."""
+    """The instance to ask: at ``url``, or where the settings say that one listens.
+
+    Raises ConfigError.
+    """
     if url is None:
         http = load_settings(config_file=config).http
         host = f"[{http.host}]" if ":" in http.host else http.host
         url = f"{'https' if http.tls_cert else 'http'}://{host}:{http.port}"
+    elif (parts := urlsplit(url)).scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigError(f"--url: {url!r} is no http://HOST:PORT or https://HOST:PORT")
     return InstanceAddress(url.rstrip("/"), token)
 
 

@@ -33,21 +33,22 @@ class ReadPlan(msgspec.Struct, frozen=True):
 
 def plan_in(file: str) -> ReadPlan:
     """The plan in ``file`` (- is JSON on standard input). Raises BadFile."""
+    name = "standard input" if file == "-" else file
     try:
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         text = content.decode("utf-8")
     except OSError as error:
-        raise BadFile(f"{file}: {error.strerror}") from None
+        raise BadFile(f"{name}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise BadFile(f"{file}: not UTF-8 text: byte {error.start}") from None
-    plan = _parsed(file, text)
+        raise BadFile(f"{name}: not UTF-8 text: byte {error.start}") from None
+    plan = _parsed(name, text)
     if not isinstance(plan, dict):
-        raise BadFile(f"{file}: a plan is an object with `tasks`")
+        raise BadFile(f"{name}: a plan is an object with `tasks`")
     try:
         json.dumps(plan, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:  # a date of YAML, half a character
-        raise BadFile(f"{file}: JSON cannot hold it: {error}") from None
-    return ReadPlan(file, text, cast("Json", plan))
+        raise BadFile(f"{name}: JSON cannot hold it: {error}") from None
+    return ReadPlan(name, text, cast("Json", plan))
 
 
 def _parsed(file: str, text: str) -> object:

@@ -4,11 +4,13 @@ from typing import Any
 
 import click
 
-from service.cli.asking import ago, ask, path_of, place
+from service.cli.asking import ago, place
 from service.cli.client import OK, InstanceAddress
+from service.cli.near_ids import ask_about
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
-from service.cli.table import console, progress_of, show_json, table
+from service.cli.table import progress_of, say, show_json
+from service.cli.table import show as show_table
 from service.runtime.terminal import on_one_line
 
 Json = dict[str, Any]
@@ -28,7 +30,7 @@ def show(instance: InstanceAddress, what: str, *, at_sequence: int | None, as_js
     plan, task = place(what)
     if task is not None and at_sequence is not None:
         raise click.UsageError("--at is for plans")
-    found = ask(instance, path_of(plan, task), query={"at_sequence": at_sequence})
+    found = ask_about(instance, plan, task, query={"at_sequence": at_sequence})
     if as_json:
         show_json(found)
     elif task is None:
@@ -39,15 +41,13 @@ def show(instance: InstanceAddress, what: str, *, at_sequence: int | None, as_js
 
 
 def _show_plan(plan: Json) -> None:
-    out = console()
     name = f" ({on_one_line(plan['name'])})" if plan["name"] else ""
-    out.print(
+    say(
         f"{plan['plan_id']}{name}  {plan['status']}  {progress_of(plan['counts'])}  "
-        f"submitted {ago(plan['created_at'])} ago, sequence {plan['sequence']}",
-        markup=False,
+        f"submitted {ago(plan['created_at'])} ago, sequence {plan['sequence']}"
     )
     columns = ("TASK", "STATUS", "KIND", "ATTEMPT", "RETRY", "OWNER", "CHANGED", "ERROR")
-    out.print(table(columns, map(_task_row, plan["tasks"])))
+    show_table(columns, map(_task_row, plan["tasks"]))
 
 
 def _task_row(task: Json) -> tuple[object, ...]:
@@ -64,15 +64,12 @@ def _task_row(task: Json) -> tuple[object, ...]:
 
 
 def _show_task(task: Json) -> None:
-    out = console()
-    out.print(
-        f"{task['plan_id']}/{task['task_id']}  {task['status']}  kind {task['kind']}", markup=False
-    )
+    say(f"{task['plan_id']}/{task['task_id']}  {task['status']}  kind {task['kind']}")
     columns = ("ATTEMPT", "STATUS", "OWNER", "CLAIMED", "TOOK", "ERROR")
-    out.print(table(columns, map(_execution_row, task["executions"])))
+    show_table(columns, map(_execution_row, task["executions"]))
     for name in ("input", "output", "feedback"):
         if task[name] is not None:
-            out.print(f"{name}:", markup=False)
+            print(f"{name}:")
             show_json(task[name])
 
 

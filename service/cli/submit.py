@@ -16,6 +16,7 @@ from service.cli.client import (
     InstanceAddress,
     complain,
     complaint_of,
+    detail_of,
 )
 from service.cli.follower import Event, FollowRequest, follow
 from service.cli.options import command, with_instance
@@ -75,12 +76,7 @@ def submit(instance: InstanceAddress, file: str, *, follow: bool) -> int:
 
 def _located(read: ReadPlan, answer: httpx.Response) -> str:
     """Line and column of what was refused, before the complaint; empty if it names no place."""
-    if answer.status_code != BAD_REQUEST:
-        return ""
-    try:
-        return read.located(str(answer.json()["detail"]))
-    except (ValueError, KeyError, TypeError):
-        return ""
+    return read.located(detail_of(answer)) if answer.status_code == BAD_REQUEST else ""
 
 
 @tenacity.retry(

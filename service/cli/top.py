@@ -11,7 +11,7 @@ from rich.text import Text
 from service.cli.asking import AskedInVain, ago, ask
 from service.cli.client import OK, InstanceAddress
 from service.cli.options import command, with_instance
-from service.cli.table import console, progress_of, table
+from service.cli.table import console, fitted, progress_of
 from service.runtime.terminal import on_one_line
 
 ROWS = 20
@@ -30,23 +30,23 @@ def top(instance: InstanceAddress, *, every: float, once: bool) -> int:
     """Show it until Ctrl-C; answers the exit code."""
     out = console()
     if once or not out.is_terminal:
-        out.print(_screen(instance))
+        out.print(_screen(instance, out.width))
         return OK
-    with Live(_screen(instance), console=out, screen=True, auto_refresh=False) as live:
+    with Live(_screen(instance, out.width), console=out, screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(every)
-            live.update(_shown(instance), refresh=True)
+            live.update(_shown(instance, out.width), refresh=True)
 
 
-def _shown(instance: InstanceAddress) -> Group | Text:
+def _shown(instance: InstanceAddress, width: int) -> Group | Text:
     """The screen, or why there is none now: the next look may find the instance again."""
     try:
-        return _screen(instance)
+        return _screen(instance, width)
     except AskedInVain as error:
         return Text(on_one_line(str(error)), style="bold red")
 
 
-def _screen(instance: InstanceAddress) -> Group:
+def _screen(instance: InstanceAddress, width: int) -> Group:
     hour = ask(instance, "/v1/ops/history")
     report = ask(instance, "/v1/ops/doctor")
     plans = ask(instance, "/v1/plans", query={"limit": ROWS})["items"]
@@ -58,7 +58,7 @@ def _screen(instance: InstanceAddress) -> Group:
             for each in report["findings"][:5]
         ),
         Text(),
-        table(
+        fitted(
             ("PLAN", "STATUS", "TASKS", "SUBMITTED"),
             (
                 (
@@ -69,9 +69,10 @@ def _screen(instance: InstanceAddress) -> Group:
                 )
                 for each in plans
             ),
+            width,
         ),
         Text(),
-        table(
+        fitted(
             ("OWNER", "HOLDS", "LIFE", "REFUSED"),
             (
                 (
@@ -82,6 +83,7 @@ def _screen(instance: InstanceAddress) -> Group:
                 )
                 for each in workers
             ),
+            width,
         ),
     )
 

@@ -4,11 +4,12 @@ from typing import Any
 
 import click
 
-from service.cli.asking import ask, path_of, place
+from service.cli.asking import place
 from service.cli.client import OK, InstanceAddress
+from service.cli.near_ids import ask_about
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
-from service.cli.table import show_json
+from service.cli.table import say, show_json
 from service.runtime.terminal import on_one_line
 
 
@@ -22,14 +23,14 @@ from service.runtime.terminal import on_one_line
 @with_instance
 def why(instance: InstanceAddress, what: str, *, as_json: bool) -> int:
     """Print the answer and its reasons; answers the exit code."""
-    told = ask(instance, f"{path_of(*place(what))}/why")
+    told = ask_about(instance, *place(what), "/why")
     if as_json:
         show_json(told)
         return OK
-    print(on_one_line(told["answer"]))
+    say(on_one_line(told["answer"]))
     for reason in told["reasons"]:
-        print(f"  {reason['code']} ({_told(reason['evidence'])})")
-        print(f"    next: {on_one_line(reason['next'])}")
+        say(f"{reason['code']} ({_told(reason['evidence'])})", indent=2)
+        say(f"next: {on_one_line(reason['next'])}", indent=4)
     return OK
 
 

@@ -133,7 +133,7 @@ async def test_a_plans_own_events_end_with_the_plan(
     assert again.ends() == 0
     assert "the plan has ended" in again.told
     nobody = run("events", "--plan", "nobody", "--url", service.url)
-    assert nobody.ends() == 2
+    assert nobody.ends() == 1
     assert nobody.told == "holdfast: not_found: there is no plan 'nobody'\n"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -85,6 +86,57 @@ async def test_what_is_not_there_is_1_and_what_cannot_be_reached_is_3(
     assert (await holdfast(client, "show", "a b"))[0] == 2
     code, said = await asyncio.to_thread(run_holdfast, "plans", "--url", "http://127.0.0.1:1")
     assert (code, said.count("\n")) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "said"),
+    [
+        (("show", "pp"), 1, "there is no plan 'pp'; did you mean 'p'?"),
+        (("why", "anothr"), 1, "there is no plan 'anothr'; did you mean 'another-plan'?"),
+        (("pause", "p/a"), 2, "pause is for plans: holdfast pause p"),
+        (("retry", "p/aa"), 1, "plan 'p' has no task 'aa'; did you mean 'a'?"),
+        (("shwo", "p"), 2, "No such command 'shwo'. Did you mean 'show'?"),
+        (("events", "--plan", "nothing"), 1, "there is no plan 'nothing'"),
+    ],
+)
+async def test_a_slip_is_named_with_what_may_be_meant(
+    client: httpx.AsyncClient,
+    capsys: pytest.CaptureFixture[str],
+    asked: tuple[str, ...],
+    code: int,
+    said: str,
+) -> None:
+    tasks = [{"id": "a", "kind": "outside"}]
+    await client.post("/v1/plans", json={"id": "another-plan", "tasks": tasks})
+    url = str(client.base_url)
+    assert await asyncio.to_thread(main, [*asked, "--url", url]) == code
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nonsense", "--url: 'nonsense' is no http://HOST:PORT"),
+        ("localhost:8000", "--url: 'localhost:8000' is no http://HOST:PORT"),
+        ("{}/v1", "there is no Holdfast here (/v1/plans is not found)"),
+    ],
+)
+async def test_a_wrong_url_is_asked_wrongly(
+    client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], url: str, said: str
+) -> None:
+    given = url.format(str(client.base_url).rstrip("/"))
+    assert await asyncio.to_thread(main, ["plans", "--url", given]) == 2
+    assert said in capsys.readouterr().err
+
+
+async def test_a_sequence_is_named_once_by_why(client: httpx.AsyncClient) -> None:
+    await client.post("/v1/plans/p/cancel", json={})
+    for what in ("p", "p/a"):
+        code, said = await holdfast(client, "why", what)
+        assert code == 0
+        for told in re.findall(r"sequences? ([\d, ]+)", said):
+            numbers = told.strip(", ").split(", ")
+            assert len(numbers) == len(set(numbers)), said
 
 
 def test_completion_is_offered_for_three_shells(monkeypatch: pytest.MonkeyPatch) -> None:

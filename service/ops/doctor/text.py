@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
-from service.ops.doctor.report import Answer, Finding, Report
+from service.ops.doctor.report import Finding, Report
 
 WIDTH = 100
 INDENT = " " * 10
@@ -12,17 +12,17 @@ MOST_ITEMS = 5
 _MARKS = {"healthy": "ok", "warning": "WARNING", "critical": "CRITICAL", "unknown": "UNKNOWN"}
 
 
-def lines(report: Report) -> Iterator[str]:
-    """The whole report."""
+def lines(report: Report, width: int = WIDTH) -> Iterator[str]:
+    """The whole report, its sentences in lines of at most so many characters."""
     who = f" of {report.instance}" if report.instance else ""
     window = f", rates over {report.window_s:.0f} s" if report.window_s else ""
     yield f"{report.status.upper()}{who} at {report.at:%Y-%m-%d %H:%M:%S} UTC{window}"
     for finding in report.findings:
         yield ""
-        yield from of_finding(finding)
+        yield from of_finding(finding, width)
     yield ""
     for answer in report.answers:
-        yield from _answer(answer)
+        yield from _wrapped(_MARKS[answer.status], f"{answer.asked} {answer.says}", width)
     trouble = [part for part in report.parts if part.state in ("failed", "hung", "skipped")]
     if trouble:
         yield ""
@@ -30,25 +30,21 @@ def lines(report: Report) -> Iterator[str]:
         yield f"{part.name}: {part.state} after {part.took_s:.1f} s: {part.detail}"
 
 
-def of_finding(finding: Finding) -> Iterator[str]:
+def of_finding(finding: Finding, width: int = WIDTH) -> Iterator[str]:
     """One finding: what, how one knows, what it means, what to run."""
-    yield from _wrapped(_MARKS[finding.severity], f"{finding.code}: {finding.summary}")
+    yield from _wrapped(_MARKS[finding.severity], f"{finding.code}: {finding.summary}", width)
     for text in _evidence(finding.evidence):
-        yield from _wrapped("", text)
-    yield from _wrapped("means", finding.meaning)
+        yield from _wrapped("", text, width)
+    yield from _wrapped("means", finding.meaning, width)
     yield f"{'run':<{len(INDENT)}}{finding.command}"  # in one line: it is to be pasted
     if finding.runbook:
         yield f"{'see':<{len(INDENT)}}{finding.runbook}"
 
 
-def _answer(answer: Answer) -> Iterator[str]:
-    yield from _wrapped(_MARKS[answer.status], f"{answer.asked} {answer.says}")
-
-
-def _wrapped(label: str, text: str) -> Iterable[str]:
+def _wrapped(label: str, text: str, width: int) -> Iterable[str]:
     return textwrap.wrap(
         text,
-        WIDTH,
+        width,
         initial_indent=f"{label:<{len(INDENT)}}",
         subsequent_indent=INDENT,
         break_long_words=False,
