@@ -3,6 +3,7 @@
 import msgspec
 from litestar import Controller, get
 
+from service.core.core import Core
 from service.core.why.asked import why
 from service.core.why.reasons import Why
 from service.core.workers import WorkerView
@@ -38,7 +39,7 @@ class WhyController(Controller):
         self, plan_id: PlanId, core: ProvidedCore, min_sequence: MinSequence = None
     ) -> Why:
         """Why the plan does not move on, or how it ended."""
-        await core.visible(min_sequence)
+        await _seen(core, min_sequence)
         answer = await why(core, plan_id)
         if answer is None:
             raise RequestRefused("not_found", f"there is no plan '{plan_id}'")
@@ -57,7 +58,7 @@ class WhyController(Controller):
         min_sequence: MinSequence = None,
     ) -> Why:
         """Why the task does not run, who runs it, or how it ended."""
-        await core.visible(min_sequence)
+        await _seen(core, min_sequence)
         answer = await why(core, plan_id, task_id)
         if answer is None:
             raise RequestRefused("not_found", f"plan '{plan_id}' has no task '{task_id}'")
@@ -68,3 +69,9 @@ class WhyController(Controller):
         """Owners seen in the last hour: leases, last sign of life, claims asked for here."""
         views, total = core.workers.shown(core.board, core.now(), limit)
         return WorkerList(instance=core.instance_id, total=total, workers=views)
+
+
+async def _seen(core: Core, min_sequence: int | None) -> None:
+    """Wait for ``min_sequence`` if it is given; the board needs no read models. Raises Behind."""
+    if min_sequence is not None:
+        await core.visible(min_sequence)
