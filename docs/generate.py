@@ -27,7 +27,8 @@ from service.http.guards import requires
 from service.http.problems import PROBLEMS
 from service.settings.config import KEYS, Settings, is_table, value_at, variable_name
 from service.settings.loading import allowed
-from service.signals.metrics.catalogue import CATALOGUE, Metric
+from service.signals.metrics.catalogue import CATALOGUE
+from service.signals.metrics.metric import Metric
 from streams.plan.events import TYPE_NAMES
 
 HERE = Path(__file__).parent / "reference"

@@ -43,9 +43,12 @@ _LOG = Row(
             queries=(Query(now("agent_projection_lag_events"), AT),),
         ),
         Panel(
-            title="Bytes of unfinished plans",
-            says="At `memory.unfinished_bytes` new plans are refused (429).",
-            queries=(Query(now("agent_plan_unfinished_bytes"), AT),),
+            title="How full",
+            says="Shares of the bounds; at 1 the log refuses facts (507), memory new plans (429).",
+            queries=(
+                Query(now("agent_log_filled_ratio"), f"log {AT}"),
+                Query(now("agent_plan_unfinished_ratio"), f"unfinished plans {AT}"),
+            ),
         ),
     ),
 )

@@ -31,6 +31,7 @@ Story = Callable[["Place"], Generator[None]]
 Json = dict[str, Any]
 
 LONG_LEASE_S = 600.0
+UNFINISHED_BYTES = 2_300_000
 
 
 class Again:
@@ -102,16 +103,18 @@ class Place:
 
     def publish(self, subject: str, payload: bytes) -> None:
         """`nats publish`, with an answer from the log."""
-        self._ask_log(subject, payload)
+        self.ask_log(subject, payload)
 
     def limit_stream(self, name: str, **limits: int) -> None:
         """`nats stream edit`."""
-        info = self._ask_log(f"$JS.API.STREAM.INFO.{name}", b"")
+        info = self.ask_log(f"$JS.API.STREAM.INFO.{name}", b"")
         wanted = json.dumps(info["config"] | limits).encode()
-        answer = self._ask_log(f"$JS.API.STREAM.UPDATE.{name}", wanted)
+        answer = self.ask_log(f"$JS.API.STREAM.UPDATE.{name}", wanted)
         assert "error" not in answer, answer
 
-    def _ask_log(self, subject: str, payload: bytes) -> Json:
+    def ask_log(self, subject: str, payload: bytes = b"") -> Json:
+        """One request to NATS; its answer."""
+
         async def ask() -> Json:
             connection = await nats.connect(self.log.url, allow_reconnect=False)
             try:
@@ -183,6 +186,14 @@ def backlog_growing(place: Place) -> Generator[None]:
             for lease in leases
         ]
         place.say("/v1/results", owner="w", results=results).raise_for_status()
+
+
+def unfinished_bytes_high(place: Place) -> Generator[None]:
+    """Plans whose inputs nearly take the memory that they may, and no workers; then they go."""
+    plans = [place.submit(input={"text": "x" * 400_000}) for _ in range(5)]
+    yield
+    for plan_id in plans:
+        place.cancel(plan_id)
 
 
 # -- leases ---------------------------------------------------------------------------------------
@@ -298,6 +309,15 @@ def log_unavailable(place: Place) -> Generator[None]:
     place.log.pause()
     yield
     place.log.resume()
+
+
+def log_nearly_full(place: Place) -> Generator[None]:
+    """The log is bounded closely above what it holds; then it gets room."""
+    place.cancel(place.submit())
+    info = place.ask_log("$JS.API.STREAM.INFO.PLANS")
+    place.limit_stream("PLANS", max_bytes=int(info["state"]["bytes"] / 0.85))
+    yield
+    place.limit_stream("PLANS", max_bytes=-1)
 
 
 def log_full(place: Place) -> Generator[None]:

@@ -45,6 +45,7 @@ def together(*stories: Story) -> Story:
 STORIES: dict[str, list[tuple[tuple[str, ...], Story]]] = {
     "holdfast": [
         (("LogUnavailable",), faults.log_unavailable),
+        (("LogNearlyFull",), faults.log_nearly_full),
         (("LogFull",), faults.log_full),
         (("MetricsMissing",), faults.metrics_missing),
     ],
@@ -56,6 +57,7 @@ STORIES: dict[str, list[tuple[tuple[str, ...], Story]]] = {
         (("LeasesExpired",), faults.leases_expired),
         (("LeaseMarginLow",), faults.lease_margin_low),
         (("StaleWriters",), faults.stale_writers),
+        (("UnfinishedBytesHigh",), faults.unfinished_bytes_high),
     ],
     "executor": [
         (("DispatchRejecting",), faults.dispatch_rejecting),
@@ -83,6 +85,7 @@ SETTINGS = {
         "executor__worker__core_size": "1",
         "executor__handlers": "tests.faults.pool_handlers",
     },
+    "leases": {"memory__unfinished_bytes": str(faults.UNFINISHED_BYTES)},
     "views": {"sse__buffer_events": "5", "sse__replay_batch_size": "5"},
 }
 

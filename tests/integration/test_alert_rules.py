@@ -34,6 +34,7 @@ SLOW_CLIENTS = 'agent_sse_push_fail_total{reason="slow_consumer"}'
 GONE_CLIENTS = 'agent_sse_push_fail_total{reason="disconnected"}'
 STREAMS = "agent_sse_connections_current"
 APPEND_ERROR = "agent_log_append_error_total"
+FILLED, UNFINISHED = "agent_log_filled_ratio", "agent_plan_unfinished_ratio"
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,6 +207,19 @@ CASES = [
         alert="HandlersOverrun",
         why="one ran on for half a minute",
         series={"agent_task_worker_overrun_current": "0x4 1x1 0x20"},
+        after="3m",
+    ),
+    Case(
+        alert="UnfinishedBytesHigh",
+        why="unfinished plans have taken nine tenths of their memory for more than a minute",
+        series={UNFINISHED: "0.5x4 0.9x20", f'{UNFINISHED}{{instance="b"}}': "0.5x4 0.9x20"},
+        after="3m",
+        fires=Fires("Unfinished plans of holdfast take 90% of the memory that they may"),
+    ),
+    Case(
+        alert="UnfinishedBytesHigh",
+        why="a large plan came and ended within half a minute",
+        series={UNFINISHED: "0.5x4 0.95x1 0.5x20"},
         after="3m",
     ),
     Case(
@@ -414,6 +428,19 @@ CASES = [
             f'{LAST}{{daemon="log_probe"}}': "0+15x20",
         },
         after="3m",
+    ),
+    Case(
+        alert="LogNearlyFull",
+        why="the log has passed four fifths of its bound",
+        series={FILLED: "0.7 0.75 0.79 0.85x20", f'{FILLED}{{instance="b"}}': "0.7x3 0.84x20"},
+        after="3m",
+        fires=Fires("The log of holdfast holds 85% of the bytes that it may"),
+    ),
+    Case(
+        alert="LogNearlyFull",
+        why="four fifths are not passed, or no bound is known",
+        series={FILLED: "0.8x24", f'{FILLED}{{instance="b"}}': "0x24"},
+        after="5m",
     ),
     Case(
         alert="LogFull",

@@ -7,7 +7,8 @@ from typing import get_args
 
 import pytest
 
-from service.signals.metrics.catalogue import CATALOGUE, LANE, MAX_SERIES, OTHER, Kind, Metric
+from service.signals.metrics.catalogue import CATALOGUE, LANE, MAX_SERIES, OTHER
+from service.signals.metrics.metric import Kind, Metric
 from service.signals.metrics.registry import Metrics
 from streams.plan.error_types import ERROR_TYPES
 
@@ -18,7 +19,8 @@ CONTRACT = Path(__file__).with_name("catalogue.txt").read_text().splitlines()
 OURS: dict[str, str] = {
     "agent.http.request.total": "whether clients are refused or fail cannot be seen otherwise",
     "agent.http.request.duration": "how quick the API is cannot be seen otherwise",
-    "agent.plan.unfinished.bytes": "how near the bound is cannot be seen otherwise",
+    "agent.plan.unfinished": "how near the bound is cannot be seen otherwise",
+    "agent.log.filled": "how near the bound is cannot be seen otherwise",
     "agent.http.token.refused.total": "whether tokens are guessed cannot be seen otherwise",
 } | {
     metric.recent.name: "quantiles that are within 20 % of the truth, which few buckets cannot be"

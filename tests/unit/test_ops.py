@@ -13,7 +13,8 @@ import yaml
 
 from docs.generate import DASHBOARDS
 from service import daemons, ops
-from service.signals.metrics.catalogue import CATALOGUE, Metric
+from service.signals.metrics.catalogue import CATALOGUE
+from service.signals.metrics.metric import Metric
 
 OPS = Path(ops.__file__).parent
 DAEMONS = Path(daemons.__file__).parent

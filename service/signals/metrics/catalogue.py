@@ -4,21 +4,14 @@
 Label values are small closed sets, never ids, owners, URLs or messages.
 """
 
-import re
 from collections.abc import Mapping
-from math import prod
-from typing import Literal
-
-import msgspec
 
 from service.signals.audit.events import CLASSES
+from service.signals.metrics.metric import Label, Metric, counter, gauge, histogram, times
 from streams.plan.error_types import ERROR_TYPES
-
-Kind = Literal["counter", "gauge", "histogram"]
 
 OTHER = "other"
 
-RUNBOOK = "service/ops/RUNBOOK.md"
 MAX_SERIES = 400
 """How many series one instance may ever show, every bucket of a histogram counted as one."""
 
@@ -34,71 +27,8 @@ LEASE_S = (10.0,)  # what a default lease of 15 s has left; the alert looks at p
 LEASE_PARTS = (0.0, 0.2, 0.4, 0.6, 0.8)  # a heartbeat every third leaves 0.67; 0.2 is the alert
 WORK_S = (10.0,)  # a call of a tool is shorter, and a talk with a model longer
 REQUEST_S = (0.1, 1.0)  # a request that waits for the log, and one that is noticed
-ATTEMPTS = (1.0, 4.0, 7.0)  # 4 is the last try of the default retries, 7 with lost leases
+ATTEMPTS = (1.0, 4.0)  # 4 is the last try of the default retries
 SIZES = (15.0,)  # a batch pays from 15 on; it ends at 1,000
-
-
-class Label(msgspec.Struct, frozen=True):
-    """A label and the only values it takes; ``eager`` ones are shown at 0 before they happen.
-
-    Only what comes from outside needs the value ``other``: code says what is declared here.
-    """
-
-    name: str
-    values: tuple[str, ...]
-    eager: bool = True
-
-
-class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """One declared metric; ``help`` says what is counted, ``buckets`` are a histogram's bounds.
-
-    ``alert`` is the rule in service/ops/rules.yaml that looks at it, if one does. A histogram's
-    ``quantiles`` are shown for the last minute, by the label ``quantiles_by``, in one more gauge.
-    """
-
-    name: str
-    kind: Kind
-    help: str
-    unit: str = ""
-    labels: tuple[Label, ...] = ()
-    buckets: tuple[float, ...] = ()
-    quantiles: tuple[str, ...] = ()
-    quantiles_by: str | None = None
-    alert: str | None = None
-
-    @property
-    def recent(self) -> "Metric | None":
-        """The gauge of a histogram's quantiles, or None if none are shown."""
-        if not self.quantiles:
-            return None
-        by = [label for label in self.labels if label.name == self.quantiles_by]
-        return Metric(
-            name=f"{self.name}.recent",
-            kind="gauge",
-            help=f"{self.help}: quantiles of the last minute",
-            unit="seconds" if self.unit == "seconds" else "",
-            labels=(Label("quantile", self.quantiles), *by),
-        )
-
-    @property
-    def runbook(self) -> str | None:
-        """Where to read what to do, as a path in the repository with an anchor."""
-        return f"{RUNBOOK}#{self.alert.lower()}" if self.alert else None
-
-    @property
-    def series(self) -> int:
-        """How many series it has once every combination of its labels' values has been seen."""
-        each = len(self.buckets) + 3 if self.buckets else 1  # +Inf, sum and count
-        return each * prod(len(label.values) for label in self.labels)
-
-    @property
-    def prometheus_name(self) -> str:
-        """Dots become underscores; times end in ``_seconds`` and counters in ``_total``, once."""
-        name = re.sub(r"_total$", "", self.name.replace(".", "_"))
-        if self.unit and not name.endswith(f"_{self.unit}"):
-            name = f"{name}_{self.unit}"
-        return f"{name}_total" if self.kind == "counter" else name
-
 
 TASK_TYPE = Label("task_type", ("worker", "critic"))
 RESULT = Label("result", ("completed", "failed", "released", "cancelled", "lost"))
@@ -122,78 +52,31 @@ DAEMON = Label(
 AUDIT_EVENTS = tuple(CLASSES)
 
 
-def _counter(name: str, help_: str, *labels: Label, alert: str | None = None) -> Metric:
-    return Metric(name=name, kind="counter", help=help_, labels=labels, alert=alert)
-
-
-def _gauge(
-    name: str, help_: str, *labels: Label, unit: str = "", alert: str | None = None
-) -> Metric:
-    return Metric(name=name, kind="gauge", help=help_, labels=labels, unit=unit, alert=alert)
-
-
-def _histogram(
-    name: str,
-    help_: str,
-    buckets: tuple[float, ...],
-    *labels: Label,
-    shows: tuple[str, ...] = (),
-    by: str | None = None,
-    unit: str = "",
-    alert: str | None = None,
-) -> Metric:
-    return Metric(
-        name=name,
-        kind="histogram",
-        help=help_,
-        unit=unit,
-        labels=labels,
-        buckets=buckets,
-        quantiles=shows,
-        quantiles_by=by,
-        alert=alert,
-    )
-
-
-def _times(
-    name: str,
-    help_: str,
-    buckets: tuple[float, ...],
-    *labels: Label,
-    shows: tuple[str, ...] = (),
-    by: str | None = None,
-    alert: str | None = None,
-) -> Metric:
-    return _histogram(
-        name, help_, buckets, *labels, shows=shows, by=by, unit="seconds", alert=alert
-    )
-
-
 _CLAIMS = (
-    _counter(
+    counter(
         "agent.task.claim.poll.total",
         "Asks for work with at least one free slot",
         alert="ClaimSpinning",
     ),
-    _counter(
+    counter(
         "agent.task.claim.success.total", "Tasks claimed (tasks, not polls)", alert="ClaimStarved"
     ),
-    _counter(
+    counter(
         "agent.task.claim.empty.total", "Asks for work that claimed nothing", alert="ClaimSpinning"
     ),
-    _counter("agent.task.claim.reclaimed.total", "Claims that took over an expired lease"),
-    _counter("agent.task.claim.ready.count", "Tasks claimed from the ready lane"),
-    _counter("agent.task.claim.refining.count", "Tasks claimed from the refining lane"),
-    _counter(
+    counter("agent.task.claim.reclaimed.total", "Claims that took over an expired lease"),
+    counter("agent.task.claim.ready.count", "Tasks claimed from the ready lane"),
+    counter("agent.task.claim.refining.count", "Tasks claimed from the refining lane"),
+    counter(
         "agent.task.claim.ready.fallback.count",
         "Tasks claimed from the ready lane with slots that the refining lane left unused",
     ),
-    _counter(
+    counter(
         "agent.task.claim.refining.fallback.count",
         "Tasks claimed from the refining lane with slots that the ready lane left unused",
     ),
-    _counter("agent.task.claim.conflict.total", "Claim appends that lost their race"),
-    _histogram(
+    counter("agent.task.claim.conflict.total", "Claim appends that lost their race"),
+    histogram(
         "agent.task.claim.execution_attempt",
         "Attempt number of each claim",
         ATTEMPTS,
@@ -202,42 +85,42 @@ _CLAIMS = (
 )
 
 _EXECUTOR = (
-    _counter("agent.task.dispatch.success.total", "Claimed tasks that the worker pool took"),
-    _counter(
+    counter("agent.task.dispatch.success.total", "Claimed tasks that the worker pool took"),
+    counter(
         "agent.task.dispatch.reject.total",
         "Claimed tasks that the worker pool refused",
         Label("reason", ("full", "draining", "no_handler")),
         alert="DispatchRejecting",
     ),
-    _gauge(
+    gauge(
         "agent.task.worker.inflight.current",
         "Tasks running in the worker pool",
         alert="DispatchRejecting",
     ),
-    _gauge(
+    gauge(
         "agent.task.worker.queue.current",
         "Tasks waiting in the worker pool",
         alert="DispatchRejecting",
     ),
-    _gauge(
+    gauge(
         "agent.task.worker.capacity",
         "Tasks that the worker pool can hold",
         alert="DispatchRejecting",
     ),
-    _gauge(
+    gauge(
         "agent.task.worker.overrun.current",
         "Handlers that hold a thread although their attempt is over",
         alert="HandlersOverrun",
     ),
-    _gauge(
+    gauge(
         "agent.task.worker.host.memory",
         "Memory of the worker host processes in bytes; 0 where handlers run in this process",
     ),
-    _counter(
+    counter(
         "agent.task.worker.host.replaced.total",
         "Worker host processes started in place of one that ended or was deaf",
     ),
-    _times(
+    times(
         "agent.task.claim_to_start.latency",
         "From the claim's log time to the handler's first instruction",
         LATENCY_S,
@@ -246,13 +129,13 @@ _EXECUTOR = (
 )
 
 _LEASES = (
-    _counter("agent.task.heartbeat.success.total", "Lease renewals accepted"),
-    _counter(
+    counter("agent.task.heartbeat.success.total", "Lease renewals accepted"),
+    counter(
         "agent.task.heartbeat.guard_reject.total",
         "Lease renewals refused: it is lost",
         alert="StaleWriters",
     ),
-    _counter(
+    counter(
         "agent.task.heartbeat.error.total",
         "Lease renewals that failed",
         Label(
@@ -268,12 +151,12 @@ _LEASES = (
             ),
         ),
     ),
-    _times(
+    times(
         "agent.task.lease.remaining_at_renew",
         "What was left of the lease when it was renewed",
         LEASE_S,
     ),
-    _histogram(
+    histogram(
         "agent.task.lease.remaining_at_renew.ratio",
         "Which part of the lease was left when it was renewed",
         LEASE_PARTS,
@@ -281,24 +164,24 @@ _LEASES = (
         shows=("0.05", "0.5"),
         alert="LeaseMarginLow",
     ),
-    _counter("agent.task.claimed_update.success.total", "Owners' writes accepted", OPERATION),
-    _counter(
+    counter("agent.task.claimed_update.success.total", "Owners' writes accepted", OPERATION),
+    counter(
         "agent.task.claimed_update.guard_reject.total",
         "Owners' writes refused: owner or attempt no longer match",
         OPERATION,
         alert="StaleWriters",
     ),
-    _counter("agent.task.claimed_update.error.total", "Owners' writes that failed", OPERATION),
-    _gauge("agent.task.expired_running.current", "RUNNING tasks whose lease has expired"),
-    _gauge(
+    counter("agent.task.claimed_update.error.total", "Owners' writes that failed", OPERATION),
+    gauge("agent.task.expired_running.current", "RUNNING tasks whose lease has expired"),
+    gauge(
         "agent.task.expired_running.oldest",
         "How long the oldest expired lease of a RUNNING task has been expired",
         unit="seconds",
         alert="LeasesExpired",
     ),
-    _counter("agent.task.expired_running.detected.total", "Checks that found expired leases"),
-    _counter("agent.task.expired_running.check_error.total", "Failed checks for expired leases"),
-    _gauge(
+    counter("agent.task.expired_running.detected.total", "Checks that found expired leases"),
+    counter("agent.task.expired_running.check_error.total", "Failed checks for expired leases"),
+    gauge(
         "agent.task.expired_running.last_check_timestamp",
         "When expired leases were last looked for, in seconds since the epoch",
         unit="seconds",
@@ -306,8 +189,8 @@ _LEASES = (
 )
 
 _EXECUTIONS = (
-    _counter("agent.task.execution.total", "Attempts ended", RESULT, TASK_TYPE),
-    _times(
+    counter("agent.task.execution.total", "Attempts ended", RESULT, TASK_TYPE),
+    times(
         "agent.task.execution.duration",
         "From an attempt's start (or claim) to its end",
         WORK_S,
@@ -316,37 +199,37 @@ _EXECUTIONS = (
         shows=("0.5", "0.95"),
         by="task_type",
     ),
-    _counter(
+    counter(
         "agent.task.execution.failure.total",
         "Attempts ended in failure",
         Label("error_type", ERROR_TYPES),
         TASK_TYPE,
     ),
-    _counter("agent.task.execution.timeout.total", "Attempts that timed out", TASK_TYPE),
-    _counter("agent.task.execution.timeout.retry.total", "Time-outs that are retried", TASK_TYPE),
-    _counter(
-        "agent.task.execution.timeout.final_fail.total", "Time-outs that are final", TASK_TYPE
-    ),
-    _counter(
+    counter("agent.task.execution.timeout.total", "Attempts that timed out", TASK_TYPE),
+    counter("agent.task.execution.timeout.retry.total", "Time-outs that are retried", TASK_TYPE),
+    counter("agent.task.execution.timeout.final_fail.total", "Time-outs that are final", TASK_TYPE),
+    counter(
         "agent.task.execution.tokens",
         "Language-model tokens reported with results",
         Label("direction", ("input", "output")),
     ),
-    _gauge(
+    gauge(
         "agent.task.backlog.current", "Tasks that can be claimed now", LANE, alert="BacklogGrowing"
     ),
-    _gauge(
-        "agent.plan.unfinished.bytes",
-        "Bytes of memory that the unfinished plans take; memory.unfinished_bytes bounds them",
+    gauge(
+        "agent.plan.unfinished",
+        "Share of memory.unfinished_bytes that unfinished plans take; at 1 new plans are refused",
+        unit="ratio",
+        alert="UnfinishedBytesHigh",
     ),
-    _gauge(
+    gauge(
         "agent.task.backlog.oldest_age",
         "Age of the oldest claimable task",
         LANE,
         unit="seconds",
         alert="ClaimStarved",
     ),
-    _counter(
+    counter(
         "agent.plan.finished.total",
         "Plans ended",
         Label("status", ("COMPLETED", "FAILED", "CANCELLED")),
@@ -354,12 +237,12 @@ _EXECUTIONS = (
 )
 
 _HTTP = (
-    _counter(
+    counter(
         "agent.http.request.total",
         "Requests answered, by the kind of status: how many succeeded and how many failed",
         Label("status", ("2xx", "4xx", "5xx")),
     ),
-    _times(
+    times(
         "agent.http.request.duration",
         "From a request below /v1 to the end of any answer; without event streams; claims wait",
         REQUEST_S,
@@ -367,42 +250,42 @@ _HTTP = (
         shows=("0.99",),
         by="route",
     ),
-    _counter(
+    counter(
         "agent.http.token.refused.total",
         "Requests with a token or session that is not known, cut or expired",
     ),
 )
 
 _STREAMS = (
-    _gauge("agent.sse.connections.current", "Open event streams"),
-    _counter("agent.sse.push.attempt.total", "Events written to clients"),
-    _counter(
+    gauge("agent.sse.connections.current", "Open event streams"),
+    counter("agent.sse.push.attempt.total", "Events written to clients"),
+    counter(
         "agent.sse.push.fail.total",
         "Clients given up because an event or a ping could not be written",
         Label("reason", ("slow_consumer", "disconnected", "error")),
         alert="SsePushFailing",
     ),
-    _counter(
+    counter(
         "agent.sse.replay.batch.total",
         "Batches read from the log for resuming clients; one that many share counts once",
     ),
-    _counter("agent.sse.replay.hit.total", "Such batches with events in them"),
-    _counter("agent.sse.replay.empty.total", "Such batches without events"),
-    _counter("agent.sse.replay.events.total", "Events in such batches"),
-    _times(
+    counter("agent.sse.replay.hit.total", "Such batches with events in them"),
+    counter("agent.sse.replay.empty.total", "Such batches without events"),
+    counter("agent.sse.replay.events.total", "Events in such batches"),
+    times(
         "agent.sse.replay.duration",
         "Reading one such batch, the wait for its turn included",
         LATENCY_S,
         shows=("0.5", "0.95"),
         alert="SseReplaySlow",
     ),
-    _counter(
+    counter(
         "agent.sse.resume.total",
         "Clients that connected",
         Label("outcome", ("fresh", "complete", "gap")),
         alert="SseResumeGaps",
     ),
-    _times(
+    times(
         "agent.sse.fanout.latency",
         "From a live event's log time to the write to the last of the clients that share its text",
         LATENCY_S,
@@ -411,19 +294,19 @@ _STREAMS = (
 )
 
 _LOG = (
-    _counter("agent.log.append.total", "Drafts written to the log"),
-    _times(
+    counter("agent.log.append.total", "Drafts written to the log"),
+    times(
         "agent.log.append.duration",
         "One append, from request to answer",
         LATENCY_S,
         shows=("0.5", "0.99"),
     ),
-    _histogram(
+    histogram(
         "agent.log.append.batch_size",
         "Messages written by one request",
         SIZES,
     ),
-    _counter(
+    counter(
         "agent.log.append.error.total",
         "Appends that lost their race or failed",
         Label(
@@ -432,24 +315,30 @@ _LOG = (
         ),
         alert="LogUnavailable",
     ),
-    _gauge("agent.projection.sequence", "Log sequence that the read models have reached"),
-    _gauge("agent.projection.lag.events", "Facts that the read models are behind the board"),
-    _gauge(
+    gauge(
+        "agent.log.filled",
+        "Share of the log's bound in bytes that is taken, 0 without one; at 1 facts are refused",
+        unit="ratio",
+        alert="LogNearlyFull",
+    ),
+    gauge("agent.projection.sequence", "Log sequence that the read models have reached"),
+    gauge("agent.projection.lag.events", "Facts that the read models are behind the board"),
+    gauge(
         "agent.projection.lag.seconds",
         "How long the oldest fact not yet in the read models has waited",
         unit="seconds",
         alert="ProjectionLagging",
     ),
-    _counter(
+    counter(
         "agent.projection.bad_event.total",
         "Facts that could not be read or applied",
         alert="BadEvents",
     ),
-    _counter(
+    counter(
         "agent.projection.listener_error.total",
         "Failures of what listens to the fold: metrics, audit, event streams, waiting claims",
     ),
-    _counter(
+    counter(
         "agent.projection.mismatch.total",
         "Differences found by the self-check",
         alert="ProjectionMismatch",
@@ -457,7 +346,7 @@ _LOG = (
 )
 
 _INTERNALS = (
-    _times(
+    times(
         "agent.loop.lag",
         "How late an event loop runs what is due",
         LAG_S,
@@ -466,7 +355,7 @@ _INTERNALS = (
         by="loop",
         alert="LoopLagHigh",
     ),
-    _times(
+    times(
         "agent.daemon.lateness",
         "How late a daemon's tick began",
         LATENESS_S,
@@ -475,22 +364,22 @@ _INTERNALS = (
         by="daemon",
         alert="DaemonLate",
     ),
-    _times(
+    times(
         "agent.daemon.duration",
         "How long a daemon's tick took",
         TICK_S,
         DAEMON,
     ),
-    _counter("agent.daemon.overrun.total", "Ticks that took longer than their period", DAEMON),
-    _gauge(
+    counter("agent.daemon.overrun.total", "Ticks that took longer than their period", DAEMON),
+    gauge(
         "agent.daemon.last_success_timestamp",
         "When a daemon last succeeded, in seconds since the epoch",
         DAEMON,
         unit="seconds",
         alert="DaemonLate",
     ),
-    _counter("agent.audit.written.total", "Audit entries written", Label("event", AUDIT_EVENTS)),
-    _counter(
+    counter("agent.audit.written.total", "Audit entries written", Label("event", AUDIT_EVENTS)),
+    counter(
         "agent.audit.dropped.total",
         "Audit entries dropped",
         Label("reason", ("queue_full", "refused", "invalid", "shutting_down")),

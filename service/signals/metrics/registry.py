@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.samples import Sample
 
-from service.signals.metrics.catalogue import CATALOGUE, OTHER, Kind, Label, Metric
+from service.signals.metrics.catalogue import CATALOGUE, OTHER
+from service.signals.metrics.metric import Kind, Label, Metric
 from service.signals.metrics.recent import Recent
 
 _generate_openmetrics = cast("Callable[[CollectorRegistry], bytes]", openmetrics.generate_latest)  # pyright: ignore[reportUnknownMemberType]

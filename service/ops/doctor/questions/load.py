@@ -171,6 +171,7 @@ def _unfinished(seen: Load, url: str) -> Finding | None:
         meaning="At the bound new plans are refused (429); what runs goes on. Let plans end or "
         "cancel some; raise memory.unfinished_bytes on every instance that has the memory.",
         command=f"curl -s '{url}/v1/plans?status=RUNNING'",
+        alert="UnfinishedBytesHigh",
     )
 
 

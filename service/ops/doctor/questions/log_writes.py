@@ -32,6 +32,7 @@ def _nearly_full(log: LogHealth) -> Finding | None:
         meaning="At its bound the log refuses every fact (507) and drops none. Make room on its "
         "disk, raise nats.plans_max_bytes or nats.plans_share and start anew, or edit the stream.",
         command="nats stream info PLANS; df -h",
+        alert="LogNearlyFull",
     )
 
 
