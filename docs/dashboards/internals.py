@@ -44,6 +44,7 @@ _LOG = Row(
         ),
         Panel(
             title="How full",
+            unit="percentunit",
             says="Shares of the bounds; at 1 the log refuses facts (507), memory new plans (429).",
             queries=(
                 Query(now("agent_log_filled_ratio"), f"log {AT}"),
