@@ -7,8 +7,9 @@ same flush is tried again until it succeeds.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import TypeVar
 
 import msgspec
@@ -23,8 +24,10 @@ from projections.read_models.restore import Pending
 from projections.recall import Recall
 from streams.log import BadFact, Fact, Log, LogUnavailable
 from streams.plan.fold import begin_plan, forgets
+from streams.plan.outputs import digest_of, takes_long
 from streams.plan.state import Plan
 
+HELD_S = 0.004  # for how long one fact is folded before the loop is given back
 SLICE = 64  # facts folded before the loop is given back
 FOLD_WAIT_S = 5.0
 OVERDUE_LOOK_S = 0.5  # how often writers that wait for the fold are looked through
@@ -125,7 +128,9 @@ class Projector:
                 await self.recall.before(fact)
             if board.is_wide(fact):
                 board.prepare(fact.sequence, await asyncio.to_thread(begin_plan, fact))
-            ignored = board.apply(fact, max(self._now(), fact.at))
+            if isinstance(fact, Fact) and takes_long(fact.event):
+                await asyncio.to_thread(digest_of, fact.event)
+            ignored = await _in_turns(board.applying(fact, max(self._now(), fact.at)))
             while board.place_some(max(self._now(), fact.at)):  # noqa: ASYNC110 - others go on
                 await asyncio.sleep(0)
             self.listeners.fact(fact, ignored)
@@ -318,6 +323,19 @@ class Projector:
             future.cancel()
         self._waiting_flush = [waiter for waiter in self._waiting_flush if waiter[1] is not future]
         return self.flushed_sequence >= sequence
+
+
+async def _in_turns(steps: Generator[None, None, T]) -> T:
+    """All of ``steps``; the loop is given back whenever they have held it for `HELD_S`."""
+    try:
+        pause_at = monotonic() + HELD_S  # a loop's own clock may stand still during its turn
+        while True:
+            next(steps)
+            if monotonic() >= pause_at:
+                await asyncio.sleep(0)
+                pause_at = monotonic() + HELD_S
+    except StopIteration as end:
+        return end.value
 
 
 def _resolve(futures: Sequence[asyncio.Future[T]], value: T) -> None:

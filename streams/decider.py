@@ -41,9 +41,10 @@ from streams.plan.commands import (
 from streams.plan.decide import Accept, Decision, Duplicate, Invalid, PlanExists, Refusal, decide
 from streams.plan.fold import forgets
 from streams.plan.limits import FORGOTTEN_S
+from streams.plan.outputs import digest_of, takes_long
+from streams.plan.sizes import is_large
 from streams.plan.state import Plan
 
-MANY_TASKS = 500  # of a submitted plan, whose graph is then not judged on the loop
 T = TypeVar("T")
 
 
@@ -113,6 +114,8 @@ async def transact(
     limits: DecideLimits = LIMITS,
 ) -> Outcome:
     """Carry out ``command``. Raises LogUnavailable, LogFull, TooLarge."""
+    if takes_long(command):
+        await asyncio.to_thread(digest_of, command)
     call = Call(limits)
     outcome = await _transact(command, view, log, origin, call)
     if _stands(command, outcome):
@@ -155,8 +158,8 @@ class Call:
 
 
 async def _decide(command: Command, plan: Plan | None, now: float) -> Decision:
-    """Judge at once; a plan of many tasks in a thread: no fact of others changes the answer."""
-    if isinstance(command, Submit) and len(command.plan.tasks) > MANY_TASKS:
+    """Judge at once; a large new plan in a thread: no fact of others changes the answer."""
+    if isinstance(command, Submit) and is_large(command.plan):
         return await asyncio.to_thread(decide, command, plan, now)
     return decide(command, plan, now)
 

@@ -9,7 +9,7 @@ that no unfinished task needs (`projections.board.outputs`).
 """
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from itertools import islice
 from math import inf
 
@@ -26,7 +26,8 @@ from projections.board.unfinished import UnfinishedBytes
 from streams.log import BadFact, Fact
 from streams.plan.decide import can_reclaim
 from streams.plan.events import Claimed, Lane, Paused, Resumed, Retried, Submitted
-from streams.plan.fold import begin_plan, fold_fact, forgets
+from streams.plan.evolve import in_one_go
+from streams.plan.fold import begin_plan, fold_fact, folding, forgets
 from streams.plan.lifecycle import CLAIMABLE, ENDED
 from streams.plan.state import Plan, Task
 from streams.subjects import split_subject
@@ -113,9 +114,16 @@ class Board:
 
         A fact about a plan that is not in memory is ignored: recall the plan first (`adopt`).
         """
-        self.sequence = fact.sequence
+        return in_one_go(self.applying(fact, now))
+
+    def applying(self, fact: Fact | BadFact, now: float) -> Generator[None, None, str | None]:
+        """`apply` in short steps; no other fact may be applied in between."""
         self.lanes.took(now - fact.at)
-        ignored = self._bad(fact, now) if isinstance(fact, BadFact) else self._fold(fact, now)
+        if isinstance(fact, BadFact):
+            ignored = self._bad(fact, now)
+        else:
+            ignored = yield from self._fold(fact, now)
+        self.sequence = fact.sequence
         if ignored is not None:
             self.ignored[fact.sequence] = ignored
             if len(self.ignored) > _REMEMBERED_IGNORED:
@@ -160,7 +168,7 @@ class Board:
         forgotten, self._forgotten = self._forgotten, {}
         return forgotten
 
-    def _fold(self, fact: Fact, now: float) -> str | None:
+    def _fold(self, fact: Fact, now: float) -> Generator[None, None, str | None]:
         event = fact.event
         if forgets(fact):
             return self._forget(fact.plan_id, fact.sequence, now)
@@ -169,12 +177,12 @@ class Board:
         plan = self._wake(fact.plan_id)
         if plan is None:
             return f"there is no plan '{fact.plan_id}'"
-        ignored = fold_fact(plan, fact)
+        ignored = yield from folding(plan, fact)
         self._changed[plan.plan_id] = plan
         if fact.task_id is None and isinstance(event, Paused | Resumed | Retried):
             self._place_all(plan, now)
         self._place_each(plan, plan.latest, now)
-        self.outputs.settle(plan)
+        yield from self.outputs.settle(plan)
         if isinstance(event, Claimed) and ignored is None and fact.origin.instance:
             self.peers.saw(fact.origin.instance, _kind_of(plan, fact.task_id), fact.at)
         self._watch_end(plan)

@@ -4,6 +4,7 @@ What is not here is in the log and in the read models; a claim that needs it rea
 (`service.core.claim_inputs`).
 """
 
+from collections.abc import Generator
 from typing import Protocol
 
 from msgspec import Raw
@@ -28,15 +29,19 @@ class Outputs:
         self._max_bytes = max_bytes
         self._held: dict[int, tuple[Holder, int]] = {}
 
-    def settle(self, plan: Plan) -> None:
-        """Look at what the last fact changed in ``plan``."""
+    def settle(self, plan: Plan) -> Generator[None]:
+        """Look at what the last fact changed in ``plan``, in short steps."""
+        less_wanted: set[str] = set()
         for checkpoint in plan.outdated:
             self._drop(checkpoint)
         for task in plan.latest:
             self._look_at(task)
             if task.status in ENDED:
-                for dependency in task.spec.depends_on:
-                    self._look_at(plan.tasks[dependency])
+                less_wanted.update(task.spec.depends_on)
+            yield
+        for dependency in less_wanted:
+            self._look_at(plan.tasks[dependency])
+            yield
 
     def forget(self, plan: Plan) -> None:
         """Keep nothing of a plan that has ended."""

@@ -8,6 +8,7 @@ cannot pass the bound together.
 import asyncio
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from projections.board.board import Board
 from projections.projector import Projector
@@ -17,9 +18,14 @@ from service.settings.config import MemorySettings
 from streams.log import LogUnavailable
 from streams.plan.decide import Invalid
 from streams.plan.events import Submitted, TaskSpec
-from streams.plan.sizes import submitted_bytes
+from streams.plan.sizes import is_large, submitted_bytes
 
-INPUTS_HOLD_LOOP_S = 0.005  # how long the inputs of a large plan are checked in one go
+T = TypeVar("T")
+
+
+async def off_loop(look: Callable[[Submitted], T], plan: Submitted) -> T:
+    """``look(plan)``, in a thread when the plan is large."""
+    return await asyncio.to_thread(look, plan) if is_large(plan) else look(plan)
 
 
 class Admission:
@@ -47,9 +53,10 @@ class Admission:
         """
         if (behind := self._projector.too_far_behind) is not None:
             raise LogUnavailable(f"the read models are too far behind to take new plans: {behind}")
-        if complaint := secret_complaint(plan):
+        if complaint := await off_loop(secret_complaint, plan):
             return Invalid(complaint)
-        refused = await self._input_complaint(plan) or self._over_the_bound(plan)
+        wrong = await off_loop(self._input_complaint, plan)
+        refused = Invalid(wrong) if wrong else self._over_the_bound(plan)
         if refused is None or await self._projector.load(plan_id) is not None:
             return None
         return refused
@@ -64,17 +71,9 @@ class Admission:
         finally:
             self._entering -= size
 
-    async def _input_complaint(self, plan: Submitted) -> Invalid | None:
+    def _input_complaint(self, plan: Submitted) -> str | None:
         """Which task's input does not fit its kind."""
-        loop = asyncio.get_running_loop()
-        pause_at = loop.time() + INPUTS_HOLD_LOOP_S
-        for task in plan.tasks:
-            if complaint := self.check_input(task):
-                return Invalid(complaint)
-            if loop.time() >= pause_at:
-                await asyncio.sleep(0)
-                pause_at = loop.time() + INPUTS_HOLD_LOOP_S
-        return None
+        return next(filter(None, map(self.check_input, plan.tasks)), None)
 
     def _over_the_bound(self, plan: Submitted) -> TooMuchUnfinished | None:
         size, held = submitted_bytes(plan), self._board.unfinished.total + self._entering

@@ -19,7 +19,7 @@ from projections.feed import Feed
 from projections.projector import Projector
 from projections.read_models.database import Database
 from projections.read_models.views import PlanView, TaskView, moment_or_none, plan_view, task_view
-from service.core.admission import Admission
+from service.core.admission import Admission, off_loop
 from service.core.claim_queue import ClaimQueue
 from service.core.conditions import Conditions
 from service.core.log_clock import LogClock
@@ -162,7 +162,7 @@ class Core:
             self.spans.ended(_submit_span(plan_id, plan, origin, began_at, self.now()))
         match outcome:
             case CommandAccepted(sequence):
-                warnings = key_warnings(plan)
+                warnings = await off_loop(key_warnings, plan)
                 return Submission(
                     plan_id=plan_id, sequence=sequence, created=True, warnings=warnings
                 )

@@ -60,7 +60,11 @@ async def detail_at(
 ) -> tuple[PlanView, list[TaskView]] | None:
     """`projections.read_models.tasks.plan_detail` as of ``sequence``. Raises LogUnavailable."""
     plan = await plan_at(log, plan_id, sequence)
-    return None if plan is None else (plan_view(plan), list(_views(plan)))
+    return None if plan is None else await asyncio.to_thread(_detail, plan)
+
+
+def _detail(plan: Plan) -> tuple[PlanView, list[TaskView]]:
+    return plan_view(plan), list(_views(plan))
 
 
 def _views(plan: Plan) -> Iterator[TaskView]:

@@ -1,5 +1,6 @@
 """Plans: submitting and reading them, and what operators do with them."""
 
+import asyncio
 from typing import Any
 
 from litestar import Controller, Response, get, post
@@ -38,6 +39,7 @@ from service.http.schemas import PlanBody, ReasonBody, RetryBody, TaskBody
 from streams.plan.commands import Cancel, Pause, Resume, RetryAll
 from streams.plan.events import Submitted, TaskSpec
 
+MANY_TASKS = 500  # are made into specifications in a thread
 NO_REASON = ReasonBody()
 NO_RETRY_REASON = RetryBody()
 
@@ -77,13 +79,8 @@ class PlanController(Controller):
         idempotency_key: IdempotencyKey = None,
     ) -> Response[Submission]:
         """Submit a plan; submitting the same plan again is not an error."""
-        plan = Submitted(
-            name=data.name,
-            context=data.context,
-            labels=data.labels,
-            priority=data.priority,
-            tasks=tuple(map(_spec, data.tasks)),
-        )
+        many = len(data.tasks) > MANY_TASKS
+        plan = await asyncio.to_thread(_submitted, data) if many else _submitted(data)
         key = idempotency_key
         plan_id = data.id or (new_plan_id() if key is None else plan_id_of_key(key))
         done = accepted(await core.submit(plan_id, plan, request.origin(core, begins=True)))
@@ -191,6 +188,16 @@ class PlanController(Controller):
         """Give all FAILED tasks of the plan fresh budgets."""
         command = RetryAll(plan_id=plan_id, reason=data.reason, fresh=data.fresh)
         return accepted(await core.operate(command, request.origin(core)))
+
+
+def _submitted(data: PlanBody) -> Submitted:
+    return Submitted(
+        name=data.name,
+        context=data.context,
+        labels=data.labels,
+        priority=data.priority,
+        tasks=tuple(map(_spec, data.tasks)),
+    )
 
 
 def _spec(task: TaskBody) -> TaskSpec:

@@ -1,5 +1,6 @@
 """The request as handlers see it: whose it is, which trace it belongs to, and its whole body."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -10,10 +11,13 @@ from litestar.types import Scope
 
 from service.core.core import Core
 from service.http.deadlines import Deadline
+from service.http.strict_json import read
 from service.http.tracing import trace_of
 from service.principals.principal import Principal
 from service.principals.tokens import Tokens
 from streams.log import Origin
+
+LARGE_BODY_BYTES = 16 * 1024  # what is longer is read in a thread: a megabyte takes 100 ms
 
 IS_GONE = "holdfast.is_gone"
 """The extension of the ASGI scope that tells whether the client has closed the connection."""
@@ -24,7 +28,12 @@ class ClientGone(Exception):
 
 
 class ApiRequest(Request[Any, Principal | None, State]):
-    """A request; ``auth`` is its principal, None where no token is needed."""
+    """A request; ``auth`` is its principal, None where no token is needed.
+
+    ``large`` is what a large body holds, once `body` has been awaited.
+    """
+
+    large: Any = None
 
     def origin(self, core: Core, actor: str | None = None, *, begins: bool = False) -> Origin:
         """Who acts: ``actor``, or the principal, or "operator"; and which principal asks.
@@ -70,11 +79,17 @@ class ApiRequest(Request[Any, Principal | None, State]):
         return int(announced[:20]) if announced.isdigit() else None
 
     async def body(self) -> bytes:
-        """The whole body, at most as long as the route accepts. Raises ClientGone."""
+        """The whole body, at most as long as the route accepts; a large one is read off the loop.
+
+        Raises ClientGone, RequestRefused.
+        """
         try:
-            return await super().body()
+            body = await super().body()
         except InternalServerException as error:
             raise ClientGone from error  # Litestar's word for a disconnect
+        if len(body) > LARGE_BODY_BYTES and self.route_handler.parsed_data_field is not None:
+            self.large = await asyncio.to_thread(read, self, body)
+        return body
 
 
 def is_head(scope: Scope) -> bool:

@@ -35,8 +35,7 @@ class StrictBody(AbstractDTO[Any]):
     def decode_bytes(self, value: bytes) -> Any:  # noqa: ANN401 - the handler's annotation knows
         """The handler's Struct in a body that is not empty. Raises RequestRefused."""
         connection: Any = self.asgi_connection  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        field = cast("FieldDefinition", connection.route_handler.parsed_data_field)
-        body = reader_of(field.annotation)(value)
+        body = connection.large if connection.large is not None else read(connection, value)
         return checked_body(connection.scope["auth"], body, connection.app.state.knows)
 
     @classmethod
@@ -60,6 +59,12 @@ class StrictBody(AbstractDTO[Any]):
     def detect_nested_field(cls, field_definition: FieldDefinition) -> bool:
         """Not used, see above."""
         raise NotImplementedError
+
+
+def read(connection: Any, body: bytes) -> Any:  # noqa: ANN401 - the handler's annotation knows
+    """The Struct that the handler of ``connection`` wants, in ``body``. Raises RequestRefused."""
+    field = cast("FieldDefinition", connection.route_handler.parsed_data_field)
+    return reader_of(field.annotation)(body)
 
 
 def check_content_type(given: bytes) -> None:

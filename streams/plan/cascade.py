@@ -1,7 +1,12 @@
 """How one change of status spreads: dependents are judged, a failed plan skips the rest.
 
-The whole wave settles within one fold, so READY and SKIPPED are never stored and never late.
+The whole wave settles within one fold, so READY and SKIPPED are never stored and never late. In a
+plan of thousands of tasks it takes long: what may reach them all is a generator, which yields
+between tasks. A command that is decided in between is decided on a plan whose own status has
+changed already, and its fact is folded after this one.
 """
+
+from collections.abc import Generator
 
 from streams.plan import dependencies
 from streams.plan.lifecycle import CLAIMABLE, ENDED, MOVES, TaskStatus
@@ -83,7 +88,7 @@ class Cascade:
         target = task.spec.target
         return target is not None and self.plan.tasks[target].status not in ENDED
 
-    def spread(self) -> list[Task]:
+    def spread(self) -> Generator[None, None, list[Task]]:
         """Carry ended and reopened tasks into their dependents' tallies; answers these."""
         reached: list[Task] = []
         for task, before, after in self.wave:
@@ -96,18 +101,21 @@ class Cascade:
                 dependent.done += new.done - old.done
                 dependent.ended += new.ended - old.ended
             reached += task.dependents
+            yield
         self.wave = []
         return reached
 
-    def settle(self) -> None:
+    def settle(self) -> Generator[None]:
         """Let ended and reopened tasks change what waits for them, until nothing moves."""
         while self.wave:
-            for dependent in self.spread():
+            reached = yield from self.spread()
+            for dependent in reached:
                 self.judge(dependent)
+                yield
         if self.plan.fatal and not self.plan.cancelled:
-            self.skip_the_rest()
+            yield from self.skip_the_rest()
 
-    def skip_the_rest(self) -> None:
+    def skip_the_rest(self) -> Generator[None]:
         """What has not begun in a failed plan never will, unless an operator retries."""
         counts = self.plan.counts
         if not counts["PENDING"] + counts["READY"] + counts["REFINING"]:
@@ -115,4 +123,5 @@ class Cascade:
         for task in self.plan.tasks.values():
             if task.status in ("PENDING", "READY", "REFINING"):
                 self.move(task, "plan failed")
-        self.spread()
+                yield
+        yield from self.spread()

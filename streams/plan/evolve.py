@@ -5,7 +5,8 @@ A fact that the life cycle does not allow, or whose owner and attempt do not hol
 counts it. So a fact that was published by hand cannot corrupt a plan.
 """
 
-from typing import assert_never
+from collections.abc import Generator
+from typing import TypeVar, assert_never
 
 from msgspec import Raw
 
@@ -35,6 +36,17 @@ from streams.plan.outputs import keep_result
 from streams.plan.results import added
 from streams.plan.sizes import plan_bytes, result_bytes
 from streams.plan.state import ORDINALS_PER_PLAN, TIMEOUT, Execution, Plan, Result, Task, connect
+
+T = TypeVar("T")
+
+
+def in_one_go(steps: Generator[None, None, T]) -> T:
+    """All of ``steps`` in one go; their answer."""
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        return end.value
 
 
 def begin(
@@ -74,7 +86,7 @@ def begin(
     for task in tasks.values():
         fold.touch(task)
         fold.judge(task)
-    fold.settle()
+    in_one_go(fold.settle())
     return plan
 
 
@@ -85,17 +97,28 @@ def evolve(
 
     ``sequence`` is the fact's log sequence, ``at`` its log time (seconds since the epoch).
     """
+    return in_one_go(evolving(plan, task_id, event, sequence=sequence, at=at))
+
+
+def evolving(
+    plan: Plan, task_id: str | None, event: Event, *, sequence: int, at: float
+) -> Generator[None, None, str | None]:
+    """`evolve` in steps of one task each: others may run in between, but no other fold."""
     plan.latest, plan.outdated = [], []
     fold = _Fold(plan, sequence, at)
     if task_id is None:
         plan.subject_sequence = sequence
-        return fold.plan_fact(event)
+        return (yield from fold.plan_fact(event))
     task = plan.tasks.get(task_id)
     if task is None:
         return f"the plan has no task '{task_id}'"
     task.subject_sequence = sequence
     plan.touched[task_id] = task  # even if ignored: the next expectation has changed
-    return fold.task_fact(task, event)
+    ignored = fold.task_fact(task, event)
+    if ignored is None:
+        plan.sequence = sequence
+        yield from fold.settle()
+    return ignored
 
 
 def mark_unreadable(plan: Plan, task_id: str | None, *, sequence: int) -> None:
@@ -112,23 +135,23 @@ class _Fold(Cascade):
 
     # -- facts about the plan ---------------------------------------------------------------
 
-    def plan_fact(self, event: Event) -> str | None:
-        ignored = self.changed_plan(event)
+    def plan_fact(self, event: Event) -> Generator[None, None, str | None]:
+        ignored = yield from self.changed_plan(event)
         if ignored is None:
             self.plan.sequence = self.sequence
-            self.settle()
+            yield from self.settle()
         return ignored
 
-    def changed_plan(self, event: Event) -> str | None:
+    def changed_plan(self, event: Event) -> Generator[None, None, str | None]:
         match event:
             case Paused():
                 return self.pause()
             case Resumed():
                 return self.resume()
             case Cancelled():
-                return self.cancel()
+                return (yield from self.cancel())
             case Retried():
-                return self.retry(event)
+                return (yield from self.retry(event))
             case Finished():
                 return self.finish(event)
             case Submitted():
@@ -156,7 +179,7 @@ class _Fold(Cascade):
         self.plan.finished_at = self.at
         return None
 
-    def cancel(self) -> str | None:
+    def cancel(self) -> Generator[None, None, str | None]:
         if self.plan.status in ("CANCELLED", "COMPLETED") or self.plan.finished_at is not None:
             return f"cancelled while {self.plan.status}"
         self.plan.cancelled = True
@@ -167,9 +190,10 @@ class _Fold(Cascade):
                 self.end_attempt(task, "cancelled")
             checkpoints.drop(self.plan, task)
             self.move(task, "plan cancelled")
+            yield
         return None
 
-    def retry(self, event: Retried) -> str | None:
+    def retry(self, event: Retried) -> Generator[None, None, str | None]:
         plan = self.plan
         names = (event.task_id, *(event.also or ()))
         tasks = {name: task for name in names if (task := plan.tasks.get(name)) is not None}
@@ -186,14 +210,17 @@ class _Fold(Cascade):
                 checkpoints.drop(plan, task)
             self.move(task, "retried")
             self.reopen_critics(task)
+            yield
         for other in plan.tasks.values():
             if other.status == "SKIPPED":
                 self.move(other, "plan retried")
+                yield
         # Tallies first: a skipped task judged before its own skipped dependency has moved
         # would see it as ended and be skipped for ever.
-        self.spread()
+        yield from self.spread()
         for other in plan.tasks.values():
             self.judge(other)
+            yield
         return None
 
     # -- facts about one attempt ------------------------------------------------------------
@@ -223,9 +250,6 @@ class _Fold(Cascade):
                 ignored = None
             case _:
                 return "a plan's fact on a task's subject"
-        if ignored is None:
-            self.plan.sequence = self.sequence
-            self.settle()
         return ignored
 
     def claimed(self, task: Task, event: Claimed) -> str | None:

@@ -4,11 +4,11 @@ A fact that cannot be folded is not fatal: it is ignored with the reason, and th
 that no write may follow it. Every instance, and every rebuild, does the same with the same facts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 
 from streams.log import BadFact, Fact
 from streams.plan.events import Forgotten, Submitted
-from streams.plan.evolve import begin, evolve, mark_unreadable
+from streams.plan.evolve import begin, evolving, in_one_go, mark_unreadable
 from streams.plan.state import Plan
 from streams.subjects import split_subject
 
@@ -58,12 +58,19 @@ def begin_plan(fact: Fact | BadFact | None) -> Plan | str:
 
 def fold_fact(plan: Plan, fact: Fact | BadFact) -> str | None:
     """Fold one later fact of ``plan``, in place; answers why it was ignored, or None."""
+    return in_one_go(folding(plan, fact))
+
+
+def folding(plan: Plan, fact: Fact | BadFact) -> Generator[None, None, str | None]:
+    """`fold_fact` in short steps: see `streams.plan.evolve.evolving`."""
     if isinstance(fact, BadFact):
         _, task_id = split_subject(fact.subject) or ("", None)
         mark_unreadable(plan, task_id, sequence=fact.sequence)
         return fact.reason
     try:
-        return evolve(plan, fact.task_id, fact.event, sequence=fact.sequence, at=fact.at)
+        return (
+            yield from evolving(plan, fact.task_id, fact.event, sequence=fact.sequence, at=fact.at)
+        )
     except Exception as error:  # noqa: BLE001 - one fact must not stop the fold of all others
         mark_unreadable(plan, fact.task_id, sequence=fact.sequence)
         return f"it cannot be folded: {error!r}"

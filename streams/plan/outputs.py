@@ -5,18 +5,23 @@ repetition as a duplicate. The output itself is in `Task.held` while the board w
 in the log and the read models for ever.
 """
 
+from functools import lru_cache
 from hashlib import blake2b
+from typing import TypeGuard
 
 import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
 from streams.plan.canonical import canonical, same_json, same_verdict
+from streams.plan.commands import Complete
 from streams.plan.events import NOTHING, Completed, Failed, Released
 from streams.plan.state import Plan, Result, Task
 
 INLINE_BYTES = 256  # a digest with its bookkeeping would not be much smaller
 DIGEST_BYTES = 16
+LARGE_BYTES = 64 * 1024  # such a digest takes up to 100 ms: it is made off the loop, and kept
+LARGE_DIGESTS = 4
 
 _encode = msgspec.json.Encoder().encode
 
@@ -42,10 +47,22 @@ def keep_result(plan: Plan, task: Task, result: Result, sequence: int) -> None:
     )
 
 
-def digest_of(result: Completed) -> bytes:
+def digest_of(result: Completed | Complete) -> bytes:
     """The same for all spellings of the same output and verdict, and for no others."""
-    content = canonical(_encode((result.output, result.verdict)))
-    return blake2b(content, digest_size=DIGEST_BYTES).digest()
+    content = _encode((result.output, result.verdict))
+    return _large_digest(content) if len(content) > LARGE_BYTES else _digest(content)
+
+
+def takes_long(result: object) -> TypeGuard[Completed | Complete]:
+    """Whether to call `digest_of` off the loop first: its answer is at hand for a while then."""
+    return isinstance(result, Completed | Complete) and len(result.output) > LARGE_BYTES
+
+
+def _digest(content: bytes) -> bytes:
+    return blake2b(canonical(content), digest_size=DIGEST_BYTES).digest()
+
+
+_large_digest = lru_cache(LARGE_DIGESTS)(_digest)
 
 
 def same_result(said: Result, task: Task) -> bool:

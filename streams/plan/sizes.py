@@ -8,6 +8,7 @@ outputs and checkpoints are not in it: what of them is in memory has a bound of 
 from streams.plan.events import Completed, Failed, Submitted
 from streams.plan.state import Plan, Result
 
+LARGE_BYTES = 200_000  # of a plan, with 130 tasks or more: judging it all takes milliseconds
 TASK_BYTES = 1_500  # a task with its spec, its last attempt and its places in tables, without texts
 
 
@@ -15,6 +16,11 @@ def submitted_bytes(spec: Submitted) -> int:
     """What a plan takes that begins now."""
     inputs = sum(len(task.input) for task in spec.tasks)
     return len(spec.context) + inputs + TASK_BYTES * (1 + len(spec.tasks))
+
+
+def is_large(spec: Submitted) -> bool:
+    """Whether what looks at all of a new plan belongs into a thread."""
+    return submitted_bytes(spec) > LARGE_BYTES
 
 
 def result_bytes(result: Result | None) -> int:

@@ -40,7 +40,7 @@ def input_check(
     Without ``judge_by_settings`` only the types count: another instance runs the tasks.
     """
     decoders = {
-        kind: msgspec.json.Decoder(each.input_type)
+        kind: msgspec.json.Decoder(each.input_type, float_hook=float)  # see `json_values`
         for kind, each in handlers.items()
         if each.input_type is not None
     }
