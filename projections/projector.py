@@ -23,6 +23,7 @@ from projections.read_models.database import Database, DatabaseUnavailable
 from projections.read_models.restore import Pending
 from projections.recall import Recall
 from streams.log import BadFact, Fact, Log, LogUnavailable
+from streams.plan.events import Completed
 from streams.plan.fold import begin_plan, forgets
 from streams.plan.outputs import digest_of, takes_long
 from streams.plan.state import Plan
@@ -128,8 +129,9 @@ class Projector:
                 await self.recall.before(fact)
             if board.is_wide(fact):
                 board.prepare(fact.sequence, await asyncio.to_thread(begin_plan, fact))
-            if isinstance(fact, Fact) and takes_long(fact.event):
-                await asyncio.to_thread(digest_of, fact.event)
+            event = fact.event if isinstance(fact, Fact) else None
+            if isinstance(event, Completed) and takes_long(event.output):
+                await asyncio.to_thread(digest_of, event)
             ignored = await _in_turns(board.applying(fact, max(self._now(), fact.at)))
             while board.place_some(max(self._now(), fact.at)):  # noqa: ASYNC110 - others go on
                 await asyncio.sleep(0)

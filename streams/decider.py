@@ -29,6 +29,7 @@ from streams.plan.commands import (
     Cancel,
     Claim,
     Command,
+    Complete,
     Expire,
     Finish,
     Forget,
@@ -114,7 +115,7 @@ async def transact(
     limits: DecideLimits = LIMITS,
 ) -> Outcome:
     """Carry out ``command``. Raises LogUnavailable, LogFull, TooLarge."""
-    if takes_long(command):
+    if isinstance(command, Complete) and takes_long(command.output):
         await asyncio.to_thread(digest_of, command)
     call = Call(limits)
     outcome = await _transact(command, view, log, origin, call)

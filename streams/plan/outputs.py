@@ -7,7 +7,6 @@ in the log and the read models for ever.
 
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TypeGuard
 
 import msgspec
 from msgspec import Raw
@@ -53,9 +52,9 @@ def digest_of(result: Completed | Complete) -> bytes:
     return _large_digest(content) if len(content) > LARGE_BYTES else _digest(content)
 
 
-def takes_long(result: object) -> TypeGuard[Completed | Complete]:
+def takes_long(output: Raw) -> bool:
     """Whether to call `digest_of` off the loop first: its answer is at hand for a while then."""
-    return isinstance(result, Completed | Complete) and len(result.output) > LARGE_BYTES
+    return len(output) > LARGE_BYTES
 
 
 def _digest(content: bytes) -> bytes:
