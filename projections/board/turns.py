@@ -95,7 +95,7 @@ class KindQueue:
 
     def __len__(self) -> int:
         """How many entries are kept, dead ones included."""
-        return sum(len(line.seats) for line in self._lines.values())
+        return sum(len(line.seats) for line in self._lines.values()) + len(self._ages)
 
     @property
     def offers(self) -> bool:
@@ -112,15 +112,14 @@ class KindQueue:
         """Put a seat at its plan's place; a plan that comes new begins to wait now."""
         self.count += 1
         heapq.heappush(self._ages, (seat.since, next(self._order), seat))
-        if len(self._ages) > 2 * self.count + _SLACK:
-            self._ages = [entry for entry in self._ages if entry[2].live]
-            heapq.heapify(self._ages)
+        self._forget_ages()
         self._line_of(seat.plan, Place(self._turns, seat.since)).add(seat, next(self._order))
 
     def remove(self, seat: Seat) -> None:
         """Take a seat out, reserved or not."""
         seat.live = False
         self.count -= 1
+        self._forget_ages()
         if not seat.reserved:
             self._leave(seat)
 
@@ -200,6 +199,12 @@ class KindQueue:
         if len(self._heap) > 2 * len(self._lines) + _SLACK:
             self._heap = [each for each in self._heap if self._counts(each)]
             heapq.heapify(self._heap)
+
+    def _forget_ages(self) -> None:
+        """Drop dead entries before they are many: `oldest` would have to take them out at once."""
+        if len(self._ages) > 2 * self.count + _SLACK:
+            self._ages = [entry for entry in self._ages if entry[2].live]
+            heapq.heapify(self._ages)
 
     def _counts(self, entry: tuple[float, int, int, str]) -> bool:
         line = self._lines.get(entry[3])

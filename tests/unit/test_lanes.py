@@ -149,3 +149,12 @@ def test_dead_seats_do_not_pile_up_in_a_lane_without_claims() -> None:
     assert place.board.claimable == 11
     assert len(place.board.lanes) < 200
     assert names(place.pick(100))[:2] == ["top", "t0"]
+
+
+def test_a_large_plan_that_ends_leaves_no_dead_seats_for_one_look_to_take_out() -> None:
+    place = Yard()
+    place.submit("large", *(task(f"t{n}", kind="rare") for n in range(1_000)))
+    place.submit("small", task("t", kind="rare"))
+    place.say(commands.Cancel(plan_id="large"))
+    assert place.board.claimable == 1
+    assert len(place.board.lanes) < 200
