@@ -67,6 +67,8 @@ class Board:
         ``clock`` guards leases against steps of the log's clock, where claims are made.
         """
         self.sequence = 0
+        self.is_folding = False
+        """Whether a fact after `sequence` is folded in part: its plan stands for neither."""
         self.plans: dict[str, Plan] = {}
         self.unfinished = UnfinishedBytes()
         self.recent = RecentPlans(recent or RecentLimits())
@@ -119,11 +121,13 @@ class Board:
     def applying(self, fact: Fact | BadFact, now: float) -> Generator[None, None, str | None]:
         """`apply` in short steps; no other fact may be applied in between."""
         self.lanes.took(now - fact.at)
+        self.is_folding = True
         if isinstance(fact, BadFact):
             ignored = self._bad(fact, now)
         else:
             ignored = yield from self._fold(fact, now)
         self.sequence = fact.sequence
+        self.is_folding = False
         if ignored is not None:
             self.ignored[fact.sequence] = ignored
             if len(self.ignored) > _REMEMBERED_IGNORED:

@@ -14,6 +14,7 @@ from itertools import islice
 
 import structlog
 
+from projections.board.board import Board
 from projections.integrity.differences import Difference, Pair
 from projections.integrity.plan_rows import PlanFile, Seen, pairs_of, rows_of
 from projections.read_models.database import DatabaseUnavailable
@@ -40,15 +41,12 @@ class _PlanForgottenError(Exception):
     """The plan under examination was forgotten meanwhile; what was found before still counts."""
 
 
-class _OnBoard:
-    """A plan's rows as the board has it, and the sequence that they stand for."""
-
-    def __init__(self, core: Core, plan_id: str) -> None:
-        plan = core.board.knows(plan_id)
-        fits = plan is not None and len(plan.tasks) <= LARGEST_ON_BOARD
-        self.seen = (
-            Seen(core.board.sequence, rows_of(plan, replaced=False)) if plan and fits else None
-        )
+def _on_board(board: Board, plan_id: str) -> Seen | None:
+    """A plan's rows with the sequence that they stand for; None while they stand for none."""
+    plan = board.knows(plan_id)
+    if plan is None or board.is_folding or len(plan.tasks) > LARGEST_ON_BOARD:
+        return None
+    return Seen(board.sequence, rows_of(plan, replaced=False))
 
 
 class Examination:
@@ -136,7 +134,7 @@ class Examination:
 
     async def _compare(self, bridge: Bridge, plan: Plan) -> None:
         async def look(core: Core) -> Seen | None:
-            return _OnBoard(core, self.plan_id).seen
+            return _on_board(core.board, self.plan_id)
 
         board = await bridge.call(look)
         await asyncio.sleep(0)

@@ -17,8 +17,8 @@ from service.daemons.self_check import SelfCheck, is_there
 from service.runtime.data_folder import READ_MODELS
 from streams.jetstream.drafts import AppenderLimits
 from streams.jetstream.log import JetStreamLog
-from streams.log import Appended, Draft
-from streams.plan.events import Heartbeat
+from streams.log import Appended, Draft, Fact
+from streams.plan.events import Cancelled, Heartbeat
 from tests.integration.http_world import serving, until_status
 
 World = tuple[Instance, httpx.AsyncClient]
@@ -111,6 +111,17 @@ async def test_a_wrong_board_is_told_from_a_wrong_file(
     said = capsys.readouterr().out
     assert "where=board" in said
     assert "live=7 " in said
+
+
+async def test_a_plan_is_not_compared_while_a_fact_is_folded_in_part(world: World) -> None:
+    instance, client = world
+    await settled(client)
+    board = instance.core.board
+    cancelled = Fact(board.sequence + 1, instance.core.now(), "open", None, Cancelled())
+    steps = board.applying(cancelled, instance.core.now())
+    next(steps)
+    assert board.plans["open"].cancelled
+    assert await examine(instance) == 0
 
 
 async def test_plans_that_change_all_the_time_are_never_called_wrong(world: World) -> None:
