@@ -25,6 +25,7 @@ from service.daemons.database_probe import database_probe
 from service.daemons.lease_monitor import lease_monitor
 from service.daemons.log_probe import log_probe
 from service.daemons.plan_closer import plan_closer
+from service.daemons.retention import DAY_S, Connect, Retention
 from service.daemons.schedulers import Daemon, Schedulers
 from service.daemons.self_check import self_check
 from service.executor.executor import Executor
@@ -41,7 +42,8 @@ from service.ops.operations import Operations
 from service.principals.tokens import Tokens
 from service.runtime.data_folder import READ_MODELS, DataFolder
 from service.runtime.masking import KNOWN
-from service.runtime.nats_server.embedded import EmbeddedServer
+from service.runtime.nats_server.credentials import user_url
+from service.runtime.nats_server.embedded import STORE_FOLDER, EmbeddedServer
 from service.runtime.supervision import Supervision, guard
 from service.settings.config import Settings
 from service.settings.stream_bounds import stream_bounds
@@ -51,7 +53,9 @@ from service.signals.metrics.appends import LogObserver
 from service.signals.metrics.registry import Metrics
 from service.signals.tracing.exporting import recorder_of
 from service.signals.tracing.spans import Recorder
+from streams.jetstream.forgetting import Purger
 from streams.jetstream.log import JetStreamLog
+from streams.jetstream.permissions import RETENTION
 from streams.jetstream.servers import servers_of, without_password
 from streams.log import LogFull, LogUnavailable
 
@@ -172,11 +176,32 @@ async def running(
             access = Access(tokens, RefusedTokens(core.metrics, core.audit))
             _serve(HttpServer(core, operations, listening, access), instance, stack)
         await _start_roles(instance, stack)
+        if settings.retention.finished_days and "daemons" in roles:
+            guard(stack, died, retention=_retention(core, source, embedded).run())
         started.set()
         _watch_loops(instance, lag, stack)
         folder.announce(nats_url=shown_url, http_url=instance.http_url)
         stack.callback(supervision.close)  # the first thing done at the end
         yield instance
+
+
+def _retention(core: Core, source: JetStreamLog, embedded: EmbeddedServer | None) -> Retention:
+    """What forgets plans, with the credentials of the user that may purge the log."""
+    retention, nats = core.settings.retention, core.settings.nats
+    access, url = nats.retention_access, nats.retention_url or nats.url
+    if embedded is not None:
+        folder = core.settings.data_dir / STORE_FOLDER
+        access, url = nats.access, user_url(folder, embedded.address, RETENTION)
+    connect: Connect | None = None
+    if access is not None:
+        connect = partial(Purger.open, url, timeout_s=CONNECT_TIMEOUT_S, access=access)
+    return Retention(
+        core,
+        connect,
+        source.note_forgotten,
+        keep_s=retention.finished_days * DAY_S,
+        archive_dir=retention.archive_dir,
+    )
 
 
 async def _release_leases_of_the_dead(core: Core, folder: DataFolder) -> None:
@@ -194,8 +219,9 @@ async def _release_leases_of_the_dead(core: Core, folder: DataFolder) -> None:
 
 def _know_secrets(settings: Settings, nats_url: str) -> None:
     """Let no line and no fact hold what opens the log or stands in `secrets`."""
-    servers = servers_of(nats_url)
-    KNOWN.know(filter(None, (servers.password, servers.token)))
+    for url in filter(None, (nats_url, settings.nats.retention_url)):
+        servers = servers_of(url)
+        KNOWN.know(filter(None, (servers.password, servers.token)))
     Secrets(settings.secrets)
 
 

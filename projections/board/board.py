@@ -27,7 +27,7 @@ from streams.log import BadFact, Fact
 from streams.plan.decide import can_reclaim
 from streams.plan.events import Claimed, Lane, Paused, Resumed, Retried, Submitted
 from streams.plan.evolve import in_one_go
-from streams.plan.fold import begin_plan, fold_fact, folding, forgets
+from streams.plan.fold import Tombstone, begin_plan, fold_fact, folding, forgets
 from streams.plan.lifecycle import CLAIMABLE, ENDED
 from streams.plan.state import Plan, Task
 from streams.subjects import split_subject
@@ -86,7 +86,7 @@ class Board:
         self._running: dict[int, tuple[Plan, Task]] = {}
         self.running_kinds: Counter[str] = Counter()
         self._changed: dict[str, Plan] = {}
-        self._forgotten: dict[str, int] = {}
+        self._forgotten: dict[str, Tombstone] = {}
         self._prepared: dict[int, Plan | str] = {}
         self._to_place: deque[tuple[Plan, Iterator[Task]]] = deque()
         self._placed_at = 0.0
@@ -167,15 +167,15 @@ class Board:
             self._leave_if_finished(plan)
         return list(changed.values())
 
-    def drain_forgotten(self) -> dict[str, int]:
-        """The plans forgotten since the last call, with the sequence of that fact."""
+    def drain_forgotten(self) -> dict[str, Tombstone]:
+        """The plans forgotten since the last call."""
         forgotten, self._forgotten = self._forgotten, {}
         return forgotten
 
     def _fold(self, fact: Fact, now: float) -> Generator[None, None, str | None]:
         event = fact.event
         if forgets(fact):
-            return self._forget(fact.plan_id, fact.sequence, now)
+            return self._forget(fact, now)
         if isinstance(event, Submitted) and fact.task_id is None and not self.knows(fact.plan_id):
             return self._begin(fact, now)
         plan = self._wake(fact.plan_id)
@@ -202,9 +202,10 @@ class Board:
         self._watch_end(plan)
         return None
 
-    def _forget(self, plan_id: str, sequence: int, now: float) -> None:
+    def _forget(self, fact: Fact, now: float) -> None:
         """Drop the plan, whatever state it is in: earlier facts may have left the log."""
-        self._forgotten[plan_id] = sequence
+        plan_id = fact.plan_id
+        self._forgotten[plan_id] = Tombstone(plan_id, fact.sequence, fact.at)
         self._changed.pop(plan_id, None)
         self.finishable.discard(plan_id)
         plan = self._wake(plan_id)

@@ -34,12 +34,13 @@ from projections.read_models.database import (
     discard,
 )
 from streams.log import Log, LogState
+from streams.plan.fold import Tombstone
 from streams.plan.sizes import plan_bytes
 from streams.plan.state import Plan, connect, recount
 
 STREAM = "PLANS"
-TABLES = (plans, tasks, outputs, checkpoints, executions, audit)
-SCHEMA = Schema(version=8, ddl="".join(table.DDL for table in TABLES))
+TABLES = (plans, tasks, outputs, checkpoints, executions, forgetting, audit)
+SCHEMA = Schema(version=9, ddl="".join(table.DDL for table in TABLES))
 WIDE = 500  # changed tasks of one plan; the rows of more would hold the loop for milliseconds
 RESTORE_TIME_S = 600.0  # at the start only; a million unfinished tasks take a minute
 
@@ -119,7 +120,7 @@ class Pending:
         self._outputs = Changes(outputs.INSERT)
         self._checkpoints = Changes(checkpoints.UPSERT)
         self._executions = Changes(executions.UPSERT)
-        self._forgotten: dict[str, int] = {}
+        self._forgotten: dict[str, Tombstone] = {}
         self._tables = (
             self._plan_specs, self._plans, self._labels, self._task_specs,
             self._tasks, self._outputs, self._checkpoints, self._executions,
@@ -201,8 +202,8 @@ class Pending:
             fixed[task.ordinal] = tasks.fixed_row(first_sequence, task)
             specs.put(task.ordinal, tasks.spec_row(task))
 
-    def forget(self, forgotten: dict[str, int]) -> None:
-        """Have the rows of plans removed, by id, that were submitted before a sequence."""
+    def forget(self, forgotten: dict[str, Tombstone]) -> None:
+        """Have the rows of plans removed that were submitted before their tombstones, by id."""
         self._forgotten.update(forgotten)
 
     def advance(self, sequence: int, witness: Witness | None = None) -> None:
@@ -228,7 +229,7 @@ class Pending:
         self._under_way_bytes = sum(table.size_bytes for table in taken)
         try:
             # Removed last: rows of a plan that is forgotten may have been written just before.
-            removed = forgetting.calls(forgotten)
+            removed = forgetting.calls(list(forgotten.values()))
             await database.write(_calls(taken) + any_dropped + removed, checkpoint)
         except BaseException:
             for table, rows in zip(self._tables, taken, strict=True):

@@ -28,9 +28,12 @@ _SHOWN = (
 _encode = msgspec.json.Encoder().encode
 
 
-async def messages_of(log: Log, plan_id: str) -> AsyncGenerator[list[LogMessage]]:
+async def messages_of(
+    log: Log, plan_id: str, last: int | None = None
+) -> AsyncGenerator[list[LogMessage]]:
     """All messages of one plan, page by page, in order; none if the log has none.
 
+    ``last`` is a sequence that none of them stands above, if that is known: it saves a question.
     A page is bounded in number and in bytes. Raises LogUnavailable.
     """
     first = await log.first_of(plan_id)
@@ -40,6 +43,8 @@ async def messages_of(log: Log, plan_id: str) -> AsyncGenerator[list[LogMessage]
     while page := await log.messages(plan_id, after, PAGE_MESSAGES):
         yield page
         after = page[-1].sequence
+        if last is not None and after >= last:
+            return
 
 
 def line_of(message: LogMessage) -> bytes:

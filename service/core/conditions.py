@@ -26,6 +26,8 @@ class Conditions:
         self.database_outage = Outage(audit, "database_error", "database_recovered")
         self.log_state: LogState | None = None
         self.log_missing: str | None = None  # why the log is not whole
+        self.retention_trouble: str | None = None  # why no plan can be forgotten
+        self.retention_behind_s = 0.0  # for how long a plan has been due to be forgotten
 
     def log_seen(self, state: LogState) -> None:
         """The log has just described itself."""
@@ -63,6 +65,18 @@ class Conditions:
             log.error("log_facts_missing", reason=why)
             self._audit.emit("log_facts_missing", detail=why)
         self.log_missing = why
+
+    def retention_stopped(self, why: str | None) -> None:
+        """Plans cannot be forgotten for this reason; None: they can."""
+        if why is not None and self.retention_trouble is None:
+            log.error("retention_stopped", reason=why)
+        if why is None and self.retention_trouble is not None:
+            log.info("retention_goes_on")
+        self.retention_trouble = why
+
+    def retention_behind(self, seconds: float) -> None:
+        """The plan that is due longest has been due for so long."""
+        self.retention_behind_s = seconds
 
     def clock_stepped(self, by_s: float) -> None:
         """The log server's clock was set: leases go on for as long as they were granted."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, cast, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct, field
+from msgspec.structs import replace
 
 from streams.jetstream.access import Credentials
 from streams.jetstream.names import DOMAIN, PREFIX
@@ -156,6 +157,8 @@ class NatsSettings(Struct, frozen=True):
     With `url`: who Holdfast is, by `creds_file` (as `nsc` writes it) or `nkey_file` (a seed), and
     TLS with a CA of one's own (`tls_ca`) and a client's certificate (`tls_cert`, `tls_key`);
     what stands before the names of streams and subjects (`prefix`), and a JetStream `domain`.
+    `retention_creds_file` is of the one user that may purge the log, for `retention.finished_days`;
+    `retention_url` names that user, or other servers, where it has no such file.
 
     Each start bounds the streams that no operator has bounded. The log may hold `plans_share` of
     the disk (what is free, and its own), or, with `url`, of what the account may store;
@@ -167,6 +170,8 @@ class NatsSettings(Struct, frozen=True):
     port: Port = 4222
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
     creds_file: Path | None = None
+    retention_creds_file: Path | None = None
+    retention_url: Text = ""
     nkey_file: Path | None = None
     tls_ca: Path | None = None
     tls_cert: Path | None = None
@@ -196,6 +201,13 @@ class NatsSettings(Struct, frozen=True):
         """How the service and an external server know each other, and its names there."""
         files = (self.creds_file, self.nkey_file, self.tls_ca, self.tls_cert, self.tls_key)
         return Credentials(*files, names=NatsNames(self.prefix, self.domain))
+
+    @property
+    def retention_access(self) -> Credentials | None:
+        """How the user that may purge an external server's log proves it; None: there is none."""
+        if self.retention_creds_file is None and not self.retention_url:
+            return None
+        return replace(self.access, creds_file=self.retention_creds_file, nkey_file=None)
 
 
 class MemorySettings(Struct, frozen=True):
@@ -316,6 +328,17 @@ class WorkerSettings(Struct, frozen=True):
     rejection_policy: Literal["release"] = "release"
 
 
+class RetentionSettings(Struct, frozen=True):
+    """How many days a plan is kept after its end (0: for ever), and where it is archived first.
+
+    After that time the plan is forgotten: its facts leave the log and its rows the read models.
+    With `archive_dir` they are written there before, one file a day.
+    """
+
+    finished_days: Annotated[float, Meta(ge=0, le=36_500)] = 0
+    archive_dir: Path | None = None
+
+
 class SecretSettings(Struct, frozen=True, forbid_unknown_fields=True, rename={"for_": "for"}):
     """Where a secret comes from (`env` or `file`), and the origins that it may be sent to.
 
@@ -413,6 +436,7 @@ class Settings(Struct, frozen=True):
     ui: UiSettings = UiSettings()
     sample: SampleSettings = SampleSettings()
     executor: ExecutorSettings = field(default_factory=ExecutorSettings)
+    retention: RetentionSettings = RetentionSettings()
     origins: dict[str, str] = {}
 
     def describe(self) -> list[Setting]:

@@ -71,6 +71,13 @@ def _log_complaint(nats: NatsSettings) -> tuple[str, str] | None:
         return "nats.url", reason
     if wrong := nats.access.complaint(nats.url):
         return f"nats.{wrong[0]}", wrong[1]
+    access = nats.retention_access
+    if nats.retention_url and (reason := _server_complaint(nats.retention_url)):
+        return "nats.retention_url", reason
+    if nats.retention_url and not nats.url:
+        return "nats.retention_url", "is for an external server and needs nats.url"
+    if access is not None and (wrong := access.complaint(nats.url)) and wrong[0] == "creds_file":
+        return "nats.retention_creds_file", wrong[1]
     if nats.replicas > 1 and not nats.url:
         return "nats.replicas", "must be 1 for the embedded server; a cluster needs nats.url"
     return None

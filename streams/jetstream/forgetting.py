@@ -83,21 +83,18 @@ class Purger:
             raise
         return purger
 
-    async def remove(self, tombstones: Mapping[str, int], *, whole: bool = False) -> int:
-        """Remove what stands below the `forgotten` facts of plans, by id; answers how many.
-
-        ``whole`` removes these facts as well. Facts above them stay: they are of a later plan.
-        """
+    async def remove(self, below: Mapping[str, int]) -> int:
+        """Remove the messages of plans, by id, that stand below a sequence; answers how many."""
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def one(plan_id: str, sequence: int) -> int:
             async with gate:
                 # The plan's own subject first: facts of tasks without their plan are ignored,
                 # while a plan without the facts of its tasks would look unfinished.
-                own = await self._purge(subject_of(plan_id), sequence + whole)
+                own = await self._purge(subject_of(plan_id), sequence)
                 return own + await self._purge(tasks_of(plan_id), sequence)
 
-        return sum(await asyncio.gather(*(one(*each) for each in tombstones.items())))
+        return sum(await asyncio.gather(*(one(*each) for each in below.items())))
 
     async def close(self) -> None:
         """Close the connection."""

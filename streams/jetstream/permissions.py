@@ -2,6 +2,7 @@
 
 The service writes facts and makes its streams. It may neither purge nor delete messages or streams.
 Maintenance copies whole streams and restores them where there are none; it writes no facts.
+Retention purges the log, and may do nothing else.
 The reader belongs to an account of its own and reaches the log through imports: within the
 service's account the reply subject of a question would let it write facts.
 """
@@ -13,7 +14,7 @@ from streams.subjects import ALL_AUDIT, ALL_PLANS, GOODBYES
 
 ANSWERS = "_INBOX.>"
 SERVICE_ACCOUNT, READER_ACCOUNT = "HOLDFAST", "READER"
-SERVICE, READER, MAINTENANCE = "service", "reader", "maintenance"
+SERVICE, READER, MAINTENANCE, RETENTION = "service", "reader", "maintenance", "retention"
 
 _API = "$JS.API."
 SERVICE_PUBLISHES = (
@@ -37,6 +38,7 @@ MAINTENANCE_PUBLISHES = (
     f"{_API}STREAM.RESTORE.*",
     "$JS.SNAPSHOT.>",
 )
+RETENTION_PUBLISHES = (f"{_API}STREAM.PURGE.PLANS",)
 # What a reader asks, and whether the answer is a stream of messages.
 READER_ASKS = {
     f"{_API}INFO": False,
@@ -53,13 +55,14 @@ READER_HEARS = (ALL_PLANS, ALL_AUDIT)
 
 
 def accounts(passwords: dict[str, str]) -> dict[str, Any]:
-    """The section ``accounts`` of a nats-server's configuration, for the three users."""
+    """The section ``accounts`` of a nats-server's configuration, for the four users."""
     return {
         SERVICE_ACCOUNT: {
             "jetstream": "enabled",
             "users": [
                 _user(SERVICE, passwords, SERVICE_PUBLISHES, SERVICE_HEARS),
                 _user(MAINTENANCE, passwords, MAINTENANCE_PUBLISHES, [ANSWERS]),
+                _user(RETENTION, passwords, RETENTION_PUBLISHES, [ANSWERS]),
             ],
             "exports": [
                 *({"stream": subject, "accounts": [READER_ACCOUNT]} for subject in READER_HEARS),

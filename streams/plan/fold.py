@@ -5,12 +5,24 @@ that no write may follow it. Every instance, and every rebuild, does the same wi
 """
 
 from collections.abc import Generator, Iterable
+from typing import NamedTuple
 
 from streams.log import BadFact, Fact
 from streams.plan.events import Forgotten, Submitted
 from streams.plan.evolve import begin, evolving, in_one_go, mark_unreadable
 from streams.plan.state import Plan
 from streams.subjects import split_subject
+
+
+class Tombstone(NamedTuple):
+    """The `forgotten` fact of a plan: where it stands, and its log time (seconds since the epoch).
+
+    Other facts of the plan that stand before it count no more.
+    """
+
+    plan_id: str
+    sequence: int
+    at: float
 
 
 def fold_plan(facts: Iterable[Fact | BadFact]) -> Plan | None:

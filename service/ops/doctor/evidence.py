@@ -243,9 +243,10 @@ class LogHealth(msgspec.Struct, frozen=True, kw_only=True):
     """The log: whether it answers, and its extent as last seen.
 
     ``stopped_pid`` is an embedded nats-server's process that is stopped (SIGSTOP);
-    ``missing`` says which facts have left the log. ``clock_stepped_s`` is by how much the log
-    server's clock was set lately: forward, or back (negative). ``stream`` and ``audit_stream`` are
-    the streams' names on that server.
+    ``missing`` says which facts have left the log, ``retention_trouble`` why no plan can be
+    forgotten, ``retention_behind_s`` for how long one has been due. ``clock_stepped_s`` is by how
+    much the log server's clock was set lately: forward, or back (negative). ``stream`` and
+    ``audit_stream`` are the streams' names on that server.
     """
 
     url: str
@@ -258,6 +259,8 @@ class LogHealth(msgspec.Struct, frozen=True, kw_only=True):
     seen_age_s: float | None = None
     stopped_pid: int | None = None
     missing: str | None = None
+    retention_trouble: str | None = None
+    retention_behind_s: float = 0.0
     clock_stepped_s: float = 0.0
     stream: str = PLAIN.plans_stream
     audit_stream: str = PLAIN.audit_stream

@@ -1,7 +1,7 @@
 """The embedded server's users: generated once, kept in files that only the service's account reads.
 
 `<data_dir>/nats/server.conf` is what the server is started with: nats.conf and the users. Beside
-it, `service.json`, `reader.json` and `maintenance.json` are contexts of the `nats` command line
+it, `service.json`, `reader.json` and the others of `USERS` are contexts of the `nats` command line
 (`nats --context DATA_DIR/nats/reader.json stream info PLANS`), and Holdfast reads them as well.
 """
 
@@ -16,6 +16,7 @@ from service.runtime.private_files import open_to_others, read_private, write_pr
 from streams.jetstream.permissions import (
     MAINTENANCE,
     READER,
+    RETENTION,
     SERVICE,
     SERVICE_ACCOUNT,
     accounts,
@@ -23,7 +24,7 @@ from streams.jetstream.permissions import (
 from streams.json_values import UNREADABLE
 
 SERVER_FILE = "server.conf"
-USERS = (SERVICE, READER, MAINTENANCE)
+USERS = (SERVICE, READER, MAINTENANCE, RETENTION)
 PASSWORD_BYTES = 32
 
 

@@ -1,4 +1,4 @@
-"""How the log takes new facts: refused for want of room, or slowly. A part of the internals."""
+"""How the log takes new facts, and whether old ones leave it. A part of the internals."""
 
 from service.ops.doctor.evidence import LogHealth, Machine, Window
 from service.ops.doctor.report import Finding
@@ -7,6 +7,8 @@ NEARLY_FULL = 0.8
 SLOW_S = 0.25
 SLOW_SHARE = 0.05
 FEWEST_SLOW = 3
+DAY_S = 24 * 3600
+BEHIND_S = DAY_S
 
 APPEND_ERROR = "agent.log.append.error.total"
 APPEND_DURATION = "agent.log.append.duration"
@@ -14,10 +16,30 @@ APPEND_DURATION = "agent.log.append.duration"
 
 def findings(seen: Machine, url: str) -> list[Finding | None]:
     """What the window's appends and the log's bound say."""
+    retention = _retention(seen.log)
     if seen.window is None:
-        return [_nearly_full(seen.log)]
+        return [_nearly_full(seen.log), retention]
     full = _full(seen.window, seen.log)
-    return [full or _nearly_full(seen.log), _slow(seen.window, url)]
+    return [full or _nearly_full(seen.log), _slow(seen.window, url), retention]
+
+
+def _retention(log: LogHealth) -> Finding | None:
+    behind_s, trouble = log.retention_behind_s, log.retention_trouble
+    if trouble is None and behind_s < BEHIND_S:
+        return None
+    days = behind_s / DAY_S
+    return Finding(
+        code="RetentionBehind",
+        question="internals",
+        severity="warning",
+        summary=f"plans are not forgotten: {trouble}"
+        if trouble
+        else f"a plan should have been forgotten {days:.1f} days ago",
+        evidence={"trouble": trouble, "behind_s": round(behind_s)},
+        meaning="Plans stay longer than retention.finished_days says, so log and read models grow. "
+        "Nothing else is affected. After the setting was made smaller it needs some time.",
+        command="holdfast check-config | grep -e retention -e nats",
+    )
 
 
 def _nearly_full(log: LogHealth) -> Finding | None:

@@ -196,6 +196,8 @@ class Doctor:
                 seen_age_s=max(core.now() - seen.at, 0.0) if seen else None,
                 stopped_pid=self._stopped_nats() if "log" in failing else None,
                 missing=core.conditions.log_missing,
+                retention_trouble=core.conditions.retention_trouble,
+                retention_behind_s=core.conditions.retention_behind_s,
                 clock_stepped_s=core.clock.stepped_lately_s,
                 stream=names.plans_stream,
                 audit_stream=names.audit_stream,

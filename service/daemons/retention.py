@@ -1,0 +1,261 @@
+"""Forgets plans that ended long ago: archives them, says so in the log, removes their messages.
+
+Every stage is written down before the next one begins, so a crash at any point is finished later:
+an archived plan is archived again at worst, a plan with its `forgotten` fact stands in the list of
+`projections.read_models.forgetting` until its messages are gone, and the fact itself is removed
+when the plan's id is free again. Several instances may do this side by side: facts are appended
+at an expectation, removing twice is removing once, and an archive folder has one writer.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from projections.read_models import forgetting
+from projections.read_models.database import DatabaseUnavailable
+from projections.read_models.forgetting import Removal
+from service.archive.days import Archive, ArchiveBusy, ArchiveError
+from service.archive.fact_lines import messages_of
+from service.core.core import Core
+from streams.decider import CommandAccepted, DecideLimits, transact
+from streams.jetstream.forgetting import Purger
+from streams.log import LogFull, LogMessage, LogReset, LogUnavailable
+from streams.plan.commands import Forget
+from streams.plan.limits import FORGOTTEN_S
+from streams.plan.state import Plan
+from streams.subjects import subject_of
+
+DAY_S = 24 * 3600.0
+PERIOD_S = 5.0
+FLUSH_S = 10.0
+NO_PAGE: list[LogMessage] = []
+
+log = structlog.get_logger("holdfast.retention")
+
+Connect = Callable[[], Awaitable[Purger]]
+"""Connects as the user that may purge. Raises LogUnavailable."""
+
+
+class RetentionLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """``looked_at`` rows of plans are read at once, and ``plans`` forgotten in one round.
+
+    ``read_ahead`` plans are read from the log together. An id is free again after ``forgotten_s``.
+    """
+
+    looked_at: int = 1_000
+    plans: int = 200
+    read_ahead: int = 8
+    forgotten_s: float = FORGOTTEN_S
+    period_s: float = PERIOD_S
+
+
+class Retention:
+    """Forgets plans of one log; lives on the API loop."""
+
+    def __init__(
+        self,
+        core: Core,
+        connect: Connect | None,
+        note: Callable[[int], Awaitable[None]],
+        *,
+        keep_s: float,
+        archive_dir: Path | None,
+        limits: RetentionLimits = RetentionLimits(),  # noqa: B008 - it is frozen
+    ) -> None:
+        """``note`` notes in the log up to where facts may be missing from now on."""
+        self._core = core
+        self._connect = connect
+        self._note = note
+        self._keep_s = keep_s
+        self._archive_dir = archive_dir
+        self._limits = limits
+        self._purger: Purger | None = None
+        self._archive: Archive | None = None
+        self._after = 0
+
+    async def run(self) -> None:
+        """Forget what is due, again and again, for ever."""
+        try:
+            while True:
+                await self.turn()
+                await asyncio.sleep(self._limits.period_s)
+        finally:
+            await self._close()
+
+    async def turn(self) -> None:
+        """Forget all that is due now; what stops it is reported, and tried again next time."""
+        conditions = self._core.conditions
+        try:
+            await self._open()
+            more = True
+            while more:
+                more = await self._round()
+        except ArchiveBusy as busy:
+            log.info("retention_elsewhere", reason=str(busy))
+            conditions.retention_stopped(None)
+        except (
+            ArchiveError,
+            DatabaseUnavailable,
+            LogFull,
+            LogReset,
+            LogUnavailable,
+            OSError,
+        ) as error:
+            conditions.retention_stopped(str(error))
+            await self._close()
+        else:
+            conditions.retention_stopped(None)
+
+    async def _open(self) -> None:
+        """Raises LogUnavailable, ArchiveError, OSError for what is missing."""
+        if self._connect is None:
+            raise LogUnavailable(
+                "retention.finished_days needs a user that may purge the log: "
+                "nats.retention_creds_file or nats.retention_url"
+            )
+        if self._purger is None:
+            self._purger = await self._connect()
+        if self._archive is None and self._archive_dir is not None:
+            self._archive = await asyncio.to_thread(Archive.open, self._archive_dir)
+
+    async def _close(self) -> None:
+        purger, self._purger = self._purger, None
+        archive, self._archive = self._archive, None
+        if archive is not None:
+            archive.close()
+        if purger is not None:
+            await purger.close()
+
+    async def _round(self) -> bool:
+        """Do a bounded part of what is due; whether there may be more."""
+        database, most = self._core.database, self._limits.plans
+        if left := await forgetting.to_remove(database, most):
+            await self._remove(left)
+            await forgetting.removed(database, left)
+            return True
+        now = self._core.now()
+        if free := await forgetting.to_free(database, now - self._limits.forgotten_s, most):
+            whole = [Removal(each.tombstone, each.tombstone.sequence) for each in free]
+            await self._remove(whole)
+            await forgetting.freed(database, free)
+            return True
+        return await self._forget_next(now - self._keep_s)
+
+    async def _remove(self, which: Sequence[Removal]) -> None:
+        """Remove the messages of plans up to where they reach. Raises LogUnavailable, LogReset."""
+        assert self._purger is not None  # noqa: S101 - `_open` made it
+        await self._note(max(each.reach for each in which))
+        below: dict[str, int] = {}
+        for plan, sequence, _ in (each.tombstone for each in which):
+            below[plan] = max(below.get(plan, 0), sequence)
+        for each in which:
+            if each.reach:
+                below[each.tombstone.plan_id] = each.reach + 1
+        removed = await self._purger.remove(below)
+        log.info("facts_removed", plans=len(which), facts=removed)
+
+    # -- plans that are due -----------------------------------------------------------------
+
+    async def _forget_next(self, before: float) -> bool:
+        """Forget the next plans that ended before a time; False after the last of them."""
+        core, limits = self._core, self._limits
+        if not self._after:
+            # The log's first message stays where it is: a log that begins later has lost facts.
+            self._after = max((await core.log.state()).first, 1)
+        rows = await forgetting.ended_before(core.database, before, self._after, limits.looked_at)
+        due = [each.plan for each in rows if each.is_due][: limits.plans]
+        core.conditions.retention_behind(_behind_s(due, before))
+        if len(due) == limits.plans:
+            self._after = due[-1].first_sequence
+        elif len(rows) == limits.looked_at:
+            self._after = rows[-1].plan.first_sequence
+        else:
+            self._after = 0
+        forgotten = await self._forget(due) if due else 0
+        return bool(forgotten or self._after)
+
+    async def _forget(self, due: Sequence[Plan]) -> int:
+        """Archive plans, and append their `forgotten` facts; answers how many were forgotten."""
+        core = self._core
+        if self._archive is not None:
+            due = await self._archived(self._archive, due)
+        outcomes = await asyncio.gather(*(self._say_forgotten(plan) for plan in due))
+        sequences = [each for each in outcomes if each is not None]
+        if not sequences:
+            return 0
+        names = [plan.plan_id for plan, at in zip(due, outcomes, strict=True) if at is not None]
+        core.metrics.count("agent.retention.forgotten.total", len(names))
+        core.audit.emit(
+            "plans_forgotten",
+            actual={"plans": names, "last_sequence": max(sequences)},
+            detail=f"{len(names)} plans that ended more than {self._keep_s / DAY_S:g} days ago"
+            + (f", archived in {self._archive_dir}" if self._archive is not None else ""),
+        )
+        # What was forgotten is listed with the flush; only then are its messages removed.
+        await core.projector.flushed(max(sequences), FLUSH_S)
+        return len(sequences)
+
+    async def _say_forgotten(self, plan: Plan) -> int | None:
+        """The sequence of the fact; None if the plan is not as the read models have it."""
+        command, view = Forget(plan_id=plan.plan_id), _AsRead(self._core, plan)
+        origin, once = self._core.self_origin, DecideLimits(tries=1)
+        outcome = await transact(command, view, self._core.log, origin, once)
+        return outcome.sequence if isinstance(outcome, CommandAccepted) else None
+
+    async def _archived(self, archive: Archive, due: Sequence[Plan]) -> list[Plan]:
+        """The plans that are in the archive, and on disk there, as the read models have them."""
+        done: list[Plan] = []
+        step = self._limits.read_ahead
+        for start in range(0, len(due), step):
+            some = due[start : start + step]
+            readers = [messages_of(self._core.log, each.plan_id, each.sequence) for each in some]
+            firsts = await asyncio.gather(*(anext(reader, NO_PAGE) for reader in readers))
+            for plan, first, reader in zip(some, firsts, readers, strict=True):
+                writing = archive.begin(plan.plan_id, self._core.now())
+                try:
+                    last = 0
+                    page = first
+                    while page:
+                        last = max([last, *_on_its_subject(plan.plan_id, page)])
+                        await asyncio.to_thread(writing.add, page)
+                        page = await anext(reader, NO_PAGE)
+                except BaseException:
+                    writing.abandon()
+                    raise
+                if last == plan.subject_sequence:
+                    await asyncio.to_thread(writing.end)
+                    done.append(plan)
+                else:
+                    writing.abandon()
+        await asyncio.to_thread(archive.sync)
+        return done
+
+
+class _AsRead:
+    """The view of a plan as the read models have it; a newer state of it is a lost race."""
+
+    def __init__(self, core: Core, plan: Plan) -> None:
+        self._plan = plan
+        self.now = core.now
+        self.folded = core.folded
+        self.catch_up = core.catch_up
+
+    def knows(self, plan_id: str) -> Plan | None:
+        del plan_id
+        return self._plan
+
+    async def load(self, plan_id: str) -> Plan | None:
+        return self.knows(plan_id)
+
+
+def _on_its_subject(plan_id: str, page: Sequence[LogMessage]) -> list[int]:
+    own = subject_of(plan_id)
+    return [message.sequence for message in page if message.subject == own]
+
+
+def _behind_s(due: Sequence[Plan], before: float) -> float:
+    """For how long the plan that ended first has been due, in seconds."""
+    return max((before - (plan.finished_at or before) for plan in due), default=0.0)
