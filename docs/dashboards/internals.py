@@ -33,6 +33,12 @@ _LOG = Row(
             unit="ops",
         ),
         Panel(
+            title="Plans forgotten",
+            says="Per second, by `retention.finished_days`; RetentionBehind.",
+            queries=(Query(rate("agent_retention_forgotten_total"), AT),),
+            unit="ops",
+        ),
+        Panel(
             title="Sequence reached by the read models",
             says="Grows with the log; a flat line under load is a stuck projector.",
             queries=(Query(now("agent_projection_sequence"), AT),),

@@ -63,20 +63,20 @@ def calls(forgotten: Sequence[Tombstone]) -> list[Call]:
 # -- what the retention daemon asks -----------------------------------------------------------
 
 
-class Ended(msgspec.Struct, frozen=True):
+class DuePlan(msgspec.Struct, frozen=True):
     """A plan of the read models without its tasks, and whether it ended before a time."""
 
     plan: Plan
     is_due: bool
 
 
-async def ended_before(database: Database, time: float, after: int, limit: int) -> list[Ended]:
+async def ended_before(database: Database, time: float, after: int, limit: int) -> list[DuePlan]:
     """The next plans above a first sequence that were submitted before ``time``, oldest first."""
 
-    def row(cursor: sqlite3.Cursor, found: tuple[Any, ...]) -> Ended:
+    def row(cursor: sqlite3.Cursor, found: tuple[Any, ...]) -> DuePlan:
         plan = plans.restored(cursor, found)
         ended = plan.finished_at is not None and plan.finished_at < time
-        return Ended(plan, ended and plan.unreadable_at is None)
+        return DuePlan(plan, ended and plan.unreadable_at is None)
 
     sql = f"{plans.RESTORE} WHERE p.first_sequence > ? AND created_at < ?"
     ordered = f"{sql} ORDER BY p.first_sequence LIMIT ?"

@@ -50,14 +50,6 @@ class Closing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One archived plan: its lines of facts with their line breaks, and where it stands."""
-
-    file: str
-    lines: list[bytes]
-    closing: Closing
-
-
 class Archive:
     """A folder to append to; one process at a time. Made by `open`. Everything here blocks."""
 
@@ -91,11 +83,9 @@ class Archive:
     def _go_on(self) -> None:
         for path in reversed(files_of(self._folder)):
             cut_off_torn_end(path)
-            last = None
-            for last in entries_of(path):  # noqa: B007 - only the last one counts
-                pass
-            if last is not None:
-                self.previous = last.closing.sha256
+            closings = [line for line in read(path) if isinstance(line, Closing)]
+            if closings:
+                self.previous = closings[-1].sha256
                 return
 
     def sync(self) -> None:
@@ -177,20 +167,20 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"*{SUFFIX}"))
 
 
-def entries_of(path: Path) -> Generator[Entry]:
-    """The entries of a file, one at a time. Raises ArchiveError where it cannot be read."""
-    lines = list[bytes]()
+def read(path: Path) -> Generator[bytes | Closing]:
+    """A file's lines of facts, with their line breaks, and after those of a plan their `Closing`.
+
+    Raises ArchiveError where it cannot be read.
+    """
+    is_open = False
     try:
         with gzip.open(path) as file:
             while line := file.readline(MAX_LINE_BYTES):
-                if not line.startswith(_CLOSING):
-                    lines.append(line)
-                    continue
-                yield Entry(path.name, lines, msgspec.json.decode(line, type=Closing))
-                lines = []
+                is_open = not line.startswith(_CLOSING)
+                yield line if is_open else msgspec.json.decode(line, type=Closing)
     except (OSError, EOFError, zlib.error, *UNREADABLE) as error:
         raise ArchiveError(f"{path} cannot be read: {error}") from error
-    if lines:
+    if is_open:
         raise ArchiveError(f"{path}: its last entry is not closed")
 
 
@@ -199,19 +189,22 @@ def verify(folder: Path) -> int:
 
     Raises ArchiveError with the first link that is broken.
     """
-    previous, count = "", 0
+    previous, entries = "", 0
     for path in files_of(folder):
-        for entry in entries_of(path):
-            closing, where = entry.closing, f"{path}, entry of plan '{entry.closing.archived}'"
-            if closing.previous != previous:
-                raise ArchiveError(f"{where}: it does not follow the entry that stands before it")
-            digest = hashlib.sha256(previous.encode())
-            for line in entry.lines:
+        digest, facts = hashlib.sha256(previous.encode()), 0
+        for line in read(path):
+            if isinstance(line, bytes):
                 digest.update(line)
-            if digest.hexdigest() != closing.sha256 or len(entry.lines) != closing.facts:
+                facts += 1
+                continue
+            where = f"{path}, entry {entries + 1} of the archive, plan '{line.archived}'"
+            if line.previous != previous:
+                raise ArchiveError(f"{where}: it does not follow the entry that stands before it")
+            if digest.hexdigest() != line.sha256 or facts != line.facts:
                 raise ArchiveError(f"{where}: its facts are not those that were written")
-            previous, count = closing.sha256, count + 1
-    return count
+            previous, entries = line.sha256, entries + 1
+            digest, facts = hashlib.sha256(previous.encode()), 0
+    return entries
 
 
 def cut_off_torn_end(path: Path) -> None:

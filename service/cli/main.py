@@ -40,6 +40,7 @@ COMMANDS = {
     "demo": "service.cli.demo",
     "rebuild": "service.cli.rebuild",
     "export": "service.cli.export",
+    "archive": "service.cli.archive",
     "backup": "service.cli.backup",
     "restore": "service.cli.backup",
     "check-config": "service.cli.check_config",

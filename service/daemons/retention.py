@@ -1,4 +1,4 @@
-"""Forgets plans that ended long ago: archives them, says so in the log, removes their messages.
+"""Forgets plans that ended long ago: archives them, appends that fact, removes their messages.
 
 Every stage is written down before the next one begins, so a crash at any point is finished later:
 an archived plan is archived again at worst, a plan with its `forgotten` fact stands in the list of
@@ -189,8 +189,9 @@ class Retention:
         names = [plan.plan_id for plan, at in zip(due, outcomes, strict=True) if at is not None]
         core.metrics.count("agent.retention.forgotten.total", len(names))
         core.audit.emit(
-            "plans_forgotten",
-            actual={"plans": names, "last_sequence": max(sequences)},
+            "operator_action",
+            owner=core.instance_id,
+            actual={"action": "forget", "plans": names, "sequence": max(sequences)},
             detail=f"{len(names)} plans that ended more than {self._keep_s / DAY_S:g} days ago"
             + (f", archived in {self._archive_dir}" if self._archive is not None else ""),
         )

@@ -153,6 +153,7 @@ def test_the_service_itself_may_not_copy_the_log(saved: tuple[Path, Path, int]) 
 
     accounts = json.loads(server.partition("accounts: ")[2])
 
-    service, maintenance = accounts["HOLDFAST"]["users"]
+    service, maintenance, retention = accounts["HOLDFAST"]["users"]
+    assert retention["permissions"]["publish"]["allow"] == ["$JS.API.STREAM.PURGE.PLANS"]
     assert not any("SNAPSHOT" in each for each in service["permissions"]["publish"]["allow"])
     assert all("plans." not in each for each in maintenance["permissions"]["publish"]["allow"])

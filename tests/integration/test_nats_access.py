@@ -68,11 +68,17 @@ async def head(url: str, access: Credentials, within_s: float = 10.0) -> int:
         await log.close()
 
 
+def with_passwords(accounts: str) -> str:
+    for name, password in (("HOLDFAST", "one"), ("VIEWER", "two"), ("RETENTION", "three")):
+        accounts = accounts.replace(f"${name}_PASSWORD", f'"{password}"')
+    return accounts
+
+
 async def test_the_documented_accounts_serve_holdfast_and_a_viewer(start_server: Start) -> None:
     page = (TOP_LEVEL / "docs/howto/nats-accounts.md").read_text(encoding="utf-8")
     block = re.search(r"```\n(accounts .*?)```", page, re.DOTALL)
     assert block is not None
-    text = block[1].replace("$HOLDFAST_PASSWORD", '"one"').replace("$VIEWER_PASSWORD", '"two"')
+    text = with_passwords(block[1])
     port = start_server(text)
     log = await JetStreamLog.connect(f"nats://service:one@127.0.0.1:{port}")
     assert await won(log, on_plan("p")) == 1
@@ -104,7 +110,7 @@ async def test_an_account_without_the_subject_of_goodbyes_serves_and_is_named_on
     page = (TOP_LEVEL / "docs/howto/nats-accounts.md").read_text(encoding="utf-8")
     block = re.search(r"```\n(accounts .*?)```", page, re.DOTALL)
     assert block is not None
-    text = block[1].replace("$HOLDFAST_PASSWORD", '"one"').replace("$VIEWER_PASSWORD", '"two"')
+    text = with_passwords(block[1])
     assert text.count(', "peers.goodbye"') == 2
     port = start_server(text.replace(', "peers.goodbye"', ""))
     log = await JetStreamLog.connect(f"nats://service:one@127.0.0.1:{port}")

@@ -27,7 +27,7 @@ from service.runtime.nats_server.credentials import read_context
 from service.runtime.nats_server.embedded import EmbeddedServer
 from service.runtime.nats_server.process import jetstream_answers, launch
 from streams.jetstream.log import JetStreamLog
-from streams.jetstream.permissions import READER, SERVICE
+from streams.jetstream.permissions import READER, RETENTION, SERVICE
 from streams.jetstream.read_only import Inspection
 from tests.faults.service_process import ServiceProcess
 from tests.unit.tokens_world import give
@@ -111,6 +111,22 @@ async def test_no_user_purges_or_deletes(server: EmbeddedServer, tmp_path: Path,
     for subject, body in PURGES:
         assert not await asked(client, subject, body), subject
     assert await facts(server) == ["1", "1"]
+    await client.close()
+    await service.close()
+
+
+async def test_the_user_that_may_purge_the_log_may_do_nothing_else(
+    server: EmbeddedServer, tmp_path: Path
+) -> None:
+    client = await user(server, tmp_path, RETENTION)
+    service = await user(server, tmp_path, SERVICE)
+    await service.jetstream().publish("plans.p.t", b"{}")
+    for subject, body in PURGES[1:]:
+        assert not await asked(client, subject, body), subject
+    await client.publish("plans.p.t", b"{}")
+    await client.flush()
+    assert await facts(server) == ["1", "1"]
+    assert await asked(client, *PURGES[0])
     await client.close()
     await service.close()
 

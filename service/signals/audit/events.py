@@ -27,7 +27,6 @@ CLASSES: Mapping[str, AuditClass] = {
     "log_recovered": "always",
     "log_replaced": "always",
     "log_facts_missing": "always",
-    "plans_forgotten": "always",
     "instance_id_shared": "always",
     "log_clock_stepped": "always",
     "database_error": "always",

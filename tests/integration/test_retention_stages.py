@@ -1,0 +1,186 @@
+"""Retention goes from stage to stage: what a crash left half done is finished, never doubled."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from projections.read_models import forgetting
+from service.app import Instance
+from service.daemons.retention import Retention, RetentionLimits
+from service.runtime.nats_server.credentials import user_url
+from streams.jetstream.access import URL_ALONE
+from streams.jetstream.forgetting import Purger
+from streams.jetstream.log import JetStreamLog
+from streams.jetstream.permissions import RETENTION, SERVICE
+from streams.log import LogUnavailable
+from tests.integration.http_world import serving
+
+AT_ONCE = RetentionLimits(plans=2, looked_at=3, read_ahead=2)
+
+
+class Crash(Exception):
+    """Ends the retention in the middle of something."""
+
+
+class World:
+    """An instance that forgets nothing by itself, and retentions of its log."""
+
+    def __init__(self, instance: Instance, client: httpx.AsyncClient) -> None:
+        self.core = instance.core
+        self.client = client
+        self.settings = instance.settings
+        self.address = instance.shown_nats_url
+        assert isinstance(self.core.log, JetStreamLog)
+        self.log = self.core.log
+
+    async def purger(self, user: str = RETENTION) -> Purger:
+        url = user_url(self.settings.data_dir / "nats", self.address, user)
+        return await Purger.open(url, timeout_s=2, access=URL_ALONE)
+
+    def retention(self, **changed: Any) -> Retention:
+        options: dict[str, Any] = {
+            "connect": self.purger,
+            "note": self.log.note_forgotten,
+            "keep_s": 0.0,
+            "archive_dir": None,
+            "limits": AT_ONCE,
+            **changed,
+        }
+        return Retention(self.core, **options)
+
+    async def run(self, *plans: str) -> None:
+        """Submit plans and wait for their end."""
+        for plan_id in plans:
+            plan = {"id": plan_id, "tasks": [{"id": "a", "kind": "echo"}]}
+            assert (await self.client.post("/v1/plans", json=plan)).status_code == 201
+        async with asyncio.timeout(20):
+            for plan_id in plans:
+                while (await self.client.get(f"/v1/plans/{plan_id}")).json()["finished_at"] is None:
+                    await asyncio.sleep(0.01)
+
+    async def messages(self, plan_id: str) -> int:
+        return len(await self.log.messages(plan_id, 0, 100))
+
+    async def status(self, plan_id: str) -> int:
+        return (await self.client.get(f"/v1/plans/{plan_id}")).status_code
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with serving(tmp_path) as (instance, client):
+        yield World(instance, client)
+
+
+async def test_a_purge_that_a_crash_prevented_is_done_later(world: World) -> None:
+    await world.run("first", "p", "q", "r")
+
+    async def crash(_: int) -> None:
+        raise Crash
+
+    with pytest.raises(Crash):
+        await world.retention(note=crash).turn()
+    gone = [each for each in ("p", "q", "r") if await world.status(each) == 404]
+    assert gone == ["p", "q"]  # a round
+    assert await world.messages("p") > 1
+    assert (await world.log.state()).forgotten == 0
+
+    await world.retention().turn()
+
+    assert [await world.messages(each) for each in ("p", "q", "r")] == [1, 1, 1]
+    state = await world.log.state()
+    assert state.first == 1
+    assert await world.status("first") == 200
+    assert 1 < state.forgotten < state.head
+    assert await forgetting.to_remove(world.core.database, 10) == []
+    assert world.core.conditions.retention_trouble is None
+
+
+async def test_the_fact_leaves_the_log_too_when_the_id_is_free(world: World) -> None:
+    await world.run("first", "p")
+    await world.retention().turn()
+    assert await world.messages("p") == 1
+    before = (await world.log.state()).head
+
+    free_at_once = RetentionLimits(forgotten_s=-1.0)
+    await world.retention(limits=free_at_once).turn()
+
+    assert await world.messages("p") == 0
+    assert (await world.log.state()).forgotten <= before
+    assert await forgetting.to_free(world.core.database, world.core.now(), 10) == []
+    await world.run("p")
+    assert await world.status("p") == 200
+
+
+async def test_two_retentions_side_by_side_do_the_work_once(world: World) -> None:
+    plans = [f"p{number}" for number in range(8)]
+    await world.run("first", *plans)
+    one, two = world.retention(), world.retention()
+    await asyncio.gather(one.turn(), two.turn())
+    await one.turn()
+    assert [await world.messages(each) for each in plans] == [1] * 8
+    assert world.core.conditions.retention_trouble is None
+
+
+async def test_without_a_user_that_may_purge_nothing_is_forgotten(
+    world: World, tmp_path: Path
+) -> None:
+    await world.run("first", "p")
+    head = (await world.log.state()).head
+    for connect, why in (
+        (None, "nats.retention_creds_file or nats.retention_url"),
+        (lambda: world.purger(SERVICE), "STREAM.PURGE.PLANS"),
+    ):
+        await world.retention(connect=connect).turn()
+        assert why in (world.core.conditions.retention_trouble or "")
+        report = (await world.client.get("/v1/ops/doctor")).json()
+        assert "RetentionBehind" in [each["code"] for each in report["findings"]]
+    (tmp_path / "file").touch()
+    await world.retention(archive_dir=tmp_path / "file").turn()
+    assert "file" in (world.core.conditions.retention_trouble or "")
+    assert (await world.log.state()).head == head
+
+    await world.retention().turn()
+    assert world.core.conditions.retention_trouble is None
+    assert await world.status("p") == 404
+
+
+async def test_a_plan_that_an_operator_retries_meanwhile_is_not_forgotten(
+    world: World, tmp_path: Path
+) -> None:
+    await world.run("first")
+    plan = {"id": "p", "tasks": [{"id": "a", "kind": "mine", "max_retries": 0}]}
+    await world.client.post("/v1/plans", json=plan)
+    owner = {"owner": "w", "limit": 1, "kinds": ["mine"], "wait_s": 5}
+    (claim,) = (await world.client.post("/v1/claims", json=owner)).json()["claims"]
+    whose = {"owner": "w", "attempt": claim["attempt"], "error_type": "boom"}
+    await world.client.post("/v1/plans/p/tasks/a/fail", json=whose)
+    async with asyncio.timeout(20):
+        while (await world.client.get("/v1/plans/p")).json()["finished_at"] is None:
+            await asyncio.sleep(0.01)
+    rows = await forgetting.ended_before(world.core.database, world.core.now(), 1, 10)
+    (old,) = (each.plan for each in rows if each.plan.plan_id == "p")
+    await world.client.post("/v1/plans/p/tasks/a/retry", json={})
+
+    retention = world.retention(archive_dir=tmp_path / "archive")
+    await retention.turn()
+    assert await retention._forget([old]) == 0  # noqa: SLF001 - as read before the retry
+
+    assert await world.status("p") == 200
+    assert (await world.client.get("/v1/plans/p")).json()["status"] != "FAILED"
+
+
+async def test_a_log_that_does_not_answer_is_reported_and_tried_again(world: World) -> None:
+    await world.run("first", "p")
+
+    async def away(_: int) -> None:
+        raise LogUnavailable("the log does not answer")
+
+    await world.retention(note=away).turn()
+    assert world.core.conditions.retention_trouble == "the log does not answer"
+    await world.retention().turn()
+    assert world.core.conditions.retention_trouble is None
+    assert await world.messages("p") == 1
