@@ -234,7 +234,7 @@ _EXECUTIONS = (
         "Plans ended",
         Label("status", ("COMPLETED", "FAILED", "CANCELLED")),
     ),
-    _counter("agent.retention.forgotten.total", "Plans forgotten by retention.finished_days"),
+    counter("agent.retention.forgotten.total", "Plans forgotten by retention.finished_days"),
 )
 
 _HTTP = (
