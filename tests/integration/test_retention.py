@@ -116,7 +116,7 @@ def test_a_rebuild_equals_live_and_nothing_is_reported_missing(
 
 
 def test_a_cursor_before_what_was_forgotten_gets_a_gap_and_the_rest(client: httpx.Client) -> None:
-    blocks = list[str]()
+    blocks, gap = list[str](), dict[str, Any]()
     with client.stream("GET", "/v1/events?after=2") as answer:
         for line in answer.iter_lines():
             if line.startswith("event: "):
