@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import nats
 import nats.errors
@@ -31,7 +32,7 @@ from streams.jetstream.permissions import READER, RETENTION, SERVICE
 from streams.jetstream.read_only import Inspection
 from tests.faults.service_process import ServiceProcess
 from tests.unit.tokens_world import give
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 
 ASKED_S = 0.5
 
@@ -259,6 +260,7 @@ async def test_a_cut_credentials_file_is_made_anew(tmp_path: Path) -> None:
 
 OTHER_ACCOUNT = """
     import json, os, socket, sys
+    ENDING = ("PURGE.PLANS", "DELETE.PLANS", "MSG.DELETE.PLANS", "PURGE.AUDIT", "DELETE.AUDIT")
     folder, address, api = sys.argv[1:]
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
     reached = []
@@ -278,7 +280,9 @@ OTHER_ACCOUNT = """
     host, port = address.rpartition("/")[2].split(":")
     with socket.socket() as line:
         line.connect((host, int(port)))
-        line.sendall(b'CONNECT {"verbose":true}\\r\\nPUB plans.p.t 2\\r\\n{}\\r\\nPING\\r\\n')
+        subjects = ["plans.p.t", *("$JS.API.STREAM." + each for each in ENDING)]
+        told = "".join(f"PUB {each} 2\\r\\n{{}}\\r\\n" for each in subjects)
+        line.sendall(b'CONNECT {"verbose":true}\\r\\n' + told.encode() + b"PING\\r\\n")
         line.settimeout(5)
         said = b""
         try:
@@ -302,12 +306,12 @@ def test_another_account_reads_writes_and_asks_nothing(*, tokens: bool) -> None:
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o755)  # the folder above hides nothing
         given = {"auth__tokens_file": str(Path(place) / "tokens")} if tokens else {}
-        if tokens:
-            give(Path(place) / "tokens", "me", "operator")
+        token = give(Path(place) / "tokens", "me", "operator") if tokens else ""
         service = ServiceProcess(Path(place) / "data", **given).start()
         try:
             holder = read_holder(service.data_dir)
             assert holder is not None
+            before = _log_after_a_plan(service.url, token)
             code = textwrap.dedent(OTHER_ACCOUNT)
             command = [
                 sys.executable,
@@ -323,6 +327,7 @@ def test_another_account_reads_writes_and_asks_nothing(*, tokens: bool) -> None:
             assert reached == []
             assert "Authorization Violation" in said
             assert "PONG" not in said
+            assert _log_after_a_plan(service.url, token) == before, "the log is as it was"
             assert stat.S_IMODE(service.data_dir.stat().st_mode) == 0o700
             loose = [
                 path
@@ -332,3 +337,17 @@ def test_another_account_reads_writes_and_asks_nothing(*, tokens: bool) -> None:
             assert loose == []
         finally:
             service.stop()
+
+
+def _log_after_a_plan(url: str, token: str) -> tuple[int, int]:
+    """Where the log, which begins at 1, ends, and where the one plan in it stands."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    plan = {"id": "kept", "tasks": [{"id": "t", "kind": "outside"}]}
+    with httpx.Client(base_url=url, headers=headers, timeout=20) as client:
+        assert client.post("/v1/plans", json=plan).is_success
+        until(
+            lambda: client.get("/v1/ops/status").json()["log"]["first"] == 1,
+            what="the log begins at 1",
+        )
+        head = client.get("/v1/ops/status").json()["log"]["head"]
+        return head, client.get("/v1/plans/kept").json()["sequence"]
