@@ -23,10 +23,12 @@ Json = dict[str, Any]
 class NatsCluster:
     """The nodes and the links; `start` returns when every node is there and current."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: str = "") -> None:
+        """``more`` is added to the configuration of each node."""
         ports = free_ports(9)
         self.nodes = {
-            n: NatsNode(n, folder, (ports[n - 1], ports[n + 2], ports[n + 5])) for n in NUMBERS
+            n: NatsNode(n, folder, (ports[n - 1], ports[n + 2], ports[n + 5]), more)
+            for n in NUMBERS
         }
         self.links = Links(
             {n: node.client_port for n, node in self.nodes.items()},
@@ -95,6 +97,15 @@ class NatsCluster:
             for node, view in views.items()
             for each in _streams(view)
             if each["name"] == STREAM
+        }
+
+    async def stored(self, stream: str) -> dict[int, int]:
+        """How many bytes of the stream each node stores."""
+        return {
+            node: each["state"]["bytes"]
+            for node, view in (await self._views("")).items()
+            for each in _streams(view)
+            if each["name"] == stream
         }
 
     async def tail_hosts(self) -> Counter[int]:

@@ -43,8 +43,12 @@ cluster {{
 class NatsNode:
     """Node ``number``, with a client, a monitoring and a route port that stay."""
 
-    def __init__(self, number: int, folder: Path, ports: tuple[int, int, int]) -> None:
+    def __init__(
+        self, number: int, folder: Path, ports: tuple[int, int, int], more: str = ""
+    ) -> None:
+        """``more`` is added to the configuration."""
         self.number = number
+        self._more = more
         self.client_port, self.monitor_port, self.route_port = ports
         self.frozen = False
         self._folder = folder / f"nats-{number}"
@@ -63,7 +67,7 @@ class NatsNode:
             store=self._store,
             routes=routes,
         )
-        self._configuration.write_text(text, encoding="utf-8")
+        self._configuration.write_text(text + self._more, encoding="utf-8")
 
     @property
     def _store(self) -> Path:
