@@ -83,17 +83,23 @@ def encode_headers(event: Event, event_id: str, origin: Origin = NO_ORIGIN) -> b
 
 
 def _origin_lines(origin: Origin) -> bytes:
-    lines = b""
-    if origin.actor:
-        lines += b"Holdfast-Actor: %b\r\n" % _one_line(origin.actor)
-    if origin.instance:
-        lines += b"Holdfast-Instance: %b\r\n" % _one_line(origin.instance)
-    if origin.principal:
-        lines += b"Holdfast-Principal: %b\r\n" % _one_line(origin.principal)
+    lines = _author_lines(origin.actor, origin.instance, origin.principal)
     if origin.traceparent:
         lines += b"traceparent: %b\r\n" % _one_line(origin.traceparent)
     if origin.tracestate:
         lines += b"tracestate: %b\r\n" % _one_line(origin.tracestate)
+    return lines
+
+
+@lru_cache(maxsize=1_024)  # an owner writes many facts
+def _author_lines(actor: str, instance: str, principal: str) -> bytes:
+    lines = b""
+    if actor:
+        lines += b"Holdfast-Actor: %b\r\n" % _one_line(actor)
+    if instance:
+        lines += b"Holdfast-Instance: %b\r\n" % _one_line(instance)
+    if principal:
+        lines += b"Holdfast-Principal: %b\r\n" % _one_line(principal)
     return lines
 
 

@@ -8,7 +8,7 @@ that state and judging by it. A fact that could not be read again is refused, ne
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Protocol, TypeVar, assert_never
@@ -21,8 +21,10 @@ from streams.log import (
     Conflict,
     Draft,
     Log,
+    LogFull,
     LogUnavailable,
     Origin,
+    TooLarge,
     Unreadable,
 )
 from streams.plan.commands import (
@@ -34,6 +36,7 @@ from streams.plan.commands import (
     Finish,
     Forget,
     Overrun,
+    OwnerCommand,
     Pause,
     Resume,
     Start,
@@ -142,6 +145,46 @@ def _stands(command: Command, outcome: Outcome) -> bool:
             return isinstance(command, Submit | Finish | Forget | Expire | Overrun)
 
 
+async def transact_together(
+    wanted: Sequence[tuple[OwnerCommand, Origin]], view: View, log: Log
+) -> list[CommandAccepted | LogUnavailable | LogFull | TooLarge | None]:
+    """The first try of many commands: one list of appends, and one wait for the fold.
+
+    None where that settles nothing: `transact` judges such a command. So it does with all but the
+    first command on a task. Raises LogUnavailable when the fold does not get there.
+    """
+    drafts: dict[int, Draft] = {}
+    tasks: set[tuple[str, str]] = set()
+    for place, (command, origin) in enumerate(wanted):
+        plan, key = view.knows(command.plan_id), (command.plan_id, command.task_id)
+        decision = None if plan is None or key in tasks else decide(command, plan, view.now())
+        if isinstance(decision, Accept):
+            tasks.add(key)
+            drafts[place] = _draft(command, decision, decision.expected, origin)
+    outcomes: list[CommandAccepted | LogUnavailable | LogFull | TooLarge | None]
+    outcomes = [None] * len(wanted)
+    answers = await log.append_all(list(drafts.values()))
+    last = max((each.sequence for each in answers if isinstance(each, Appended)), default=0)
+    await view.folded(last)
+    for place, answer in zip(drafts, answers, strict=True):
+        if isinstance(answer, LogUnavailable | LogFull | TooLarge):
+            outcomes[place] = answer
+        elif isinstance(answer, Appended) and await view.folded(answer.sequence) is None:
+            plan = view.knows(wanted[place][0].plan_id)
+            outcomes[place] = CommandAccepted(answer.sequence, plan)
+    return outcomes
+
+
+def _draft(command: Command, decision: Accept, expected: int, origin: Origin) -> Draft:
+    return Draft(
+        plan_id=command.plan_id,
+        task_id=decision.task_id,
+        expected=expected,
+        events=decision.events,
+        origin=origin,
+    )
+
+
 class Call:
     """One call, which ends in time."""
 
@@ -178,14 +221,9 @@ async def _transact(command: Command, view: View, log: Log, origin: Origin, call
         decision = await _decide(command, plan, view.now())
         if not isinstance(decision, Accept):
             return decision
-        draft = Draft(
-            plan_id=command.plan_id,
-            task_id=decision.task_id,
-            # A message that the fold ignores may stand above the last one that it counts.
-            expected=max(decision.expected, folded) if expired is None else expired,
-            events=decision.events,
-            origin=origin,
-        )
+        # A message that the fold ignores may stand above the last one that it counts.
+        expected = max(decision.expected, folded) if expired is None else expired
+        draft = _draft(command, decision, expected, origin)
         try:
             # The first append has a time limit of its own; only what follows a loss needs another.
             append = log.append(draft)

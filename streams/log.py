@@ -4,7 +4,7 @@ Two implementations hold to one contract suite (``tests/contract``): `tests.memo
 the reference, and `streams.jetstream.log.JetStreamLog`, the real one.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -142,6 +142,10 @@ class LogState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     forgotten: int = 0
 
 
+AppendError = LogUnavailable | LogFull | TooLarge | Unreadable
+"""What `Log.append` raises."""
+
+
 class Log(Protocol):
     """An append-only, totally ordered, durable sequence of facts."""
 
@@ -152,6 +156,12 @@ class Log(Protocol):
         one copy lands. Raises LogUnavailable (within ``append_budget_s``), LogFull, TooLarge,
         Unreadable.
         """
+        ...
+
+    async def append_all(
+        self, drafts: Sequence[Draft]
+    ) -> "list[Appended | Conflict | AppendError]":
+        """`append` for each at the same time, answered in order; what it raises is an answer."""
         ...
 
     def follow(self, after: int) -> AsyncIterator[list[Fact | BadFact]]:

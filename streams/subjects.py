@@ -16,6 +16,8 @@ GOODBYES = "peers.goodbye"  # instances tell each other, and no stream keeps it
 # Stands in an audit subject for "no plan" or "no task"; it cannot be an id.
 ABSENT = "~"
 
+REMEMBERED = 16_384  # subjects whose facts come again and again, as those of leases do
+
 _ID = "[A-Za-z0-9_-]{1,64}"
 _is_id = re.compile(_ID).fullmatch
 _is_audit_subject = re.compile(
@@ -36,6 +38,7 @@ def checked_id(text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=REMEMBERED)
 def subject_of(plan_id: str, task_id: str | None = None) -> str:
     """The subject of a plan's own facts, or of one task's; raises ValueError on a bad id."""
     if task_id is None:
@@ -48,7 +51,7 @@ def tasks_of(plan_id: str) -> str:
     return f"{PLANS}.{checked_id(plan_id)}.>"
 
 
-@lru_cache(maxsize=4_096)  # a task's facts tend to stand near one another
+@lru_cache(maxsize=REMEMBERED)
 def split_subject(subject: str) -> tuple[str, str | None] | None:
     """(plan, task or None), or None when no fact of ours can stand on ``subject``."""
     found = _split(subject)

@@ -77,7 +77,7 @@ def is_sampled(traceparent: str) -> bool:
     return found is not None and bool(int(found[2], 16) & _SAMPLED)
 
 
-@lru_cache(maxsize=4_096)
+@lru_cache(maxsize=16_384)  # more than the leases that one worker renews in turn
 def of_attempt(traceparent: str, plan_id: str, task_id: str, attempt: int) -> str:
     """The span of one attempt in the plan's trace; "" for a plan without a trace."""
     found = _parts(traceparent)

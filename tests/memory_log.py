@@ -9,13 +9,15 @@ import itertools
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import cast
 
 import msgspec
 
 from streams.codec import HEADER_LINE, decode, encode_headers, encode_payload
 from streams.log import (
     Appended,
+    AppendError,
     BadFact,
     Conflict,
     Draft,
@@ -117,6 +119,15 @@ class MemoryLog:
         if fault is Fault.LOST_AFTER:
             raise LogUnavailable("the log does not answer")
         return outcome
+
+    async def append_all(self, drafts: Sequence[Draft]) -> list[Appended | Conflict | AppendError]:
+        """See `streams.log.Log.append_all`."""
+        appends = (self.append(draft) for draft in drafts)
+        answers = await asyncio.gather(*appends, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, AppendError):
+                raise answer
+        return cast("list[Appended | Conflict | AppendError]", answers)
 
     async def follow(self, after: int) -> AsyncIterator[list[Fact | BadFact]]:
         """See `streams.log.Log.follow`."""

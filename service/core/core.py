@@ -9,7 +9,6 @@ the read models have reached where the board was when it arrived (DESIGN §2).
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import cast
 
 import structlog
 from msgspec.structs import replace
@@ -18,13 +17,15 @@ from projections.board.board import Board
 from projections.feed import Feed
 from projections.projector import Projector
 from projections.read_models.database import Database
-from projections.read_models.views import PlanView, TaskView, moment_or_none, plan_view, task_view
+from projections.read_models.views import PlanView, TaskView, plan_view, task_view
 from service.core.admission import Admission, off_loop
 from service.core.claim_queue import ClaimQueue
 from service.core.conditions import Conditions
 from service.core.log_clock import LogClock
+from service.core.owner_writes import NAMES, OwnerWrites
 from service.core.plan_closing import PlanClosing
 from service.core.results import (
+    AcceptedWrite,
     Behind,
     Claim,
     ClaimRequest,
@@ -47,11 +48,11 @@ from service.signals.tracing.sampling import begun_traceparent
 from service.signals.tracing.spans import Recorder, Span, child_of
 from service.signals.visitors import Visitors
 from streams import decider
-from streams.decider import CommandAccepted, Contention, Outcome
-from streams.log import Log, LogFull, LogUnavailable, Origin, TooLarge
+from streams.decider import CommandAccepted, Outcome
+from streams.log import Log, LogUnavailable, Origin, TooLarge
 from streams.plan import commands
 from streams.plan.commands import OwnerCommand
-from streams.plan.decide import Duplicate, GuardReject, NotAllowed, NotFound
+from streams.plan.decide import Duplicate
 from streams.plan.events import Submitted, TaskSpec
 from streams.plan.state import Plan
 from streams.traceparent import of_attempt, span_id_of
@@ -59,7 +60,6 @@ from streams.traceparent import of_attempt, span_id_of
 READ_WAIT_S = 5.0  # how long an explicit min_sequence is waited for (API.md)
 READ_OWN_WRITES_S = 2.0  # how long any other read waits before it answers with what there is
 RELEASED_AT_ONCE = 500
-NAMES = frozenset({"plan_id", "task_id", "owner"})
 
 log = structlog.get_logger("holdfast.core")
 
@@ -107,6 +107,16 @@ class Core:
         self._fact_metrics = FactMetrics(metrics, board, spans)
         self._fact_audit = FactAudit(audit, board, epoch=epoch)
         self.conditions = Conditions(clock, metrics, audit, self._fact_audit)
+        self._owner_writes = OwnerWrites(
+            self,
+            log,
+            self._transact,
+            self._still_there,
+            self.stream_now,
+            self._fact_metrics,
+            self._fact_audit,
+            self.workers,
+        )
         clock.on_step = self.conditions.clock_stepped
         self.admission = Admission(projector, settings.memory, check_input)
         self.plan_closing = PlanClosing(board, self.instance_id, self.finish)
@@ -254,7 +264,7 @@ class Core:
             released += [
                 ReleasedLease(plan_id=each.plan_id, task_id=each.task_id, attempt=each.attempt)
                 for each, answer in zip(some, answers, strict=True)
-                if isinstance(answer, OwnerAnswer)
+                if isinstance(answer, AcceptedWrite)
             ]
         return released
 
@@ -267,63 +277,16 @@ class Core:
 
         Raises LogUnavailable, LogFull, TooLarge.
         """
-        command = KNOWN.struct(command, NAMES)
-        plan = self.board.knows(command.plan_id)
-        task = plan.tasks.get(command.task_id) if plan is not None else None
-        lease = (task.lease_until, task.lease_s) if task is not None else (None, 0.0)
-        try:
-            outcome = await self._transact(command, origin)
-        except (LogUnavailable, LogFull, TooLarge) as error:
-            self._fact_metrics.owner_write_failed(command, error)
-            self._fact_audit.owner_write_failed(command, error, origin)
-            raise
-        if not isinstance(outcome, CommandAccepted | Duplicate):
-            refused = _refused(outcome)
-            if isinstance(refused, GuardReject):
-                self._fact_metrics.owner_write_refused(command)
-                self.workers.refused(command, self.now())
-                self._fact_audit.owner_write_refused(command, refused, origin)
-            elif isinstance(refused, Contention | NotFound | NotAllowed):
-                self._fact_metrics.owner_write_failed(command, refused)
-                self._fact_audit.owner_write_failed(command, refused, origin)
-            return refused
-        lease_until, lease_s = lease
-        left_s = None if lease_until is None else lease_until - self.stream_now()
-        self._fact_metrics.owner_write_accepted(command, left_s, lease_s)
-        return await self._owner_answer(command, outcome)
+        return await self._owner_writes.own(command, origin)
 
     async def own_many(
         self, wanted: Sequence[OwnerCommand], origin: Origin
-    ) -> list[OwnerAnswer | Refused | TooLarge]:
-        """`own` for each, concurrently, answered in order; one that is too large is an answer.
+    ) -> list[AcceptedWrite | Refused | TooLarge]:
+        """`own` for each, together, answered in order; one that is too large is an answer.
 
         Raises LogUnavailable and LogFull, once every command has come to its end.
         """
-        owning = (self.own(command, origin) for command in wanted)
-        answers = await asyncio.gather(*owning, return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException) and not isinstance(answer, TooLarge):
-                raise answer
-        return cast("list[OwnerAnswer | Refused | TooLarge]", answers)
-
-    async def _owner_answer(
-        self, command: OwnerCommand, outcome: CommandAccepted | Duplicate
-    ) -> OwnerAnswer:
-        plan = await self._still_there(command.plan_id)
-        task = plan.tasks[command.task_id]
-        return OwnerAnswer(
-            status="accepted" if isinstance(outcome, CommandAccepted) else "duplicate",
-            sequence=outcome.sequence,
-            task=task_view(
-                plan.plan_id,
-                plan.created_at,
-                task,
-                plan.traceparent,
-                output=command.output if isinstance(command, commands.Complete) else None,
-            ),
-            lease_until=moment_or_none(task.lease_until),
-            cancel_requested=plan.status in ("FAILED", "CANCELLED"),
-        )
+        return await self._owner_writes.own_many(wanted, self._from(origin))
 
     # -- reading ----------------------------------------------------------------------------
 

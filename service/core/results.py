@@ -96,7 +96,7 @@ class ReleasedLease(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
 
 
-class OwnerAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class AcceptedWrite(msgspec.Struct, frozen=True, kw_only=True):
     """An owner's command was accepted (now or before).
 
     ``lease_until`` is set while the task runs; ``cancel_requested`` asks the owner to stop
@@ -105,9 +105,14 @@ class OwnerAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     status: Literal["accepted", "duplicate"]
     sequence: int
-    task: TaskView
     lease_until: Moment | None
     cancel_requested: bool
+
+
+class OwnerAnswer(AcceptedWrite, frozen=True, kw_only=True):
+    """The same with the task as it is then."""
+
+    task: TaskView
 
 
 class Behind(Exception):

@@ -9,7 +9,7 @@ from litestar.params import JSONBody
 
 from projections.read_models.views import Moment
 from service.core.core import Core
-from service.core.results import OwnerAnswer, Refused
+from service.core.results import AcceptedWrite, Refused
 from service.http import owner_commands
 from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
@@ -119,9 +119,9 @@ async def _own_many(core: Core, reports: Sequence[OwnerCommand], origin: Origin)
     return BatchAnswer(items)
 
 
-def _item(report: OwnerCommand, answer: OwnerAnswer | Refused | TooLarge) -> BatchItem:
+def _item(report: OwnerCommand, answer: AcceptedWrite | Refused | TooLarge) -> BatchItem:
     plan_id, task_id, attempt = report.plan_id, report.task_id, report.attempt
-    if isinstance(answer, OwnerAnswer):
+    if isinstance(answer, AcceptedWrite):
         renewed = isinstance(report, Heartbeat | Checkpoint)
         return BatchItem(
             plan_id=plan_id,

@@ -36,7 +36,7 @@ from streams.jetstream.drafts import (
 from streams.jetstream.refusals import LOST, actual_sequence
 from streams.jetstream.transport import Answer, Message, Refused, Stored, Transport, Unknown
 from streams.jetstream.unknown_outcomes import UnknownOutcomes
-from streams.log import Draft, LogUnavailable, TooLarge
+from streams.log import AppendError, Draft, LogUnavailable, TooLarge, Unreadable
 from streams.plan.events import Heartbeat, Progress
 from streams.subjects import subject_of
 
@@ -74,12 +74,34 @@ class Appender:
 
     async def append(self, draft: Draft) -> Outcome:
         """Write one draft; see `streams.log.Log.append`."""
+        return await self._admit(draft)
+
+    async def append_all(self, drafts: Sequence[Draft]) -> list[Outcome | AppendError]:
+        """Write many; see `streams.log.Log.append_all`. They wait without a task for each."""
+        waiting = [self._admitted(draft) for draft in drafts]
+        futures = [each for each in waiting if isinstance(each, asyncio.Future)]
+        outcomes = iter(await asyncio.gather(*futures, return_exceptions=True))
+        answers: list[Outcome | AppendError] = []
+        for each in waiting:
+            answer = next(outcomes) if isinstance(each, asyncio.Future) else each
+            if isinstance(answer, BaseException) and not isinstance(answer, AppendError):
+                raise answer
+            answers.append(answer)
+        return answers
+
+    def _admitted(self, draft: Draft) -> "asyncio.Future[Outcome] | AppendError":
+        try:
+            return self._admit(draft)
+        except (LogUnavailable, TooLarge, Unreadable) as error:
+            return error
+
+    def _admit(self, draft: Draft) -> "asyncio.Future[Outcome]":
         if self._closed:
             raise LogUnavailable("the log was closed")
         self._drafts.check_room()
         ticket = self._ticket(draft)
         self._drafts.admit(ticket)
-        return await ticket.outcome
+        return ticket.outcome
 
     def wrote(self, event_id: str) -> bool:
         """See `streams.log.Log.wrote`."""

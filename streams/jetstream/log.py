@@ -42,6 +42,7 @@ from streams.jetstream.topology import (
 )
 from streams.log import (
     Appended,
+    AppendError,
     BadFact,
     Conflict,
     Draft,
@@ -180,10 +181,20 @@ class JetStreamLog:
         try:
             outcome = await self._appender.append(draft)
         except LogFull as error:
-            raise LogFull(full(str(error), self._stream, self._max_bytes)) from None
+            raise self._explained(error) from None
         if isinstance(outcome, Appended):
             self._leadership.names(outcome.sequence)
         return outcome
+
+    async def append_all(self, drafts: Sequence[Draft]) -> list[Appended | Conflict | AppendError]:
+        """See `streams.log.Log.append_all`."""
+        outcomes = await self._appender.append_all(drafts)
+        last = max((each.sequence for each in outcomes if isinstance(each, Appended)), default=0)
+        self._leadership.names(last)
+        return [self._explained(each) if isinstance(each, LogFull) else each for each in outcomes]
+
+    def _explained(self, error: LogFull) -> LogFull:
+        return LogFull(full(str(error), self._stream, self._max_bytes))
 
     async def follow(self, after: int) -> AsyncIterator[list[Fact | BadFact]]:
         """See `streams.log.Log.follow`."""

@@ -115,6 +115,24 @@ async def test_losers_among_many_do_not_take_the_others_with_them(log: Log) -> N
     assert (await log.state()).head == 160
 
 
+async def test_many_in_one_call_are_answered_in_order_each_for_itself(log: Log) -> None:
+    stands = await won(log, on_task("taken"))
+    large = Completed(owner="w1", attempt=1, output=Raw(b'"' + b"x" * 2 * MAX_PAYLOAD + b'"'))
+    drafts = [on_task("a"), on_task("taken"), on_task("large", 0, large), on_task("b")]
+    drafts += [on_task(f"t{number}") for number in range(100)]
+    a, taken, too_large, b, *others = await log.append_all([*drafts, on_task("a")])
+    assert isinstance(a, Appended)
+    assert isinstance(b, Appended)
+    assert taken == Conflict(stands)
+    assert isinstance(too_large, TooLarge)
+    assert others.pop() == Conflict(a.sequence)
+    assert all(isinstance(each, Appended) for each in others)
+    (fact,) = await log.read("p", "b")
+    assert fact.sequence == b.sequence
+    assert await log.append_all([]) == []
+    assert (await log.state()).head == 103
+
+
 async def test_a_chain_of_writers_on_one_subject_never_forks(log: Log) -> None:
     async def writer(wins: int) -> None:
         expected = 0

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from streams.codec import encode_payload
-from streams.decider import CommandAccepted, Contention, DecideLimits
-from streams.log import Appended, Conflict, Draft, LogUnavailable
+from streams.decider import CommandAccepted, Contention, DecideLimits, transact_together
+from streams.log import NO_ORIGIN, Appended, Conflict, Draft, LogUnavailable
 from streams.plan import commands
 from streams.plan.decide import Duplicate, GuardReject, NotAllowed, NotFound, PlanExists
 from streams.plan.events import Completed, Paused, Started, Submitted
@@ -106,6 +106,48 @@ async def test_an_instance_that_knows_nothing_loads_the_plan(pair: Pair) -> None
     await pair.a.submit("p", task("a"))
     assert isinstance(await pair.b.say(claim("a")), CommandAccepted)
     assert isinstance(await pair.b.say(commands.Pause(plan_id="nobody")), NotFound)
+
+
+async def test_of_many_commands_those_that_win_at_once_are_answered_together(pair: Pair) -> None:
+    await pair.claimed()
+    assert isinstance(await pair.a.say(claim("b", "w2")), CommandAccepted)
+    await pair.a.submit("q", task("a", lease_s=60))
+    late = commands.Start(plan_id="p", task_id="b", owner="w2", attempt=9)
+    wanted: list[commands.OwnerCommand] = [
+        word(commands.Start),
+        word(commands.Complete),  # judged by itself: it comes after another of the same task
+        late,  # refused: `transact` judges a refusal twice
+        commands.Start(plan_id="none", task_id="a", owner="w", attempt=1),
+    ]
+    said = [(each, NO_ORIGIN) for each in wanted]
+    head = await pair.length()
+    started, *others = await transact_together(said, pair.a, pair.log)
+    assert started == CommandAccepted(head + 1, pair.a.knows("p"))
+    assert others == [None, None, None]
+    assert (await pair.length(), pair.a.board.sequence) == (head + 1, head + 1)
+
+
+async def test_of_many_commands_those_that_lose_are_left_to_be_judged_again(pair: Pair) -> None:
+    await pair.claimed()
+    assert isinstance(await pair.a.say(claim("b", "w2")), CommandAccepted)
+    await pair.b.fold()
+    assert isinstance(await pair.a.say(word(commands.Complete)), CommandAccepted)
+    other = commands.Heartbeat(plan_id="p", task_id="b", owner="w2", attempt=1)
+    said = [(word(commands.Heartbeat), NO_ORIGIN), (other, NO_ORIGIN)]
+    lost, won = await transact_together(said, pair.b, pair.log)
+    assert (lost, type(won)) == (None, CommandAccepted)
+    pair.log.fail_next(Fault.LOST_BEFORE)
+    (failed,) = await transact_together([(other, NO_ORIGIN)], pair.b, pair.log)
+    assert isinstance(failed, LogUnavailable)
+
+
+async def test_a_fact_that_the_fold_ignores_is_no_success_among_many(pair: Pair) -> None:
+    await pair.claimed()
+    await pair.b.say(commands.Cancel(plan_id="p"))
+    # a has not folded the cancellation, which stands on another subject than the task's.
+    said = [(word(commands.Heartbeat), NO_ORIGIN)]
+    assert await transact_together(said, pair.a, pair.log) == [None]
+    assert isinstance(await pair.a.say(word(commands.Heartbeat)), GuardReject | NotAllowed)
 
 
 async def test_lost_races_are_bounded(pair: Pair) -> None:

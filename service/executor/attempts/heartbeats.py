@@ -16,7 +16,7 @@ from time import monotonic
 import structlog
 
 from service.core.bridge import Bridge, BridgeClosed
-from service.core.results import OwnerAnswer, Refused
+from service.core.results import AcceptedWrite, Refused
 from service.executor.attempts.leases import Lease
 from service.executor.attempts.reports import Reporter
 from service.runtime.supervision import Supervision
@@ -140,7 +140,7 @@ class Heartbeats:
     async def _send(self, batch: Sequence[tuple["_Schedule", Renewal]], asked_at: float) -> None:
         commands: list[OwnerCommand] = [command for _, command in batch]
         origin = self._reporter.origin()
-        answers: Sequence[OwnerAnswer | Refused | TooLarge | None] = [None] * len(commands)
+        answers: Sequence[AcceptedWrite | Refused | TooLarge | None] = [None] * len(commands)
         try:
             answers = await self._bridge.call(lambda core: core.own_many(commands, origin))
         except (LogUnavailable, LogFull, BridgeClosed) as error:
@@ -153,12 +153,12 @@ class Heartbeats:
         self,
         schedule: "_Schedule",
         command: Renewal,
-        answer: OwnerAnswer | Refused | TooLarge | None,
+        answer: AcceptedWrite | Refused | TooLarge | None,
         asked_at: float,
     ) -> None:
         lease = schedule.lease
         match answer:
-            case OwnerAnswer():
+            case AcceptedWrite():
                 if isinstance(command, Heartbeat):
                     lease.renewed(asked_at)
                 if answer.cancel_requested and lease.stop("plan_failed"):
@@ -170,7 +170,7 @@ class Heartbeats:
                 schedule.again_soon(command)
             case _:
                 self._lost(lease, answer)
-        lease.owner_write_ended(stored=isinstance(answer, OwnerAnswer | Invalid | TooLarge))
+        lease.owner_write_ended(stored=isinstance(answer, AcceptedWrite | Invalid | TooLarge))
 
     def _lost(self, lease: Lease, refused: Refused) -> None:
         if not lease.retired and lease.stop("lease_lost"):

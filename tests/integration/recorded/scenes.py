@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import httpx
 
 from service.app import Instance
 from service.principals.token import digest_of
-from streams.log import Appended, Conflict, Draft, LogFull, LogUnavailable, TooLarge
+from streams.log import Appended, AppendError, Conflict, Draft, LogFull, LogUnavailable, TooLarge
 from tests.integration.http_world import serving, until_status
 from tests.integration.recorded.exchange import TOKENS, Line, exchange
 
@@ -29,7 +29,15 @@ def _appends_fail(error: Exception) -> Callable[[Instance], None]:
     async def append(_: Draft) -> Appended | Conflict:
         raise error
 
-    return lambda instance: setattr(instance.core.log, "append", append)
+    async def append_all(drafts: Sequence[Draft]) -> list[Exception]:
+        if isinstance(error, AppendError):
+            return [error] * len(drafts)
+        raise error
+
+    def fails(instance: Instance) -> None:
+        vars(instance.core.log).update(append=append, append_all=append_all)
+
+    return fails
 
 
 def _appends_lose(instance: Instance) -> None:
@@ -38,7 +46,10 @@ def _appends_lose(instance: Instance) -> None:
     async def append(draft: Draft) -> Appended | Conflict:
         return Conflict(draft.expected)
 
-    instance.core.log.append = append  # type: ignore[method-assign]
+    async def append_all(drafts: Sequence[Draft]) -> list[Conflict]:
+        return [Conflict(draft.expected) for draft in drafts]
+
+    vars(instance.core.log).update(append=append, append_all=append_all)
 
 
 async def _database_closed(instance: Instance) -> None:

@@ -95,7 +95,7 @@ class Heartbeats:
         self._stop_if_over(lease, now)
         if lease.in_flight or lease.ended or lease.cancellation.reason in ("lease_lost", "fenced"):
             return False
-        return now >= lease.beats_at or (lease.has_progress and now >= lease.shows_at)
+        return now >= lease.beats_at or (now >= lease.shows_at and lease.has_progress)
 
     def _stop_if_over(self, lease: Lease, now: float) -> None:
         if not lease.begun:

@@ -1,0 +1,185 @@
+"""What owners report about their attempts: written to the log, counted, audited and answered.
+
+Many reports of one request are tried together: one list of appends, one wait for the fold. Each
+that this does not settle (refused, repeated, or too late in a race) goes its own way after that.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from projections.read_models.views import moment_or_none, task_view
+from service.core.results import AcceptedWrite, OwnerAnswer, Refused
+from service.core.workers import Workers
+from service.runtime.masking import KNOWN
+from service.signals.audit.facts import FactAudit
+from service.signals.metrics.facts import FactMetrics
+from streams import decider
+from streams.decider import CommandAccepted, Contention, Outcome
+from streams.log import Log, LogFull, LogUnavailable, Origin, TooLarge
+from streams.plan import commands
+from streams.plan.commands import OwnerCommand
+from streams.plan.decide import Duplicate, GuardReject, NotAllowed, NotFound
+from streams.plan.state import Plan
+from streams.traceparent import of_attempt
+
+NAMES = frozenset({"plan_id", "task_id", "owner"})
+TOGETHER = 64  # reports that are judged in one turn of the loop
+
+Transact = Callable[[commands.Command, Origin], Awaitable[Outcome]]
+Written = AcceptedWrite | Refused | TooLarge
+UNSETTLED = Contention(0)  # stands where an answer is still to come
+
+
+class _Report(msgspec.Struct, frozen=True, gc=False):
+    """A command without known secrets; how its lease stood before it, and who writes it."""
+
+    command: OwnerCommand
+    lease_until: float | None
+    lease_s: float
+    origin: Origin
+
+
+class OwnerWrites:
+    """Carries out owners' commands; lives on the API loop."""
+
+    def __init__(
+        self,
+        view: decider.View,
+        log: Log,
+        transact: Transact,
+        still_there: Callable[[str], Awaitable[Plan]],
+        stream_now: Callable[[], float],
+        metrics: FactMetrics,
+        audit: FactAudit,
+        workers: Workers,
+    ) -> None:
+        self._view = view
+        self._log = log
+        self._transact = transact
+        self._still_there = still_there
+        self._stream_now = stream_now
+        self._metrics = metrics
+        self._audit = audit
+        self._workers = workers
+
+    async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
+        """See `service.core.core.Core.own`."""
+        report = self._report(command, origin)
+        outcome = await self._write(report)
+        if not isinstance(outcome, CommandAccepted | Duplicate):
+            return self._refused(report, outcome)
+        plan = await self._still_there(command.plan_id)
+        written = self._accepted(report, outcome, plan)
+        return OwnerAnswer(
+            status=written.status,
+            sequence=written.sequence,
+            task=task_view(
+                plan.plan_id,
+                plan.created_at,
+                plan.tasks[command.task_id],
+                plan.traceparent,
+                output=command.output if isinstance(command, commands.Complete) else None,
+            ),
+            lease_until=written.lease_until,
+            cancel_requested=written.cancel_requested,
+        )
+
+    async def own_many(self, wanted: Sequence[OwnerCommand], origin: Origin) -> list[Written]:
+        """See `service.core.core.Core.own_many`."""
+        parts = [wanted[first : first + TOGETHER] for first in range(0, len(wanted), TOGETHER)]
+        answers = await asyncio.gather(
+            *(self._together(part, origin) for part in parts), return_exceptions=True
+        )
+        written: list[Written] = []
+        for part in answers:
+            for answer in [part] if isinstance(part, BaseException) else part:
+                if isinstance(answer, BaseException) and not isinstance(answer, TooLarge):
+                    raise answer
+                written.append(answer)
+        return written
+
+    # -- many -------------------------------------------------------------------------------
+
+    async def _together(
+        self, wanted: Sequence[OwnerCommand], origin: Origin
+    ) -> list[Written | BaseException]:
+        reports = [self._report(command, origin) for command in wanted]
+        outcomes = await decider.transact_together(
+            [(each.command, each.origin) for each in reports], self._view, self._log
+        )
+        answers: list[Written | BaseException] = []
+        alone: list[int] = []
+        for place, (report, outcome) in enumerate(zip(reports, outcomes, strict=True)):
+            match outcome:
+                case CommandAccepted(_, plan):
+                    plan = plan or await self._still_there(report.command.plan_id)
+                    answers.append(self._accepted(report, outcome, plan))
+                case None:
+                    answers.append(UNSETTLED)
+                    alone.append(place)
+                case error:
+                    self._failed(report, error)
+                    answers.append(error)
+        settled = await asyncio.gather(
+            *(self._settle(reports[place]) for place in alone), return_exceptions=True
+        )
+        for place, answer in zip(alone, settled, strict=True):
+            answers[place] = answer
+        return answers
+
+    async def _settle(self, report: _Report) -> Written:
+        outcome = await self._write(report)
+        if not isinstance(outcome, CommandAccepted | Duplicate):
+            return self._refused(report, outcome)
+        return self._accepted(report, outcome, await self._still_there(report.command.plan_id))
+
+    # -- one --------------------------------------------------------------------------------
+
+    def _report(self, command: OwnerCommand, origin: Origin) -> _Report:
+        command = KNOWN.struct(command, NAMES)
+        plan = self._view.knows(command.plan_id)
+        task = plan.tasks.get(command.task_id) if plan is not None else None
+        if plan is not None and not origin.traceparent:
+            trace = of_attempt(plan.traceparent, plan.plan_id, command.task_id, command.attempt)
+            origin = replace(origin, traceparent=trace)
+        if task is None:
+            return _Report(command, None, 0.0, origin)
+        return _Report(command, task.lease_until, task.lease_s, origin)
+
+    async def _write(self, report: _Report) -> Outcome:
+        try:
+            return await self._transact(report.command, report.origin)
+        except (LogUnavailable, LogFull, TooLarge) as error:
+            self._failed(report, error)
+            raise
+
+    def _failed(self, report: _Report, error: LogUnavailable | LogFull | TooLarge) -> None:
+        self._metrics.owner_write_failed(report.command, error)
+        self._audit.owner_write_failed(report.command, error, report.origin)
+
+    def _refused(self, report: _Report, outcome: Refused) -> Refused:
+        command = report.command
+        if isinstance(outcome, GuardReject):
+            self._metrics.owner_write_refused(command)
+            self._workers.refused(command, self._view.now())
+            self._audit.owner_write_refused(command, outcome, report.origin)
+        elif isinstance(outcome, Contention | NotFound | NotAllowed):
+            self._metrics.owner_write_failed(command, outcome)
+            self._audit.owner_write_failed(command, outcome, report.origin)
+        return outcome
+
+    def _accepted(
+        self, report: _Report, outcome: CommandAccepted | Duplicate, plan: Plan
+    ) -> AcceptedWrite:
+        until, command = report.lease_until, report.command
+        left_s = None if until is None else until - self._stream_now()
+        self._metrics.owner_write_accepted(command, left_s, report.lease_s)
+        return AcceptedWrite(
+            status="accepted" if isinstance(outcome, CommandAccepted) else "duplicate",
+            sequence=outcome.sequence,
+            lease_until=moment_or_none(plan.tasks[command.task_id].lease_until),
+            cancel_requested=plan.status in ("FAILED", "CANCELLED"),
+        )
