@@ -19,6 +19,7 @@ ORDER = tuple(
     for name in (
         "faults/test_prometheus",
         "faults/test_doctor",
+        "cluster",
         "faults/test_jitter",
         "faults/test_sse_exactness",
         "faults/test_sse_slow",

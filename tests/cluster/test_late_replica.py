@@ -18,7 +18,7 @@ from tests.cluster.ports import NUMBERS
 from tests.cluster.read_models import views_of
 from tests.cluster.record import History, Json
 
-pytestmark = [pytest.mark.faults, pytest.mark.alone]
+pytestmark = pytest.mark.faults
 
 PLANS = 6
 LAG_S = 4.5

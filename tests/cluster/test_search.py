@@ -16,7 +16,6 @@ from tests.cluster.ports import NUMBERS
 
 pytestmark = [
     pytest.mark.faults,
-    pytest.mark.alone,
     # nats-py does not close a socket that is reset before the server's first word.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
