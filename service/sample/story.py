@@ -2,6 +2,10 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from shutil import get_terminal_size
+from typing import cast
+
+import msgspec
 
 from service.runtime.terminal import escaped
 from streams.log import BadFact, Fact
@@ -17,6 +21,8 @@ from streams.plan.events import (
     Started,
     Submitted,
 )
+
+WIDTH = 100  # where there is no terminal
 
 
 class Story:
@@ -38,7 +44,8 @@ class Story:
         when = datetime.fromtimestamp(fact.at).astimezone().strftime("%H:%M:%S.%f")[:-3]
         what = TYPE_NAMES[type(fact.event)]
         line = f"  {when}  {fact.sequence:>5}  {what:<15} {fact.task_id or '':<10} "
-        self._say(escaped(line + _details(fact.event)).rstrip())
+        said = escaped(line + _details(fact.event)).rstrip()
+        self._say(_shortened(said, get_terminal_size((WIDTH, 0)).columns))
         if isinstance(fact.event, Finished):
             self._at_end()
 
@@ -50,7 +57,7 @@ def _details(event: Event) -> str:
         case Claimed():
             return f"attempt {event.attempt} by {event.owner}"
         case Completed(verdict=None):
-            return _shortened(bytes(event.output).decode())
+            return _shortened(_told(bytes(event.output)))
         case Completed(verdict=verdict) if verdict is not None:
             word = "accepts" if verdict.pass_ else "rejects"
             return f"{word}: {_shortened(bytes(verdict.feedback).decode())}"
@@ -62,6 +69,15 @@ def _details(event: Event) -> str:
             return event.status
         case _:
             return ""
+
+
+def _told(output: bytes) -> str:
+    """An output in words: what a command printed first, or a text; else its JSON."""
+    value = msgspec.json.decode(output)
+    if isinstance(value, dict):
+        printed = cast("dict[str, object]", value).get("stdout")
+        value = printed.strip().partition("\n")[0] if isinstance(printed, str) else value
+    return value if isinstance(value, str) else output.decode()
 
 
 def _shortened(text: str, most: int = 60) -> str:

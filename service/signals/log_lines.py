@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from datetime import datetime
 from io import StringIO
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import msgspec
 import structlog
@@ -140,6 +140,24 @@ def _escaped(key: str, value: object) -> object:
     return _harmless(value) if key in _IN_LINES else escaped(value)
 
 
+_KNOWN_HERE = {"class", "instance"}  # to the person at the terminal of this process
+_READ_FIRST = ("detail", "plan_id", "task_id", "owner", "attempt")
+
+
+def _in_reading_order(event: structlog.typing.EventDict) -> dict[str, object]:
+    """The sentence first, then where; an object's fields one by one, as ``expected.owner``."""
+    told = {name: event[name] for name in _READ_FIRST if event.get(name) is not None}
+    for name, value in event.items():
+        if name in _KNOWN_HERE or name in told:
+            continue
+        if isinstance(value, dict):
+            fields = cast("dict[object, object]", value).items()
+            told |= {f"{name}.{field}": each for field, each in fields if each is not None}
+        else:
+            told[name] = value
+    return told
+
+
 class _ForPeople(structlog.dev.ConsoleRenderer):
     """structlog's, without rich's traceback: that one takes time by the square of a message."""
 
@@ -147,6 +165,7 @@ class _ForPeople(structlog.dev.ConsoleRenderer):
         super().__init__(
             colors=colors,
             exception_formatter=_harmless_traceback,
+            sort_keys=False,
             timestamp_key="at",
         )
 
@@ -160,7 +179,8 @@ class _ForPeople(structlog.dev.ConsoleRenderer):
         with suppress(KeyError, ValueError, TypeError):
             at = datetime.fromisoformat(event_dict["at"]).astimezone()
             event_dict["at"] = at.time().isoformat("milliseconds")
-        shown = {escaped(str(key)): _escaped(key, value) for key, value in event_dict.items()}
+        told = _in_reading_order(event_dict)
+        shown = {escaped(str(key)): _escaped(key, value) for key, value in told.items()}
         text = str(super().__call__(logger, name, shown))
         left_out = len(text) - LINE_CHARACTERS
         return text if left_out <= 0 else f"{text[:LINE_CHARACTERS]} … ({left_out} more)"

@@ -33,8 +33,10 @@ def alone(browser: Browser) -> Iterator[Browser]:
     browser.resize(1360, 950)
     browser.complaints()
     yield browser
+    refused = [each for each in browser.complaints() if "content security policy" in each.lower()]
     browser.close_tab(mine)
     browser.go_to(first)
+    assert refused == [], "no screen does what its policy forbids"
 
 
 def axe_core() -> str:
@@ -289,21 +291,23 @@ async def test_an_action_asks_for_a_reason_that_stands_in_the_audit(
     alone: Browser, service: ServiceProcess, core: Core
 ) -> None:
     await OutsidePlan.begin(core, "p")
-    await asyncio.to_thread(show, alone, service, "plans/p")
-    for button, reason, status in (
-        ("Pause", "the provider is down", "PAUSED"),
-        ("Resume", "it is back", "RUNNING"),
-        ("Cancel plan", "no longer needed", "CANCELLED"),
-    ):
+    actions = (
+        ("plans/p", "Pause", "the provider is down"),
+        ("plans/p", "Resume", "it is back"),
+        ("plans/p", "Pause", "it is down again"),
+        ("plans", "Resume", "from the banner of what needs you"),
+        ("plans/p", "Cancel plan", "no longer needed"),
+    )
+    for place, button, reason in actions:
+        await asyncio.to_thread(show, alone, service, place)
         await asyncio.to_thread(act, alone, button, reason)
-        await asyncio.to_thread(reads, alone, status)
+    await asyncio.to_thread(reads, alone, "CANCELLED")
     async with httpx.AsyncClient(base_url=service.url) as client:
         async with asyncio.timeout(20):
-            while len(items := await _actions(client)) < 3:
+            while len(items := await _actions(client)) < len(actions):
                 await asyncio.sleep(0.05)
-    told = " ".join(str(each) for each in items)
-    for reason in ("the provider is down", "it is back", "no longer needed"):
-        assert reason in told
+    told = [(each["actual"]["action"], each["actual"]["reason"]) for each in items[::-1]]
+    assert told == [(button.split()[0].lower(), reason) for _, button, reason in actions]
 
 
 async def _actions(client: httpx.AsyncClient) -> list[dict[str, Any]]:
@@ -432,9 +436,9 @@ async def test_5000_tasks_are_shown_at_once_and_scroll(
     )
 
 
-@pytest.mark.parametrize("width", [1360, 360])
+@pytest.mark.parametrize(("width", "theme"), [(1360, "dark"), (360, "light")])
 async def test_axe_finds_nothing_serious(
-    alone: Browser, service: ServiceProcess, core: Core, width: int
+    alone: Browser, service: ServiceProcess, core: Core, width: int, theme: str
 ) -> None:
     axe = axe_core()
     await OutsidePlan.begin(core, "p")
@@ -442,9 +446,15 @@ async def test_axe_finds_nothing_serious(
         core, "q", None, 0, Submitted(labels={"team": "x"}, tasks=(TaskSpec(id="b", kind="ecko"),))
     )
     alone.resize(width, 800)
-    for place in ("plans", "plans/p?task=a", "plans/p?view=timeline", "plans/p?view=events",
-                  "plans/p?view=tasks", "workers", "audit", "health"):  # fmt: skip
+    await asyncio.to_thread(show, alone, service, "plans")
+    await asyncio.to_thread(alone.run, "localStorage.setItem('theme', arguments[0])", theme)
+    await asyncio.to_thread(alone.reload)
+    for place in ("plans", "plans/p?task=a", "plans/p?view=tasks&at=2", "plans/p?view=timeline",
+                  "plans/p?view=events", "plans/p?view=tasks", "workers", "audit", "health",
+                  "plans/p"):  # fmt: skip
         await asyncio.to_thread(show, alone, service, place)
+        if place == "plans/p":
+            await asyncio.to_thread(click, alone, "Pause")
         await asyncio.to_thread(
             alone.until, "return !document.querySelector('[aria-busy]')", "it is read"
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 import httpx
@@ -22,11 +23,14 @@ SCREENS = {
     "audit": "audit",
     "health": "health",
 }
+DARK = {"plan-dark": "plans/report", "plans-dark": "plans"}
+NARROW = {"plans-360": "plans", "task-360": "plans/agent?task=a"}
+LOW, TALL = 860, 1100  # of the window
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
 
 def test_there_is_a_picture_of_each_screen() -> None:
-    assert {path.stem for path in IMAGES.glob("*.png")} == set(SCREENS)
+    assert {path.stem for path in IMAGES.glob("*.png")} == {*SCREENS, *DARK, *NARROW}
 
 
 async def work(client: httpx.AsyncClient) -> None:
@@ -81,12 +85,24 @@ async def test_each_screen_is_drawn(browser: Browser, service: ServiceProcess, c
         await work(client)
     words = ("Holdfast", "keeps", "each", "word", "that", "an", "agent", "streams")
     await progress(core, "agent", await begin(core, "agent"), [f"{word} " for word in words])
-    browser.resize(1280, 860)
     await asyncio.sleep(11)  # the doctor names a kind that no worker asks for after 10 s
-    for name, place in SCREENS.items():
-        await asyncio.to_thread(show, browser, service, place)
-        await asyncio.to_thread(
-            browser.until, "return !document.querySelector('[aria-busy]')", "it is read"
-        )
-        await asyncio.sleep(2)
-        await asyncio.to_thread((folder / f"{name}.png").write_bytes, browser.screenshot())
+    await asyncio.to_thread(draw, browser, service, SCREENS, folder)
+    await asyncio.to_thread(browser.run, "localStorage.setItem('theme', 'dark')")
+    await asyncio.to_thread(browser.reload)
+    await asyncio.to_thread(draw, browser, service, DARK, folder)
+    await asyncio.to_thread(browser.run, "localStorage.setItem('theme', '')")
+    await asyncio.to_thread(browser.reload)
+    metrics = {"width": 360, "height": 780, "deviceScaleFactor": 1, "mobile": False}
+    browser.devtools("Emulation.setDeviceMetricsOverride", **metrics)
+    await asyncio.to_thread(draw, browser, service, NARROW, folder)
+    browser.devtools("Emulation.clearDeviceMetricsOverride")
+
+
+def draw(browser: Browser, service: ServiceProcess, screens: dict[str, str], folder: Path) -> None:
+    """A picture of each screen, once it has been read and has settled."""
+    for name, place in screens.items():
+        browser.resize(1280, TALL if place in {"plans", "health"} else LOW)
+        show(browser, service, place)
+        browser.until("return !document.querySelector('[aria-busy]')", "it is read")
+        time.sleep(2)
+        (folder / f"{name}.png").write_bytes(browser.screenshot())

@@ -65,7 +65,8 @@ export function joined(before, part) {
 function glance(event) {
   const { owner, attempt, ...rest } = event.data;
   const who = owner ? `${owner}${attempt ? ` #${attempt}` : ""} ` : "";
-  const text = JSON.stringify(rest);
+  const telling = Object.entries(rest).filter(([, value]) => value !== null && value !== false && value !== "");
+  const text = JSON.stringify(Object.fromEntries(telling));
   return html`<bdi>${who}${text === "{}" ? "" : text.slice(0, 120)}${text.length > 120 ? "…" : ""}</bdi>`;
 }
 

@@ -21,7 +21,7 @@ export function Needs({ report, paused }) {
   const worst = findings.some((each) => each.severity === "critical") ? "is-critical" : "";
   return html`<section class="card needs ${worst}" aria-label="Needs you">
     <h2>Needs you</h2>
-    ${findings.map((each) => html`<${One} key=${each.code + each.summary} finding=${each} />`)}
+    ${findings.map((each, n) => html`<${One} key=${each.code + each.summary} finding=${each} first=${n === 0} />`)}
     ${paused.length > 0 && html`<div class="finding">
       <h3>‖ ${paused.length === 1 ? "1 plan is" : `${paused.length} plans are`} paused</h3>
       ${paused.slice(0, 10).map((plan) => html`<div class="row" key=${plan.plan_id}>
@@ -33,24 +33,29 @@ export function Needs({ report, paused }) {
   </section>`;
 }
 
-/** @param {{finding: Finding}} properties */
-function One({ finding }) {
+/**
+ * A finding: the first one open, the others in a line each, so that the plans below stay in sight.
+ * @param {{finding: Finding, first: boolean}} properties
+ */
+function One({ finding, first }) {
+  const [wish, setWish] = useState(/** @type {boolean | null} */ (null));
   const [open, setOpen] = useState(false);
+  const unfolded = wish ?? first;
   const writes = writesOf(finding.evidence);
   const places = writes.length ? [] : links(finding.evidence); // a write has its own
   const glyph = finding.severity === "critical" ? "✕" : finding.severity === "warning" ? "⚠" : "?";
   return html`<div class="finding">
-    <h3>${glyph} ${finding.summary}</h3>
-    <p class="soft">${finding.meaning}</p>
+    <h3><button class="link fold" aria-expanded=${unfolded} onClick=${() => setWish(!unfolded)}><span class="mark" aria-hidden="true">${unfolded ? "▾" : "▸"}</span> ${glyph} ${finding.summary}</button></h3>
+    ${unfolded && html`<p class="soft">${finding.meaning}</p>`}
     ${writes.map((write) => html`<${Refused} key=${write.audit_sequence} write=${write} />`)}
     ${places.length > 0 && html`<div class="chips">${places.map(([name, href]) => html`<a class="chip" href=${href}><bdi>${name}</bdi></a>`)}</div>`}
-    <div class="command"><code>${finding.command}</code><${Copy} text=${finding.command} /></div>
-    <div class="row">
+    ${unfolded && html`<div class="command"><code>${finding.command}</code><${Copy} text=${finding.command} /></div>
+    <div class="row small">
       <button class="link" aria-expanded=${open} onClick=${() => setOpen(!open)}>${open ? "hide" : "show"} the evidence</button>
       ${finding.runbook?.startsWith("http") && html`<a href=${finding.runbook} rel="noreferrer">runbook</a>`}
       <span class="soft">${finding.code}</span>
-    </div>
-    ${open && html`<pre>${JSON.stringify(finding.evidence, null, 2)}</pre>`}
+    </div>`}
+    ${unfolded && open && html`<pre>${JSON.stringify(finding.evidence, null, 2)}</pre>`}
   </div>`;
 }
 

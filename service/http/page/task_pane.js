@@ -38,9 +38,9 @@ export function TaskPane({ plan, task, now, events, missed, past, close, ask }) 
     </div>
     <${Failure} error=${error} />
     ${why && html`<${WhyTask} why=${why} />`}
-    <${Facts} task=${shown} now=${now} />
-    <${Attempts} executions=${shown.executions ?? []} total=${shown.executions_total ?? 0} now=${now} />
     ${!past && html`<${Streamed} plan=${plan} task=${task} events=${events} missed=${missed} />`}
+    <${Attempts} executions=${shown.executions ?? []} total=${shown.executions_total ?? 0} now=${now} />
+    <${Facts} task=${shown} now=${now} />
     ${["output", "feedback", "input"].filter((name) => shown[name] !== null && exactly.has(name)).map((name) => html`<${JsonText} key=${name} name=${name} text=${textOf(exactly.get(name))} />`)}
     ${shown.truncated?.length > 0 && html`<p class="soft">Too large to be shown here: ${shown.truncated.join(", ")}.</p>`}
   </aside>`;

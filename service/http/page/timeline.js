@@ -8,6 +8,7 @@ import { classOf, glyphOf } from "./statuses.js";
 
 const LANES = 100; // at a time
 const PAGE = 200;
+const TICKS = [0, 0.25, 0.5, 0.75, 1];
 
 /** @typedef {import("./types.js").Execution} Execution */
 /** @typedef {import("./types.js").Task} Task */
@@ -31,9 +32,10 @@ export function Timeline({ plan, sequence, tasks, choose }) {
   const to = running ? leaseEnd(lanes, from, now) : Math.max(...executions.map((each) => Date.parse(each.finished_at ?? "") || from));
   const scale = 1000 / Math.max(to - from, 1);
   return html`<div>
-    <p class="soft">From ${exact(new Date(from).toISOString()).slice(0, 23)}, over ${duration((to - from) / 1000)}.</p>
+    <p class="soft">From ${exact(new Date(from).toISOString()).slice(0, 23)}; pale: claimed and not begun; hatched: the lease was lost; dashed: what is left of the lease.</p>
     <div class="timeline" tabindex="0" role="region" aria-label="Timeline">
       <svg width="0" height="0" aria-hidden="true"><defs><pattern id="lost" class="is-lost" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="3" height="6" fill="currentColor" /></pattern></defs></svg>
+      <div class="lane axis soft" aria-hidden="true"><span></span><div class="ticks">${TICKS.map((share) => html`<span>${duration((share * (to - from)) / 1000)}</span>`)}</div><span></span></div>
       ${lanes.slice(0, shown).map((lane) => html`<div class="lane" key=${lane.task}>
         <button class="link name" title=${lane.task} onClick=${() => choose(lane.task)}>${lane.task}</button>
         <svg viewBox="0 0 1000 22" preserveAspectRatio="none" role="img" aria-label=${laneTold(lane)}>

@@ -23,7 +23,7 @@ export function WorkersScreen() {
         <td>${worker.kinds === null ? "any" : worker.kinds.slice(0, 8).join(", ") || "–"}</td>
         <td>${worker.leases_held || "none"}<div class="chips">${worker.leases.slice(0, 5).map((/** @type {any} */ lease) => html`<a class="chip" href=${hashOf(["plans", lease.plan_id], { task: lease.task_id })}>${lease.plan_id}/${lease.task_id} #${lease.attempt}</a>`)}</div></td>
         <td><${When} at=${worker.last_sign_of_life} now=${now} /></td>
-        <td class="minor">${worker.asks}, <${When} at=${worker.last_asked_at} now=${now} /></td>
+        <td class="minor">${worker.asks > 0 && `${worker.asks}, `}<${When} at=${worker.last_asked_at} now=${now} /></td>
         <td class=${worker.refused ? "is-failed" : ""}>${worker.refused || "–"}${worker.last_refusals.slice(-2).map((/** @type {any} */ each) => html`<div><a href=${hashOf(["plans", each.plan_id], { task: each.task_id })}>${each.operation} of ${each.task_id} #${each.attempt}</a></div>`)}</td>
       </tr>`)}</tbody>
     </table></div>

@@ -107,7 +107,7 @@ def _without_worker(waiting: Waiting, seen: Claiming, numbers: dict[str, Any], u
         code="KindWithoutWorker",
         question="claiming",
         severity="warning",
-        summary=f"no worker has asked for kind '{kind}' {when}; {waiting.tasks} tasks wait for one",
+        summary=f"no worker has asked for kind '{kind}' {when}; {_waits(waiting.tasks)} for one",
         evidence={**numbers, "waiting": [_shown(waiting)]},
         meaning=f"The kind is misspelt, or its workers are not running.{advice} A task keeps the "
         "kind that it was submitted with: start a worker for it, or cancel the plan and submit it "
@@ -175,3 +175,7 @@ def _spinning(seen: Claiming, numbers: dict[str, Any], url: str) -> Finding | No
 
 def _shown(waiting: Waiting) -> dict[str, Any]:
     return {**msgspec.structs.asdict(waiting), "oldest_age_s": round(waiting.oldest_age_s, 1)}
+
+
+def _waits(tasks: int) -> str:
+    return "1 task waits" if tasks == 1 else f"{tasks} tasks wait"

@@ -73,7 +73,7 @@ def _stale(
         _finding(
             f"{_speaker(newest)} (attempt {newest.old_attempt}) wrote to {newest.plan_id}/"
             f"{newest.task_id} after {newest.new_owner or 'another'} (attempt "
-            f"{newest.new_attempt}) had taken it over; {len(stale)} such writes were refused",
+            f"{newest.new_attempt}) had taken it over; {_refused(len(stale))}",
             {**numbers, "writes": [_shown(each) for each in stale[:MOST_SHOWN]]},
             f"curl -s '{url}/v1/audit?event={newest.event}&plan_id={newest.plan_id}"
             f"&task_id={newest.task_id}'",
@@ -120,3 +120,7 @@ def _finding(summary: str, numbers: dict[str, Any], command: str) -> Finding:
 def _shown(write: StaleWrite) -> dict[str, Any]:
     shown = msgspec.structs.asdict(write)
     return {**shown, "at": clock(write.at)}
+
+
+def _refused(writes: int) -> str:
+    return "this write was refused" if writes == 1 else f"{writes} such writes were refused"
