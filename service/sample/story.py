@@ -73,11 +73,10 @@ def _details(event: Event) -> str:
 
 def _told(output: bytes) -> str:
     """An output in words: what a command printed first, or a text; else its JSON."""
-    value = msgspec.json.decode(output)
+    value: object = msgspec.json.decode(output)
     if isinstance(value, dict):
-        printed = cast("dict[str, object]", value).get("stdout")
-        value = printed.strip().partition("\n")[0] if isinstance(printed, str) else value
-    return value if isinstance(value, str) else output.decode()
+        value = cast("dict[str, object]", value).get("stdout")
+    return value.strip().partition("\n")[0] if isinstance(value, str) else output.decode()
 
 
 def _shortened(text: str, most: int = 60) -> str:

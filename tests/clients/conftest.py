@@ -38,3 +38,17 @@ def service(private_nats: PrivateServer, tmp_path: Path) -> Iterator[ServiceProc
     )
     yield service.start()
     service.stop()
+
+
+@pytest.fixture
+def alone(browser: Browser) -> Iterator[Browser]:
+    """A tab of its own, on which nothing is left of the test before."""
+    first = browser.tab
+    mine = browser.new_tab()
+    browser.resize(1360, 950)
+    browser.complaints()
+    yield browser
+    refused = [each for each in browser.complaints() if "content security policy" in each.lower()]
+    browser.close_tab(mine)
+    browser.go_to(first)
+    assert refused == [], "no screen does what its policy forbids"

@@ -1,7 +1,6 @@
-"""The page in a real Chromium: true, live, through kills, and never markup."""
+"""The page in a real Chromium: true, live, usable by all, and never markup."""
 
 import asyncio
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,94 +9,23 @@ import pytest
 from msgspec import Raw
 
 from service.core.core import Core
-from streams.plan.events import Claimed, Completed, Progress, Submitted, TaskSpec
+from streams.plan.events import Claimed, Completed, Submitted, TaskSpec
 from tests.clients.browser import Browser
 from tests.clients.outside import OutsidePlan
-from tests.conftest import PrivateServer
+from tests.clients.page_world import act, click, reads, show
 from tests.faults.service_process import ServiceProcess
 from tests.integration.sse_world import write
-from tests.integration.test_sse_truth import purge
 from tests.programs import program
 
 pytestmark = pytest.mark.timeout(180)
 
-TEXT = "return document.body.innerText"
 HOSTILE = "<img src=x onerror=window.pwned=1>\u2028id: 1\u202eevil 🦊</script>"
-
-
-@pytest.fixture
-def alone(browser: Browser) -> Iterator[Browser]:
-    """A tab of its own, on which nothing is left of the test before."""
-    first = browser.tab
-    mine = browser.new_tab()
-    browser.resize(1360, 950)
-    browser.complaints()
-    yield browser
-    refused = [each for each in browser.complaints() if "content security policy" in each.lower()]
-    browser.close_tab(mine)
-    browser.go_to(first)
-    assert refused == [], "no screen does what its policy forbids"
 
 
 def axe_core() -> str:
     """The script, which stands beside the TypeScript compiler."""
     modules = Path(program("tsc")).resolve().parents[2]
     return (modules / "axe-core" / "axe.min.js").read_text()
-
-
-def show(browser: Browser, service: ServiceProcess, place: str) -> None:
-    """Open a screen, as a link would."""
-    browser.open(f"{service.url}/#/{place}")
-    browser.until("return document.querySelector('main')", "the page is there")
-
-
-def reads(browser: Browser, text: str, within_s: float = 30) -> None:
-    browser.until(
-        f"return document.body.innerText.includes({text!r})", f"it shows {text!r}", within_s
-    )
-
-
-def click(browser: Browser, label: str) -> None:
-    """Press the button, or tab, of this label."""
-    found = "[...document.querySelectorAll('button')].find((each) => each.innerText.trim() === %r)"
-    browser.until(f"return {found % label}", f"there is a button {label!r}")
-    browser.run(f"{found % label}.click()")
-
-
-def act(browser: Browser, button: str, reason: str) -> None:
-    """Press a button that asks for a reason, give one, and send it."""
-    click(browser, button)
-    browser.until("return document.querySelector('dialog textarea')", "it asks for a reason")
-    browser.run(
-        "const box = document.querySelector('dialog textarea'); box.value = arguments[0];"
-        "box.dispatchEvent(new Event('input', {bubbles: true}));",
-        reason,
-    )
-    browser.until(
-        "return !document.querySelector('dialog [type=submit]').disabled", "it may be sent"
-    )
-    browser.run("document.querySelector('dialog [type=submit]').click()")
-    browser.until("return !document.querySelector('dialog')", "it is done")
-
-
-def streamed(browser: Browser) -> str:
-    return browser.run("return document.querySelector('[data-stream]')?.textContent ?? ''")
-
-
-async def progress(core: Core, plan: str, expected: int, words: list[str]) -> int:
-    """Progress with text on task ``a``; answers the sequence of the last."""
-    steps = [
-        Progress(owner="w", attempt=1, data=Raw(b'{"text":"%s"}' % word.encode())) for word in words
-    ]
-    for start in range(0, len(steps), 100):
-        expected = await write(core, plan, "a", expected, *steps[start : start + 100])
-    return expected
-
-
-async def begin(core: Core, plan: str) -> int:
-    """A plan whose task ``a`` runs outside; answers the sequence of its claim."""
-    await write(core, plan, None, 0, Submitted(tasks=(TaskSpec(id="a", kind="outside"),)))
-    return await write(core, plan, "a", 0, Claimed(owner="w", attempt=1, lease_s=600))
 
 
 async def test_a_plan_runs_to_its_end_without_a_reload(
@@ -112,142 +40,6 @@ async def test_a_plan_runs_to_its_end_without_a_reload(
     await asyncio.to_thread(reads, alone, "COMPLETED")
     assert await asyncio.to_thread(alone.run, "return window.marker") == 1
     assert await asyncio.to_thread(alone.complaints) == []
-
-
-async def test_streamed_text_is_whole_through_a_killed_service_and_a_reload(
-    alone: Browser, service: ServiceProcess, core: Core
-) -> None:
-    words = [f"word{n} " for n in range(60)]
-    at = await progress(core, "p", await begin(core, "p"), words[:20])
-    await asyncio.to_thread(show, alone, service, "plans/p?task=a")
-    await asyncio.to_thread(reads, alone, "word19")
-    service.kill()
-    at = await progress(core, "p", at, words[20:40])
-    await asyncio.to_thread(service.start)
-    await asyncio.to_thread(reads, alone, "word39", 60)
-    await progress(core, "p", at, words[40:])
-    await asyncio.to_thread(reads, alone, "word59")
-    assert await asyncio.to_thread(streamed, alone) == "".join(words)
-    await asyncio.to_thread(alone.reload)
-    await asyncio.to_thread(reads, alone, "word59")
-    assert await asyncio.to_thread(streamed, alone) == "".join(words)
-
-
-async def test_a_proxy_that_answers_for_a_dead_service_costs_no_text(
-    alone: Browser, service: ServiceProcess, core: Core
-) -> None:
-    """A browser gives an event stream up for good after a 502: the page begins it anew."""
-    at = await progress(core, "p", await begin(core, "p"), ["before "])
-    await asyncio.to_thread(show, alone, service, "plans/p?task=a")
-    await asyncio.to_thread(reads, alone, "before")
-    port = int(service.url.rpartition(":")[2])
-    service.kill()
-    at = await progress(core, "p", at, ["meanwhile "])
-    await refuse_a_stream(port)
-    await asyncio.to_thread(service.start)
-    await progress(core, "p", at, ["after"])
-    await asyncio.to_thread(reads, alone, "after")
-    assert await asyncio.to_thread(streamed, alone) == "before meanwhile after"
-
-
-async def refuse_a_stream(port: int) -> None:
-    """Answer 502 on this port until the event stream has been asked for."""
-    refused = asyncio.Event()
-    writers: set[asyncio.StreamWriter] = set()
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.add(writer)
-        if not (asked := await reader.readline()):
-            return
-        writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        await writer.drain()
-        writer.close()
-        if b"/v1/events" in asked and b"plan_id" not in asked:
-            refused.set()
-
-    async with asyncio.timeout(30), await asyncio.start_server(answer, "127.0.0.1", port):
-        await refused.wait()
-    for writer in writers:  # a browser opens connections ahead, and says nothing on some
-        writer.transport.abort()
-
-
-async def test_a_tab_that_sleeps_over_5000_events_misses_and_repeats_none(
-    alone: Browser, service: ServiceProcess, core: Core
-) -> None:
-    at = await begin(core, "p")
-    await asyncio.to_thread(show, alone, service, "plans/p?task=a")
-    await asyncio.to_thread(reads, alone, "lease_held")
-    mine = alone.tab
-    other = await asyncio.to_thread(alone.new_tab)  # the first is hidden now
-    at = await progress(core, "p", at, [f"{n}," for n in range(5_000)])
-    await asyncio.to_thread(alone.close_tab, other)
-    await asyncio.to_thread(alone.go_to, mine)
-    await asyncio.to_thread(reads, alone, "4999,", 60)
-    expected = "".join(f"{n}," for n in range(5_000))
-    assert await asyncio.to_thread(streamed, alone) == expected
-
-
-async def test_ten_tabs_hold_one_stream(alone: Browser, service: ServiceProcess) -> None:
-    tabs = [alone.tab, *[await asyncio.to_thread(alone.new_tab) for _ in range(9)]]
-    for tab in tabs:
-        await asyncio.to_thread(alone.go_to, tab)
-        await asyncio.to_thread(show, alone, service, "plans")
-        await asyncio.to_thread(reads, alone, "live")
-    async with httpx.AsyncClient(base_url=service.url) as client:
-        status = (await client.get("/v1/ops/status")).json()
-    shown = [await asyncio.to_thread(at, alone, tab) for tab in tabs]
-    for tab in tabs[1:]:
-        await asyncio.to_thread(alone.close_tab, tab)
-    assert shown == [f"{service.url}/#/plans"] * 10
-    assert status["sse"]["connections"] == 1
-
-
-def at(browser: Browser, tab: str) -> str:
-    """The address that a tab shows."""
-    browser.go_to(tab)
-    return str(browser.run("return location.href"))
-
-
-async def test_events_that_left_the_log_before_a_page_had_them_are_shown_as_missing(
-    alone: Browser, service: ServiceProcess, core: Core, private_nats: PrivateServer
-) -> None:
-    await begin(core, "old")
-    await asyncio.to_thread(show, alone, service, "plans")
-    await asyncio.to_thread(reads, alone, "old")
-    await asyncio.to_thread(reads, alone, "live")
-    alert = "return document.querySelector('[role=alert]')?.innerText"
-    assert await asyncio.to_thread(alone.run, alert) is None
-    service.kill()
-    first = await begin(core, "lost") + 1
-    await begin(core, "kept")
-    await purge(private_nats.url, first)
-    service.launch()
-    missing = f"Events are missing: events 3 to {first - 1} have left the log"
-    await asyncio.to_thread(reads, alone, missing, 60)
-    await asyncio.to_thread(reads, alone, "kept")
-    await asyncio.to_thread(click, alone, "dismiss")
-    gone = "return !document.querySelector('[role=alert]')"
-    await asyncio.to_thread(alone.until, gone, "it is dismissed")
-
-
-async def test_another_log_under_the_page_is_a_gap(
-    alone: Browser, service: ServiceProcess, core: Core, start_nats: Callable[[], PrivateServer]
-) -> None:
-    """As after a restore from an older backup: the page has seen more than there is now."""
-    await progress(core, "p", await begin(core, "p"), ["one ", "two "])
-    await asyncio.to_thread(show, alone, service, "plans/p?task=a")
-    await asyncio.to_thread(reads, alone, "two")
-    port = service.url.rpartition(":")[2]
-    folder = service.data_dir.with_name("restored")
-    service.kill()
-    other = ServiceProcess(folder, nats_url=start_nats().url, roles="api", http__port=port)
-    try:
-        await asyncio.to_thread(other.start)
-        await asyncio.to_thread(reads, alone, "Events are missing", 60)
-        await asyncio.to_thread(reads, alone, "it is another log, or an older copy")
-        await asyncio.to_thread(reads, alone, "there is no plan 'p'")
-    finally:
-        await asyncio.to_thread(other.stop)
 
 
 async def test_names_and_outputs_stay_text(

@@ -10,7 +10,7 @@ import pytest
 
 from service.core.core import Core
 from tests.clients.browser import Browser
-from tests.clients.test_page import begin, progress, show
+from tests.clients.page_world import begin, progress, show
 from tests.faults.service_process import ServiceProcess
 
 SCREENS = {

@@ -248,6 +248,29 @@ def test_lines_rendered_as_json_are_readable_in_a_readable_log() -> None:
     assert "{" not in stream.getvalue()
 
 
+def test_a_readable_line_begins_with_its_sentence_and_holds_no_object() -> None:
+    stream = io.StringIO()
+    handler = configure("me", LogSettings(format="text"), stream=stream)
+    line = {
+        "event": "claimed_update_guard_reject",
+        "class": "always",
+        "instance": "me",
+        "expected": {"owner": "w1", "attempt": 1},
+        "actual": {"owner": "w2", "attempt": 2, "status": None},
+        "task_id": "a",
+        "plan_id": "p",
+        "detail": "complete of attempt 1 by w1 refused",
+    }
+    logging.getLogger("holdfast.audit").warning(Lines(json.dumps(line)))
+    handler.flush()
+    said = stream.getvalue()
+    assert "{" not in said
+    assert "class=" not in said
+    words = ["detail=", "plan_id=p", "task_id=a", "expected.owner=w1", "actual.attempt=2"]
+    places = [said.index(word) for word in words]
+    assert places == sorted(places)
+
+
 def test_a_stuck_reader_costs_lines_and_not_time() -> None:
     stream = Stuck()
     handler = QueuedHandler(stream, lines=10)
