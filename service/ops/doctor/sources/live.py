@@ -41,6 +41,7 @@ from service.ops.doctor.sources.processes import holding
 from service.ops.doctor.sources.refusals import refusals_in
 from service.ops.doctor.sources.shapes import expired_leases, waiting_kinds
 from service.signals.loop_lag import Lag
+from streams.steps import in_turns
 
 MOST_KNOWN_KINDS = 1_000
 FRESH_S = 1.0
@@ -97,7 +98,9 @@ class Doctor:
             detail=f"{self._core.instance_id} looked at itself",
         )
         url = self._core.settings.observability.runbook_url
-        return with_runbook_at(url, diagnose(evidence, parts=[part]))
+        # Of thousands of kinds each is looked at.
+        report = await asyncio.to_thread(diagnose, evidence, parts=[part])
+        return with_runbook_at(url, report)
 
     async def _gather(self) -> Evidence:
         window, recent = self.history.window(), self.history.window(RECENT_S)
@@ -112,7 +115,7 @@ class Doctor:
             url=self._url(),
             window_s=round(window.seconds, 1),
             machine=self._machine(recent, trouble),
-            claiming=self._claiming(recent),
+            claiming=await self._claiming(recent),
             leases=self._leases(window),
             writers=Writers(window=window, entries=entries),
             load=self._load(window),
@@ -122,7 +125,7 @@ class Doctor:
 
     # -- from memory ------------------------------------------------------------------------
 
-    def _claiming(self, recent: Window) -> Claiming:
+    async def _claiming(self, recent: Window) -> Claiming:
         core, executor = self._core, self._executor()
         now, backlog = core.now(), core.board.backlog()
         oldest = [since for _, since in backlog.values() if since is not None]
@@ -132,7 +135,7 @@ class Doctor:
             ready=backlog["ready"][0],
             refining=backlog["refining"][0],
             oldest_age_s=max((now - since for since in oldest), default=0.0),
-            waiting=waiting_kinds(core.board, now, core.claim_queue.last_asked),
+            waiting=await in_turns(waiting_kinds(core.board, now, core.claim_queue.last_asked)),
             asking=core.claim_queue.asking,
             own_kinds=own,
             known_kinds=(*own, *core.claim_queue.demand.kinds()[-MOST_KNOWN_KINDS:]),
@@ -143,7 +146,7 @@ class Doctor:
         core.board.advance(core.now())
         lags = {loop.name: loop.lag_s for loop in self._loops()}
         return LeaseFigures(
-            running=sum(plan.counts["RUNNING"] for plan in core.board.plans.values()),
+            running=core.board.running_count,
             expired=expired_leases(core.board, core.now()),
             expired_count=len(core.board.expired()),
             window=window,

@@ -40,6 +40,7 @@ from streams.jetstream.read_only import Inspection
 from streams.jetstream.servers import without_password
 from streams.log import BadFact, Fact, LogState
 from streams.plan.events import Claimed, Completed, Failed, Released
+from streams.steps import in_one_go
 
 OPEN_S = 2.5
 READ_S = 2.5
@@ -225,7 +226,7 @@ class OfflineEvidence:
             ready=backlog["ready"][0],
             refining=backlog["refining"][0],
             oldest_age_s=max((self._now - since for since in oldest), default=0.0),
-            waiting=waiting_kinds(board, self._now),
+            waiting=in_one_go(waiting_kinds(board, self._now)),
         )
 
     def _leases(self) -> LeaseFigures | None:
@@ -233,7 +234,7 @@ class OfflineEvidence:
         if board is None:
             return None
         return LeaseFigures(
-            running=sum(plan.counts["RUNNING"] for plan in board.plans.values()),
+            running=board.running_count,
             expired=expired_leases(board, self._now),
             expired_count=len(board.expired()),
             window=None,

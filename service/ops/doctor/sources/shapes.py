@@ -2,7 +2,7 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from projections.board.board import Board
 from service.ops.doctor.evidence import ExpiredLease, Waiting
@@ -13,24 +13,29 @@ MOST_LEASES = 10
 
 def waiting_kinds(
     board: Board, now: float, last_asked: Callable[[str], float | None] = lambda _: None
-) -> tuple[Waiting, ...]:
+) -> Generator[None, None, tuple[Waiting, ...]]:
     """What waits to be claimed, by kind, the longest waiting kind first.
 
-    ``last_asked`` tells when a worker asked for a kind (log time); None: never.
+    A step for each kind (`streams.steps`): there may be thousands. ``last_asked`` tells when a
+    worker asked for a kind (log time); None: never.
     """
     expired = Counter(task.spec.kind for _, task in board.expired())
-    kinds = (
-        Waiting(
-            kind=kind,
-            tasks=tasks,
-            oldest_age_s=max(now - oldest.since, 0.0),
-            plan_id=oldest.plan.plan_id,
-            task_id=oldest.task.spec.id,
-            asked_s=None if (asked := last_asked(kind)) is None else max(now - asked, 0.0),
-            running=board.running_kinds[kind] - expired[kind],
+    kinds: list[Waiting] = []
+    backlog = yield from board.backlog_by_kind()
+    for kind, (tasks, oldest) in backlog.items():
+        asked = last_asked(kind)
+        kinds.append(
+            Waiting(
+                kind=kind,
+                tasks=tasks,
+                oldest_age_s=max(now - oldest.since, 0.0),
+                plan_id=oldest.plan.plan_id,
+                task_id=oldest.task.spec.id,
+                asked_s=None if asked is None else max(now - asked, 0.0),
+                running=board.running_kinds[kind] - expired[kind],
+            )
         )
-        for kind, (tasks, oldest) in board.backlog_by_kind().items()
-    )
+        yield
     return tuple(sorted(kinds, key=lambda each: -each.oldest_age_s))
 
 

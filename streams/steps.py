@@ -1,0 +1,31 @@
+"""Long work as a generator that yields between short steps: done in one go, or turn by turn."""
+
+import asyncio
+from collections.abc import Generator
+from time import monotonic
+from typing import TypeVar
+
+HELD_S = 0.004  # for how long steps hold the loop before it is given back
+T = TypeVar("T")
+
+
+def in_one_go(steps: Generator[None, None, T]) -> T:
+    """All of ``steps`` in one go; their answer."""
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        return end.value
+
+
+async def in_turns(steps: Generator[None, None, T]) -> T:
+    """All of ``steps``; the loop is given back whenever they have held it for `HELD_S`."""
+    try:
+        pause_at = monotonic() + HELD_S  # a loop's own clock may stand still during its turn
+        while True:
+            next(steps)
+            if monotonic() >= pause_at:
+                await asyncio.sleep(0)
+                pause_at = monotonic() + HELD_S
+    except StopIteration as end:
+        return end.value
