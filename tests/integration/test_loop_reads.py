@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from tests.integration.stepping_world import Measured, plan, stepping
 
-ATTEMPTS, BATCH = 2_000, 500
-SAVES, SAVED, KEYS = 200, "x" * 60_000, 16
+ATTEMPTS, BATCH = 1_000, 500
+SAVES, SAVED, KEYS = 100, "x" * 60_000, 16
 KINDS = 10_000
 READERS = 8
 LISTS = ("tasks", "plans", "executions", "audit")
@@ -35,7 +35,7 @@ def ask_for_checkpoints(it: Measured) -> None:
     task, held = "/v1/plans/saves/tasks/t", {"owner": "w", "attempt": 1}
     it.answer("claim saves", f"{task}/claim", {"owner": "w", "lease_s": 300})
     for n in range(SAVES):
-        saved = {**held, "key": f"key-{n % KEYS}", "value": SAVED}
+        saved = {**held, "key": f"key-{n % KEYS}", "value": f"{n} {SAVED}"}
         it.answer("save", f"{task}/checkpoint", saved)
     for path in (task, f"{task}/why"):
         it.get("saves", path)
