@@ -1,4 +1,4 @@
-"""Long work as a generator that yields between short steps: done in one go, or turn by turn."""
+"""Long work as a generator that yields between short steps, turn by turn of the loop."""
 
 import asyncio
 from collections.abc import Generator
@@ -7,15 +7,6 @@ from typing import TypeVar
 
 HELD_S = 0.004  # for how long steps hold the loop before it is given back
 T = TypeVar("T")
-
-
-def in_one_go(steps: Generator[None, None, T]) -> T:
-    """All of ``steps`` in one go; their answer."""
-    try:
-        while True:
-            next(steps)
-    except StopIteration as end:
-        return end.value
 
 
 async def in_turns(steps: Generator[None, None, T]) -> T:

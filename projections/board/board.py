@@ -26,10 +26,10 @@ from projections.board.unfinished import UnfinishedBytes
 from streams.log import BadFact, Fact
 from streams.plan.decide import can_reclaim
 from streams.plan.events import Claimed, Lane, Paused, Resumed, Retried, Submitted
+from streams.plan.evolve import in_one_go
 from streams.plan.fold import Tombstone, begin_plan, fold_fact, folding, forgets
 from streams.plan.lifecycle import CLAIMABLE, ENDED
 from streams.plan.state import Plan, Task
-from streams.steps import in_one_go
 from streams.subjects import split_subject
 
 WIDE = 500  # tasks; the places of more are changed in parts, which others may come between

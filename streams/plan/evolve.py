@@ -6,7 +6,7 @@ counts it. So a fact that was published by hand cannot corrupt a plan.
 """
 
 from collections.abc import Generator
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from msgspec import Raw
 
@@ -36,7 +36,17 @@ from streams.plan.outputs import keep_result
 from streams.plan.results import added
 from streams.plan.sizes import plan_bytes, result_bytes
 from streams.plan.state import ORDINALS_PER_PLAN, TIMEOUT, Execution, Plan, Result, Task, connect
-from streams.steps import in_one_go
+
+T = TypeVar("T")
+
+
+def in_one_go(steps: Generator[None, None, T]) -> T:
+    """All of ``steps`` in one go; their answer."""
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        return end.value
 
 
 def begin(

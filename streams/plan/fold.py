@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from streams.log import BadFact, Fact
 from streams.plan.events import Forgotten, Submitted
-from streams.plan.evolve import begin, evolving, mark_unreadable
+from streams.plan.evolve import begin, evolving, in_one_go, mark_unreadable
 from streams.plan.state import Plan
-from streams.steps import in_one_go
 from streams.subjects import split_subject
 
 

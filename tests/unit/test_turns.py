@@ -6,7 +6,7 @@ import pytest
 
 from projections.board.turns import TURNS_PER_PRIORITY
 from streams.plan import commands
-from streams.steps import in_one_go
+from streams.plan.evolve import in_one_go
 from tests.unit.board_story import Yard, names
 from tests.unit.plan_story import task
 

@@ -10,7 +10,7 @@ from service.core.demand import Demand
 from service.core.results import Claim, ClaimRequest
 from service.core.waiters import Waiters
 from service.ops.doctor.sources.shapes import waiting_kinds
-from streams.steps import in_one_go
+from streams.plan.evolve import in_one_go
 from tests.memory_log import MemoryLog
 from tests.unit.claim_story import Instance, LogTime
 from tests.unit.plan_story import task

@@ -40,7 +40,7 @@ from streams.jetstream.read_only import Inspection
 from streams.jetstream.servers import without_password
 from streams.log import BadFact, Fact, LogState
 from streams.plan.events import Claimed, Completed, Failed, Released
-from streams.steps import in_one_go
+from streams.plan.evolve import in_one_go
 
 OPEN_S = 2.5
 READ_S = 2.5
