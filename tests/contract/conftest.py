@@ -9,6 +9,7 @@ import pytest
 from streams.codec import HEADER_LINE
 from streams.jetstream.bounds import StreamBounds
 from streams.jetstream.drafts import AppenderLimits
+from streams.jetstream.leadership import Patience
 from streams.jetstream.log import JetStreamLog
 from streams.log import Log
 from tests.conftest import PrivateServer
@@ -47,7 +48,8 @@ def memory_world(max_bytes: int | None) -> World:
 async def jetstream_world(url: str, max_bytes: int | None) -> tuple[World, Any]:
     limits = AppenderLimits(budget_s=10, try_s=1, grace_s=0.5)
     bounds = StreamBounds(plans_bytes=max_bytes)
-    log = await JetStreamLog.connect(url, bounds=bounds, limits=limits)
+    patience = Patience(doubt_s=1)  # one server holds no election that a short head may wait for
+    log = await JetStreamLog.connect(url, bounds=bounds, limits=limits, patience=patience)
     client = await nats.connect(url)
 
     async def publish(subject: str, payload: bytes, headers: dict[str, str]) -> None:
