@@ -8,7 +8,7 @@ prints the answer; a worker that serves for ever calls ``worker.run()`` instead.
 import asyncio
 import json
 
-from examples.model import Message, chat, check_model
+from examples.model import Message, chat, check_model, why_failed
 from holdfast_worker import AsyncTask, Client, Fatal, Worker
 
 MOST_TURNS = 20
@@ -49,8 +49,8 @@ async def ask(question: str) -> str:
     async with Client() as client:
         task = {"id": "answer", "kind": "agent", "input": question, "timeout_s": 600}
         submitted = await client.submit({"name": question[:80], "tasks": [task]})
-        if (await client.wait(submitted.plan_id)).status != "COMPLETED":
-            return (await client.why(submitted.plan_id, "answer")).answer
+        if (plan := await client.wait(submitted.plan_id)).status != "COMPLETED":
+            return await why_failed(client, plan)
         return (await client.task(submitted.plan_id, "answer")).output
 
 

@@ -6,7 +6,7 @@
 import asyncio
 from typing import Any
 
-from examples.model import chat, check_model
+from examples.model import chat, check_model, why_failed
 from holdfast_worker import AsyncTask, Client, Worker
 
 worker = Worker("writers", slots=8)
@@ -50,8 +50,8 @@ async def judge(task: AsyncTask) -> dict[str, Any]:
 async def write(subject: str) -> str:
     async with Client() as client:
         submitted = await client.submit(plan(subject))
-        if (await client.wait(submitted.plan_id)).status != "COMPLETED":
-            return (await client.why(submitted.plan_id)).answer
+        if (plan := await client.wait(submitted.plan_id)).status != "COMPLETED":
+            return await why_failed(client, plan)
         return (await client.task(submitted.plan_id, "text")).output
 
 

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from examples.model import chat, check_model
+from examples.model import chat, check_model, why_failed
 from holdfast_worker import AsyncTask, Client, Event, Fatal, Worker
 
 worker = Worker("readers", slots=16)
@@ -46,8 +46,8 @@ async def read(documents: Mapping[str, str]) -> str:
         async for event in client.events(submitted.plan_id, types=["task.completed"]):
             if isinstance(event, Event):
                 print("read", event.task_id)
-        if (await client.get(submitted.plan_id)).status != "COMPLETED":
-            return (await client.why(submitted.plan_id)).answer
+        if (plan := await client.wait(submitted.plan_id)).status != "COMPLETED":
+            return await why_failed(client, plan)
         return (await client.task(submitted.plan_id, "all")).output
 
 

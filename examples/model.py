@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from holdfast_worker import AsyncTask, Fatal, Retry
+from holdfast_worker import AsyncTask, Client, Fatal, PlanView, Retry
 from holdfast_worker.failures import retry_after_s
 
 Message = dict[str, Any]
@@ -20,6 +20,12 @@ def check_model() -> None:
     """End the program with a sentence when it is not known where the model answers."""
     if not os.environ.get("MODEL_URL"):
         sys.exit(NO_MODEL)
+
+
+async def why_failed(client: Client, plan: PlanView) -> str:
+    """In one sentence, for the task that failed."""
+    failed = next((task.task_id for task in plan.tasks if task.status == "FAILED"), None)
+    return (await client.why(plan.plan_id, failed)).answer
 
 
 async def chat(task: AsyncTask, messages: list[Message], **more: Any) -> Message:
