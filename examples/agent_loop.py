@@ -49,8 +49,8 @@ async def ask(question: str) -> str:
     async with Client() as client:
         task = {"id": "answer", "kind": "agent", "input": question, "timeout_s": 600}
         submitted = await client.submit({"name": question[:80], "tasks": [task]})
-        if (plan := await client.wait(submitted.plan_id)).status != "COMPLETED":
-            return await why_failed(client, plan)
+        if (ended := await client.wait(submitted.plan_id)).status != "COMPLETED":
+            return await why_failed(client, ended)
         return (await client.task(submitted.plan_id, "answer")).output
 
 

@@ -50,8 +50,8 @@ async def judge(task: AsyncTask) -> dict[str, Any]:
 async def write(subject: str) -> str:
     async with Client() as client:
         submitted = await client.submit(plan(subject))
-        if (plan := await client.wait(submitted.plan_id)).status != "COMPLETED":
-            return await why_failed(client, plan)
+        if (ended := await client.wait(submitted.plan_id)).status != "COMPLETED":
+            return await why_failed(client, ended)
         return (await client.task(submitted.plan_id, "text")).output
 
 

@@ -46,8 +46,8 @@ async def read(documents: Mapping[str, str]) -> str:
         async for event in client.events(submitted.plan_id, types=["task.completed"]):
             if isinstance(event, Event):
                 print("read", event.task_id)
-        if (plan := await client.wait(submitted.plan_id)).status != "COMPLETED":
-            return await why_failed(client, plan)
+        if (ended := await client.wait(submitted.plan_id)).status != "COMPLETED":
+            return await why_failed(client, ended)
         return (await client.task(submitted.plan_id, "all")).output
 
 

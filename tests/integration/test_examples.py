@@ -1,12 +1,16 @@
 """The examples do what they show, with a fake model and a real server."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from examples import agent_loop, fan_out_critic, first_worker, map_reduce
-from holdfast_worker import Client
+from examples.model import NO_MODEL
+from holdfast_worker import Client, Worker
 from holdfast_worker.testing import Server
 from tests.faults.service_process import ROOT
 from tests.integration.fake_model import FakeModel, Message
@@ -63,6 +67,32 @@ async def test_an_agent_calls_its_tool_and_answers(monkeypatch: pytest.MonkeyPat
         answer = await agent_loop.ask("How fast?")
     assert answer == "I found: sea: the sea level rises by 4 mm per year"
     assert list(model.calls.values()) == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["agent_loop", "fan_out_critic", "map_reduce", "resume"])
+def test_a_program_that_needs_a_model_asks_for_it(name: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", f"examples.{name}"],
+        cwd=ROOT,
+        env={key: value for key, value in os.environ.items() if key != "MODEL_URL"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr.strip()) == (1, "", NO_MODEL)
+
+
+async def test_an_answer_that_cannot_be_had_is_replaced_by_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("MODEL_URL", raising=False)
+    worker = Worker("no-model", slots=8)
+    worker.include(agent_loop.agent, fan_out_critic.draft)
+    with worker:
+        answers = await agent_loop.ask("How fast?"), await fan_out_critic.write("lighthouses")
+    for answer in answers:
+        assert "set MODEL_URL to" in answer
 
 
 async def test_a_critic_sends_a_text_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
