@@ -199,8 +199,8 @@ class Log(Protocol):
         """
         ...
 
-    async def messages(self, plan_id: str, after: int, limit: int) -> list[LogMessage]:
-        """`scan` of one plan, as the messages are stored. Raises LogUnavailable."""
+    async def messages(self, plan_id: str | None, after: int, limit: int) -> list[LogMessage]:
+        """`scan` of one plan, or of all, as the messages are stored. Raises LogUnavailable."""
         ...
 
     def wrote(self, event_id: str) -> bool:

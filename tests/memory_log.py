@@ -185,9 +185,9 @@ class MemoryLog:
         start = bisect_right(self._messages, after, key=_sequence)
         return [_fact(message) for message in self._messages[start : start + limit]]
 
-    async def messages(self, plan_id: str, after: int, limit: int) -> list[LogMessage]:
+    async def messages(self, plan_id: str | None, after: int, limit: int) -> list[LogMessage]:
         """See `streams.log.Log.messages`."""
-        subject = subject_of(plan_id)
+        subject = PLANS if plan_id is None else subject_of(plan_id)
         await asyncio.sleep(0)
         start = bisect_right(self._messages, after, key=_sequence)
         return [

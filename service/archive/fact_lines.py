@@ -5,7 +5,7 @@ breaks; any other one stands in ``payload_base64``.
 """
 
 import base64
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +14,10 @@ import msgspec
 from streams.codec import MESSAGE_ID, split_headers
 from streams.json_values import UNREADABLE
 from streams.log import Log, LogMessage
+from streams.subjects import split_subject
 
 PAGE_MESSAGES = 500
+WALKED_MESSAGES = 1_000
 
 _SHOWN = (
     b"Holdfast-Actor",
@@ -45,6 +47,30 @@ async def messages_of(
         after = page[-1].sequence
         if last is not None and after >= last:
             return
+
+
+async def messages_of_many(
+    log: Log, plans: Mapping[str, int], after: int, most_read: int, most_bytes: int
+) -> dict[str, list[LogMessage]]:
+    """All messages of plans that lie close together, from one walk through the log.
+
+    ``plans`` are ids with the sequence that none of the plan's messages stands above; ``after``
+    lies before all of them. A plan that the walk has not passed when it reaches a bound is left
+    out. Raises LogUnavailable.
+    """
+    found: dict[str, list[LogMessage]] = {plan_id: [] for plan_id in plans}
+    last, size, at = max(plans.values()), 0, after
+    for _ in range(0, most_read, WALKED_MESSAGES):
+        page = await log.messages(None, at, WALKED_MESSAGES)
+        for message in page:
+            place = split_subject(message.subject)
+            if place is not None and (mine := found.get(place[0])) is not None:
+                mine.append(message)
+                size += len(message.payload) + len(message.headers)
+        at = page[-1].sequence if page else last
+        if at >= last or size > most_bytes:
+            break
+    return {plan_id: each for plan_id, each in found.items() if plans[plan_id] <= at}
 
 
 def line_of(message: LogMessage) -> bytes:

@@ -8,7 +8,7 @@ at an expectation, removing twice is removing once, and an archive folder has on
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,7 +18,7 @@ from projections.read_models import forgetting
 from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.forgetting import Removal
 from service.archive.days import Archive, ArchiveBusy, ArchiveError
-from service.archive.fact_lines import messages_of
+from service.archive.fact_lines import messages_of, messages_of_many
 from service.core.core import Core
 from streams.decider import CommandAccepted, DecideLimits, transact
 from streams.jetstream.forgetting import Purger
@@ -42,12 +42,14 @@ Connect = Callable[[], Awaitable[Purger]]
 class RetentionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """``looked_at`` rows of plans are read at once, and ``plans`` forgotten in one round.
 
-    ``read_ahead`` plans are read from the log together. An id is free again after ``forgotten_s``.
+    They are read from the log in one walk of at most ``walk_messages`` for each of them, and
+    ``walk_bytes``. An id is free again after ``forgotten_s``.
     """
 
     looked_at: int = 1_000
     plans: int = 200
-    read_ahead: int = 8
+    walk_messages: int = 100
+    walk_bytes: int = 32 * 1024 * 1024
     forgotten_s: float = FORGOTTEN_S
     period_s: float = PERIOD_S
 
@@ -208,31 +210,55 @@ class Retention:
 
     async def _archived(self, archive: Archive, due: Sequence[Plan]) -> list[Plan]:
         """The plans that are in the archive, and on disk there, as the read models have them."""
-        done: list[Plan] = []
-        step = self._limits.read_ahead
-        for start in range(0, len(due), step):
-            some = due[start : start + step]
-            readers = [messages_of(self._core.log, each.plan_id, each.sequence) for each in some]
-            firsts = await asyncio.gather(*(anext(reader, NO_PAGE) for reader in readers))
-            for plan, first, reader in zip(some, firsts, readers, strict=True):
-                writing = archive.begin(plan.plan_id, self._core.now())
-                try:
-                    last = 0
-                    page = first
-                    while page:
-                        last = max([last, *_on_its_subject(plan.plan_id, page)])
-                        await asyncio.to_thread(writing.add, page)
-                        page = await anext(reader, NO_PAGE)
-                except BaseException:
-                    writing.abandon()
-                    raise
-                if last == plan.subject_sequence:
-                    await asyncio.to_thread(writing.end)
-                    done.append(plan)
-                else:
-                    writing.abandon()
+        limits, now = self._limits, self._core.now()
+        near = await messages_of_many(
+            self._core.log,
+            {plan.plan_id: plan.sequence for plan in due},
+            due[0].first_sequence - 1,
+            limits.walk_messages * len(due),
+            limits.walk_bytes,
+        )
+        done = [each for each in due if self._is_whole(each, near.get(each.plan_id, NO_PAGE))]
+        entries = [(each.plan_id, near[each.plan_id]) for each in done]
+        await asyncio.to_thread(_write_all, archive, entries, now)
+        far = [plan for plan in due if plan.plan_id not in near]
+        done += [each for each in far if await self._archived_alone(archive, each, now)]
         await asyncio.to_thread(archive.sync)
         return done
+
+    async def _archived_alone(self, archive: Archive, plan: Plan, now: float) -> bool:
+        """Archive a plan that is large, or lies far from the others, page by page."""
+        writing, last = archive.begin(plan.plan_id, now), 0
+        try:
+            async for page in messages_of(self._core.log, plan.plan_id, plan.sequence):
+                last = max([last, *_on_its_subject(plan.plan_id, page)])
+                await asyncio.to_thread(writing.add, page)
+        except BaseException:
+            writing.abandon()
+            raise
+        if last != plan.subject_sequence:
+            writing.abandon()
+            return False
+        await asyncio.to_thread(writing.end)
+        return True
+
+    def _is_whole(self, plan: Plan, messages: Sequence[LogMessage]) -> bool:
+        """Whether the plan is in the log as the read models have it."""
+        own = _on_its_subject(plan.plan_id, messages)
+        return bool(own) and own[-1] == plan.subject_sequence
+
+
+def _write_all(
+    archive: Archive, entries: Iterable[tuple[str, Sequence[LogMessage]]], now: float
+) -> None:
+    for plan_id, messages in entries:
+        writing = archive.begin(plan_id, now)
+        try:
+            writing.add(messages)
+        except BaseException:
+            writing.abandon()
+            raise
+        writing.end()
 
 
 class _AsRead:

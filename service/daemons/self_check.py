@@ -56,6 +56,7 @@ class Examination:
         self.plan_id = plan_id
         self.differences: list[tuple[str, int, Difference]] = []
         self.is_over = False
+        self.is_lost = False  # the log has nothing of it, although it was never forgotten
         self._file = file
         self._plan: Plan | None = None
         self._read_to = 0
@@ -96,6 +97,7 @@ class Examination:
             if after == 0:
                 first = await core.log.first_of(self.plan_id)
                 if first is None:
+                    self.is_lost = True
                     return [], flushed
                 facts, start = [first], first.sequence
             return [*facts, *await core.log.scan(start, PAGE, self.plan_id)], flushed
@@ -227,9 +229,13 @@ class SelfCheck:
         count = len(examined.differences)
 
         async def note(core: Core) -> None:
-            core.metrics.count("agent.projection.mismatch.total", count)
+            if count:
+                core.metrics.count("agent.projection.mismatch.total", count)
+            if examined.is_lost:
+                why = f"the log has no facts of plan '{examined.plan_id}', which was not forgotten"
+                core.conditions.log_facts_missing(why)
 
-        if count:
+        if count or examined.is_lost:
             await bridge.call(note)
 
 

@@ -20,7 +20,7 @@ from streams.subjects import PLANS, subject_of, tasks_of
 
 NOTE = "holdfast.forgotten"
 PURGE_TIMEOUT_S = 10.0
-AT_ONCE = 16  # purges under way: the server does one after the other
+AT_ONCE = 4  # purges under way: other questions wait behind them at the server
 NO_PLANS_SUBJECT = f"{PLANS}.~"
 
 

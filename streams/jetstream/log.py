@@ -281,9 +281,9 @@ class JetStreamLog:
             return await self._reader.scan([ALL_PLANS], after, limit)
         return await self._reader.scan([subject_of(plan_id), tasks_of(plan_id)], after, limit)
 
-    async def messages(self, plan_id: str, after: int, limit: int) -> list[LogMessage]:
+    async def messages(self, plan_id: str | None, after: int, limit: int) -> list[LogMessage]:
         """See `streams.log.Log.messages`."""
-        subjects = [subject_of(plan_id), tasks_of(plan_id)]
+        subjects = [ALL_PLANS] if plan_id is None else [subject_of(plan_id), tasks_of(plan_id)]
         return await self._reader.stored(subjects, after, limit)
 
     def wrote(self, event_id: str) -> bool:

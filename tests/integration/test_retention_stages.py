@@ -10,6 +10,7 @@ import pytest
 
 from projections.read_models import forgetting
 from service.app import Instance
+from service.archive.days import Closing, files_of, read, verify
 from service.daemons.retention import Retention, RetentionLimits
 from service.runtime.nats_server.credentials import user_url
 from streams.jetstream.access import URL_ALONE
@@ -19,7 +20,7 @@ from streams.jetstream.permissions import RETENTION, SERVICE
 from streams.log import LogUnavailable
 from tests.integration.http_world import serving
 
-AT_ONCE = RetentionLimits(plans=2, looked_at=3, read_ahead=2)
+AT_ONCE = RetentionLimits(plans=2, looked_at=3)
 
 
 class Crash(Exception):
@@ -184,3 +185,20 @@ async def test_a_log_that_does_not_answer_is_reported_and_tried_again(world: Wor
     await world.retention().turn()
     assert world.core.conditions.retention_trouble is None
     assert await world.messages("p") == 1
+
+
+@pytest.mark.parametrize("bound", [{"walk_messages": 0}, {"walk_bytes": 0}, {}])
+async def test_a_plan_that_no_walk_reaches_is_archived_alone(
+    world: World, tmp_path: Path, bound: dict[str, int]
+) -> None:
+    plans = [f"p{number}" for number in range(6)]
+    await world.run("first", *plans)
+    facts = {each: await world.messages(each) for each in plans}
+    folder = tmp_path / "archive"
+
+    await world.retention(archive_dir=folder, limits=RetentionLimits(plans=3, **bound)).turn()
+
+    assert await asyncio.to_thread(verify, folder) == len(plans)
+    lines = [line for path in files_of(folder) for line in read(path)]
+    assert {line.archived: line.facts for line in lines if isinstance(line, Closing)} == facts
+    assert [await world.messages(each) for each in plans] == [1] * len(plans)

@@ -15,8 +15,12 @@ from service.app import Instance
 from service.cli.refold import verify_read_models
 from service.daemons.self_check import SelfCheck, is_there
 from service.runtime.data_folder import READ_MODELS
+from service.runtime.nats_server.credentials import user_url
+from streams.jetstream.access import URL_ALONE
 from streams.jetstream.drafts import AppenderLimits
+from streams.jetstream.forgetting import Purger
 from streams.jetstream.log import JetStreamLog
+from streams.jetstream.permissions import RETENTION
 from streams.log import Appended, Draft, Fact
 from streams.plan.events import Cancelled, Heartbeat
 from tests.integration.http_world import serving, until_status
@@ -76,6 +80,25 @@ async def test_where_nothing_is_wrong_nothing_is_found(world: World) -> None:
     instance, client = world
     await settled(client)
     assert await examine(instance) == 0
+
+
+async def test_a_plan_that_left_the_log_without_being_forgotten_is_reported(world: World) -> None:
+    instance, client = world
+    await client.post("/v1/plans", json=plan("first", "outside"))
+    await settled(client)
+    assert await examine(instance) == 0
+    log = instance.core.log
+    assert isinstance(log, JetStreamLog)
+    await log.note_forgotten((await log.state()).head)
+    url = user_url(instance.settings.data_dir / "nats", instance.shown_nats_url, RETENTION)
+    purger = await Purger.open(url, timeout_s=5, access=URL_ALONE)
+    await purger.remove({"open": (await log.state()).head + 1})
+    await purger.close()
+
+    assert await examine(instance) > 0
+
+    missing = instance.core.conditions.log_missing
+    assert missing == "the log has no facts of plan 'open', which was not forgotten"
 
 
 @pytest.mark.parametrize(

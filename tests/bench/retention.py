@@ -1,0 +1,141 @@
+"""Forgetting plans that ended: tasks a second, the API beside it, and what space comes back."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import psutil
+
+from service.daemons.retention import Retention, RetentionLimits
+from streams.jetstream.access import URL_ALONE
+from streams.jetstream.forgetting import Purger
+from streams.jetstream.log import JetStreamLog
+from streams.log import Appended, Draft, Log
+from streams.plan.events import Claimed, Completed, Event, Finished, Raw, Submitted, TaskSpec
+from tests.bench import bed
+from tests.bench.report import Result, percentile
+
+TASKS_PER_PLAN = 5
+AT_ONCE = 200  # plans written together
+LIMITS = RetentionLimits(plans=500)
+PAUSE_S = 0.005  # between two requests beside the work
+
+
+class Space(NamedTuple):
+    """What the log takes: on disk, and in the memory of nats-server; in MB."""
+
+    disk: float
+    memory: float
+
+
+def space(pid: int) -> Space:
+    server = psutil.Process(pid)
+    folder = Path(server.cmdline()[server.cmdline().index("--store_dir") + 1])
+    disk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return Space(disk / 1e6, server.memory_info().rss / 1e6)
+
+
+def cpu_s(pid: int) -> float:
+    """The CPU time that a process has used."""
+    used = psutil.Process(pid).cpu_times()
+    return used.user + used.system
+
+
+async def write_ended_plan(log: Log, plan_id: str) -> None:
+    """Append all facts of a plan whose tasks have completed."""
+
+    async def append(task_id: str | None, expected: int, *events: Event) -> int:
+        draft = Draft(plan_id=plan_id, task_id=task_id, expected=expected, events=events)
+        answer = await log.append(draft)
+        assert isinstance(answer, Appended)
+        return answer.sequence
+
+    names = [f"t{number}" for number in range(TASKS_PER_PLAN)]
+    tasks = tuple(TaskSpec(id=name, kind="bench", input=Raw(b'{"n": 1}')) for name in names)
+    first = await append(None, 0, Submitted(tasks=tasks))
+    claimed = Claimed(owner="w", attempt=1, lease_s=600, started=True)
+    ended = Completed(owner="w", attempt=1, output=Raw(b'{"answer": 42}'))
+    await asyncio.gather(*(append(name, 0, claimed, ended) for name in names))
+    await append(None, first, Finished(status="COMPLETED"))
+
+
+async def times_of_requests(url: str, until: asyncio.Event) -> list[float]:
+    """How long reads of one plan took, in ms, one after the other."""
+    times: list[float] = []
+    async with httpx.AsyncClient(base_url=url) as client:
+        while not until.is_set():
+            began = time.perf_counter()
+            assert (await client.get("/v1/plans/p0")).status_code == 200
+            times.append((time.perf_counter() - began) * 1000)
+            await asyncio.sleep(PAUSE_S)
+    return times
+
+
+async def measure(scale: float) -> AsyncGenerator[Result]:
+    """Plans of five tasks, all but the first forgotten in one go, with and without an archive."""
+    plans = int(20_000 * scale)
+    for archived in (False, True):
+        with bed.nats() as server, tempfile.TemporaryDirectory() as folder:
+            log = await JetStreamLog.connect(server.url)
+            for start in range(0, plans, AT_ONCE):
+                some = range(start, min(start + AT_ONCE, plans))
+                await asyncio.gather(*(write_ended_plan(log, f"p{n}") for n in some))
+            await log.close()
+            async with bed.instance(server.url) as it:
+                assert isinstance(it.core.log, JetStreamLog)
+                retention = Retention(
+                    it.core,
+                    lambda url=server.url: Purger.open(url, timeout_s=5, access=URL_ALONE),
+                    it.core.log.note_forgotten,
+                    keep_s=0.0,
+                    archive_dir=Path(folder) if archived else None,
+                    limits=LIMITS,
+                )
+                calm = asyncio.Event()
+                asyncio.get_running_loop().call_later(2.0, calm.set)
+                before = await times_of_requests(it.http_url, calm)
+                full, ended = space(server.pid), asyncio.Event()
+                asking = asyncio.create_task(times_of_requests(it.http_url, ended))
+                began, used = time.perf_counter(), (cpu_s(server.pid), time.process_time())
+                await retention.turn()
+                took_s = time.perf_counter() - began
+                server_s = cpu_s(server.pid) - used[0]
+                own_s = time.process_time() - used[1]
+                ended.set()
+                beside = await asking
+                assert it.core.conditions.retention_trouble is None
+                left = space(server.pid)
+        tasks = (plans - 1) * TASKS_PER_PLAN
+        yield Result(
+            measure="tasks forgotten" + (", archived before" if archived else ""),
+            value=tasks / took_s,
+            unit="tasks/s",
+            at_least=2_000 if not archived else None,
+            seen={
+                "tasks": tasks,
+                "plans_per_s": plans / took_s,
+                "server_cpu_us_per_task": server_s / tasks * 1e6,
+                "own_cpu_us_per_task": own_s / tasks * 1e6,  # with the requests beside it
+            },
+        )
+        yield Result(
+            measure="  reads of the API beside it, p99",
+            value=percentile(beside, 0.99),
+            unit="ms",
+            seen={"calm": percentile(before, 0.99), "p50": percentile(beside, 0.5)},
+        )
+        yield Result(
+            measure="  disk of the log after it, against before",
+            value=left.disk / full.disk,
+            unit="ratio",
+            seen={
+                "before_mb": full.disk,
+                "after_mb": left.disk,
+                "memory_before_mb": full.memory,
+                "memory_after_mb": left.memory,
+            },
+        )
