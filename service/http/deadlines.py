@@ -7,7 +7,6 @@ A lease that is granted too late is given back (`service.core.lease_taking`).
 """
 
 import asyncio
-from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -24,87 +23,107 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     ``read_s`` holds for GET and contains the 5 s for which ``min_sequence`` is waited for.
     ``write_s`` holds for all others: longer than an election and the append's budget.
     ``long_read_s`` holds for what folds a plan anew or diagnoses the instance.
+    ``look_s`` is how often open requests are looked through.
     """
 
     read_s: float = 8.0
     write_s: float = 15.0
     long_read_s: float = 15.0
+    look_s: float = 0.25
 
 
 CALL_LIMITS = CallLimits()
 
 
-class Deadline:
-    """The bound of one request; made when its head has arrived, in the task that answers it.
+class Deadlines:
+    """The open requests of an application, looked through by one timer: one for each costs more.
 
-    ``body_s`` is what its body may take to arrive (`service.http.bounded_protocol` ends it then).
+    ``body_s`` is what a body may take to arrive (`service.http.bounded_protocol` ends it then).
     """
 
-    __slots__ = ("_began_at", "_counts", "_limits", "_loop", "_reads", "_timeout", "limit_s")
+    def __init__(self, limits: CallLimits, body_s: float) -> None:
+        self.limits = limits
+        self.body_s = body_s
+        self._open: set[Deadline] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
-    def __init__(self, method: str, limits: CallLimits, body_s: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._began_at = self._loop.time()
-        self._counts = False
-        self._limits = limits
-        self._reads = method in READING
-        self.limit_s = limits.read_s if self._reads else limits.write_s
-        wait_s = self.limit_s if self._reads else self.limit_s + body_s
-        self._timeout = asyncio.timeout_at(self._began_at + wait_s)
+    def begin(self, method: str) -> "Deadline":
+        """The bound of a request whose head has arrived; called in the task that answers it."""
+        loop = asyncio.get_running_loop()
+        deadline = Deadline(self, method, loop)
+        self._open.add(deadline)
+        if self._timer is None:
+            self._timer = loop.call_later(self.limits.look_s, self._look, loop)
+        return deadline
 
-    async def __aenter__(self) -> None:
-        """From here on it counts; at its end TimeoutError is raised, and `expired` is true."""
-        await self._timeout.__aenter__()
-        self._counts = True
+    def end(self, deadline: "Deadline") -> None:
+        """Its answer begins, or there is none."""
+        self._open.discard(deadline)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """See `__aenter__`."""
-        self._counts = False
-        await self._timeout.__aexit__(kind, error, trace)
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for deadline in [each for each in self._open if each.at <= now]:
+            self._open.discard(deadline)
+            deadline.expire()
+        self._timer = loop.call_later(self.limits.look_s, self._look, loop) if self._open else None
 
-    @property
-    def expired(self) -> bool:
-        """Whether the request was not answered in time."""
-        return self._timeout.expired()
+
+class Deadline:
+    """The bound of one request, ``at`` a time of the loop."""
+
+    __slots__ = ("_all", "_arrived", "_loop", "_receive", "_task", "at", "expired", "limit_s")
+
+    def __init__(self, among: Deadlines, method: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._all = among
+        self._loop = loop
+        self._task = asyncio.current_task(loop)
+        self._arrived = method in READING
+        self._receive: Receive | None = None
+        self.expired = False
+        self.limit_s = among.limits.read_s if self._arrived else among.limits.write_s
+        self.at = loop.time() + self.limit_s + (0.0 if self._arrived else among.body_s)
 
     def receiving(self, receive: Receive) -> Receive:
         """``receive``, where the time that the body takes to arrive does not count."""
-        if self._reads:
+        if self._arrived:
             return receive
-        arrived = False
+        self._receive = receive
+        return self._received
 
-        async def received() -> Any:  # noqa: ANN401 - a message
-            nonlocal arrived
-            if arrived:  # what comes now is the client's end
-                return await receive()
-            asked_at = self._loop.time()
-            message = await receive()
-            self._began_at += self._loop.time() - asked_at
-            if not message.get("more_body", False):
-                arrived = True
-                self._move()
-            return message
-
-        return received
+    async def _received(self) -> Any:  # noqa: ANN401 - a message
+        assert self._receive is not None  # noqa: S101 - narrows the type
+        if self._arrived:  # what comes now is the client's end
+            return await self._receive()
+        asked_at = self._loop.time()
+        message = await self._receive()
+        self.at += self._loop.time() - asked_at
+        if not message.get("more_body", False):
+            self._arrived = True
+            self.at -= self._all.body_s
+        return message
 
     def allow(self, more_s: float) -> None:
         """Move the end by ``more_s``: so much longer the client has asked to wait."""
         self.limit_s += more_s
-        self._move()
+        self.at += more_s
 
     def allow_long_read(self) -> None:
         """The answer takes more work than that of other reads."""
-        self.allow(self._limits.long_read_s - self.limit_s)
+        self.allow(self._all.limits.long_read_s - self.limit_s)
 
     def answered(self) -> None:
         """The answer begins: it may take as long as its client needs."""
-        self._move_to(None)
-        self._counts = False
+        self._all.end(self)
+
+    def expire(self) -> None:
+        """Cancel the request."""
+        if self._task is not None:
+            self.expired = True
+            self._task.cancel()
+
+    def took_back(self) -> bool:
+        """Take the cancellation of `expire` back; whether nothing else has cancelled the task."""
+        return self.expired and self._task is not None and self._task.uncancel() == 0
 
     @property
     def refusal(self) -> RequestRefused:
@@ -114,10 +133,3 @@ class Deadline:
             f"there was no certain answer within {self.limit_s:g} s; "
             "the same request may safely be repeated",
         )
-
-    def _move(self) -> None:
-        self._move_to(self._began_at + self.limit_s)
-
-    def _move_to(self, when: float | None) -> None:
-        if self._counts and not self._timeout.expired():
-            self._timeout.reschedule(when)

@@ -15,7 +15,7 @@ from litestar.types import HTTPScope, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from service.core.core import Core
-from service.http.deadlines import CALL_LIMITS, CallLimits, Deadline
+from service.http.deadlines import CALL_LIMITS, CallLimits, Deadline, Deadlines
 from service.http.origin_check import OriginCheck
 from service.http.problems import RequestRefused
 from service.http.responses import send_refusal
@@ -46,8 +46,7 @@ class Front:
     ) -> None:
         self.litestar = litestar
         self._origin_check = origin_check
-        self._limits = limits
-        self._body_s = core.settings.http.body_timeout_s
+        self._deadlines = Deadlines(limits, core.settings.http.body_timeout_s)
         self._root = core.settings.http.root_path
         self._spans = core.spans
         self._metrics = core.metrics
@@ -67,7 +66,7 @@ class Front:
         if b"%2f" in scope["raw_path"].lower() and scope["path"].startswith(OWNERS):
             # An owner's slash is none of the path; the guard decodes the owner.
             inner = {**inner, "path": scope["raw_path"].decode("ascii", "replace")}
-        deadline = inner["deadline"] = Deadline(method, self._limits, self._body_s)
+        deadline = inner["deadline"] = self._deadlines.begin(method)
         named = _Named(send, trace, self._metrics, deadline)
         began_at, began = time.time() if self._spans is not None else 0.0, time.monotonic()
         await self._answer(inner, receive, named, deadline)
@@ -82,16 +81,16 @@ class Front:
     ) -> None:
         try:
             self._origin_check.check(scope)
-            async with deadline:
-                await self.litestar(scope, deadline.receiving(receive), named)
+            await self.litestar(scope, deadline.receiving(receive), named)
         except RequestRefused as refused:
             await send_refusal(refused, named)
-        except TimeoutError:
-            if not deadline.expired:
-                raise
-            await send_refusal(deadline.refusal, named)
         except asyncio.CancelledError:
-            await answer_cancelled(named)
+            if deadline.took_back():
+                await send_refusal(deadline.refusal, named)
+            else:
+                await answer_cancelled(named)
+        finally:
+            deadline.answered()
 
 
 def _below(root: str, scope: Scope) -> Any:  # noqa: ANN401 - a scope with other paths

@@ -25,7 +25,7 @@ from tests.conftest import PrivateServer
 from tests.faults.delaying_proxy import DelayingProxy
 from tests.integration.http_world import serving, until_status
 
-LIMITS = CallLimits(read_s=0.6, write_s=0.8)
+LIMITS = CallLimits(read_s=0.6, write_s=0.8, look_s=0.05)
 DELAY_S = 1.5  # of each answer, longer than any bound
 MARGIN_S = 0.5
 CLAIM_WAIT_S = 0.2

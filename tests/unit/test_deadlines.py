@@ -15,7 +15,7 @@ from service.http.deadlines import CallLimits
 from tests.unit.http_world import CLAIM, HOST, PLAN, Caller, FakeCore
 from tests.unit.test_access import ROUTES
 
-SHORT = CallLimits(read_s=0.1, write_s=0.2, long_read_s=0.3)
+SHORT = CallLimits(read_s=0.1, write_s=0.2, long_read_s=0.3, look_s=0.02)
 LATE_S = 5.0  # on a busy machine
 OWNER = {"owner": "w", "attempt": 1}
 LEASE = {"plan_id": "p", "task_id": "t", "attempt": 1}
@@ -55,7 +55,7 @@ class HungCore(FakeCore):
         self.board = SimpleNamespace(knows=lambda _: SimpleNamespace(tasks={"t": running}))
         for name in (
             "submit", "operate", "retry", "own", "own_many", "claim", "claim_chosen", "goodbye",
-            "visible",
+            "visible", "newest",
         ):  # fmt: skip
             setattr(self, name, self._hang)
 
