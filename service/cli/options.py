@@ -1,5 +1,6 @@
 """Flags that commands share, and the shape of their help."""
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -12,7 +13,8 @@ from service.cli.client import InstanceAddress
 from service.settings.config import ConfigError
 from service.settings.loading import load_settings
 
-TOKEN_VARIABLE = "HOLDFAST_TOKEN"  # noqa: S105 - its name, as the worker kit's
+URL_VARIABLE = "HOLDFAST_URL"  # both names are the worker kit's
+TOKEN_VARIABLE = "HOLDFAST_TOKEN"  # noqa: S105 - its name
 
 EXIT_CODES = """\
 exit codes: 0 done; 1 it did not succeed; 2 asked wrongly (flag, file, setting);
@@ -43,7 +45,11 @@ def command(
 _CONFIG = click.option("--config", type=Path, metavar="FILE", help="a TOML file of settings")
 _DATA_DIR = click.option("--data-dir", metavar="DIR", help="where data is kept (./data)")
 _NATS_URL = click.option("--nats-url", metavar="URL", help="an existing server (embedded)")
-_URL = click.option("--url", help="the instance to ask (http.host and http.port)")
+_URL = click.option(
+    "--url",
+    envvar=URL_VARIABLE,
+    help=f"the instance to ask (${URL_VARIABLE}, else http.host and http.port)",
+)
 _TOKEN = click.option(
     "--token",
     metavar="TOKEN",
@@ -54,13 +60,24 @@ _TOKEN_FILE = click.option(
     "--token-file", type=Path, metavar="FILE", help="a file that holds the bearer token"
 )
 
+_sendable = re.compile(r"[\x21-\x7e]+").fullmatch
+
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON for programs")
 
 
 def token_of(token: str | None, token_file: Path | None) -> str | None:
-    """The bearer token that was given. Raises ConfigError for a file that cannot be read."""
-    if token_file is None:
-        return token
+    """The bearer token that was given; None if there is none, or it is empty.
+
+    Raises ConfigError for a file that cannot be read, and for what cannot be sent as a token.
+    """
+    held = token if token_file is None else _held_by(token_file)
+    if held and not _sendable(held):
+        origin = "--token" if token_file is None else f"--token-file: {token_file}"
+        raise ConfigError(f"{origin}: this is no token: it must be ASCII without spaces")
+    return held or None
+
+
+def _held_by(token_file: Path) -> str:
     try:
         return token_file.read_text(encoding="utf-8").strip()
     except OSError as error:

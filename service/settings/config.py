@@ -86,7 +86,9 @@ def quoted(setting: Setting) -> str:
     """
     if setting.key not in KEYS or is_table(KEYS[setting.key]):
         return f"{setting.key} (from {setting.origin})"
-    return f"{setting.key} = {_QUOTE.repr(shown(setting.value))} (from {setting.origin})"
+    value = shown(setting.value)
+    told = _QUOTE.repr(str(value) if isinstance(value, Path) else value)
+    return f"{setting.key} = {told} (from {setting.origin})"
 
 
 def shown(value: object) -> object:

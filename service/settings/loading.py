@@ -38,7 +38,7 @@ HOW_TO_NAME_COMMANDS = (
     'a task says {"command": "words", "parameters": {"file": "/a/file"}}'
 )
 # Variables that begin like settings and are none: they choose the log's look and steer the tests.
-RESERVED_VARIABLES = re.compile(r"HOLDFAST_(LOG|FAULTS|TEST_\w+)")
+RESERVED_VARIABLES = re.compile(r"HOLDFAST_(LOG|TOKEN|URL|FAULTS|TEST_\w+)")
 # Kubernetes adds these to every container for each Service of its namespace; they are ours in
 # name only when the Service is called `holdfast` or `holdfast-…`.
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables

@@ -129,6 +129,34 @@ async def test_a_wrong_url_is_asked_wrongly(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("token", ["ä", "two words", "a\nline", "\x1b[31m"])
+@pytest.mark.parametrize("command", ["plans", "events", "why"])
+async def test_what_cannot_be_a_token_is_refused_before_it_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, token: str
+) -> None:
+    given = [command, "p"] if command == "why" else [command]
+    url = ("--url", "http://127.0.0.1:1")
+    assert await asyncio.to_thread(main, [*given, *url, "--token", token]) == 2
+    (tmp_path / "token").write_text(token)
+    file = str(tmp_path / "token")
+    assert await asyncio.to_thread(main, [*given, *url, "--token-file", file]) == 2
+    said = capsys.readouterr().err
+    assert said.count("this is no token: it must be ASCII without spaces") == 2
+    assert token not in said
+
+
+async def test_url_and_token_may_stand_in_the_environment(
+    client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is a setting, which every command reads that is given no --url."""
+    monkeypatch.setenv("HOLDFAST_URL", str(client.base_url))
+    monkeypatch.setenv("HOLDFAST_TOKEN", "any")
+    assert await asyncio.to_thread(main, ["show", "p"]) == 0
+    assert "0/2" in capsys.readouterr().out
+    assert await asyncio.to_thread(main, ["check-config"]) == 0
+    assert "HOLDFAST_TOKEN" not in capsys.readouterr().out
+
+
 async def test_a_sequence_is_named_once_by_why(client: httpx.AsyncClient) -> None:
     await client.post("/v1/plans/p/cancel", json={})
     for what in ("p", "p/a"):
