@@ -28,14 +28,22 @@ class Completions:
                 self.over.set()
 
 
-async def echo(tasks: int, threads: int) -> Rates:
-    """Submit plans of echo tasks to an instance with as many threads, and wait for the last."""
+async def echo(tasks: int, threads: int, processes: int = 0) -> Rates:
+    """Submit plans of echo tasks to an instance with as many threads, and wait for the last.
+
+    ``processes`` worker hosts have the threads; 0: the serving process has them.
+    """
     plan = Submitted(
         tasks=tuple(TaskSpec(id=f"t{n}", kind="echo", input=PAYLOAD) for n in range(TASKS_PER_PLAN))
     )
     with bed.nats() as server:
-        flags = {"executor.worker.core_size": threads}
+        flags = {"executor.worker.core_size": threads, "executor.worker.processes": processes}
         async with bed.instance(server.url, flags=flags) as it:
+            ready = Completions(1)  # a worker host takes a moment to start
+            it.core.projector.listeners.add("ready", ready)
+            first = Submitted(tasks=(TaskSpec(id="first", kind="echo"),))
+            await it.core.submit("first", first, Origin(actor="bench"))
+            await ready.over.wait()
             done = Completions(tasks)
             it.core.projector.listeners.add("bench", done)
             cpu, began = time.process_time(), time.perf_counter()
