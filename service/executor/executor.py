@@ -98,8 +98,8 @@ class Executor:
         worker = self._settings.executor.worker
         # A loop without a worker thread of its own would have nothing to dispatch to.
         loops = min(self._settings.scheduling.task_executor.pool_size, worker.core_size)
-        if worker.processes:  # each loop has hosts of its own
-            loops = min(loops, worker.processes)
+        if worker.hosts:  # each loop has hosts of its own
+            loops = min(loops, worker.hosts)
         for index in range(loops):
             thread = MeasuredLoop(f"executor-{index}", "executor", self.metrics)
             thread.start(self._supervision)
@@ -120,7 +120,7 @@ class Executor:
         give_up_at = until + self.limits.grace_s + LAST_WORDS_S
         pairs = list(zip(self.threads, self.dispatchers, strict=True))
         drains = (
-            thread.ask(dispatcher.drain(until, give_up_at))
+            _drained(thread, dispatcher, until, give_up_at)
             for thread, dispatcher in pairs
             if thread.alive  # with a dead loop its leases are left to their expiry
         )
@@ -159,9 +159,9 @@ class Executor:
         pool = WorkerPool(
             _share(worker.core_size, index, loops),
             _share(worker.queue_capacity, index, loops),
-            None if worker.processes else self._gate,
+            None if worker.hosts else self._gate,
         )
-        runner = self._runner(f"worker-{index}", _share(worker.processes, index, loops))
+        runner = self._runner(f"worker-{index}", _share(worker.hosts, index, loops))
         await runner.open()
         dispatcher = Dispatcher(
             self._bridge,
@@ -207,6 +207,16 @@ class Executor:
                 await self._gauges
             self._set_gauges()
             self._gauges = None
+
+
+async def _drained(
+    thread: MeasuredLoop, dispatcher: Dispatcher, until: float, give_up_at: float
+) -> None:
+    try:
+        await thread.ask(dispatcher.drain(until, give_up_at))
+    except RuntimeError:
+        if not thread.loop.is_closed():  # else it is as dead as its thread soon will be
+            raise
 
 
 def _share(total: int, index: int, parts: int) -> int:

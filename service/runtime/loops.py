@@ -36,8 +36,16 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     async def ask(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run ``coroutine`` on this loop and await its result on the caller's."""
-        return await asyncio.wrap_future(self.spawn(coroutine))
+        """Run ``coroutine`` on this loop and await its result on the caller's.
+
+        Raises RuntimeError when the loop has ended.
+        """
+        try:
+            asked = self.spawn(coroutine)
+        except RuntimeError:
+            coroutine.close()
+            raise
+        return await asyncio.wrap_future(asked)
 
     async def stop(self) -> None:
         """Cancel what runs, end the loop and its thread; waits at most `JOIN_S`."""

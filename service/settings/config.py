@@ -317,17 +317,29 @@ class WorkerSettings(Struct, frozen=True):
     """The worker pool: threads, waiting places, and what becomes of a task that finds neither.
 
     `processes` worker host processes run the handlers, `core_size` at once in all of them together;
-    0: the handlers run on threads of the serving process. Each host may have `memory_mb` MiB of
-    data beside the stacks of its threads; 0 sets no bound.
+    -1: one fewer than there are cores, at least 1, at most `core_size`. With 0 they run on threads
+    of the serving process, and those that compute in Python hold it up. Each host may have
+    `memory_mb` MiB of data beside the stacks of its threads; 0 sets no bound.
     `release` puts the claim back at once. Nothing else is offered: a caller that waits would
     stop the executor's tick, and running in the caller would put user code on its loop.
     """
 
     core_size: Annotated[int, Meta(ge=1, le=1024)] = 8
-    processes: Annotated[int, Meta(ge=0, le=64)] = 0
+    processes: Annotated[int, Meta(ge=-1, le=64)] = 0
     memory_mb: Annotated[int, Meta(ge=0, le=1_048_576)] = 4096
     queue_capacity: Annotated[int, Meta(ge=0, le=100_000)] = 0
     rejection_policy: Literal["release"] = "release"
+
+    @property
+    def hosts(self) -> int:
+        """How many worker host processes there are; none without a handler to run."""
+        wanted = max(_cores() - 1, 1) if self.processes < 0 else self.processes
+        return min(wanted, self.core_size)
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class RetentionSettings(Struct, frozen=True):

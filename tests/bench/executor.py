@@ -31,7 +31,7 @@ class Completions:
 async def echo(tasks: int, threads: int, processes: int = 0) -> Rates:
     """Submit plans of echo tasks to an instance with as many threads, and wait for the last.
 
-    ``processes`` worker hosts have the threads; 0: the serving process has them.
+    ``processes`` is `executor.worker.processes`; 0: the serving process has the threads.
     """
     plan = Submitted(
         tasks=tuple(TaskSpec(id=f"t{n}", kind="echo", input=PAYLOAD) for n in range(TASKS_PER_PLAN))

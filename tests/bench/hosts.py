@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 import time
 from collections.abc import AsyncGenerator
@@ -20,7 +19,7 @@ from tests.bench.cycles import ROUNDS, TASKS_PER_PLAN, Rates, life_cycles
 from tests.bench.executor import echo
 from tests.bench.report import Result, percentile, spread
 
-DESIGNS = {"threads": 0, "hosts": max((os.cpu_count() or 2) - 1, 1)}
+DESIGNS = {"threads": 0, "hosts": -1}
 THREADS = 64
 PER_S = 500
 LEASE_S = 3.0

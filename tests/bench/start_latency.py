@@ -23,7 +23,10 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
     ON_START.append(lambda at: loop.call_soon_threadsafe(started.put_nowait, at))
     times: list[float] = []
     with bed.nats() as server:
-        flags = {"executor.handlers": ("tests.bench.stopwatch",)}
+        flags = {
+            "executor.handlers": ("tests.bench.stopwatch",),
+            "executor.worker.processes": 0,  # the handler tells this process
+        }
         async with bed.instance(server.url, flags=flags) as it:
             for n in range(int(300 * scale) + WARM_UP):
                 plan = Submitted(tasks=(TaskSpec(id="only", kind="stopwatch"),))

@@ -219,6 +219,7 @@ async def test_each_scheduler_has_its_threads_and_handlers_run_in_worker_threads
         "scheduling__task_executor__pool_size": 2,
         "scheduling__daemon__pool_size": 3,
         "executor__worker__core_size": 4,
+        "executor__worker__processes": 0,
         "executor__handlers": ["tests.faults.pool_handlers"],
     }
     async with serving(tmp_path, **names) as (instance, client):

@@ -4,9 +4,7 @@ from time import monotonic
 
 from service.executor.handlers import TaskRun, handler
 
-began: dict[str, float] = {}
-
 
 @handler("clock")
-def clock(task: TaskRun) -> None:
-    began[task.plan_id] = monotonic()
+def clock(_: TaskRun) -> float:
+    return monotonic()  # the same clock in every process of the machine

@@ -102,8 +102,9 @@ class CallWorld:
 async def calling_handlers(
     design: Design = "hosts", limits: ExecutorLimits = IMPATIENT, **worker: int
 ) -> AsyncGenerator[CallWorld]:
-    """A runner of ``design`` with settings of ``executor.worker``; one host where none is set."""
-    flags: dict[str, object] = {f"executor.worker.{name}": value for name, value in worker.items()}
+    """A runner of ``design`` with settings of ``executor.worker``; as many hosts as are set."""
+    flags: dict[str, object] = {"executor.worker.processes": 1}
+    flags |= {f"executor.worker.{name}": value for name, value in worker.items()}
     settings = load_settings(environment={}, flags={"executor.handlers": MODULES, **flags})
     processes, spans = ProcessWorkers("tests", limits), _Spans()
     threads = ThreadRunner("worker", processes, spans)
@@ -111,7 +112,7 @@ async def calling_handlers(
     runner: HandlerRunner = threads
     if design == "hosts":
         runner = HostRunner(
-            settings.executor.worker.processes or 1,
+            settings.executor.worker.hosts,
             setup_of(settings, "tests", spans=True),
             threads,
             limits,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.executor.attempts.endings import Failure
+from service.executor.dispatcher import Dispatcher
 from service.executor.hosts.host import Host
 from service.executor.hosts.messages import setup_of
 from service.executor.hosts.runner import HostRunner
@@ -17,9 +18,14 @@ from service.runtime.child_process import process_state
 from service.runtime.masking import KNOWN
 from service.settings.loading import load_settings
 from tests.integration.host_world import Called, CallWorld, calling_handlers
+from tests.unit.executor_world import FakeCore, executing, spec
 from tests.waiting import eventually, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's part in it")
+
+MEMORY = "agent.task.worker.host.memory"
+REPLACED = "agent.task.worker.host.replaced.total"
+OVERRUN = "agent.task.worker.overrun.current"
 
 
 async def failure_of(called: Called) -> Failure:
@@ -140,6 +146,41 @@ async def test_secrets_of_the_service_are_masked_in_a_hosts_log(
     assert "correct-horse-battery" not in written
 
 
+MODULES = ("tests.integration.host_handlers",)
+
+
+async def test_the_executor_names_a_deaf_handler_and_shows_that_its_host_was_replaced() -> None:
+    async with executing(
+        limits=ExecutorLimits(grace_s=0.1, kill_after_s=1.5),
+        executor__handlers=MODULES,
+        executor__worker__processes=1,
+    ) as world:
+        core, metrics = world.core, world.metrics
+        await core.until(lambda: metrics.gauges.get(MEMORY, 0) > 0, "memory is shown")
+        core.submit("p", spec("t", "deaf", timeout_s=0.2, max_retries=0))
+        await world.finished("p", "t", "FAILED")
+        (overrun,) = world.executor.snapshot().overruns
+        assert overrun.handler == "tests.integration.host_handlers.deaf"
+        await core.until(lambda: metrics.gauges[OVERRUN] == 1, "it is shown")
+        await core.until(lambda: metrics.counts[REPLACED] == 1, "another host has its place")
+        core.submit("q", spec("t", "where"))
+        await world.finished("q", "t")
+        await core.until(lambda: not world.executor.overruns, "it was ended")
+        assert world.executor.snapshot().in_flight == 0, "its slot is free"
+
+
+async def test_draining_lets_tasks_in_hosts_end_and_releases_the_others() -> None:
+    core = FakeCore()
+    async with executing(core, executor__handlers=MODULES, executor__worker__processes=1) as world:
+        core.submit("p", spec("ends", "where", 0.6), spec("stays", "sleep", {"seconds": 60}))
+        await core.until(lambda: world.executor.snapshot().in_flight == 2, "both run")
+        hosts = [each for every in world.executor.dispatchers for each in hosts_of(every)]
+        await world.executor.drain(2)
+        assert core.task("p", "ends").status == "COMPLETED"
+        assert core.task("p", "stays").status == "READY"
+        assert [each.over for each in hosts] == [True]
+
+
 PARENT = """
 import asyncio, os, signal
 from tests.integration.host_world import calling_handlers
@@ -162,6 +203,6 @@ def test_a_host_ends_with_its_parent() -> None:
     until(lambda: process_state(pid) in ("", "Z"), what="the host has ended, too")
 
 
-def hosts_of(world: CallWorld) -> tuple[Host, ...]:
+def hosts_of(world: CallWorld | Dispatcher) -> tuple[Host, ...]:
     assert isinstance(world.runner, HostRunner)
     return world.runner.hosts

@@ -87,7 +87,9 @@ def other_side(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtherSide]:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[tuple[Instance, httpx.AsyncClient]]:
     handlers = ("tests.unit.executor_handlers",)
-    async with serving(tmp_path, executor__handlers=handlers) as both:
+    async with serving(
+        tmp_path, executor__handlers=handlers, executor__worker__processes=0
+    ) as both:  # in this process, because a test reads its log
         yield both
 
 

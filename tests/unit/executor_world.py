@@ -277,7 +277,12 @@ async def executing(
     given = {key.replace("__", "."): value for key, value in flags.items()}
     settings = load_settings(
         environment={},
-        flags={"executor.poll_interval_s": 0.05, "executor.instance_id": "w1"} | given,
+        flags={
+            "executor.poll_interval_s": 0.05,
+            "executor.instance_id": "w1",
+            "executor.worker.processes": 0,  # tests look at what handlers did here
+        }
+        | given,
     )
     bridge = Bridge(cast("Any", core), asyncio.get_running_loop())
     supervision = Supervision()

@@ -101,6 +101,10 @@ class Host(asyncio.Protocol):
                 await self._start()
         except OSError as error:
             self._refused = f"no worker host process could be started: {error}"
+        except asyncio.CancelledError:  # the loop ends
+            self.close()
+            self._kill()
+            raise
         self._settle()
         self.over = True
         self._changed(self)
