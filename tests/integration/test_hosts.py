@@ -18,7 +18,7 @@ from service.runtime.child_process import process_state
 from service.runtime.masking import KNOWN
 from service.settings.loading import load_settings
 from tests.integration.host_world import Called, CallWorld, calling_handlers
-from tests.unit.executor_world import FakeCore, executing, spec
+from tests.unit.executor_world import FakeCore, executing, output_of, spec
 from tests.waiting import eventually, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's part in it")
@@ -179,6 +179,14 @@ async def test_draining_lets_tasks_in_hosts_end_and_releases_the_others() -> Non
         assert core.task("p", "ends").status == "COMPLETED"
         assert core.task("p", "stays").status == "READY"
         assert [each.over for each in hosts] == [True]
+
+
+async def test_a_dispatchers_loop_that_ends_takes_its_hosts_along() -> None:
+    async with executing(executor__handlers=MODULES, executor__worker__processes=1) as world:
+        world.core.submit("p", spec("t", "where"))
+        pid = output_of(await world.finished("p", "t"))
+        world.executor.threads[0].let_go()
+        await eventually(lambda: process_state(pid) in ("", "Z"), "it was ended")
 
 
 PARENT = """

@@ -103,7 +103,8 @@ class Host(asyncio.Protocol):
             self._refused = f"no worker host process could be started: {error}"
         except asyncio.CancelledError:  # the loop ends
             self.close()
-            self._kill()
+            if self._process is not None:
+                self._process.end()
             raise
         self._settle()
         self.over = True

@@ -63,6 +63,13 @@ class HostProcess:
         """End it at once."""
         self._process.kill()
 
+    def end(self) -> None:
+        """End it at once and wait for that, because the loop ends as well."""
+        self._unwatch(asyncio.get_running_loop())
+        self._process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_S)
+
     async def wait(self) -> None:
         """Wait for its end, which follows that of its connection, and make sure of it."""
         self._unwatch(asyncio.get_running_loop())
