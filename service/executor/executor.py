@@ -30,6 +30,7 @@ from service.signals.metrics.registry import Metrics
 from service.signals.tracing.spans import Recorder
 
 LAST_WORDS_S = 2.0  # after a drain's time-out and the handlers' grace: to write the releases
+NO_ANSWER_S = 10.0  # after that: a dispatcher whose loop has ended meanwhile
 GAUGES_S = 0.5
 
 log = structlog.get_logger("holdfast.executor")
@@ -212,10 +213,14 @@ class Executor:
 async def _drained(
     thread: MeasuredLoop, dispatcher: Dispatcher, until: float, give_up_at: float
 ) -> None:
+    """Drain it; one whose loop ends meanwhile never answers."""
     try:
-        await thread.ask(dispatcher.drain(until, give_up_at))
+        async with asyncio.timeout(max(give_up_at - monotonic(), 0) + NO_ANSWER_S):
+            await thread.ask(dispatcher.drain(until, give_up_at))
+    except TimeoutError:
+        log.warning("drain_not_answered", loop=thread.name)
     except RuntimeError:
-        if not thread.loop.is_closed():  # else it is as dead as its thread soon will be
+        if thread.alive:
             raise
 
 

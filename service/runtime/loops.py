@@ -20,12 +20,13 @@ class LoopThread:
     def __init__(self, name: str) -> None:
         self.name = name
         self.loop = uvloop.new_event_loop()
+        self._ended = False
         self.thread = Thread(target=self._run, name=name, daemon=True)
 
     @property
     def alive(self) -> bool:
         """Whether its loop still runs."""
-        return self.thread.is_alive()
+        return self.thread.is_alive() and not self._ended
 
     def start(self) -> None:
         """Start the thread."""
@@ -64,6 +65,7 @@ class LoopThread:
         try:
             self.loop.run_forever()
         finally:
+            self._ended = True
             self._cancel_the_rest()
             self.loop.close()
 
