@@ -54,19 +54,17 @@ class DelayingProxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        writers = [back]
         try:
             server, forth = await asyncio.open_connection(*self._server)
-        except OSError:  # no server is there: the client's connection is closed too
-            back.close()
-            return
-        try:
+            writers.append(forth)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pass_on(client, forth))
                 group.create_task(self._pass_back(server, back))
-        except* (OSError, EOFError):
+        except* (OSError, EOFError):  # without a server the client's connection is closed, too
             pass
-        finally:
-            for writer in (forth, back):
+        finally:  # also when it is cut while it still connects
+            for writer in writers:
                 writer.close()
                 with suppress(OSError):
                     await writer.wait_closed()

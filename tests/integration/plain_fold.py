@@ -42,6 +42,8 @@ class PlainTask:
 
     @property
     def error(self) -> tuple[str, str] | tuple[None, None]:
+        if self.status == "SKIPPED":
+            return None, None  # the failed plan ended it
         if self.result is not None and self.result[0] == "failed":
             return self.result[1]["error_type"], self.result[1].get("error_message", "")
         return REJECTED if self.status == "FAILED" else (None, None)
