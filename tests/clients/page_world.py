@@ -1,5 +1,7 @@
 """What the tests of the page share: they open a screen, read and press, and write what it shows."""
 
+from pathlib import Path
+
 from msgspec import Raw
 
 from service.core.core import Core
@@ -7,6 +9,7 @@ from streams.plan.events import Claimed, Progress, Submitted, TaskSpec
 from tests.clients.browser import Browser
 from tests.faults.service_process import ServiceProcess
 from tests.integration.sse_world import write
+from tests.programs import program
 
 
 def show(browser: Browser, service: ServiceProcess, place: str) -> None:
@@ -62,3 +65,18 @@ async def begin(core: Core, plan: str) -> int:
     """A plan whose task ``a`` runs outside; answers the sequence of its claim."""
     await write(core, plan, None, 0, Submitted(tasks=(TaskSpec(id="a", kind="outside"),)))
     return await write(core, plan, "a", 0, Claimed(owner="w", attempt=1, lease_s=600))
+
+
+def grave_faults(browser: Browser) -> list[tuple[str, list[str]]]:
+    """What axe-core finds serious or critical on the screen that is shown, with the elements."""
+    modules = Path(program("tsc")).resolve().parents[2]  # it stands beside the TypeScript compiler
+    browser.run((modules / "axe-core" / "axe.min.js").read_text())
+    browser.run(
+        "window.told = null; axe.run().then((told) => { window.told = [told.violations]; })"
+    )
+    (found,) = browser.until("return window.told", "axe has looked")
+    return [
+        (each["id"], [node["html"][:120] for node in each["nodes"][:3]])
+        for each in found
+        if each["impact"] in {"serious", "critical"}
+    ]

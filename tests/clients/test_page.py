@@ -1,7 +1,6 @@
 """The page in a real Chromium: true, live, usable by all, and never markup."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,20 +11,13 @@ from service.core.core import Core
 from streams.plan.events import Claimed, Completed, Submitted, TaskSpec
 from tests.clients.browser import Browser
 from tests.clients.outside import OutsidePlan
-from tests.clients.page_world import act, click, reads, show
+from tests.clients.page_world import act, click, grave_faults, reads, show
 from tests.faults.service_process import ServiceProcess
 from tests.integration.sse_world import write
-from tests.programs import program
 
 pytestmark = pytest.mark.timeout(180)
 
 HOSTILE = "<img src=x onerror=window.pwned=1>\u2028id: 1\u202eevil 🦊</script>"
-
-
-def axe_core() -> str:
-    """The script, which stands beside the TypeScript compiler."""
-    modules = Path(program("tsc")).resolve().parents[2]
-    return (modules / "axe-core" / "axe.min.js").read_text()
 
 
 async def test_a_plan_runs_to_its_end_without_a_reload(
@@ -232,7 +224,6 @@ async def test_5000_tasks_are_shown_at_once_and_scroll(
 async def test_axe_finds_nothing_serious(
     alone: Browser, service: ServiceProcess, core: Core, width: int, theme: str
 ) -> None:
-    axe = axe_core()
     await OutsidePlan.begin(core, "p")
     await write(
         core, "q", None, 0, Submitted(labels={"team": "x"}, tasks=(TaskSpec(id="b", kind="ecko"),))
@@ -250,17 +241,6 @@ async def test_axe_finds_nothing_serious(
         await asyncio.to_thread(
             alone.until, "return !document.querySelector('[aria-busy]')", "it is read"
         )
-        await asyncio.to_thread(alone.run, axe)
-        await asyncio.to_thread(
-            alone.run,
-            "window.told = null; axe.run().then((told) => { window.told = [told.violations]; })",
-        )
-        (found,) = await asyncio.to_thread(alone.until, "return window.told", "axe has looked")
-        grave = [
-            (place, each["id"], [node["html"][:120] for node in each["nodes"][:3]])
-            for each in found
-            if each["impact"] in {"serious", "critical"}
-        ]
-        assert grave == []
+        assert await asyncio.to_thread(grave_faults, alone) == [], place
         overflow = "return document.documentElement.scrollWidth - innerWidth"
         assert await asyncio.to_thread(alone.run, overflow) <= 1, place

@@ -1,5 +1,6 @@
 // Requests to the API: relative to the page, so that a path prefix works; problems as errors.
 
+const REFUSED = "holdfast-refused";
 const BASE = new URL("./", document.baseURI);
 
 /** An answer that is a problem (RFC 9457), or no answer at all. */
@@ -66,6 +67,15 @@ export async function readiness() {
   return (await fetch(urlOf("/readyz"), { credentials: "same-origin" })).json();
 }
 
+/**
+ * Be called when an answer says that the session has ended, or that there was none.
+ * @param {() => void} watcher
+ */
+export function watchRefusal(watcher) {
+  addEventListener(REFUSED, watcher);
+  return () => removeEventListener(REFUSED, watcher);
+}
+
 /** End the session. */
 export async function signOut() {
   await request(urlOf("/v1/session"), {
@@ -87,6 +97,7 @@ async function request(url, options) {
   }
   const text = await answer.text();
   if (answer.ok) return text;
+  if (answer.status === 401) dispatchEvent(new Event(REFUSED));
   let told;
   try {
     told = JSON.parse(text);

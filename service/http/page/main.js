@@ -1,7 +1,7 @@
 // The page: reads the address, shows its screen, and holds what all screens share.
 
 import { html, render, useEffect, useErrorBoundary, useState } from "./vendor/preact.js";
-import { get, Problem, signOut } from "./api.js";
+import { get, Problem, signOut, watchRefusal } from "./api.js";
 import { AuditScreen } from "./audit_screen.js";
 import { HealthScreen } from "./health_screen.js";
 import { Help } from "./help.js";
@@ -48,6 +48,17 @@ function Page() {
   };
   useEffect(() => {
     look();
+    const unwatchRefusal = watchRefusal(() => setAccess("refused"));
+    // A stream that breaks off may be the end of the session: a revoked token ends it so.
+    let before = "";
+    const unwatchState = live.watchState((state) => {
+      if (before === "live" && state !== "live") look();
+      before = state;
+    });
+    return () => {
+      unwatchRefusal();
+      unwatchState();
+    };
   }, []);
   const leave = async () => {
     await signOut().catch(() => undefined);

@@ -9,7 +9,7 @@ const KEPT = 20_000; // events that a tab may have slept through
 
 const TYPES = [
   "plan.submitted", "plan.paused", "plan.resumed", "plan.cancelled", "plan.retried",
-  "plan.finished", "task.claimed", "task.started", "task.progress", "task.completed",
+  "plan.finished", "plan.forgotten", "task.claimed", "task.started", "task.progress", "task.completed",
   "task.failed", "task.released",
 ];
 
