@@ -220,19 +220,17 @@ def cut_off_torn_end(path: Path) -> None:
 
 def _ends_of_members(file: Any) -> Generator[int]:  # noqa: ANN401 - a binary file
     """Where each whole gzip member of a file ends."""
-    unpacking, begun, rest, at = zlib.decompressobj(31), False, b"", 0
+    unpacking, rest, at = zlib.decompressobj(31), b"", 0
     while rest or (rest := file.read(READ_BYTES)):
         try:
             unpacking.decompress(rest)
         except zlib.error:
             return
-        begun = True
         if not unpacking.eof:
             at += len(rest)
             rest = b""
             continue
         at += len(rest) - len(unpacking.unused_data)
         rest = unpacking.unused_data
-        if begun:
-            yield at
-        unpacking, begun = zlib.decompressobj(31), False
+        yield at
+        unpacking = zlib.decompressobj(31)

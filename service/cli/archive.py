@@ -9,7 +9,7 @@ import msgspec
 from service.archive.days import ArchiveError, Closing, files_of, read
 from service.archive.days import verify as verify_links
 from service.cli.client import FAILED, OK, complain
-from service.cli.options import command
+from service.cli.options import command, config_file
 from service.runtime.terminal import escaped
 from service.settings.config import ConfigError
 from service.settings.loading import load_settings
@@ -26,7 +26,6 @@ class _Line(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(_Line).decode
 
 _FOLDER = click.argument("folder", type=Path, required=False)
-_CONFIG = click.option("--config", type=Path, metavar="FILE", help="a TOML file of settings")
 
 
 def _folder(folder: Path | None, config: Path | None) -> Path:
@@ -47,7 +46,7 @@ def _folder(folder: Path | None, config: Path | None) -> Path:
     "holdfast archive show /var/lib/holdfast/archive --plan demo",
 )
 @_FOLDER
-@_CONFIG
+@config_file
 @click.option("--plan", "plan_id", metavar="ID", help="print the facts of this plan")
 def show(folder: Path | None, config: Path | None, plan_id: str | None) -> int:
     """Print what the archive holds; answers the exit code."""
@@ -77,7 +76,7 @@ def show(folder: Path | None, config: Path | None, plan_id: str | None) -> int:
     examples="holdfast archive verify /var/lib/holdfast/archive",
 )
 @_FOLDER
-@_CONFIG
+@config_file
 def verify(folder: Path | None, config: Path | None) -> int:
     """Check every link; answers the exit code."""
     found = _folder(folder, config)

@@ -42,7 +42,7 @@ def command(
     )
 
 
-_CONFIG = click.option("--config", type=Path, metavar="FILE", help="a TOML file of settings")
+config_file = click.option("--config", type=Path, metavar="FILE", help="a TOML file of settings")
 _DATA_DIR = click.option("--data-dir", metavar="DIR", help="where data is kept (./data)")
 _NATS_URL = click.option("--nats-url", metavar="URL", help="an existing server (embedded)")
 _URL = click.option(
@@ -120,7 +120,7 @@ def with_instance(run: Run) -> Run:
     """Flags that say whom to ask; the command gets the instance as its first argument."""
 
     @_URL
-    @_CONFIG
+    @config_file
     @with_token
     @wraps(run)
     def given(
@@ -138,7 +138,7 @@ def with_instance(run: Run) -> Run:
 def with_settings(run: Run) -> Run:
     """Flags of settings; the command first gets what reads them, now or once more later."""
 
-    @_CONFIG
+    @config_file
     @_DATA_DIR
     @_NATS_URL
     @wraps(run)

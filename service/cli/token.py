@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from service.cli.client import OK
-from service.cli.options import command
+from service.cli.options import command, config_file
 from service.principals.permissions import PERMISSIONS
 from service.principals.principal import Principal
 from service.principals.tokens_edit import Grant, add_token, convert_tokens, revoke_token
@@ -52,7 +52,6 @@ def _end(_: click.Context, __: click.Parameter, text: str | None) -> datetime | 
 
 
 _FILE = click.option("--file", type=Path, metavar="FILE", help=f"the tokens file ({KEY})")
-_CONFIG = click.option("--config", type=Path, metavar="FILE", help="a TOML file of settings")
 
 
 def _path(file: Path | None, config: Path | None) -> Path:
@@ -78,7 +77,7 @@ def _path(file: Path | None, config: Path | None) -> Path:
     "--expires", callback=_end, metavar="WHEN", help="90d, or 2030-01-31T00:00:00Z (never)"
 )
 @_FILE
-@_CONFIG
+@config_file
 def _add(
     name: str,
     *,
@@ -103,7 +102,7 @@ def _add(
     examples="holdfast token list",
 )
 @_FILE
-@_CONFIG
+@config_file
 def _show(*, file: Path | None, config: Path | None) -> int:
     principals, _ = read_tokens(_path(file, config))
     rows = [("ID", "NAME", "PERMISSIONS", "KINDS", "EXPIRES"), *map(_row, principals.values())]
@@ -135,7 +134,7 @@ def _when(principal: Principal) -> str:
 )
 @click.argument("id")
 @_FILE
-@_CONFIG
+@config_file
 def _revoke(id: str, *, file: Path | None, config: Path | None) -> int:
     path = _path(file, config)
     principal = revoke_token(path, id)

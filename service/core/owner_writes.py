@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from projections.read_models.views import moment_or_none, task_view
 from service.core.results import AcceptedWrite, OwnerAnswer, Refused
@@ -67,25 +67,18 @@ class OwnerWrites:
 
     async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
         """See `service.core.core.Core.own`."""
-        report = self._report(command, origin)
-        outcome = await self._write(report)
-        if not isinstance(outcome, CommandAccepted | Duplicate):
-            return self._refused(report, outcome)
+        written = await self._settle(self._report(command, origin))
+        if not isinstance(written, AcceptedWrite):
+            return written
         plan = await self._still_there(command.plan_id)
-        written = self._accepted(report, outcome, plan)
-        return OwnerAnswer(
-            status=written.status,
-            sequence=written.sequence,
-            task=task_view(
-                plan.plan_id,
-                plan.created_at,
-                plan.tasks[command.task_id],
-                plan.traceparent,
-                output=command.output if isinstance(command, commands.Complete) else None,
-            ),
-            lease_until=written.lease_until,
-            cancel_requested=written.cancel_requested,
+        task = task_view(
+            plan.plan_id,
+            plan.created_at,
+            plan.tasks[command.task_id],
+            plan.traceparent,
+            output=command.output if isinstance(command, commands.Complete) else None,
         )
+        return OwnerAnswer(task=task, **asdict(written))
 
     async def own_many(self, wanted: Sequence[OwnerCommand], origin: Origin) -> list[Written]:
         """See `service.core.core.Core.own_many`."""
@@ -130,7 +123,7 @@ class OwnerWrites:
             answers[place] = answer
         return answers
 
-    async def _settle(self, report: _Report) -> Written:
+    async def _settle(self, report: _Report) -> AcceptedWrite | Refused:
         outcome = await self._write(report)
         if not isinstance(outcome, CommandAccepted | Duplicate):
             return self._refused(report, outcome)

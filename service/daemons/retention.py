@@ -218,7 +218,7 @@ class Retention:
             limits.walk_messages * len(due),
             limits.walk_bytes,
         )
-        done = [each for each in due if self._is_whole(each, near.get(each.plan_id, NO_PAGE))]
+        done = [each for each in due if _is_whole(each, near.get(each.plan_id, NO_PAGE))]
         entries = [(each.plan_id, near[each.plan_id]) for each in done]
         await asyncio.to_thread(_write_all, archive, entries, now)
         far = [plan for plan in due if plan.plan_id not in near]
@@ -241,11 +241,6 @@ class Retention:
             return False
         await asyncio.to_thread(writing.end)
         return True
-
-    def _is_whole(self, plan: Plan, messages: Sequence[LogMessage]) -> bool:
-        """Whether the plan is in the log as the read models have it."""
-        own = _on_its_subject(plan.plan_id, messages)
-        return bool(own) and own[-1] == plan.subject_sequence
 
 
 def _write_all(
@@ -276,6 +271,12 @@ class _AsRead:
 
     async def load(self, plan_id: str) -> Plan | None:
         return self.knows(plan_id)
+
+
+def _is_whole(plan: Plan, messages: Sequence[LogMessage]) -> bool:
+    """Whether the plan is in the log as the read models have it."""
+    own = _on_its_subject(plan.plan_id, messages)
+    return bool(own) and own[-1] == plan.subject_sequence
 
 
 def _on_its_subject(plan_id: str, page: Sequence[LogMessage]) -> list[int]:

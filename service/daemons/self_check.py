@@ -68,10 +68,10 @@ class Examination:
         self._spent_at = time.thread_time() + BUDGET_S
         while True:
             page, flushed = await self._page(bridge)
-            # Not beyond what SQLite has: its rows are to be met, and the board is ahead of them.
             if any(map(forgets, page)):
                 self.is_over = True  # its facts may be removed at any moment
                 return
+            # Not beyond what SQLite has: its rows are to be met, and the board is ahead of them.
             due = [fact for fact in page if fact.sequence <= flushed]
             self._ahead = page[len(due) :]
             await self._fold(due)

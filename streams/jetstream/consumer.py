@@ -18,13 +18,13 @@ from streams.jetstream.connection import Connection
 from streams.jetstream.messages import render, status_of
 from streams.jetstream.topology import ApiError
 from streams.log import BadFact, Fact, LogUnavailable
+from streams.steps import HELD_S
 
 PULL_MESSAGES = 1_000
 PULL_BYTES = 8 * 1024 * 1024  # of one request, or twice the largest message: one has to fit
 PULL_EXPIRES_S = 30
 HEARTBEAT_S = 5
 API_TIMEOUT_S = 2.0
-DECODING_S = 0.004  # how long messages are decoded before the loop is given back
 NANOSECONDS = 1_000_000_000
 
 # Statuses that end one pull request and nothing else; the rest mean a broken consumer.
@@ -126,7 +126,7 @@ class Consumer:
             raise ConsumerBroken(f"nothing arrived for {silence_s:g} s")
 
     def take(self, limit: int) -> list[Fact | BadFact]:
-        """Up to ``limit`` facts of what has arrived, as many as are decoded within `DECODING_S`.
+        """Up to ``limit`` facts of what has arrived, as many as are decoded within `HELD_S`.
 
         Asks for more when that is all that has arrived. Raises Broken, but never instead of facts.
         """
@@ -166,7 +166,7 @@ class Consumer:
     def _decode(self, limit: int) -> list[Fact | BadFact]:
         facts: list[Fact | BadFact] = []
         stop = min(len(self._arrived), self._taken + limit)
-        pause_at = time.monotonic() + DECODING_S
+        pause_at = time.monotonic() + HELD_S
         while self._taken < stop and not (facts and time.monotonic() >= pause_at):
             subject, reply, headers, payload = self._arrived[self._taken]
             self._taken += 1

@@ -13,7 +13,7 @@ import msgspec
 from streams.jetstream.access import Credentials
 from streams.jetstream.bounds import Ask
 from streams.jetstream.connection import Connection
-from streams.jetstream.topology import ApiError, StreamAnswer
+from streams.jetstream.topology import ApiError, StreamAnswer, ask_about_stream
 from streams.json_values import UNREADABLE
 from streams.log import LogUnavailable
 from streams.subjects import PLANS, subject_of, tasks_of
@@ -53,7 +53,7 @@ async def note_forgotten(ask: Ask, stream: str, up_to: int) -> None:
 
 async def _ask(ask: Ask, question: str, body: bytes) -> StreamAnswer:
     try:
-        answer = msgspec.json.decode(await ask(question, body), type=StreamAnswer)
+        answer = await ask_about_stream(ask, question, body)
     except UNREADABLE as error:
         raise LogUnavailable(f"the answer to {question} cannot be read: {error}") from error
     if answer.error is not None or not answer.config:

@@ -9,7 +9,7 @@ quorum after it.
 import asyncio
 import base64
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +20,6 @@ import msgspec
 
 from streams.codec import MESSAGE_ID, decode, split_headers
 from streams.jetstream.connection import Connection
-from streams.jetstream.consumer import DECODING_S
 from streams.jetstream.leadership import PATIENCE, Patience
 from streams.jetstream.messages import Lost, Reply, render
 from streams.jetstream.names import Names
@@ -28,6 +27,7 @@ from streams.jetstream.read_ahead import Walks
 from streams.jetstream.topology import ApiError
 from streams.json_values import UNREADABLE
 from streams.log import BadFact, Fact, LogMessage, LogUnavailable
+from streams.steps import in_turns
 
 PAGE_MESSAGES = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
@@ -250,15 +250,16 @@ class Reader:
         return FilterPage(found, page.more and bool(found))
 
     async def _decoded(self, replies: Sequence[Reply], of: Callable[[Reply, Names], M]) -> list[M]:
-        """What ``of`` makes of each of ``replies``; the loop is given back every `DECODING_S`."""
-        found: list[M] = []
-        pause_at = time.monotonic() + DECODING_S
-        for reply in replies:
-            found.append(of(reply, self._names))
-            if time.monotonic() >= pause_at:
-                await asyncio.sleep(0)
-                pause_at = time.monotonic() + DECODING_S
-        return found
+        """What ``of`` makes of each of ``replies``, in turns of the loop."""
+
+        def steps() -> Generator[None, None, list[M]]:
+            found: list[M] = []
+            for reply in replies:
+                found.append(of(reply, self._names))
+                yield
+            return found
+
+        return await in_turns(steps())
 
     async def close(self) -> None:
         """End the read-ahead."""
@@ -361,24 +362,20 @@ def _sequence(found: Fact | BadFact | LogMessage) -> int:
 
 def fact_of(reply: Reply, names: Names) -> Fact | BadFact:
     """The fact in one direct-get answer."""
-    headers = split_headers(reply.headers)
-    return decode(
-        int(headers[b"Nats-Sequence"]),
-        seconds_of(headers[b"Nats-Time-Stamp"]),
-        names.inside(headers[b"Nats-Subject"].decode("utf-8", "replace")),
-        reply.headers,
-        reply.payload,
-    )
+    return decode(*_place_of(reply, names), reply.headers, reply.payload)
 
 
 def _message_of(reply: Reply, names: Names) -> LogMessage:
+    return LogMessage(*_place_of(reply, names), reply.headers, reply.payload)
+
+
+def _place_of(reply: Reply, names: Names) -> tuple[int, float, str]:
+    """Sequence, time and subject of the message in an answer."""
     headers = split_headers(reply.headers)
-    return LogMessage(
+    return (
         int(headers[b"Nats-Sequence"]),
         seconds_of(headers[b"Nats-Time-Stamp"]),
         names.inside(headers[b"Nats-Subject"].decode("utf-8", "replace")),
-        reply.headers,
-        reply.payload,
     )
 
 

@@ -181,7 +181,7 @@ async def ensure_stream(
     JetStream refuses.
     """
     name = wanted["name"]
-    found = await _ask(ask, f"STREAM.INFO.{name}", b"")
+    found = await ask_about_stream(ask, f"STREAM.INFO.{name}", b"")
     if found.error is not None and found.error.err_code == NOT_FOUND:
         created = await _create(ask, wanted, bound)
         if created.error is not None and created.error.err_code == OVERLAP:
@@ -191,14 +191,16 @@ async def ensure_stream(
             )
         if created.error is not None and created.error.err_code != IN_USE:
             raise LogUnavailable(f"stream {name} cannot be made: {created.error.description}")
-        found = await _ask(ask, f"STREAM.INFO.{name}", b"")
+        found = await ask_about_stream(ask, f"STREAM.INFO.{name}", b"")
     if found.config is None:
         reason = found.error.description if found.error else "no configuration in the answer"
         raise LogUnavailable(f"stream {name} cannot be read: {reason}")
     missing = {field: True for field in may_turn_on if not found.config.get(field)}
     if missing:
-        await _ask(ask, f"STREAM.UPDATE.{name}", msgspec.json.encode({**found.config, **missing}))
-        found = await _ask(ask, f"STREAM.INFO.{name}", b"")
+        await ask_about_stream(
+            ask, f"STREAM.UPDATE.{name}", msgspec.json.encode({**found.config, **missing})
+        )
+        found = await ask_about_stream(ask, f"STREAM.INFO.{name}", b"")
     compare(wanted, found.config or {})
     await _apply_bound(ask, found, bound)
 
@@ -211,7 +213,7 @@ async def _create(ask: Ask, wanted: Config, bound: Bound) -> StreamAnswer:
     for form in forms[: 1 if bound.required else None]:
         # Pedantic: refuse instead of silently changing what does not go together.
         body = msgspec.json.encode({**form, "pedantic": True})
-        created = await _ask(ask, f"STREAM.CREATE.{name}", body)
+        created = await ask_about_stream(ask, f"STREAM.CREATE.{name}", body)
         if created.error is None or created.error.err_code not in _NO_ROOM:
             break
     return created
@@ -227,7 +229,7 @@ async def _apply_bound(ask: Ask, found: StreamAnswer, bound: Bound) -> None:
     if limit is None or not may_limit(config, limit, stored):
         return
     body = msgspec.json.encode(limited(config, limit))
-    answer = await _ask(ask, f"STREAM.UPDATE.{config['name']}", body)
+    answer = await ask_about_stream(ask, f"STREAM.UPDATE.{config['name']}", body)
     if answer.error is not None and bound.required:
         raise LogUnavailable(
             f"stream {config['name']} cannot be bounded to {limit} bytes: "
@@ -235,7 +237,8 @@ async def _apply_bound(ask: Ask, found: StreamAnswer, bound: Bound) -> None:
         )
 
 
-async def _ask(ask: Ask, subject: str, body: bytes) -> StreamAnswer:
+async def ask_about_stream(ask: Ask, subject: str, body: bytes) -> StreamAnswer:
+    """The server's answer to a question about a stream. Raises what is in UNREADABLE."""
     return msgspec.json.decode(await ask(subject, body), type=StreamAnswer)
 
 

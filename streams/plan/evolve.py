@@ -108,13 +108,13 @@ def evolving(
     fold = _Fold(plan, sequence, at)
     if task_id is None:
         plan.subject_sequence = sequence
-        return (yield from fold.plan_fact(event))
-    task = plan.tasks.get(task_id)
-    if task is None:
+        ignored = yield from fold.plan_fact(event)
+    elif (task := plan.tasks.get(task_id)) is None:
         return f"the plan has no task '{task_id}'"
-    task.subject_sequence = sequence
-    plan.touched[task_id] = task  # even if ignored: the next expectation has changed
-    ignored = fold.task_fact(task, event)
+    else:
+        task.subject_sequence = sequence
+        plan.touched[task_id] = task  # even if ignored: the next expectation has changed
+        ignored = fold.task_fact(task, event)
     if ignored is None:
         plan.sequence = sequence
         yield from fold.settle()
@@ -136,13 +136,6 @@ class _Fold(Cascade):
     # -- facts about the plan ---------------------------------------------------------------
 
     def plan_fact(self, event: Event) -> Generator[None, None, str | None]:
-        ignored = yield from self.changed_plan(event)
-        if ignored is None:
-            self.plan.sequence = self.sequence
-            yield from self.settle()
-        return ignored
-
-    def changed_plan(self, event: Event) -> Generator[None, None, str | None]:
         match event:
             case Paused():
                 return self.pause()
@@ -228,7 +221,7 @@ class _Fold(Cascade):
     def task_fact(self, task: Task, event: Event) -> str | None:
         match event:
             case Claimed():
-                ignored = self.claimed(task, event)
+                return self.claimed(task, event)
             case (
                 Started()
                 | Heartbeat()
@@ -247,10 +240,9 @@ class _Fold(Cascade):
                 ):
                     return excess
                 self.owned(task, event)
-                ignored = None
+                return None
             case _:
                 return "a plan's fact on a task's subject"
-        return ignored
 
     def claimed(self, task: Task, event: Claimed) -> str | None:
         reclaim = task.status == "RUNNING"

@@ -132,9 +132,9 @@ async def test_a_plans_own_events_end_with_the_plan(
     again = run("events", "--plan", "p", "--after", "3", "--url", service.url)
     assert again.ends() == 0
     assert "the plan has ended" in again.told
-    nobody = run("events", "--plan", "nobody", "--url", service.url)
-    assert nobody.ends() == 1
-    assert nobody.told == "holdfast: not_found: there is no plan 'nobody'\n"
+    unknown = run("events", "--plan", "nobody", "--url", service.url)
+    assert unknown.ends() == 1
+    assert unknown.told == "holdfast: not_found: there is no plan 'nobody'\n"
 
 
 async def test_flags_choose_what_is_shown(service: ServiceProcess, core: Core, run: Run) -> None:

@@ -32,18 +32,16 @@ from service.executor.hosts.messages import (
     FrameReader,
     HostCheckpoint,
     HostEnded,
-    HostKept,
     HostLeaving,
     HostReady,
     HostSetup,
     HostSpan,
     HostStop,
     HostWork,
-    KnownSecrets,
     ToHost,
 )
 from service.executor.hosts.outbox import GatheredProgress, Outbox
-from service.executor.running.processes import FrameTooLarge, Garbled
+from service.executor.running.frames import FrameTooLarge, Garbled, Kept, KnownSecrets
 from service.executor.running.unsettled import Unsettled
 from service.runtime.child_process import end_with_parent, hide_memory
 from service.runtime.masking import KNOWN
@@ -101,7 +99,7 @@ class WorkerHost:
             case HostStop():
                 if (call := self._calls.get(message.run)) is not None:
                     call.cancelled.cancel(message.reason)
-            case HostKept():
+            case Kept():
                 self._unsettled.settle(message.number, message.failure)
             case KnownSecrets():
                 KNOWN.know(message.values)

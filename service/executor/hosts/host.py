@@ -10,13 +10,12 @@ from typing import Any, cast
 import msgspec
 import structlog
 
-from service.executor.attempts.endings import Ending, Failure, failure_of
+from service.executor.attempts.endings import Ending, Failure
 from service.executor.hosts.messages import (
     FrameReader,
     FromHost,
     HostCheckpoint,
     HostEnded,
-    HostKept,
     HostLeaving,
     HostProgress,
     HostReady,
@@ -24,16 +23,21 @@ from service.executor.hosts.messages import (
     HostSpan,
     HostStop,
     HostWork,
-    KnownSecrets,
-    framed,
+    frame_of,
 )
 from service.executor.hosts.process import HostProcess
 from service.executor.limits import ExecutorLimits
 from service.executor.running.calls import HandlerCall
-from service.executor.running.processes import FrameTooLarge, Garbled
+from service.executor.running.frames import (
+    FrameTooLarge,
+    Garbled,
+    Kept,
+    KnownSecrets,
+    not_sent,
+    store,
+)
 from service.runtime.masking import KNOWN
 from service.signals.tracing.spans import Recorder
-from streams.json_values import NotJson
 
 REST_S = 0.5  # how long what a dead process has written is waited for
 
@@ -84,7 +88,6 @@ class Host(asyncio.Protocol):
         self._process: HostProcess | None = None
         self._transport: asyncio.Transport | None = None
         self._lost = asyncio.Event()
-        self._descriptor: int | None = None
         self._known: frozenset[str] = frozenset()
         self._garbled: Garbled | None = None
         self._refused = ""
@@ -161,8 +164,7 @@ class Host(asyncio.Protocol):
         try:
             self._send(HostWork(number, call.work))
         except FrameTooLarge as error:
-            message = f"the task's input, context and dependencies come to {error}"
-            over.set_result(Failure(error_type="too_large", error_message=message, retryable=False))
+            over.set_result(not_sent(error))
             return over
         self._calls[number] = _HostedCall(call, over)
         call.cancelled.on_cancel(lambda: self._soon(lambda: self._stop(number)))
@@ -258,19 +260,14 @@ class Host(asyncio.Protocol):
     def _keep(self, asked: HostCheckpoint, call: HandlerCall) -> None:
         """Store a checkpoint, and tell the host when it stands."""
 
-        def settle(error: BaseException | None) -> None:
-            self._send(HostKept(asked.number, None if error is None else failure_of(error)))
+        def settle(failure: Failure | None) -> None:
+            self._soon(lambda: self._send(Kept(asked.number, failure)))
 
-        try:
-            stored = call.keep(asked.key, asked.value, asked.usage)
-        except NotJson as error:
-            settle(error)
-        else:
-            stored.add_done_callback(lambda future: self._soon(lambda: settle(future.exception())))
+        store(call.keep, asked.key, asked.value, asked.usage, settle)
 
     def _send(self, message: msgspec.Struct) -> None:
         """Send with all that is sent in this turn of the loop. Raises `FrameTooLarge`."""
-        self._outgoing.append(framed(message, self._limits.frame_bytes))
+        self._outgoing.append(frame_of(message, self._limits.frame_bytes))
         if len(self._outgoing) == 1 and self._transport is not None:
             self._loop.call_soon(self._flush)
 

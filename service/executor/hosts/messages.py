@@ -4,7 +4,6 @@ Frames are JSON after four bytes of length. JSON, because inputs, outputs and pr
 already and cross as they are. All frames that are ready go in one write, and are read together.
 """
 
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ from holdfast_worker.cancellation import StopReason
 from holdfast_worker.progress import Piece
 from holdfast_worker.task import Assignment
 from holdfast_worker.tokens import Usage
-from service.executor.attempts.endings import Ending, Failure
-from service.executor.running.processes import FrameTooLarge, Garbled
+from service.executor.attempts.endings import Ending
+from service.executor.running.frames import LENGTH, Garbled, Kept, KnownSecrets, framed
 from service.settings.config import ExecutorSettings, LogSettings, SecretSettings, Settings
 from service.signals import logs
 from service.signals.tracing.spans import Span
@@ -24,7 +23,6 @@ from streams.json_values import UNREADABLE
 from streams.plan.events import NOTHING
 
 STACK_BYTES = 8 * 1024 * 1024  # of a thread; the kernel counts them as data
-_LENGTH = struct.Struct("!I")
 
 
 class HostSetup(msgspec.Struct, frozen=True, tag=True):
@@ -55,19 +53,6 @@ class HostStop(msgspec.Struct, frozen=True, tag=True):
     reason: StopReason
 
 
-class HostKept(msgspec.Struct, frozen=True, tag=True):
-    """To the host: a checkpoint is in the log, unless there was a ``failure``."""
-
-    number: int
-    failure: Failure | None = None
-
-
-class KnownSecrets(msgspec.Struct, frozen=True, tag=True):
-    """Either way: secrets that no line may hold."""
-
-    values: tuple[str, ...]
-
-
 class HostReady(msgspec.Struct, frozen=True, tag=True):
     """From the host: its handlers are loaded; ``unusable`` says why they are not."""
 
@@ -83,7 +68,7 @@ class HostProgress(msgspec.Struct, frozen=True, tag=True):
 
 
 class HostCheckpoint(msgspec.Struct, frozen=True, tag=True):
-    """From the host: keep ``value`` under ``key``, and answer `HostKept` with the same number."""
+    """From the host: keep ``value`` under ``key``, and answer `Kept` with the same number."""
 
     run: int
     number: int
@@ -110,7 +95,7 @@ class HostLeaving(msgspec.Struct, frozen=True, tag=True):
     """From the host: it was asked to end, and takes no more work."""
 
 
-ToHost = HostSetup | HostWork | HostStop | HostKept | KnownSecrets
+ToHost = HostSetup | HostWork | HostStop | Kept | KnownSecrets
 FromHost = (
     HostReady | HostProgress | HostCheckpoint | HostEnded | HostSpan | HostLeaving | KnownSecrets
 )
@@ -130,12 +115,9 @@ def setup_of(settings: Settings, instance_id: str, *, spans: bool) -> HostSetup:
     )
 
 
-def framed(message: msgspec.Struct, frame_bytes: int) -> bytes:
-    """One message with its length. Raises `FrameTooLarge`."""
-    payload = _encoder.encode(message)
-    if len(payload) > frame_bytes:
-        raise FrameTooLarge(len(payload), frame_bytes)
-    return _LENGTH.pack(len(payload)) + payload
+def frame_of(message: msgspec.Struct, frame_bytes: int) -> bytes:
+    """One message as a frame. Raises `FrameTooLarge`."""
+    return framed(_encoder.encode(message), frame_bytes)
 
 
 class FrameReader:
@@ -153,18 +135,18 @@ class FrameReader:
         at = 0
         with memoryview(self._received) as received:
             while (end := self._end_of_frame(received, at)) is not None:
-                messages.append(self._decoded(bytes(received[at + _LENGTH.size : end])))
+                messages.append(self._decoded(bytes(received[at + LENGTH.size : end])))
                 at = end
         del self._received[:at]
         return messages
 
     def _end_of_frame(self, received: memoryview, at: int) -> int | None:
-        if len(received) - at < _LENGTH.size:
+        if len(received) - at < LENGTH.size:
             return None
-        (size,) = _LENGTH.unpack_from(received, at)
+        (size,) = LENGTH.unpack_from(received, at)
         if size > self._frame_bytes:
             raise Garbled(f"a frame of {size} bytes")
-        end = at + _LENGTH.size + size
+        end = at + LENGTH.size + size
         return end if end <= len(received) else None
 
     def _decoded(self, payload: bytes) -> Any:  # noqa: ANN401

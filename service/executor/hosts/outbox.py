@@ -8,7 +8,8 @@ from time import sleep
 import msgspec
 
 from holdfast_worker.progress import Piece, Shown
-from service.executor.hosts.messages import HostProgress, KnownSecrets, framed
+from service.executor.hosts.messages import HostProgress, frame_of
+from service.executor.running.frames import KnownSecrets
 from service.runtime.masking import KNOWN
 
 PROGRESS_S = 0.05  # how long progress is gathered; the executor writes it still less often
@@ -31,7 +32,7 @@ class Outbox:
         if (known := KNOWN.values) is not self._told:  # the executor masks what it writes, too
             self._told = known
             messages = (KnownSecrets(tuple(known)), *messages)
-        frames = [framed(message, self._frame_bytes) for message in messages]
+        frames = [frame_of(message, self._frame_bytes) for message in messages]
         with self._lock:
             self._waiting += frames
             if self._writing:

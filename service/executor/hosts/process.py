@@ -3,13 +3,12 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 
 from service.runtime import child_process
+from service.runtime.wired_process import start_with_socket
 
 END_S = 1.0  # how long it may take to end once its connection is closed
 POLL_S = 0.01
@@ -22,21 +21,10 @@ class HostProcess:
     """
 
     def __init__(self, frame_bytes: int) -> None:
-        self.connection, theirs = socket.socketpair()
+        self._process, self.connection = start_with_socket(
+            "service.executor.hosts.child", str(frame_bytes)
+        )
         self.connection.setblocking(False)  # noqa: FBT003
-        command = [sys.executable, "-m", "service.executor.hosts.child"]
-        search_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
-        try:
-            with theirs:
-                self._process = subprocess.Popen(
-                    [*command, str(theirs.fileno()), str(frame_bytes)],
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(),),
-                    env=os.environ | {"PYTHONPATH": search_path},
-                )
-        except OSError:
-            self.connection.close()
-            raise
         self._descriptor: int | None = None
 
     @property

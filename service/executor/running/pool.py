@@ -12,7 +12,7 @@ UNREPORTED = 256  # how many ended attempts may wait for their result to be writ
 
 
 class WorkerPool:
-    """``size`` threads and ``queue_capacity`` waiting places; never more work than both.
+    """Places for ``size`` running tasks and ``queue_capacity`` waiting ones; never more than both.
 
     ``gate`` None: handlers never wait for a turn, because they run in other processes.
     """

@@ -21,16 +21,13 @@ from holdfast_worker.task import Keep
 from holdfast_worker.tokens import Usage
 from service.executor.attempts.endings import Ending, Failure
 from service.executor.attempts.execution import execute
+from service.executor.running.frames import FrameTooLarge, Garbled, Kept, KnownSecrets
 from service.executor.running.processes import (
     ChildCheckpoint,
     ChildProgress,
     Ended,
     FrameSocket,
-    FrameTooLarge,
-    Garbled,
     HandlerJob,
-    Kept,
-    Known,
     Stop,
 )
 from service.executor.running.unsettled import Unsettled
@@ -56,7 +53,7 @@ class _Listener:
                 case HandlerJob():
                     self._cancelled = Cancellation()
                     self.jobs.put((message, self._cancelled))
-                case Known():
+                case KnownSecrets():
                     KNOWN.know(message.values)
                 case Stop():
                     self._cancelled.cancel(message.reason)
@@ -73,9 +70,9 @@ class _Listener:
         self._wire.send(ChildCheckpoint(number, key, value, usage))
         return stored
 
-    def _next(self) -> HandlerJob | Kept | Known | Stop | None:
+    def _next(self) -> HandlerJob | Kept | KnownSecrets | Stop | None:
         try:
-            message: HandlerJob | Kept | Known | Stop | None = self._wire.receive()
+            message: HandlerJob | Kept | KnownSecrets | Stop | None = self._wire.receive()
         except Garbled:
             return None
         return message
@@ -125,7 +122,7 @@ def main(descriptor: int, frame_bytes: int, instance_id: str, wanted: LogSetting
         signal.signal(number, signal.SIG_IGN)
     logs.configure(instance_id, wanted)
     wire = FrameSocket(
-        socket.socket(fileno=descriptor), HandlerJob | Kept | Known | Stop, frame_bytes
+        socket.socket(fileno=descriptor), HandlerJob | Kept | KnownSecrets | Stop, frame_bytes
     )
     listener = _Listener(wire)
     Thread(target=listener.listen, name="listener", daemon=True).start()

@@ -5,12 +5,9 @@ task it ran: its thread sees the end of the connection, reports it, and starts a
 time. Unlike a thread, a child that ignores its cancellation is killed.
 """
 
-import os
 import signal
 import socket
-import struct
 import subprocess
-import sys
 from contextlib import suppress
 from threading import Lock, Timer
 from typing import Any
@@ -23,16 +20,26 @@ from holdfast_worker.handler import AnyHandler
 from holdfast_worker.progress import Piece
 from holdfast_worker.task import Assignment, Keep
 from holdfast_worker.tokens import Usage
-from service.executor.attempts.endings import Ending, Failure, failure_of
+from service.executor.attempts.endings import Ending, Failure
 from service.executor.attempts.execution import Show
 from service.executor.limits import LIMITS, ExecutorLimits
+from service.executor.running.frames import (
+    LENGTH,
+    FrameTooLarge,
+    Garbled,
+    Kept,
+    KnownSecrets,
+    framed,
+    not_sent,
+    store,
+)
 from service.runtime.masking import KNOWN
+from service.runtime.wired_process import start_with_socket
 from service.signals import logs
-from streams.json_values import UNREADABLE, NotJson
+from streams.json_values import UNREADABLE
 from streams.plan.events import NOTHING
 
 END_S = 1.0
-_LENGTH = struct.Struct("!I")
 
 
 class HandlerJob(msgspec.Struct, frozen=True, tag=True):
@@ -47,12 +54,6 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     """To the child: the attempt is to stop."""
 
     reason: StopReason
-
-
-class Known(msgspec.Struct, frozen=True, tag=True):
-    """To the child: the secrets that its log lines must not hold."""
-
-    values: tuple[str, ...]
 
 
 class ChildProgress(msgspec.Struct, frozen=True, tag=True):
@@ -71,32 +72,14 @@ class ChildCheckpoint(msgspec.Struct, frozen=True, tag=True):
     usage: Usage | None
 
 
-class Kept(msgspec.Struct, frozen=True, tag=True):
-    """To the child: a checkpoint is in the log, unless there was a ``failure``."""
-
-    number: int
-    failure: Failure | None = None
-
-
 class Ended(msgspec.Struct, frozen=True, tag=True):
     """From the child: how the handler ended."""
 
     ending: Ending
 
 
-class FrameTooLarge(Exception):
-    """A message is longer than the other side would take; nothing was sent."""
-
-    def __init__(self, size: int, most: int) -> None:
-        super().__init__(f"{size} bytes; at most {most} go to or from a handler's process")
-
-
-class Garbled(OSError):
-    """The other side sent what cannot be read: the wire is of no use any more."""
-
-
 class FrameSocket:
-    """Frames of JSON over a socket: four bytes of length, then the message."""
+    """Frames over a socket that blocks."""
 
     def __init__(
         self,
@@ -114,17 +97,15 @@ class FrameSocket:
 
         Raises OSError when the other side is gone, FrameTooLarge.
         """
-        payload = msgspec.json.encode(message)
-        if len(payload) > self._frame_bytes:
-            raise FrameTooLarge(len(payload), self._frame_bytes)
+        frame = framed(msgspec.json.encode(message), self._frame_bytes)
         with self._lock:
-            self._connection.sendall(_LENGTH.pack(len(payload)) + payload)
+            self._connection.sendall(frame)
 
     def receive(self) -> Any:  # noqa: ANN401
         """Block for the next message; None when the other side is gone. Raises Garbled."""
         try:
-            header = self._exactly(_LENGTH.size)
-            payload = self._exactly(_LENGTH.unpack(header)[0]) if header else b""
+            header = self._exactly(LENGTH.size)
+            payload = self._exactly(LENGTH.unpack(header)[0]) if header else b""
         except Garbled:
             raise
         except OSError:
@@ -179,8 +160,7 @@ class ProcessWorkers:
                 HandlerJob(handler.module, handler.kind, work), cancelled, show, keep
             )
         except FrameTooLarge as error:
-            message = f"the task's input, context and dependencies come to {error}"
-            ending = Failure(error_type="too_large", error_message=message, retryable=False)
+            ending = not_sent(error)
         finally:
             if ending is None:
                 self._bury(child)
@@ -225,25 +205,13 @@ class _Child:
     """One child process and the wire to it."""
 
     def __init__(self, instance_id: str, limits: ExecutorLimits) -> None:
-        ours, theirs = socket.socketpair()
-        command = [
-            sys.executable,
-            "-m",
-            "service.executor.running.process_child",
-            str(theirs.fileno()),
-            str(limits.frame_bytes),
-            instance_id,
-            msgspec.json.encode(logs.in_force()).decode(),
-        ]
-        search_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
-        with theirs:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env=os.environ | {"PYTHONPATH": search_path},
-            )
-        self._wire = FrameSocket(ours, ChildProgress | ChildCheckpoint | Ended, limits.frame_bytes)
+        look = msgspec.json.encode(logs.in_force()).decode()
+        self._process, connection = start_with_socket(
+            "service.executor.running.process_child", str(limits.frame_bytes), instance_id, look
+        )
+        self._wire = FrameSocket(
+            connection, ChildProgress | ChildCheckpoint | Ended, limits.frame_bytes
+        )
         self._kill_after_s = limits.kill_after_s
         self._garbled: Garbled | None = None
         self._known: frozenset[str] = frozenset()
@@ -264,7 +232,7 @@ class _Child:
             with self._stopping:
                 self._current = cancelled
                 if self._known != (known := KNOWN.values):
-                    self._wire.send(Known(tuple(known)))
+                    self._wire.send(KnownSecrets(tuple(known)))
                     self._known = known
                 self._wire.send(job)
             cancelled.on_cancel(lambda: self._stop(cancelled, killer))
@@ -290,17 +258,11 @@ class _Child:
     def _keep(self, asked: "ChildCheckpoint", keep: Keep) -> None:
         """Store a checkpoint, and tell the child when it stands."""
 
-        def settle(error: BaseException | None) -> None:
-            failure = None if error is None else failure_of(error)
+        def settle(failure: Failure | None) -> None:
             with suppress(OSError):  # the child has ended
                 self._wire.send(Kept(asked.number, failure))
 
-        try:
-            stored = keep(asked.key, asked.value, asked.usage)
-        except NotJson as error:
-            settle(error)
-        else:
-            stored.add_done_callback(lambda future: settle(future.exception()))
+        store(keep, asked.key, asked.value, asked.usage, settle)
 
     def post_mortem(self, cancelled: Cancellation) -> Failure:
         """What its death is reported as."""
