@@ -61,7 +61,7 @@ def store(
     usage: Usage | None,
     settle: Callable[[Failure | None], object],
 ) -> None:
-    """Store a checkpoint; ``settle`` is called on any thread when it stands, or with its failure."""
+    """Store a checkpoint; ``settle`` is called, on any thread, once it stands or has failed."""
 
     def end(error: BaseException | None) -> None:
         settle(None if error is None else failure_of(error))
