@@ -27,7 +27,7 @@ from tests.bench import (
     waiting,
     worker_kit,
 )
-from tests.bench.report import Result, say, table
+from tests.bench.report import Result, progress, say, table
 
 MEASURES: dict[str, Callable[[float], AsyncGenerator[Result]]] = {
     "cycles": cycles.measure,
@@ -62,6 +62,7 @@ async def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
     results: list[Result] = []
     for name in arguments.measures or MEASURES:
+        progress(name)
         async for result in MEASURES[name](arguments.scale):
             results.append(say(result))
             await asyncio.sleep(0)

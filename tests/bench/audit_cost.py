@@ -15,7 +15,7 @@ from service.core.core import Core
 from service.signals import logs
 from tests.bench import bed
 from tests.bench.cycles import NO_EXECUTOR, TASKS_PER_PLAN, plan_of, work_through
-from tests.bench.report import Result
+from tests.bench.report import Result, progress
 
 WORKERS = 64
 ROUNDS = 3  # interleaved, the best of each: the machine is not quiet
@@ -41,7 +41,8 @@ async def _measure(scale: float) -> AsyncGenerator[Result]:
     plans = max(int(6_000 * scale) // TASKS_PER_PLAN, 1)
     best = dict.fromkeys(WAYS, 0.0)
     cpu = dict.fromkeys(WAYS, float("inf"))
-    for _ in range(ROUNDS):
+    for n in range(ROUNDS):
+        progress(f"life cycles with and without an audit trail, round {n + 1} of {ROUNDS}")
         for way, flags in WAYS.items():
             with bed.nats() as server:
                 async with bed.instance(server.url, NO_EXECUTOR, flags) as it:

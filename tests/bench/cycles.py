@@ -16,10 +16,11 @@ from streams.log import Appended, Draft, Origin
 from streams.plan.commands import Complete, OwnerCommand, Start
 from streams.plan.events import Completed, Submitted, TaskSpec
 from tests.bench import bed
-from tests.bench.report import Result, spread
+from tests.bench.report import Result, progress, spread
 
 TASKS_PER_PLAN = 100
 ROUNDS = 3  # interleaved
+PATIENCE_S = 300.0
 PAYLOAD = Raw(b'{"text":"' + b"x" * 120 + b'"}')
 NO_EXECUTOR: frozenset[Role] = frozenset({"api", "daemons"})
 
@@ -71,7 +72,8 @@ async def work_through(
                 raise TypeError(answer)
 
     began = time.perf_counter()
-    await asyncio.gather(submit(), *(worker(f"w{n}") for n in range(workers)))
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(submit(), *(worker(f"w{n}") for n in range(workers)))
     return ended_at - began
 
 
@@ -131,7 +133,8 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
         raw: list[float] = []
         reported: list[Rates] = []
         in_claim: list[Rates] = []
-        for _ in range(ROUNDS):
+        for n in range(ROUNDS):
+            progress(f"life cycles, {workers} workers, round {n + 1} of {ROUNDS}")
             with bed.nats() as server:
                 raw.append(await raw_appends(server.url, workers, 3.0 * scale))
             reported.append(await life_cycles(tasks, workers, start_in_claim=False))

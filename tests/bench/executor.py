@@ -10,7 +10,9 @@ from streams.log import BadFact, Fact, Origin
 from streams.plan.events import Completed, Submitted, TaskSpec
 from tests.bench import bed
 from tests.bench.cycles import PAYLOAD, ROUNDS, TASKS_PER_PLAN, Rates, life_cycles
-from tests.bench.report import Result, spread
+from tests.bench.report import Result, progress, spread
+
+PATIENCE_S = 300.0
 
 
 class Completions:
@@ -43,11 +45,13 @@ async def echo(tasks: int, threads: int, processes: int = 0) -> Rates:
             it.core.projector.listeners.add("ready", ready)
             first = Submitted(tasks=(TaskSpec(id="first", kind="echo"),))
             await it.core.submit("first", first, Origin(actor="bench"))
-            await ready.over.wait()
+            async with asyncio.timeout(PATIENCE_S):
+                await ready.over.wait()
             done = Completions(tasks)
             it.core.projector.listeners.add("bench", done)
             cpu, began = time.process_time(), time.perf_counter()
-            await asyncio.gather(_submit(it.core, plan, tasks), done.over.wait())
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.gather(_submit(it.core, plan, tasks), done.over.wait())
             took_s, cpu = time.perf_counter() - began, time.process_time() - cpu
             events = it.core.board.sequence
     return Rates(
@@ -68,7 +72,8 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
     tasks = max(int(6_000 * scale) // TASKS_PER_PLAN, 1) * TASKS_PER_PLAN
     runs: dict[int, list[Rates]] = {8: [], 64: []}
     alone: list[Rates] = []
-    for _ in range(ROUNDS):
+    for n in range(ROUNDS):
+        progress(f"echo and life cycles, round {n + 1} of {ROUNDS}")
         for threads, rates in runs.items():
             rates.append(await echo(tasks, threads))
         alone.append(await life_cycles(tasks, 64, start_in_claim=True))

@@ -17,13 +17,14 @@ from streams.plan.events import Submitted, TaskSpec
 from tests.bench import bed
 from tests.bench.cycles import ROUNDS, TASKS_PER_PLAN, Rates, life_cycles
 from tests.bench.executor import echo
-from tests.bench.report import Result, percentile, spread
+from tests.bench.report import Result, percentile, progress, spread
 
 DESIGNS = {"threads": 0, "hosts": -1}
 THREADS = 64
 PER_S = 500
 LEASE_S = 3.0
 WARM_UP_S = 1.0
+PATIENCE_S = 60.0  # beyond a measurement's own time; then it fails
 START = "agent.task.claim_to_start.latency"
 
 
@@ -54,8 +55,9 @@ async def starts(seconds: float, processes: int) -> list[float]:
             await _submit_at_rate(it, "w", plan, WARM_UP_S)
             noted.seconds.clear()
             await _submit_at_rate(it, "p", plan, seconds)
-            while len(noted.seconds) < seconds * PER_S * 0.99:
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(PATIENCE_S):
+                while len(noted.seconds) < seconds * PER_S * 0.99:
+                    await asyncio.sleep(0.01)
     return [each * 1000 for each in noted.seconds]
 
 
@@ -78,12 +80,13 @@ async def beside_burners(seconds: float, processes: int) -> dict[str, float]:
     """The API's p99 at rest and beside `THREADS` handlers that compute, and the leases lost."""
     spec = Raw(msgspec.json.encode({"seconds": seconds + 2}))
     plan = Submitted(
-        tasks=tuple(TaskSpec(id=f"t{n}", kind="burns", input=spec) for n in range(THREADS))
+        tasks=tuple(TaskSpec(id=f"t{n}", kind="bench_burns", input=spec) for n in range(THREADS))
     )
     flags = {
         "executor.worker.core_size": THREADS,
         "executor.worker.processes": processes,
-        "executor.handlers": ("tests.faults.pool_handlers",),
+        "executor.handlers": ("tests.bench.burner",),
+        "executor.drain_s": 0,  # the burners are to end with their measurement
         "executor.claim.lease_s": LEASE_S,
         "executor.claim.heartbeat_s": LEASE_S / 3,
     }
@@ -104,7 +107,8 @@ async def _probed(it: Instance, seconds: float) -> list[float]:
         sys.executable, "-m", "tests.bench.probe", it.http_url.rsplit(":", 1)[1], str(seconds),
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    out, _ = await process.communicate()
+    async with asyncio.timeout(seconds + PATIENCE_S):
+        out, _ = await process.communicate()
     if process.returncode:
         raise RuntimeError(f"the probe ended with {process.returncode}")
     return json.loads(out)
@@ -115,7 +119,8 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
     tasks = max(int(6_000 * scale) // TASKS_PER_PLAN, 1) * TASKS_PER_PLAN
     echoes: dict[str, list[Rates]] = {name: [] for name in DESIGNS}
     alone: list[Rates] = []
-    for _ in range(ROUNDS):
+    for n in range(ROUNDS):
+        progress(f"echo and life cycles, round {n + 1} of {ROUNDS}")
         for name, processes in DESIGNS.items():
             echoes[name].append(await echo(tasks, THREADS, processes))
         alone.append(await life_cycles(tasks, THREADS, start_in_claim=True))
@@ -129,6 +134,7 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
             seen={**spread(shares), "tasks_per_s": median([each.tasks_per_s for each in rates])},
         )
     for name, processes in DESIGNS.items():
+        progress(f"claim to first instruction, {name}, {10 * scale:g} s")
         took_ms = await starts(10 * scale, processes)
         for share, most in ((0.5, 2.5), (0.99, 5.0)):
             yield Result(
@@ -139,6 +145,7 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
                 seen={"n": len(took_ms), "tasks_per_s": PER_S},
             )
     for name, processes in DESIGNS.items():
+        progress(f"the API beside burners, {name}, {80 * scale:g} s")
         seen = await beside_burners(60 * scale, processes)
         yield Result(
             measure=f"{name}, API p99 beside {THREADS} burners, to idle",

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -37,6 +38,11 @@ def say(result: Result) -> Result:
     line = msgspec.to_builtins(result) | {"met": result.met}
     print(json.dumps(line), flush=True)
     return result
+
+
+def progress(text: str) -> None:
+    """Say on stderr what is being measured, so that a long run shows that it goes on."""
+    print(f"{datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)
 
 
 def table(results: list[Result]) -> None:
