@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import re
 import subprocess
 import tempfile
 import time
@@ -12,12 +11,11 @@ from typing import Any, Self
 import httpx
 import psutil
 
-from service.runtime.child_process import dying_with_parent
-from tests.faults.service_process import until
+from tests.clients.webdriver import start_driver
 from tests.programs import program
 
-START_S = 40.0
 ANSWER_S = 60.0
+ALIVE_S = 10.0
 END_S = 10.0
 POLL_S = 0.02
 
@@ -44,42 +42,56 @@ class Browser:
         self._chromium = program("chromium")
         # Not pytest's folder: its path is too long for the sockets that Chromium keeps there.
         self._folder = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
+        self._client: httpx.Client | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._session = ""
 
     def __enter__(self) -> Self:
-        output = Path(self._folder.name) / "chromedriver.output"
-        with output.open("wb") as said:
-            self._process = subprocess.Popen(
-                dying_with_parent(self._driver, "--port=0"),
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=subprocess.STDOUT,
-            )
-        ports = until(
-            lambda: re.findall(r"started successfully on port (\d+)", output.read_text()),
-            START_S,
-            "chromedriver listens",
-        )
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{ports[0]}", timeout=ANSWER_S)
+        try:
+            self._start()
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def _start(self) -> None:
+        self._process, port = start_driver(self._driver, Path(self._folder.name))
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=ANSWER_S)
         options = {
             "binary": self._chromium,
             "args": [*FLAGS, *self._flags, f"--user-data-dir={self._folder.name}/profile"],
         }
         wanted = {"alwaysMatch": {"goog:chromeOptions": options}}
         self._session = self._ask("POST", "/session", capabilities=wanted)["sessionId"]
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        started = [self._process, *psutil.Process(self._process.pid).children(recursive=True)]
-        with contextlib.suppress(httpx.HTTPError, AssertionError):  # it is ended in any case
-            self._ask("DELETE", f"/session/{self._session}")
-        self._client.close()
-        for each in started[::-1]:
-            try:
-                each.kill()
-            except psutil.NoSuchProcess:
-                continue
-        self._process.wait(END_S)
+    def end(self) -> None:
+        """End the browser and its driver, and remove what they have written."""
+        if self._process is not None:
+            started = _descendants(self._process.pid)
+            with contextlib.suppress(httpx.HTTPError, AssertionError):  # it is ended in any case
+                self._ask("DELETE", f"/session/{self._session}")
+            for each in started:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
+            self._process.kill()
+            self._process.wait(END_S)
+            psutil.wait_procs(started, END_S)
+        if self._client is not None:
+            self._client.close()
         self._folder.cleanup()
+
+    @property
+    def answers(self) -> bool:
+        """Whether it has a tab that can be driven."""
+        assert self._client is not None, "it has not begun"
+        try:
+            answer = self._client.get(f"/session/{self._session}/window", timeout=ALIVE_S)
+        except httpx.HTTPError:
+            return False
+        return answer.is_success
 
     def open(self, url: str) -> None:
         """Load a page, and wait for it."""
@@ -148,7 +160,15 @@ class Browser:
         return self._ask("POST", f"/session/{self._session}{path}", **content)
 
     def _ask(self, method: str, path: str, **content: object) -> Any:
+        assert self._client is not None, "it has not begun"
         answer = self._client.request(method, path, json=content if method == "POST" else None)
         value = answer.json()["value"]
         assert answer.is_success, value
         return value
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []

@@ -13,11 +13,37 @@ from tests.faults.service_process import ServiceProcess
 from tests.integration.sse_world import serving
 
 
+class Browsers:
+    """One Chromium for all tests; another one after a test that has lost it."""
+
+    def __init__(self) -> None:
+        self._running: Browser | None = None
+
+    def running(self) -> Browser:
+        """The browser. A start that fails is the fault of one test: the next one starts anew."""
+        if self._running is None or not self._running.answers:
+            self.end()
+            self._running = Browser().__enter__()
+        return self._running
+
+    def end(self) -> None:
+        """End the browser, if there is one."""
+        ended, self._running = self._running, None
+        if ended is not None:
+            ended.end()
+
+
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """One Chromium for all tests; each opens its own page."""
-    with Browser() as browser:
-        yield browser
+def browsers() -> Iterator[Browsers]:
+    """The browser of all tests of this process; each opens its own page."""
+    browsers = Browsers()
+    yield browsers
+    browsers.end()
+
+
+@pytest.fixture
+def browser(browsers: Browsers) -> Browser:
+    return browsers.running()
 
 
 @pytest.fixture
