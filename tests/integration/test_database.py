@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import AsyncGenerator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -23,6 +22,9 @@ from streams.plan.events import Cancelled, Claimed, Heartbeat, Submitted, TaskSp
 from streams.plan.evolve import begin, evolve
 from streams.plan.state import Plan
 from tests.integration.read_models_world import History, folded_into
+from tests.loop_time import LoopTime, longest_turn_s, watched
+
+HELD_S = 0.02  # of the loop's processor time
 
 
 @pytest.fixture
@@ -148,14 +150,13 @@ async def test_a_closed_database_raises(path: Path) -> None:
 
 async def test_building_five_thousand_views_does_not_hold_the_loop(database: Database) -> None:
     await pending_with(some_plan(tasks=5_000)).flush(database)
-    longest = 0.0  # in seconds of this thread's own computing: others may share its core
-    reading = asyncio.create_task(tasks.of_plan(database, "p1"))
-    while not reading.done():
-        before = time.thread_time()
-        await asyncio.sleep(0.001)  # a loop that never rests would keep the reader from its rows
-        longest = max(longest, time.thread_time() - before)
-    assert len(reading.result()) == 5_000
-    assert longest < 0.02
+
+    async def story(_: int) -> LoopTime:
+        async with watched(pause_s=0.001) as loop_time:  # else the reader waits for its thread
+            assert len(await tasks.of_plan(database, "p1")) == 5_000
+        return loop_time
+
+    assert await longest_turn_s(story, HELD_S) < HELD_S
 
 
 # -- opening ----------------------------------------------------------------------------------
