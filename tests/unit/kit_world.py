@@ -35,8 +35,8 @@ def claim(**fields: Any) -> dict[str, Any]:
 
 
 def granting(tasks: int) -> Script:
-    """Answers claims with as many of ``tasks`` tasks as each asks for."""
-    left = deque(claim(plan_id=f"p{n}") for n in range(tasks))
+    """Answers claims with as many of ``tasks`` tasks as each asks for; leases are long."""
+    left = deque(claim(plan_id=f"p{n}", lease_s=600.0) for n in range(tasks))
 
     def script(path: str, body: Any) -> Answer | None:
         if path != "/v1/claims" or not left:

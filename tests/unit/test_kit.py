@@ -29,6 +29,7 @@ from holdfast_worker import (
     handler,
 )
 from holdfast_worker.cancellation import Cancellation
+from holdfast_worker.claiming import UNREPORTED_PER_SLOT
 from holdfast_worker.sse import messages
 from holdfast_worker.task import Assignment
 from tests.faults.service_process import ROOT
@@ -114,9 +115,10 @@ def at_once_on_a_thread(task: Task) -> object:
 
 @pytest.mark.parametrize("work", [at_once, at_once_on_a_thread])
 def test_short_tasks_of_one_claim_are_followed_by_one_claim_and_one_report(work: Any) -> None:
-    slots, rounds = 16, 6
+    # No round waits for reports of earlier ones, which would make its claim smaller.
+    slots, rounds = 16, UNREPORTED_PER_SLOT
     with ScriptedServer(script=granting(slots * rounds)) as server:
-        patient = msgspec.structs.replace(SHORT, gather_s=5)  # for a machine without time
+        patient = msgspec.structs.replace(SHORT, gather_s=60)  # for a machine without time
         worker = Worker("unit", slots=slots, url=server.url, limits=patient)
         worker.task("k")(work)
         with worker:
@@ -125,7 +127,8 @@ def test_short_tasks_of_one_claim_are_followed_by_one_claim_and_one_report(work:
     assert limits[:rounds] == [slots] * rounds
     if work is at_once:
         reports = [len(body["results"]) for path, body in server.seen if path == "/v1/results"]
-        assert reports == [slots] * rounds
+        assert sum(reports) == slots * rounds
+        assert len(reports) <= rounds  # one that is late has the outcomes of the next round, too
 
 
 def test_a_task_that_runs_holds_no_claim_back_while_slots_are_free() -> None:
