@@ -16,6 +16,7 @@ import pytest
 
 from tests.faults.conftest import StartService
 from tests.faults.malformed import Grammar
+from tests.faults.open_files import files_open
 from tests.faults.raw_http import Outcome, send_all
 from tests.faults.report import Report
 from tests.unit.tokens_world import bearer, give
@@ -103,11 +104,11 @@ async def test_malformed_requests_get_no_5xx_and_leave_nothing_behind(
     process = psutil.Process(service.pid)
     # Caches fill and the allocator takes its share; only what comes after that can be a leak.
     warm = await attack(grammar, max(count // 2, 400), service.url, headers)
-    memory, descriptors = process.memory_info().rss, process.num_fds()
+    memory, descriptors = process.memory_info().rss, files_open(service.pid)
     outcome = await attack(grammar, count, service.url, headers)
     assert warm.faults + outcome.faults == []
     await eventually(
-        lambda: process.num_fds() <= descriptors, "its descriptors are back", BACK_WITHIN_S
+        lambda: files_open(service.pid) <= descriptors, "its descriptors are back", BACK_WITHIN_S
     )
     await eventually(
         lambda: process.memory_info().rss <= memory * 1.1, "its memory is back", BACK_WITHIN_S
@@ -121,7 +122,7 @@ async def test_malformed_requests_get_no_5xx_and_leave_nothing_behind(
         unanswered=outcome.unanswered,
         slowest_s=outcome.slowest_s,
         memory_mb=[memory / 1e6, process.memory_info().rss / 1e6],
-        descriptors=[descriptors, process.num_fds()],
+        descriptors=[descriptors, files_open(service.pid)],
     )
     assert service.readiness() == (httpx.codes.OK, [])
     for fault in ("unexpected", "Exception", "Traceback", "Invalid HTTP request", "pip install"):

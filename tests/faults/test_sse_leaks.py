@@ -5,20 +5,21 @@ The instance runs in this process, so that its tasks and objects can be counted 
 
 import asyncio
 import gc
+import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import msgspec
-import psutil
 import pytest
 
 from projections.feed.client import Client
-from service.app import READ_MODELS, Instance
+from service.app import Instance
 from service.http.sse_wire import SseWire
 from streams.plan.events import Finished, Submitted, TaskSpec
 from tests.conftest import PrivateServer
+from tests.faults.open_files import files_open
 from tests.faults.sse_client import ANSWER_S, Connection, Story, ask, begun, reset
 from tests.faults.sse_load import Writer
 from tests.integration.sse_world import serving, write
@@ -63,7 +64,7 @@ async def held(instance: Instance) -> Held:
     objects = gc.get_objects()
     feed = instance.core.feed
     return Held(
-        files=files_open(),
+        files=files_open(os.getpid()),
         tasks=len(asyncio.all_tasks()),
         connections=feed.connections,
         admitted=feed.admitted,
@@ -71,17 +72,6 @@ async def held(instance: Instance) -> Held:
         wires=sum(isinstance(each, SseWire) for each in objects),
         shown=await shown(instance, "agent_sse_connections_current"),
     )
-
-
-def files_open() -> int:
-    """All but those of the read models.
-
-    SQLite keeps a closed one back for later while another connection of the process holds a lock,
-    so every look of the self-check may add one.
-    """
-    process = psutil.Process()
-    kept = [each for each in process.open_files() if READ_MODELS in each.path]
-    return process.num_fds() - len(kept)
 
 
 async def shown(instance: Instance, name: str) -> float:

@@ -37,10 +37,20 @@ class World:
         self.address = instance.shown_nats_url
         assert isinstance(self.core.log, JetStreamLog)
         self.log = self.core.log
+        self._purgers: list[Purger] = []
 
     async def purger(self, user: str = RETENTION) -> Purger:
         url = user_url(self.settings.data_dir / "nats", self.address, user)
-        return await Purger.open(url, timeout_s=2, access=URL_ALONE)
+        self._purgers.append(await Purger.open(url, timeout_s=2, access=URL_ALONE))
+        return self._purgers[-1]
+
+    async def close(self) -> None:
+        """Close what the retentions have opened: a client without a server tries for ever.
+
+        nats-py may lose the one cancellation with which a loop ends its tasks.
+        """
+        for each in self._purgers:
+            await each.close()
 
     def retention(self, **changed: Any) -> Retention:
         options: dict[str, Any] = {
@@ -73,7 +83,9 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with serving(tmp_path) as (instance, client):
-        yield World(instance, client)
+        world = World(instance, client)
+        yield world
+        await world.close()
 
 
 async def test_a_purge_that_a_crash_prevented_is_done_later(world: World) -> None:
