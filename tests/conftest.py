@@ -3,7 +3,7 @@
 import logging
 import os
 import signal
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +11,9 @@ import pytest
 import structlog
 
 from service.runtime.nats_server.process import ServerProcess, launch
+from tests.reports import pytest_runtest_makereport
+
+__all__ = ["pytest_runtest_makereport"]  # a hook that pytest finds here
 
 # A parallel run hands out files in this order. Those that take long begin; it ends on files that
 # take a second or two each, so that no process is left alone with a long one.
@@ -56,16 +59,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next(found, len(ORDER))
 
     items.sort(key=place)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Half a surrogate pair in what a test printed does not pass between the processes of a run."""
-    report = yield
-    report.sections = [
-        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
-    ]
-    return report
 
 
 @pytest.fixture(autouse=True)
