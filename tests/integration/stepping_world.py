@@ -92,7 +92,7 @@ class Measured:
 
 
 def held_each_time(folder: Path, *stories: Callable[[Measured], None]) -> dict[str, Step]:
-    """What holds the loop for longer than it may each time that the stories are told."""
+    """What holds the loop for longer than it may each time that the stories run."""
     held: dict[str, Step] = {}
     for number in range(TRIES):
         with stepping(folder / f"instance-{number}") as measured:
