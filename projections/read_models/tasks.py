@@ -378,6 +378,15 @@ class TaskChanges(msgspec.Struct, frozen=True):
     plan: PlanView
 
 
+def named_by(changed_after: int, after: str | None) -> int:
+    """The sequence that a reader of changes has seen; read models below it are not new enough.
+
+    Raises BadCursor.
+    """
+    seen = 0 if after is None else key_of("changes", after) // ORDINALS_PER_PLAN
+    return max(changed_after, seen)
+
+
 async def changes(
     database: Database, plan_id: str, *, changed_after: int, after: str | None, limit: int
 ) -> TaskChanges | None:

@@ -81,6 +81,8 @@ class TaskController(Controller):
     ) -> TaskChanges:
         """The plan's tasks that changed after a sequence, derived statuses included."""
         await core.visible(min_sequence)
+        if tasks.named_by(changed_after, after) > core.projector.flushed_sequence:
+            await core.newest()  # an instance that is behind another must not answer from its past
         found = await certain(
             core,
             lambda: tasks.changes(
