@@ -6,6 +6,7 @@ Its handlers write one line per event to standard output; the last line has the 
 """
 
 import asyncio
+import secrets
 import sys
 import time
 
@@ -31,6 +32,23 @@ def waits(task: Task) -> str:
     return f"attempt {task.attempt}"
 
 
+def notes(task: Task) -> list[str]:
+    """Makes ``steps`` notes of ``step_s`` each; every note is a value that is never made twice."""
+
+    def note(number: int) -> str:
+        value = secrets.token_hex(4)
+        say("ran", task.task_id, task.attempt, number, value)
+        task.cancelled.wait(task.input["step_s"])
+        task.raise_if_cancelled()
+        return value
+
+    made: list[str] = []
+    for number in range(task.input["steps"]):
+        made.append(task.step(f"note-{number}", note, number))
+        say("kept", task.task_id, task.attempt, number, made[-1])
+    return made
+
+
 async def asks_a_model(task: AsyncTask) -> list[str]:
     """An agent: one model call per step; every answer is kept."""
     import httpx  # noqa: PLC0415 - the agent's own client
@@ -54,6 +72,7 @@ async def asks_a_model(task: AsyncTask) -> list[str]:
 def main(url: str, name: str, lease_s: str) -> None:
     worker = Worker(name, slots=4, url=url, limits=LIMITS)
     worker.task("waits", lease_s=float(lease_s))(waits)
+    worker.task("notes", lease_s=float(lease_s))(notes)
     worker.task("asks_a_model", lease_s=float(lease_s))(asks_a_model)
     worker.run()
     say("counters", msgspec.json.encode(worker.counters).decode(), time.monotonic())

@@ -21,7 +21,7 @@ from tests.integration.kit_world import SHORT, Link, WorkerProgram
 from tests.waiting import eventually, until
 
 LEASE_S = 1.5
-LEASES = 2.5  # how many leases a long handler outlives
+LONG_S, LONGEST_S = 2.5 * LEASE_S, 20.0  # how long handlers run that are not friendly
 PAUSE_S = 2.5
 HELD = {"CLAIMED", "RUNNING"}
 
@@ -47,26 +47,26 @@ async def submit(client: Client, *tasks: dict[str, Any]) -> str:
 # -- handlers that are not friendly -----------------------------------------------------------
 
 
-def computes(_: Task) -> int:
-    ends_at, rounds = time.monotonic() + LEASES * LEASE_S, 0
+def computes(_: Task, seconds: float) -> int:
+    ends_at, rounds = time.monotonic() + seconds, 0
     while time.monotonic() < ends_at:
         rounds += sum(range(100))
     return rounds
 
 
-def blocks(_: Task) -> None:
-    time.sleep(LEASES * LEASE_S)
+def blocks(_: Task, seconds: float) -> None:
+    time.sleep(seconds)
 
 
-async def blocks_its_loop(_: AsyncTask) -> None:
-    time.sleep(LEASES * LEASE_S)  # noqa: ASYNC251 - the fault under test
+async def blocks_its_loop(_: AsyncTask, seconds: float) -> None:
+    time.sleep(seconds)  # noqa: ASYNC251 - the fault under test
 
 
-def prints(_: Task) -> None:
+def prints(_: Task, seconds: float) -> None:
     """Prints into a pipe that no one reads, until that pipe is full, and beyond."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    ends_at = time.monotonic() + LEASES * LEASE_S
+    ends_at = time.monotonic() + seconds
     while time.monotonic() < ends_at:
         try:
             os.write(writer, b"x" * 65536)
@@ -77,38 +77,42 @@ def prints(_: Task) -> None:
 
 
 async def test_a_lease_lives_as_long_as_its_handler_whatever_it_does(
-    server: Server, client: Client
+    server: Server, client: Client, *, long_faults: bool
 ) -> None:
+    seconds = LONGEST_S if long_faults else LONG_S
     worker = Worker("busy", slots=4, url=server.url, limits=SHORT)
     handlers: tuple[Any, ...] = (computes, blocks, blocks_its_loop, prints)
     for handler in handlers:
         worker.task(handler.__name__, lease_s=LEASE_S)(handler)
     with worker:
-        plan_id = await submit(client, *({"kind": each.__name__} for each in handlers))
+        tasks = ({"kind": each.__name__, "input": seconds} for each in handlers)
+        plan_id = await submit(client, *tasks)
         plan = await client.wait(plan_id)
     assert plan.status == "COMPLETED"
     assert [task.attempt for task in plan.tasks] == [1] * len(handlers)
     assert (worker.counters.completed, worker.counters.lost) == (len(handlers), 0)
 
 
-def holds_the_interpreter(_: Task) -> int:
-    """Computes in C without ever giving the interpreter lock away, about three leases."""
+def holds_the_interpreter(_: Task, seconds: float) -> int:
+    """Computes in C for about so long without ever giving the interpreter lock away."""
     size, took_s = 100_000, 0.0
     while took_s < 0.02:
         size *= 2
         began = time.perf_counter()
         sum(range(size))
         took_s = time.perf_counter() - began
-    return sum(range(int(size * LEASES * LEASE_S / took_s)))
+    return sum(range(int(size * seconds / took_s)))
 
 
 async def test_a_handler_that_holds_the_interpreter_is_named_with_a_remedy(
-    server: Server, client: Client, caplog: pytest.LogCaptureFixture
+    server: Server, client: Client, caplog: pytest.LogCaptureFixture, *, long_faults: bool
 ) -> None:
+    seconds = LONGEST_S if long_faults else LONG_S
     worker = Worker("held", url=server.url, limits=SHORT)
     worker.task("holds", lease_s=LEASE_S)(holds_the_interpreter)
     with worker:
-        plan_id = await submit(client, {"kind": "holds", "max_lost_leases": 0})
+        task = {"kind": "holds", "input": seconds, "max_lost_leases": 0}
+        plan_id = await submit(client, task)
         await client.wait(plan_id)
     assert "run such work in a process of its own" in caplog.text
 
