@@ -21,7 +21,7 @@ export SAMPLE_COMMANDS := { \
 	"sample-report": {"argv": ["$(SAMPLE_REPORT)", "{what}"], "parameters": {"what": "total|sorted|check"}}}
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench docs test-all test-faults lock clean
+.PHONY: help run test check bench bench-peers docs test-all test-faults lock clean
 .DELETE_ON_ERROR:
 
 help: ## print this list
@@ -51,6 +51,9 @@ check: $(VENV)/dev.stamp ## lint, formatting, types, import contracts
 bench: $(VENV)/dev.stamp ## measure: JSON lines and a table
 	@$(BIN)/python -m tests.bench
 
+bench-peers: $(VENV)/dev.stamp ## measure other task queues beside Holdfast; skips those whose server is not installed
+	@$(BIN)/python -m tests.bench.peers
+
 test-all: $(VENV)/dev.stamp ## run every test in its long form, an hour and more; writes docs/reference/faults.md
 	@HOLDFAST_FAULTS=long $(BIN)/python -m pytest -q
 
@@ -67,9 +70,13 @@ lock: ## pin and hash the newest versions that pyproject.toml allows (needs `uv`
 	@uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate --no-header \
 		--no-emit-index-url --no-emit-find-links --python-version 3.11 --constraint requirements.txt \
 		--extra dev --extra nkeys --extra otlp pyproject.toml --output-file requirements-dev.txt
+	@for peer in tests/bench/peers/requirements/*.in; do \
+		uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate --no-header \
+			--no-emit-index-url --no-emit-find-links --python-version 3.11 \
+			$$peer --output-file $${peer%.in}.txt || exit 1; done
 
 clean: ## remove the environment, the caches and build artefacts; ./data stays
-	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	@rm -rf $(VENV) .venv-peers .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
 	@find service streams projections tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps are newer than the requirements they were installed from, so an unchanged checkout

@@ -1,8 +1,7 @@
 """`make bench`: runs every measurement, prints JSON lines on stdout and a table on stderr."""
 
 import argparse
-import asyncio
-from collections.abc import AsyncGenerator, Callable
+import sys
 
 import uvloop
 
@@ -13,12 +12,14 @@ from tests.bench import (
     cycles,
     executor,
     hosts,
+    instances,
     memory,
     over_http,
     page,
     plan_size,
     rebuilds,
     retention,
+    runner,
     sse_fanout,
     sse_idle,
     sse_latency,
@@ -27,9 +28,9 @@ from tests.bench import (
     waiting,
     worker_kit,
 )
-from tests.bench.report import Result, progress, say, table
+from tests.bench.runner import Measure
 
-MEASURES: dict[str, Callable[[float], AsyncGenerator[Result]]] = {
+MEASURES: dict[str, Measure] = {
     "cycles": cycles.measure,
     "access": access_cost.measure,
     "executor": executor.measure,
@@ -38,6 +39,7 @@ MEASURES: dict[str, Callable[[float], AsyncGenerator[Result]]] = {
     "audit": audit_cost.measure,
     "http": over_http.measure,
     "worker_kit": worker_kit.measure,
+    "instances": instances.measure,
     "start": start_latency.measure,
     "rebuild": rebuilds.measure,
     "retention": retention.measure,
@@ -51,8 +53,8 @@ MEASURES: dict[str, Callable[[float], AsyncGenerator[Result]]] = {
 }
 
 
-async def main() -> None:
-    """Run what was asked for, all by default."""
+def main() -> None:
+    """Run what was asked for, all by default; ends with 1 if something failed or broke a bound."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("measures", nargs="*", metavar="MEASURE", help=", ".join(MEASURES))
     parser.add_argument("--scale", type=float, default=1.0, help="size of the loads (default 1)")
@@ -60,15 +62,11 @@ async def main() -> None:
     unknown = set(arguments.measures) - set(MEASURES)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
-    results: list[Result] = []
-    for name in arguments.measures or MEASURES:
-        progress(name)
-        async for result in MEASURES[name](arguments.scale):
-            results.append(say(result))
-            await asyncio.sleep(0)
-    table(results)
+    asked = {name: MEASURES[name] for name in arguments.measures or MEASURES}
+    collect_seldom()  # as a served instance does
+    switch_often()
+    sys.exit(1 if uvloop.run(runner.run(asked, arguments.scale)) else 0)
 
 
-collect_seldom()  # as a served instance does
-switch_often()
-uvloop.run(main())
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,6 @@
 """User code in worker hosts against the same on threads of the service: echo, starts, burners."""
 
 import asyncio
-import json
-import sys
 import time
 from collections.abc import AsyncGenerator
 from statistics import median
@@ -15,6 +13,7 @@ from service.app import Instance
 from streams.log import Origin
 from streams.plan.events import Submitted, TaskSpec
 from tests.bench import bed
+from tests.bench.child import answer_of
 from tests.bench.cycles import ROUNDS, TASKS_PER_PLAN, Rates, life_cycles
 from tests.bench.executor import echo
 from tests.bench.report import Result, percentile, progress, spread
@@ -103,15 +102,8 @@ async def beside_burners(seconds: float, processes: int) -> dict[str, float]:
 
 
 async def _probed(it: Instance, seconds: float) -> list[float]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.probe", it.http_url.rsplit(":", 1)[1], str(seconds),
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    async with asyncio.timeout(seconds + PATIENCE_S):
-        out, _ = await process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"the probe ended with {process.returncode}")
-    return json.loads(out)
+    port = it.http_url.rsplit(":", 1)[1]
+    return await answer_of("tests.bench.probe", port, seconds, within_s=seconds + PATIENCE_S)
 
 
 async def measure(scale: float) -> AsyncGenerator[Result]:

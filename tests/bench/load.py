@@ -1,7 +1,7 @@
 """The load generator, in a process of its own, so that it is not what is measured.
 
-Usage: python -m tests.bench.load PORT MODE TASKS CONNECTIONS. Prints one JSON object. The clock
-stops at the last completed task.
+Usage: python -m tests.bench.load PORT[,PORT...] MODE TASKS CONNECTIONS. Prints one JSON object. The
+clock stops at the last completed task. Connections are shared out among the ports.
 """
 
 import asyncio
@@ -66,7 +66,8 @@ async def main() -> None:
         "single calls, start in the claim": partial(single, start_in_claim=True),
         "batch calls": batch,
     }[mode]
-    lines = [await Line.open(int(port)) for _ in range(connections + 1)]
+    ports = [int(each) for each in port.split(",")]
+    lines = [await Line.open(ports[n % len(ports)]) for n in range(connections + 1)]
     plan = [
         {"id": f"t{n}", "kind": "bench", "input": {"text": "x" * 120}}
         for n in range(TASKS_PER_PLAN)

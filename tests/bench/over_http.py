@@ -1,13 +1,11 @@
 """Life cycles over real HTTP, by a load generator in a process of its own."""
 
-import asyncio
-import json
-import sys
 import time
 from collections.abc import AsyncGenerator
 from statistics import median
 
 from tests.bench import bed
+from tests.bench.child import answer_of
 from tests.bench.cycles import NO_EXECUTOR
 from tests.bench.report import Result, spread
 
@@ -16,14 +14,7 @@ ROUNDS = 3  # interleaved
 
 async def raw_load(port: str, mode: str, tasks: int, connections: int) -> dict[str, float]:
     """What the load generator saw, in its own process."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.load", port, mode, str(tasks), str(connections),
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, _ = await process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"the load generator ended with {process.returncode}")
-    return json.loads(out)
+    return await answer_of("tests.bench.load", port, mode, tasks, connections)
 
 
 async def load(mode: str, tasks: int, connections: int) -> dict[str, float]:

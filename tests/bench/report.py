@@ -11,8 +11,9 @@ import msgspec
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One measured number, its aim (None: reported only), and what else was seen.
 
-    ``at_least`` and ``at_most`` are aims; a result may have one of them. ``limit`` says what keeps
-    the number from being better, as found by profiling.
+    ``at_least`` and ``at_most`` are aims; a result may have one of them. With ``bound`` it is a
+    bound that holds on any machine, as it compares two figures of one run: a run that breaks it has
+    failed. ``limit`` says what keeps the number from being better, as found by profiling.
     """
 
     measure: str
@@ -20,6 +21,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     unit: str
     at_least: float | None = None
     at_most: float | None = None
+    bound: bool = False
     seen: dict[str, Any] = {}
     limit: str = ""
 
@@ -31,6 +33,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         if self.at_most is not None:
             return self.value <= self.at_most
         return None
+
+    @property
+    def broken(self) -> bool:
+        """Whether this is a bound, and does not hold."""
+        return self.bound and self.met is False
 
 
 def say(result: Result) -> Result:
@@ -49,11 +56,11 @@ def table(results: list[Result]) -> None:
     """Print everything again, to be read."""
     print(file=sys.stderr)
     for result in results:
-        aim = ""
+        aim, word = "", "bound" if result.bound else "aim"
         if result.at_least is not None:
-            aim = f"aim ≥ {result.at_least:g}"
+            aim = f"{word} ≥ {result.at_least:g}"
         elif result.at_most is not None:
-            aim = f"aim ≤ {result.at_most:g}"
+            aim = f"{word} ≤ {result.at_most:g}"
         mark = {True: "met", False: "MISSED", None: ""}[result.met]
         seen = " ".join(f"{name}={_short(value)}" for name, value in result.seen.items())
         print(

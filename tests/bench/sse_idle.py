@@ -8,7 +8,7 @@ from streams.jetstream.log import JetStreamLog
 from tests.bench import bed, sse_bed, sse_log
 from tests.bench.report import Result, percentile
 
-CLIENTS = 8_000
+CLIENTS = 10_000
 QUIET_S = 16.0  # one period of pings and a little more
 ASKS = 600
 PAUSE_S = 0.01

@@ -1,8 +1,5 @@
 """Replay to one client from sequence 1, against a bare pull loop over the same log."""
 
-import asyncio
-import json
-import sys
 import time
 from collections.abc import AsyncGenerator
 
@@ -10,6 +7,7 @@ from streams.jetstream.connection import Connection
 from streams.jetstream.consumer import Consumer, ConsumerBroken, parse_reply
 from streams.jetstream.log import JetStreamLog
 from tests.bench import bed, sse_bed, sse_log
+from tests.bench.child import answer_of
 from tests.bench.report import Result
 from tests.faults.service_process import ServiceProcess
 
@@ -56,14 +54,7 @@ async def bare_pull(url: str) -> float:
 async def replay(process: ServiceProcess, path: str) -> dict[str, float]:
     """What the reader says of one replay from the beginning, and what the service spent on it."""
     cost = sse_bed.Cost(process.pid)
-    reader = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.sse_reader", str(sse_bed.port_of(process)), path,
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, _ = await reader.communicate()
-    if reader.returncode:
-        raise RuntimeError(f"the reader ended with {reader.returncode}")
-    seen = json.loads(out)
+    seen = await answer_of("tests.bench.sse_reader", sse_bed.port_of(process), path)
     if not seen["increasing"]:
         raise RuntimeError("ids do not increase")
     return seen | {"cpu_us_per_event": cost.cpu_s / seen["events"] * 1e6, "busy": cost.busy}

@@ -69,5 +69,6 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
             value=median(shares),
             unit="ratio",
             at_least=0.8,
+            bound=True,
             seen={**spread(shares), "tasks_per_s": median(rates), "alone_per_s": median(alone)},
         )

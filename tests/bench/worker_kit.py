@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import AsyncGenerator
 from statistics import median
 
-from tests.bench import bed, kit_load
+from tests.bench import bed, child, kit_load
+from tests.bench.child import WITHIN_S, answer_of
 from tests.bench.cycles import NO_EXECUTOR
 from tests.bench.over_http import load
 from tests.bench.report import Result, spread
@@ -21,41 +21,32 @@ IDLE_S = 15.0
 
 
 async def _kit(port: str, *arguments: object) -> dict[str, float]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.kit_load", port, *map(str, arguments),
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, _ = await process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"the worker ended with {process.returncode}")
-    return json.loads(out)
+    return await answer_of("tests.bench.kit_load", port, *arguments)
 
 
 async def _idle(port: str, seconds: int) -> dict[str, float]:
     """Idle leases, with the share of a core that their heartbeats take in this process."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.kit_load", port, "idle", str(LEASES), str(seconds),
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    cpu = began = service_cpu = 0.0
-    async for line in process.stdout:
-        match line.decode().strip():
-            case kit_load.IDLE_BEGINS:
-                began, cpu = time.perf_counter(), time.process_time()
-            case kit_load.IDLE_ENDS:
-                service_cpu = (time.process_time() - cpu) / (time.perf_counter() - began)
-            case said:
-                return json.loads(said) | {"service_cpu": service_cpu}
-    raise RuntimeError(f"the worker ended with {await process.wait()}")
+    program = child.process_of("tests.bench.kit_load", port, "idle", LEASES, seconds)
+    async with asyncio.timeout(WITHIN_S), program as kit:
+        assert kit.stdout is not None
+        cpu = began = service_cpu = 0.0
+        async for line in kit.stdout:
+            match line.decode().strip():
+                case kit_load.IDLE_BEGINS:
+                    began, cpu = time.perf_counter(), time.process_time()
+                case kit_load.IDLE_ENDS:
+                    service_cpu = (time.process_time() - cpu) / (time.perf_counter() - began)
+                case said:
+                    return json.loads(said) | {"service_cpu": service_cpu}
+    raise RuntimeError(f"the worker ended with {kit.returncode}")
 
 
-async def _noop(tasks: int) -> dict[str, float]:
+async def noop(tasks: int, slots: int) -> dict[str, float]:
     """One run of no-op tasks, with the CPU that the service spent on each."""
     with bed.nats() as server:
         async with bed.instance(server.url, NO_EXECUTOR) as it:
             cpu = time.process_time()
-            seen = await _kit(it.http_url.rsplit(":", 1)[1], "noop", tasks, SLOTS)
+            seen = await _kit(it.http_url.rsplit(":", 1)[1], "noop", tasks, slots)
             cpu = time.process_time() - cpu
     return seen | {"service_cpu_us_per_task": cpu / tasks * 1e6}
 
@@ -67,7 +58,7 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
     kit: list[dict[str, float]] = []
     for _ in range(ROUNDS):
         raw.append(await load("batch calls", tasks, 8))
-        kit.append(await _noop(tasks))
+        kit.append(await noop(tasks, SLOTS))
     speeds = [each["tasks_per_s"] for each in kit]
     yield Result(
         measure=f"no-op tasks through the worker kit, {SLOTS} slots",

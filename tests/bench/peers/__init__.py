@@ -1,0 +1,1 @@
+"""Other task queues beside Holdfast, in one run: `make bench-peers`."""
