@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from projections.read_models.tasks import MAX_DETAIL_BYTES, MAX_LISTED_BYTES
 from projections.read_models.views import PlanView, TaskView, plan_view, task_view
+from service.core.results import BeyondHead
 from streams.log import BadFact, Fact, Log
 from streams.plan.events import NOTHING
 from streams.plan.fold import fold_next
@@ -56,9 +57,15 @@ def _drop_large(plan: Plan, kept_bytes: int) -> int:
 
 
 async def detail_at(
-    log: Log, plan_id: str, sequence: int
+    log: Log, plan_id: str, sequence: int, folded: int
 ) -> tuple[PlanView, list[TaskView]] | None:
-    """`projections.read_models.tasks.plan_detail` as of ``sequence``. Raises LogUnavailable."""
+    """`projections.read_models.tasks.plan_detail` as of ``sequence``.
+
+    The log reaches at least to ``folded``; beyond that its leader is asked for its head. Raises
+    LogUnavailable, BeyondHead.
+    """
+    if sequence > folded and sequence > (head := (await log.state()).head):
+        raise BeyondHead(sequence, head)
     plan = await plan_at(log, plan_id, sequence)
     return None if plan is None else await asyncio.to_thread(_detail, plan)
 

@@ -123,6 +123,14 @@ class Behind(Exception):
         self.sequence = sequence
 
 
+class BeyondHead(Exception):
+    """The log has no such sequence yet; ``head`` is its last one, as its leader named it."""
+
+    def __init__(self, sequence: int, head: int) -> None:
+        super().__init__(f"the log has no sequence {sequence} yet, its last one is {head}")
+        self.head = head
+
+
 class Check(msgspec.Struct, frozen=True):
     """One line of readiness: what was looked at, whether it is well, and what was seen."""
 

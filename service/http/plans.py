@@ -130,10 +130,9 @@ class PlanController(Controller):
         """One plan with its tasks, in the order submitted; now, or as of `at_sequence`."""
         if at_sequence is not None:
             request.deadline.allow_long_read()
-        await core.visible(min_sequence if at_sequence is None else at_sequence)
-        if at_sequence is not None:
-            found = await past.detail_at(core.log, plan_id, at_sequence)
+            found = await past.detail_at(core.log, plan_id, at_sequence, core.board.sequence)
         else:
+            await core.visible(min_sequence)
             found = await certain(core, lambda: tasks.plan_detail(core.database, plan_id))
         if found is None:
             then = "" if at_sequence is None else f" at sequence {at_sequence}"

@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 
 from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.pagination import BadCursor
-from service.core.results import Behind, Refused, TooMuchUnfinished
+from service.core.results import Behind, BeyondHead, Refused, TooMuchUnfinished
 from service.http.wording import in_words
 from streams.decider import Contention
 from streams.log import LogFull, LogReset, LogUnavailable, TooLarge
@@ -170,6 +170,8 @@ def _explained_exception(error: Exception) -> Explained:
             return _problem("too_large", str(error))
         case Behind(sequence=sequence):
             return _problem("behind", str(error), sequence=sequence)
+        case BeyondHead(head=head):
+            return _problem("invalid_request", f"at_sequence: {error}", sequence=head)
         case DatabaseUnavailable():
             return _problem("database_unavailable", str(error))
         case BadCursor():

@@ -132,3 +132,18 @@ async def test_a_plan_before_its_submission_is_not_found(
         404,
         "there is no plan 'p' at sequence 1",
     )
+
+
+async def test_a_moment_beyond_the_end_of_the_log_is_refused_at_once_with_the_end(
+    client: httpx.AsyncClient,
+) -> None:
+    await submit(client, "p", {"id": "a"})
+    head = (await client.get("/v1/plans/p")).json()["sequence"]
+    for plan_id in ("p", "unknown"):
+        refused = await client.get(f"/v1/plans/{plan_id}?at_sequence={head + 1}")
+        problem = refused.json()
+        assert (refused.status_code, problem["code"]) == (400, "invalid_request")
+        assert problem["sequence"] == head
+        assert problem["detail"] == (
+            f"at_sequence: the log has no sequence {head + 1} yet, its last one is {head}"
+        )
