@@ -27,7 +27,7 @@ export SAMPLE_COMMANDS := { \
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/runtime.stamp $(VENV)/worker_kit.stamp ## start Holdfast with its embedded nats-server; Ctrl-C ends it
+run: $(VENV)/runtime.stamp $(VENV)/worker_kit.stamp $(BIN)/holdfast ## start Holdfast with its embedded nats-server; Ctrl-C ends it
 	@exec env HOLDFAST_EXECUTOR__COMMAND="$${HOLDFAST_EXECUTOR__COMMAND-$$SAMPLE_COMMANDS}" \
 		$(BIN)/python -m service serve
 
@@ -102,7 +102,15 @@ $(VENV)/worker_kit.stamp: service/worker_kit/pyproject.toml | $(VENV)/bin/python
 		file=open(sysconfig.get_path("purelib") + "/holdfast-worker.pth", "w"))'
 	@touch $@
 
-$(VENV)/dev.stamp: requirements-dev.txt $(VENV)/runtime.stamp $(VENV)/worker_kit.stamp | $(VENV)/bin/python
+# The command by its name, of this checkout; it too may be moved.
+$(BIN)/holdfast: Makefile | $(VENV)/bin/python
+	@printf '%s\n' '#!/bin/sh' '# Written by make: the command line of this checkout.' \
+		'here=$$(dirname "$$(readlink -f "$$0")")' \
+		'export PYTHONPATH="$$here/../..$${PYTHONPATH:+:$$PYTHONPATH}"' \
+		'exec "$$here/python" -m service "$$@"' > $@
+	@chmod +x $@
+
+$(VENV)/dev.stamp: requirements-dev.txt $(VENV)/runtime.stamp $(VENV)/worker_kit.stamp | $(BIN)/holdfast
 	@test -e $@ || echo "Installing the development packages into $(VENV) (once) ..." >&2
 	@$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@

@@ -10,6 +10,7 @@ from service.archive.days import ArchiveError, Closing, files_of, read
 from service.archive.days import verify as verify_links
 from service.cli.client import FAILED, OK, complain
 from service.cli.options import command, config_file
+from service.cli.path_completion import folders
 from service.runtime.terminal import escaped
 from service.settings.config import ConfigError
 from service.settings.loading import load_settings
@@ -25,7 +26,7 @@ class _Line(msgspec.Struct, frozen=True):
 
 _decode = msgspec.json.Decoder(_Line).decode
 
-_FOLDER = click.argument("folder", type=Path, required=False)
+_FOLDER = click.argument("folder", type=Path, required=False, shell_complete=folders)
 
 
 def _folder(folder: Path | None, config: Path | None) -> Path:

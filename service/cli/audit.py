@@ -4,6 +4,7 @@ import click
 
 from service.cli.asking import ago, ask
 from service.cli.client import OK, InstanceAddress
+from service.cli.id_completion import plans
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
 from service.cli.table import show, show_json
@@ -15,7 +16,9 @@ from service.cli.table import show, show_json
     examples="holdfast audit --event operator_action\nholdfast audit --plan demo --json",
 )
 @click.option("--event", help="only entries of this event")
-@click.option("--plan", "plan_id", metavar="ID", help="only entries about this plan")
+@click.option(
+    "--plan", "plan_id", metavar="ID", shell_complete=plans, help="only entries about this plan"
+)
 @click.option("--task", "task_id", metavar="ID", help="only entries about tasks with this id")
 @click.option("--owner", help="only entries about this owner")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)

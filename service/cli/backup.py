@@ -12,6 +12,7 @@ import uvloop
 from projections.read_models.database import DatabaseUnavailable
 from service.cli.client import FAILED, OK, UNREACHABLE, complain
 from service.cli.options import command, with_settings
+from service.cli.path_completion import folders
 from service.ops.backups import BackupError, Manifest, back_up
 from service.ops.backups import restore as restore_backup
 from service.runtime.nats_server.process import EmbeddedServerError
@@ -30,7 +31,7 @@ _CANNOT_BE_HAD = (EmbeddedServerError, LogReset, LogUnavailable, TopologyMismatc
     "An external server's user needs $JS.API.STREAM.SNAPSHOT.* and $JS.SNAPSHOT.>.",
     examples="holdfast backup /backups/holdfast-2026-11-26\nholdfast backup --data-dir D B",
 )
-@click.argument("to", type=Path)
+@click.argument("to", type=Path, shell_complete=folders)
 @with_settings
 def backup(read: Callable[[], Settings], *, to: Path) -> int:
     """Make a backup; answers the exit code."""
@@ -53,7 +54,7 @@ def backup(read: Callable[[], Settings], *, to: Path) -> int:
     "neither a data folder with a log in it nor a stream at an external server.",
     examples="holdfast restore --data-dir ./restored /backups/holdfast-2026-11-26",
 )
-@click.argument("backup_folder", metavar="FROM", type=Path)
+@click.argument("backup_folder", metavar="FROM", type=Path, shell_complete=folders)
 @with_settings
 def restore(read: Callable[[], Settings], *, backup_folder: Path) -> int:
     """Restore a backup; answers the exit code."""

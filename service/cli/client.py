@@ -20,15 +20,16 @@ ANSWER_S = 30.0
 
 
 class InstanceAddress(msgspec.Struct, frozen=True):
-    """A running instance and, if it wants one, a bearer token for it."""
+    """A running instance, a bearer token if it wants one, and how long to wait for an answer."""
 
     url: str
     token: str | None = None
+    answer_s: float = ANSWER_S
 
     def connect(self) -> httpx.Client:
         """A client whose requests go there."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
+        timeout = httpx.Timeout(self.answer_s, connect=min(self.answer_s, CONNECT_S))
         return httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
 
 

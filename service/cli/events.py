@@ -8,6 +8,7 @@ import msgspec
 
 from service.cli.client import InstanceAddress
 from service.cli.follower import Event, FollowRequest, follow
+from service.cli.id_completion import plans
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
 from service.cli.output import leave_with_reader
@@ -28,7 +29,9 @@ _encode = msgspec.json.Encoder().encode
     "holdfast events --types task.failed,plan.finished\n"
     "holdfast events --after 0 --json",
 )
-@click.option("--plan", metavar="ID", help="only this plan, from its beginning")
+@click.option(
+    "--plan", metavar="ID", shell_complete=plans, help="only this plan, from its beginning"
+)
 @click.option("--task", metavar="ID", help="only the tasks with this id")
 @click.option("--types", metavar="LIST", help="only these types, separated by commas")
 @click.option("--after", type=int, metavar="N", help="only what follows sequence N")

@@ -12,8 +12,10 @@ import uvloop
 
 from service.archive.fact_lines import line_of, messages_of
 from service.cli.client import FAILED, OK, UNREACHABLE, complain
+from service.cli.id_completion import plans
 from service.cli.log_access import any_log
 from service.cli.options import command, with_settings
+from service.cli.path_completion import files
 from service.runtime.nats_server.process import EmbeddedServerError
 from service.settings.config import Settings
 from streams.log import LogReset, LogUnavailable, TopologyMismatch
@@ -27,8 +29,12 @@ from streams.subjects import is_id
     "headers and payload. It works beside a running instance and without one.",
     examples="holdfast export --plan demo\nholdfast export --plan demo --to demo.ndjson",
 )
-@click.option("--plan", "plan_id", metavar="ID", required=True, help="the plan")
-@click.option("--to", type=Path, metavar="FILE", help="a new file (standard output)")
+@click.option(
+    "--plan", "plan_id", metavar="ID", required=True, shell_complete=plans, help="the plan"
+)
+@click.option(
+    "--to", type=Path, metavar="FILE", shell_complete=files, help="a new file (standard output)"
+)
 @with_settings
 def export(read: Callable[[], Settings], *, plan_id: str, to: Path | None) -> int:
     """Write the facts; answers the exit code."""

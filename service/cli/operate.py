@@ -4,6 +4,7 @@ import click
 
 from service.cli.asking import place
 from service.cli.client import OK, InstanceAddress
+from service.cli.id_completion import places, plans
 from service.cli.near_ids import ask_about
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
@@ -34,7 +35,7 @@ def _act(
 
 def _of_plan(verb: str, says: str) -> click.Command:
     @command(verb, says, examples=f'holdfast {verb} demo --reason "the provider is down"')
-    @click.argument("plan")
+    @click.argument("plan", shell_complete=plans)
     @_REASON
     @as_json_flag
     @with_instance
@@ -57,7 +58,7 @@ cancel = _of_plan("cancel", "end every unfinished task of a plan at once")
     "give a FAILED task, or all FAILED tasks of a plan, fresh budgets",
     examples="holdfast retry demo\nholdfast retry demo/fetch --reason 'the disk has room again'",
 )
-@click.argument("what", metavar="PLAN[/TASK]")
+@click.argument("what", metavar="PLAN[/TASK]", shell_complete=places)
 @_REASON
 @as_json_flag
 @with_instance

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import click
 
 from service.cli.client import InstanceAddress
+from service.cli.path_completion import files, folders
 from service.settings.config import ConfigError
 from service.settings.loading import load_settings
 
@@ -42,8 +43,12 @@ def command(
     )
 
 
-config_file = click.option("--config", type=Path, metavar="FILE", help="a TOML file of settings")
-_DATA_DIR = click.option("--data-dir", metavar="DIR", help="where data is kept (./data)")
+config_file = click.option(
+    "--config", type=Path, metavar="FILE", shell_complete=files, help="a TOML file of settings"
+)
+_DATA_DIR = click.option(
+    "--data-dir", metavar="DIR", shell_complete=folders, help="where data is kept (./data)"
+)
 _NATS_URL = click.option("--nats-url", metavar="URL", help="an existing server (embedded)")
 _URL = click.option(
     "--url",
@@ -57,7 +62,11 @@ _TOKEN = click.option(
     help=f"a bearer token; safer in ${TOKEN_VARIABLE}, where `ps` does not show it",
 )
 _TOKEN_FILE = click.option(
-    "--token-file", type=Path, metavar="FILE", help="a file that holds the bearer token"
+    "--token-file",
+    type=Path,
+    metavar="FILE",
+    shell_complete=files,
+    help="a file that holds the bearer token",
 )
 
 _sendable = re.compile(r"[\x21-\x7e]+").fullmatch

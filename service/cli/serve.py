@@ -175,7 +175,7 @@ async def _show_first(instance: Instance, say: Say) -> None:
         _say_ends_of_plans(instance, say, but=sample.PLAN_ID)
         await _show_sample(instance, say)
     else:
-        say("The log is empty. Submit a plan: python -m service submit FILE --follow")
+        say("The log is empty. Submit a plan: holdfast submit FILE --follow")
         _say_ends_of_plans(instance, say)
 
 

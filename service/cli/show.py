@@ -6,6 +6,7 @@ import click
 
 from service.cli.asking import ago, place
 from service.cli.client import OK, InstanceAddress
+from service.cli.id_completion import places
 from service.cli.near_ids import ask_about
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
@@ -21,7 +22,7 @@ Json = dict[str, Any]
     "show a plan with its tasks, or a task with its attempts",
     examples="holdfast show demo\nholdfast show demo/fetch --json\nholdfast show demo --at 120",
 )
-@click.argument("what", metavar="PLAN[/TASK]")
+@click.argument("what", metavar="PLAN[/TASK]", shell_complete=places)
 @click.option("--at", "at_sequence", type=int, metavar="N", help="the plan as it was at sequence N")
 @as_json_flag
 @with_instance

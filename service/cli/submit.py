@@ -20,6 +20,7 @@ from service.cli.client import (
 )
 from service.cli.follower import Event, FollowRequest, follow
 from service.cli.options import command, with_instance
+from service.cli.path_completion import files
 from service.cli.plan_file import BadFile, ReadPlan, plan_in
 from service.cli.silence import Silence
 from service.http.plan_ids import new_plan_id
@@ -48,7 +49,7 @@ class _TryAgainError(Exception):
     examples="holdfast submit plan.json --follow\n"
     'echo \'{"tasks": [{"id": "a", "kind": "echo"}]}\' | holdfast submit -',
 )
-@click.argument("file")
+@click.argument("file", shell_complete=files)
 @click.option("--follow", is_flag=True, help="print each event until the plan has ended")
 @with_instance
 def submit(instance: InstanceAddress, file: str, *, follow: bool) -> int:

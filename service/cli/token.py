@@ -14,6 +14,7 @@ import click
 
 from service.cli.client import OK
 from service.cli.options import command, config_file
+from service.cli.path_completion import files
 from service.principals.permissions import PERMISSIONS
 from service.principals.principal import Principal
 from service.principals.tokens_edit import Grant, add_token, convert_tokens, revoke_token
@@ -51,7 +52,9 @@ def _end(_: click.Context, __: click.Parameter, text: str | None) -> datetime | 
     return end
 
 
-_FILE = click.option("--file", type=Path, metavar="FILE", help=f"the tokens file ({KEY})")
+_FILE = click.option(
+    "--file", type=Path, metavar="FILE", shell_complete=files, help=f"the tokens file ({KEY})"
+)
 
 
 def _path(file: Path | None, config: Path | None) -> Path:
@@ -148,7 +151,7 @@ def _revoke(id: str, *, file: Path | None, config: Path | None) -> int:
     more=MORE,
     examples="holdfast token convert tokens",
 )
-@click.argument("file", type=Path)
+@click.argument("file", type=Path, shell_complete=files)
 def _convert(file: Path) -> int:
     made = convert_tokens(file)
     _say(

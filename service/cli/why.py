@@ -6,6 +6,7 @@ import click
 
 from service.cli.asking import place
 from service.cli.client import OK, InstanceAddress
+from service.cli.id_completion import places
 from service.cli.near_ids import ask_about
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
@@ -18,7 +19,7 @@ from service.runtime.terminal import on_one_line
     "say why a plan or a task does not run",
     examples="holdfast why demo\nholdfast why demo/fetch",
 )
-@click.argument("what", metavar="PLAN[/TASK]")
+@click.argument("what", metavar="PLAN[/TASK]", shell_complete=places)
 @as_json_flag
 @with_instance
 def why(instance: InstanceAddress, what: str, *, as_json: bool) -> int:

@@ -31,7 +31,7 @@ EVERYTHING = "\n".join(TEXTS.values())
 GUIDES = "\n".join(TEXTS[page] for page in PAGES if page == README or page.parent.name == "howto")
 MAKEFILE = (ROOT / "Makefile").read_text()
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```", GUIDES, re.MULTILINE | re.DOTALL)
-COMMAND = "(?:\\.venv/bin/python -m service|holdfast) "
+COMMAND = r"(?:\.venv/bin/)?holdfast "
 
 
 def test_every_make_target_they_name_exists() -> None:

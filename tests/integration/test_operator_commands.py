@@ -165,28 +165,3 @@ async def test_a_sequence_is_named_once_by_why(client: httpx.AsyncClient) -> Non
         for told in re.findall(r"sequences? ([\d, ]+)", said):
             numbers = told.strip(", ").split(", ")
             assert len(numbers) == len(set(numbers)), said
-
-
-def test_completion_is_offered_for_three_shells(monkeypatch: pytest.MonkeyPatch) -> None:
-    for shell in ("bash", "zsh", "fish"):
-        monkeypatch.setenv("_HOLDFAST_COMPLETE", f"{shell}_source")
-        with pytest.raises(SystemExit) as ended:
-            main([])
-        assert ended.value.code in {0, None}
-
-
-async def test_following_a_plan_says_why_nothing_moves(
-    client: httpx.AsyncClient, tmp_path: Path
-) -> None:
-    plan = tmp_path / "stuck.yaml"
-    plan.write_text("id: stuck\ntasks:\n  - {id: a, kind: ecko}\n")
-    submitting = asyncio.create_task(holdfast(client, "submit", str(plan), "--follow"))
-    async with asyncio.timeout(30):
-        while (await client.get("/v1/plans/stuck")).status_code != 200:
-            await asyncio.sleep(0.1)
-        await asyncio.sleep(4)  # longer than the silence after which the reason is printed
-        assert (await client.post("/v1/plans/stuck/cancel", json={})).status_code == 200
-        code, said = await submitting
-    assert code == 1
-    assert "why: Plan 'stuck' is READY" in said
-    assert "did you mean 'echo'" in said
