@@ -48,7 +48,7 @@ async def test_names_and_outputs_stay_text(
         attempt=1,
         output=Raw(b'{"text": "%s", "long": "%s"}' % (text, large.encode())),
     )
-    await write(core, "p", "a", at, done)
+    last = await write(core, "p", "a", at, done)
     for place in (
         "plans",
         "plans/p?view=timeline",
@@ -65,9 +65,17 @@ async def test_names_and_outputs_stay_text(
             == 0
         )
         assert await asyncio.to_thread(alone.run, "return window.pwned ?? null") is None
-    await asyncio.to_thread(show, alone, service, "plans/p?task=a")
-    await asyncio.to_thread(reads, alone, "12345678901234567890")
-    await asyncio.to_thread(reads, alone, "0.10")
+    for place in ("plans/p?task=a", f"plans/p?task=a&at={last}", "plans/p?view=events"):
+        await asyncio.to_thread(show, alone, service, place)
+        if place.endswith("events"):
+            await asyncio.to_thread(
+                alone.until, "return document.querySelector('[type=checkbox]')", "events are shown"
+            )
+            await asyncio.to_thread(
+                alone.run, "document.querySelector('[type=checkbox]').click()"
+            )  # raw
+        await asyncio.to_thread(reads, alone, "12345678901234567890")
+        await asyncio.to_thread(reads, alone, "0.10")
     assert await asyncio.to_thread(alone.complaints) == []
 
 
@@ -170,8 +178,17 @@ async def test_the_past_is_shown_and_left_again(
     await asyncio.to_thread(show, alone, service, "plans/p?view=tasks&at=2")
     await asyncio.to_thread(reads, alone, "the past")
     await asyncio.to_thread(reads, alone, "RUNNING")
+    await asyncio.to_thread(click, alone, "timeline")
+    bars = "return [...document.querySelectorAll('.lane g title')].map((each) => each.textContent)"
+    await asyncio.to_thread(alone.until, f"{bars}.length", "an attempt is drawn")
+    assert "attempt 1: running" in (await asyncio.to_thread(alone.run, bars))[0]
+    await asyncio.to_thread(click, alone, "events")
+    await asyncio.to_thread(reads, alone, "2 events")
     await asyncio.to_thread(click, alone, "Back to now")
     await asyncio.to_thread(reads, alone, "COMPLETED")
+    await asyncio.to_thread(show, alone, service, "plans/p?at=99999")
+    await asyncio.to_thread(reads, alone, "the log has no sequence 99999 yet")
+    await asyncio.to_thread(reads, alone, "Back to now")
 
 
 async def test_the_timeline_hatches_lost_attempts_and_counts_a_lease_down(

@@ -1,6 +1,7 @@
 // What a tab hears of the browser's one event stream; see `stream_worker.js`.
 
 import { tellGap } from "./gaps.js";
+import { eventOf } from "./log_event.js";
 
 /** @typedef {import("./types.js").LogEvent} LogEvent */
 /**
@@ -36,9 +37,10 @@ port.onmessage = (/** @type {MessageEvent} */ { data }) => {
   if (paused) return;
   if (data.missed || data.events || data.changed) for (const watcher of newsWatchers) watcher();
   if (data.missed === null) heard.onMissed?.();
-  const events = data.events ?? data.missed;
-  if (events?.length) {
-    last = events.at(-1).sequence;
+  const lines = /** @type {string[]} */ (data.events ?? data.missed ?? []);
+  if (lines.length) {
+    const events = lines.map(eventOf);
+    last = events[events.length - 1].sequence;
     heard.onEvents?.(events);
   }
   if (data.changed) heard.onChanged?.(data.changed);

@@ -40,15 +40,33 @@ export function Progress({ counts }) {
   </span>`;
 }
 
+/**
+ * Browsers have a clipboard for pages of HTTPS and of loopback; elsewhere a selection is copied.
+ * @param {string} text
+ */
+async function isCopied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const field = document.createElement("textarea");
+    field.value = text;
+    (document.querySelector("dialog[open]") ?? document.body).append(field);
+    field.select();
+    const done = document.execCommand("copy");
+    field.remove();
+    return done;
+  }
+}
+
 /** @param {{text: string, label?: string}} properties */
 export function Copy({ text, label = "copy" }) {
-  const [done, setDone] = useState(false);
+  const [said, setSaid] = useState("");
   const copy = async () => {
-    await navigator.clipboard?.writeText(text);
-    setDone(true);
-    setTimeout(() => setDone(false), 1500);
+    setSaid((await isCopied(text)) ? "copied" : "cannot copy");
+    setTimeout(() => setSaid(""), 1500);
   };
-  return html`<button class="link" onClick=${copy} title=${text}>${done ? "copied" : label}</button>`;
+  return html`<button class="link" onClick=${copy} title=${text}>${said || label}</button>`;
 }
 
 /** @param {{error: (Error & {code?: string}) | null}} properties */

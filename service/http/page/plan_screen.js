@@ -24,7 +24,7 @@ const VIEWS = /** @type {const} */ (["graph", "timeline", "tasks", "events"]);
 export function PlanScreen({ plan, query }) {
   const now = useNow();
   const at = query.at ? Number(query.at) : null;
-  const { detail, error, events, missed, again } = usePlan(plan, at);
+  const { detail, text, error, events, missed, again } = usePlan(plan, at);
   const [action, setAction] = useState(/** @type {import("./ask.js").Action | null} */ (null));
   const view = query.view ?? "graph";
   const set = (/** @type {Record<string, string | null>} */ change) => {
@@ -39,7 +39,7 @@ export function PlanScreen({ plan, query }) {
     3: () => set({ view: "tasks" }),
     4: () => set({ view: "events" }),
   }), [plan, JSON.stringify(query)]);
-  if (!detail) return html`<div class="stack"><${Failure} error=${error} />${!error && html`<p class="empty" aria-busy="true">Reading the plan …</p>`}</div>`;
+  if (!detail) return html`<div class="stack"><${Failure} error=${error} />${error && at !== null && html`<p><a href=${hashOf(["plans", plan], { ...query, at: null })}>Back to now</a></p>`}${!error && html`<p class="empty" aria-busy="true">Reading the plan …</p>`}</div>`;
   const done = () => {
     setAction(null);
     again();
@@ -55,11 +55,11 @@ export function PlanScreen({ plan, query }) {
           ${VIEWS.map((each) => html`<button role="tab" aria-selected=${view === each} onClick=${() => set({ view: each })}>${each}</button>`)}
         </div>
         ${view === "graph" && html`<${Graph} tasks=${detail.tasks} chosen=${query.task ?? null} choose=${choose} />`}
-        ${view === "timeline" && html`<${Timeline} plan=${plan} sequence=${detail.sequence} tasks=${detail.tasks} choose=${choose} />`}
+        ${view === "timeline" && html`<${Timeline} plan=${plan} sequence=${detail.sequence} tasks=${detail.tasks} past=${at !== null} choose=${choose} />`}
         ${view === "tasks" && html`<${TaskTable} tasks=${detail.tasks} now=${now} query=${query} set=${set} />`}
-        ${view === "events" && html`<${EventList} plan=${plan} fresh=${events} missed=${missed} />`}
+        ${view === "events" && html`<${EventList} plan=${plan} at=${at} fresh=${events} missed=${missed} />`}
       </section>
-      ${query.task && html`<${TaskPane} key=${query.task} plan=${plan} task=${query.task} now=${now} events=${events} missed=${missed} past=${at === null ? null : detail} close=${() => set({ task: null })} ask=${setAction} />`}
+      ${query.task && html`<${TaskPane} key=${query.task} plan=${plan} task=${query.task} now=${now} events=${events} missed=${missed} past=${at === null ? null : text} close=${() => set({ task: null })} ask=${setAction} />`}
     </div>
     ${action && html`<${Ask} action=${action} onDone=${done} />`}
   </div>`;

@@ -1,7 +1,7 @@
 // One plan as it is now: read once, then only what changed, whenever its events name a change.
 
 import { useEffect, useRef, useState } from "./vendor/preact.js";
-import { get } from "./api.js";
+import { get, getText } from "./api.js";
 import { follow } from "./live.js";
 
 const REFRESH_MS = 250; // between two reads of a plan that changes
@@ -31,12 +31,14 @@ async function changed(before, after) {
 }
 
 /**
- * `missed` counts how often events were missed: who shows events reads them anew then.
+ * `missed` counts how often events were missed: who shows events reads them anew then. `text` is
+ * that of a moment of the past, JSON.
  * @param {string} plan
  * @param {number | null} atSequence a moment of the past, or null for now
  */
 export function usePlan(plan, atSequence) {
   const [detail, setDetail] = useState(/** @type {PlanDetail | null} */ (null));
+  const [text, setText] = useState(""); // of the answer, whose numbers are exact
   const [error, setError] = useState(/** @type {Error | null} */ (null));
   const [events, setEvents] = useState(/** @type {LogEvent[]} */ ([]));
   const [missed, setMissed] = useState(0);
@@ -52,7 +54,9 @@ export function usePlan(plan, atSequence) {
     let known = null;
     let reached = 0; // the sequence up to which the tasks are known
     const whole = async () => {
-      const found = await get(`/v1/plans/${plan}`, { at_sequence: atSequence });
+      const told = await getText(`/v1/plans/${plan}`, { at_sequence: atSequence });
+      const found = JSON.parse(told);
+      if (!over && atSequence !== null) setText(told);
       reached = found.sequence;
       return found;
     };
@@ -101,5 +105,5 @@ export function usePlan(plan, atSequence) {
       leave();
     };
   }, [plan, atSequence]);
-  return { detail, error, events, missed, again: () => again.current() };
+  return { detail, text, error, events, missed, again: () => again.current() };
 }

@@ -8,14 +8,17 @@ import { lookAgain } from "./looking.js";
 import { Needs } from "./needs.js";
 import { Numbers } from "./numbers.js";
 import { Copy, Failure, Progress, Status, useNow, When } from "./parts.js";
+import { added, renewed } from "./plan_rows.js";
 import { hashOf } from "./route.js";
 import { glyphOf, PLAN_STATUSES } from "./statuses.js";
 
 const PAGE = 50;
 const LOOK_MS = 5_000; // numbers and findings
 const REFRESH_MS = 400; // after rows changed
+const RENEWED = 4; // pages from the beginning whose rows are live
 
 /** @typedef {import("./types.js").Plan} Plan */
+/** @typedef {import("./plan_rows.js").Rows} Rows */
 
 /** @param {{query: Record<string, string>}} properties */
 export function PlansScreen({ query }) {
@@ -57,7 +60,7 @@ export function PlansScreen({ query }) {
             ${plans.map((plan, n) => html`<${Row} key=${plan.plan_id} plan=${plan} now=${now} chosen=${n === chosen} set=${set} />`)}
           </tbody>
         </table>
-        ${!plans.length && !busy && html`<p class="empty">No plan fits. ${Object.keys(query).length ? html`<a href="#/plans">Show all</a>` : html`Submit one: <code>python -m service submit plan.json --follow</code>`}</p>`}
+        ${!plans.length && !busy && html`<p class="empty">No plan fits. ${Object.keys(query).length ? html`<a href="#/plans">Show all</a>` : html`Submit one: <code>holdfast submit plan.json --follow</code>`}</p>`}
       </div>
       ${next && html`<div><button onClick=${more} disabled=${busy}>Show ${PAGE} more</button></div>`}
     </section>
@@ -131,41 +134,41 @@ function useOverview() {
 }
 
 /**
- * The plans of a filter; pages that were shown stay, and rows that change are read anew.
+ * The plans of a filter; pages that were shown stay, and rows near the beginning are live.
  * @param {Record<string, string>} query
  */
 function usePlans(query) {
-  const [state, setState] = useState({ plans: /** @type {Plan[]} */ ([]), next: null, error: /** @type {Error | null} */ (null), busy: true });
+  const [state, setState] = useState({ plans: /** @type {Plan[]} */ ([]), next: /** @type {string | null} */ (null), error: /** @type {Error | null} */ (null), busy: true });
   const key = JSON.stringify(query);
+  const wanted = useRef(key);
+  wanted.current = key;
   const pages = useRef(1);
-  const reader = useRef(0);
-  const read = async (/** @type {number} */ wanted) => {
-    const mine = (reader.current += 1);
-    const { within, ...filter } = query;
-    if (within) filter.submitted_from = String(Math.floor(Date.now() / 1000) - Number(within));
+  const turn = useRef(0);
+  /**
+   * Read some pages, and put them into what is shown if it is still this filter's.
+   * @param {string | null} from
+   * @param {number} count
+   * @param {(before: Rows, found: Rows) => Rows} put
+   */
+  const read = async (from, count, put) => {
     try {
-      /** @type {Plan[]} */
-      const plans = [];
-      let next = null;
-      for (let page = 0; page < wanted && (page === 0 || next); page += 1) {
-        const told = await get("/v1/plans", { ...filter, limit: PAGE, after: next });
-        plans.push(...told.items);
-        next = told.next;
-      }
-      if (mine === reader.current) setState({ plans, next, error: null, busy: false });
+      const found = await pagesOf(query, from, count);
+      if (wanted.current === key) setState((before) => ({ ...put(before, found), error: null, busy: false }));
     } catch (error) {
-      if (mine === reader.current) setState((before) => ({ ...before, error: /** @type {Error} */ (error), busy: false }));
+      if (wanted.current === key) setState((before) => ({ ...before, error: /** @type {Error} */ (error), busy: false }));
     }
   };
   useEffect(() => {
     pages.current = 1;
-    read(1);
+    read(null, 1, (_, found) => found);
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
     const later = () => {
       timer ??= setTimeout(() => {
         timer = undefined;
-        if (!document.hidden) read(Math.min(pages.current, 4));
+        const mine = (turn.current += 1); // of two readings the later one counts
+        const put = (/** @type {Rows} */ before, /** @type {Rows} */ found) => (mine === turn.current ? renewed(before, found) : before);
+        if (!document.hidden) read(null, Math.min(pages.current, RENEWED), put);
       }, REFRESH_MS);
     };
     const leave = follow("", undefined, { onChanged: later, onMissed: later });
@@ -178,7 +181,29 @@ function usePlans(query) {
   }, [key]);
   const more = () => {
     pages.current += 1;
-    read(pages.current);
+    const { next } = state;
+    setState((before) => ({ ...before, busy: true }));
+    read(next, 1, (before, found) => (before.next === next ? added(before, found) : before));
   };
   return { ...state, more };
+}
+
+/**
+ * @param {Record<string, string>} query
+ * @param {string | null} from
+ * @param {number} count of pages
+ * @returns {Promise<Rows>}
+ */
+async function pagesOf(query, from, count) {
+  const { within, ...filter } = query;
+  if (within) filter.submitted_from = String(Math.floor(Date.now() / 1000) - Number(within));
+  /** @type {Plan[]} */
+  const plans = [];
+  let next = from;
+  for (let page = 0; page < count && (page === 0 || next); page += 1) {
+    const told = await get("/v1/plans", { ...filter, limit: PAGE, after: next });
+    plans.push(...told.items);
+    next = told.next;
+  }
+  return { plans, next };
 }

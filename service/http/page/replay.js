@@ -2,6 +2,7 @@
 
 import { urlOf, Problem } from "./api.js";
 import { tellGap } from "./gaps.js";
+import { eventOf } from "./log_event.js";
 import { StreamParser } from "./sse.js";
 
 /** @typedef {import("./types.js").LogEvent} LogEvent */
@@ -51,7 +52,7 @@ async function readOn({ plan, task, types, after }, parser, onPart, signal) {
       const { done, value } = await reader.read();
       if (done) return false;
       const events = parser.feed(value);
-      const part = events.filter((event) => !OWN.has(event.event)).map((event) => JSON.parse(event.data));
+      const part = events.filter((event) => !OWN.has(event.event)).map((event) => eventOf(event.data));
       if (part.length) onPart(part);
       for (const event of events) if (event.event === "gap") tellGap(JSON.parse(event.data));
       if (events.some((event) => event.event === "caught_up")) return true;

@@ -13,12 +13,12 @@ const TYPES = [
   "task.failed", "task.released",
 ];
 
-/** @typedef {import("./types.js").LogEvent} LogEvent */
-/** @typedef {{port: MessagePort, plan: string, waiting: LogEvent[], changed: Set<string>}} Tab */
+/** @typedef {{plan_id: string, sequence: number, line: string}} Kept an event as it came */
+/** @typedef {{port: MessagePort, plan: string, waiting: string[], changed: Set<string>}} Tab */
 
 /** @type {Set<Tab>} */
 const tabs = new Set();
-/** @type {LogEvent[]} */
+/** @type {Kept[]} */
 let kept = [];
 /** @type {EventSource | null} */
 let source = null;
@@ -64,7 +64,7 @@ function connect() {
   for (const type of TYPES) {
     source.addEventListener(type, (event) => {
       reach(event);
-      take(JSON.parse(event.data));
+      take(event.data);
     });
   }
 }
@@ -74,13 +74,14 @@ function reach(event) {
   if (event.lastEventId !== "") cursor = event.lastEventId;
 }
 
-/** @param {LogEvent} event */
-function take(event) {
-  kept.push(event);
+/** @param {string} line */
+function take(line) {
+  const { plan_id, sequence } = JSON.parse(line);
+  kept.push({ plan_id, sequence, line });
   if (kept.length > 2 * KEPT) kept = kept.slice(-KEPT);
   for (const tab of tabs) {
-    if (tab.plan === event.plan_id) tab.waiting.push(event);
-    else if (tab.plan === "") tab.changed.add(event.plan_id);
+    if (tab.plan === plan_id) tab.waiting.push(line);
+    else if (tab.plan === "") tab.changed.add(plan_id);
   }
   timer ??= setTimeout(deliver, BATCH_MS);
 }
@@ -106,8 +107,8 @@ function follow(tab, { plan, after }) {
   tab.changed.clear();
   if (after === undefined || plan === "") return;
   const whole = kept.length > 0 && kept[0].sequence <= after + 1;
-  const missed = kept.filter((event) => event.plan_id === plan && event.sequence > after);
-  tab.port.postMessage({ missed: whole ? missed : null });
+  const missed = kept.filter((each) => each.plan_id === plan && each.sequence > after);
+  tab.port.postMessage({ missed: whole ? missed.map((each) => each.line) : null });
 }
 
 /** @param {MessagePort} port */

@@ -3,6 +3,8 @@
 // Each attempt starts anew. The log is the source, so a reload or a killed service loses nothing.
 
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
+import { textOf } from "./exact_json.js";
+import { exactData } from "./log_event.js";
 import { replay } from "./replay.js";
 
 const TYPES = "task.claimed,task.progress";
@@ -34,7 +36,7 @@ export function heard(told, events) {
       const said = /** @type {any} */ (event.data.data);
       if (typeof said === "string") text += said;
       else if (said && typeof said.text === "string") text += said.text;
-      else steps = [...steps.slice(-MOST_STEPS), JSON.stringify(said)];
+      else steps = [...steps.slice(-MOST_STEPS), textOf(exactData(event).get("data"))];
     }
   }
   return { sequence, attempt, text: text.slice(-MOST_CHARACTERS), steps };

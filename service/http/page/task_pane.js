@@ -15,7 +15,7 @@ const LOOK_MS = 5_000; // a running task's lease moves without an event
 
 /**
  * @param {{plan: string, task: string, now: number, events: LogEvent[], missed: number, close: () => void,
- *   past: import("./types.js").PlanDetail | null,
+ *   past: string | null,
  *   ask: (action: import("./ask.js").Action) => void}} properties
  */
 export function TaskPane({ plan, task, now, events, missed, past, close, ask }) {
@@ -48,7 +48,7 @@ export function TaskPane({ plan, task, now, events, missed, past, close, ask }) 
 
 /**
  * @param {string} plan @param {string} task @param {LogEvent[]} events @param {number} missed
- * @param {import("./types.js").PlanDetail | null} past
+ * @param {string | null} past the plan of a moment of the past, JSON
  */
 function useTask(plan, task, events, missed, past) {
   const [state, setState] = useState(/** @type {{text: string, why: any, error: Error | null}} */ ({ text: "", why: null, error: null }));
@@ -56,9 +56,11 @@ function useTask(plan, task, events, missed, past) {
   const turn = useRef(0);
   if (touched) turn.current = events[events.length - 1].sequence;
   useEffect(() => {
-    if (past) {
-      const then = past.tasks.find((each) => each.task_id === task);
-      setState({ text: then ? JSON.stringify(then) : "", why: null, error: then ? null : new Error("the task was not there yet") });
+    if (past !== null) {
+      if (!past) return undefined; // not read yet
+      const tasks = /** @type {Map<string, any>[]} */ (parseExact(past).get("tasks"));
+      const then = tasks.find((each) => each.get("task_id") === task);
+      setState({ text: then ? textOf(then) : "", why: null, error: then ? null : new Error("the task was not there yet") });
       return undefined;
     }
     let over = false;

@@ -13,18 +13,23 @@ const TICKS = [0, 0.25, 0.5, 0.75, 1];
 /** @typedef {import("./types.js").Execution} Execution */
 /** @typedef {import("./types.js").Task} Task */
 
-/** @param {{plan: string, sequence: number, tasks: Task[], choose: (task: string) => void}} properties */
-export function Timeline({ plan, sequence, tasks, choose }) {
-  const now = useNow();
-  const [executions, setExecutions] = useState(/** @type {Execution[]} */ ([]));
+/**
+ * @param {{plan: string, sequence: number, tasks: Task[], past: boolean, choose: (task: string) => void}} properties
+ *   `past`: the tasks are those of an earlier moment
+ */
+export function Timeline({ plan, sequence, tasks, past, choose }) {
+  const clock = useNow();
+  const now = past ? Math.max(...tasks.map((task) => Date.parse(task.updated_at))) : clock;
+  const [found, setFound] = useState(/** @type {Execution[]} */ ([]));
   const [shown, setShown] = useState(LANES);
   useEffect(() => {
     let over = false;
-    readAll(plan, shown * 2).then((found) => over || setExecutions(found)).catch(() => undefined);
+    readAll(plan, shown * 2).then((all) => over || setFound(all)).catch(() => undefined);
     return () => {
       over = true;
     };
   }, [plan, sequence, shown]);
+  const executions = useMemo(() => (past ? asOf(found, tasks, now) : found), [found, tasks, past]);
   const lanes = useMemo(() => lanesOf(executions, tasks), [executions, tasks]);
   if (!lanes.length) return html`<p class="empty">No attempt has begun.</p>`;
   const from = Math.min(...lanes.map((lane) => lane.from));
@@ -65,6 +70,24 @@ function Bar({ execution, from, scale, now, count, lease }) {
     ${!execution.finished_at && lease > now && html`<rect class="lease" x=${at(now)} y=${top} width=${wide(now, lease)} height=${height - 1} />`}
     <title>${glyphOf(execution.status)} ${told}</title>
   </g>`;
+}
+
+/**
+ * The attempts as they were when the tasks were as given.
+ * @param {Execution[]} executions
+ * @param {Task[]} tasks
+ * @param {number} moment
+ * @returns {Execution[]}
+ */
+export function asOf(executions, tasks, moment) {
+  const then = new Map(tasks.map((task) => [task.task_id, task]));
+  const begun = executions.filter((each) => each.attempt <= (then.get(each.task_id)?.attempt ?? 0));
+  return begun.map((each) => {
+    const task = then.get(each.task_id);
+    if (task?.status !== "RUNNING" || task.attempt !== each.attempt) return each;
+    const started = Date.parse(each.started_at ?? "") <= moment ? each.started_at : null;
+    return { ...each, status: "running", started_at: started, finished_at: null, duration_s: null, error_type: null, error_message: null };
+  });
 }
 
 const LEASE_SHARE = 0.25; // of the time until now: so much room leases that run on get at most

@@ -69,6 +69,8 @@ export interface LogEvent {
   task_id: string | null;
   type: string;
   data: Record<string, unknown>;
+  /** The event as it came, JSON. */
+  line: string;
 }
 
 /** One of the writes in the evidence of the finding `StaleWriters`. */
