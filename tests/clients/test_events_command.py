@@ -15,6 +15,7 @@ from streams.plan.events import Claimed
 from tests.clients.outside import OutsidePlan
 from tests.faults.service_process import ServiceProcess, environment, until
 from tests.integration.sse_world import write
+from tests.prepared_python import PreparedProcess
 
 PROMPT_S = 10.0  # a busy machine is no bug
 SHOWN_S = 30.0
@@ -26,13 +27,26 @@ class Command:
     def __init__(self, folder: Path, *arguments: str, piped: bool = False) -> None:
         folder.mkdir()
         self._out, self._err = folder / "out", folder / "err"
-        with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.process = subprocess.Popen(
+        self.process = self._piped(arguments) if piped else self._prepared(folder, arguments)
+
+    def _prepared(self, folder: Path, arguments: tuple[str, ...]) -> PreparedProcess:
+        return PreparedProcess(
+            "service",
+            *arguments,
+            environment=environment(),
+            folder=folder,
+            output=self._out,
+            errors=self._err,
+        )
+
+    def _piped(self, arguments: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+        with self._err.open("wb") as errors:
+            return subprocess.Popen(
                 [sys.executable, "-m", "service", *arguments],
                 env=environment(),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if piped else out,
-                stderr=err,
+                stdout=subprocess.PIPE,
+                stderr=errors,
             )
 
     @property
@@ -63,12 +77,13 @@ class Command:
     @property
     def pipe(self) -> IO[bytes]:
         """The reader's end, of a piped command."""
+        assert isinstance(self.process, subprocess.Popen)
         assert self.process.stdout is not None
         return self.process.stdout
 
     def stop(self) -> None:
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        if isinstance(self.process, subprocess.Popen):
+            self.pipe.close()
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()

@@ -15,6 +15,7 @@ import psutil
 from service.runtime.child_process import dying_with_parent
 from service.runtime.data_folder import read_holder
 from service.runtime.nats_server.embedded import log_of
+from tests.prepared_python import PreparedProcess, run_prepared
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -39,14 +40,8 @@ def environment(**settings: str) -> dict[str, str]:
 
 def run_holdfast(*arguments: str, within_s: float = 60, **settings: str) -> tuple[int, str]:
     """One command of the command line, to its end: its exit code and all that it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "service", *arguments],
-        env=environment(**settings),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=within_s,
-        check=False,
+    done = run_prepared(
+        "service", *arguments, environment=environment(**settings), within_s=within_s
     )
     return done.returncode, done.stdout.decode()
 
@@ -76,7 +71,7 @@ class ServiceProcess:
             **defaults | {"data_dir": str(data_dir), "nats__url": nats_url} | settings
         ) | ({"LD_PRELOAD": preload} if preload else {})
         self._output = data_dir.with_suffix(".output")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | PreparedProcess | None = None
         self._url = ""
 
     @property
@@ -110,16 +105,30 @@ class ServiceProcess:
         """None while it runs."""
         return None if self._process is None else self._process.poll()
 
-    def launch(
+    def launch(self) -> None:
+        """Start the process, and do not wait for it."""
+        if "LD_PRELOAD" in self._environment:
+            self.launch_anew()
+            return
+        self._prepare()
+        self._process = PreparedProcess(
+            self._module,
+            "serve",
+            *self._arguments,
+            environment=self._environment,
+            folder=self.data_dir.parent,
+            output=self._output,
+        )
+
+    def launch_anew(
         self, shell: str = 'exec "$@"', stdout: int | None = None, *, new_session: bool = False
     ) -> None:
-        """Start the process, and do not wait for it.
+        """Start the process as a shell does, Python and its imports included.
 
         ``shell`` is the script that becomes the service: it may redirect, ignore signals or lower
         limits first. ``stdout`` is a descriptor in place of the file of `output`.
         """
-        self._url = ""
-        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        self._prepare()
         command = (sys.executable, "-m", self._module, "serve", *self._arguments)
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
@@ -131,6 +140,10 @@ class ServiceProcess:
                 stderr=output,
                 start_new_session=new_session,
             )
+
+    def _prepare(self) -> None:
+        self._url = ""
+        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
 
     def start(self) -> "ServiceProcess":
         """Start the process; it is ready on return."""

@@ -56,7 +56,7 @@ def test_more_connections_than_files_leave_room_for_the_log_the_disk_and_probes(
     new_service: StartService,
 ) -> None:
     service = new_service(http__head_timeout_s="120")
-    service.launch(f'ulimit -n {FILES}; exec "$@"')
+    service.launch_anew(f'ulimit -n {FILES}; exec "$@"')
     service.await_ready()
     process = psutil.Process(service.pid)
     with httpx.Client(base_url=service.url, timeout=20) as kept:

@@ -19,6 +19,7 @@ from service.ops.doctor.checkup import LONGEST_S
 from tests.conftest import PrivateServer
 from tests.faults.conftest import StartService
 from tests.faults.service_process import ROOT, ServiceProcess, environment, run_holdfast, until
+from tests.prepared_python import run_prepared
 
 pytestmark = pytest.mark.faults
 
@@ -31,13 +32,7 @@ class Diagnosis:
 
     def __init__(self, *arguments: str) -> None:
         began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "service", "doctor", "--json", *arguments],
-            env=environment(),
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
+        done = run_prepared("service", "doctor", "--json", *arguments, environment=environment())
         self.took_s = time.monotonic() - began
         self.code = done.returncode
         assert done.stdout, done.stderr.decode()

@@ -139,9 +139,10 @@ def test_more_streams_than_a_login_may_open_files_leave_the_api_reachable(
     service = new_service(roles="api", sse__max_connections="300")
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
     try:
-        service.start()
+        service.launch_anew()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    service.await_ready()
     host, port = service.url.removeprefix("http://").split(":")
     with ExitStack() as streams, httpx.Client(base_url=service.url) as client:
         for _ in range(300):

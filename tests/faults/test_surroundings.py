@@ -59,7 +59,7 @@ def ends_within(service: ServiceProcess, seconds: float) -> int:
 @pytest.mark.parametrize("redirection", ["2>&-", ">&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"])
 def test_closed_and_full_streams_change_nothing(new_service: NewService, redirection: str) -> None:
     service = new_service()
-    service.launch(f'exec "$@" {redirection}')
+    service.launch_anew(f'exec "$@" {redirection}')
     service.await_ready()
     assert is_submitted(service, "p")
     assert service.terminate() == 0
@@ -69,7 +69,7 @@ def test_a_reader_that_leaves_after_one_line_ends_nothing(new_service: NewServic
     """As in `holdfast serve | head -1`, while the sample's story is being printed."""
     service = new_service(sample__enabled="true", executor__command=SAMPLE_COMMANDS)
     reading, writing = os.pipe()
-    service.launch(stdout=writing)
+    service.launch_anew(stdout=writing)
     os.close(writing)
     with os.fdopen(reading, "rb") as output:
         assert b"Holdfast serves" in output.readline()
@@ -88,7 +88,7 @@ def test_a_terminal_gets_whole_readable_lines_and_the_pages_address(
         sample__enabled="true", executor__command=SAMPLE_COMMANDS, log__level="debug"
     )  # the lowest level, for as many lines as there can be
     terminal, theirs = pty.openpty()
-    service.launch('exec "$@" 2>&1', stdout=theirs)
+    service.launch_anew('exec "$@" 2>&1', stdout=theirs)
     os.close(theirs)
     said = b""
     asked = False
@@ -151,7 +151,7 @@ def test_sigint_ends_a_service_that_was_started_with_sigint_ignored(
 ) -> None:
     """Shells start the background jobs of scripts so."""
     service = new_service(roles="api")
-    service.launch("trap '' INT; exec \"$@\"")
+    service.launch_anew("trap '' INT; exec \"$@\"")
     service.await_ready()
     service.send(signal.SIGINT)
     assert ends_within(service, 10) == 0
@@ -190,7 +190,9 @@ class Terminal:
 
     def launch(self, service: ServiceProcess, *, first: str = "", new_session: bool = True) -> None:
         # The first terminal that the leader of a session opens becomes the session's own.
-        service.launch(f'{first} exec "$@" <{self.path} >{self.path} 2>&1', new_session=new_session)
+        service.launch_anew(
+            f'{first} exec "$@" <{self.path} >{self.path} 2>&1', new_session=new_session
+        )
 
     def shows(self, words: str) -> bool:
         while True:
@@ -239,7 +241,7 @@ def test_a_service_under_nohup_outlives_its_terminal_and_reloads(
     new_service: NewService, terminal: Terminal
 ) -> None:
     service = new_service(roles="api")
-    service.launch(f'trap "" HUP; : <{terminal.path}; exec "$@"', new_session=True)
+    service.launch_anew(f'trap "" HUP; : <{terminal.path}; exec "$@"', new_session=True)
     service.await_ready()
     terminal.close()
     service.send(signal.SIGHUP)
@@ -255,7 +257,7 @@ def test_few_open_files_leave_room_for_half_as_many_streams(
     new_service: NewService, limit: int
 ) -> None:
     service = new_service()
-    service.launch(f'ulimit -n {limit}; exec "$@"')
+    service.launch_anew(f'ulimit -n {limit}; exec "$@"')
     service.await_ready()
     assert re.search(rf'"streams_allowed": ?{limit // 2}\b', service.output)
     assert is_submitted(service, "p")

@@ -54,7 +54,7 @@ def printing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[s
         stack.callback(reader.go_on.set)
         stack.callback(service.stop)
         if inside:
-            service.launch(stdout=reader.write_end)
+            service.launch_anew(stdout=reader.write_end)
             os.close(reader.write_end)
         else:
             service.launch()
