@@ -55,7 +55,8 @@ class PreparedProcess:
     ) -> None:
         self._module = module
         files = (str(output), str(errors or output))
-        output.touch()
+        for file in files:
+            Path(file).touch()
         said = (module, arguments, dict(environment), str(folder), *files)
         self._process = _FORKS.Process(target=_become, args=said, daemon=True)
         with _BOOKS:
@@ -90,10 +91,15 @@ def run_prepared(
     environment: Mapping[str, str],
     folder: Path | None = None,
     within_s: float = 60,
+    apart: bool = True,
 ) -> "subprocess.CompletedProcess[bytes]":
-    """A program from its start to its end, with what it has printed; raises TimeoutExpired."""
+    """A program from its start to its end, with what it has printed; raises TimeoutExpired.
+
+    Not ``apart``: its errors stand in its output, where it has printed them.
+    """
     with tempfile.TemporaryDirectory() as made:
-        output, errors = Path(made, "output"), Path(made, "errors")
+        output = Path(made, "output")
+        errors = Path(made, "errors") if apart else output
         process = PreparedProcess(
             module,
             *arguments,
@@ -107,7 +113,7 @@ def run_prepared(
         finally:
             process.kill()
         return subprocess.CompletedProcess(
-            (module, *arguments), code, output.read_bytes(), errors.read_bytes()
+            (module, *arguments), code, output.read_bytes(), errors.read_bytes() if apart else b""
         )
 
 

@@ -41,7 +41,7 @@ def environment(**settings: str) -> dict[str, str]:
 def run_holdfast(*arguments: str, within_s: float = 60, **settings: str) -> tuple[int, str]:
     """One command of the command line, to its end: its exit code and all that it said."""
     done = run_prepared(
-        "service", *arguments, environment=environment(**settings), within_s=within_s
+        "service", *arguments, environment=environment(**settings), within_s=within_s, apart=False
     )
     return done.returncode, done.stdout.decode()
 
