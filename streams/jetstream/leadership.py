@@ -26,9 +26,10 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     after it the log is another, shorter one. ``search_s``: how long answers may be refused or
     missing before other servers are asked; longer than `ACTIVE_S`, so that no other one is believed
     that has just been cut off. ``ping_s``: within which a server answers a PING. ``owed_s``: how
-    long a tail may take to bring a sequence that the log is known to have. ``silence_s``: how long
-    a replica that is asked for a page, or a consumer that reads ahead, may send nothing;
-    ``page_s``: the same at the last try, when every answer comes late. ``lag_waits_s``: the waits
+    long a tail may take to bring a sequence that the log is known to have. ``another_s``: after
+    how long a silence a page is asked of another replica as well; ``page_s``: how long all that
+    were asked may send nothing; ``learned_s``: for how long the time that a page took counts.
+    ``silence_s``: how long a consumer that reads ahead may send nothing. ``lag_waits_s``: the waits
     between tries while replicas do not have all of a plan. ``unused_s``: after which a read-ahead
     ends.
     """
@@ -37,8 +38,10 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     search_s: float = 3.0
     ping_s: float = 3.0
     owed_s: float = 1.0
-    silence_s: float = 1.0
+    another_s: float = 0.3
     page_s: float = 5.0
+    learned_s: float = 10.0
+    silence_s: float = 1.0
     lag_waits_s: tuple[float, ...] = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)
     unused_s: float = 2.0
 

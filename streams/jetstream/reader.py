@@ -8,9 +8,7 @@ quorum after it.
 
 import asyncio
 import base64
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from math import inf
@@ -20,8 +18,9 @@ import msgspec
 
 from streams.codec import MESSAGE_ID, decode, split_headers
 from streams.jetstream.connection import Connection
+from streams.jetstream.direct_get import DirectGetPage, DirectGets
 from streams.jetstream.leadership import PATIENCE, Patience
-from streams.jetstream.messages import Lost, Reply, render
+from streams.jetstream.messages import Reply
 from streams.jetstream.names import Names
 from streams.jetstream.read_ahead import Walks
 from streams.jetstream.topology import ApiError
@@ -32,20 +31,12 @@ from streams.steps import in_turns
 PAGE_MESSAGES = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
 READ_TIMEOUT_S = 5.0
-PAGE_TRIES = 3
 LAST_SUBJECTS = 1_000  # the server answers at most 1,024 at a time
 NO_MESSAGE = 10037
 SCAN_WAITS_S = (0.02, 0.1, 0.5)  # for a replica that lags
 WORTH_A_WALK = 100  # messages; a client of smaller pages seldom reads on
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class DirectGetPage(msgspec.Struct, frozen=True):
-    """What one direct get brought; ``more`` says that the filter matches further messages."""
-
-    replies: list[Reply]
-    more: bool
 
 
 class StoredMessage(msgspec.Struct, frozen=True):
@@ -99,11 +90,9 @@ class Reader:
     ) -> None:
         self._connection = connection
         self._prove = prove
-        self._patience = patience
-        self._silence_s = patience.silence_s
         self._walks = Walks(connection, stream, patience)
         self._names = connection.names
-        self._direct = self._names.api(f"DIRECT.GET.{stream}").encode()
+        self._direct = DirectGets(connection, stream, patience)
         self._leader = self._names.api(f"STREAM.MSG.GET.{stream}")
 
     async def facts(self, subject: str, start: int) -> list[Fact | BadFact]:
@@ -118,7 +107,7 @@ class Reader:
         found: dict[str, int] = {}
         for start in range(0, len(subjects), LAST_SUBJECTS):
             part = [self._names.outside(each) for each in subjects[start:][:LAST_SUBJECTS]]
-            page = await self._page(
+            page = await self._direct.page(
                 {"multi_last": part, "batch": len(part), "max_bytes": PAGE_BYTES}
             )
             for reply in page.replies:
@@ -221,7 +210,7 @@ class Reader:
             "next_by_subj": self._names.outside(subject),
             "batch": limit,
         }
-        return (await self._page({**question, "max_bytes": PAGE_BYTES})).replies
+        return (await self._direct.page({**question, "max_bytes": PAGE_BYTES})).replies
 
     async def _scan(
         self, subjects: Sequence[str], after: int, limit: int, of: Callable[[Reply, Names], M]
@@ -286,7 +275,7 @@ class Reader:
                 start = int(split_headers(page.replies[-1].headers)[b"Nats-Sequence"]) + 1
 
     async def _page_from(self, subject: str, start: int, limit: int) -> DirectGetPage:
-        return await self._page(
+        return await self._direct.page(
             {
                 "seq": start,
                 "next_by_subj": self._names.outside(subject),
@@ -294,66 +283,6 @@ class Reader:
                 "max_bytes": PAGE_BYTES,
             }
         )
-
-    async def _page(self, question: dict[str, object]) -> DirectGetPage:
-        """One page; a replica that sends nothing is given up, and another one is asked.
-
-        The last try is as patient as any read: behind a slow link every replica answers late.
-        """
-        body = msgspec.json.encode(question)
-        for _ in range(PAGE_TRIES - 1):
-            with suppress(_SilentError):
-                return await self._ask_page(body, self._silence_s)
-        try:
-            return await self._ask_page(body, self._patience.page_s)
-        except _SilentError as error:
-            raise LogUnavailable(f"the log cannot be read: {error}") from error
-
-    async def _ask_page(self, body: bytes, silence_s: float) -> DirectGetPage:
-        replies: list[Reply] = []
-        ended: asyncio.Future[Reply | Lost] = asyncio.get_running_loop().create_future()
-
-        def on_reply(reply: Reply | Lost) -> None:
-            if isinstance(reply, Reply) and not reply.status:
-                replies.append(reply)
-            elif not ended.done():
-                ended.set_result(reply)
-
-        inbox, forget = self._connection.collect(on_reply)
-        try:
-            self._connection.send(render(self._direct, inbox, b"", body))
-            seen, asked_at = -1, time.monotonic()
-            while not ended.done():
-                if len(replies) == seen:
-                    raise _SilentError(f"nothing arrived for {silence_s:g} s")
-                seen = len(replies)
-                await asyncio.wait([ended], timeout=silence_s)
-            took_s = time.monotonic() - asked_at
-            patience = self._patience
-            self._silence_s = min(max(patience.silence_s, 2 * took_s), patience.page_s)
-            return DirectGetPage(replies, _more(ended.result()))
-        except ConnectionError as error:
-            raise LogUnavailable(f"the log cannot be read: {error}") from error
-        finally:
-            forget()
-
-
-class _SilentError(Exception):
-    """The replica that was asked sends nothing."""
-
-
-def _more(end: Reply | Lost) -> bool:
-    """Whether messages follow, from the status that ends a page; raises LogUnavailable."""
-    match end:
-        case Reply() if end.status == b"204":
-            return split_headers(end.headers).get(b"Nats-Num-Pending", b"0") != b"0"
-        case Reply() if end.status == b"404":
-            return False
-        case Reply():
-            line = end.headers.split(b"\r\n", 1)[0].decode("utf-8", "replace")
-            raise LogUnavailable(f"the log cannot be read: {line}")
-        case Lost(reason):
-            raise LogUnavailable(f"the log cannot be read: {reason}")
 
 
 def _sequence(found: Fact | BadFact | LogMessage) -> int:
