@@ -88,8 +88,8 @@ holdfast = _Commands(
     "holdfast",
     help="Runs the tasks of AI-agent plans under leases; every fact is in a log.",
     epilog=f"\b\n{EXIT_CODES}\n\n\b\nexample: holdfast serve\n\n\b\n"
-    'completion: eval "$(_HOLDFAST_COMPLETE=bash_source holdfast)"; also zsh_source and\n'
-    "fish_source",
+    'completion: eval "$(_HOLDFAST_COMPLETE=bash_source holdfast)", or zsh_source;\n'
+    "in fish: _HOLDFAST_COMPLETE=fish_source holdfast | source",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 click.version_option(_version(), prog_name="holdfast")(holdfast)

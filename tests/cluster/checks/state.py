@@ -12,6 +12,9 @@ from tests.cluster.work import HANG_UP_OWNER, PLAN_SECRET
 SHOWN = 5  # of each difference
 RELEASED_WITHIN_S = 5.0
 LOST_SHARE = 0.1
+# Pauses after a lost race and the standstill of claims beside a silent log each keep claims from
+# spinning, so a run without one of them shows nothing: unit tests are there for each. Without both,
+# one cut of 12 s lost 1,373 of 1,475 claims, against some ten of 150.
 LOST_PER_FAULT = 300
 
 SOUND = "the log holds no lease of two owners, and no plan finished twice"
