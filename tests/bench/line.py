@@ -27,12 +27,13 @@ class Line:
             raise RuntimeError(path, status, answer)
         return answer
 
-    async def ask(self, path: str, body: Mapping[str, Any]) -> tuple[int, Any]:
-        """The status and the decoded answer."""
-        content = msgspec.json.encode(body)
+    async def ask(self, path: str, body: Mapping[str, Any] | None) -> tuple[int, Any]:
+        """The status and the decoded answer to a POST of ``body``, or to a GET."""
+        method, content = (b"GET", b"") if body is None else (b"POST", msgspec.json.encode(body))
         self._writer.write(
-            b"POST %b HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (path.encode(), self._host, len(content), content)
+            b"%b %b HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b"
+            % (method, path.encode(), self._host, len(content), content)
         )
         head = await self._reader.readuntil(b"\r\n\r\n")
         lower = head.lower()

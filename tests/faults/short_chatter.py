@@ -14,8 +14,14 @@ from streams.jetstream.log import JetStreamLog
 
 CHATTER_TTL_S = 4
 
-if __name__ == "__main__":
+
+def shorten_chatter() -> None:
+    """Give every log that is connected to from now on that short memory."""
     limits = replace(DEFAULT_LIMITS, chatter_ttl_s=CHATTER_TTL_S)
     connect: Any = JetStreamLog.connect
     connect.__func__.__kwdefaults__["limits"] = limits
+
+
+if __name__ == "__main__":
+    shorten_chatter()
     sys.exit(main())

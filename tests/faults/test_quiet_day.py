@@ -5,7 +5,6 @@ tasks with heartbeats; the service is restarted under them with unfinished plans
 progress expire from the log within seconds. Whatever is reported meanwhile is a false alarm.
 """
 
-import itertools
 import random
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.faults.plan_shapes import shapes
 from tests.faults.report import Report
 from tests.faults.service_process import ServiceProcess, run_holdfast, until
 from tests.faults.short_chatter import CHATTER_TTL_S
@@ -28,7 +28,6 @@ pytestmark = [pytest.mark.faults, pytest.mark.alone, pytest.mark.timeout(3_000)]
 
 SHORT_S, LONG_S = 30, 1_800
 RESTARTS = 3
-LEASE_S = 25.0  # longer than a restart on a busy machine
 WORKERS = 12  # enough that no task waits for 3 s, which the shortened rules call starved
 SETTLE_S = 6.0  # after a restart: rules look back over ranges that are shortened as well
 # True on a machine that other tests keep busy.
@@ -39,60 +38,6 @@ STALLED, STALL_S = {"LeaseMarginLow", "HandlersOverrun"}, 1.0
 WORDS = ("complete", "complete", "complete", "fail", "release")
 
 Json = dict[str, Any]
-
-
-def shapes(dice: random.Random) -> Iterator[Json]:
-    """Plans of every kind, one after the other, for ever."""
-    outside = {"kind": "outside", "lease_s": LEASE_S, "max_retries": 20}
-    for number in itertools.count():
-        name = f"plan-{number}"
-        echoes = [{"id": f"e{n}", "kind": "echo", "input": {"n": n}} for n in range(10)]
-        ids = [each["id"] for each in echoes]
-        yield {
-            "id": f"{name}-fan",
-            "tasks": [
-                *echoes,
-                {"id": "all", **outside, "depends_on": ids},
-                {"id": "any", "kind": "echo", "depends_on": ids, "join": "any"},
-                {"id": "some", "kind": "echo", "depends_on": ids, "join": "quorum", "quorum": 3},
-            ],
-        }
-        yield {
-            "id": f"{name}-chain",
-            "priority": dice.randint(-2, 5),
-            "tasks": [
-                {"id": f"c{n}", **outside, "depends_on": [f"c{n - 1}"] if n else []}
-                for n in range(4)
-            ],
-        }
-        yield {
-            "id": f"{name}-critic",
-            "tasks": [
-                {"id": "draft", **outside},
-                {
-                    "id": "critic",
-                    **outside,
-                    "type": "critic",
-                    "target": "draft",
-                    "depends_on": ["draft"],
-                },
-            ],
-        }
-        yield {
-            "id": f"{name}-skips",
-            "tasks": [
-                {
-                    "id": "bad",
-                    "kind": "sleep",
-                    "input": {"seconds": 60},
-                    "timeout_s": 0.1,
-                    "max_retries": 0,
-                    "on_failure": "continue",
-                },
-                {"id": "after", "kind": "echo", "depends_on": ["bad"]},
-            ],
-        }
-        yield {"id": f"{name}-cancelled", "tasks": [{"id": "long", **outside}]}
 
 
 class Fleet:
