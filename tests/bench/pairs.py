@@ -1,6 +1,6 @@
 """Compares two checkouts, or two Pythons: runs the same measurements in turn, so noise hits both.
 
-python -m tests.bench.pairs OTHER_CHECKOUT MEASURE... [--rounds N] [--scale S] [--python OTHER_PYTHON]
+python -m tests.bench.pairs OTHER_CHECKOUT MEASURE... [--rounds N] [--scale S] [--python OTHER]
 """
 
 import argparse
