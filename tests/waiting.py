@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-WITHIN_S = 20.0
+WITHIN_S = 30.0  # only what fails waits so long
 POLL_S = 0.005
 
 T = TypeVar("T")

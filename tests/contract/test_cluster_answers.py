@@ -166,10 +166,10 @@ async def test_what_a_silent_consumer_owes_is_read_and_the_consumer_replaced(
     silent = True
     await all_of(log, *(on_task(f"t{n}") for n in range(1, 10)))
     await eventually(lambda: log.tail_silent_s > 0)
-    await eventually(lambda: seen == list(range(1, 11)), within_s=5)
+    await eventually(lambda: seen == list(range(1, 11)))
     silent = False
     await won(log, on_task("late"))
-    await eventually(lambda: seen == list(range(1, 12)), within_s=5)
+    await eventually(lambda: seen == list(range(1, 12)))
     assert log.new_consumers >= 1
     assert log.tail_silent_s == 0
     following.cancel()
@@ -188,7 +188,7 @@ async def test_a_tail_goes_on_while_no_consumer_can_be_made(
     seen: list[int] = []
     following = asyncio.create_task(collect(log, seen))
     await all_of(log, *(on_task(f"t{n}") for n in range(10)))
-    await eventually(lambda: seen == list(range(1, 11)), within_s=5)
+    await eventually(lambda: seen == list(range(1, 11)))
     following.cancel()
     await asyncio.wait([following])
 
@@ -255,7 +255,7 @@ async def test_a_frozen_server_is_left_although_bytes_wait_to_be_sent(
     frozen.pause()
     connection.send(b"PUB x 1000000\r\n" + b"x" * 1_000_000 + b"\r\n")
     connection.leave("it does not answer")
-    await eventually(lambda: connection.reconnects == 1, within_s=5)
+    await eventually(lambda: connection.reconnects == 1)
     frozen.resume()
     await connection.close()
 
@@ -296,7 +296,7 @@ async def test_a_frozen_replica_that_is_asked_for_a_page_costs_a_moment(
         write(commands)
 
     wire.sending = lossy
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         assert len(await log.scan(0, 10)) == 1
     lost = -100
     with pytest.raises(LogUnavailable, match="nothing arrived"):

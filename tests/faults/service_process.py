@@ -20,6 +20,7 @@ from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 START_S = 40.0
+READY_ANSWER_S = 20.0
 STOP_S = 30.0
 POLL_S = 0.01
 
@@ -160,7 +161,7 @@ class ServiceProcess:
 
     def readiness(self) -> tuple[int, list[str]]:
         """The status of /readyz, and the names of the checks that fail."""
-        answer = httpx.get(f"{self.url}/readyz", timeout=5)
+        answer = httpx.get(f"{self.url}/readyz", timeout=READY_ANSWER_S)
         return answer.status_code, answer.json()["failing"]
 
     def nats_pid(self) -> int | None:

@@ -37,7 +37,7 @@ def test_an_outage_of_the_log_is_audited_with_its_window_and_nothing_is_dropped(
         client.post("/v1/plans", json=plan).raise_for_status()
         began = time.time()
         (private_nats.kill if fault == "killed" else private_nats.pause)()
-        until(lambda: service.readiness()[0] == 503, 8, "the outage is seen")
+        until(lambda: service.readiness()[0] == 503, what="the outage is seen")
         # Refused by the state alone: no question to the log can be answered.
         body = {"owner": "w", "attempt": 1}
         answer = client.post("/v1/plans/p/tasks/t/complete", json=body)

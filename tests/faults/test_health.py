@@ -16,6 +16,7 @@ import pytest
 from service.app import Instance
 from service.core.bridge import Bridge
 from service.runtime.data_folder import READ_MODELS
+from tests.busy import stretch
 from tests.conftest import PrivateServer
 from tests.faults.report import Report
 from tests.faults.service_process import ServiceProcess, until
@@ -24,7 +25,7 @@ from tests.integration.http_world import serving
 pytestmark = pytest.mark.faults
 
 TRUE_WITHIN_S = 2.0
-HARD_S = 3.0  # on a machine that is busy with other things
+HARD_S = 3.0
 ANSWERS_WITHIN_S = 0.5
 PATIENCE_S = 15.0
 FILE_BYTES = 4096  # a write that makes a file longer than this fails: as on a full disk
@@ -128,15 +129,16 @@ def test_a_silent_log_and_a_locked_database_are_reported_in_time_without_writes(
             slowest_answer_s=watcher.slowest_s,
             in_time=max(told_s, cleared_s) <= TRUE_WITHIN_S,
         )
-        assert told_s <= HARD_S, fault.__name__
-        assert cleared_s <= HARD_S, fault.__name__
-        assert watcher.slowest_s <= ANSWERS_WITHIN_S, fault.__name__
+        longer = stretch()
+        assert told_s <= HARD_S * longer, fault.__name__
+        assert cleared_s <= HARD_S * longer, fault.__name__
+        assert watcher.slowest_s <= ANSWERS_WITHIN_S * longer, fault.__name__
     watcher.close()
 
 
 def _reads_go_on(service: ServiceProcess) -> None:
     for path in ("/v1/plans", "/v1/tasks", "/v1/executions", "/metrics"):
-        assert httpx.get(f"{service.url}{path}", timeout=5).status_code == httpx.codes.OK, path
+        assert httpx.get(f"{service.url}{path}", timeout=20).status_code == httpx.codes.OK, path
 
 
 # -- inside one process -----------------------------------------------------------------------
@@ -192,8 +194,7 @@ async def test_a_daemon_that_holds_its_thread_is_reported_with_its_loop_until_it
         let_go.set()
     cleared_s = await time_until(client)
     report.add("health", "a daemon holds its thread", told_s=told_s, cleared_s=cleared_s)
-    assert told_s <= HARD_S
-    assert cleared_s <= HARD_S
+    assert max(told_s, cleared_s) <= HARD_S * stretch()
 
 
 async def test_a_dead_loop_of_the_executor_is_reported(world: World, report: Report) -> None:
@@ -209,7 +210,7 @@ async def test_a_dead_loop_of_the_executor_is_reported(world: World, report: Rep
     (finding,) = diagnosis["findings"]
     assert (finding["code"], list(finding["evidence"])) == ("NotReady", ["executor"])
     report.add("health", "a loop of the executor is dead", told_s=told_s)
-    assert told_s <= HARD_S
+    assert told_s <= HARD_S * stretch()
 
 
 async def test_each_scheduler_has_its_threads_and_handlers_run_in_worker_threads_only(

@@ -297,7 +297,7 @@ async def _window(service: ServiceProcess, fault: Fault) -> list[str]:
     async with httpx.AsyncClient(base_url=service.url) as client:
         for event in fault.leaves.audit or ():
             with suppress(TimeoutError):  # the trail is a projection, and a little behind
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     while not (items := await _audit(client, event)):
                         await asyncio.sleep(0.1)
                 said += [(item["at"], f"{event}: {item['detail']}") for item in items]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from tests.busy import stretch
 from tests.conftest import PrivateServer
 from tests.faults.log_witness import assert_completed_once, attempts_in, read_log
 from tests.faults.service_process import ServiceProcess, run_holdfast, until
@@ -16,7 +17,7 @@ from tests.faults.service_process import ServiceProcess, run_holdfast, until
 pytestmark = pytest.mark.faults
 
 WRITE_ANSWER_S = 15.0
-NAMED_S = 5.0  # a probe's period and its time-out, and a machine that is busy
+READ_ANSWER_S = 1.0
 HEALED_S = 15.0
 GIVES_UP_S = 30.0  # service.app.CONNECT_TIMEOUT_S, which this test has to outwait
 
@@ -111,7 +112,7 @@ class Outage:
 
     def assert_log_is_named(self) -> None:
         began = time.monotonic()
-        until(lambda: self.service.readiness() == (503, ["log"]), NAMED_S, "readiness names it")
+        until(lambda: self.service.readiness() == (503, ["log"]), what="readiness names it")
         print(f"/readyz named the log after {time.monotonic() - began:.2f} s")  # noqa: T201
 
     def assert_reads_go_on(self, plan_id: str) -> None:
@@ -121,7 +122,7 @@ class Outage:
         ):  # fmt: skip
             began = time.monotonic()
             assert self.client.get(path).status_code == httpx.codes.OK, path
-            assert time.monotonic() - began < 1, path
+            assert time.monotonic() - began < READ_ANSWER_S * stretch(), path
 
     def assert_writes_say_so(self, lease: Json) -> None:
         writes: dict[str, Callable[[], httpx.Response]] = {

@@ -91,7 +91,7 @@ def test_ctrl_c_ends_an_idle_instance_at_once(start_service: Start) -> None:
     service = start_service()
     children = below(service.pid)
     service.send(signal.SIGINT)
-    assert service.wait(5) == 0
+    assert service.wait() == 0
     assert all(map(is_gone, children))
     assert "Traceback" not in service.output
 

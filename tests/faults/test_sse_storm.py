@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from tests.busy import stretch
 from tests.conftest import PrivateServer
 from tests.faults.api_probe import probing
 from tests.faults.service_process import ServiceProcess
@@ -95,7 +96,7 @@ async def test_a_storm_of_clients_catches_up_while_the_api_answers(
     record_property("api_p99_before_s", quiet.p99_s)
     assert (storm.bad, quiet.bad) == (0, 0)
     assert storm.good > 5
-    assert storm.worst_s < 5
+    assert storm.worst_s < 5 * stretch()
 
 
 @pytest.mark.timeout(120)
@@ -110,14 +111,14 @@ async def test_a_server_that_ends_closes_each_stream_and_spreads_the_reconnects(
     code = await asyncio.to_thread(service.terminate)
     took_s = time.monotonic() - began
     for connection in connections:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await connection.ended.wait()
         connection.story.check()
         last = connection.story.signals[-1]
         assert (last.name, last.data) == ("closed", {"reason": "shutting_down"})
     print(f"{count} clients were said goodbye to within {took_s:.2f} s")  # noqa: T201
     assert code == 0
-    assert took_s < 10
+    assert took_s < 10 * stretch()
     assert_spread([connection.retry_ms for connection in connections])
 
 

@@ -49,7 +49,7 @@ def ends_within(service: ServiceProcess, seconds: float) -> int:
     """Its exit code; none of its children is left."""
     children = children_of(service)
     code = service.wait(seconds)
-    until(lambda: all(map(is_gone, children)), 5, "its children are gone")
+    until(lambda: all(map(is_gone, children)), what="its children are gone")
     return code
 
 
@@ -136,7 +136,7 @@ def test_a_second_ctrl_c_ends_at_once_what_the_first_would_let_finish(
     assert is_submitted(service, "p", "sleep")
     until(lambda: is_running(service, "p"), 20, "the task runs")
     service.send(signal.SIGINT)
-    until(lambda: "Ctrl-C again ends at once" in service.output, 5, "it says what it waits for")
+    until(lambda: "Ctrl-C again ends at once" in service.output, what="it says what it waits for")
     service.send(signal.SIGINT)
     assert ends_within(service, 3) == -signal.SIGINT
 
@@ -222,7 +222,7 @@ def test_a_service_ends_with_its_terminal_and_reloads_when_asked(
     terminal.launch(service)
     service.await_ready()
     service.send(signal.SIGHUP)
-    until(lambda: terminal.shows("settings_reloaded"), 5, "it reads its settings again")
+    until(lambda: terminal.shows("settings_reloaded"), what="it reads its settings again")
     terminal.close()
     assert ends_within(service, 20) == 0
 
@@ -245,7 +245,7 @@ def test_a_service_under_nohup_outlives_its_terminal_and_reloads(
     service.await_ready()
     terminal.close()
     service.send(signal.SIGHUP)
-    until(lambda: "settings_reloaded" in service.output, 5, "it reads its settings again")
+    until(lambda: "settings_reloaded" in service.output, what="it reads its settings again")
     assert service.exit_code is None
 
 

@@ -22,7 +22,7 @@ from tests.integration.http_world import serving, until_status
 Json = dict[str, Any]
 Page = list[Json]
 EVERYTHING = ObservabilitySettings(audit_success_log_enabled=True)
-VISIBLE_S = 5.0  # it is a tenth of that on an idle machine
+VISIBLE_S = 20.0  # it is a tenth of that on an idle machine
 
 
 class World:

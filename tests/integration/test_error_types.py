@@ -31,8 +31,9 @@ from service.executor.running.processes import ProcessWorkers
 from tests.integration import error_handlers
 from tests.integration.web_world import Server, answer, execution, failure
 
-PATIENCE_S = 10.0
-Call = Callable[[str], object]
+PATIENCE_S = 40.0
+ANSWERED_S, SILENT_S = 20.0, 0.3
+Call = Callable[..., object]
 Expected = tuple[str, bool, float | None]
 
 
@@ -63,23 +64,23 @@ def told(failed: Failure) -> Expected:
 # -- other sides that misbehave ---------------------------------------------------------------
 
 
-def by_httpx(url: str) -> object:
-    return httpx.get(url, timeout=0.3).raise_for_status().json()
+def by_httpx(url: str, within_s: float = ANSWERED_S) -> object:
+    return httpx.get(url, timeout=within_s).raise_for_status().json()
 
 
-def by_urllib(url: str) -> object:
-    with urllib.request.urlopen(url, timeout=0.3) as response:  # noqa: S310
+def by_urllib(url: str, within_s: float = ANSWERED_S) -> object:
+    with urllib.request.urlopen(url, timeout=within_s) as response:  # noqa: S310
         return json.loads(response.read())
 
 
-def by_requests(url: str) -> object:
-    response = requests.get(url, timeout=0.3)
+def by_requests(url: str, within_s: float = ANSWERED_S) -> object:
+    response = requests.get(url, timeout=within_s)
     response.raise_for_status()
     return response.json()
 
 
-async def _get(url: str) -> None:
-    async with httpx.AsyncClient(timeout=0.3) as client, asyncio.TaskGroup() as group:
+async def _get(url: str, within_s: float) -> None:
+    async with httpx.AsyncClient(timeout=within_s) as client, asyncio.TaskGroup() as group:
         group.create_task(_decoded(client, url))
 
 
@@ -87,13 +88,13 @@ async def _decoded(client: httpx.AsyncClient, url: str) -> object:
     return msgspec.json.decode((await client.get(url)).raise_for_status().content)
 
 
-def in_a_group(url: str) -> object:
-    return asyncio.run(_get(url))
+def in_a_group(url: str, within_s: float = ANSWERED_S) -> object:
+    return asyncio.run(_get(url, within_s))
 
 
-def wrapped(url: str) -> object:
+def wrapped(url: str, within_s: float = ANSWERED_S) -> object:
     try:
-        return by_httpx(url)
+        return by_httpx(url, within_s)
     except (httpx.HTTPError, ValueError) as error:
         raise RuntimeError("the model could not be asked") from error
 
@@ -145,7 +146,7 @@ def test_an_answer_that_is_cut_off(other_side: Server, call: Call) -> None:
 @pytest.mark.parametrize("call", CLIENTS)
 def test_silence(other_side: Server, call: Call) -> None:
     other_side.answers(lambda _: other_side.release.wait(PATIENCE_S))
-    assert told(ending_of(lambda: call(other_side.url))) == ("timeout", True, None)
+    assert told(ending_of(lambda: call(other_side.url, SILENT_S))) == ("timeout", True, None)
 
 
 @pytest.mark.parametrize("call", CLIENTS)

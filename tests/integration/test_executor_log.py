@@ -17,6 +17,7 @@ from streams.log import BadFact, Fact, Origin
 from streams.plan import commands
 from streams.plan.events import Completed, Submitted, TaskSpec
 from streams.plan.state import Task
+from tests.busy import stretch
 from tests.conftest import PrivateServer
 from tests.waiting import eventually
 
@@ -158,7 +159,7 @@ async def test_an_idle_executor_starts_within_milliseconds(
             await eventually(lambda n=n: is_over(core, f"p{n}"))
     latencies_s.sort()
     print("start p50, p90, max ms:", *(round(latencies_s[i] * 1000, 2) for i in (30, 54, 59)))  # noqa: T201
-    assert latencies_s[30] < 0.1, latencies_s  # the aim is 4 ms; a busy machine is no bug
+    assert latencies_s[30] < 0.1 * stretch(), latencies_s  # the aim is 4 ms
 
 
 async def test_work_that_outlasts_an_outage_of_the_log_is_reported(

@@ -26,7 +26,7 @@ from tests.waiting import until
 
 WORDS = CommandSettings(argv=("wc", "-w", "--", "{file}"), parameters={"file": r"/[\w/.-]+\.md"})
 HANDLER = command_handler({"words": WORDS}, Secrets())
-PATIENCE_S = 10.0
+PATIENCE_S = 40.0
 
 
 def work(input: object, **fields: object) -> Assignment:

@@ -278,7 +278,7 @@ async def test_a_worker_that_hangs_up_leaves_its_task_to_others(pair: Pair) -> N
     )
     await writer.drain()
     polls = "/actuator/metrics/agent.task.claim.poll.total"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while (await client.get(polls)).json()["values"][0]["value"] < 1:
             await asyncio.sleep(0.01)
     writer.transport.abort()

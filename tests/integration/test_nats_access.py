@@ -89,11 +89,11 @@ async def test_the_documented_accounts_serve_holdfast_and_a_viewer(start_server:
     assert (await jetstream.get_last_msg("PLANS", "plans.p", direct=True)).seq == 1
     reading = ConsumerConfig(deliver_policy=DeliverPolicy.ALL)
     view = await jetstream.pull_subscribe("plans.>", stream="PLANS", config=reading)
-    assert [each.subject for each in await view.fetch(1, timeout=5)] == ["plans.p"]
+    assert [each.subject for each in await view.fetch(1, timeout=20)] == ["plans.p"]
     heard = await viewer.subscribe("plans.>")
     await viewer.flush()
     assert await won(log, on_plan("q")) == 2
-    assert (await heard.next_msg(timeout=5)).subject == "plans.q"
+    assert (await heard.next_msg(timeout=20)).subject == "plans.q"
     await viewer.publish("plans.p.t", b"{}")
     await viewer.publish("$JS.API.STREAM.INFO.PLANS", b"", reply="plans.p.forged")
     await viewer.flush()
@@ -168,7 +168,7 @@ async def test_tls_with_a_ca_and_a_client_certificate(
 
 async def test_tls_is_never_left_out_because_a_server_offers_none(start_server: Start) -> None:
     with pytest.raises(LogUnavailable, match="offers no TLS"):
-        await head(f"tls://service:secret@127.0.0.1:{start_server('')}", Credentials(), within_s=1)
+        await head(f"tls://service:secret@127.0.0.1:{start_server('')}", Credentials(), within_s=3)
 
 
 async def test_an_nkey_connects_and_another_one_does_not(

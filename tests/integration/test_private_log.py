@@ -148,10 +148,10 @@ async def test_the_reader_reads_as_the_nats_command_does(
     view = await jetstream.pull_subscribe(
         "plans.>", stream="PLANS", config=ConsumerConfig(deliver_policy=DeliverPolicy.ALL)
     )
-    seen = await view.fetch(3, timeout=5)
+    seen = await view.fetch(3, timeout=20)
     assert [each.subject for each in seen] == ["plans.p.t0", "plans.p.t1", "plans.p.t2"]
     await service.publish("plans.p.t9", b"{}")
-    assert (await heard.next_msg(timeout=5)).subject == "plans.p.t9"
+    assert (await heard.next_msg(timeout=20)).subject == "plans.p.t9"
     await reader.close()
     await service.close()
 

@@ -27,18 +27,20 @@ def test_a_running_service_takes_over_the_audit_toggles_and_refuses_a_bad_file(
                 "[observability]\naudit_success_log_enabled = true\n[sse]\nbuffer_events = 7\n"
             )
             service.send(signal.SIGHUP)
-            until(lambda: "settings_reloaded" in service.output, 5, "the settings are read again")
+            until(lambda: "settings_reloaded" in service.output, what="the settings are read again")
             claim(client, "after")
-            (entry,) = until(lambda: audit(client), 5, "a success is audited")
+            (entry,) = until(lambda: audit(client), what="a success is audited")
             assert (entry["event"], entry["plan_id"]) == ("claim_acquired", "after")
             assert '"keys":["sse.buffer_events"]' in service.output
-            until(lambda: '"event":"tokens_read"' in service.output, 5, "the tokens are read again")
+            until(
+                lambda: '"event":"tokens_read"' in service.output, what="the tokens are read again"
+            )
             settings.write_text("[observability]\naudit_success_log_enabled = 3\n")
             service.send(signal.SIGHUP)
-            until(lambda: "settings_refused" in service.output, 5, "the bad file is refused")
+            until(lambda: "settings_refused" in service.output, what="the bad file is refused")
             assert "must be true or false" in service.output
             claim(client, "later")
-            until(lambda: len(audit(client)) == 2, 5, "the settings in force have stayed")
+            until(lambda: len(audit(client)) == 2, what="the settings in force have stayed")
     finally:
         service.stop()
 

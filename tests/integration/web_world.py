@@ -19,7 +19,7 @@ from service.executor.handlers.reach import Reach
 from service.executor.handlers.secrets import Secrets
 from service.settings.config import ChatSettings
 
-PATIENCE_S = 10.0
+PATIENCE_S = 40.0
 ANYWHERE = Reach(anywhere=True)
 ENDPOINTS = Endpoints(ChatSettings(any_url=True), Secrets(), ANYWHERE)
 CHAT = chat_handler(ENDPOINTS)

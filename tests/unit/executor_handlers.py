@@ -10,7 +10,7 @@ from service.executor.handlers import Result, TaskFailed, TaskRun, handler
 from streams.plan.events import TokenUsage, Verdict
 
 let_go = threading.Event()  # what `stubborn` waits for, deaf to its cancellation
-PATIENCE_S = 20.0
+PATIENCE_S = 30.0
 seen: dict[str, list[str]] = {}
 
 

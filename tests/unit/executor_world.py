@@ -31,7 +31,7 @@ from streams.plan.outputs import output_at_hand
 from streams.plan.results import NOTHING
 from streams.plan.state import Plan, Task
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 class FakeMetrics:

@@ -165,7 +165,7 @@ async def gather(appender: Appender, *drafts: Draft) -> list[Appended | Conflict
 
 async def settled(log: FakeLog, sent: int) -> None:
     """Wait until so much has been sent."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while len(log.sent) < sent:
             await asyncio.sleep(0)
 

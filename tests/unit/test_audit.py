@@ -63,7 +63,7 @@ class World:
         return self.counted("agent.audit.dropped.total")
 
     async def written(self, count: int) -> list[Entry]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(self.stream.taken) < count:
                 await asyncio.sleep(0.01)
         return list(self.stream.taken.values())
@@ -168,7 +168,7 @@ async def test_entries_of_an_outage_of_the_log_are_written_afterwards_in_order()
             world.audit.emit("execution_failed", attempt=n)
             if not n % 100:
                 await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while world.stream.asked < 3:
                 await asyncio.sleep(0.01)
         assert world.audit.waiting == 1_500
@@ -214,7 +214,7 @@ async def test_what_the_stream_never_takes_is_counted_as_dropped() -> None:
 
 
 async def test_shutting_down_waits_for_a_bound_and_counts_the_rest() -> None:
-    async with asyncio.timeout(5), trail(close_s=0.1) as world:
+    async with asyncio.timeout(20), trail(close_s=0.1) as world:
         world.stream.there = False
         world.audit.emit("execution_failed")
     assert world.dropped() == {"shutting_down": 1}
@@ -262,7 +262,7 @@ async def test_a_line_is_written_even_while_the_log_is_away(
         world.stream.there = False
         with caplog.at_level(logging.INFO, "holdfast.audit"):
             world.audit.emit("task_poisoned", plan_id="p")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while not [r for r in caplog.records if r.name == "holdfast.audit"]:
                     await asyncio.sleep(0.01)
 

@@ -133,9 +133,7 @@ async def test_a_header_without_end_does_not_hold_the_loop() -> None:
 )
 async def test_a_slow_request_is_refused(parts: tuple[bytes, ...]) -> None:
     async with serving() as port:
-        began = time.monotonic()
-        said = await answer(port, *parts, pause_s=0.05)
-        assert time.monotonic() - began < 3
+        said = await answer(port, *parts, pause_s=0.2)  # 20 s; it is refused long before the end
     assert said.startswith(b"HTTP/1.1 408")
     assert b"urn:holdfast:problem:request_timeout" in said
 
@@ -146,10 +144,10 @@ async def test_a_connection_that_sends_nothing_is_closed() -> None:
 
 
 async def test_a_connection_may_be_used_for_long() -> None:
-    async with serving() as port:
+    async with serving(ConnectionLimits(head_s=1, body_s=1)) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         async with asyncio.timeout(WITHIN_S):
-            for _ in range(12):  # longer than one request may take
+            for _ in range(15):  # longer than one request may take
                 writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
                 assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
                 assert await reader.readexactly(1) == b"0"

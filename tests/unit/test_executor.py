@@ -594,7 +594,7 @@ async def test_a_dispatcher_that_ends_is_reported(bug: BaseException) -> None:
     core = FakeCore()
     core.claim_trouble = bug
     async with executing(core) as world:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert (await world.supervision.died).startswith("the loop 'executor-0, claiming'")
         assert not world.executor.snapshot().alive
 
@@ -608,7 +608,7 @@ async def test_heartbeats_that_end_are_reported(monkeypatch: pytest.MonkeyPatch)
 
         monkeypatch.setattr(world.executor.heartbeats, "step", broken)
         core.submit("p", spec("t", "polite"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert "heartbeats, renewing" in await world.supervision.died
 
 
@@ -655,7 +655,7 @@ async def test_draining_does_not_wait_for_the_deaf() -> None:
     async with executing(core, limits=IMPATIENT, executor__handlers=USER_HANDLERS) as world:
         core.submit("p", spec("t", "stubborn"))
         await core.until(lambda: executor_handlers.seen.get("p"), "it began")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(executor_handlers.PATIENCE_S / 2):
             await world.executor.drain(0)
     assert core.task("p", "t").status == "READY"
 

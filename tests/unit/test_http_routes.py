@@ -188,7 +188,7 @@ async def test_a_claim_may_wait() -> None:
     caller = Caller(core, "/v1/claims", b'{"owner":"w","wait_s":30}')
     await asyncio.wait_for(core.claim_asked.wait(), 5)
     core.claiming.set_result([CLAIM])
-    await asyncio.wait_for(caller.running, 5)
+    await asyncio.wait_for(caller.running, 20)
     assert caller.status == 200
     assert b'"fencing_token":42' in caller.body
 
@@ -199,7 +199,7 @@ async def test_a_worker_that_hangs_up_while_it_waits_asks_no_longer() -> None:
     caller = Caller(core, "/v1/claims", b'{"owner":"w","wait_s":30}')
     await asyncio.wait_for(core.claim_asked.wait(), 5)
     caller.hang_up()
-    await asyncio.wait_for(caller.running, 5)
+    await asyncio.wait_for(caller.running, 20)
     assert core.claiming.cancelled()
 
 
@@ -218,7 +218,7 @@ async def test_leases_granted_to_a_worker_that_has_hung_up_are_given_back() -> N
     caller = Caller(core, "/v1/claims", b'{"owner":"w","wait_s":30}')
     await asyncio.wait_for(core.claim_asked.wait(), 5)
     caller.hang_up()
-    await asyncio.wait_for(caller.running, 5)
+    await asyncio.wait_for(caller.running, 20)
     assert [what for what, _ in core.asked] == [("w", CLAIM)]
 
 

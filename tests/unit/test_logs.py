@@ -94,7 +94,7 @@ def test_a_traceback_has_no_local_variables_and_a_line_is_short(
     monkeypatch.setenv("HOLDFAST_LOG", look)
     stream = io.StringIO()
     handler = configure("me", stream=stream)
-    began = time.monotonic()
+    began = time.process_time()
     try:
         deep(300)
     except ValueError:
@@ -104,7 +104,7 @@ def test_a_traceback_has_no_local_variables_and_a_line_is_short(
     except ValueError:
         logging.getLogger("uvicorn.error").exception("failed, too")
     handler.flush()
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
     said = stream.getvalue()
     assert "the-bearer-token" not in said
     assert said.count("failed") >= 2

@@ -17,7 +17,7 @@ from service.signals.metrics.registry import Metrics
 from tests.waiting import eventually
 
 PERIOD_S = 0.05
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 Step = Callable[[Bridge], Any]
 

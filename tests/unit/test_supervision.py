@@ -13,7 +13,7 @@ from service.signals.logs import QueuedHandler
 from service.signals.loop_lag import Lag, MeasuredLoop, Watch
 from service.signals.metrics.registry import Metrics
 
-PATIENCE_S = 5.0
+PATIENCE_S = 20.0
 
 
 async def reason(supervision: Supervision) -> str:

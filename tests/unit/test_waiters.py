@@ -10,6 +10,7 @@ from service.core.demand import Demand
 from service.core.results import Claim, ClaimRequest
 from service.core.waiters import Waiters
 from service.ops.doctor.sources.shapes import waiting_kinds
+from service.runtime.tuning import uncollected
 from streams.plan.evolve import in_one_go
 from tests.memory_log import MemoryLog
 from tests.unit.claim_story import Instance, LogTime
@@ -57,15 +58,19 @@ class Crowd:
         await asyncio.gather(*self.asking, return_exceptions=True)
 
     async def rounds(self, count: int) -> float:
-        """Seconds for so many tasks, each claimed by one who waits for it."""
-        started = time.process_time()
-        for n in range(count):
-            worker = self.ask("work")
-            await asyncio.sleep(0)
-            await self.instance.submit(f"p{n}", task("t", kind="work"))
-            self.claim_queue.serve_waiting()
-            assert len(await worker) == 1
-        return time.process_time() - started
+        """Processor time for so many tasks, each claimed by one who waits; the least of three."""
+        return min([await self._round(f"p{turn}-", count) for turn in range(3)])
+
+    async def _round(self, prefix: str, count: int) -> float:
+        with uncollected():  # what other tests have left
+            started = time.thread_time()
+            for n in range(count):
+                worker = self.ask("work")
+                await asyncio.sleep(0)
+                await self.instance.submit(f"{prefix}{n}", task("t", kind="work"))
+                self.claim_queue.serve_waiting()
+                assert len(await worker) == 1
+            return time.thread_time() - started
 
 
 async def test_claims_that_wait_for_other_kinds_cost_nothing() -> None:
