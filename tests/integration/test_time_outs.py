@@ -23,4 +23,4 @@ async def test_an_attempt_that_renews_for_ever_is_failed_as_timeout_once(tmp_pat
         assert view["status"] == "REFINING"
         assert view["error_type"] == "timeout"
         (attempt,) = view["executions"]
-        assert 1.5 <= attempt["duration_s"] < 10
+        assert 1.5 <= attempt["duration_s"] < 20

@@ -53,7 +53,7 @@ async def test_a_task_is_claimed_started_and_completed() -> None:
     assert world.core.origins[0].instance == "instance-1"
     assert world.metrics.counts[DISPATCHED] == 1
     (latency_s,) = world.metrics.observed["agent.task.claim_to_start.latency"]
-    assert 0 <= latency_s < 2
+    assert 0 <= latency_s < 60
 
 
 async def test_only_kinds_with_a_handler_are_claimed() -> None:
