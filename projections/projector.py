@@ -18,6 +18,7 @@ import tenacity
 from projections.board.board import Board
 from projections.listeners import Listeners, OnListenerFailure
 from projections.log_identity import Witness, witness_in
+from projections.past import Past
 from projections.read_models.database import Database, DatabaseUnavailable
 from projections.read_models.restore import Pending
 from projections.recall import Recall
@@ -35,6 +36,7 @@ TAIL_PATIENCE_S = 0.05  # how long `catch_up` waits for the tail before it reads
 FLUSH_RETRY_S = 0.25
 FLUSH_DELAY_S = 0.1
 CATCH_UP_PAGE = 256
+PAST_ROOM = 0.1  # of the limits: a fold of the past is faster than SQLite
 
 log = structlog.get_logger("holdfast.projector")
 
@@ -76,7 +78,12 @@ class Projector:
         on_listener_failure: OnListenerFailure | None = None,
         limits: PendingLimits = DEFAULT_LIMITS,
         witness: Witness | None = None,
+        news_after: int = 0,
     ) -> None:
+        """With a board that places nothing yet all facts are of the past, until `arrive`.
+
+        Of these, listeners hear those above ``news_after``.
+        """
         self.source = source
         self.board = board
         self.database = database
@@ -87,6 +94,7 @@ class Projector:
         self._now = now
         self._observe_time = observe_time
         self.recall = Recall(source, board)
+        self._past = Past(board, self.recall, self.listeners, observe_time, news_after)
         self._pending = Pending(board.sequence, epoch, witness)
         self._behind_since: float | None = None
         self._catching_up: set[asyncio.Task[None]] = set()
@@ -114,6 +122,9 @@ class Projector:
         async with self._folding:
             if batch and batch[0].sequence <= self.board.sequence:
                 batch = [fact for fact in batch if fact.sequence > self.board.sequence]
+            if not self.board.is_placing:
+                await self._fold_past(batch)
+                return
             for start in range(0, len(batch), SLICE):
                 await self.until_pending_below(2)
                 await self._fold(batch[start : start + SLICE])
@@ -137,15 +148,43 @@ class Projector:
             self.listeners.fact(fact, ignored)
             if fact.sequence in waiting:
                 _resolve(waiting.pop(fact.sequence), ignored)
+        await self._make_rows(witness_in(facts))
+        self.listeners.batch(facts, board.sequence)
+
+    async def _make_rows(self, witness: Witness | None) -> None:
+        """Have the rows written of what changed on the board, and tell the waiting writers."""
+        board = self.board
         await self._pending.add_all(board.drain())
         self._pending.forget(board.drain_forgotten())
-        self._pending.advance(board.sequence, witness_in(facts))
+        self._pending.advance(board.sequence, witness)
         if self._behind_since is None:
             self._behind_since = self._now()
         self._dirty.set()
+        self._tell_who_waits()
+
+    def _tell_who_waits(self) -> None:
+        board, waiting = self.board, self._waiting_fold
         for passed in [sequence for sequence in waiting if sequence <= board.sequence]:
             _resolve(waiting.pop(passed), board.ignored.get(passed))
-        self.listeners.batch(facts, board.sequence)
+
+    # -- the past -----------------------------------------------------------------------------
+
+    async def _fold_past(self, batch: Sequence[Fact | BadFact]) -> None:
+        await self._past.fold(batch)
+        self._tell_who_waits()
+        if self._past.is_much:
+            await self._rows_of_the_past()
+
+    async def _rows_of_the_past(self) -> None:
+        await self._make_rows(self._past.witness)
+        self._past.rows_are_made()
+        await self.until_pending_below(PAST_ROOM)
+
+    async def arrive(self) -> None:
+        """All that stood in the log at the start is folded: place its tasks, and tell listeners."""
+        async with self._folding:
+            await self._rows_of_the_past()
+            await in_turns(self.board.place_everything(self._now()))
 
     async def folded(self, sequence: int, wait_s: float = FOLD_WAIT_S) -> str | None:
         """Wait until ``sequence`` is folded; answers why that fact was ignored, or None.

@@ -18,8 +18,9 @@ import structlog
 from projections.integrity.plan_rows import PlanFile
 from projections.integrity.write_probe import DatabaseProbe
 from service.core.bridge import Bridge
+from service.core.catching_up import caught_up
 from service.core.core import Core
-from service.core.opening import caught_up, log_watch, open_core
+from service.core.opening import log_watch, open_core
 from service.daemons.backlog_sampler import backlog_sampler
 from service.daemons.database_probe import database_probe
 from service.daemons.lease_monitor import lease_monitor
@@ -66,7 +67,6 @@ VERSION = "0.1.0"
 KILLED = "the process that held the lease was killed; another one has its data folder"
 LAST_FLUSH_S = 5.0
 CONNECT_TIMEOUT_S = 30.0
-CATCH_UP_SHOW_S = 1.0
 
 log = structlog.get_logger("holdfast.app")
 

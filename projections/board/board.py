@@ -68,6 +68,8 @@ class Board:
         ``clock`` guards leases against steps of the log's clock, where claims are made.
         """
         self.sequence = 0
+        self.is_placing = True
+        """False while the past is folded, of which nothing is claimed: see `place_everything`."""
         self.is_folding = False
         """Whether a fact after `sequence` is folded in part: its plan stands for neither."""
         self.plans: dict[str, Plan] = {}
@@ -140,6 +142,13 @@ class Board:
         if not isinstance(fact, Fact) or not isinstance(fact.event, Submitted):
             return False
         return len(fact.event.tasks) > WIDE and self.knows(fact.plan_id) is None
+
+    def is_large(self, fact: Fact | BadFact) -> bool:
+        """Whether one fact about this plan may change so much that it should be folded in steps."""
+        if isinstance(fact, BadFact) or fact.task_id is not None:
+            return False
+        plan = self.plans.get(fact.plan_id)
+        return plan is not None and len(plan.tasks) > WIDE
 
     def prepare(self, sequence: int, plan: Plan | str) -> None:
         """Use ``plan`` (`streams.plan.fold.begin_plan`) when the fact at ``sequence`` comes."""
@@ -238,6 +247,8 @@ class Board:
         return plan
 
     def _watch_end(self, plan: Plan) -> None:
+        if not self.is_placing:
+            return
         self.unfinished.count(plan)
         if plan.can_finish:
             self.finishable.add(plan.plan_id)
@@ -255,11 +266,22 @@ class Board:
 
     # -- placing ----------------------------------------------------------------------------
 
+    def place_everything(self, now: float) -> Generator[None]:
+        """Place the tasks of all unfinished plans, in short steps; no fact may come in between."""
+        self.is_placing = True
+        for plan in list(self.plans.values()):
+            self._watch_end(plan)
+            for task in plan.tasks.values():
+                self._place(plan, task, now)
+                yield
+
     def _place_all(self, plan: Plan, now: float) -> None:
         self._place_each(plan, plan.tasks.values(), now)
 
     def _place_each(self, plan: Plan, tasks: Collection[Task], now: float) -> None:
         """Place ``tasks`` now, or a part at a time (`place_some`) when they are many."""
+        if not self.is_placing:
+            return
         self._placed_at = now
         if len(tasks) > WIDE:
             self._to_place.append((plan, iter(list(tasks))))

@@ -47,6 +47,7 @@ async def refold(source: Log, database: Database, up_to: int, out: TextIO | None
     clock = LogClock()
     clock.observe(state.at)
     board = Board(SharingRule(), "rebuild")
+    board.is_placing = False
     projector = Projector(
         source, board, database, epoch=state.epoch, now=clock.now, observe_time=clock.observe
     )
@@ -55,13 +56,13 @@ async def refold(source: Log, database: Database, up_to: int, out: TextIO | None
         with uncollected():
             async for batch in _batches_up_to(source, up_to):
                 await projector.step(batch)
-                await projector.until_pending_below(0.1)
                 if out and time.monotonic() - shown >= SHOW_EVERY_S:
                     shown = time.monotonic()
                     _show(out, board.sequence, up_to, shown - began)
     finally:
         flushing.cancel()
         await asyncio.wait([flushing])
+    await projector.arrive()
     projector.reach(up_to)
     await projector.flush()
     return Rebuilt(up_to, time.monotonic() - began)

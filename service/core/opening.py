@@ -26,12 +26,10 @@ from service.signals.audit.trail import Audit
 from service.signals.metrics.registry import Metrics
 from service.signals.tracing.spans import Recorder
 from streams.jetstream.log import JetStreamLog
-from streams.log import LogUnavailable
 from streams.plan.events import TaskSpec
 
 CheckInput = Callable[[TaskSpec], str | None]
 LAST_FLUSH_S = 5.0
-CATCH_UP_SHOW_S = 1.0
 
 log = structlog.get_logger("holdfast.core")
 
@@ -59,7 +57,9 @@ async def open_core(
     database, sequence, unfinished = await restore_or_discard(path, database, sequence)
     stack.push_async_callback(database.close)
     checkpoint = await database.checkpoint()
+    news_after = sequence or state.head  # what stands before it was told by earlier processes
     board = new_board(settings, clock)
+    board.is_placing = False
     board.restore(unfinished, sequence, clock.now())
     projector = Projector(
         source,
@@ -70,6 +70,7 @@ async def open_core(
         observe_time=clock.observe_fact,
         on_listener_failure=lambda _: metrics.count("agent.projection.listener_error.total"),
         witness=checkpoint.witness if checkpoint is not None else None,
+        news_after=news_after,
     )
     stack.push_async_callback(_last_flush, projector)
     audit_tail = _audit_tail(source, database, metrics)
@@ -79,7 +80,7 @@ async def open_core(
         board=board,
         projector=projector,
         database=database,
-        feed=Feed(settings.sse, source, metrics, clock.now, position=sequence, epoch=state.epoch),
+        feed=Feed(settings.sse, source, metrics, clock.now, position=news_after, epoch=state.epoch),
         metrics=metrics,
         clock=clock,
         audit=_audit(settings, source, metrics, clock, audit_tail, stack),
@@ -87,7 +88,7 @@ async def open_core(
         tell_goodbye=source.goodbyes.tell,
         spans=spans,
         epoch=state.epoch,
-        news_after=sequence or state.head,
+        news_after=news_after,
     )
     if replaced is not None:
         core.conditions.log_replaced(replaced)
@@ -107,21 +108,6 @@ def log_watch(core: Core) -> LogWatch:
         on_missing=core.conditions.log_facts_missing,
         on_other=core.conditions.log_replaced,
     )
-
-
-async def caught_up(core: Core, head: int, died: asyncio.Future[str]) -> None:
-    """Wait until the board has folded everything up to ``head``, saying how far it is."""
-    start = core.board.sequence
-    while core.board.sequence < head:
-        if died.done():
-            raise LogUnavailable(died.result())
-        try:
-            async with asyncio.timeout(CATCH_UP_SHOW_S):
-                await core.projector.folded(head)
-        except TimeoutError:
-            log.info("catching_up", start=start, sequence=core.board.sequence, head=head)
-            if not await core.log.scan(core.board.sequence, 1):
-                return  # the last messages of the log were short-lived and have expired
 
 
 def _audit(

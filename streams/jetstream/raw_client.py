@@ -14,6 +14,7 @@ from nats import errors
 from nats.aio.client import Client
 
 from streams.jetstream.messages import Deliver
+from streams.jetstream.parser import MessageParser
 
 CANCEL_AGAIN_S = 0.02
 
@@ -21,15 +22,16 @@ CANCEL_AGAIN_S = 0.02
 class RawClient(Client):
     """nats-py's client with a way past its message objects, that does not give up.
 
-    Relies on some of its internals: ``_process_msg``, ``_process_err``, ``_process_op_err``,
-    ``_pending``, ``_transport``, ``_connect_command``, ``_send_ping``, ``_server_pool``,
-    ``_current_server``, ``_subs`` and ``_server_info``. The contract suite fails when a new
-    nats-py moves them.
+    Relies on some of its internals: ``_ps``, ``_process_msg``, ``_process_err``,
+    ``_process_op_err``, ``_pending``, ``_transport``, ``_connect_command``, ``_send_ping``,
+    ``_server_pool``, ``_current_server``, ``_subs`` and ``_server_info``. The contract suite fails
+    when a new nats-py moves them.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._raw: dict[int, Deliver] = {}
+        self._ps = MessageParser(self, self._raw)
 
     @property
     def takes_anyone(self) -> bool:

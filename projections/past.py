@@ -1,0 +1,92 @@
+"""Folds what stood in the log before this process serves, as fast as it can.
+
+Nothing is claimed of it and nobody waits for one fact, so the board places no tasks meanwhile, rows
+are made for thousands of facts at a time, and the loop is given back seldom.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from projections.board.board import Board
+from projections.listeners import FoldedFact, Listeners
+from projections.log_identity import Witness, witness_in
+from projections.recall import Recall
+from streams.log import Fact
+from streams.plan.events import Checkpointed, Completed
+from streams.plan.fold import begin_plan
+from streams.plan.outputs import digest_of, takes_long
+from streams.steps import in_turns
+
+SLICE = 512  # facts folded before the loop is given back
+MOST_FACTS, MOST_BYTES = 8_192, 16 * 1024 * 1024  # folded before rows are made of them
+
+
+class Past:
+    """Folds facts into ``board``; listeners hear of those above ``news_after``."""
+
+    def __init__(
+        self,
+        board: Board,
+        recall: Recall,
+        listeners: Listeners,
+        observe_time: Callable[[float], None],
+        news_after: int,
+    ) -> None:
+        self._board = board
+        self._recall = recall
+        self._listeners = listeners
+        self._observe_time = observe_time
+        self._news_after = news_after
+        self._facts = self._bytes = 0
+        self.witness: Witness | None = None
+        """The newest of the facts that rows have not been made of yet and that stays in the log."""
+
+    @property
+    def is_much(self) -> bool:
+        """Whether rows should be made of what was folded."""
+        return self._facts >= MOST_FACTS or self._bytes >= MOST_BYTES
+
+    def rows_are_made(self) -> None:
+        """Of all that was folded."""
+        self._facts = self._bytes = 0
+        self.witness = None
+
+    async def fold(self, facts: Sequence[FoldedFact]) -> None:
+        """Fold a batch."""
+        for start in range(0, len(facts), SLICE):
+            await self._fold(facts[start : start + SLICE])
+            await asyncio.sleep(0)
+        self._facts += len(facts)
+        self.witness = witness_in(facts) or self.witness
+        news = [fact for fact in facts if fact.sequence > self._news_after]
+        self._listeners.batch(news, self._board.sequence)
+
+    async def _fold(self, facts: Sequence[FoldedFact]) -> None:
+        board, recall, listeners, news_after = (
+            self._board, self._recall, self._listeners, self._news_after
+        )  # fmt: skip
+        newest = facts[0].at
+        for fact in facts:
+            if fact.at < newest:  # the clock was set back; of times that grow the last one counts
+                self._observe_time(newest)
+                self._observe_time(fact.at)
+            newest = fact.at
+            if not recall.is_at_hand(fact):
+                await recall.before(fact)
+                if board.is_wide(fact):
+                    board.prepare(fact.sequence, await asyncio.to_thread(begin_plan, fact))
+            elif isinstance(fact, Fact) and isinstance(fact.event, Completed | Checkpointed):
+                await self._weigh(fact.event)
+            if board.is_large(fact):
+                ignored = await in_turns(board.applying(fact, fact.at))
+            else:
+                ignored = board.apply(fact, fact.at)
+            if fact.sequence > news_after:
+                listeners.fact(fact, ignored)
+        self._observe_time(newest)
+
+    async def _weigh(self, event: Completed | Checkpointed) -> None:
+        value = event.output if isinstance(event, Completed) else event.value
+        self._bytes += len(value)
+        if isinstance(event, Completed) and takes_long(value):
+            await asyncio.to_thread(digest_of, event)
