@@ -23,7 +23,7 @@ class MessageParser(Parser):
     """
 
     def __init__(self, client: Client, raw: Mapping[int, Deliver]) -> None:
-        super().__init__(client)
+        super().__init__(client)  # pyright: ignore[reportUnknownMemberType]
         self._raw = raw
 
     async def parse(self, data: bytes = b"") -> None:
