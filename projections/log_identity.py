@@ -51,7 +51,12 @@ async def history_of(source: Log, witness: Witness) -> History:
     if fact.sequence != witness.sequence:
         return "gone"
     same_id = isinstance(fact, Fact) and fact.event_id == witness.event_id
-    return "same" if same_id and abs(fact.at - witness.at) < SAME_TIME_S else "other"
+    return "same" if same_id and is_same_time(fact.at, witness.at) else "other"
+
+
+def is_same_time(one: float, other: float) -> bool:
+    """Whether two readings of one fact's log time mean the same moment."""
+    return abs(one - other) < SAME_TIME_S
 
 
 def replaced_at(witness: Witness) -> str:

@@ -33,6 +33,7 @@ from projections.read_models.database import (
     Schema,
     discard,
 )
+from projections.read_models.older_log import refuse_older
 from streams.log import Log, LogState
 from streams.plan.fold import Tombstone
 from streams.plan.sizes import plan_bytes
@@ -55,11 +56,13 @@ async def open_read_models(path: Path) -> Database:
     return await Database.open(path, SCHEMA)
 
 
-async def read_models_of(path: Path, state: LogState, settled: Settled) -> tuple[Database, int]:
+async def read_models_of(
+    path: Path, state: LogState, settled: Settled, source: Log
+) -> tuple[Database, int]:
     """The read models, and the sequence they have reached; made anew if they are another log's.
 
     A log that ends before them is asked again by ``settled``: a server that is cut off from its
-    cluster must not cost the read models.
+    cluster must not cost the read models. Raises LogIsOlder if it is a backup older than they are.
     """
     try:
         database = await open_read_models(path)
@@ -73,8 +76,13 @@ async def read_models_of(path: Path, state: LogState, settled: Settled) -> tuple
     if checkpoint.epoch == state.epoch and checkpoint.sequence > state.head:
         log.warning("log_ends_early", head=state.head, read_models=checkpoint.sequence)
         state = await settled(checkpoint.sequence)
+    try:
+        await refuse_older(database, checkpoint, state, source)
+    except BaseException:
+        await database.close()
+        raise
     reason = "they were folded from another log"
-    if checkpoint.epoch == state.epoch and checkpoint.sequence <= state.head:
+    if checkpoint.epoch == state.epoch:
         if checkpoint.sequence >= state.forgotten:
             return database, checkpoint.sequence
         reason = "facts that they have not seen were forgotten meanwhile"

@@ -45,14 +45,14 @@ async def open_core(
     """The core over its restored read models, and what reads the audit stream into them.
 
     The caller runs their loops; what ``stack`` holds is closed at the end, the last flush first.
-    Raises LogUnavailable.
+    Raises LogUnavailable, LogIsOlder.
     """
     clock = LogClock()
     asked_at = clock.monotonic()
     state = await source.settled()
     clock.observe_answer(state.at, asked_at)
     path = settings.data_dir / READ_MODELS
-    database, sequence = await read_models_of(path, state, source.settled)
+    database, sequence = await read_models_of(path, state, source.settled, source)
     database, sequence, replaced = await of_this_history(path, database, sequence, source)
     database, sequence, unfinished = await restore_or_discard(path, database, sequence)
     stack.push_async_callback(database.close)

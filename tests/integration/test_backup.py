@@ -65,6 +65,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, int]:
             code, said = backup(service.data_dir, folder / "saved")
         assert code == 0, said
         assert f"{folder / 'saved'}: " in said
+        with httpx.Client(base_url=service.url, timeout=20) as client:
+            submit(client, "later")
     finally:
         service.stop()
     return folder / "data", folder / "saved", before
@@ -100,6 +102,32 @@ def test_a_restored_backup_serves_what_was_written_before_it(
             assert client.get("/v1/plans/paused").json()["status"] == "PAUSED"
         code, said = run_holdfast("rebuild", "--verify", data_dir=str(target), nats__port="0")
         assert (code, "equal: " in said) == (0, True), said
+    finally:
+        service.stop()
+
+
+@pytest.mark.timeout(120)
+def test_a_start_on_a_backup_older_than_the_read_models_is_refused_until_a_rebuild(
+    saved: tuple[Path, Path, int], tmp_path: Path
+) -> None:
+    source, folder, _ = saved
+    target = tmp_path / "data"
+    assert restore(target, folder)[0] == 0
+    (target / READ_MODELS).write_bytes((source / READ_MODELS).read_bytes())
+    last = manifest_of(folder)["streams"]["plans"]["copy"]["state"]["last_seq"]
+
+    code, said = run_holdfast("serve", data_dir=str(target), nats__port="0", http__port="0")
+
+    assert code == 3, said
+    assert f"the log ends at sequence {last} (epoch PLANS@" in said
+    assert "the log is an older backup" in said
+    assert "Traceback" not in said
+    code, said = run_holdfast("rebuild", data_dir=str(target), nats__port="0")
+    assert code == 0, said
+    service = ServiceProcess(target).start()
+    try:
+        assert httpx.get(f"{service.url}/v1/plans/before-0").status_code == 200
+        assert httpx.get(f"{service.url}/v1/plans/later").status_code == 404
     finally:
         service.stop()
 

@@ -15,6 +15,7 @@ from projections.read_models.database import ReadModelCheckpoint
 from projections.read_models.restore import STREAM, open_read_models, read_models_of
 from streams.jetstream.audit_stream import TrailExtent, TrailMessage
 from streams.log import LogState
+from tests.memory_log import MemoryLog
 from tests.waiting import eventually
 
 READ = 5
@@ -32,7 +33,7 @@ async def test_read_models_are_kept_when_the_log_seems_to_end_before_them(tmp_pa
         asked.append(known)
         return replace(EARLY, head=READ)
 
-    kept, sequence = await read_models_of(path, EARLY, settled)
+    kept, sequence = await read_models_of(path, EARLY, settled, MemoryLog())
     await kept.close()
     assert (asked, sequence) == ([READ], READ)
 

@@ -235,7 +235,7 @@ async def test_read_models_that_miss_forgotten_facts_are_folded_anew(
     for forgotten, goes_on_at in ((reached, reached), (reached + 1, 0)):
         world.log.forgotten = forgotten
         state = await world.log.state()
-        found, sequence = await read_models_of(world.path, state, settled)  # type: ignore[arg-type]
+        found, sequence = await read_models_of(world.path, state, settled, world.log)  # type: ignore[arg-type]
         await found.close()
         assert sequence == goes_on_at
 

@@ -14,6 +14,7 @@ from projections.log_identity import LogWatch, Witness, history_of
 from projections.projector import Projector
 from projections.read_models import plans
 from projections.read_models.database import Database
+from projections.read_models.older_log import LogIsOlder
 from projections.read_models.restore import of_this_history, open_read_models, read_models_of
 from streams.log import Draft, LogReset, LogState
 from streams.plan.events import Claimed, Heartbeat, Submitted, TaskSpec
@@ -120,11 +121,58 @@ async def test_a_head_below_the_read_models_is_asked_again_before_they_are_given
         asked.append(known)
         return state if len(asked) == 1 else old
 
-    for reached in (2, 0):  # the second time the log has really become shorter
-        found, sequence = await read_models_of(path, old, settled)
-        await found.close()
-        assert sequence == reached
+    found, sequence = await read_models_of(path, old, settled, log)
+    await found.close()
+    assert sequence == 2
+    with pytest.raises(LogIsOlder):  # the second time the log has really become shorter
+        await read_models_of(path, old, settled, log)
     assert asked == [2, 2]
+
+
+@pytest.mark.parametrize("epochs", [1, 2])  # two: a stream was made anew from a snapshot
+async def test_a_backup_older_than_the_read_models_is_refused_and_they_are_kept(
+    path: Path, database: Database, epochs: int
+) -> None:
+    at = [100.0]
+    log, backup = MemoryLog(lambda: at[0]), MemoryLog(lambda: at[0])
+    if epochs > 1:
+        backup.reset()
+    for name in ("p", "q", "r"):
+        at[0] += 1.0
+        await submit(log, name)
+        if name != "r":
+            await submit(backup, name)
+    await folded(log, database)
+    await database.close()
+
+    async def settled(_: int) -> LogState:
+        return await backup.state()
+
+    with pytest.raises(LogIsOlder) as refused:
+        await read_models_of(path, await backup.state(), settled, backup)
+    for part in (f"sequence 2 (epoch {backup.epoch})", f"reached 3 (epoch {log.epoch})"):
+        assert part in str(refused.value)
+    kept, sequence = await read_models_of(path, await log.state(), settled, log)
+    await kept.close()
+    assert sequence == 3
+
+
+async def test_a_shorter_log_of_other_plans_is_no_backup_and_folded_anew(
+    path: Path, database: Database
+) -> None:
+    log, other = MemoryLog(), MemoryLog()
+    other.reset()
+    await submit(log, "p", "q")
+    await submit(other, "x")
+    await folded(log, database)
+    await database.close()
+
+    async def settled(_: int) -> LogState:
+        raise AssertionError("another epoch is not asked again")
+
+    found, sequence = await read_models_of(path, await other.state(), settled, other)
+    await found.close()
+    assert sequence == 0
 
 
 async def test_a_log_that_is_replaced_while_it_is_followed_ends_the_watch(
