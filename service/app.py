@@ -18,7 +18,7 @@ import structlog
 from projections.integrity.plan_rows import PlanFile
 from projections.integrity.write_probe import DatabaseProbe
 from service.core.bridge import Bridge
-from service.core.catching_up import caught_up
+from service.core.catching_up import HowFar, caught_up
 from service.core.core import Core
 from service.core.opening import log_watch, open_core
 from service.daemons.backlog_sampler import backlog_sampler
@@ -36,6 +36,7 @@ from service.executor.handlers.secrets import Secrets
 from service.http.access import Access
 from service.http.refused_tokens import RefusedTokens
 from service.http.server import HttpServer, Listening
+from service.http.starting import Starting
 from service.ops.doctor.sources.live import Doctor
 from service.ops.health import Health
 from service.ops.last_hour import Minutes
@@ -136,7 +137,9 @@ async def running(
             audit=core.audit.run(),
             audit_tail=audit_tail.run(),
         )
-        await caught_up(core, (await source.settled()).head, died)
+        listening = _listening(settings, roles, stack)
+        async with _starting(listening, settings) as tell:
+            await caught_up(core, (await source.settled()).head, died, tell)
         guard(
             stack,
             died,
@@ -149,7 +152,6 @@ async def running(
         logs.watch_writers(supervision)
         if embedded is not None:
             embedded.supervised_by(supervision)
-        listening = _listening(settings, roles, stack)
         bridge = Bridge(core, asyncio.get_running_loop())
         daemons = await _daemons(settings, roles, core, embedded, writes, stack)
         pool_size = settings.scheduling.daemon.pool_size
@@ -334,6 +336,21 @@ def _listening(
     listening = Listening(settings.http)
     stack.callback(listening.socket.close)
     return listening
+
+
+@asynccontextmanager
+async def _starting(
+    listening: Listening | None, settings: Settings
+) -> AsyncGenerator[Callable[[HowFar], None]]:
+    """What to tell how far the start is; probes are answered with it until the block ends."""
+    if listening is None:
+        yield lambda _: None
+        return
+    starting = Starting(listening, settings)
+    try:
+        yield starting.tell
+    finally:
+        await starting.stop()
 
 
 def _serve(server: HttpServer, instance: Instance, stack: AsyncExitStack) -> None:

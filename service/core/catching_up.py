@@ -6,6 +6,7 @@ it started.
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -43,13 +44,26 @@ class HowFar(msgspec.Struct, frozen=True, kw_only=True):
         pace = self.events_per_s
         return (self.head - self.sequence) / pace if pace else None
 
+    def __str__(self) -> str:
+        """The same as a sentence."""
+        told = (
+            f"{self.sequence:,} of {self.head:,} events are read, {self.events_per_s:,.0f} a second"
+        )
+        return told if self.left_s is None else f"{told}, about {self.left_s:.0f} s are left"
+
 
 async def caught_up(
-    core: Core, head: int, died: asyncio.Future[str], show_s: float = SHOW_S
+    core: Core,
+    head: int,
+    died: asyncio.Future[str],
+    tell: Callable[[HowFar], None],
+    *,
+    show_s: float = SHOW_S,
 ) -> None:
     """Wait until the board has folded everything up to ``head`` and placed it.
 
-    Says every ``show_s`` seconds how far it is. Raises LogUnavailable when a vital loop has ended.
+    Every ``show_s`` seconds it logs, and calls ``tell`` with, how far it is. Raises LogUnavailable
+    when a vital loop has ended.
     """
     began, start = time.monotonic(), core.board.sequence
     is_shown = False
@@ -62,12 +76,10 @@ async def caught_up(
                     await core.projector.folded(head)
             except TimeoutError:
                 is_shown = True
-                _show(HowFar(
-                    start=start,
-                    sequence=core.board.sequence,
-                    head=head,
-                    took_s=time.monotonic() - began,
-                ))  # fmt: skip
+                took_s = time.monotonic() - began
+                so_far = HowFar(start=start, sequence=core.board.sequence, head=head, took_s=took_s)
+                _show(so_far)
+                tell(so_far)
                 if not await core.log.scan(core.board.sequence, 1):
                     break  # the last messages of the log were short-lived and have expired
         await core.projector.arrive()

@@ -102,24 +102,9 @@ class HttpServer:
         access: Access,
     ) -> None:
         settings = core.settings.http
-        limits = ConnectionLimits(head_s=settings.head_timeout_s, body_s=settings.body_timeout_s)
-        connections = core.visitors.connections = _connections(settings)
-        config = uvicorn.Config(
-            create_app(core, operations, access),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            date_header=False,
-            headers=RESPONSE_HEADERS,
-            http=partial(BoundedProtocol, limits, connections, Shares(PROBING, PROBING)),  # type: ignore[arg-type]  # called like a class
-            ws="none",
-            loop="none",
-            backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=GOODBYE_S,
-        )
-        self._server = _Server(config, listening.tls, limits)
+        connections = core.visitors.connections = connections_of(settings)
+        app = create_app(core, operations, access)
+        self._server = server_of(app, settings, listening.tls, connections)
         self._socket = listening.socket
         self._stopped = asyncio.Event()
 
@@ -138,7 +123,34 @@ class HttpServer:
         self._socket.close()
 
 
-def _connections(settings: HttpSettings) -> Shares:
+def server_of(
+    app: Any,  # noqa: ANN401 - an ASGI application
+    settings: HttpSettings,
+    tls: ssl.SSLContext | None,
+    connections: Shares,
+) -> uvicorn.Server:
+    """A web server that runs ``app`` within the bounds of the settings."""
+    limits = ConnectionLimits(head_s=settings.head_timeout_s, body_s=settings.body_timeout_s)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        date_header=False,
+        headers=RESPONSE_HEADERS,
+        http=partial(BoundedProtocol, limits, connections, Shares(PROBING, PROBING)),  # type: ignore[arg-type]  # called like a class
+        ws="none",
+        loop="none",
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GOODBYE_S,
+    )
+    return _Server(config, tls, limits)
+
+
+def connections_of(settings: HttpSettings) -> Shares:
+    """How many connections may be open, in all and of one client."""
     handshakes = _handshakes_allowed() if settings.tls_cert else 0
     return Shares(connections_allowed() - handshakes, settings.max_connections_per_client)
 
