@@ -123,7 +123,8 @@ class Board:
 
     def applying(self, fact: Fact | BadFact, now: float) -> Generator[None, None, str | None]:
         """`apply` in short steps; no other fact may be applied in between."""
-        self.lanes.took(now - fact.at)
+        if self.is_placing:
+            self.lanes.took(now - fact.at)
         self.is_folding = True
         if isinstance(fact, BadFact):
             ignored = self._bad(fact, now)
@@ -184,10 +185,11 @@ class Board:
 
     def _fold(self, fact: Fact, now: float) -> Generator[None, None, str | None]:
         event = fact.event
-        if forgets(fact):
-            return self._forget(fact, now)
-        if isinstance(event, Submitted) and fact.task_id is None and not self.knows(fact.plan_id):
-            return self._begin(fact, now)
+        if fact.task_id is None:
+            if forgets(fact):
+                return self._forget(fact, now)
+            if isinstance(event, Submitted) and not self.knows(fact.plan_id):
+                return self._begin(fact, now)
         plan = self._wake(fact.plan_id)
         if plan is None:
             return f"there is no plan '{fact.plan_id}'"
@@ -196,7 +198,8 @@ class Board:
         if fact.task_id is None and isinstance(event, Paused | Resumed | Retried):
             self._place_all(plan, now)
         self._place_each(plan, plan.latest, now)
-        yield from self.outputs.settle(plan)
+        if self.outputs.has_work(plan):
+            yield from self.outputs.settle(plan)
         if isinstance(event, Claimed) and ignored is None and fact.origin.instance:
             self.peers.saw(fact.origin.instance, _kind_of(plan, fact.task_id), fact.at)
         self._watch_end(plan)

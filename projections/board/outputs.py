@@ -29,6 +29,15 @@ class Outputs:
         self._max_bytes = max_bytes
         self._held: dict[int, tuple[Holder, int]] = {}
 
+    def has_work(self, plan: Plan) -> bool:
+        """Whether `settle` would change anything; mostly it would not, and this is quicker."""
+        if self._held or plan.outdated:
+            return True
+        for task in plan.latest:  # noqa: SIM110 - a generator takes longer than this
+            if task.held is not None or task.checkpoints:
+                return True
+        return False
+
     def settle(self, plan: Plan) -> Generator[None]:
         """Look at what the last fact changed in ``plan``, in short steps."""
         less_wanted: set[str] = set()

@@ -31,6 +31,7 @@ from streams.subjects import subject_of
 DAY_S = 24 * 3600.0
 PERIOD_S = 5.0
 FLUSH_S = 10.0
+AT_ONCE = 32  # `forgotten` facts that are decided and appended together
 NO_PAGE: list[LogMessage] = []
 
 log = structlog.get_logger("holdfast.retention")
@@ -184,7 +185,10 @@ class Retention:
         core = self._core
         if self._archive is not None:
             due = await self._archived(self._archive, due)
-        outcomes = await asyncio.gather(*(self._say_forgotten(plan) for plan in due))
+        outcomes: list[int | None] = []
+        for start in range(0, len(due), AT_ONCE):  # requests get their turns of the loop in between
+            some = due[start : start + AT_ONCE]
+            outcomes += await asyncio.gather(*(self._say_forgotten(plan) for plan in some))
         sequences = [each for each in outcomes if each is not None]
         if not sequences:
             return 0

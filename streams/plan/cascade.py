@@ -105,6 +105,11 @@ class Cascade:
         self.wave = []
         return reached
 
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether `settle` has anything to do."""
+        return bool(self.wave) or (self.plan.fatal > 0 and not self.plan.cancelled)
+
     def settle(self) -> Generator[None]:
         """Let ended and reopened tasks change what waits for them, until nothing moves."""
         while self.wave:

@@ -117,7 +117,8 @@ def evolving(
         ignored = fold.task_fact(task, event)
     if ignored is None:
         plan.sequence = sequence
-        yield from fold.settle()
+        if fold.is_unsettled:
+            yield from fold.settle()
     return ignored
 
 

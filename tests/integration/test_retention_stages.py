@@ -17,7 +17,17 @@ from streams.jetstream.access import URL_ALONE
 from streams.jetstream.forgetting import Purger
 from streams.jetstream.log import JetStreamLog
 from streams.jetstream.permissions import RETENTION, SERVICE
-from streams.log import LogUnavailable
+from streams.log import Appended, Draft, LogUnavailable
+from streams.plan.events import (
+    Cancelled,
+    Claimed,
+    Completed,
+    Event,
+    Finished,
+    Raw,
+    Submitted,
+    TaskSpec,
+)
 from tests.integration.http_world import serving
 
 AT_ONCE = RetentionLimits(plans=2, looked_at=3)
@@ -197,6 +207,50 @@ async def test_a_log_that_does_not_answer_is_reported_and_tried_again(world: Wor
     await world.retention().turn()
     assert world.core.conditions.retention_trouble is None
     assert await world.messages("p") == 1
+
+
+async def ended(log: JetStreamLog, plan_id: str, tasks: int, done: int) -> None:
+    """Append all facts of a plan of which ``done`` tasks completed before it was cancelled."""
+
+    async def append(task_id: str | None, expected: int, *events: Event) -> int:
+        draft = Draft(plan_id=plan_id, task_id=task_id, expected=expected, events=events)
+        answer = await log.append(draft)
+        assert isinstance(answer, Appended)
+        return answer.sequence
+
+    names = [f"t{number}" for number in range(tasks)]
+    specs = tuple(TaskSpec(id=name, kind="outside") for name in names)
+    first = await append(None, 0, Submitted(tasks=specs))
+    claimed = Claimed(owner="w", attempt=1, lease_s=600, started=True)
+    completed = Completed(owner="w", attempt=1, output=Raw(b"1"))
+    await asyncio.gather(*(append(name, 0, claimed, completed) for name in names[:done]))
+    await append(None, first, Cancelled(), Finished(status="CANCELLED"))
+
+
+@pytest.mark.timeout(120)
+async def test_a_plan_of_ten_thousand_tasks_is_archived_and_forgotten_and_its_space_is_free(
+    world: World, tmp_path: Path
+) -> None:
+    await world.run("first")
+    before = await world.log.state()
+    await ended(world.log, "wide", 10_000, 1_500)
+    full = await world.log.state()
+    await world.core.projector.flushed(full.head, 60)
+    assert await world.status("wide") == 200
+    folder = tmp_path / "archive"
+
+    await world.retention(archive_dir=folder).turn()
+
+    assert world.core.conditions.retention_trouble is None
+    assert await world.messages("wide") == 1
+    lines = [line for path in files_of(folder) for line in read(path)]
+    (closing,) = (line for line in lines if isinstance(line, Closing))
+    assert (closing.archived, closing.facts) == ("wide", full.head - before.head)
+    assert await asyncio.to_thread(verify, folder) == 1
+    left = await world.log.state()
+    assert left.size_bytes - before.size_bytes < 0.05 * (full.size_bytes - before.size_bytes)
+    assert (await world.client.get("/v1/tasks?plan_id=wide")).json()["items"] == []
+    assert (await world.client.get("/v1/plans/first")).status_code == 200
 
 
 @pytest.mark.parametrize("bound", [{"walk_messages": 0}, {"walk_bytes": 0}, {}])
