@@ -83,7 +83,7 @@ def test_before_anything_is_read_no_time_is_promised() -> None:
 
 
 class SlowLog(MemoryLog):
-    """It brings two facts at a time, each time that it is told to."""
+    """It brings two facts at a time, whenever `more` is set."""
 
     def __init__(self) -> None:
         super().__init__()
