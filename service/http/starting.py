@@ -1,7 +1,7 @@
 """Answers probes while an instance is still reading its log, and all else with 503.
 
-A large log takes a minute. A program that watches the process can tell by `/healthz` that it lives, and by
-`/readyz` how far it is and how long it will take.
+A large log takes a minute. A program that watches the process can tell by `/healthz` that it lives,
+and by `/readyz` how far it is and how long it will take.
 """
 
 import asyncio
