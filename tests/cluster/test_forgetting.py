@@ -50,7 +50,7 @@ async def test_every_instance_drops_what_one_of_them_forgets(
     cluster = NatsCluster(tmp_path, operator.configuration)
     try:
         await cluster.start()
-        more = {"nats__creds_file": str(service), "nats__replicas": "3"}
+        more: dict[str, Any] = {"nats__creds_file": str(service), "nats__replicas": "3"}
         forgetting = {
             "retention__finished_days": AT_ONCE,
             "retention__archive_dir": str(tmp_path / "archive"),
@@ -68,7 +68,7 @@ async def test_every_instance_drops_what_one_of_them_forgets(
 
 
 async def forget_and_compare(
-    cluster: NatsCluster, instances: list[ServiceProcess], folder: Path, more: dict[str, str]
+    cluster: NatsCluster, instances: list[ServiceProcess], folder: Path, more: dict[str, Any]
 ) -> None:
     one, two = (httpx.Client(base_url=each.url, timeout=30) for each in instances)
     with one, two:
