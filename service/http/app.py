@@ -69,15 +69,7 @@ def create_app(
             "core": Provide(lambda: core, use_cache=True, sync_to_thread=False),
             "operations": Provide(lambda: operations, use_cache=True, sync_to_thread=False),
         },
-        state=State(
-            {
-                "access": access,
-                "root_path": core.settings.http.root_path,
-                "knows": core.knows,
-                "load": core.load,
-                "quotas": Quotas(core.settings.http),
-            }
-        ),
+        state=state_of(core, access),
         dto=StrictBody,
         return_dto=None,
         request_class=ApiRequest,
@@ -89,13 +81,30 @@ def create_app(
         plugins=[schemas],
         logging_config=None,
     )
-    allowed = core.settings.http.allowed_hosts
+    return in_front(app, core, access, limits)
+
+
+def state_of(core: Core, access: Access) -> State:
+    """What guards and bodies look up."""
+    return State(
+        {
+            "access": access,
+            "root_path": core.settings.http.root_path,
+            "knows": core.knows,
+            "load": core.load,
+            "quotas": Quotas(core.settings.http),
+        }
+    )
+
+
+def in_front(app: Litestar, core: Core, access: Access, limits: CallLimits = CALL_LIMITS) -> Front:
+    """What every request passes before it comes to ``app``."""
     return Front(
         app,
         core,
         OriginCheck(
             tokens=access.tokens is not None,
-            allowed_hosts=allowed,
+            allowed_hosts=core.settings.http.allowed_hosts,
             on_proxy=core.visitors.came_through_proxy,
         ),
         limits,

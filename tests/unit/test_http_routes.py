@@ -299,7 +299,7 @@ async def test_the_document_is_made_once_and_not_on_the_loop(
 ) -> None:
     made_on: list[int] = []
     complete = openapi.complete_document
-    app = FakeCore().app()
+    app = FakeCore().own_app()
 
     def noting(described: Any, schemas: Any) -> None:
         made_on.append(threading.get_ident())
