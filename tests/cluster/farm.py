@@ -22,7 +22,7 @@ POLL_S = 0.1
 class Farm:
     """Everything that runs; faults act on it. ``history`` notes which instances are stopped."""
 
-    def __init__(self, folder: Path, history: History) -> None:
+    def __init__(self, folder: Path, history: History, module: str = "service") -> None:
         self.cluster = NatsCluster(folder)
         self.links = self.cluster.links
         self.nodes = self.cluster.nodes
@@ -32,7 +32,12 @@ class Farm:
         clock = build_wall_clock(folder)
         self.instances = {
             number: Instance(
-                number, folder, nats_url=self.cluster.urls_for(number), port=port, clock=clock
+                number,
+                folder,
+                nats_url=self.cluster.urls_for(number),
+                port=port,
+                clock=clock,
+                module=module,
             )
             for number, port in zip(NUMBERS, free_ports(len(NUMBERS)), strict=True)
         }
@@ -143,9 +148,11 @@ class Farm:
 
 
 @asynccontextmanager
-async def running_farm(folder: Path, history: History) -> AsyncGenerator[Farm]:
-    """A farm that is ready, and ended afterwards."""
-    farm = Farm(folder, history)
+async def running_farm(
+    folder: Path, history: History, module: str = "service"
+) -> AsyncGenerator[Farm]:
+    """A farm that is ready, and ended afterwards; its instances run ``module``."""
+    farm = Farm(folder, history, module)
     try:
         await farm.start()
         yield farm

@@ -29,7 +29,9 @@ def build_wall_clock(folder: Path) -> Path:
 class Instance(ServiceProcess):
     """Instance ``number`` at a cluster; see `ServiceProcess`."""
 
-    def __init__(self, number: int, folder: Path, *, nats_url: str, port: int, clock: Path) -> None:
+    def __init__(
+        self, number: int, folder: Path, *, nats_url: str, port: int, clock: Path, module: str
+    ) -> None:
         self.number = number
         self.address = f"http://{HOST}:{port}"
         self._clock = folder / f"clock-{number}"
@@ -39,6 +41,7 @@ class Instance(ServiceProcess):
             nats_url=nats_url,
             roles=ROLES[number],
             preload=str(clock),
+            module=module,
             http__port=str(port),
             nats__replicas="3",
             executor__instance_id=f"instance-{number}",

@@ -12,6 +12,7 @@ import pytest
 from tests.cluster.caller import Caller
 from tests.cluster.checker import told, violations
 from tests.cluster.farm import Farm, running_farm
+from tests.cluster.forgetful import TASKS
 from tests.cluster.log_reader import read_log
 from tests.cluster.node_faults import lagging
 from tests.cluster.ports import NUMBERS
@@ -22,14 +23,12 @@ pytestmark = pytest.mark.faults
 
 PLANS = 6
 LAG_S = 4.5
-# An instance keeps finished plans in memory until this many of their tasks have come after them.
-FORGOTTEN_AFTER_TASKS = 20_000
 
 
 @pytest.mark.timeout(180)
 async def test_a_plan_that_is_recalled_beside_a_late_replica_is_complete(tmp_path: Path) -> None:
     history = History()
-    async with running_farm(tmp_path, history) as farm:
+    async with running_farm(tmp_path, history, "tests.cluster.forgetful") as farm:
         caller = Caller(farm.addresses, history.calls)
         try:
             async with lagging(farm, await _follower_without_tails(farm)):
@@ -74,7 +73,7 @@ async def _recall_plans(caller: Caller) -> None:
 
 
 async def _submit_filler(caller: Caller, plan_id: str) -> str:
-    tasks = [{"id": f"t{n}", "kind": "unclaimed"} for n in range(FORGOTTEN_AFTER_TASKS // 2)]
+    tasks = [{"id": f"t{n}", "kind": "unclaimed"} for n in range(TASKS // 2)]
     call, _ = await caller.submit(1, {"id": plan_id, "tasks": tasks})
     assert call.status == 201, call
     return plan_id
