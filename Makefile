@@ -35,11 +35,14 @@ run: $(VENV)/runtime.stamp $(VENV)/worker_kit.stamp $(BIN)/holdfast ## start Hol
 # Python's cache of compiled files off: a third of a start.
 test test-all test-faults: export PYTHONDONTWRITEBYTECODE :=
 
+# Only these files are collected again for the tests that run alone.
+ALONE = $(shell grep -rl --include='test_*.py' 'pytest[.]mark[.]alone' tests)
+
 test: $(VENV)/dev.stamp ## run the tests (fault tests in their short form)
 	@status=0; \
 	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
 		-o timeout_method=signal -m "not alone" || status=1; \
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -o timeout_method=signal -m alone || status=1; \
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -o timeout_method=signal -m alone $(ALONE) || status=1; \
 	exit $$status
 
 check: $(VENV)/dev.stamp ## lint, formatting, types, import contracts
