@@ -42,7 +42,7 @@ test: $(VENV)/dev.stamp ## run the tests (fault tests in their short form)
 	@status=0; \
 	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
 		-o timeout_method=signal -m "not alone" || status=1; \
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -o timeout_method=signal -m alone $(ALONE) || status=1; \
+	$(BIN)/python -m pytest -q -o timeout_method=signal -m alone $(ALONE) || status=1; \
 	exit $$status
 
 check: $(VENV)/dev.stamp ## lint, formatting, types, import contracts

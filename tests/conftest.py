@@ -20,14 +20,15 @@ __all__ = ["pytest_runtest_makereport"]  # a hook that pytest finds here
 ORDER = tuple(
     f"tests/{name}"
     for name in (
+        "cluster/test_campaign",
         "faults/test_prometheus",
-        "faults/test_doctor",
+        "integration/test_fuzz",
         "cluster",
+        "faults/test_doctor",
         "faults/test_jitter",
         "faults/test_sse_exactness",
         "faults/test_sse_slow",
         "faults/test_log_trouble",
-        "integration/test_fuzz",
         "integration/test_kit_",
         "integration/test_instances",
         "integration/test_rebuild",

@@ -10,7 +10,7 @@ from tests.cluster.faults import LONG, SHORT
 from tests.cluster.faults_table import row, write_page
 from tests.cluster.work import Pace
 
-pytestmark = [pytest.mark.faults, pytest.mark.alone]
+pytestmark = pytest.mark.faults
 
 SHORT_FORM = Form(SHORT, Pace(plans_per_s=2, workers=6), calm_s=3, readers=6)
 LONG_FORM = Form(LONG, Pace(plans_per_s=6, workers=16), calm_s=3, readers=12, facts=100_000)
