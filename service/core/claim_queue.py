@@ -107,6 +107,10 @@ class ClaimQueue:
             ask.left = True
         self._wake(owner)
 
+    async def look_again(self, owner: str) -> None:
+        """Let each waiting request of ``owner`` see at once that it is gone, if it is."""
+        self._wake(owner)
+
     def _wake(self, owner: str) -> None:
         for waiter in self._waiters.of_owner(owner):
             if not waiter.future.done():

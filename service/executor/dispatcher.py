@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from time import monotonic
 
 import msgspec
@@ -76,6 +77,9 @@ class Dispatcher:
         Both are monotonic.
         """
         self.pool.close()
+        with suppress(BridgeClosed):  # a claim that waits sees that the pool is closed
+            owner = self._shop.reporter.owner
+            await self._bridge.call(lambda core: core.claim_queue.look_again(owner))
         if self._ticking is not None:
             await asyncio.wait({self._ticking}, timeout=max(give_up_at - monotonic(), 0))
         if not await self._ended(until):
@@ -137,6 +141,7 @@ class Dispatcher:
             wait_s=wait_s,
             start=start,
             leave_to_others=self._shop.overruns,
+            gone=lambda: self.pool.closed,
         )
         origin, asked_at = self._shop.reporter.origin(), monotonic()
         used = 0

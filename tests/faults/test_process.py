@@ -88,7 +88,7 @@ def test_asked_to_end_it_lets_tasks_finish_or_gives_them_back_and_leaves_no_chil
 
 
 def test_ctrl_c_ends_an_idle_instance_at_once(start_service: Start) -> None:
-    service = start_service()
+    service = start_service(executor__poll_interval_s="60")  # its claim waits for 30 s at a time
     children = below(service.pid)
     service.send(signal.SIGINT)
     assert service.wait() == 0

@@ -92,6 +92,11 @@ class FakeCore:
         self.refused: list[OwnerCommand] = []
         self.accepted: list[OwnerCommand] = []
         self._changed = asyncio.Event()
+        self.claim_queue = self
+
+    async def look_again(self, owner: str) -> None:
+        assert {each.owner for each in self.requests} <= {owner}
+        self._announce()
 
     def now(self) -> float:
         return time.time()
@@ -113,6 +118,8 @@ class FakeCore:
             raise self.claim_trouble
         deadline = self.now() + request.wait_s
         while not (claims := self._take(request)) and (left_s := deadline - self.now()) > 0:
+            if request.gone is not None and request.gone():
+                return []
             changed = self._changed
             try:
                 async with asyncio.timeout(min(left_s, 0.05)):
