@@ -10,7 +10,7 @@ from statistics import median
 
 from tests.bench import bed, sse_bed
 from tests.bench.child import answer_of
-from tests.bench.report import Result, spread
+from tests.bench.report import Result, progress, spread
 
 ROUNDS = 3  # interleaved
 COUNTS = (1, 3)
@@ -35,7 +35,8 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
     for mode, full, connections in WAYS:
         tasks = max(int(full * scale), 1_000)
         runs: dict[int, list[tuple[float, float]]] = {count: [] for count in COUNTS}
-        for _ in range(ROUNDS):
+        for n in range(ROUNDS):
+            progress(f"{mode}, {COUNTS[0]} and {COUNTS[1]} instances, round {n + 1} of {ROUNDS}")
             for count, seen in runs.items():
                 seen.append(await rate(count, mode, tasks, connections))
         one, three = runs.values()

@@ -7,7 +7,7 @@ from statistics import median
 from tests.bench import bed
 from tests.bench.child import answer_of
 from tests.bench.cycles import NO_EXECUTOR
-from tests.bench.report import Result, spread
+from tests.bench.report import Result, progress, spread
 
 ROUNDS = 3  # interleaved
 
@@ -35,7 +35,8 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
         ("batch calls", 15_000, 8, 7_000),
     )
     runs: dict[str, list[dict[str, float]]] = {mode: [] for mode, *_ in ways}
-    for _ in range(ROUNDS):
+    for n in range(ROUNDS):
+        progress(f"life cycles over HTTP, round {n + 1} of {ROUNDS}")
         for mode, tasks, connections, _aim in ways:
             runs[mode].append(await load(mode, max(int(tasks * scale), 100), connections))
     for mode, _tasks, _connections, aim in ways:

@@ -11,7 +11,7 @@ from streams.plan.events import Submitted, TaskSpec
 from streams.plan.limits import MAX_TASKS
 from tests.bench import bed
 from tests.bench.cycles import NO_EXECUTOR, ROUNDS, work_through
-from tests.bench.report import Result, spread
+from tests.bench.report import Result, progress, spread
 
 WORKERS = 64
 SMALL = 50  # plans that have as many tasks together
@@ -70,7 +70,8 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
     many: list[float] = []
     one: list[float] = []
     holds_ms: list[float] = []
-    for _ in range(ROUNDS):
+    for n in range(ROUNDS):
+        progress(f"one large plan and many small ones, round {n + 1} of {ROUNDS}")
         many.append(await rate([(f"p{n}", fan(size // SMALL)) for n in range(SMALL)]))
         one.append(await rate([("wide", fan(size))]))
         holds_ms.append(await held_ms(fan(size)))

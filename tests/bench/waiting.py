@@ -11,7 +11,7 @@ from streams.log import Origin
 from streams.plan.events import Submitted, TaskSpec
 from tests.bench import bed
 from tests.bench.cycles import NO_EXECUTOR, ROUNDS, plan_of, work_through
-from tests.bench.report import Result, spread
+from tests.bench.report import Result, progress, spread
 
 WORKERS = 64
 WAIT_S = 30.0
@@ -58,7 +58,8 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
     }
     alone: list[float] = []
     beside: dict[str, list[float]] = {name: [] for name in crowds}
-    for _ in range(ROUNDS):
+    for n in range(ROUNDS):
+        progress(f"life cycles beside claims that wait, round {n + 1} of {ROUNDS}")
         alone.append(await rate(tasks, []))
         for name, kinds in crowds.items():
             beside[name].append(await rate(tasks, kinds))

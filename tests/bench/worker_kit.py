@@ -10,7 +10,7 @@ from tests.bench import bed, child, kit_load
 from tests.bench.child import WITHIN_S, answer_of
 from tests.bench.cycles import NO_EXECUTOR
 from tests.bench.over_http import load
-from tests.bench.report import Result, spread
+from tests.bench.report import Result, progress, spread
 
 ROUNDS = 3  # interleaved
 TASKS = 15_000
@@ -56,7 +56,8 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
     tasks = max(int(TASKS * scale), 1_000)
     raw: list[dict[str, float]] = []
     kit: list[dict[str, float]] = []
-    for _ in range(ROUNDS):
+    for n in range(ROUNDS):
+        progress(f"the worker kit and raw calls, round {n + 1} of {ROUNDS}")
         raw.append(await load("batch calls", tasks, 8))
         kit.append(await noop(tasks, SLOTS))
     speeds = [each["tasks_per_s"] for each in kit]
