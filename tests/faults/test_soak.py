@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +34,7 @@ TASKS_PER_S = 2_000_000 / LONG_S
 SHORT_TASKS_PER_S = 200.0  # the short form runs beside others
 SHORT_LIVES, LONG_LIVES = 2, 4  # the first and the third end in a crash
 LOOKED_AT = 0.4  # of a life: its end
-FINISH_S = 90.0
+FINISH_S, VERIFY_S = 90.0, 180.0
 KEEP_S = 10.0  # plans that ended
 DAY_S = 86_400.0
 MORE = 1.1  # than in the middle of the soak
@@ -164,9 +165,10 @@ def test_what_an_instance_takes_stays_level(
                 name = f"life {len(levels)} of {wanted.lives}, {wanted.life_s:g} s"
                 report.add("soak", name, **life._asdict(), tasks=load.ended)
             assert load.finish(FINISH_S) == 0
+        verify = partial(run_holdfast, "rebuild", "--verify", within_s=VERIFY_S)
         until(
-            lambda: run_holdfast("rebuild", "--verify", data_dir=str(service.data_dir))[0] == 0,
-            60,
+            lambda: verify(data_dir=str(service.data_dir))[0] == 0,
+            VERIFY_S,
             "the read models equal the log",
         )
     finally:
