@@ -25,6 +25,8 @@ from service.http.shares import Shares, client_at
 _ERRORS = logging.getLogger("holdfast.http.protocol")
 _ERRORS.setLevel(logging.ERROR)
 LINGER_S = 1.0
+# After a process was suspended its timers come before what arrived meanwhile: that is read first.
+LAST_LOOK_S = 0.1
 PROBE_S = 1.0  # how long a connection in excess may take to send the head of a probe
 PROBES = {b"healthz", b"readyz"}
 STATUS_LINES = {
@@ -76,6 +78,7 @@ class BoundedProtocol(HttpToolsProtocol):
         # When the head or the body began that is still coming.
         self._began: float | None = None
         self._in_head = False
+        self._is_over = False  # its time, as the last look found
         self._refused = ""
         self._ended = False  # what still comes is not read
         self._running: RequestResponseCycle | None = None  # what is being answered
@@ -284,20 +287,28 @@ class BoundedProtocol(HttpToolsProtocol):
     def _look(self) -> None:
         """Refuse a request that takes too long, and close a connection that never sent one."""
         self._timer = None
-        if self.transport.is_closing():
+        left_s = self._left_s()
+        if self.transport.is_closing() or left_s is None:
             return
-        if self._began is None:
-            if self._cycle_or_none() is None:
-                self._end_silent()
-            return  # uvicorn itself bounds the time between two requests
-        limit_s = self._head_s if self._in_head else self._limits.body_s
-        left_s = self._began + limit_s - self.loop.time()
         if self.flow.read_paused:  # it is the server that does not read
             self._look_in(self._head_s)
         elif left_s > 0:
+            self._is_over = False
             self._look_in(left_s)
+        elif not self._is_over:
+            self._is_over = True
+            self._look_in(LAST_LOOK_S)
+        elif self._began is None:
+            self._end_silent()
         else:
             self._refuse("request_timeout")
+
+    def _left_s(self) -> float | None:
+        """Until a request has to be whole; None between two, whose time uvicorn itself bounds."""
+        if self._began is None:
+            return None if self._cycle_or_none() is not None else 0.0
+        limit_s = self._head_s if self._in_head else self._limits.body_s
+        return self._began + limit_s - self.loop.time()
 
 
 def _hang_up(cycle: RequestResponseCycle) -> None:

@@ -1,6 +1,8 @@
 """A connection may send bounded heads, in bounded time; what is more is refused at once."""
 
 import asyncio
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +15,8 @@ import uvicorn
 from service.http.bounded_protocol import BoundedProtocol, ConnectionLimits
 from service.http.origin_check import RESPONSE_HEADERS
 from service.http.shares import Shares, client_at
+from service.runtime.child_process import dying_with_parent
+from tests.faults.service_process import environment
 
 LIMITS = ConnectionLimits(head_bytes=4_096, headers=20, head_s=0.4, body_s=0.8)
 WITHIN_S = 10.0
@@ -80,6 +84,10 @@ async def _send(writer: asyncio.StreamWriter, parts: tuple[bytes, ...], pause_s:
 
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+UPLOAD = (
+    b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\n"
+    b"Content-Length: 5\r\n\r\n"
+)
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -136,6 +144,42 @@ async def test_a_slow_request_is_refused(parts: tuple[bytes, ...]) -> None:
         said = await answer(port, *parts, pause_s=0.2)  # 20 s; it is refused long before the end
     assert said.startswith(b"HTTP/1.1 408")
     assert b"urn:holdfast:problem:request_timeout" in said
+
+
+SERVER = """
+import asyncio, uvloop
+from tests.unit.test_bounded_protocol import serving
+async def serve():
+    async with serving() as port:
+        print(port, flush=True)
+        await asyncio.Event().wait()
+uvloop.run(serve())
+"""
+
+
+@pytest.mark.timeout(60)
+async def test_a_body_that_came_while_the_process_was_suspended_is_read() -> None:
+    """A loop that wakes up runs timers that are due before it reads."""
+    server = await asyncio.create_subprocess_exec(
+        *dying_with_parent(sys.executable, "-c", SERVER),
+        stdout=asyncio.subprocess.PIPE,
+        env=environment(),
+    )
+    assert server.stdout is not None
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(await server.stdout.readline()))
+    try:
+        async with asyncio.timeout(4 * WITHIN_S):
+            writer.write(UPLOAD)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+            server.send_signal(signal.SIGSTOP)
+            writer.write(b"abcde")
+            await asyncio.sleep(2 * LIMITS.body_s)  # all of the request's time
+            server.send_signal(signal.SIGCONT)
+            assert (await reader.read()).startswith(b"HTTP/1.1 200")
+    finally:
+        writer.transport.abort()
+        server.kill()
+        await server.wait()
 
 
 async def test_a_connection_that_sends_nothing_is_closed() -> None:
