@@ -24,8 +24,8 @@ class RawClient(Client):
 
     Relies on some of its internals: ``_ps``, ``_process_msg``, ``_process_err``,
     ``_process_op_err``, ``_pending``, ``_transport``, ``_connect_command``, ``_send_ping``,
-    ``_server_pool``, ``_current_server``, ``_subs`` and ``_server_info``. The contract suite fails
-    when a new nats-py moves them.
+    ``_server_pool``, ``_current_server``, ``_reconnection_task``, ``_subs`` and ``_server_info``.
+    The contract suite fails when a new nats-py moves them.
     """
 
     def __init__(self) -> None:
@@ -104,6 +104,15 @@ class RawClient(Client):
         self.abort()
         return True
 
+    async def close(self) -> None:
+        """Close for ever; a reconnect that is under way ends, too."""
+        try:
+            await super().close()
+        finally:
+            reconnecting = self._reconnection_task
+            if reconnecting is not None and reconnecting is not asyncio.current_task():
+                await _until_ended(reconnecting)
+
     def abort(self) -> None:
         """Cut the socket. nats-py closes one that has sent everything, or forgets it."""
         if (writer := getattr(self._transport, "_io_writer", None)) is not None:
@@ -144,9 +153,13 @@ async def until_really_cancelled(coroutine: Coroutine[Any, Any, None]) -> None:
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        while not task.done():
-            task.cancel()
-            await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
-        if not task.cancelled():
-            task.exception()  # so that asyncio does not log it
+        await _until_ended(task)
         raise
+
+
+async def _until_ended(task: asyncio.Future[None]) -> None:
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
+    if not task.cancelled():
+        task.exception()  # so that asyncio does not log it
