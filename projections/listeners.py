@@ -5,13 +5,14 @@ a fact is folded and cannot change it, so a fault in one of them must stop neith
 others: it is logged with the sequence, and `OnListenerFailure` counts it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 from typing import Protocol
 
 import structlog
 
 from streams.log import BadFact, Fact
+from streams.plan.events import Event
 
 LOG_EVERY_S = 5.0  # a listener that fails for every fact must not fill the log
 
@@ -30,6 +31,8 @@ class FactListener(Protocol):
         ...
 
 
+Hearing = tuple[tuple[str, FactListener], ...]
+
 OnBatch = Callable[[Sequence[FoldedFact], int], object]
 """Hears each batch of facts and the position of the fold after it."""
 
@@ -39,16 +42,23 @@ class Listeners:
 
     def __init__(self, on_failure: OnListenerFailure | None = None) -> None:
         self._on_failure = on_failure
-        self._on_facts: dict[str, FactListener] = {}
-        self._hearing: tuple[tuple[str, FactListener], ...] = ()  # the same, to walk over
+        self._on_facts: dict[str, tuple[FactListener, Collection[type[Event]]]] = {}
+        self._hearing: Hearing = ()  # the same, to walk over
+        self._counted: dict[type[Event], Hearing] = {}  # the same for events that not all hear
         self._on_batches: dict[str, OnBatch] = {}
         self._logged_at: dict[str, float] = {}
         self._unlogged: dict[str, int] = {}
 
-    def add(self, name: str, listener: FactListener) -> None:
-        """Tell ``listener`` of each fact from now on; one of the same name is replaced."""
-        self._on_facts[name] = listener
-        self._hearing = tuple(self._on_facts.items())
+    def add(
+        self, name: str, listener: FactListener, *, unheard: Collection[type[Event]] = ()
+    ) -> None:
+        """Tell ``listener`` of each fact from now on; one of the same name is replaced.
+
+        Of ``unheard`` events it is told only when the fold ignored them: renewals are the most
+        frequent facts of all, and most listeners have nothing to do for them.
+        """
+        self._on_facts[name] = listener, unheard
+        self._sort()
 
     def add_for_batches(self, name: str, on_batch: OnBatch) -> None:
         """Call ``on_batch`` for each batch from now on; one of the same name is replaced."""
@@ -57,12 +67,15 @@ class Listeners:
     def remove(self, name: str) -> None:
         """Stop calling the listener of this name; it may remove itself while it is called."""
         self._on_facts.pop(name, None)
-        self._hearing = tuple(self._on_facts.items())
         self._on_batches.pop(name, None)
+        self._sort()
 
     def fact(self, fact: FoldedFact, ignored: str | None) -> None:
         """Tell of one fact. Never raises."""
-        for name, listener in self._hearing:
+        hearing = self._hearing
+        if ignored is None and isinstance(fact, Fact):
+            hearing = self._counted.get(type(fact.event), hearing)
+        for name, listener in hearing:
             try:
                 listener.folded(fact, ignored)
             except Exception as error:  # noqa: BLE001 - see the module
@@ -75,6 +88,15 @@ class Listeners:
                 on_batch(facts, position)
             except Exception as error:  # noqa: BLE001 - see the module
                 self._failed(name, position, error)
+
+    def _sort(self) -> None:
+        listeners = self._on_facts.items()
+        self._hearing = tuple((name, listener) for name, (listener, _) in listeners)
+        kinds = {kind for _, (_, unheard) in listeners for kind in unheard}
+        self._counted = {
+            kind: tuple((name, each) for name, (each, unheard) in listeners if kind not in unheard)
+            for kind in kinds
+        }
 
     def _failed(self, name: str, sequence: int, error: Exception) -> None:
         self._unlogged[name] = self._unlogged.get(name, 0) + 1

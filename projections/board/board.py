@@ -21,6 +21,7 @@ from projections.board.leases import Clock, Leases
 from projections.board.outputs import MAX_BYTES, Outputs
 from projections.board.peers import Peers
 from projections.board.recent import RecentLimits, RecentPlans
+from projections.board.time_outs import TimeOuts
 from projections.board.timers import Timers
 from projections.board.unfinished import UnfinishedBytes
 from streams.log import BadFact, Fact
@@ -83,6 +84,7 @@ class Board:
         self.lanes = Lanes(rule, self.peers)
         self._holds = Holds()
         self.leases = Leases(clock) if clock is not None else None
+        self._time_outs = TimeOuts(self.leases)
         self.timers: Timers[tuple[Plan, Task]] = Timers()
         self._seats: dict[int, Seat] = {}
         self._expired: dict[int, tuple[Plan, Task]] = {}
@@ -299,8 +301,10 @@ class Board:
             if key not in self._running:
                 self._running[key] = plan, task
                 self.running_kinds[task.spec.kind] += 1
+            self._time_outs.watch(plan, task)
             self._place_running(plan, task, now)
             return
+        self._time_outs.forget(task)
         if key in self._running:
             del self._running[key]
             self.running_kinds[task.spec.kind] -= 1
@@ -433,11 +437,7 @@ class Board:
 
     def overdue(self, now: float) -> list[tuple[Plan, Task]]:
         """RUNNING tasks that have outlived their time-out by one lease at log time ``now``."""
-        overdue = [each for each in self.running() if (each[1].overdue_at or now) < now]
-        if self.leases is None:
-            return overdue
-        ran_s = self.leases.ran_s  # a step of the log's clock makes no attempt longer
-        return [(p, t) for p, t in overdue if ran_s(t) > (t.timeout_s or 0.0) + t.lease_s]
+        return self._time_outs.overdue(now)
 
     def expired(self) -> list[tuple[Plan, Task]]:
         """RUNNING tasks whose lease was over at the time of the last `advance`."""

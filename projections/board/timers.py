@@ -57,8 +57,9 @@ class Timers(Generic[T]):
             if timer is None or timer.order != order:
                 heapq.heappop(self._heap)
             elif timer.due > queued_for:
-                heapq.heappop(self._heap)
-                self._queue(key, timer.due, timer.thing)
+                renewed = _Timer(next(self._order), timer.due, timer.due, timer.thing)
+                self._waiting[key] = renewed
+                heapq.heapreplace(self._heap, (timer.due, renewed.order, key))
             else:
                 return queued_for
         return inf

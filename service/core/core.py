@@ -53,7 +53,7 @@ from streams.log import Log, LogUnavailable, Origin, TooLarge
 from streams.plan import commands
 from streams.plan.commands import OwnerCommand
 from streams.plan.decide import Duplicate
-from streams.plan.events import Submitted, TaskSpec
+from streams.plan.events import Heartbeat, Progress, Submitted, TaskSpec
 from streams.plan.state import Plan
 from streams.traceparent import of_attempt, span_id_of
 
@@ -122,7 +122,8 @@ class Core:
         self.plan_closing = PlanClosing(board, self.instance_id, self.finish)
         listeners = projector.listeners
         for name, signals in (("metrics", self._fact_metrics), ("audit", self._fact_audit)):
-            listeners.add(name, OwnFacts(signals, log, news_after=news_after))
+            own_facts = OwnFacts(signals, log, news_after=news_after)
+            listeners.add(name, own_facts, unheard=(Heartbeat, Progress))
         self.second_holder = SecondHolder(
             self.instance_id, log, self.now(), self.conditions.id_shared
         )

@@ -36,7 +36,7 @@ from streams.jetstream.drafts import (
 from streams.jetstream.refusals import LOST, actual_sequence
 from streams.jetstream.transport import Answer, Message, Refused, Stored, Transport, Unknown
 from streams.jetstream.unknown_outcomes import UnknownOutcomes
-from streams.log import AppendError, Draft, LogUnavailable, TooLarge, Unreadable
+from streams.log import AppendError, Draft, LogFull, LogUnavailable, TooLarge, Unreadable
 from streams.plan.events import Heartbeat, Progress
 from streams.subjects import subject_of
 
@@ -47,6 +47,13 @@ SIFTINGS = 3  # refusals of its batch after which a draft goes alone
 ENVELOPE_BYTES = 256  # more than the headers that are added when a message is sent
 
 CHATTER_LINE = b"Nats-TTL: %ds\r\n"
+
+
+async def _answered(outcome: "asyncio.Future[Outcome]") -> Outcome | AppendError:
+    try:
+        return await outcome
+    except (LogUnavailable, LogFull, TooLarge, Unreadable) as error:
+        return error
 
 
 class Appender:
@@ -80,14 +87,15 @@ class Appender:
         """Write many; see `streams.log.Log.append_all`. They wait without a task for each."""
         waiting = [self._admitted(draft) for draft in drafts]
         futures = [each for each in waiting if isinstance(each, asyncio.Future)]
-        outcomes = iter(await asyncio.gather(*futures, return_exceptions=True))
-        answers: list[Outcome | AppendError] = []
-        for each in waiting:
-            answer = next(outcomes) if isinstance(each, asyncio.Future) else each
-            if isinstance(answer, BaseException) and not isinstance(answer, AppendError):
-                raise answer
-            answers.append(answer)
-        return answers
+        try:
+            # One after the other: a batch answers all of them in one turn of the loop.
+            return [
+                await _answered(each) if isinstance(each, asyncio.Future) else each
+                for each in waiting
+            ]
+        finally:
+            for each in futures:
+                each.cancel()  # those that nothing waits for any more
 
     def _admitted(self, draft: Draft) -> "asyncio.Future[Outcome] | AppendError":
         try:

@@ -6,7 +6,7 @@ from projections.board.board import Board
 from projections.board.lanes import SharingRule
 from streams.log import Fact
 from streams.plan.dependencies import settle
-from streams.plan.events import Claimed, Event, Heartbeat, Submitted
+from streams.plan.events import Claimed, Event, Heartbeat, Released, Started, Submitted
 from tests.unit.plan_story import task
 
 LEASE_S = 10.0
@@ -121,3 +121,27 @@ def test_an_attempt_has_its_time_whatever_is_done_to_the_clock(
         assert not place.is_overdue, f"after {second} s"
     place.local += 2
     assert place.is_overdue
+
+
+def test_only_an_attempt_whose_time_is_bounded_is_overdue_and_stays_so_until_it_ends() -> None:
+    place = Place()  # its first attempt has no bound
+    place.local += LEASE_S + 1
+    assert not place.is_overdue
+    fence = {"owner": "v", "lease_s": LEASE_S}
+    place.write("t", Claimed(attempt=2, previous_owner="w", timeout_s=20.0, **fence))
+    for _ in range(4):
+        place.local += 7
+        place.write("t", Heartbeat(attempt=2, **fence))
+        assert not place.is_overdue
+    place.write("t", Started(owner="v", attempt=2))  # its time begins
+    place.local += 29
+    assert not place.is_overdue
+    place.local += 2
+    assert place.is_overdue
+    assert place.is_overdue
+    place.write("t", Claimed(owner="u", attempt=3, previous_owner="v", lease_s=1, timeout_s=3.0))
+    assert not place.is_overdue
+    place.local += 5
+    assert place.is_overdue, "a shorter time of the next attempt counts"
+    place.write("t", Released(owner="u", attempt=3))
+    assert not place.is_overdue

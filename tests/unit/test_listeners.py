@@ -14,7 +14,7 @@ from projections.projector import Projector
 from service.signals.own_facts import OwnFacts
 from service.signals.second_holder import SecondHolder
 from streams.log import BadFact, Draft, Fact, Origin
-from streams.plan.events import Claimed, Submitted, TaskSpec
+from streams.plan.events import Claimed, Heartbeat, Submitted, TaskSpec
 from streams.plan.fold import fold_fact, fold_plan
 from tests.memory_log import MemoryLog
 
@@ -81,6 +81,21 @@ async def test_a_listener_that_fails_is_counted_and_the_others_hear_every_fact(
     assert failures.count("feed") == len(batches)
     (told,) = (each for each in logged if each.get("listener") == "metrics")
     assert told["sequence"] == 2
+
+
+def test_a_listener_hears_of_unheard_events_only_when_they_are_ignored() -> None:
+    listeners, all_of_them, few = Listeners(None), Heard(), Heard()
+    listeners.add("workers", all_of_them)
+    listeners.add("metrics", few, unheard=(Heartbeat,))
+    renewed = Heartbeat(owner="w", attempt=1, lease_s=5)
+    begun = Claimed(owner="w", attempt=1, lease_s=5)
+    for sequence, (event, ignored) in enumerate([(begun, None), (renewed, None), (renewed, "no")]):
+        listeners.fact(Fact(sequence, 0.0, "p", "t", event), ignored)
+    listeners.fact(BadFact(3, 0.0, "plans.p", "no"), "no")
+    assert (all_of_them.sequences, few.sequences) == ([0, 1, 2, 3], [0, 2, 3])
+    listeners.remove("workers")
+    listeners.fact(Fact(4, 0.0, "p", "t", renewed), None)
+    assert (all_of_them.sequences, few.sequences) == ([0, 1, 2, 3], [0, 2, 3])
 
 
 def test_a_listener_that_fails_for_every_fact_does_not_fill_the_log() -> None:

@@ -41,6 +41,7 @@ from service.ops.doctor.sources.processes import holding
 from service.ops.doctor.sources.refusals import refusals_in
 from service.ops.doctor.sources.shapes import expired_leases, waiting_kinds
 from service.signals.loop_lag import Lag
+from streams.plan.events import TYPE_NAMES
 from streams.steps import in_turns
 
 MOST_KNOWN_KINDS = 1_000
@@ -77,7 +78,7 @@ class Doctor:
         self._asked: asyncio.Task[Report] | None = None
         self._asked_at = 0.0
         self.history = History(core.metrics, lambda: core.board.claimable)
-        core.projector.listeners.add("doctor", self.history)
+        core.projector.listeners.add("doctor", self.history, unheard=tuple(TYPE_NAMES))
 
     async def report(self) -> Report:
         """What is wrong now, at most `FRESH_S` old."""
