@@ -20,6 +20,7 @@ from holdfast_worker import (
     AsyncTask,
     AttemptFilter,
     Fatal,
+    Refused,
     Result,
     Retry,
     Task,
@@ -153,6 +154,30 @@ def test_a_server_without_goodbye_is_asked_what_is_held_and_that_is_released() -
         ended(server, lambda _: None)
     path, body = server.seen[-1]
     assert (path, body["attempt"]) == ("/v1/plans/q/tasks/u/release", 2)
+
+
+def test_a_worker_that_no_server_ever_answered_says_where_it_asked_and_ends_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with ScriptedServer(script=lambda _path, _body: (0, None)) as server:
+        worker = Worker("unit", url=server.url, limits=SHORT)
+        worker.task("k")(lambda _: None)
+        with worker:
+            until(lambda: len(server.paths()) > 2, what="it tries again")
+        assert sum(path.endswith("/goodbye") for path in server.paths()) == 1
+        assert f"{server.url} does not answer" in caplog.text
+        assert "HOLDFAST_URL" in caplog.text
+
+
+def test_a_worker_without_a_token_is_told_what_to_set() -> None:
+    refused = problem(401, "unauthorized", "a bearer token is needed")
+    with ScriptedServer(script=lambda _path, _body: refused) as server:
+        worker = Worker("unit", url=server.url, limits=SHORT)
+        worker.task("k")(lambda _: None)
+        service = worker.start()
+        until(service.over.is_set, what="it has given up")
+        with pytest.raises(Refused, match="set HOLDFAST_TOKEN to the token of a worker"):
+            worker.stop()
 
 
 def no_checkpoints(path: str, _: Any) -> Answer | None:

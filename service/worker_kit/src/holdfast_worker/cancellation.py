@@ -23,18 +23,19 @@ class Cancellation:
     """
 
     def __init__(self) -> None:
-        self._event = Event()
         self._lock = Lock()
+        self._event: Event | None = None  # made when something waits: few attempts are stopped
         self._callbacks: list[Callable[[], None]] = []
         self.reason: StopReason | None = None
 
     def cancel(self, reason: StopReason) -> bool:
         """Ask to stop; False if that was asked before."""
         with self._lock:
-            if self._event.is_set():
+            if self.reason is not None:
                 return False
             self.reason = reason
-            self._event.set()
+            if self._event is not None:
+                self._event.set()
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             _call(callback)
@@ -42,21 +43,25 @@ class Cancellation:
 
     def is_set(self) -> bool:
         """Whether the attempt is to stop."""
-        return self._event.is_set()
+        return self.reason is not None
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Block until the attempt is to stop, or ``timeout_s`` seconds; answers whether it is."""
-        return self._event.wait(timeout_s)
+        with self._lock:
+            if self.reason is not None:
+                return True
+            event = self._event = self._event or Event()
+        return event.wait(timeout_s)
 
     def raise_if_cancelled(self) -> None:
         """Raise `TaskCancelled` when the attempt is to stop."""
-        if self._event.is_set():
+        if self.reason is not None:
             raise TaskCancelled(f"the attempt was stopped: {self.reason}")
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once when the attempt is to stop, on the thread that cancels."""
         with self._lock:
-            if not self._event.is_set():
+            if self.reason is None:
                 self._callbacks.append(callback)
                 return
         _call(callback)

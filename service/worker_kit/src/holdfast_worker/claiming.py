@@ -10,13 +10,15 @@ import msgspec
 
 from holdfast_worker.held import release_unknown
 from holdfast_worker.lease import Claim, Lease
+from holdfast_worker.logs import INFO
 from holdfast_worker.outcome import Released
 from holdfast_worker.running import Runner
 from holdfast_worker.session import Session
-from holdfast_worker.wire import Answer, HoldfastError, Trouble, task_path
+from holdfast_worker.wire import Answer, HoldfastError, Refused, Trouble, task_path
 
 ANSWER_S = 10.0  # beyond the waiting time, for the answer to come
 SHORT_WAIT_S = 1.0  # while another kind waits for the same slot
+UNAUTHORIZED = 401
 UNREPORTED_PER_SLOT = 4  # attempts whose result waits hold back new claims beyond this
 
 
@@ -106,18 +108,24 @@ class Claiming:
             )
             if isinstance(answer, Trouble):
                 if tries == 0:
-                    session.notices.warn("%s: %s; trying again", session.wire.url, answer.what)
+                    session.notices.warn(
+                        "%s does not answer: %s; trying again until it does (HOLDFAST_URL names "
+                        "where Holdfast serves)",
+                        session.wire.url,
+                        answer.what,
+                    )
                 session.counters.retried += 1
                 await asyncio.sleep(session.wire.pause_s(tries, answer))
                 tries += 1
             elif answer.ok:
                 if tries:
+                    session.notices.say(INFO, "%s answers", session.wire.url)
                     await self._give_back_unknown(answer)
                 return answer, asked_at
             elif self._start_in_claim and "start" in answer.refusal.detail:
                 self._start_in_claim = False
             else:
-                raise answer.refusal
+                raise _advised(answer.refusal)
 
     async def _give_back_unknown(self, answer: Answer) -> None:
         """An earlier try of this claim may have been granted, and its answer lost."""
@@ -176,3 +184,10 @@ class Claiming:
             session.running -= 1
             session.lose(lease)
         return answer.ok
+
+
+def _advised(refusal: Refused) -> Refused:
+    if refusal.status != UNAUTHORIZED:
+        return refusal
+    detail = f"{refusal.detail}; set HOLDFAST_TOKEN to the token of a worker"
+    return Refused(refusal.status, refusal.code, detail)

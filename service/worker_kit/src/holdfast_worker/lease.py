@@ -75,7 +75,7 @@ class Lease:
         self.handler_ended = False
         self.run: TaskRun | None = None
         self._lock = Lock()
-        self._progress = PendingProgress()
+        self._progress: PendingProgress | None = None  # most handlers show nothing
 
     @property
     def fence_at(self) -> float:
@@ -126,6 +126,7 @@ class Lease:
         """Keep what a handler showed until it is sent; ignored once the attempt has ended."""
         with self._lock:
             if not self.ended:
+                self._progress = self._progress or PendingProgress()
                 self._progress.add(shown)
 
     @property
@@ -136,9 +137,10 @@ class Lease:
     def take_progress(self) -> Raw | None:
         """The next progress to send, to be followed by `settle_progress`."""
         with self._lock:
-            return self._progress.take()
+            return None if self._progress is None else self._progress.take()
 
     def settle_progress(self, *, stored: bool) -> None:
         """What was taken is in the log, or has to be sent again."""
         with self._lock:
-            self._progress.settle(stored=stored)
+            if self._progress is not None:
+                self._progress.settle(stored=stored)

@@ -1,7 +1,7 @@
 """Runs handlers: plain functions on threads, async ones on one loop, never on the worker's own."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -55,11 +55,10 @@ class Runner:
 
     def _spawn(self, leases: Sequence[Lease]) -> None:
         for lease in leases:
-            self._loop.spawn(self._run_async(lease))
+            lease.cancellation.on_cancel(self._loop.spawn(self._run_async(lease)))
 
     async def _run_async(self, lease: Lease) -> None:
         """On the handlers' loop."""
-        lease.cancellation.on_cancel(self._loop.canceller())
         with bound(*lease.key):
             try:
                 task = lease.run_with(self._keep_for(lease))
@@ -90,7 +89,7 @@ class HandlerLoop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
-    def call(self, function: Callable[[], None]) -> None:
+    def call(self, function: Callable[[], object]) -> None:
         """Call ``function`` on the loop, from any thread."""
         if not self._running:
             self._running = True
@@ -98,16 +97,15 @@ class HandlerLoop:
         with suppress(RuntimeError):  # closed
             self._loop.call_soon_threadsafe(function)
 
-    def spawn(self, coroutine: Any) -> None:  # noqa: ANN401 - a coroutine
-        """Run ``coroutine`` beside the others; on the loop only."""
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> Callable[[], None]:
+        """Run ``coroutine`` beside the others, on the loop only; answers what cancels it.
+
+        That may be called from any thread.
+        """
         task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def canceller(self) -> Callable[[], None]:
-        """Cancels the current task, from any thread."""
-        task = asyncio.current_task()
-        return lambda: self.call(lambda: _cancel(task))
+        return lambda: self.call(task.cancel)
 
     def close(self) -> None:
         """End the loop once its handlers have ended."""
@@ -126,11 +124,6 @@ class HandlerLoop:
             except BaseException as error:  # noqa: BLE001 - SystemExit of user code
                 self._notices.warn("a task of a handler raised %r on the loop", error)
         self._loop.close()
-
-
-def _cancel(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
-        task.cancel()
 
 
 class HandlerThreads:

@@ -131,7 +131,8 @@ class ServiceLoop:
     async def _say_goodbye(self) -> None:
         """Give back whatever this owner still holds, such as a claim whose answer was lost."""
         session = self.session
-        until = monotonic() + GOODBYE_S
+        # Where no request was ever answered there is nothing to wait for.
+        until = monotonic() + (GOODBYE_S if session.wire.has_answered else 0.0)
         path = f"/v1/owners/{quote(session.owner, safe='')}/goodbye"
         try:
             answer = await session.wire.ask("POST", path, {}, until=lambda: until)
@@ -156,6 +157,8 @@ class ServiceLoop:
     def _collect(self) -> None:
         """Take what has ended: free the slots and queue the outcomes."""
         session = self.session
+        # The next claim goes out before the results: its tasks run while the server stores these.
+        session.changed.set()
         with self._lock:
             over, self._finished = self._finished, []
         for lease, outcome in over:
@@ -163,7 +166,6 @@ class ServiceLoop:
             lease.handler_ended = True
             if session.leases.get(lease.key) is lease and not lease.ended:
                 session.report(lease, _final(lease, outcome))
-        session.changed.set()
 
     def _keep_for(self, lease: Lease) -> Keep:
         def keep(key: str, value: Raw, usage: Usage | None) -> "Future[bool]":

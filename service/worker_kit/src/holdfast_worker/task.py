@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
+from functools import cached_property
 from typing import Any, Literal, NoReturn, ParamSpec, TypeVar, get_type_hints, overload
 
 import msgspec
@@ -98,12 +99,16 @@ class TaskRun:
         }
         self.feedback: Any = decoded(assignment.feedback)
         self.cancelled = Stopping(cancellation)
-        self.log = AttemptLog(self.plan_id, self.task_id, self.attempt)
         self.spent = Spent()
         self._show = show
         self._keep = keep
         self._kept = dict(assignment.checkpoints)
         self._steps: set[str] = set()
+
+    @cached_property
+    def log(self) -> AttemptLog:
+        """A logger whose lines name plan, task and attempt."""
+        return AttemptLog(self.plan_id, self.task_id, self.attempt)
 
     # -- keys for the outside world ---------------------------------------------------------
 

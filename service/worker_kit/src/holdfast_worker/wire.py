@@ -94,6 +94,7 @@ class Wire:
         held = token or os.environ.get("HOLDFAST_TOKEN")
         self._limits = limits
         self._counters = counters or Counters()
+        self.has_answered = False  # whether the server, or something before it, ever did
         self.http = httpx.AsyncClient(
             base_url=self.url,
             headers={"Authorization": f"Bearer {held}"} if held else {},
@@ -127,6 +128,7 @@ class Wire:
             )
         except httpx.TransportError as error:
             return Trouble(str(error) or type(error).__name__)
+        self.has_answered = True
         if got.status_code in REPEATED:
             said = Answer(got.status_code, got.content).refusal
             return Trouble(

@@ -16,7 +16,7 @@ from holdfast_worker.handler import Handler, PoolKind, handler
 from holdfast_worker.limits import LIMITS, Limits
 from holdfast_worker.service_loop import ServiceLoop
 from holdfast_worker.session import Session
-from holdfast_worker.wire import Wire
+from holdfast_worker.wire import HoldfastError, Wire
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -150,8 +150,11 @@ class Worker:
             self._service.stop(self._limits.drain_s)
 
     def _raise_if_died(self) -> None:
-        if self._service is not None and self._service.died is not None:
-            raise self._service.died
+        died = self._service.died if self._service is not None else None
+        if isinstance(died, HoldfastError):
+            raise died.with_traceback(None)  # what the server said; not where it was read
+        if died is not None:
+            raise died
 
 
 def _owner(name: str) -> str:
