@@ -54,7 +54,7 @@ class Listeners:
     ) -> None:
         """Tell ``listener`` of each fact from now on; one of the same name is replaced.
 
-        Of ``unheard`` events it is told only when the fold ignored them: renewals are the most
+        Of ``unheard`` events it hears only those that the fold ignored: renewals are the most
         frequent facts of all, and most listeners have nothing to do for them.
         """
         self._on_facts[name] = listener, unheard
