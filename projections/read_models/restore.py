@@ -188,9 +188,11 @@ class Pending:
         """
         # By identity: to compare two large plans field by field would take longer than their rows.
         wide = {id(plan): plan for plan in changed if len(plan.touched) > WIDE}
+        if not wide:
+            self._add_each(changed)
+            return
         apart = Pending(self._sequence, self._epoch)
-        if wide:
-            await asyncio.to_thread(apart._add_each, list(wide.values()))
+        await asyncio.to_thread(apart._add_each, list(wide.values()))
         self._add_each([plan for plan in changed if id(plan) not in wide])
         for mine, theirs in zip(self._tables, apart._tables, strict=True):
             mine.merge(theirs)

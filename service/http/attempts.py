@@ -7,7 +7,7 @@ the task now, never with silence.
 from typing import Any, Literal
 
 import msgspec
-from litestar import Controller, post
+from litestar import Controller
 from litestar.params import JSONBody
 
 from projections.read_models.views import Moment, TaskView
@@ -21,6 +21,7 @@ from service.http.parameters import PlanId, TaskId
 from service.http.problems import accepted
 from service.http.request import ApiRequest
 from service.http.responses import OWNER_REFUSALS, refusals
+from service.http.routes import post
 from service.http.schemas import (
     CheckpointBody,
     CompleteBody,

@@ -1,6 +1,6 @@
 """Audit entries: what happened around the log."""
 
-from litestar import Controller, get
+from litestar import Controller
 
 from projections.read_models import audit
 from projections.read_models.audit import AuditView
@@ -17,6 +17,7 @@ from service.http.parameters import (
     OwnerFilter,
 )
 from service.http.responses import READ_TROUBLE, refusals
+from service.http.routes import get
 
 
 class AuditController(Controller):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from litestar import Controller, post
+from litestar import Controller
 from litestar.params import JSONBody
 
 from projections.read_models.views import Moment
@@ -17,6 +17,7 @@ from service.http.openapi import BEARER
 from service.http.problems import explained
 from service.http.request import ApiRequest
 from service.http.responses import LOG_TROUBLE, refusals
+from service.http.routes import post
 from service.http.schemas import (
     Attempt,
     CheckpointedItem,

@@ -11,12 +11,13 @@ import logging
 import select
 import socket
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.http.held_head import HeldHead
 from service.http.problems import PROBLEM_TYPE, problem_of
 from service.http.request import IS_GONE
 from service.http.shares import Shares, client_at
@@ -82,6 +83,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refused = ""
         self._ended = False  # what still comes is not read
         self._running: RequestResponseCycle | None = None  # what is being answered
+        self._answering: HeldHead | None = None  # and on which transport
         self._timer: asyncio.TimerHandle | None = None
 
     # -- the connection ---------------------------------------------------------------------
@@ -198,6 +200,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's
         self._running = cycle
+        self._answering = HeldHead(self.transport, self.loop)
+        cycle.transport = cast("asyncio.Transport", self._answering)
         super()._start_asgi_task(cycle, app)
 
     def _count(self, size: int) -> None:
@@ -252,6 +256,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
         A socket that is closed with bytes unread is reset, and the client would not see the answer.
         """
+        if self._answering is not None:
+            self._answering.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         if self._counted_by is self._probes:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from litestar import Controller, Response, get
+from litestar import Controller, Response
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
@@ -18,6 +18,7 @@ from service.http.problems import RequestRefused
 from service.http.quotas import Quotas, client_of
 from service.http.request import ApiRequest, is_head
 from service.http.responses import refusals
+from service.http.routes import get
 from service.http.sse_wire import SseWire
 
 RETRY_AFTER_S = 5

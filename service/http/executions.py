@@ -1,6 +1,6 @@
 """Executions: one for each attempt at a task."""
 
-from litestar import Controller, get
+from litestar import Controller
 
 from projections.read_models import executions
 from projections.read_models.pagination import Page
@@ -18,6 +18,7 @@ from service.http.parameters import (
     ModelNameFilter,
 )
 from service.http.responses import READ_TROUBLE, refusals
+from service.http.routes import get
 
 
 class ExecutionController(Controller):

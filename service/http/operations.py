@@ -3,7 +3,7 @@
 import re
 
 import msgspec
-from litestar import Controller, Response, get
+from litestar import Controller, Response
 from litestar.openapi.datastructures import ResponseSpec
 
 from projections.read_models import plans
@@ -15,6 +15,7 @@ from service.http.parameters import MetricName
 from service.http.problems import RequestRefused
 from service.http.request import ApiRequest, header
 from service.http.responses import READ_TROUBLE, ApiResponse, refusals
+from service.http.routes import get
 from service.ops.doctor.report import Report
 from service.ops.last_hour import LastHour
 from service.signals.metrics.registry import OPENMETRICS_TYPE, ShownMetric

@@ -1,7 +1,7 @@
 """Owners: one that ends says goodbye, and what it holds is free at once."""
 
 import msgspec
-from litestar import Controller, post
+from litestar import Controller
 from litestar.params import JSONBody
 
 from service.core.lease_taking import GOODBYE
@@ -12,6 +12,7 @@ from service.http.openapi import BEARER, OptionalBody
 from service.http.parameters import OwnerInPath
 from service.http.request import ApiRequest
 from service.http.responses import refusals
+from service.http.routes import post
 from service.http.schemas import ReasonBody
 
 NO_REASON = ReasonBody()

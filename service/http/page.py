@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import msgspec
-from litestar import Controller, Response, get
+from litestar import Controller, Response
 
 from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
@@ -13,6 +13,7 @@ from service.http.parameters import PagePath
 from service.http.problems import RequestRefused
 from service.http.request import ApiRequest, header
 from service.http.responses import ApiResponse, refusals
+from service.http.routes import get
 
 FOLDER = Path(__file__).with_name("page")
 TYPES = {

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from litestar import Controller, Response, get, post
+from litestar import Controller, Response
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
 from msgspec.structs import asdict
@@ -35,6 +35,7 @@ from service.http.problems import RequestRefused, accepted
 from service.http.reads import certain
 from service.http.request import ApiRequest
 from service.http.responses import LOG_TROUBLE, READ_TROUBLE, ApiResponse, refusals
+from service.http.routes import get, post
 from service.http.schemas import PlanBody, ReasonBody, RetryBody, TaskBody
 from streams.plan.commands import Cancel, Pause, Resume, RetryAll
 from streams.plan.events import Submitted, TaskSpec

@@ -4,7 +4,7 @@ Litestar's own response knows cookies, charsets and backgrounds; an answer here 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -28,6 +28,21 @@ _encoder = msgspec.json.Encoder()
 
 class ApiResponse(Response[T]):
     """One complete answer. Bytes are sent as they are, anything else as JSON."""
+
+    def __init__(  # pyright: ignore[reportMissingSuperCall]  # it would prepare what no answer has
+        self,
+        content: T,
+        *,
+        status_code: int | None = None,
+        media_type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **_: object,
+    ) -> None:
+        """``status_code`` None means the handler's own; what else Litestar gives is left out."""
+        self.content = content
+        self.status_code = status_code
+        self.media_type = media_type
+        self.headers = dict(headers or {})
 
     def to_asgi_response(  # pyright: ignore[reportIncompatibleMethodOverride]  # any app will do
         self, *_: object, status_code: int | None = None, **__: object

@@ -8,7 +8,7 @@ signs out; a copy of it that someone made lives until then.
 from typing import Any
 
 import msgspec
-from litestar import Controller, Response, delete, get, post
+from litestar import Controller, Response
 from litestar.params import JSONBody
 
 from projections.read_models.views import Moment, moment_or_none
@@ -18,6 +18,7 @@ from service.http.openapi import BEARER
 from service.http.problems import RequestRefused
 from service.http.request import ApiRequest, header
 from service.http.responses import ApiResponse, refusals
+from service.http.routes import delete, get, post
 from service.http.schemas import SignInBody
 from service.principals.permissions import PERMISSIONS, Permission
 from service.principals.principal import Principal

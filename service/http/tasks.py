@@ -1,6 +1,6 @@
 """Tasks: reading them, and giving a FAILED one fresh budgets."""
 
-from litestar import Controller, get, post
+from litestar import Controller
 from litestar.params import JSONBody
 
 from projections.read_models import tasks
@@ -28,6 +28,7 @@ from service.http.problems import RequestRefused, accepted
 from service.http.reads import certain
 from service.http.request import ApiRequest
 from service.http.responses import LOG_TROUBLE, READ_TROUBLE, refusals
+from service.http.routes import get, post
 from service.http.schemas import GivenBack, RetryBody, TakeBackBody
 from streams.plan.commands import Retry
 

@@ -1,7 +1,7 @@
 """Why a plan or a task does not run, and who works here."""
 
 import msgspec
-from litestar import Controller, get
+from litestar import Controller
 
 from service.core.core import Core
 from service.core.why.asked import why
@@ -13,6 +13,7 @@ from service.http.openapi import BEARER
 from service.http.parameters import Limit, MinSequence, PlanId, TaskId
 from service.http.problems import RequestRefused
 from service.http.responses import READ_TROUBLE, refusals
+from service.http.routes import get
 
 
 class WorkerList(msgspec.Struct, frozen=True, kw_only=True):
