@@ -52,7 +52,9 @@ class HungCore(FakeCore):
         self.doctor = SimpleNamespace(report=self._hang)
         self.feed = SimpleNamespace(admit=lambda: None, prepare=self._hang, discharge=lambda: None)
         running = SimpleNamespace(status="RUNNING", owner="w", attempt=1)
-        self.board = SimpleNamespace(knows=lambda _: SimpleNamespace(tasks={"t": running}))
+        plan = SimpleNamespace(tasks={"t": running})
+        self.board = SimpleNamespace(knows=lambda _: plan, sequence=1)
+        self.log = SimpleNamespace(scan=self._hang, state=self._hang)
         for name in (
             "submit", "operate", "retry", "own", "own_many", "claim", "claim_chosen", "goodbye",
             "visible", "newest",
