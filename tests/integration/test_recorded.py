@@ -65,7 +65,9 @@ def _differences(then: object, now: object, place: str) -> Iterator[str]:
     if isinstance(then, dict) and isinstance(now, dict):
         if {"code", "detail", "title"} <= then.keys() & now.keys():
             then, now = _without_wording(then), _without_wording(now)
-        for name in then.keys() | now.keys() - ADDED.keys():
+        # What a check of readiness says changes with the moment.
+        momentary = {"detail"} if {"name", "ok", "detail"} <= then.keys() else set[str]()
+        for name in (then.keys() | now.keys() - ADDED.keys()) - momentary:
             yield from _differences(then.get(name), now.get(name), f"{place}.{name}")
     elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
         for n, (before, after) in enumerate(zip(then, now, strict=True)):
