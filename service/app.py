@@ -363,10 +363,12 @@ async def _start_roles(instance: Instance, stack: AsyncExitStack) -> None:
     stack.callback(instance.core.claim_queue.close)
     instance.schedulers.start(instance.bridge)
     stack.push_async_callback(instance.schedulers.stop)
-    if instance.executor is not None:
-        await instance.executor.start()
+    if (executor := instance.executor) is not None:
+        # Its hosts take a moment to start; until then it asks for nothing.
+        instance.core.claim_queue.demand.asked(executor.handlers, instance.core.now())
+        await executor.start()
         drain_s = instance.settings.executor.drain_s
-        stack.push_async_callback(instance.executor.drain, drain_s)
+        stack.push_async_callback(executor.drain, drain_s)
 
 
 def _executor(

@@ -172,12 +172,33 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     overruns: int
 
 
+HostState = Literal["starting", "ready", "silent", "retiring"]
+
+
+class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker host process and its handlers; of ``running``, ``overrunning`` ignore their stop.
+
+    ``pid`` is 0 before its start. A silent host does not answer; a retiring one gets no more tasks
+    and is ended when what it runs has ended or ignores its stop.
+    """
+
+    pid: int
+    state: HostState
+    running: int
+    overrunning: int
+    memory_bytes: int
+
+
 class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The worker pool: tasks running, tasks waiting, and how many it can hold."""
+    """The worker pool: tasks running, tasks waiting, how many it can hold, and its processes.
+
+    ``hosts`` is empty where handlers run on threads of the instance.
+    """
 
     in_flight: int
     queued: int
     capacity: int
+    hosts: tuple[HostStatus, ...] = ()
 
 
 class SseStatus(msgspec.Struct, frozen=True, kw_only=True):

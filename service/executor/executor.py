@@ -8,6 +8,7 @@ import msgspec
 import structlog
 
 from service.core.bridge import Bridge
+from service.core.results import HostStatus
 from service.executor.attempts.heartbeats import Heartbeats
 from service.executor.attempts.reports import Reporter
 from service.executor.dispatcher import Dispatcher
@@ -49,6 +50,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     capacity: int
     threads: int
     kinds: tuple[str, ...]
+    hosts: tuple[HostStatus, ...]
     overruns: tuple[RunningOverrun, ...]
 
 
@@ -94,21 +96,24 @@ class Executor:
         self._draining = False
 
     async def start(self) -> None:
-        """Start every thread and begin to claim."""
+        """Start every thread and process, and begin to claim."""
         self.heartbeats.start(self._supervision)
         worker = self._settings.executor.worker
-        # A loop without a worker thread of its own would have nothing to dispatch to.
-        loops = min(self._settings.scheduling.task_executor.pool_size, worker.core_size)
-        if worker.hosts:  # each loop has hosts of its own
-            loops = min(loops, worker.hosts)
-        for index in range(loops):
-            thread = MeasuredLoop(f"executor-{index}", "executor", self.metrics)
-            thread.start(self._supervision)
-            self.threads.append(thread)
-            dispatcher = await thread.ask(self._dispatcher(index, loops))
-            self.dispatchers.append(dispatcher)
+        if worker.hosts:  # no user code runs here, and each way between two loops costs time
+            self.dispatchers.append(await self._dispatcher(0, 1))
+        else:
+            # A loop without a worker thread of its own would have nothing to dispatch to.
+            loops = min(self._settings.scheduling.task_executor.pool_size, worker.core_size)
+            for index in range(loops):
+                await self._start_loop(index, loops)
         self._gauges = asyncio.create_task(self._show_gauges())
         self._supervision.watch("executor, gauges", self._gauges)
+
+    async def _start_loop(self, index: int, loops: int) -> None:
+        thread = MeasuredLoop(f"executor-{index}", "executor", self.metrics)
+        thread.start(self._supervision)
+        self.threads.append(thread)
+        self.dispatchers.append(await thread.ask(self._dispatcher(index, loops)))
 
     async def drain(self, timeout_s: float) -> None:
         """Claim no more, let running tasks end within ``timeout_s``, release the others, stop.
@@ -119,12 +124,15 @@ class Executor:
         self._draining = True
         until = monotonic() + timeout_s
         give_up_at = until + self.limits.grace_s + LAST_WORDS_S
-        pairs = list(zip(self.threads, self.dispatchers, strict=True))
-        drains = (
-            _drained(thread, dispatcher, until, give_up_at)
-            for thread, dispatcher in pairs
-            if thread.alive  # with a dead loop its leases are left to their expiry
-        )
+        if self.threads:
+            pairs = zip(self.threads, self.dispatchers, strict=True)
+            drains = [
+                _drained(thread, dispatcher, until, give_up_at)
+                for thread, dispatcher in pairs
+                if thread.alive  # with a dead loop its leases are left to their expiry
+            ]
+        else:
+            drains = [each.drain(until, give_up_at) for each in self.dispatchers]
         await asyncio.gather(*drains)
         await self.heartbeats.stop()
         for thread in self.threads:
@@ -146,6 +154,7 @@ class Executor:
             capacity=sum(pool.capacity for pool in pools),
             threads=self._settings.executor.worker.core_size,
             kinds=tuple(sorted(self.handlers)),
+            hosts=tuple(host for each in self.dispatchers for host in each.runner.hosts()),
             overruns=self.overruns.all(),
         )
 
@@ -154,7 +163,7 @@ class Executor:
         return [self.heartbeats.lag, *(thread.lag for thread in self.threads)]
 
     async def _dispatcher(self, index: int, loops: int) -> Dispatcher:
-        """On its own loop: one dispatcher with its share of the workers and waiting places."""
+        """On its loop: one dispatcher with its share of the workers and waiting places."""
         settings = self._settings.executor
         worker = settings.worker
         pool = WorkerPool(
@@ -198,7 +207,7 @@ class Executor:
         self.metrics.set("agent.task.worker.queue.current", now.queued)
         self.metrics.set("agent.task.worker.capacity", now.capacity)
         self.metrics.set("agent.task.worker.overrun.current", len(now.overruns))
-        resident = sum(each.runner.resident_bytes() for each in self.dispatchers)
+        resident = sum(each.memory_bytes for each in now.hosts)
         self.metrics.set("agent.task.worker.host.memory", resident)
 
     async def _stop_gauges(self) -> None:

@@ -212,4 +212,6 @@ def status_of(
 
 def _executor_status(executor: Executor) -> ExecutorStatus:
     now = executor.snapshot()
-    return ExecutorStatus(in_flight=now.in_flight, queued=now.queued, capacity=now.capacity)
+    return ExecutorStatus(
+        in_flight=now.in_flight, queued=now.queued, capacity=now.capacity, hosts=now.hosts
+    )

@@ -230,7 +230,7 @@ class AuthSettings(Struct, frozen=True):
 
 
 class PoolSettings(Struct, frozen=True):
-    """How many threads a scheduler has."""
+    """How many threads dispatch tasks where `executor.worker.processes` is 0; else none does."""
 
     pool_size: Annotated[int, Meta(ge=1, le=64)] = 1
 
@@ -314,12 +314,13 @@ class ExecutionSettings(Struct, frozen=True):
 
 
 class WorkerSettings(Struct, frozen=True):
-    """The worker pool: threads, waiting places, and what becomes of a task that finds neither.
+    """The worker pool: slots, waiting places, and what becomes of a task that finds neither.
 
     `processes` worker host processes run the handlers, `core_size` at once in all of them together;
     -1: one fewer than there are cores, at least 1, at most `core_size`. With 0 they run on threads
     of the serving process, and those that compute in Python hold it up. Each host may have
-    `memory_mb` MiB of data beside the stacks of its threads; 0 sets no bound.
+    `memory_mb` MiB of data beside the stacks of its threads; 0 sets no bound. Handlers of modules
+    that a new process cannot import run on threads.
     `release` puts the claim back at once. Nothing else is offered: a caller that waits would
     stop the executor's tick, and running in the caller would put user code on its loop.
     """

@@ -197,16 +197,16 @@ async def test_a_daemon_that_holds_its_thread_is_reported_with_its_loop_until_it
     assert max(told_s, cleared_s) <= HARD_S * stretch()
 
 
-async def test_a_dead_loop_of_the_executor_is_reported(world: World, report: Report) -> None:
-    instance, client = world
-    assert instance.executor is not None
-    await time_until(client)
-    instance.executor.threads[0].let_go()
-    began = time.monotonic()
-    while "executor" not in (answer := (await client.get("/readyz")).json())["failing"]:
-        assert time.monotonic() - began < PATIENCE_S, answer
-    told_s = time.monotonic() - began
-    diagnosis = (await client.get("/v1/ops/doctor")).json()
+async def test_a_dead_loop_of_the_executor_is_reported(tmp_path: Path, report: Report) -> None:
+    async with serving(tmp_path, executor__worker__processes=0) as (instance, client):
+        assert instance.executor is not None
+        await time_until(client)
+        instance.executor.threads[0].let_go()
+        began = time.monotonic()
+        while "executor" not in (answer := (await client.get("/readyz")).json())["failing"]:
+            assert time.monotonic() - began < PATIENCE_S, answer
+        told_s = time.monotonic() - began
+        diagnosis = (await client.get("/v1/ops/doctor")).json()
     (finding,) = diagnosis["findings"]
     assert (finding["code"], list(finding["evidence"])) == ("NotReady", ["executor"])
     report.add("health", "a loop of the executor is dead", told_s=told_s)

@@ -84,6 +84,7 @@ SETTINGS = {
     "executor": {
         "executor__worker__core_size": "1",
         "executor__handlers": "tests.faults.pool_handlers",
+        "executor__worker__processes": "0",  # a host whose handler runs on would be replaced
     },
     "leases": {"memory__unfinished_bytes": str(faults.UNFINISHED_BYTES)},
     "views": {"sse__buffer_events": "5", "sse__replay_batch_size": "5"},

@@ -5,18 +5,19 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from holdfast_worker.handler import handler
+from holdfast_worker.task import TaskRun
 from service.executor.attempts.endings import Failure
 from service.executor.dispatcher import Dispatcher
 from service.executor.hosts.host import Host
-from service.executor.hosts.messages import setup_of
 from service.executor.hosts.runner import HostRunner
 from service.executor.limits import ExecutorLimits
 from service.runtime.child_process import process_state
 from service.runtime.masking import KNOWN
-from service.settings.loading import load_settings
 from tests.integration.host_world import Called, CallWorld, calling_handlers
 from tests.unit.executor_world import FakeCore, executing, output_of, spec
 from tests.waiting import eventually, until
@@ -40,7 +41,9 @@ async def test_handlers_run_in_another_process_and_async_ones_share_its_loop() -
         pids = {await first.output(), await second.output(), await world.pid()}
         assert len(pids) == 1
         assert os.getpid() not in pids
-        assert world.runner.resident_bytes() > 10_000_000
+        (host,) = world.runner.hosts()
+        assert (host.state, host.overrunning) == ("ready", 0)
+        assert host.memory_bytes > 10_000_000
         assert await world.call("dumpable").output() == 0
 
 
@@ -116,22 +119,35 @@ async def test_memory_is_bounded_and_the_host_lives_on() -> None:
         assert await world.call("hoards", 2**20).output() == 2**20
 
 
-async def test_a_handler_that_the_host_cannot_import_fails_with_the_reason() -> None:
-    setup = setup_of(
-        load_settings(environment={}, flags={"executor.handlers": ("no.such.module",)}),
-        "tests",
-        spans=False,
-    )
-    async with calling_handlers() as world:
-        runner = HostRunner(1, setup, world.runner, ExecutorLimits())
-        await runner.open()
-        world.runner, before = runner, world.runner
-        failure = await failure_of(world.call("echo"))
-        await runner.close()
-        world.runner = before
-    assert failure.error_type == "handler_error"
-    assert "a worker host process cannot load the handlers" in failure.error_message
-    assert "no.such.module" in failure.error_message
+async def test_a_frozen_host_is_replaced() -> None:
+    limits = ExecutorLimits(grace_s=0.1, kill_after_s=0.2, ping_s=0.3, silent_pings=3)
+    async with calling_handlers(limits=limits) as world:
+        pid = await world.pid()
+        os.kill(pid, signal.SIGSTOP)
+        await eventually(lambda: world.replaced["replaced"], "another host has its place")
+        assert await world.pid() != pid
+        await eventually(lambda: process_state(pid) == "", "it was ended")
+
+
+async def test_handlers_that_no_process_can_import_run_on_threads(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = ModuleType("made_in_memory")
+
+    @handler("closure")
+    def here(_: TaskRun) -> int:
+        return os.getpid()
+
+    module.here = here  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    handlers = (module.__name__, *MODULES)
+    async with executing(executor__handlers=handlers, executor__worker__processes=1) as world:
+        world.core.submit("p", spec("inside", "closure"), spec("outside", "where"))
+        assert output_of(await world.finished("p", "inside")) == os.getpid()
+        assert output_of(await world.finished("p", "outside")) != os.getpid()
+    said = capsys.readouterr().out
+    assert "handlers_run_on_threads" in said
+    assert "the module 'made_in_memory' cannot be imported" in said
 
 
 async def test_secrets_of_the_service_are_masked_in_a_hosts_log(
@@ -181,14 +197,6 @@ async def test_draining_lets_tasks_in_hosts_end_and_releases_the_others() -> Non
         assert [each.over for each in hosts] == [True]
 
 
-async def test_a_dispatchers_loop_that_ends_takes_its_hosts_along() -> None:
-    async with executing(executor__handlers=MODULES, executor__worker__processes=1) as world:
-        world.core.submit("p", spec("t", "where"))
-        pid = output_of(await world.finished("p", "t"))
-        world.executor.threads[0].let_go()
-        await eventually(lambda: process_state(pid) in ("", "Z"), "it was ended")
-
-
 PARENT = """
 import asyncio, os, signal
 from tests.integration.host_world import calling_handlers
@@ -213,4 +221,4 @@ def test_a_host_ends_with_its_parent() -> None:
 
 def hosts_of(world: CallWorld | Dispatcher) -> tuple[Host, ...]:
     assert isinstance(world.runner, HostRunner)
-    return world.runner.hosts
+    return world.runner.living

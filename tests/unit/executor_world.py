@@ -22,7 +22,7 @@ from service.executor.executor import Executor
 from service.executor.limits import LIMITS, ExecutorLimits
 from service.runtime.supervision import Supervision
 from service.settings.loading import load_settings
-from streams.log import Origin
+from streams.log import Origin, TooLarge
 from streams.plan import commands, events
 from streams.plan.commands import OwnerCommand
 from streams.plan.decide import Accept, Duplicate, decide
@@ -195,8 +195,14 @@ class FakeCore:
 
     async def own_many(
         self, words: Sequence[OwnerCommand], origin: Origin
-    ) -> list[OwnerAnswer | Refused]:
-        return list(await asyncio.gather(*(self.own(word, origin) for word in words)))
+    ) -> list[OwnerAnswer | Refused | TooLarge]:
+        return list(await asyncio.gather(*(self._own(word, origin) for word in words)))
+
+    async def _own(self, word: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused | TooLarge:
+        try:
+            return await self.own(word, origin)
+        except TooLarge as error:
+            return error
 
     # -- what tests do ----------------------------------------------------------------------
 

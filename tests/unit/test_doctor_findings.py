@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from service.core.results import HostState, HostStatus
 from service.ops.doctor.diagnosis import diagnose
 from service.ops.doctor.evidence import BadEvent, Canary, Evidence, Loop, OverrunningHandler
 from service.ops.doctor.questions import event_streams
@@ -25,6 +26,7 @@ from tests.unit.doctor_evidence import (
 
 ROOT = Path(__file__).parents[2]
 CLAIMS = "agent__task__claim__"
+HOST_REPLACED = "agent__task__worker__host__replaced__total"
 
 
 def polls(total: float, claimed: float, empty: float, conflicts: float = 0) -> dict[str, float]:
@@ -65,6 +67,10 @@ def load(before: int, backlog: int, claimed: float, ended: int) -> Evidence:
         backlog_before=before,
         ended=ended,
     )
+
+
+def host(state: HostState) -> HostStatus:
+    return HostStatus(pid=7, state=state, running=1, overrunning=0, memory_bytes=50_000_000)
 
 
 def overrun(handlers: int, threads: int) -> Evidence:
@@ -155,6 +161,10 @@ CASES: list[tuple[str, Severity, Evidence, Evidence]] = [
     # Without the audit trail the counter has to do.
     ("StaleWriters", "warning", refused(None), refused(None, count=0)),
     ("DispatchRejecting", "warning", rejects("full", 1), rejects("draining", 50)),
+    ("WorkerHostsEnd", "warning", well("load", window=window(300, **{HOST_REPLACED: 1.0})),
+     well("load", window=window(300, **{HOST_REPLACED: 0.0}), hosts=(host("retiring"),))),
+    ("WorkerHostsEnd", "warning", well("load", hosts=(host("ready"), host("silent"))),
+     well("load", hosts=(host("ready"), host("starting")))),
     ("HandlersOverrun", "warning", overrun(1, threads=4), overrun(0, threads=4)),
     ("HandlersOverrun", "critical", overrun(4, threads=4), overrun(0, threads=4)),
     ("BacklogGrowing", "warning", load(10, 40, claimed=50, ended=50),

@@ -12,7 +12,7 @@ from structlog.contextvars import bind_contextvars
 from holdfast_worker.cancellation import StopReason
 from holdfast_worker.handler import AnyHandler
 from holdfast_worker.progress import Shown
-from service.core.results import OwnerAnswer
+from service.core.results import AcceptedWrite
 from service.executor.attempts.checkpoints import Checkpoints
 from service.executor.attempts.endings import Ending, Failure, Success, failure_of
 from service.executor.attempts.heartbeats import Heartbeats
@@ -118,7 +118,7 @@ class Attempt:
             plan_id=plan_id, task_id=task_id, owner=self.lease.owner, attempt=attempt
         )
         answer = await self._say(command, self.lease.fence_at)
-        if isinstance(answer, OwnerAnswer):
+        if isinstance(answer, AcceptedWrite):
             return True
         log.warning("start_refused", **self._named(), answer=repr(answer))
         return False
@@ -189,7 +189,7 @@ class Attempt:
         if self._reason in ("lease_lost", "fenced", "plan_failed"):
             return
         while (word := self.lease.last_progress()) is not None:
-            if not isinstance(await self._say(word, self.lease.fence_at), OwnerAnswer):
+            if not isinstance(await self._say(word, self.lease.fence_at), AcceptedWrite):
                 return
 
     def _ended_late(self, _: asyncio.Future[Ending]) -> None:
@@ -259,8 +259,8 @@ class Attempt:
             )
 
     async def _say(self, command: commands.OwnerCommand, until: float) -> Answer:
-        answer = await self._shop.reporter.say(command, until, self._traceparent)
-        if not isinstance(answer, OwnerAnswer):
+        answer = await self._shop.reporter.say(command, until)
+        if not isinstance(answer, AcceptedWrite):
             log.warning("owner_write_refused", **self._named(), answer=repr(answer))
         return answer
 

@@ -9,7 +9,7 @@ from msgspec import Raw, convert
 
 from holdfast_worker.failures import TaskCancelled, TaskFailed
 from holdfast_worker.tokens import Usage
-from service.core.results import OwnerAnswer
+from service.core.results import AcceptedWrite
 from service.executor.attempts.leases import Lease
 from service.executor.attempts.reports import Answer
 from streams.json_values import check
@@ -52,7 +52,7 @@ class Checkpoints:
         except TooLarge as error:
             answer = OverLimit(str(error))
         match answer:
-            case OwnerAnswer():
+            case AcceptedWrite():
                 self._lease.renewed(asked_at)
                 return True
             case OverLimit(detail):

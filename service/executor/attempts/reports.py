@@ -1,5 +1,11 @@
-"""Writes an owner's commands, again until each is in the log or the lease is gone."""
+"""Writes an owner's commands, again until each is in the log or the lease is gone.
 
+What many attempts say in one turn of the core's loop is written together.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextvars import Context
 from time import monotonic
 
 import msgspec
@@ -13,7 +19,8 @@ from tenacity import (
 )
 
 from service.core.bridge import Bridge, BridgeClosed
-from service.core.results import OwnerAnswer, Refused
+from service.core.core import Core
+from service.core.results import AcceptedWrite, Refused
 from streams.decider import Contention
 from streams.log import LogFull, LogUnavailable, Origin
 from streams.plan.commands import OwnerCommand
@@ -30,7 +37,8 @@ class Unwritten(msgspec.Struct, frozen=True):
     reason: str
 
 
-Answer = OwnerAnswer | Refused | Unwritten
+Written = AcceptedWrite | Refused
+Answer = Written | Unwritten
 
 
 class Reporter:
@@ -40,20 +48,20 @@ class Reporter:
         self._bridge = bridge
         self.owner = owner
         self._instance_id = instance_id
+        # Of the core's loop: what is to be written with the next turn, and what is being written.
+        self._gathered: list[tuple[OwnerCommand, asyncio.Future[Written]]] = []
+        self._writing: set[asyncio.Task[None]] = set()
 
-    def origin(self, traceparent: str = "") -> Origin:
-        """The author that the fact names."""
+    def origin(self) -> Origin:
+        """The author that the facts name; each joins the trace of its attempt."""
         instance = self._instance_id
-        return Origin(
-            actor=self.owner, instance=instance, principal=instance, traceparent=traceparent
-        )
+        return Origin(actor=self.owner, instance=instance, principal=instance)
 
-    async def say(self, command: OwnerCommand, until: float, traceparent: str = "") -> Answer:
+    async def say(self, command: OwnerCommand, until: float) -> Answer:
         """Write ``command``; tries until ``until`` (monotonic). Raises TooLarge."""
-        origin = self.origin(traceparent)
 
-        async def write() -> OwnerAnswer | Refused:
-            return await self._bridge.call(lambda core: core.own(command, origin))
+        async def write() -> Written:
+            return await self._bridge.call(lambda core: self._with_others(core, command))
 
         try:
             answer = await write()
@@ -74,6 +82,39 @@ class Reporter:
             return await retrying(write)
         except BridgeClosed as error:
             return Unwritten(str(error))
+
+    # -- on the core's loop -----------------------------------------------------------------
+
+    async def _with_others(self, core: Core, command: OwnerCommand) -> Written:
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[Written] = loop.create_future()
+        self._gathered.append((command, written))
+        if len(self._gathered) == 1:
+            loop.call_soon(self._write_gathered, core, context=Context())
+        return await written
+
+    def _write_gathered(self, core: Core) -> None:
+        gathered, self._gathered = self._gathered, []
+        writing = asyncio.get_running_loop().create_task(self._write(core, gathered))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+
+    async def _write(
+        self, core: Core, gathered: "list[tuple[OwnerCommand, asyncio.Future[Written]]]"
+    ) -> None:
+        """Write them together; where the log has trouble with one, all are to be tried again."""
+        answers: Sequence[Written | Exception]
+        try:
+            answers = await core.own_many([command for command, _ in gathered], self.origin())
+        except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+            answers = [error] * len(gathered)
+        for (_, written), answer in zip(gathered, answers, strict=True):
+            if written.done():
+                continue  # its attempt waits no more
+            if isinstance(answer, Exception):
+                written.set_exception(answer)
+            else:
+                written.set_result(answer)
 
 
 def _contended(answer: object) -> bool:

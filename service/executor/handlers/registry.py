@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import cast
 
+from msgspec.structs import replace
+
 from holdfast_worker.handler import AnyHandler, Handler
 from service.executor.handlers.chat import chat_handler
 from service.executor.handlers.chat.endpoints import Endpoints
@@ -36,6 +38,23 @@ def load_handlers(
                     f"{known.name} and {found.name}"
                 )
     return handlers
+
+
+def load_what_can_be(
+    executor: ExecutorSettings, secrets: Secrets
+) -> tuple[dict[str, AnyHandler], list[str]]:
+    """As `load_handlers`, but without the modules that this process cannot use, and their errors.
+
+    Raises `ConfigError` for a command line, network or endpoint that cannot be used.
+    """
+    handlers = load_handlers(replace(executor, handlers=()), secrets)
+    errors: list[str] = []
+    for name in executor.handlers:
+        try:
+            handlers |= {each.kind: each for each in _handlers_in(_imported(name))}
+        except ConfigError as error:
+            errors.append(str(error))
+    return handlers, errors
 
 
 def _configured(executor: ExecutorSettings, secrets: Secrets) -> list[AnyHandler]:

@@ -26,13 +26,14 @@ from holdfast_worker.task import Assignment, Keep
 from holdfast_worker.tokens import Usage
 from service.executor.attempts.endings import Ending, Failure, failure_of
 from service.executor.attempts.execution import Show, execute, execute_on_loop
-from service.executor.handlers.registry import load_handlers
+from service.executor.handlers.registry import load_what_can_be
 from service.executor.handlers.secrets import Secrets
 from service.executor.hosts.messages import (
     FrameReader,
     HostCheckpoint,
     HostEnded,
     HostLeaving,
+    HostPing,
     HostReady,
     HostSetup,
     HostSpan,
@@ -45,7 +46,7 @@ from service.executor.running.frames import FrameTooLarge, Garbled, Kept, KnownS
 from service.executor.running.unsettled import Unsettled
 from service.runtime.child_process import end_with_parent, hide_memory
 from service.runtime.masking import KNOWN
-from service.runtime.tuning import switch_often
+from service.runtime.tuning import give_large_blocks_back, switch_often
 from service.settings.config import ConfigError
 from service.signals import logs
 from service.signals.tracing.spans import Span, recorder
@@ -88,7 +89,6 @@ class WorkerHost:
         self._loop = HandlerLoop(Notices())
         self._calls: dict[int, _Call] = {}
         self._handlers: dict[str, AnyHandler] = {}
-        self._unusable = ""
         self._spans: _SpansHome | None = None
 
     def hear(self, message: ToHost) -> None:
@@ -103,6 +103,8 @@ class WorkerHost:
                 self._unsettled.settle(message.number, message.failure)
             case KnownSecrets():
                 KNOWN.know(message.values)
+            case HostPing():
+                self._outbox.send(message)
             case HostSetup():
                 self._set_up(message)
 
@@ -112,17 +114,16 @@ class WorkerHost:
             _, hard = resource.getrlimit(resource.RLIMIT_DATA)
             resource.setrlimit(resource.RLIMIT_DATA, (setup.data_bytes, hard))
         try:
-            self._handlers = load_handlers(setup.executor, Secrets(setup.secrets))
+            self._handlers, errors = load_what_can_be(setup.executor, Secrets(setup.secrets))
         except ConfigError as error:
-            self._unusable = f"a worker host process cannot load the handlers: {error}"
-            log.error("host_without_handlers", error=str(error))  # noqa: TRY400 - it names the cause
+            errors = [str(error)]
         self._spans = _SpansHome(self._outbox) if setup.spans else None
-        self._outbox.send(HostReady(self._unusable))
+        self._outbox.send(HostReady(tuple(self._handlers), "; ".join(errors)))
 
     def _begin(self, asked: HostWork) -> None:
         handler = self._handlers.get(asked.work.kind)
         if handler is None:
-            reason = self._unusable or f"a worker host has no handler for {asked.work.kind!r}"
+            reason = f"a worker host process has no handler for {asked.work.kind!r}"
             failure = Failure(error_type="handler_error", error_message=reason)
             self._outbox.send(HostEnded(asked.run, monotonic(), failure))
             return
@@ -216,6 +217,7 @@ def main(descriptor: int, frame_bytes: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     os.set_inheritable(descriptor, False)  # noqa: FBT003 - programs of handlers do not get it
     switch_often()
+    give_large_blocks_back()
     serve(socket.socket(fileno=descriptor), frame_bytes)
     for handler in logging.getLogger().handlers:
         handler.flush()

@@ -10,6 +10,7 @@ from typing import Any, cast
 import msgspec
 import structlog
 
+from service.core.results import HostState, HostStatus
 from service.executor.attempts.endings import Ending, Failure
 from service.executor.hosts.messages import (
     FrameReader,
@@ -17,6 +18,7 @@ from service.executor.hosts.messages import (
     HostCheckpoint,
     HostEnded,
     HostLeaving,
+    HostPing,
     HostProgress,
     HostReady,
     HostSetup,
@@ -26,6 +28,7 @@ from service.executor.hosts.messages import (
     frame_of,
 )
 from service.executor.hosts.process import HostProcess
+from service.executor.hosts.silence import HostSilence
 from service.executor.limits import ExecutorLimits
 from service.executor.running.calls import HandlerCall
 from service.executor.running.frames import (
@@ -39,6 +42,7 @@ from service.executor.running.frames import (
 from service.runtime.masking import KNOWN
 from service.signals.tracing.spans import Recorder
 
+ADVICE = "handlers of a module that a new process can import run in worker host processes"
 REST_S = 0.5  # how long what a dead process has written is waited for
 
 log = structlog.get_logger("holdfast.executor")
@@ -60,6 +64,7 @@ class Host(asyncio.Protocol):
     ``changed`` is called when it is ready, when it retires, and once it has ended and all its
     calls have an ending.
     A host that is deaf retires only when ``may_retire()`` says that there is room for another.
+    It takes calls of ``kinds`` once it is ready.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Host(asyncio.Protocol):
     ) -> None:
         self.retiring = False
         self.ready = False
+        self.kinds: frozenset[str] = frozenset()
         self.leaving = False
         self.over = False
         self.end_wanted = False
@@ -91,6 +97,7 @@ class Host(asyncio.Protocol):
         self._known: frozenset[str] = frozenset()
         self._garbled: Garbled | None = None
         self._refused = ""
+        self._silence = HostSilence(limits, lambda: self._send(HostPing()), self._said_nothing)
         self._send(setup)
 
     # -- its life ---------------------------------------------------------------------------
@@ -121,8 +128,8 @@ class Host(asyncio.Protocol):
         self._end_if_idle()
 
     def retire_if_deaf(self) -> None:
-        """Take no more work where a handler ignores that it has to stop, if there is room."""
-        if self.given_up and not self.retiring and self._may_retire():
+        """Take no more work, if there is room: a handler ignores its stop, or nothing is heard."""
+        if (self.given_up or self.silent) and not self.retiring and self._may_retire():
             self.retire()
 
     def close(self) -> None:
@@ -138,19 +145,37 @@ class Host(asyncio.Protocol):
         return len(self._calls)
 
     @property
+    def silent(self) -> bool:
+        """Whether it does not answer: it is frozen, or one of its handlers holds it."""
+        return self.ready and self._silence.lasts
+
+    @property
     def given_up(self) -> int:
         """How many of them are no longer waited for."""
-        return sum(each.given_up for each in self._calls.values())
+        return sum(each.given_up for each in list(self._calls.values()))
 
     @property
     def pid(self) -> int | None:
         """The process; None before its start."""
         return None if self._process is None else self._process.pid
 
-    def resident_bytes(self) -> int:
-        """The memory of the process; any thread may ask."""
+    def status(self) -> HostStatus:
+        """How it is, for operators; any thread may ask."""
         process = self._process
-        return 0 if process is None or self.over else process.resident_bytes()
+        return HostStatus(
+            pid=self.pid or 0,
+            state=self._state(),
+            running=self.running,
+            overrunning=self.given_up,
+            memory_bytes=0 if process is None or self.over else process.resident_bytes(),
+        )
+
+    def _state(self) -> HostState:
+        if self.retiring:
+            return "retiring"
+        if not self.ready:
+            return "starting"
+        return "silent" if self.silent else "ready"
 
     # -- calls ------------------------------------------------------------------------------
 
@@ -210,9 +235,11 @@ class Host(asyncio.Protocol):
         """The process may read what was sent before."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         self._flush()
+        self._silence.begin()
 
     def data_received(self, data: bytes) -> None:
         """What the host says."""
+        self._silence.heard()
         try:
             for message in self._reader.feed(data):
                 self._hear(message)
@@ -223,6 +250,7 @@ class Host(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The process has ended, or will."""
+        self._silence.end()
         self._transport = None
         self._lost.set()
 
@@ -240,9 +268,23 @@ class Host(asyncio.Protocol):
                 log.info("host_leaves", pid=self.pid, running=self.running)
                 self.leaving = True
                 self.retire()
+            case HostPing():
+                pass  # that it is heard is enough
             case HostReady():
-                self.ready = True
-                self._changed(self)
+                self._is_ready(message)
+
+    def _is_ready(self, said: HostReady) -> None:
+        self.ready, self.kinds = True, frozenset(said.kinds)
+        if said.unusable:
+            log.warning("handlers_run_on_threads", pid=self.pid, error=said.unusable, advice=ADVICE)
+        self._changed(self)
+
+    def _said_nothing(self) -> None:
+        if not self.ready:
+            log.warning("host_not_ready", pid=self.pid, advice="the import of its handlers lasts")
+        elif not self.retiring:
+            log.error("host_is_silent", pid=self.pid, handlers=self._names())
+            self.retire_if_deaf()
 
     def _hear_of(
         self, hosted: _HostedCall, message: HostEnded | HostProgress | HostCheckpoint

@@ -53,9 +53,14 @@ class HostStop(msgspec.Struct, frozen=True, tag=True):
     reason: StopReason
 
 
-class HostReady(msgspec.Struct, frozen=True, tag=True):
-    """From the host: its handlers are loaded; ``unusable`` says why they are not."""
+class HostPing(msgspec.Struct, frozen=True, tag=True):
+    """Either way: a question whether the host still reads, and its answer."""
 
+
+class HostReady(msgspec.Struct, frozen=True, tag=True):
+    """From the host: it takes tasks of ``kinds``; ``unusable`` says why it has no other kinds."""
+
+    kinds: tuple[str, ...]
     unusable: str = ""
 
 
@@ -95,9 +100,16 @@ class HostLeaving(msgspec.Struct, frozen=True, tag=True):
     """From the host: it was asked to end, and takes no more work."""
 
 
-ToHost = HostSetup | HostWork | HostStop | Kept | KnownSecrets
+ToHost = HostSetup | HostWork | HostStop | HostPing | Kept | KnownSecrets
 FromHost = (
-    HostReady | HostProgress | HostCheckpoint | HostEnded | HostSpan | HostLeaving | KnownSecrets
+    HostReady
+    | HostProgress
+    | HostCheckpoint
+    | HostEnded
+    | HostSpan
+    | HostLeaving
+    | HostPing
+    | KnownSecrets
 )
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+from service.core.results import HostStatus
 from service.executor.attempts.endings import Ending
 from service.executor.hosts.host import Host
 from service.executor.hosts.messages import HostSetup
@@ -24,7 +25,8 @@ class HostRunner:
     A host in which a handler ignores that it has to stop gets no more work; it is ended when
     nothing else runs in it. At most as many of these as hosts there are, so that memory is bounded;
     one more keeps working until there is room. ``replaced`` is called for each new host in the
-    place of another. Handlers with ``pool="process"`` run as ``otherwise`` does it.
+    place of another. Handlers with ``pool="process"`` run as ``otherwise`` does it, and those that
+    no host could import, because they are of no module that a new process finds.
     """
 
     def __init__(
@@ -58,7 +60,10 @@ class HostRunner:
         if call.handler.pool == "process":
             return self._otherwise.run(call)
         usable = [each for each in self._hosts if not each.retiring]
-        return min(usable, key=lambda each: (not each.ready, each.running)).run(call)
+        host = min(usable, key=lambda each: (not each.ready, each.silent, each.running))
+        if host.ready and call.handler.kind not in host.kinds:
+            return self._otherwise.run(call)
+        return host.run(call)
 
     @property
     def is_ready(self) -> bool:
@@ -81,13 +86,13 @@ class HostRunner:
         await self._otherwise.close()
 
     @property
-    def hosts(self) -> tuple[Host, ...]:
-        """Those that live, retiring ones too; any thread may ask."""
+    def living(self) -> tuple[Host, ...]:
+        """The hosts that have not ended, retiring ones too; any thread may ask."""
         return tuple(self._hosts)
 
-    def resident_bytes(self) -> int:
-        """The memory of all hosts."""
-        return sum(each.resident_bytes() for each in self.hosts)
+    def hosts(self) -> tuple[HostStatus, ...]:
+        """How each of them is; any thread may ask."""
+        return tuple(each.status() for each in self.living)
 
     def _add(self, after_s: float = 0.0) -> None:
         host = Host(self._setup, self._limits, self._host_changed, self._may_retire, self._spans)

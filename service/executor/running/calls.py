@@ -8,6 +8,7 @@ import msgspec
 
 from holdfast_worker.cancellation import Cancellation
 from holdfast_worker.task import Assignment, Keep
+from service.core.results import HostStatus
 from service.executor.attempts.endings import Ending
 from service.executor.attempts.execution import Show
 
@@ -53,6 +54,6 @@ class HandlerRunner(Protocol):
         """Run no more; what still runs is left to end, or ended, within a second or two."""
         ...
 
-    def resident_bytes(self) -> int:
-        """The memory of its processes; any thread may ask."""
+    def hosts(self) -> tuple[HostStatus, ...]:
+        """Its processes that last longer than a call; any thread may ask."""
         ...

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from service.core.bridge import BridgeClosed, Crossing
+from service.core.results import HostStatus
 from service.executor.attempts.endings import Ending
 from service.executor.attempts.execution import execute
 from service.executor.running.calls import HandlerCall
@@ -59,9 +60,9 @@ class ThreadRunner:
         for _ in self._threads:
             self._work.put(None)
 
-    def resident_bytes(self) -> int:
-        """None of its own."""
-        return 0
+    def hosts(self) -> tuple[HostStatus, ...]:
+        """None."""
+        return ()
 
     def _execute(self, call: HandlerCall) -> Ending:
         """On a thread."""

@@ -38,6 +38,7 @@ export function HealthScreen() {
         <dt>log</dt><dd>${status.log.stream}: ${status.log.first} to ${status.log.head}, ${short(Math.round(status.log.bytes / 1024))} kB</dd>
         <dt>read models</dt><dd>at sequence ${status.projector.sequence}, ${status.projector.lag} behind the board</dd>
         <dt>executor</dt><dd>${status.executor ? `${status.executor.in_flight} of ${status.executor.capacity} slots busy, ${status.executor.queued} queued` : "not in this instance"}</dd>
+        ${status.executor && status.executor.hosts.length > 0 && html`<dt>worker hosts</dt><dd>${status.executor.hosts.map(hostSays).join("; ")}</dd>`}
         <dt>event streams</dt><dd>${status.sse.connections} open</dd>
       </dl>
       <div class="scroll" tabindex="0" role="region" aria-label="Loops and daemons"><table class="table">
@@ -49,6 +50,12 @@ export function HealthScreen() {
       </table></div>
     </section>`}
   </div>`;
+}
+
+/** One worker host process in words. @param {any} host */
+function hostSays(host) {
+  const deaf = host.overrunning ? `, ${host.overrunning} of them ignore their stop` : "";
+  return `process ${host.pid} ${host.state}, runs ${host.running}${deaf}, ${short(Math.round(host.memory_bytes / 1_000_000))} MB`;
 }
 
 /** What `/readyz` says, also while it says that the instance is not ready. */

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from service.core.results import HostStatus
 from streams.jetstream.names import PLAIN
 
 
@@ -184,6 +185,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     capacity: int | None = None
     threads: int | None = None
     overruns: tuple[OverrunningHandler, ...] = ()
+    hosts: tuple[HostStatus, ...] = ()
     unfinished_bytes: int = 0
     most_unfinished_bytes: int | None = None
 

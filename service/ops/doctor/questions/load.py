@@ -26,6 +26,7 @@ def examine(evidence: Evidence) -> Examined:
     findings = [
         _overrunning(seen, numbers, evidence.url),
         _rejecting(seen, numbers, evidence.url),
+        _hosts(seen, evidence.url),
         _growing(seen, numbers, waiting, evidence.url),
         _unfinished(seen, evidence.url),
     ]
@@ -40,6 +41,8 @@ def _numbers(seen: Load) -> dict[str, Any]:
             "queued": seen.queued,
             "capacity": seen.capacity,
             "overrunning": len(seen.overruns),
+            "hosts": len(seen.hosts),
+            "hosts_memory_bytes": sum(each.memory_bytes for each in seen.hosts),
         }
     if seen.most_unfinished_bytes is not None:
         numbers["unfinished_bytes"] = seen.unfinished_bytes
@@ -71,6 +74,8 @@ def _says(seen: Load, numbers: dict[str, Any]) -> str:
         says += f", {seen.in_flight} run and {seen.queued} queue of {seen.capacity} places"
     if seen.overruns:
         says += f", {len(seen.overruns)} of them held by handlers that ignore that they must stop"
+    if seen.hosts:
+        says += f", in {len(seen.hosts)} worker host processes"
     if seen.window is None:
         return says if seen.ended is None else f"{says}; {seen.ended} attempts ended lately"
     return (
@@ -111,6 +116,29 @@ def _kinds(seen: Load) -> str:
 
 def _shown(overrun: OverrunningHandler) -> dict[str, Any]:
     return structs.asdict(overrun) | {"for_s": round(overrun.for_s, 1)}
+
+
+def _hosts(seen: Load, url: str) -> Finding | None:
+    replaced = seen.window.total("agent.task.worker.host.replaced.total") if seen.window else 0
+    silent = sum(each.state == "silent" for each in seen.hosts)
+    if not replaced and not silent:
+        return None
+    return Finding(
+        code="WorkerHostsEnd",
+        question="load",
+        severity="warning",
+        summary=f"{replaced} worker host processes were replaced, {silent} do not answer",
+        evidence={
+            "replaced": replaced,
+            "silent": silent,
+            "hosts": [structs.asdict(each) for each in seen.hosts],
+        },
+        meaning="A worker host process that dies fails the tasks that it ran (process_died); one "
+        "that is deaf or silent gets no more tasks and is ended. The log says how each ended "
+        "(host_ended, host_is_deaf, host_is_silent) and which handlers it ran. Declare a kind "
+        'that kills or holds its host with pool="process", or bound its memory and calls.',
+        command=f"curl -s '{url}/v1/ops/status'",
+    )
 
 
 def _rejecting(seen: Load, numbers: dict[str, Any], url: str) -> Finding | None:

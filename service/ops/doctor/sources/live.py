@@ -167,6 +167,7 @@ class Doctor:
             capacity=pool.capacity if pool else None,
             threads=pool.threads if pool else None,
             overruns=tuple(_overrunning(each) for each in pool.overruns) if pool else (),
+            hosts=pool.hosts if pool else (),
             unfinished_bytes=self._core.board.unfinished.total,
             most_unfinished_bytes=self._core.settings.memory.unfinished_bytes,
         )
