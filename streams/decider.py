@@ -145,13 +145,16 @@ def _stands(command: Command, outcome: Outcome) -> bool:
             return isinstance(command, Submit | Finish | Forget | Expire | Overrun)
 
 
+FirstTry = CommandAccepted | Conflict | LogUnavailable | LogFull | TooLarge | None
+
+
 async def transact_together(
-    wanted: Sequence[tuple[OwnerCommand, Origin]], view: View, log: Log
-) -> list[CommandAccepted | LogUnavailable | LogFull | TooLarge | None]:
+    wanted: Sequence[tuple[OwnerCommand | Claim, Origin]], view: View, log: Log
+) -> list[FirstTry]:
     """The first try of many commands: one list of appends, and one wait for the fold.
 
-    None where that settles nothing: `transact` judges such a command. So it does with all but the
-    first command on a task. Raises LogUnavailable when the fold does not get there.
+    A Conflict, or None, where that settles nothing: `transact` judges such a command. So it does
+    with all but the first command on a task. Raises LogUnavailable when the fold is not in time.
     """
     drafts: dict[int, Draft] = {}
     tasks: set[tuple[str, str]] = set()
@@ -161,13 +164,12 @@ async def transact_together(
         if isinstance(decision, Accept):
             tasks.add(key)
             drafts[place] = _draft(command, decision, decision.expected, origin)
-    outcomes: list[CommandAccepted | LogUnavailable | LogFull | TooLarge | None]
-    outcomes = [None] * len(wanted)
+    outcomes: list[FirstTry] = [None] * len(wanted)
     answers = await log.append_all(list(drafts.values()))
     last = max((each.sequence for each in answers if isinstance(each, Appended)), default=0)
     await view.folded(last)
     for place, answer in zip(drafts, answers, strict=True):
-        if isinstance(answer, LogUnavailable | LogFull | TooLarge):
+        if isinstance(answer, Conflict | LogUnavailable | LogFull | TooLarge):
             outcomes[place] = answer
         elif isinstance(answer, Appended) and await view.folded(answer.sequence) is None:
             plan = view.knows(wanted[place][0].plan_id)

@@ -6,6 +6,7 @@ released as soon as it is known.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import structlog
@@ -21,6 +22,7 @@ from service.core.claim_inputs import (
     missing,
     read_back,
 )
+from service.core.claim_writes import ClaimWriter, Taking, Tried, taking_of, timeout_s
 from service.core.queue_context import QueueContext
 from service.core.results import Claim, ClaimRequest, Refused
 from service.core.standstill import Standstill
@@ -36,7 +38,6 @@ ABANDONED = (
     "it closed the connection, or the time of its request was over"
 )
 GOODBYE = "its owner has said goodbye"
-ONE_TRY = decider.DecideLimits(tries=1)  # another task may be claimed instead
 
 T = TypeVar("T")
 
@@ -50,6 +51,7 @@ class LeaseTaker:
         self._view = view
         self._context = context
         self._releasing: set[asyncio.Task[None]] = set()
+        self._writer = ClaimWriter(view, context.log, standstill)
         self.standstill = standstill
 
     async def take(self, picks: list[Pick], request: ClaimRequest, origin: Origin) -> list[Claim]:
@@ -133,13 +135,25 @@ class LeaseTaker:
     async def _take_all(
         self, picks: list[Pick], request: ClaimRequest, origin: Origin
     ) -> list[Claim]:
-        if len(picks) == 1:
-            outcomes = [await self._take_one(picks[0], request, origin)]
-        else:
-            taking = (self._take_one(pick, request, origin) for pick in picks)
-            outcomes = await asyncio.gather(*taking)
-        claims = [outcome for outcome in outcomes if isinstance(outcome, Claim)]
-        errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        takings = [taking_of(pick, request, origin) for pick in picks]
+        began_at = asyncio.get_running_loop().time()
+        tried: Sequence[Tried] = ()
+        try:
+            tried = await self._try(takings)
+        finally:
+            self._context.board.lanes.took(asyncio.get_running_loop().time() - began_at)
+            for each, outcome in zip_longest(takings, tried):
+                self._give_back(each, lost=isinstance(outcome, decider.Contention))
+        claims, errors = list[Claim](), list[Exception]()
+        for each, outcome in zip(takings, tried, strict=True):
+            if isinstance(outcome, Exception):
+                errors.append(outcome)
+            elif isinstance(outcome, decider.CommandAccepted):
+                granted = await self._granted(each, outcome.sequence, request)
+                if isinstance(granted, Exception):
+                    errors.append(granted)
+                elif granted is not None:
+                    claims.append(granted)
         if errors and not claims:
             raise errors[0]
         return claims
@@ -155,7 +169,7 @@ class LeaseTaker:
             owner=request.owner,
             lease_s=request.lease_s,
             start=request.start,
-            timeout_s=request.default_timeout_s if task is None else _timeout_s(task, request),
+            timeout_s=request.default_timeout_s if task is None else timeout_s(task, request),
             chosen=True,
         )
         if plan is not None and task is not None and not origin.traceparent:
@@ -175,54 +189,44 @@ class LeaseTaker:
             found |= await read_back(self._context.log, needed)
         return _granted(plan, task, outcome.sequence, request, found)
 
-    async def _take_one(
-        self, pick: Pick, request: ClaimRequest, origin: Origin
-    ) -> Claim | LogUnavailable | LogFull | None:
-        seat = pick.seat
-        plan, task = seat.plan, seat.task
-        command = commands.Claim(
-            plan_id=plan.plan_id,
-            task_id=task.spec.id,
-            owner=request.owner,
-            lease_s=request.lease_s or task.spec.lease_s or request.default_lease_s,
-            start=request.start,
-            timeout_s=_timeout_s(task, request) if request.bounded else None,
-        )
-        reclaim, attempt = task.status == "RUNNING", task.attempt + 1
-        trace = of_attempt(plan.traceparent, plan.plan_id, task.spec.id, attempt)
-        if not origin.traceparent:  # a request without a trace joins the plan's
-            origin = replace(origin, traceparent=trace)
-        lost, found = False, dict[int, Raw]()
-        began_at = asyncio.get_running_loop().time()
+    async def _try(self, takings: Sequence[Taking]) -> list[Tried]:
+        """Write the claims: together where there are many."""
+        unread = [each for each in takings if missing(each.plan, each.task, each.found)]
+        # Before the claims: when the log does not answer, nothing is claimed in vain.
+        failed = dict(zip(map(id, unread), await self._read_all(unread), strict=True))
+        written = [each for each in takings if not failed.get(id(each))]
+        outcomes = iter(await self._writer.write(written))
+        return [failed.get(id(each)) or next(outcomes) for each in takings]
+
+    async def _read_all(self, takings: Sequence[Taking]) -> list[LogUnavailable | None]:
+        return await asyncio.gather(*(self._read(each) for each in takings))
+
+    async def _read(self, taking: Taking) -> LogUnavailable | None:
+        """Read what the owner needs and memory does not have; None once it is there."""
         try:
-            # Before the claim: when the log does not answer, nothing is claimed in vain.
-            if needed := missing(plan, task, found):
-                found = await read_back(self._context.log, needed)
-            with self.standstill.claiming():
-                outcome = await decider.transact(
-                    command, self._view, self._context.log, origin, ONE_TRY
-                )
-            lost = isinstance(outcome, decider.Contention)
-        except (LogUnavailable, LogFull) as error:
-            return error
-        finally:
-            self._context.board.lanes.took(asyncio.get_running_loop().time() - began_at)
-            self._context.board.give_back(seat, self._context.now(), lost=lost)
-        if lost:
-            self._context.metrics.count("agent.task.claim.conflict.total")
-        if not isinstance(outcome, decider.CommandAccepted):
-            return None
-        self._count(pick, task, reclaim=reclaim)
-        # Another instance may have reclaimed the task while this one did not run for a lease.
-        if task.claimed_sequence != outcome.sequence:
-            return None
-        try:
-            # A dependency may have been accepted anew, or have left memory meanwhile.
-            while needed := missing(plan, task, found):
-                found |= await read_back(self._context.log, needed)
+            while needed := missing(taking.plan, taking.task, taking.found):
+                taking.found.update(await read_back(self._context.log, needed))
         except LogUnavailable as error:
             return error
-        return _granted(plan, task, outcome.sequence, request, found)
+        return None
+
+    def _give_back(self, taking: Taking, *, lost: bool) -> None:
+        self._context.board.give_back(taking.pick.seat, self._context.now(), lost=lost)
+        if lost:
+            self._context.metrics.count("agent.task.claim.conflict.total")
+
+    async def _granted(
+        self, taking: Taking, sequence: int, request: ClaimRequest
+    ) -> Claim | LogUnavailable | None:
+        plan, task = taking.plan, taking.task
+        self._count(taking.pick, task, reclaim=taking.reclaim)
+        # Another instance may have reclaimed the task while this one did not run for a lease.
+        if task.claimed_sequence != sequence:
+            return None
+        # A dependency may have been accepted anew, or have left memory meanwhile.
+        if (error := await self._read(taking)) is not None:
+            return error
+        return _granted(plan, task, sequence, request, taking.found)
 
     def _count(self, pick: Pick, task: Task, *, reclaim: bool) -> None:
         metrics, lane = self._context.metrics, pick.seat.lane
@@ -243,10 +247,6 @@ async def _claims(
 
 def _granted_in(answer: Claim | Refused) -> list[Claim]:
     return [answer] if isinstance(answer, Claim) else []
-
-
-def _timeout_s(task: Task, request: ClaimRequest) -> float:
-    return task.spec.timeout_s or request.default_timeout_s
 
 
 def _granted(
@@ -274,7 +274,7 @@ def _granted(
         started=request.start,
         lease_until=moment(claimed_at + task.lease_s),
         lease_s=task.lease_s,
-        timeout_s=_timeout_s(task, request),
+        timeout_s=timeout_s(task, request),
         traceparent=of_attempt(plan.traceparent, plan.plan_id, spec.id, task.attempt),
         tracestate=plan.tracestate or UNSET,
     )

@@ -18,7 +18,7 @@ from service.signals.audit.facts import FactAudit
 from service.signals.metrics.facts import FactMetrics
 from streams import decider
 from streams.decider import CommandAccepted, Contention, Outcome
-from streams.log import Log, LogFull, LogUnavailable, Origin, TooLarge
+from streams.log import Conflict, Log, LogFull, LogUnavailable, Origin, TooLarge
 from streams.plan import commands
 from streams.plan.commands import OwnerCommand
 from streams.plan.decide import Duplicate, GuardReject, NotAllowed, NotFound
@@ -110,7 +110,7 @@ class OwnerWrites:
                 case CommandAccepted(_, plan):
                     plan = plan or await self._still_there(report.command.plan_id)
                     answers.append(self._accepted(report, outcome, plan))
-                case None:
+                case None | Conflict():
                     answers.append(UNSETTLED)
                     alone.append(place)
                 case error:

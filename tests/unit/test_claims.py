@@ -239,6 +239,30 @@ async def test_a_lost_race_is_counted_and_the_task_is_soon_claimable_again(
     assert len(await counter.ask()) == 1
 
 
+async def test_of_many_claims_those_that_lose_are_counted_and_the_others_granted(
+    counter: Counter,
+) -> None:
+    await counter.instance.submit("p", *(task(f"t{n}") for n in range(3)))
+    counter.log.fail_next(Fault.CONFLICT)
+    assert len(await counter.ask(limit=3)) == 2
+    assert (counter.seen("success.total"), counter.seen("conflict.total")) == (2, 1)
+    assert counter.free == 0, "not at once"
+    counter.clock.at += FIRST_S
+    assert len(await counter.ask(limit=3)) == 1
+
+
+async def test_a_claim_among_many_whose_last_heartbeat_has_expired_is_granted(
+    counter: Counter,
+) -> None:
+    await counter.instance.submit("p", *(task(f"t{n}") for n in range(3)))
+    (first,) = await counter.ask(limit=1, lease_s=1)
+    beat = commands.Heartbeat(plan_id="p", task_id=first.task_id, owner="w", attempt=1)
+    await counter.instance.own(beat, counter.instance.origin)
+    counter.clock.at += 3_600
+    counter.log.expire()
+    assert len(await counter.ask(limit=3)) == 3
+
+
 async def test_claims_that_lose_every_race_do_not_spin(counter: Counter) -> None:
     """A leader without quorum refuses each claim at once: 3,359 in 2 s before."""
     await counter.instance.submit("p", *(task(f"t{n}") for n in range(3)))

@@ -135,7 +135,7 @@ async def test_of_many_commands_those_that_lose_are_left_to_be_judged_again(pair
     other = commands.Heartbeat(plan_id="p", task_id="b", owner="w2", attempt=1)
     said = [(word(commands.Heartbeat), NO_ORIGIN), (other, NO_ORIGIN)]
     lost, won = await transact_together(said, pair.b, pair.log)
-    assert (lost, type(won)) == (None, CommandAccepted)
+    assert (type(lost), type(won)) == (Conflict, CommandAccepted)
     pair.log.fail_next(Fault.LOST_BEFORE)
     (failed,) = await transact_together([(other, NO_ORIGIN)], pair.b, pair.log)
     assert isinstance(failed, LogUnavailable)

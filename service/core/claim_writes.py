@@ -1,0 +1,120 @@
+"""Writes claims: those of one request together, as one list of appends and one wait for the fold.
+
+A claim has one try: where it loses its race, another task may be claimed instead.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from msgspec import Raw
+from msgspec.structs import replace
+
+from projections.board.lanes import Pick
+from service.core.results import ClaimRequest
+from service.core.standstill import Standstill
+from streams import decider
+from streams.log import Conflict, Log, LogFull, LogUnavailable, Origin, TooLarge
+from streams.plan import commands
+from streams.plan.state import Plan, Task
+from streams.traceparent import of_attempt
+
+ONE_TRY = decider.DecideLimits(tries=1)
+
+Tried = decider.Outcome | LogUnavailable | LogFull | TooLarge
+
+
+class Taking:
+    """One claim on its way: the command for a picked task, and what its owner will need."""
+
+    def __init__(self, pick: Pick, command: commands.Claim, origin: Origin) -> None:
+        self.pick = pick
+        self.command = command
+        self.origin = origin
+        self.plan: Plan = pick.seat.plan
+        self.task: Task = pick.seat.task
+        self.reclaim = self.task.status == "RUNNING"
+        self.found: dict[int, Raw] = {}
+
+
+def taking_of(pick: Pick, request: ClaimRequest, origin: Origin) -> Taking:
+    """The claim of a picked task for who asks."""
+    plan, task = pick.seat.plan, pick.seat.task
+    command = commands.Claim(
+        plan_id=plan.plan_id,
+        task_id=task.spec.id,
+        owner=request.owner,
+        lease_s=request.lease_s or task.spec.lease_s or request.default_lease_s,
+        start=request.start,
+        timeout_s=timeout_s(task, request) if request.bounded else None,
+    )
+    if not origin.traceparent:  # a request without a trace joins the plan's
+        trace = of_attempt(plan.traceparent, plan.plan_id, task.spec.id, task.attempt + 1)
+        origin = replace(origin, traceparent=trace)
+    return Taking(pick, command, origin)
+
+
+def timeout_s(task: Task, request: ClaimRequest) -> float:
+    """How long the attempt may take: what the task says, or else what its owner does."""
+    return task.spec.timeout_s or request.default_timeout_s
+
+
+class ClaimWriter:
+    """Tells of each claim what has become of it; lives on the API loop."""
+
+    def __init__(self, view: decider.View, log: Log, standstill: Standstill) -> None:
+        self._view = view
+        self._log = log
+        self._standstill = standstill
+
+    async def write(self, takings: Sequence[Taking]) -> list[Tried]:
+        """What has become of each; an error of the log is an outcome."""
+        if len(takings) < 2:  # noqa: PLR2004 - one claim has nothing to be together with
+            return await asyncio.gather(*(self._write_one(each) for each in takings))
+        commands = [(each.command, each.origin) for each in takings]
+        try:
+            with self._standstill.claiming():
+                tried = await decider.transact_together(commands, self._view, self._log)
+                _raise_if_none_was_answered(tried)
+        except LogUnavailable as error:
+            return [error] * len(takings)
+        return [
+            await self._settled(taking, outcome)
+            for taking, outcome in zip(takings, tried, strict=True)
+        ]
+
+    async def _settled(self, taking: Taking, outcome: decider.FirstTry) -> Tried:
+        """What has become of a claim that was written with others."""
+        if isinstance(outcome, Conflict) and not _has_expired(outcome, taking):
+            return await self._lost(outcome)
+        if outcome is None or isinstance(outcome, Conflict):
+            return await self._write_one(taking)
+        return outcome
+
+    async def _lost(self, conflict: Conflict) -> Tried:
+        """The task is offered again once it is known who has won."""
+        winner = conflict.actual
+        try:
+            await (self._view.catch_up() if winner is None else self._view.folded(winner))
+        except LogUnavailable as error:
+            return error
+        return decider.Contention(1)
+
+    async def _write_one(self, taking: Taking) -> Tried:
+        try:
+            with self._standstill.claiming():
+                return await decider.transact(
+                    taking.command, self._view, self._log, taking.origin, ONE_TRY
+                )
+        except (LogUnavailable, LogFull) as error:
+            return error
+
+
+def _has_expired(conflict: Conflict, taking: Taking) -> bool:
+    """Whether the log no longer has the heartbeat that the claim expected to be the last."""
+    return conflict.actual is not None and conflict.actual < taking.task.subject_sequence
+
+
+def _raise_if_none_was_answered(tried: Sequence[decider.FirstTry]) -> None:
+    errors = [each for each in tried if isinstance(each, LogUnavailable)]
+    if tried and len(errors) == len(tried):
+        raise errors[0]
