@@ -189,6 +189,8 @@ async def test_a_stolen_lease_stops_the_handler(
         # Before it has started, its start would be what is refused.
         await eventually(lambda: has_started(core, "p", "t"))
         await core.operate(commands.Cancel(plan_id="p", reason="test"), ORIGIN)
+        # Between its claim and its dispatch nothing is in flight, either.
+        await eventually(lambda: counted(core, "agent.task.heartbeat.guard_reject.total"))
         await eventually(lambda: executor.snapshot().in_flight == 0)
         assert counted(core, "agent.task.heartbeat.guard_reject.total") == 1
         assert counted(core, "agent.task.execution.total") == 1
