@@ -18,7 +18,6 @@ from service.executor.hosts.messages import setup_of
 from service.executor.hosts.runner import HostRunner
 from service.executor.limits import LIMITS, ExecutorLimits
 from service.executor.running.calls import HandlerRunner
-from service.executor.running.gate import Gate
 from service.executor.running.overruns import Overruns, RunningOverrun
 from service.executor.running.pool import WorkerPool
 from service.executor.running.processes import ProcessWorkers
@@ -84,7 +83,6 @@ class Executor:
         self.processes = ProcessWorkers(instance_id, limits)
         self._supervision = supervision or Supervision()
         self.overruns = Overruns()
-        self._gate = Gate()
         self.timeout_s = executor.execution.timeout_s
         self.timeout_retry_max = executor.execution.timeout_retry_max
         self._settings = settings
@@ -169,7 +167,6 @@ class Executor:
         pool = WorkerPool(
             _share(worker.core_size, index, loops),
             _share(worker.queue_capacity, index, loops),
-            None if worker.hosts else self._gate,
         )
         runner = self._runner(f"worker-{index}", _share(worker.hosts, index, loops))
         await runner.open()

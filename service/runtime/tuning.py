@@ -62,7 +62,7 @@ def switch_often() -> None:
     A handler that computes in pure Python gives the interpreter up only when the switch interval
     has passed. With N such handlers a loop that wakes waits for up to N intervals, several times
     per request or heartbeat. Measured: eight of them at Python's 5 ms cost 24 lost leases of 3 s in
-    five seconds, and none at 0.5 ms. `service.executor.running.gate` holds more than a few back.
+    five seconds, and none at 0.5 ms. Worker host processes keep such handlers out of this one.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 

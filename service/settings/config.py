@@ -326,7 +326,7 @@ class WorkerSettings(Struct, frozen=True):
     """
 
     core_size: Annotated[int, Meta(ge=1, le=1024)] = 8
-    processes: Annotated[int, Meta(ge=-1, le=64)] = 0
+    processes: Annotated[int, Meta(ge=-1, le=64)] = -1
     memory_mb: Annotated[int, Meta(ge=0, le=1_048_576)] = 4096
     queue_capacity: Annotated[int, Meta(ge=0, le=100_000)] = 0
     rejection_policy: Literal["release"] = "release"

@@ -71,7 +71,7 @@ DEFAULTS = {
     "executor.execution.timeout_s": 120,
     "executor.execution.timeout_retry_max": 1,
     "executor.worker.core_size": 8,
-    "executor.worker.processes": 0,
+    "executor.worker.processes": -1,
     "executor.worker.memory_mb": 4096,
     "executor.worker.queue_capacity": 0,
     "executor.worker.rejection_policy": "release",

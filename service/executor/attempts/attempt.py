@@ -1,9 +1,9 @@
 """One claimed task from its dispatch to its result: wait for a thread, start, run, report."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol, TypedDict
+from typing import Protocol, TypedDict
 
 import structlog
 from msgspec.structs import replace
@@ -80,12 +80,10 @@ class Attempt:
             self._place.close()
 
     async def _run(self) -> None:
-        await self._wait_or_stop(self._place.has_thread, self._place.thread)
+        await self._thread_or_stop()
         ending: Ending | None = None
         if not self.lease.cancellation.is_set() and not await self._started():
             return
-        if not self.lease.cancellation.is_set():
-            await self._wait_or_stop(self._place.has_turn, self._place.turn)
         if not self.lease.cancellation.is_set():
             ending = await self._ended()
         self._place.leave()
@@ -94,14 +92,12 @@ class Attempt:
         await self._show_the_rest()
         await self._report(ending)
 
-    async def _wait_or_stop(
-        self, is_ready: Callable[[], bool], wait: Callable[[], Coroutine[Any, Any, None]]
-    ) -> None:
-        """Wait for a thread, or for a turn, unless the attempt is stopped before."""
-        if is_ready():
-            await wait()
+    async def _thread_or_stop(self) -> None:
+        """Wait for a thread, unless the attempt is stopped before."""
+        if self._place.has_thread():
+            await self._place.thread()
             return
-        waiting = asyncio.ensure_future(wait())
+        waiting = asyncio.ensure_future(self._place.thread())
         self._on_cancel(waiting.cancel)
         try:
             await waiting

@@ -6,19 +6,13 @@ A pool belongs to one event loop and counts; what runs in its places is `running
 import asyncio
 from typing import Any
 
-from service.executor.running.gate import Gate
-
 UNREPORTED = 256  # how many ended attempts may wait for their result to be written
 
 
 class WorkerPool:
-    """Places for ``size`` running tasks and ``queue_capacity`` waiting ones; never more than both.
+    """Places for ``size`` running tasks and ``queue_capacity`` waiting ones, never for more."""
 
-    ``gate`` None: handlers never wait for a turn, because they run in other processes.
-    """
-
-    def __init__(self, size: int, queue_capacity: int, gate: Gate | None) -> None:
-        self._gate = gate
+    def __init__(self, size: int, queue_capacity: int) -> None:
         self._size = size
         self.capacity = size + queue_capacity
         self._taken = 0
@@ -96,19 +90,8 @@ class WorkerPool:
         self._queued -= 1
         self._running += 1
 
-    def has_turn(self) -> bool:
-        """Whether a handler may run now."""
-        return self._gate is None or self._gate.has_room
-
-    async def enter(self) -> None:
-        """Wait until a handler may run; see `gate`."""
-        if self._gate is not None:
-            await self._gate.enter()
-
-    def release(self, *, held_thread: bool, held_turn: bool) -> None:
-        """Give a slot back, and its thread and turn if it had them."""
-        if held_turn and self._gate is not None:
-            self._gate.leave()
+    def release(self, *, held_thread: bool) -> None:
+        """Give a slot back, and its thread if it had one."""
         if held_thread:
             self._running -= 1
             self._places.release()
@@ -123,7 +106,7 @@ class WorkerPool:
 
 
 class PoolPlace:
-    """One task's place in the pool: a slot, then a thread, then a turn; all given back together.
+    """One task's place in the pool: a slot, then a thread; both given back together.
 
     The slot comes back when the handler has ended, not when its caller stopped waiting.
     """
@@ -131,7 +114,6 @@ class PoolPlace:
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
         self._held_thread = False
-        self._held_turn = False
         self._work: asyncio.Future[Any] | None = None
         self._left = False
 
@@ -143,15 +125,6 @@ class PoolPlace:
         """Wait for a thread."""
         await self._pool.acquire()
         self._held_thread = True
-
-    def has_turn(self) -> bool:
-        """Whether `turn` would not have to wait."""
-        return self._pool.has_turn()
-
-    async def turn(self) -> None:
-        """Wait until the handler may run; after its start is written, which waits for a disk."""
-        await self._pool.enter()
-        self._held_turn = True
 
     def hold(self, work: "asyncio.Future[Any]") -> None:
         """The place is taken until ``work``, the handler's, has ended."""
@@ -168,7 +141,7 @@ class PoolPlace:
             self._work.add_done_callback(lambda _: self._release())
 
     def _release(self) -> None:
-        self._pool.release(held_thread=self._held_thread, held_turn=self._held_turn)
+        self._pool.release(held_thread=self._held_thread)
 
     def close(self) -> None:
         """The attempt is over, its result written or given up."""
