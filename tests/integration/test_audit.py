@@ -3,9 +3,7 @@
 import asyncio
 import json
 import logging
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from service.app import Instance
 from service.settings.config import ObservabilitySettings
 from tests.conftest import PrivateServer
 from tests.integration.http_world import serving, until_status
+from tests.locked_file import locked
 
 Json = dict[str, Any]
 Page = list[Json]
@@ -298,14 +297,12 @@ async def test_a_handler_that_is_stopped_because_its_lease_is_lost_is_audited(
 async def test_a_locked_database_is_audited_with_its_window(world: World) -> None:
     await world.submit("p", task("t", "k"))
     path = world.instance.settings.data_dir / "readmodels.sqlite"
-    with closing(sqlite3.connect(path, isolation_level=None)) as lock:
-        lock.execute("BEGIN IMMEDIATE")
+    async with locked(path):
         async with asyncio.timeout(20):
             while world.core.conditions.database_outage.since is None:
                 await asyncio.sleep(0.02)
         began = world.core.conditions.database_outage.since
-        lock.execute("ROLLBACK")
-        ended = world.core.now()
+    ended = world.core.now()
     async with asyncio.timeout(20):
         while not await world.audit(event="database_recovered"):
             await asyncio.sleep(0.05)

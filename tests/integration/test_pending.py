@@ -1,9 +1,7 @@
 """What waits for a database that is locked is bounded in rows and in bytes, and nothing is lost."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from projections.read_models.database import Database
 from projections.read_models.restore import SCHEMA
 from streams.log import Draft
 from streams.plan.events import Submitted, TaskSpec
+from tests.locked_file import locked
 from tests.memory_log import MemoryLog
 from tests.waiting import eventually
 
@@ -62,14 +61,12 @@ async def test_the_fold_waits_for_a_locked_database_at_its_bound_and_loses_nothi
     assert projector.too_far_behind is None
     loops = [asyncio.create_task(projector.run()), asyncio.create_task(projector.flush_forever())]
     try:
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
+        async with locked(path):
             await submit(log, PLANS, task)
             await eventually(lambda: projector.flush_error is not None)
             await eventually(lambda: projector.too_far_behind is not None)
             await asyncio.sleep(0.1)  # it could have folded all of them
             assert board.sequence < PLANS
-            other.execute("ROLLBACK")
         assert await projector.flushed(PLANS, 20)
         assert projector.too_far_behind is None
         assert len((await plans.page(database, limit=200)).items) == 200

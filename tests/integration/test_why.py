@@ -1,8 +1,6 @@
 """Why, workers and the past over HTTP, on a real log."""
 
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pytest_asyncio
 
 from service.runtime.data_folder import READ_MODELS
 from tests.integration.http_world import serving, until_status
+from tests.locked_file import locked
 
 
 @pytest_asyncio.fixture
@@ -65,15 +64,12 @@ async def test_a_finished_plan_that_left_memory_is_explained(tmp_path: Path) -> 
 
 async def test_why_does_not_wait_for_the_read_models(tmp_path: Path) -> None:
     """Right after a large submit they are some hundred milliseconds behind the board."""
-    async with serving(tmp_path) as (instance, client):
-        with closing(sqlite3.connect(tmp_path / "data" / READ_MODELS)) as other:
-            other.execute("BEGIN IMMEDIATE")  # nothing is written while this lasts
-            await submit(client, "p", {"id": "a"})
-            for path in ("/v1/plans/p/why", "/v1/plans/p/tasks/a/why"):
-                told = (await client.get(path)).json()
-                assert told["reasons"][0]["code"] == "no_worker"
-                assert instance.core.projector.flushed_sequence < told["sequence"]
-            other.rollback()
+    async with serving(tmp_path) as (instance, client), locked(tmp_path / "data" / READ_MODELS):
+        await submit(client, "p", {"id": "a"})
+        for path in ("/v1/plans/p/why", "/v1/plans/p/tasks/a/why"):
+            told = (await client.get(path)).json()
+            assert told["reasons"][0]["code"] == "no_worker"
+            assert instance.core.projector.flushed_sequence < told["sequence"]
 
 
 async def test_what_is_not_there_is_not_found(client: httpx.AsyncClient) -> None:
