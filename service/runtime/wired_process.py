@@ -22,6 +22,7 @@ def start_with_socket(
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 env=os.environ | {"PYTHONPATH": search_path},
+                process_group=0,  # Ctrl-C and the end of a terminal are the parent's business
             )
     except OSError:
         ours.close()
