@@ -17,6 +17,7 @@ class Trail:
         self._heads: Iterator[int] = iter(heads)
         self._head = 0
         self.read_after: list[int] = []
+        self.read_to = 0
 
     async def ensure(self) -> None:
         """It is there."""
@@ -27,17 +28,18 @@ class Trail:
 
     async def read(self, after: int, limit: int) -> Sequence[TrailMessage]:
         self.read_after.append(after)
-        last = min(self._head, after + limit)
+        self.read_to = last = min(self._head, after + limit)
         return [TrailMessage(n, "audit.x", f"{n}", b"no entry") for n in range(after + 1, last + 1)]
 
 
 async def test_an_old_end_of_the_trail_costs_no_rows(tmp_path: Path) -> None:
     database = await open_read_models(tmp_path / "x.sqlite")
     first, second = Trail(2), Trail(1, 1, 3, 1, 1, 4)  # the second names an old end, twice
-    for trail, reads in ((first, [0]), (second, [2, 3])):
+    for trail, has, end in ((first, 0, 2), (second, 2, 4)):
         tail = AuditTail(trail, database, lambda *_: None)
         following = asyncio.create_task(tail.run())
-        await eventually(lambda trail=trail, reads=reads: trail.read_after == reads, "it is read")
+        await eventually(lambda trail=trail, end=end: trail.read_to == end, "it is read")
+        assert min(trail.read_after) == has, "nothing is read again"
         following.cancel()
         await asyncio.wait([following])
     await database.close()
