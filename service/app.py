@@ -66,7 +66,6 @@ ALL_ROLES: frozenset[Role] = frozenset({"api", "executor", "daemons"})
 
 VERSION = "0.1.0"
 KILLED = "the process that held the lease was killed; another one has its data folder"
-LAST_FLUSH_S = 5.0
 CONNECT_TIMEOUT_S = 30.0
 
 log = structlog.get_logger("holdfast.app")

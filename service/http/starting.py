@@ -5,23 +5,19 @@ and by `/readyz` how far it is and how long it will take.
 """
 
 import asyncio
-from typing import Any
 
-import msgspec
-from litestar.types import Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Scope, Send
 
 from service.core.catching_up import HowFar
 from service.core.results import Check
 from service.http.operations import Alive, Readiness
 from service.http.origin_check import OriginCheck
 from service.http.problems import RequestRefused
-from service.http.responses import send_refusal
+from service.http.responses import ApiResponse, send_refusal
 from service.http.server import Listening, connections_of, server_of
 from service.settings.config import Settings
 
 MOST_S = 60  # a client asks again after at most so long
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Starting:
@@ -54,33 +50,26 @@ class Starting:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        del receive
         if scope["type"] != "http" or self._how_far is None:
             return
         try:
             self._origin_check.check(scope)
-            await self._answer(scope["path"].removeprefix(self._root), self._how_far, send)
+            await self._answer(self._how_far, scope, receive, send)
         except RequestRefused as refused:
             await send_refusal(refused, send)
 
-    async def _answer(self, path: str, how_far: HowFar, send: Send) -> None:
+    async def _answer(
+        self, how_far: HowFar, scope: HTTPScope, receive: Receive, send: Send
+    ) -> None:
+        path = scope["path"].removeprefix(self._root)
         detail = f"the instance is starting: {how_far}"
         if path == "/healthz":
-            await _send_json(send, 200, Alive())
+            await ApiResponse(Alive(), status_code=200)(scope, receive, send)
         elif path == "/readyz":
             checks = [Check("start", ok=False, detail=detail)]
-            await _send_json(send, 503, Readiness(ready=False, failing=["start"], checks=checks))
+            answer = Readiness(ready=False, failing=["start"], checks=checks)
+            await ApiResponse(answer, status_code=503)(scope, receive, send)
         else:
             left_s = how_far.left_s
             again_s = MOST_S if left_s is None else min(max(round(left_s), 1), MOST_S)
             raise RequestRefused("unavailable", detail, {"Retry-After": str(again_s)})
-
-
-async def _send_json(send: Send, status: int, answer: Any) -> None:  # noqa: ANN401 - a Struct
-    body = _encode(answer)
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
