@@ -1,7 +1,7 @@
 """Folds what stood in the log before this process serves, as fast as it can.
 
-Nothing is claimed of it and nobody waits for one fact, so the board places no tasks meanwhile, rows
-are made for thousands of facts at a time, and the loop is given back seldom.
+No task is claimed meanwhile, and no request waits for a single fact. So the board places no tasks,
+rows are made for thousands of facts at a time, and the loop is given back seldom.
 """
 
 import asyncio

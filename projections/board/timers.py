@@ -57,9 +57,7 @@ class Timers(Generic[T]):
             if timer is None or timer.order != order:
                 heapq.heappop(self._heap)
             elif timer.due > queued_for:
-                renewed = _Timer(next(self._order), timer.due, timer.due, timer.thing)
-                self._waiting[key] = renewed
-                heapq.heapreplace(self._heap, (timer.due, renewed.order, key))
+                heapq.heapreplace(self._heap, self._entry(key, timer.due, timer.thing))
             else:
                 return queued_for
         return inf
@@ -71,9 +69,13 @@ class Timers(Generic[T]):
             yield self._waiting.pop(key).thing
 
     def _queue(self, key: int, due: float, thing: T) -> None:
-        timer = self._waiting[key] = _Timer(next(self._order), due, due, thing)
-        heapq.heappush(self._heap, (due, timer.order, key))
+        heapq.heappush(self._heap, self._entry(key, due, thing))
         self._clear_out()
+
+    def _entry(self, key: int, due: float, thing: T) -> tuple[float, int, int]:
+        """Have ``thing`` wait; answers what the heap needs to hold of it."""
+        timer = self._waiting[key] = _Timer(next(self._order), due, due, thing)
+        return due, timer.order, key
 
     def _clear_out(self) -> None:
         """Rebuild the heap when most of it is dead, so that the cost is spread over the deaths."""

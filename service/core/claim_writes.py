@@ -3,7 +3,6 @@
 A claim has one try: where it loses its race, another task may be claimed instead.
 """
 
-import asyncio
 from collections.abc import Sequence
 
 from msgspec import Raw
@@ -47,10 +46,15 @@ def taking_of(pick: Pick, request: ClaimRequest, origin: Origin) -> Taking:
         start=request.start,
         timeout_s=timeout_s(task, request) if request.bounded else None,
     )
-    if not origin.traceparent:  # a request without a trace joins the plan's
-        trace = of_attempt(plan.traceparent, plan.plan_id, task.spec.id, task.attempt + 1)
-        origin = replace(origin, traceparent=trace)
-    return Taking(pick, command, origin)
+    return Taking(pick, command, in_trace_of(plan, task, origin))
+
+
+def in_trace_of(plan: Plan, task: Task, origin: Origin) -> Origin:
+    """``origin`` for the next attempt: a request without a trace joins the plan's."""
+    if origin.traceparent:
+        return origin
+    trace = of_attempt(plan.traceparent, plan.plan_id, task.spec.id, task.attempt + 1)
+    return replace(origin, traceparent=trace)
 
 
 def timeout_s(task: Task, request: ClaimRequest) -> float:
@@ -69,7 +73,7 @@ class ClaimWriter:
     async def write(self, takings: Sequence[Taking]) -> list[Tried]:
         """What has become of each; an error of the log is an outcome."""
         if len(takings) < 2:  # noqa: PLR2004 - one claim has nothing to be together with
-            return await asyncio.gather(*(self._write_one(each) for each in takings))
+            return [await self._write_one(each) for each in takings]
         commands = [(each.command, each.origin) for each in takings]
         try:
             with self._standstill.claiming():

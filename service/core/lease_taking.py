@@ -22,7 +22,7 @@ from service.core.claim_inputs import (
     missing,
     read_back,
 )
-from service.core.claim_writes import ClaimWriter, Taking, Tried, taking_of, timeout_s
+from service.core.claim_writes import ClaimWriter, Taking, Tried, in_trace_of, taking_of, timeout_s
 from service.core.queue_context import QueueContext
 from service.core.results import Claim, ClaimRequest, Refused
 from service.core.standstill import Standstill
@@ -172,9 +172,8 @@ class LeaseTaker:
             timeout_s=request.default_timeout_s if task is None else timeout_s(task, request),
             chosen=True,
         )
-        if plan is not None and task is not None and not origin.traceparent:
-            trace = of_attempt(plan.traceparent, plan_id, task_id, task.attempt + 1)
-            origin = replace(origin, traceparent=trace)
+        if plan is not None and task is not None:
+            origin = in_trace_of(plan, task, origin)
         outcome = await decider.transact(command, self._view, self._context.log, origin)
         if not isinstance(outcome, decider.CommandAccepted):
             assert not isinstance(outcome, Duplicate)  # noqa: S101 - no claim is one
@@ -185,8 +184,7 @@ class LeaseTaker:
         if plan is None or task is None or task.claimed_sequence != outcome.sequence:
             return NotAllowed("RUNNING", "another owner has taken the task over meanwhile")
         found = dict[int, Raw]()
-        while needed := missing(plan, task, found):
-            found |= await read_back(self._context.log, needed)
+        await self._read_missing(plan, task, found)
         return _granted(plan, task, outcome.sequence, request, found)
 
     async def _try(self, takings: Sequence[Taking]) -> list[Tried]:
@@ -204,11 +202,15 @@ class LeaseTaker:
     async def _read(self, taking: Taking) -> LogUnavailable | None:
         """Read what the owner needs and memory does not have; None once it is there."""
         try:
-            while needed := missing(taking.plan, taking.task, taking.found):
-                taking.found.update(await read_back(self._context.log, needed))
+            await self._read_missing(taking.plan, taking.task, taking.found)
         except LogUnavailable as error:
             return error
         return None
+
+    async def _read_missing(self, plan: Plan, task: Task, found: dict[int, Raw]) -> None:
+        """Add to ``found`` what an owner needs and memory does not have. Raises LogUnavailable."""
+        while needed := missing(plan, task, found):
+            found.update(await read_back(self._context.log, needed))
 
     def _give_back(self, taking: Taking, *, lost: bool) -> None:
         self._context.board.give_back(taking.pick.seat, self._context.now(), lost=lost)
