@@ -14,8 +14,9 @@ from service.daemons.retention import Retention, RetentionLimits
 from streams.jetstream.access import URL_ALONE
 from streams.jetstream.forgetting import Purger
 from streams.jetstream.log import JetStreamLog
-from streams.log import Appended, Draft, Log
-from streams.plan.events import Claimed, Completed, Event, Finished, Raw, Submitted, TaskSpec
+from streams.log import Log
+from streams.plan.events import Claimed, Completed, Finished, Raw, Submitted, TaskSpec
+from tests.appending import append
 from tests.bench import bed
 from tests.bench.report import Result, percentile
 
@@ -47,20 +48,13 @@ def cpu_s(pid: int) -> float:
 
 async def write_ended_plan(log: Log, plan_id: str) -> None:
     """Append all facts of a plan whose tasks have completed."""
-
-    async def append(task_id: str | None, expected: int, *events: Event) -> int:
-        draft = Draft(plan_id=plan_id, task_id=task_id, expected=expected, events=events)
-        answer = await log.append(draft)
-        assert isinstance(answer, Appended)
-        return answer.sequence
-
     names = [f"t{number}" for number in range(TASKS_PER_PLAN)]
     tasks = tuple(TaskSpec(id=name, kind="bench", input=Raw(b'{"n": 1}')) for name in names)
-    first = await append(None, 0, Submitted(tasks=tasks))
+    first = await append(log, plan_id, None, 0, Submitted(tasks=tasks))
     claimed = Claimed(owner="w", attempt=1, lease_s=600, started=True)
     ended = Completed(owner="w", attempt=1, output=Raw(b'{"answer": 42}'))
-    await asyncio.gather(*(append(name, 0, claimed, ended) for name in names))
-    await append(None, first, Finished(status="COMPLETED"))
+    await asyncio.gather(*(append(log, plan_id, name, 0, claimed, ended) for name in names))
+    await append(log, plan_id, None, first, Finished(status="COMPLETED"))
 
 
 async def times_of_requests(url: str, until: asyncio.Event) -> list[float]:

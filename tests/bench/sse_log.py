@@ -5,8 +5,9 @@ import asyncio
 from msgspec import Raw
 
 from streams.jetstream.log import JetStreamLog
-from streams.log import Appended, Draft, Origin
+from streams.log import Origin
 from streams.plan.events import Claimed, Completed, Event, Started, Submitted, TaskSpec
+from tests.appending import append
 
 TASKS_PER_PLAN = 100
 EVENTS_PER_TASK = 3
@@ -31,17 +32,6 @@ def life_of(owner: str) -> tuple[Event, ...]:
     )
 
 
-async def append(
-    log: JetStreamLog, plan_id: str, task_id: str | None, expected: int, *events: Event
-) -> int:
-    """Append what must be accepted; its last sequence."""
-    draft = Draft(plan_id=plan_id, task_id=task_id, expected=expected, events=events, origin=ORIGIN)
-    answer = await log.append(draft)
-    if not isinstance(answer, Appended):
-        raise TypeError(answer)
-    return answer.sequence
-
-
 async def fill(log: JetStreamLog, events: int) -> int:
     """Write whole plans until the log has about ``events``; its head."""
     plans = max(events // (1 + TASKS_PER_PLAN * EVENTS_PER_TASK), 1)
@@ -49,8 +39,11 @@ async def fill(log: JetStreamLog, events: int) -> int:
 
     async def writer(owner: str) -> None:
         for plan_id, task in places:
-            await append(log, plan_id, f"t{task}", 0, *life_of(owner))
+            await append(log, plan_id, f"t{task}", 0, *life_of(owner), origin=ORIGIN)
 
-    await asyncio.gather(*(append(log, f"p{plan}", None, 0, submitted()) for plan in range(plans)))
+    submits = (
+        append(log, f"p{plan}", None, 0, submitted(), origin=ORIGIN) for plan in range(plans)
+    )
+    await asyncio.gather(*submits)
     await asyncio.gather(*(writer(f"w{n}") for n in range(WRITERS)))
     return (await log.state()).head

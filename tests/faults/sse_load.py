@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from msgspec import Raw
 
 from streams.jetstream.log import JetStreamLog
-from streams.log import Appended, Draft, Log
+from streams.log import Log
 from streams.plan.events import (
     Claimed,
     Completed,
@@ -25,6 +25,7 @@ from streams.plan.events import (
     Submitted,
     TaskSpec,
 )
+from tests.appending import append
 
 TASK_IDS = tuple(f"t{number}" for number in range(10))
 TOGETHER = 24  # plans that are under way at the same time
@@ -101,12 +102,10 @@ class Load:
     async def _write(self, plan_id: str, task_id: str | None, expected: int, *events: Event) -> int:
         due = self._begun + self.written / self._rate
         await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
-        draft = Draft(plan_id=plan_id, task_id=task_id, expected=expected, events=events)
-        outcome = await self._log.append(draft)
-        assert isinstance(outcome, Appended), outcome
+        sequence = await append(self._log, plan_id, task_id, expected, *events)
         self.written += len(events)
-        self.last = max(self.last, outcome.sequence)
-        return outcome.sequence
+        self.last = max(self.last, sequence)
+        return sequence
 
 
 class Writer:
@@ -120,13 +119,15 @@ class Writer:
     async def begin(self) -> None:
         """Submit the plan and claim its task."""
         tasks = (TaskSpec(id="t", kind="outside"),)
-        await self._append(None, 0, Submitted(tasks=tasks))
-        self._reached = await self._append("t", 0, Claimed(owner="w", attempt=1, lease_s=600))
+        await append(self._log, self._plan_id, None, 0, Submitted(tasks=tasks))
+        claimed = Claimed(owner="w", attempt=1, lease_s=600)
+        self._reached = await append(self._log, self._plan_id, "t", 0, claimed)
 
     async def write(self, count: int, size: int = 10) -> int:
         """Append so many events of about ``size`` bytes at once; the last sequence."""
         event = Progress(owner="w", attempt=1, data=Raw(b'"%b"' % (b"x" * size)))
-        self._reached = await self._append("t", self._reached, *[event] * count)
+        events = [event] * count
+        self._reached = await append(self._log, self._plan_id, "t", self._reached, *events)
         return self._reached
 
     async def write_steadily(self, rate: float, for_s: float, size: int = 10) -> int:
@@ -138,12 +139,6 @@ class Writer:
             await self.write(1, size)
             await asyncio.sleep(max(0.0, due - clock()))
         return self._reached
-
-    async def _append(self, task_id: str | None, expected: int, *events: Event) -> int:
-        draft = Draft(plan_id=self._plan_id, task_id=task_id, expected=expected, events=events)
-        outcome = await self._log.append(draft)
-        assert isinstance(outcome, Appended), outcome
-        return outcome.sequence
 
 
 @asynccontextmanager

@@ -20,8 +20,8 @@ from service.settings.config import (
     Settings,
     SseSettings,
 )
-from streams.log import Appended, Draft
 from streams.plan.events import Event
+from tests.appending import append
 
 INSTANCE = "test"
 
@@ -46,11 +46,9 @@ async def write(
     core: Core, plan_id: str, task_id: str | None, expected: int, *events: Event
 ) -> int:
     """Append facts that must be accepted, and wait until this instance has folded them."""
-    draft = Draft(plan_id=plan_id, task_id=task_id, expected=expected, events=events)
-    outcome = await core.log.append(draft)
-    assert isinstance(outcome, Appended), outcome
-    await core.folded(outcome.sequence)
-    return outcome.sequence
+    sequence = await append(core.log, plan_id, task_id, expected, *events)
+    await core.folded(sequence)
+    return sequence
 
 
 class Stream:

@@ -17,17 +17,17 @@ from streams.jetstream.access import URL_ALONE
 from streams.jetstream.forgetting import Purger
 from streams.jetstream.log import JetStreamLog
 from streams.jetstream.permissions import RETENTION, SERVICE
-from streams.log import Appended, Draft, LogUnavailable
+from streams.log import LogUnavailable
 from streams.plan.events import (
     Cancelled,
     Claimed,
     Completed,
-    Event,
     Finished,
     Raw,
     Submitted,
     TaskSpec,
 )
+from tests.appending import append
 from tests.integration.http_world import serving
 
 AT_ONCE = RetentionLimits(plans=2, looked_at=3)
@@ -211,20 +211,14 @@ async def test_a_log_that_does_not_answer_is_reported_and_tried_again(world: Wor
 
 async def ended(log: JetStreamLog, plan_id: str, tasks: int, done: int) -> None:
     """Append all facts of a plan of which ``done`` tasks completed before it was cancelled."""
-
-    async def append(task_id: str | None, expected: int, *events: Event) -> int:
-        draft = Draft(plan_id=plan_id, task_id=task_id, expected=expected, events=events)
-        answer = await log.append(draft)
-        assert isinstance(answer, Appended)
-        return answer.sequence
-
     names = [f"t{number}" for number in range(tasks)]
     specs = tuple(TaskSpec(id=name, kind="outside") for name in names)
-    first = await append(None, 0, Submitted(tasks=specs))
+    first = await append(log, plan_id, None, 0, Submitted(tasks=specs))
     claimed = Claimed(owner="w", attempt=1, lease_s=600, started=True)
     completed = Completed(owner="w", attempt=1, output=Raw(b"1"))
-    await asyncio.gather(*(append(name, 0, claimed, completed) for name in names[:done]))
-    await append(None, first, Cancelled(), Finished(status="CANCELLED"))
+    lives = (append(log, plan_id, name, 0, claimed, completed) for name in names[:done])
+    await asyncio.gather(*lives)
+    await append(log, plan_id, None, first, Cancelled(), Finished(status="CANCELLED"))
 
 
 @pytest.mark.timeout(120)
