@@ -13,13 +13,17 @@ from projections.read_models.database import DatabaseUnavailable
 from service.cli.client import FAILED, OK, UNREACHABLE, complain
 from service.cli.options import command, with_settings
 from service.cli.path_completion import folders
-from service.ops.backups import BackupError, Manifest, back_up
+from service.ops.backups import BackupError, Manifest, back_up, restore_read_models
 from service.ops.backups import restore as restore_backup
 from service.runtime.nats_server.process import EmbeddedServerError
 from service.settings.config import Settings
 from streams.log import LogReset, LogUnavailable, TopologyMismatch
 
 SHOW_EVERY_S = 1.0
+
+_only_read_models = click.option(
+    "--read-models", "only_read_models", is_flag=True, help="the read models alone, not the log"
+)
 
 _CANNOT_BE_HAD = (EmbeddedServerError, LogReset, LogUnavailable, TopologyMismatch)
 
@@ -29,16 +33,18 @@ _CANNOT_BE_HAD = (EmbeddedServerError, LogReset, LogUnavailable, TopologyMismatc
     "copy the log and the read models to a new folder, while serving",
     more="The copy is of one moment: the log reaches at least as far as the read models.\n"
     "An external server's user needs $JS.API.STREAM.SNAPSHOT.* and $JS.SNAPSHOT.>.",
-    examples="holdfast backup /backups/holdfast-2026-11-26\nholdfast backup --data-dir D B",
+    examples="holdfast backup /backups/holdfast-2026-11-26\n"
+    "holdfast backup --read-models /backups/read-models",
 )
 @click.argument("to", type=Path, shell_complete=folders)
+@_only_read_models
 @with_settings
-def backup(read: Callable[[], Settings], *, to: Path) -> int:
+def backup(read: Callable[[], Settings], *, to: Path, only_read_models: bool) -> int:
     """Make a backup; answers the exit code."""
     settings = read()
     os.umask(0o077)  # see service.cli.serve
     try:
-        made = uvloop.run(back_up(settings, to, _Shown()))
+        made = uvloop.run(back_up(settings, to, _Shown(), only_read_models=only_read_models))
     except _CANNOT_BE_HAD as error:
         return complain(error, UNREACHABLE)
     except (BackupError, DatabaseUnavailable, OSError) as error:
@@ -51,17 +57,24 @@ def backup(read: Callable[[], Settings], *, to: Path) -> int:
     "restore",
     "make a log and read models of a backup, where there are none",
     more="Each file is compared with its SHA-256 first. What exists is never overwritten:\n"
-    "neither a data folder with a log in it nor a stream at an external server.",
-    examples="holdfast restore --data-dir ./restored /backups/holdfast-2026-11-26",
+    "neither a data folder with a log in it nor a stream at an external server.\n"
+    "--read-models lets an instance with an empty folder start on a large log in seconds:\n"
+    "it reads only what came after them.",
+    examples="holdfast restore --data-dir ./restored /backups/holdfast-2026-11-26\n"
+    "holdfast restore --data-dir ./second --read-models /backups/read-models",
 )
 @click.argument("backup_folder", metavar="FROM", type=Path, shell_complete=folders)
+@_only_read_models
 @with_settings
-def restore(read: Callable[[], Settings], *, backup_folder: Path) -> int:
+def restore(read: Callable[[], Settings], *, backup_folder: Path, only_read_models: bool) -> int:
     """Restore a backup; answers the exit code."""
     settings = read()
     os.umask(0o077)  # see service.cli.serve
     try:
-        made = uvloop.run(restore_backup(settings, backup_folder, _Shown()))
+        if only_read_models:
+            made = restore_read_models(settings, backup_folder)
+        else:
+            made = uvloop.run(restore_backup(settings, backup_folder, _Shown()))
     except _CANNOT_BE_HAD as error:
         return complain(error, UNREACHABLE)
     except (BackupError, DatabaseUnavailable, OSError) as error:
@@ -83,9 +96,11 @@ class _Shown:
 
 
 def _contents(made: Manifest) -> str:
-    log, trail = made.streams["plans"].copy, made.streams["audit"].copy
     models = made.read_models_sequence
     folded = "no read models" if models is None else f"read models up to sequence {models:,}"
+    if not made.streams:
+        return folded
+    log, trail = made.streams["plans"].copy, made.streams["audit"].copy
     return (
         f"{log.messages:,} facts up to sequence {log.last_sequence:,}, "
         f"{trail.messages:,} audit entries, {folded}"

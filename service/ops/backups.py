@@ -2,6 +2,7 @@
 
 The read models are copied first and the log after them, so that the log is never behind. Each
 file's SHA-256 stands in the manifest, which is written last: a folder without one is no backup.
+A backup of the read models alone spares another instance on the same log the fold from sequence 1.
 """
 
 import asyncio
@@ -31,6 +32,9 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 CONNECT_TIMEOUT_S = 10.0
 API_TIMEOUT_S = 5.0
+
+LOOK_EVERY_S = 1.0
+READ_MODELS_PART = "read models"  # what `Progress` calls them
 
 Progress = Callable[[str, int], None]
 """Hears which file is being copied, and how many bytes of it are done."""
@@ -62,28 +66,33 @@ class Manifest(msgspec.Struct, frozen=True):
     read_models_sha256: str = ""
 
 
-async def back_up(settings: Settings, to: Path, progress: Progress) -> Manifest:
+async def back_up(
+    settings: Settings, to: Path, progress: Progress, *, only_read_models: bool = False
+) -> Manifest:
     """Copy log, audit trail and read models into the new folder ``to``, beside a running instance.
 
-    Raises BackupError, DatabaseUnavailable, DataFolderError, EmbeddedServerError, LogUnavailable,
-    OSError.
+    With ``only_read_models`` neither stream, and no server is asked. Raises BackupError,
+    DatabaseUnavailable, DataFolderError, EmbeddedServerError, LogUnavailable, OSError.
     """
     unfinished = to.with_name(f"{to.name}.partial")
     for path in (to, unfinished):
         if path.exists():
             raise BackupError(f"{path} exists: name a folder that does not, or remove it")
+    live = settings.data_dir / READ_MODELS
+    if only_read_models and not live.exists():
+        raise BackupError(f"there are no read models in {settings.data_dir}")
     unfinished.mkdir(mode=0o700, parents=True)
-    async with AsyncExitStack() as stack:
-        connection = await stack.enter_async_context(_maintenance(settings))
-        models = unfinished / READ_MODELS
-        live, sequence = settings.data_dir / READ_MODELS, None
-        if live.exists():
-            sequence = await asyncio.to_thread(copy_of, live, models)
-        names = connection.names
-        streams = {
-            role: await _save(connection, stream, unfinished / f"{role}.snapshot", progress)
-            for role, stream in (("audit", names.audit_stream), ("plans", names.plans_stream))
-        }
+    models = unfinished / READ_MODELS
+    streams: dict[str, StreamFile] = {}
+    if only_read_models:
+        sequence = await _copied(live, models, progress)
+    else:
+        async with _maintenance(settings) as connection:
+            sequence = await _copied(live, models, progress) if live.exists() else None
+            names = connection.names
+            for role, stream in (("audit", names.audit_stream), ("plans", names.plans_stream)):
+                file = unfinished / f"{role}.snapshot"
+                streams[role] = await _save(connection, stream, file, progress)
     manifest = Manifest(
         format=FORMAT,
         at=time.time(),
@@ -103,6 +112,8 @@ async def restore(settings: Settings, backup: Path, progress: Progress) -> Manif
     DatabaseUnavailable, DataFolderError, EmbeddedServerError, LogUnavailable, OSError.
     """
     manifest = await asyncio.to_thread(checked, backup)
+    if not manifest.streams:
+        raise BackupError(f"{backup} holds no log: restore it with --read-models")
     data_dir = settings.data_dir
     async with AsyncExitStack() as stack:
         stack.enter_context(DataFolder.acquire(data_dir, settings.executor.instance_id))
@@ -130,15 +141,34 @@ async def restore(settings: Settings, backup: Path, progress: Progress) -> Manif
     return manifest
 
 
-def checked(backup: Path) -> Manifest:
-    """The manifest of a backup whose files are whole. Raises BackupError."""
+def restore_read_models(settings: Settings, backup: Path) -> Manifest:
+    """Copy the read models of a backup into a data folder without any; the log stays as it is.
+
+    The start that follows compares them with its log, and folds what came after them. Raises
+    BackupError, DataFolderError, OSError.
+    """
+    manifest = checked(backup, only_read_models=True)
+    data_dir = settings.data_dir
+    with DataFolder.acquire(data_dir, settings.executor.instance_id):
+        _refuse_what_is_there(data_dir, embedded=False)
+        unfinished = data_dir / f"{READ_MODELS}.partial"
+        shutil.copyfile(backup / READ_MODELS, unfinished)
+        unfinished.rename(data_dir / READ_MODELS)
+    return manifest
+
+
+def checked(backup: Path, *, only_read_models: bool = False) -> Manifest:
+    """The manifest of a backup whose files, or read models, are whole. Raises BackupError."""
     try:
         manifest = msgspec.json.decode((backup / MANIFEST).read_bytes(), type=Manifest)
     except (OSError, *UNREADABLE) as error:
         raise BackupError(f"{backup} holds no backup: {MANIFEST}: {error}") from error
     if manifest.format != FORMAT:
         raise BackupError(f"{backup} was made in format {manifest.format}, this reads {FORMAT}")
-    expected = {saved.file: saved.sha256 for saved in manifest.streams.values()}
+    if only_read_models and manifest.read_models_sequence is None:
+        raise BackupError(f"{backup} holds no read models: they would be folded from the log")
+    streams = () if only_read_models else manifest.streams.values()
+    expected = {saved.file: saved.sha256 for saved in streams}
     if manifest.read_models_sequence is not None:
         expected[READ_MODELS] = manifest.read_models_sha256
     for file, sha256 in expected.items():
@@ -149,6 +179,18 @@ def checked(backup: Path) -> Manifest:
         if found != sha256:
             raise BackupError(f"{backup} is damaged: {file} is not the file that was written")
     return manifest
+
+
+async def _copied(live: Path, to: Path, progress: Progress) -> int:
+    """Copy the read models; answers the sequence that they have reached."""
+    copying = asyncio.create_task(asyncio.to_thread(copy_of, live, to))
+    while not (await asyncio.wait({copying}, timeout=LOOK_EVERY_S))[0]:
+        progress(READ_MODELS_PART, _size_of(to))
+    return await copying
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 async def _save(connection: Connection, stream: str, path: Path, progress: Progress) -> StreamFile:

@@ -12,6 +12,7 @@ import pytest
 
 from service.ops.backups import MANIFEST
 from service.runtime.data_folder import READ_MODELS
+from tests.conftest import PrivateServer
 from tests.faults.service_process import ServiceProcess, run_holdfast
 
 BEFORE = 20
@@ -70,6 +71,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, int]:
     finally:
         service.stop()
     return folder / "data", folder / "saved", before
+
+
+def _seed(service: ServiceProcess, source: Path) -> tuple[int, str]:
+    return run_holdfast("restore", "--read-models", str(source), data_dir=str(service.data_dir))
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
@@ -173,6 +178,74 @@ def test_a_damaged_backup_is_refused_by_the_name_of_the_file(
     assert code == 1
     assert file in said
     assert not (tmp_path / "data" / "nats").exists()
+
+
+@pytest.mark.timeout(120)
+def test_an_empty_folder_starts_on_read_models_of_another_instance(
+    private_nats: PrivateServer, tmp_path: Path
+) -> None:
+    first = ServiceProcess(tmp_path / "first", nats_url=private_nats.url)
+    second = ServiceProcess(tmp_path / "second", nats_url=private_nats.url)
+    copy = tmp_path / "copy"
+    try:
+        with httpx.Client(base_url=first.start().url, timeout=20) as client:
+            for number in range(BEFORE):
+                submit(client, f"before-{number}")
+            code, said = run_holdfast(
+                "backup", "--read-models", str(copy), data_dir=str(first.data_dir)
+            )
+            assert code == 0, said
+            after = submit(client, "after")
+        manifest = manifest_of(copy)
+        assert manifest["streams"] == {}
+        assert manifest["read_models_sequence"] > 0
+
+        code, said = _seed(second, copy)
+
+        assert code == 0, said
+        assert f"read models up to sequence {manifest['read_models_sequence']:,}" in said
+        code, said = _seed(second, copy)
+        assert (code, "restored only where nothing is" in said) == (1, True), said
+        with httpx.Client(base_url=second.start().url, timeout=20) as client:
+            assert client.get("/v1/plans/after").json()["sequence"] >= after
+            assert client.get(f"/v1/plans/before-{BEFORE - 1}").status_code == 200
+        assert "rebuilding_read_models" not in second.output
+        code, said = run_holdfast(
+            "rebuild", "--verify", data_dir=str(second.data_dir), nats__url=private_nats.url
+        )
+        assert (code, "equal: " in said) == (0, True), said
+    finally:
+        first.stop()
+        second.stop()
+
+
+def test_read_models_alone_are_no_log(saved: tuple[Path, Path, int], tmp_path: Path) -> None:
+    source, _, _ = saved
+    alone, target = tmp_path / "alone", tmp_path / "data"
+    assert run_holdfast("backup", "--read-models", str(alone), data_dir=str(source))[0] == 0
+
+    code, said = restore(target, alone)
+
+    assert code == 1
+    assert "holds no log: restore it with --read-models" in said
+    empty = tmp_path / "empty"
+    code, said = run_holdfast("backup", "--read-models", str(alone) + "2", data_dir=str(empty))
+    assert (code, "there are no read models in" in said) == (1, True), said
+
+
+def test_read_models_of_another_log_are_folded_anew(
+    saved: tuple[Path, Path, int], private_nats: PrivateServer, tmp_path: Path
+) -> None:
+    _, folder, _ = saved
+    service = ServiceProcess(tmp_path / "data", nats_url=private_nats.url)
+    code, said = _seed(service, folder)
+    assert code == 0, said
+    try:
+        with httpx.Client(base_url=service.start().url, timeout=20) as client:
+            assert client.get("/v1/plans/before-0").status_code == 404
+        assert "they were folded from another log" in service.output
+    finally:
+        service.stop()
 
 
 def test_the_service_itself_may_not_copy_the_log(saved: tuple[Path, Path, int]) -> None:
