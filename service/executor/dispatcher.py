@@ -190,13 +190,9 @@ class Dispatcher:
         task.add_done_callback(self._releases.discard)
 
     def _tell(self, event: str, lease: Lease, detail: str) -> None:
-        plan_id, task_id, attempt = lease.key
         self._shop.audit.emit(
             event,
-            plan_id=plan_id,
-            task_id=task_id,
-            owner=lease.owner,
-            attempt=attempt,
+            **lease.held,
             actual={"sequence": lease.claim.fencing_token},
             trace_id=trace_id_of(lease.claim.traceparent),
             detail=detail,

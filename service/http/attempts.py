@@ -76,9 +76,7 @@ class AttemptController(Controller):
         request: ApiRequest,
     ) -> Accepted:
         """Report that the work begins."""
-        command = commands.Start(
-            plan_id=plan_id, task_id=task_id, owner=data.owner, attempt=data.attempt
-        )
+        command = commands.Start(**_held(plan_id, task_id, data))
         return _accepted(await _own(core, command, request))
 
     @post("/heartbeat", **_owner)
@@ -91,9 +89,7 @@ class AttemptController(Controller):
         request: ApiRequest,
     ) -> Renewed:
         """Renew the lease."""
-        command = owner_commands.heartbeat(
-            plan_id, task_id, data.owner, data.attempt, data.progress
-        )
+        command = owner_commands.heartbeat(_held(plan_id, task_id, data), data.progress)
         return _renewed(await _own(core, command, request))
 
     @post("/progress", **_owner)
@@ -106,13 +102,7 @@ class AttemptController(Controller):
         request: ApiRequest,
     ) -> Accepted:
         """Show partial work to those who follow the events."""
-        command = commands.Progress(
-            plan_id=plan_id,
-            task_id=task_id,
-            owner=data.owner,
-            attempt=data.attempt,
-            data=data.data,
-        )
+        command = commands.Progress(**_held(plan_id, task_id, data), data=data.data)
         return _accepted(await _own(core, command, request))
 
     @post("/checkpoint", **_owner)
@@ -125,7 +115,7 @@ class AttemptController(Controller):
         request: ApiRequest,
     ) -> Renewed:
         """Keep a value for later attempts at this task, and renew the lease."""
-        command = owner_commands.checkpoint(plan_id, task_id, data.owner, data.attempt, data)
+        command = owner_commands.checkpoint(_held(plan_id, task_id, data), data)
         return _renewed(await _own(core, command, request))
 
     @post("/complete", **_owner)
@@ -138,7 +128,7 @@ class AttemptController(Controller):
         request: ApiRequest,
     ) -> Accepted:
         """Report success."""
-        command = owner_commands.complete(plan_id, task_id, data.owner, data.attempt, data)
+        command = owner_commands.complete(_held(plan_id, task_id, data), data)
         return _accepted(await _own(core, command, request))
 
     @post("/fail", **_owner)
@@ -152,7 +142,7 @@ class AttemptController(Controller):
     ) -> Accepted:
         """Report failure."""
         most = core.settings.executor.execution.timeout_retry_max
-        command = owner_commands.fail(plan_id, task_id, data.owner, data.attempt, data, most)
+        command = owner_commands.fail(_held(plan_id, task_id, data), data, most)
         return _accepted(await _own(core, command, request))
 
     @post("/release", **_owner)
@@ -165,8 +155,14 @@ class AttemptController(Controller):
         request: ApiRequest,
     ) -> Accepted:
         """Give the lease back unspent."""
-        command = owner_commands.release(plan_id, task_id, data.owner, data.attempt, data)
+        command = owner_commands.release(_held(plan_id, task_id, data), data)
         return _accepted(await _own(core, command, request))
+
+
+def _held(
+    plan_id: str, task_id: str, said: OwnerBody | CompleteBody | FailBody | ReleaseBody
+) -> commands.HeldAttempt:
+    return {"plan_id": plan_id, "task_id": task_id, "owner": said.owner, "attempt": said.attempt}
 
 
 async def _own(core: Core, command: commands.OwnerCommand, request: ApiRequest) -> OwnerAnswer:

@@ -24,12 +24,13 @@ from service.http.schemas import (
     CompletedItem,
     FailedItem,
     HeartbeatsBody,
+    LeaseItem,
     ReleasedItem,
     ResultItem,
     ResultsBody,
 )
 from streams.log import Origin, TooLarge
-from streams.plan.commands import Checkpoint, Heartbeat, OwnerCommand
+from streams.plan.commands import Checkpoint, Heartbeat, HeldAttempt, OwnerCommand
 from streams.plan.decide import Current, GuardReject
 
 BatchStatus = Literal[
@@ -84,9 +85,7 @@ class BatchController(Controller):
     ) -> BatchAnswer:
         """Renew many leases of one owner."""
         reports = [
-            owner_commands.heartbeat(
-                lease.plan_id, lease.task_id, data.owner, lease.attempt, lease.progress
-            )
+            owner_commands.heartbeat(_held(data.owner, lease), lease.progress)
             for lease in data.leases
         ]
         return await _own_many(core, reports, request.origin(core, data.owner))
@@ -101,17 +100,23 @@ class BatchController(Controller):
         return await _own_many(core, reports, request.origin(core, data.owner))
 
 
+def _held(owner: str, item: LeaseItem | ResultItem) -> HeldAttempt:
+    return HeldAttempt(
+        plan_id=item.plan_id, task_id=item.task_id, owner=owner, attempt=item.attempt
+    )
+
+
 def _result(owner: str, item: ResultItem, timeout_retry_max: int) -> OwnerCommand:
-    plan_id, task_id, attempt = item.plan_id, item.task_id, item.attempt
+    held = _held(owner, item)
     match item:
         case CompletedItem():
-            return owner_commands.complete(plan_id, task_id, owner, attempt, item)
+            return owner_commands.complete(held, item)
         case FailedItem():
-            return owner_commands.fail(plan_id, task_id, owner, attempt, item, timeout_retry_max)
+            return owner_commands.fail(held, item, timeout_retry_max)
         case ReleasedItem():
-            return owner_commands.release(plan_id, task_id, owner, attempt, item)
+            return owner_commands.release(held, item)
         case CheckpointedItem():
-            return owner_commands.checkpoint(plan_id, task_id, owner, attempt, item)
+            return owner_commands.checkpoint(held, item)
 
 
 async def _own_many(core: Core, reports: Sequence[OwnerCommand], origin: Origin) -> BatchAnswer:

@@ -4,6 +4,7 @@ from msgspec import Raw, UnsetType
 
 from service.http.schemas import CheckpointBody, CheckpointedItem, GivenBack
 from streams.plan import commands
+from streams.plan.commands import HeldAttempt
 from streams.plan.error_types import closed
 from streams.plan.results import NOTHING, Completion, Failing, TokenUsage, Verdict, carried
 
@@ -11,50 +12,30 @@ LONGEST_TYPE = 64
 LONGEST_MESSAGE = 10_000
 
 
-def heartbeat(
-    plan_id: str, task_id: str, owner: str, attempt: int, progress: Raw | UnsetType
-) -> commands.Heartbeat:
+def heartbeat(held: HeldAttempt, progress: Raw | UnsetType) -> commands.Heartbeat:
     """Renew a lease; progress that is null is no progress."""
     shown = progress if isinstance(progress, Raw) and progress != NOTHING else None
-    return commands.Heartbeat(
-        plan_id=plan_id, task_id=task_id, owner=owner, attempt=attempt, progress=shown
-    )
+    return commands.Heartbeat(**held, progress=shown)
 
 
-def checkpoint(
-    plan_id: str, task_id: str, owner: str, attempt: int, said: CheckpointBody | CheckpointedItem
-) -> commands.Checkpoint:
+def checkpoint(held: HeldAttempt, said: CheckpointBody | CheckpointedItem) -> commands.Checkpoint:
     """Keep a value for later attempts."""
-    return commands.Checkpoint(
-        plan_id=plan_id,
-        task_id=task_id,
-        owner=owner,
-        attempt=attempt,
-        key=said.key,
-        value=said.value,
-        token_usage=_usage(said.token_usage),
-    )
+    usage = _usage(said.token_usage)
+    return commands.Checkpoint(**held, key=said.key, value=said.value, token_usage=usage)
 
 
-def complete(
-    plan_id: str, task_id: str, owner: str, attempt: int, said: Completion
-) -> commands.Complete:
+def complete(held: HeldAttempt, said: Completion) -> commands.Complete:
     """Report success."""
     return carried(
         commands.Complete,
         said,
-        plan_id=plan_id,
-        task_id=task_id,
-        owner=owner,
-        attempt=attempt,
+        **held,
         verdict=None if said.verdict is None else carried(Verdict, said.verdict),
         token_usage=_usage(said.token_usage),
     )
 
 
-def fail(
-    plan_id: str, task_id: str, owner: str, attempt: int, said: Failing, timeout_retry_max: int
-) -> commands.Fail:
+def fail(held: HeldAttempt, said: Failing, timeout_retry_max: int) -> commands.Fail:
     """Report failure. A long message or type is shortened: the report itself must arrive."""
     error_type, error_message = closed(
         shortened(said.error_type, LONGEST_TYPE) or "other", said.error_message
@@ -62,10 +43,7 @@ def fail(
     return carried(
         commands.Fail,
         said,
-        plan_id=plan_id,
-        task_id=task_id,
-        owner=owner,
-        attempt=attempt,
+        **held,
         error_type=error_type,
         error_message=shortened(error_message, LONGEST_MESSAGE),
         timeout_retry_max=timeout_retry_max,
@@ -73,15 +51,10 @@ def fail(
     )
 
 
-def release(
-    plan_id: str, task_id: str, owner: str, attempt: int, said: GivenBack
-) -> commands.Release:
+def release(held: HeldAttempt, said: GivenBack) -> commands.Release:
     """Give a lease back unspent, with the tokens that its attempt used."""
     return commands.Release(
-        plan_id=plan_id,
-        task_id=task_id,
-        owner=owner,
-        attempt=attempt,
+        **held,
         reason=said.reason,
         retry_in_s=said.retry_in_s,
         model_name=said.model_name,

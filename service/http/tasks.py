@@ -30,7 +30,7 @@ from service.http.request import ApiRequest
 from service.http.responses import LOG_TROUBLE, READ_TROUBLE, refusals
 from service.http.routes import get, post
 from service.http.schemas import GivenBack, RetryBody, TakeBackBody
-from streams.plan.commands import Retry
+from streams.plan.commands import HeldAttempt, Retry
 
 NO_REASON = RetryBody()
 
@@ -154,8 +154,7 @@ class TaskController(Controller):
         if task.status != "RUNNING" or task.owner is None or task.attempt != data.attempt:
             now = f"is {task.status}, attempt {task.attempt}"
             raise RequestRefused("not_allowed", f"no lease of attempt {data.attempt}: it {now}")
-        command = owner_commands.release(
-            plan_id, task_id, task.owner, data.attempt, GivenBack(reason=data.reason)
-        )
+        held = HeldAttempt(plan_id=plan_id, task_id=task_id, owner=task.owner, attempt=data.attempt)
+        command = owner_commands.release(held, GivenBack(reason=data.reason))
         answer = accepted(await core.own(command, request.origin(core)))
         return Accepted(answer.status, answer.sequence, answer.task)

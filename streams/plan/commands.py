@@ -4,6 +4,8 @@ A command carries all it needs, ids included; time is handed to ``decide`` besid
 safe to repeat: saying it twice changes the world once.
 """
 
+from typing import TypedDict
+
 import msgspec
 from msgspec import Raw
 
@@ -89,6 +91,15 @@ class Overrun(Command, frozen=True, kw_only=True):
 
     task_id: str
     timeout_retry_max: int = 1
+
+
+class HeldAttempt(TypedDict):
+    """What names an attempt and the owner of its lease, in every owner's command."""
+
+    plan_id: str
+    task_id: str
+    owner: str
+    attempt: int
 
 
 class OwnerCommand(Command, frozen=True, kw_only=True):

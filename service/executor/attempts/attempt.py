@@ -109,11 +109,7 @@ class Attempt:
         """Say that the work begins, unless the claim did; the handler may run only if accepted."""
         if self.lease.claim.started:
             return True
-        plan_id, task_id, attempt = self.lease.key
-        command = commands.Start(
-            plan_id=plan_id, task_id=task_id, owner=self.lease.owner, attempt=attempt
-        )
-        answer = await self._say(command, self.lease.fence_at)
+        answer = await self._say(commands.Start(**self.lease.held), self.lease.fence_at)
         if isinstance(answer, AcceptedWrite):
             return True
         log.warning("start_refused", **self._named(), answer=repr(answer))
@@ -215,15 +211,7 @@ class Attempt:
             await self._fail(ending)
 
     async def _complete(self, success: Success) -> None:
-        plan_id, task_id, attempt = self.lease.key
-        command = carried(
-            commands.Complete,
-            success,
-            plan_id=plan_id,
-            task_id=task_id,
-            owner=self.lease.owner,
-            attempt=attempt,
-        )
+        command = carried(commands.Complete, success, **self.lease.held)
         try:
             answer = await self._say(command, self.lease.can_end())
         except TooLarge as error:
@@ -237,16 +225,8 @@ class Attempt:
             )
 
     async def _fail(self, failure: Failure) -> None:
-        plan_id, task_id, attempt = self.lease.key
-        command = carried(
-            commands.Fail,
-            failure,
-            plan_id=plan_id,
-            task_id=task_id,
-            owner=self.lease.owner,
-            attempt=attempt,
-            timeout_retry_max=self._shop.timeout_retry_max,
-        )
+        most = self._shop.timeout_retry_max
+        command = carried(commands.Fail, failure, **self.lease.held, timeout_retry_max=most)
         answer = await self._say(command, self.lease.can_end())
         if isinstance(answer, Invalid):  # better a bare report than none: the task would run again
             await self._say(
@@ -275,13 +255,7 @@ class Attempt:
         self.lease.cancellation.on_cancel(stopped)
 
     def _named(self) -> dict[str, str | int]:
-        plan_id, task_id, attempt = self.lease.key
-        return {
-            "plan_id": plan_id,
-            "task_id": task_id,
-            "attempt": attempt,
-            "kind": self.lease.claim.kind,
-        }
+        return self.lease.named | {"kind": self.lease.claim.kind}
 
 
 def _settle(over: asyncio.Future[None]) -> None:
@@ -306,13 +280,5 @@ async def release(
     reporter: Reporter, lease: Lease, reason: str, ending: Ending | None = None
 ) -> Answer:
     """Give a lease back unspent; what its ``ending`` says of tokens is recorded."""
-    plan_id, task_id, attempt = lease.key
-    command = commands.Release(
-        plan_id=plan_id,
-        task_id=task_id,
-        owner=lease.owner,
-        attempt=attempt,
-        reason=reason,
-        **_spent(ending),
-    )
+    command = commands.Release(**lease.held, reason=reason, **_spent(ending))
     return await reporter.say(command, lease.can_end())

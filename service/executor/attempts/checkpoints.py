@@ -36,12 +36,8 @@ class Checkpoints:
         return asyncio.run_coroutine_threadsafe(self._written(key, value, usage), self._loop)
 
     async def _written(self, key: str, value: Raw, usage: Usage | None) -> bool:
-        plan_id, task_id, attempt = self._lease.key
         command = commands.Checkpoint(
-            plan_id=plan_id,
-            task_id=task_id,
-            owner=self._lease.owner,
-            attempt=attempt,
+            **self._lease.held,
             key=key,
             value=value,
             token_usage=None if usage is None else convert(usage, TokenUsage),

@@ -162,11 +162,11 @@ class Heartbeats:
                 if isinstance(command, Heartbeat):
                     lease.renewed(asked_at)
                 if answer.cancel_requested and lease.stop("plan_failed"):
-                    log.info("plan_failed_cancelled", **_named(lease))
+                    log.info("plan_failed_cancelled", **lease.named)
             case None | Contention():
                 schedule.again_soon(command)
             case Invalid() | TooLarge():  # its progress is at fault; the lease is renewed without
-                log.warning("progress_refused", **_named(lease), answer=repr(answer))
+                log.warning("progress_refused", **lease.named, answer=repr(answer))
                 schedule.again_soon(command)
             case _:
                 self._lost(lease, answer)
@@ -174,7 +174,7 @@ class Heartbeats:
 
     def _lost(self, lease: Lease, refused: Refused) -> None:
         if not lease.retired and lease.stop("lease_lost"):
-            log.warning("lease_lost_cancelled", **_named(lease), refused=repr(refused))
+            log.warning("lease_lost_cancelled", **lease.named, refused=repr(refused))
             self._tell(lease, refused, "the handler was asked to stop: its lease is lost")
         self.forget(lease)
 
@@ -183,24 +183,18 @@ class Heartbeats:
         if not lease.retired and lease.stop("fenced"):
             self._metrics.count("agent.task.heartbeat.error.total", kind="fenced")
             silent_s = monotonic() - lease.renewed_at
-            log.error("worker_fenced", **_named(lease), silent_s=silent_s)
+            log.error("worker_fenced", **lease.named, silent_s=silent_s)
             self._tell(lease, None, f"fenced itself: no renewal got through for {silent_s:.1f} s")
 
     def _tell(self, lease: Lease, refused: Refused | None, detail: str) -> None:
-        plan_id, task_id, attempt = lease.key
+        claim = lease.claim
+        holder = {"owner": lease.owner, "attempt": claim.attempt, "sequence": claim.fencing_token}
         self._audit.emit(
             "lease_lost_cancelled",
-            plan_id=plan_id,
-            task_id=task_id,
-            owner=lease.owner,
-            attempt=attempt,
-            expected={
-                "owner": lease.owner,
-                "attempt": attempt,
-                "sequence": lease.claim.fencing_token,
-            },
+            **lease.held,
+            expected=holder,
             actual=refused.current if isinstance(refused, GuardReject) else None,
-            trace_id=trace_id_of(lease.claim.traceparent),
+            trace_id=trace_id_of(claim.traceparent),
             detail=detail,
         )
 
@@ -238,8 +232,3 @@ class _Schedule:
 
     def _jittered(self) -> float:
         return self._period_s * (1 - JITTER * random.random())  # noqa: S311 - no secret
-
-
-def _named(lease: Lease) -> dict[str, str | int]:
-    plan_id, task_id, attempt = lease.key
-    return {"plan_id": plan_id, "task_id": task_id, "attempt": attempt}

@@ -4,7 +4,7 @@ from concurrent.futures import Future
 from threading import Lock
 from time import monotonic
 
-from msgspec import UNSET, Raw
+from msgspec import UNSET
 
 from holdfast_worker.cancellation import Cancellation, StopReason
 from holdfast_worker.progress import Channel, PendingProgress, Piece, Shown
@@ -39,6 +39,18 @@ class Lease:
     def key(self) -> tuple[str, str, int]:
         """Plan, task and attempt: no two leases share it."""
         return self.claim.plan_id, self.claim.task_id, self.claim.attempt
+
+    @property
+    def held(self) -> commands.HeldAttempt:
+        """What its owner's commands and its audit entries name."""
+        plan_id, task_id, attempt = self.key
+        return {"plan_id": plan_id, "task_id": task_id, "owner": self.owner, "attempt": attempt}
+
+    @property
+    def named(self) -> dict[str, str | int]:
+        """What log lines name."""
+        plan_id, task_id, attempt = self.key
+        return {"plan_id": plan_id, "task_id": task_id, "attempt": attempt}
 
     @property
     def ends_at(self) -> float:
@@ -106,11 +118,11 @@ class Lease:
             data = self._progress.take()
             if renew:
                 self._in_flight = True
-                return self._heartbeat(data)
+                return commands.Heartbeat(**self.held, progress=data)
             if data is None:
                 return None
             self._in_flight = True
-            return self._shown(data)
+            return commands.Progress(**self.held, data=data)
 
     def last_progress(self) -> commands.Progress | None:
         """What a retired lease has to show before its result; None: nothing more."""
@@ -119,7 +131,7 @@ class Lease:
                 self._progress.add(Piece(text.end(), channel))
             self._progress.settle(stored=True)
             data = self._progress.take()
-        return None if data is None else self._shown(data)
+        return None if data is None else commands.Progress(**self.held, data=data)
 
     def owner_write_ended(self, *, stored: bool) -> None:
         """The command from `next_command` has been answered, or never will be.
@@ -155,15 +167,3 @@ class Lease:
         core refuses an owner that lost it.
         """
         return max(self.ends_at, monotonic()) + self.claim.lease_s
-
-    def _heartbeat(self, data: Raw | None) -> commands.Heartbeat:
-        plan_id, task_id, attempt = self.key
-        return commands.Heartbeat(
-            plan_id=plan_id, task_id=task_id, owner=self.owner, attempt=attempt, progress=data
-        )
-
-    def _shown(self, data: Raw) -> commands.Progress:
-        plan_id, task_id, attempt = self.key
-        return commands.Progress(
-            plan_id=plan_id, task_id=task_id, owner=self.owner, attempt=attempt, data=data
-        )
