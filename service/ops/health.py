@@ -18,7 +18,7 @@ from service.core.results import (
     SseStatus,
     Status,
 )
-from service.daemons.schedulers import Schedulers
+from service.daemons.schedulers import DaemonState, Schedulers
 from service.executor.executor import Executor
 from service.runtime.nats_server.embedded import EmbeddedServer
 from service.signals.loop_lag import Lag
@@ -30,28 +30,21 @@ MAX_APPEND_S = 2.0  # much longer than a write takes, and less than what an elec
 MAX_TAIL_SILENCE_S = 1.5  # a tail that is silent for longer than 1 s reads the log directly
 MAX_HELD_S = 1.0  # a loop that has not come round for so long
 
-CheckNow = Callable[[], Check]
-
 
 def log_check(
     core: Core, source: JetStreamLog, schedulers: Schedulers, embedded: EmbeddedServer | None
-) -> CheckNow:
+) -> Check:
     """The log is connected, has a quorum and takes writes, and its tail delivers."""
-
-    def check() -> Check:
-        probe = schedulers.error_of("log_probe") or (embedded and embedded.cannot_write)
-        if not source.connected or probe is not None:
-            detail = probe or source.last_error or "not connected"
-            return Check("log", ok=False, detail=detail)
-        if (waiting_s := source.append_waiting_s) > MAX_APPEND_S:
-            detail = f"a write has waited for {waiting_s:.1f} s for its answer"
-            return Check("log", ok=False, detail=detail)
-        if (silent_s := source.tail_silent_s) > MAX_TAIL_SILENCE_S:
-            detail = f"the tail has not brought what is in the log for {silent_s:.1f} s"
-            return Check("log", ok=False, detail=detail)
-        return Check("log", ok=True, detail=f"connected{_room(core.conditions.log_state)}")
-
-    return check
+    probe = schedulers.error_of("log_probe") or (embedded and embedded.cannot_write)
+    if not source.connected or probe is not None:
+        return Check("log", ok=False, detail=probe or source.last_error or "not connected")
+    if (waiting_s := source.append_waiting_s) > MAX_APPEND_S:
+        detail = f"a write has waited for {waiting_s:.1f} s for its answer"
+        return Check("log", ok=False, detail=detail)
+    if (silent_s := source.tail_silent_s) > MAX_TAIL_SILENCE_S:
+        detail = f"the tail has not brought what is in the log for {silent_s:.1f} s"
+        return Check("log", ok=False, detail=detail)
+    return Check("log", ok=True, detail=f"connected{_room(core.conditions.log_state)}")
 
 
 def _room(state: LogState | None) -> str:
@@ -60,58 +53,38 @@ def _room(state: LogState | None) -> str:
     return f"; it holds {state.size_bytes:,} of the {state.max_bytes:,} bytes that it may"
 
 
-def projector_check(core: Core) -> CheckNow:
+def projector_check(core: Core) -> Check:
     """The read models are close behind the board."""
-
-    def check() -> Check:
-        projector = core.projector
-        events = core.board.sequence - projector.flushed_sequence
-        detail = f"{events} events, {projector.lag_s:.1f} s behind sequence {core.board.sequence}"
-        return Check("projector", ok=projector.lag_s < MAX_LAG_S, detail=detail)
-
-    return check
+    projector = core.projector
+    events = core.board.sequence - projector.flushed_sequence
+    detail = f"{events} events, {projector.lag_s:.1f} s behind sequence {core.board.sequence}"
+    return Check("projector", ok=projector.lag_s < MAX_LAG_S, detail=detail)
 
 
-def database_check(core: Core, schedulers: Schedulers) -> CheckNow:
+def database_check(core: Core, schedulers: Schedulers) -> Check:
     """SQLite took the last flush, and it answered and took the last probe."""
-
-    def check() -> Check:
-        error = schedulers.error_of("database_probe") or core.projector.flush_error
-        return Check("database", ok=error is None, detail=error or "writable")
-
-    return check
+    error = schedulers.error_of("database_probe") or core.projector.flush_error
+    return Check("database", ok=error is None, detail=error or "writable")
 
 
-def daemons_check(schedulers: Schedulers) -> CheckNow:
+def daemons_check(schedulers: Schedulers) -> Check:
     """Every daemon does its work."""
-
-    def check() -> Check:
-        troubles = schedulers.troubles()
-        detail = "; ".join(f"{name}: {why}" for name, why in troubles.items())
-        return Check("daemons", ok=not troubles, detail=detail or "all on time")
-
-    return check
+    troubles = schedulers.troubles()
+    detail = "; ".join(f"{name}: {why}" for name, why in troubles.items())
+    return Check("daemons", ok=not troubles, detail=detail or "all on time")
 
 
-def loops_check(lags: Callable[[], Iterable[Lag]]) -> CheckNow:
+def loops_check(lags: Iterable[Lag]) -> Check:
     """No loop is held up. That the API's is shows by there being no answer."""
-
-    def check() -> Check:
-        held = [(lag.name, held_s) for lag in lags() if (held_s := lag.held_s) > MAX_HELD_S]
-        detail = "; ".join(f"{name} is held up for {held_s:.1f} s" for name, held_s in held)
-        return Check("loops", ok=not held, detail=detail or "all come round")
-
-    return check
+    held = [(lag.name, held_s) for lag in lags if (held_s := lag.held_s) > MAX_HELD_S]
+    detail = "; ".join(f"{name} is held up for {held_s:.1f} s" for name, held_s in held)
+    return Check("loops", ok=not held, detail=detail or "all come round")
 
 
-def executor_check(executor: Executor) -> CheckNow:
+def executor_check(executor: Executor) -> Check:
     """The executor's threads are alive."""
-
-    def check() -> Check:
-        alive = executor.snapshot().alive
-        return Check("executor", ok=alive, detail="alive" if alive else "a loop of it has ended")
-
-    return check
+    alive = executor.snapshot().alive
+    return Check("executor", ok=alive, detail="alive" if alive else "a loop of it has ended")
 
 
 class Health:
@@ -146,67 +119,50 @@ class Health:
         schedulers, executor = self._schedulers(), self._executor()
         if schedulers is None or (executor is None and "executor" in self._roles):
             return [Check("start", ok=False, detail="the instance is still starting")]
-        checks = [
+        return [
             log_check(self._core, self._source, schedulers, self._embedded),
             projector_check(self._core),
             database_check(self._core, schedulers),
             daemons_check(schedulers),
-            loops_check(self._lags),
+            loops_check(self._lags()),
             *([executor_check(executor)] if executor else ()),
         ]
-        return [check() for check in checks]
 
     def status(self) -> Status:
         """How this instance is doing, part by part. Raises LogUnavailable while it is starting."""
         schedulers = self._schedulers()
         if schedulers is None:
             raise LogUnavailable("the instance is still starting")
-        return status_of(
-            self._core,
+        core, projector, executor = self._core, self._core.projector, self._executor()
+        seen = core.conditions.log_state  # of the log, what the last probe saw
+        return Status(
+            instance=core.instance_id,
             version=self._version,
-            roles=self._roles,
-            lags=self._lags(),
-            schedulers=schedulers,
-            executor=self._executor(),
+            roles=tuple(sorted(self._roles)),
+            log=LogStatus(
+                stream=seen.stream if seen else "",
+                first=seen.first if seen else 0,
+                head=max(seen.head if seen else 0, core.board.sequence),
+                bytes=seen.size_bytes if seen else 0,
+            ),
+            projector=ProjectorStatus(
+                sequence=projector.flushed_sequence,
+                lag=core.board.sequence - projector.flushed_sequence,
+            ),
+            loops=[LoopStatus(name=lag.name, lag_s=lag.lag_s) for lag in self._lags()],
+            daemons=list(map(_daemon_status, schedulers.states)),
+            executor=_executor_status(executor) if executor else None,
+            sse=SseStatus(connections=core.feed.connections),
         )
 
 
-def status_of(
-    core: Core,
-    *,
-    version: str,
-    roles: Iterable[str],
-    lags: Iterable[Lag],
-    schedulers: Schedulers,
-    executor: Executor | None,
-) -> Status:
-    """How the instance is doing; of the log, what the last probe saw."""
-    seen, projector = core.conditions.log_state, core.projector
-    behind = core.board.sequence - projector.flushed_sequence
-    return Status(
-        instance=core.instance_id,
-        version=version,
-        roles=tuple(sorted(roles)),
-        log=LogStatus(
-            stream=seen.stream if seen else "",
-            first=seen.first if seen else 0,
-            head=max(seen.head if seen else 0, core.board.sequence),
-            bytes=seen.size_bytes if seen else 0,
-        ),
-        projector=ProjectorStatus(sequence=projector.flushed_sequence, lag=behind),
-        loops=[LoopStatus(name=lag.name, lag_s=lag.lag_s) for lag in lags],
-        daemons=[
-            DaemonStatus(
-                name=state.name,
-                period_s=state.period_s,
-                last_success=moment_or_none(state.last_success_at),
-                lateness_s=state.lateness_s,
-                overruns=state.overruns,
-            )
-            for state in schedulers.states
-        ],
-        executor=_executor_status(executor) if executor else None,
-        sse=SseStatus(connections=core.feed.connections),
+def _daemon_status(state: DaemonState) -> DaemonStatus:
+    return DaemonStatus(
+        name=state.name,
+        period_s=state.period_s,
+        last_success=moment_or_none(state.last_success_at),
+        lateness_s=state.lateness_s,
+        overruns=state.overruns,
     )
 
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -219,7 +220,7 @@ async def test_one_that_awaits_for_ever_is_stuck_then_cancelled_and_reported_unt
     bell = Bell()
     patient = Troublemaker(lambda _: asyncio.sleep(3600), deadline_s=0.6)
     async with ticking(metrics, patient.daemon, bell.daemon) as schedulers:
-        check = daemons_check(schedulers)
+        check = partial(daemons_check, schedulers)
         await eventually(lambda: "stuck" in check().detail, "it is stuck")
         await eventually(lambda: "longer than 0.6 s" in check().detail, "it is cut off")
         # Between its ticks, too: a daemon that is cut off again and again never looks well.
@@ -305,7 +306,7 @@ async def test_daemons_have_as_many_threads_as_the_pool_says(metrics: Metrics) -
 
 async def test_a_held_loop_is_named_while_it_is_held(metrics: Metrics, held: Troublemaker) -> None:
     async with ticking(metrics, held.daemon) as schedulers:
-        check = loops_check(schedulers.lags)
+        check = partial(loops_check, list(schedulers.lags()))
         await eventually(held.begun.is_set, "the thread is held")
         assert check().ok
         await eventually(lambda: not check().ok, "readiness sees it")
