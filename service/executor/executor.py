@@ -14,10 +14,10 @@ from service.executor.attempts.reports import Reporter
 from service.executor.dispatcher import Dispatcher
 from service.executor.handlers.registry import load_handlers
 from service.executor.handlers.secrets import Secrets
-from service.executor.hosts.messages import setup_of
 from service.executor.hosts.runner import HostRunner
 from service.executor.limits import LIMITS, ExecutorLimits
 from service.executor.running.calls import HandlerRunner
+from service.executor.running.messages import setup_of
 from service.executor.running.overruns import Overruns, RunningOverrun
 from service.executor.running.pool import WorkerPool
 from service.executor.running.processes import ProcessWorkers

@@ -18,10 +18,10 @@ from holdfast_worker.task import Assignment
 from holdfast_worker.tokens import Usage
 from service.executor.attempts.endings import Ending, Success
 from service.executor.handlers.registry import load_handlers
-from service.executor.hosts.messages import setup_of
 from service.executor.hosts.runner import HostRunner
 from service.executor.limits import ExecutorLimits
 from service.executor.running.calls import HandlerCall, HandlerRunner
+from service.executor.running.messages import setup_of
 from service.executor.running.processes import ProcessWorkers
 from service.executor.running.threads import ThreadRunner
 from service.settings.loading import load_settings

@@ -28,8 +28,9 @@ from service.executor.attempts.endings import Ending, Failure, failure_of
 from service.executor.attempts.execution import Show, execute, execute_on_loop
 from service.executor.handlers.registry import load_what_can_be
 from service.executor.handlers.secrets import Secrets
-from service.executor.hosts.messages import (
-    FrameReader,
+from service.executor.hosts.outbox import GatheredProgress, Outbox
+from service.executor.running.frames import FrameReader, FrameTooLarge, Garbled
+from service.executor.running.messages import (
     HostCheckpoint,
     HostEnded,
     HostLeaving,
@@ -39,10 +40,11 @@ from service.executor.hosts.messages import (
     HostSpan,
     HostStop,
     HostWork,
+    Kept,
+    KnownSecrets,
     ToHost,
+    too_large,
 )
-from service.executor.hosts.outbox import GatheredProgress, Outbox
-from service.executor.running.frames import FrameTooLarge, Garbled, Kept, KnownSecrets
 from service.executor.running.unsettled import Unsettled
 from service.runtime.child_process import end_with_parent, hide_memory
 from service.runtime.masking import KNOWN
@@ -177,9 +179,7 @@ class WorkerHost:
         try:
             self._outbox.send(HostEnded(call.run, began_at, ending))
         except FrameTooLarge as error:
-            message = f"what the handler returned comes to {error}"
-            failure = Failure(error_type="too_large", error_message=message, retryable=False)
-            self._outbox.send(HostEnded(call.run, began_at, failure))
+            self._outbox.send(HostEnded(call.run, began_at, too_large(error)))
 
 
 def serve(connection: socket.socket, frame_bytes: int) -> None:

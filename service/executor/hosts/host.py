@@ -12,8 +12,12 @@ import structlog
 
 from service.core.results import HostState, HostStatus
 from service.executor.attempts.endings import Ending, Failure
-from service.executor.hosts.messages import (
-    FrameReader,
+from service.executor.hosts.process import HostProcess
+from service.executor.hosts.silence import HostSilence
+from service.executor.limits import ExecutorLimits
+from service.executor.running.calls import HandlerCall
+from service.executor.running.frames import FrameReader, FrameTooLarge, Garbled, frame_of
+from service.executor.running.messages import (
     FromHost,
     HostCheckpoint,
     HostEnded,
@@ -25,20 +29,11 @@ from service.executor.hosts.messages import (
     HostSpan,
     HostStop,
     HostWork,
-    frame_of,
-)
-from service.executor.hosts.process import HostProcess
-from service.executor.hosts.silence import HostSilence
-from service.executor.limits import ExecutorLimits
-from service.executor.running.calls import HandlerCall
-from service.executor.running.frames import (
-    FrameTooLarge,
-    Garbled,
     Kept,
     KnownSecrets,
     not_sent,
-    store,
 )
+from service.executor.running.unsettled import store
 from service.runtime.masking import KNOWN
 from service.signals.tracing.spans import Recorder
 
@@ -295,17 +290,12 @@ class Host(asyncio.Protocol):
                 hosted.call.began(message.began_at)
                 _settle(hosted.over, message.ending)
             case HostProgress():
-                hosted.call.show(message.data if message.piece is None else message.piece)
+                hosted.call.show(message.shown)
             case HostCheckpoint():
-                self._keep(message, hosted.call)
+                store(hosted.call.keep, message, self._kept)
 
-    def _keep(self, asked: HostCheckpoint, call: HandlerCall) -> None:
-        """Store a checkpoint, and tell the host when it stands."""
-
-        def settle(failure: Failure | None) -> None:
-            self._soon(lambda: self._send(Kept(asked.number, failure)))
-
-        store(call.keep, asked.key, asked.value, asked.usage, settle)
+    def _kept(self, answer: Kept) -> None:
+        self._soon(lambda: self._send(answer))
 
     def _send(self, message: msgspec.Struct) -> None:
         """Send with all that is sent in this turn of the loop. Raises `FrameTooLarge`."""

@@ -8,8 +8,8 @@ from time import sleep
 import msgspec
 
 from holdfast_worker.progress import Piece, Shown
-from service.executor.hosts.messages import HostProgress, frame_of
-from service.executor.running.frames import KnownSecrets
+from service.executor.running.frames import frame_of
+from service.executor.running.messages import HostProgress, KnownSecrets
 from service.runtime.masking import KNOWN
 
 PROGRESS_S = 0.05  # how long progress is gathered; the executor writes it still less often
@@ -91,14 +91,7 @@ class GatheredProgress:
             self._send(run, shown)
 
     def _send(self, run: int, shown: list[Shown]) -> None:
-        self._outbox.send(
-            *(
-                HostProgress(run, piece=each)
-                if isinstance(each, Piece)
-                else HostProgress(run, each)
-                for each in shown
-            )
-        )
+        self._outbox.send(*(HostProgress.of(run, each) for each in shown))
 
 
 def _gather(pending: list[Shown], shown: Shown) -> None:

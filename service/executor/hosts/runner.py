@@ -7,10 +7,10 @@ from contextlib import suppress
 from service.core.results import HostStatus
 from service.executor.attempts.endings import Ending
 from service.executor.hosts.host import Host
-from service.executor.hosts.messages import HostSetup
 from service.executor.hosts.process import END_S
 from service.executor.limits import ExecutorLimits
 from service.executor.running.calls import HandlerCall, HandlerRunner
+from service.executor.running.messages import HostSetup
 from service.signals.tracing.spans import Recorder
 
 # Before a host is started in place of one that could not start, or was asked to end: that may be

@@ -1,33 +1,18 @@
-"""What every process of handlers and the executor share: frames, and how checkpoints are stored.
+"""Frames: how messages cross between the executor and the processes that run handlers.
 
-A frame is JSON after four bytes of length.
+A frame is JSON after four bytes of length. JSON, because inputs, outputs and progress are JSON
+already and cross as they are. All frames that are ready go in one write, and are read together.
 """
 
 import struct
-from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import msgspec
-from msgspec import Raw
 
-from holdfast_worker.task import Keep
-from holdfast_worker.tokens import Usage
-from service.executor.attempts.endings import Failure, failure_of
-from streams.json_values import NotJson
+from streams.json_values import UNREADABLE
 
 LENGTH = struct.Struct("!I")
-
-
-class KnownSecrets(msgspec.Struct, frozen=True, tag=True):
-    """Either way: secrets that no line may hold."""
-
-    values: tuple[str, ...]
-
-
-class Kept(msgspec.Struct, frozen=True, tag=True):
-    """To the handler's process: a checkpoint is in the log, unless there was a ``failure``."""
-
-    number: int
-    failure: Failure | None = None
 
 
 class FrameTooLarge(Exception):
@@ -41,34 +26,52 @@ class Garbled(OSError):
     """The other side sent what cannot be read: the wire is of no use any more."""
 
 
-def framed(payload: bytes, frame_bytes: int) -> bytes:
-    """One message with its length. Raises `FrameTooLarge`."""
+def frame_of(message: msgspec.Struct, frame_bytes: int) -> bytes:
+    """One message as a frame. Raises `FrameTooLarge`."""
+    payload = _encoder.encode(message)
     if len(payload) > frame_bytes:
         raise FrameTooLarge(len(payload), frame_bytes)
     return LENGTH.pack(len(payload)) + payload
 
 
-def not_sent(error: FrameTooLarge) -> Failure:
-    """How an attempt ends whose work no process takes."""
-    message = f"the task's input, context and dependencies come to {error}"
-    return Failure(error_type="too_large", error_message=message, retryable=False)
+class FrameReader:
+    """Takes bytes as they come and gives the messages that are complete."""
+
+    def __init__(self, expected: Any, frame_bytes: int) -> None:  # noqa: ANN401 - a type
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(expected, dec_hook=_path)
+        self._frame_bytes = frame_bytes
+        self._received = bytearray()
+
+    def feed(self, data: bytes) -> list[Any]:
+        """The messages that ``data`` completes. Raises `Garbled`."""
+        self._received += data
+        messages: list[Any] = []
+        at = 0
+        with memoryview(self._received) as received:
+            while (end := self._end_of_frame(received, at)) is not None:
+                messages.append(self._decoded(bytes(received[at + LENGTH.size : end])))
+                at = end
+        del self._received[:at]
+        return messages
+
+    def _end_of_frame(self, received: memoryview, at: int) -> int | None:
+        if len(received) - at < LENGTH.size:
+            return None
+        (size,) = LENGTH.unpack_from(received, at)
+        if size > self._frame_bytes:
+            raise Garbled(f"a frame of {size} bytes")
+        end = at + LENGTH.size + size
+        return end if end <= len(received) else None
+
+    def _decoded(self, payload: bytes) -> Any:  # noqa: ANN401
+        try:
+            return self._decoder.decode(payload)
+        except UNREADABLE as error:
+            raise Garbled(str(error)) from None
 
 
-def store(
-    keep: Keep,
-    key: str,
-    value: Raw,
-    usage: Usage | None,
-    settle: Callable[[Failure | None], object],
-) -> None:
-    """Store a checkpoint; ``settle`` is called, on any thread, once it stands or has failed."""
+def _path(declared: type, value: object) -> object:
+    return Path(str(value)) if declared is Path else value
 
-    def end(error: BaseException | None) -> None:
-        settle(None if error is None else failure_of(error))
 
-    try:
-        stored = keep(key, value, usage)
-    except NotJson as error:
-        end(error)
-    else:
-        stored.add_done_callback(lambda future: end(future.exception()))
+_encoder = msgspec.json.Encoder(enc_hook=str)

@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 from concurrent.futures import Future
-from threading import Lock, Thread
+from threading import Thread
+from time import monotonic
 from typing import cast
 
 import msgspec
@@ -16,20 +17,24 @@ from msgspec import Raw
 
 from holdfast_worker.cancellation import Cancellation
 from holdfast_worker.handler import AnyHandler, Handler
-from holdfast_worker.progress import Piece, Shown
+from holdfast_worker.progress import Shown
 from holdfast_worker.task import Keep
 from holdfast_worker.tokens import Usage
 from service.executor.attempts.endings import Ending, Failure
 from service.executor.attempts.execution import execute
-from service.executor.running.frames import FrameTooLarge, Garbled, Kept, KnownSecrets
-from service.executor.running.processes import (
-    ChildCheckpoint,
-    ChildProgress,
-    Ended,
-    FrameSocket,
-    HandlerJob,
-    Stop,
+from service.executor.running.frames import FrameTooLarge, Garbled
+from service.executor.running.messages import (
+    HostCheckpoint,
+    HostEnded,
+    HostProgress,
+    HostStop,
+    HostWork,
+    Kept,
+    KnownSecrets,
+    ToChild,
+    too_large,
 )
+from service.executor.running.processes import FrameSocket
 from service.executor.running.unsettled import Unsettled
 from service.runtime.child_process import end_with_parent
 from service.runtime.masking import KNOWN
@@ -42,20 +47,19 @@ class _Listener:
 
     def __init__(self, wire: FrameSocket) -> None:
         self._wire = wire
-        self._lock = Lock()
         self._cancelled = Cancellation()
         self._unsettled = Unsettled()
-        self.jobs: queue.SimpleQueue[tuple[HandlerJob, Cancellation]] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[tuple[HostWork, Cancellation]] = queue.SimpleQueue()
 
     def listen(self) -> None:
         while (message := self._next()) is not None:
             match message:
-                case HandlerJob():
+                case HostWork():
                     self._cancelled = Cancellation()
                     self.jobs.put((message, self._cancelled))
                 case KnownSecrets():
                     KNOWN.know(message.values)
-                case Stop():
+                case HostStop():
                     self._cancelled.cancel(message.reason)
                 case Kept():
                     self._unsettled.settle(message.number, message.failure)
@@ -67,48 +71,45 @@ class _Listener:
     def keep(self, key: str, value: Raw, usage: Usage | None) -> "Future[bool]":
         """Ask the parent to store a checkpoint."""
         number, stored = self._unsettled.ask()
-        self._wire.send(ChildCheckpoint(number, key, value, usage))
+        self._wire.send(HostCheckpoint(0, number, key, value, usage))
         return stored
 
-    def _next(self) -> HandlerJob | Kept | KnownSecrets | Stop | None:
+    def _next(self) -> ToChild | None:
         try:
-            message: HandlerJob | Kept | KnownSecrets | Stop | None = self._wire.receive()
+            message: ToChild | None = self._wire.receive()
         except Garbled:
             return None
         return message
 
 
-def _find(job: HandlerJob) -> AnyHandler | None:
+def _find(job: HostWork) -> AnyHandler | None:
     for value in vars(importlib.import_module(job.module)).values():
-        if isinstance(value, Handler) and value.kind == job.kind:
+        if isinstance(value, Handler) and value.kind == job.work.kind:
             return cast("AnyHandler", value)
     return None
 
 
-def _do(job: HandlerJob, cancelled: Cancellation, wire: FrameSocket, keep: Keep) -> Ending:
+def _do(job: HostWork, cancelled: Cancellation, wire: FrameSocket, keep: Keep) -> Ending:
     try:
         handler = _find(job)
     except Exception as error:  # noqa: BLE001 - importing user code
         message = f"the module {job.module!r} cannot be imported: {error}"
         return Failure(error_type="handler_error", error_message=message)
     if handler is None:
-        message = f"the module {job.module!r} has no handler for {job.kind!r} at its top level"
+        message = f"the module {job.module!r} has no handler for {job.work.kind!r} at its top level"
         return Failure(error_type="handler_error", error_message=message, retryable=False)
 
     def show(shown: Shown) -> None:
-        piece = isinstance(shown, Piece)
-        wire.send(ChildProgress(piece=shown) if piece else ChildProgress(shown))
+        wire.send(HostProgress.of(0, shown))
 
     return execute(handler, job.work, cancelled, show, keep)
 
 
-def _answer(ending: Ending, wire: FrameSocket) -> None:
+def _answer(began_at: float, ending: Ending, wire: FrameSocket) -> None:
     try:
-        wire.send(Ended(ending))
+        wire.send(HostEnded(0, began_at, ending))
     except FrameTooLarge as error:
-        message = f"what the handler returned comes to {error}"
-        failure = Failure(error_type="too_large", error_message=message, retryable=False)
-        wire.send(Ended(failure))
+        wire.send(HostEnded(0, began_at, too_large(error)))
 
 
 def main(descriptor: int, frame_bytes: int, instance_id: str, wanted: LogSettings) -> None:
@@ -121,14 +122,13 @@ def main(descriptor: int, frame_bytes: int, instance_id: str, wanted: LogSetting
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal is the parent's business
         signal.signal(number, signal.SIG_IGN)
     logs.configure(instance_id, wanted)
-    wire = FrameSocket(
-        socket.socket(fileno=descriptor), HandlerJob | Kept | KnownSecrets | Stop, frame_bytes
-    )
+    wire = FrameSocket(socket.socket(fileno=descriptor), ToChild, frame_bytes)
     listener = _Listener(wire)
     Thread(target=listener.listen, name="listener", daemon=True).start()
     while True:
         job, cancelled = listener.jobs.get()
-        _answer(_do(job, cancelled, wire, listener.keep), wire)
+        began_at = monotonic()
+        _answer(began_at, _do(job, cancelled, wire, listener.keep), wire)
 
 
 if __name__ == "__main__":

@@ -8,88 +8,48 @@ time. Unlike a thread, a child that ignores its cancellation is killed.
 import signal
 import socket
 import subprocess
+from collections import deque
 from contextlib import suppress
 from threading import Lock, Timer
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
-from holdfast_worker.cancellation import Cancellation, StopReason
+from holdfast_worker.cancellation import Cancellation
 from holdfast_worker.handler import AnyHandler
-from holdfast_worker.progress import Piece
 from holdfast_worker.task import Assignment, Keep
-from holdfast_worker.tokens import Usage
 from service.executor.attempts.endings import Ending, Failure
 from service.executor.attempts.execution import Show
 from service.executor.limits import LIMITS, ExecutorLimits
-from service.executor.running.frames import (
-    LENGTH,
-    FrameTooLarge,
-    Garbled,
+from service.executor.running.frames import FrameReader, FrameTooLarge, Garbled, frame_of
+from service.executor.running.messages import (
+    FromChild,
+    HostCheckpoint,
+    HostEnded,
+    HostProgress,
+    HostStop,
+    HostWork,
     Kept,
     KnownSecrets,
-    framed,
     not_sent,
-    store,
 )
+from service.executor.running.unsettled import store
 from service.runtime.masking import KNOWN
 from service.runtime.wired_process import start_with_socket
 from service.signals import logs
-from streams.json_values import UNREADABLE
-from streams.plan.events import NOTHING
 
 END_S = 1.0
-
-
-class HandlerJob(msgspec.Struct, frozen=True, tag=True):
-    """To the child: do this with the handler of ``kind`` in ``module``."""
-
-    module: str
-    kind: str
-    work: Assignment
-
-
-class Stop(msgspec.Struct, frozen=True, tag=True):
-    """To the child: the attempt is to stop."""
-
-    reason: StopReason
-
-
-class ChildProgress(msgspec.Struct, frozen=True, tag=True):
-    """From the child: progress, either a ``piece`` of a text or other ``data``."""
-
-    data: Raw = NOTHING
-    piece: Piece | None = None
-
-
-class ChildCheckpoint(msgspec.Struct, frozen=True, tag=True):
-    """From the child: keep ``value`` under ``key``, and answer `Kept` with the same number."""
-
-    number: int
-    key: str
-    value: Raw
-    usage: Usage | None
-
-
-class Ended(msgspec.Struct, frozen=True, tag=True):
-    """From the child: how the handler ended."""
-
-    ending: Ending
+READ_BYTES = 256 * 1024
 
 
 class FrameSocket:
     """Frames over a socket that blocks."""
 
-    def __init__(
-        self,
-        connection: socket.socket,
-        expected: Any,  # noqa: ANN401
-        frame_bytes: int = LIMITS.frame_bytes,
-    ) -> None:
+    def __init__(self, connection: socket.socket, expected: Any, frame_bytes: int) -> None:  # noqa: ANN401 - a type
         self._connection = connection
         self._frame_bytes = frame_bytes
-        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(expected)
+        self._reader = FrameReader(expected, frame_bytes)
+        self._received: deque[Any] = deque()
         self._lock = Lock()
 
     def send(self, message: msgspec.Struct) -> None:
@@ -97,37 +57,25 @@ class FrameSocket:
 
         Raises OSError when the other side is gone, FrameTooLarge.
         """
-        frame = framed(msgspec.json.encode(message), self._frame_bytes)
+        frame = frame_of(message, self._frame_bytes)
         with self._lock:
             self._connection.sendall(frame)
 
     def receive(self) -> Any:  # noqa: ANN401
         """Block for the next message; None when the other side is gone. Raises Garbled."""
-        try:
-            header = self._exactly(LENGTH.size)
-            payload = self._exactly(LENGTH.unpack(header)[0]) if header else b""
-        except Garbled:
-            raise
-        except OSError:
-            return None
-        try:
-            return self._decoder.decode(payload) if payload else None
-        except UNREADABLE as error:
-            raise Garbled(str(error)) from None
+        while not self._received:
+            try:
+                data = self._connection.recv(READ_BYTES)
+            except OSError:
+                return None
+            if not data:
+                return None
+            self._received.extend(self._reader.feed(data))
+        return self._received.popleft()
 
     def close(self) -> None:
         """Let the other side see the end."""
         self._connection.close()
-
-    def _exactly(self, count: int) -> bytes:
-        if count > self._frame_bytes:
-            raise Garbled(f"a frame of {count} bytes")
-        received = bytearray()
-        while len(received) < count:
-            if not (part := self._connection.recv(count - len(received))):
-                return b""
-            received += part
-        return bytes(received)
 
 
 class ProcessWorkers:
@@ -156,9 +104,7 @@ class ProcessWorkers:
             return Failure(error_type="process_died", error_message=f"no process: {error}")
         ending: Ending | None = None
         try:
-            ending = child.run(
-                HandlerJob(handler.module, handler.kind, work), cancelled, show, keep
-            )
+            ending = child.run(HostWork(0, work, handler.module), cancelled, show, keep)
         except FrameTooLarge as error:
             ending = not_sent(error)
         finally:
@@ -209,9 +155,7 @@ class _Child:
         self._process, connection = start_with_socket(
             "service.executor.running.process_child", str(limits.frame_bytes), instance_id, look
         )
-        self._wire = FrameSocket(
-            connection, ChildProgress | ChildCheckpoint | Ended, limits.frame_bytes
-        )
+        self._wire = FrameSocket(connection, FromChild, limits.frame_bytes)
         self._kill_after_s = limits.kill_after_s
         self._garbled: Garbled | None = None
         self._known: frozenset[str] = frozenset()
@@ -222,9 +166,7 @@ class _Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def run(
-        self, job: HandlerJob, cancelled: Cancellation, show: Show, keep: Keep
-    ) -> Ending | None:
+    def run(self, job: HostWork, cancelled: Cancellation, show: Show, keep: Keep) -> Ending | None:
         """The job's ending; None when the child died or had to be killed."""
         killer = Timer(self._kill_after_s, self._process.kill)
         killer.daemon = True
@@ -236,11 +178,11 @@ class _Child:
                     self._known = known
                 self._wire.send(job)
             cancelled.on_cancel(lambda: self._stop(cancelled, killer))
-            while isinstance(message := self._wire.receive(), ChildProgress | ChildCheckpoint):
-                if isinstance(message, ChildProgress):
-                    show(message.data if message.piece is None else message.piece)
+            while isinstance(message := self._wire.receive(), HostProgress | HostCheckpoint):
+                if isinstance(message, HostProgress):
+                    show(message.shown)
                 else:
-                    self._keep(message, keep)
+                    store(keep, message, self._kept)
         except Garbled as error:
             self._garbled = error
             return None
@@ -253,16 +195,11 @@ class _Child:
         # A child may receive the stop after its attempt's end, while it runs another task.
         if cancelled.is_set():
             return None
-        return message.ending if isinstance(message, Ended) else None
+        return message.ending if isinstance(message, HostEnded) else None
 
-    def _keep(self, asked: "ChildCheckpoint", keep: Keep) -> None:
-        """Store a checkpoint, and tell the child when it stands."""
-
-        def settle(failure: Failure | None) -> None:
-            with suppress(OSError):  # the child has ended
-                self._wire.send(Kept(asked.number, failure))
-
-        store(keep, asked.key, asked.value, asked.usage, settle)
+    def _kept(self, answer: Kept) -> None:
+        with suppress(OSError):  # the child has ended
+            self._wire.send(answer)
 
     def post_mortem(self, cancelled: Cancellation) -> Failure:
         """What its death is reported as."""
@@ -295,6 +232,6 @@ class _Child:
                 return  # the child has long been doing something else
             killer.start()
             try:
-                self._wire.send(Stop(cancelled.reason))
+                self._wire.send(HostStop(0, cancelled.reason))
             except OSError:
                 self._process.kill()

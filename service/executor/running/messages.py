@@ -1,25 +1,20 @@
-"""What the executor and a worker host process send each other, and how it is framed.
+"""What the executor and the processes that run handlers send each other.
 
-Frames are JSON after four bytes of length. JSON, because inputs, outputs and progress are JSON
-already and cross as they are. All frames that are ready go in one write, and are read together.
+A worker host runs many calls at a time, the child of a `pool="process"` handler one.
 """
-
-from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from holdfast_worker.cancellation import StopReason
-from holdfast_worker.progress import Piece
+from holdfast_worker.progress import Piece, Shown
 from holdfast_worker.task import Assignment
 from holdfast_worker.tokens import Usage
-from service.executor.attempts.endings import Ending
-from service.executor.running.frames import LENGTH, Garbled, Kept, KnownSecrets, framed
+from service.executor.attempts.endings import Ending, Failure
+from service.executor.running.frames import FrameTooLarge
 from service.settings.config import ExecutorSettings, LogSettings, SecretSettings, Settings
 from service.signals import logs
 from service.signals.tracing.spans import Span
-from streams.json_values import UNREADABLE
 from streams.plan.events import NOTHING
 
 STACK_BYTES = 8 * 1024 * 1024  # of a thread; the kernel counts them as data
@@ -40,10 +35,14 @@ class HostSetup(msgspec.Struct, frozen=True, tag=True):
 
 
 class HostWork(msgspec.Struct, frozen=True, tag=True):
-    """To the host: call the handler of the work's kind; ``run`` names the call from now on."""
+    """To the host: call the handler of the work's kind; ``run`` names the call from now on.
+
+    A child has not loaded the handlers of the settings: it finds this one in ``module``.
+    """
 
     run: int
     work: Assignment
+    module: str = ""
 
 
 class HostStop(msgspec.Struct, frozen=True, tag=True):
@@ -51,6 +50,19 @@ class HostStop(msgspec.Struct, frozen=True, tag=True):
 
     run: int
     reason: StopReason
+
+
+class KnownSecrets(msgspec.Struct, frozen=True, tag=True):
+    """Either way: secrets that no line may hold."""
+
+    values: tuple[str, ...]
+
+
+class Kept(msgspec.Struct, frozen=True, tag=True):
+    """To the handler's process: a checkpoint is in the log, unless there was a ``failure``."""
+
+    number: int
+    failure: Failure | None = None
 
 
 class HostPing(msgspec.Struct, frozen=True, tag=True):
@@ -70,6 +82,16 @@ class HostProgress(msgspec.Struct, frozen=True, tag=True):
     run: int
     data: Raw = NOTHING
     piece: Piece | None = None
+
+    @classmethod
+    def of(cls, run: int, shown: Shown) -> "HostProgress":
+        """The message that carries ``shown``."""
+        return cls(run, piece=shown) if isinstance(shown, Piece) else cls(run, shown)
+
+    @property
+    def shown(self) -> Shown:
+        """What the handler showed."""
+        return self.data if self.piece is None else self.piece
 
 
 class HostCheckpoint(msgspec.Struct, frozen=True, tag=True):
@@ -100,17 +122,22 @@ class HostLeaving(msgspec.Struct, frozen=True, tag=True):
     """From the host: it was asked to end, and takes no more work."""
 
 
-ToHost = HostSetup | HostWork | HostStop | HostPing | Kept | KnownSecrets
-FromHost = (
-    HostReady
-    | HostProgress
-    | HostCheckpoint
-    | HostEnded
-    | HostSpan
-    | HostLeaving
-    | HostPing
-    | KnownSecrets
-)
+ToChild = HostWork | HostStop | Kept | KnownSecrets
+FromChild = HostProgress | HostCheckpoint | HostEnded
+ToHost = ToChild | HostSetup | HostPing
+FromHost = FromChild | HostReady | HostSpan | HostLeaving | HostPing | KnownSecrets
+
+
+def too_large(error: FrameTooLarge) -> Failure:
+    """How an attempt ends whose result cannot be sent to the executor."""
+    message = f"what the handler returned comes to {error}"
+    return Failure(error_type="too_large", error_message=message, retryable=False)
+
+
+def not_sent(error: FrameTooLarge) -> Failure:
+    """How an attempt ends whose work no process takes."""
+    message = f"the task's input, context and dependencies come to {error}"
+    return Failure(error_type="too_large", error_message=message, retryable=False)
 
 
 def setup_of(settings: Settings, instance_id: str, *, spans: bool) -> HostSetup:
@@ -125,51 +152,3 @@ def setup_of(settings: Settings, instance_id: str, *, spans: bool) -> HostSetup:
         data_bytes=worker.memory_mb * 1024 * 1024 + stacks if worker.memory_mb else 0,
         spans=spans,
     )
-
-
-def frame_of(message: msgspec.Struct, frame_bytes: int) -> bytes:
-    """One message as a frame. Raises `FrameTooLarge`."""
-    return framed(_encoder.encode(message), frame_bytes)
-
-
-class FrameReader:
-    """Takes bytes as they come and gives the messages that are complete."""
-
-    def __init__(self, expected: Any, frame_bytes: int) -> None:  # noqa: ANN401 - a type
-        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(expected, dec_hook=_path)
-        self._frame_bytes = frame_bytes
-        self._received = bytearray()
-
-    def feed(self, data: bytes) -> list[Any]:
-        """The messages that ``data`` completes. Raises `Garbled`."""
-        self._received += data
-        messages: list[Any] = []
-        at = 0
-        with memoryview(self._received) as received:
-            while (end := self._end_of_frame(received, at)) is not None:
-                messages.append(self._decoded(bytes(received[at + LENGTH.size : end])))
-                at = end
-        del self._received[:at]
-        return messages
-
-    def _end_of_frame(self, received: memoryview, at: int) -> int | None:
-        if len(received) - at < LENGTH.size:
-            return None
-        (size,) = LENGTH.unpack_from(received, at)
-        if size > self._frame_bytes:
-            raise Garbled(f"a frame of {size} bytes")
-        end = at + LENGTH.size + size
-        return end if end <= len(received) else None
-
-    def _decoded(self, payload: bytes) -> Any:  # noqa: ANN401
-        try:
-            return self._decoder.decode(payload)
-        except UNREADABLE as error:
-            raise Garbled(str(error)) from None
-
-
-def _path(declared: type, value: object) -> object:
-    return Path(str(value)) if declared is Path else value
-
-
-_encoder = msgspec.json.Encoder(enc_hook=str)
