@@ -18,7 +18,7 @@ from service.executor.hosts.runner import HostRunner
 from service.executor.limits import LIMITS, ExecutorLimits
 from service.executor.running.calls import HandlerRunner
 from service.executor.running.messages import setup_of
-from service.executor.running.overruns import Overruns, RunningOverrun
+from service.executor.running.overruns import OverrunningHandler, Overruns
 from service.executor.running.pool import WorkerPool
 from service.executor.running.processes import ProcessWorkers
 from service.executor.running.threads import ThreadRunner
@@ -50,7 +50,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     kinds: tuple[str, ...]
     hosts: tuple[HostStatus, ...]
-    overruns: tuple[RunningOverrun, ...]
+    overruns: tuple[OverrunningHandler, ...]
 
 
 class Executor:

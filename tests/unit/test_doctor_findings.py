@@ -9,8 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from service.core.results import HostState, HostStatus
+from service.executor.running.overruns import OverrunningHandler
 from service.ops.doctor.diagnosis import diagnose
-from service.ops.doctor.evidence import BadEvent, Canary, Evidence, Loop, OverrunningHandler
+from service.ops.doctor.evidence import BadEvent, Canary, Evidence, Loop
 from service.ops.doctor.questions import event_streams
 from service.ops.doctor.report import ASKED, EXIT_CODES, Severity, worst
 from tests.unit.doctor_evidence import (

@@ -10,26 +10,22 @@ from threading import Lock
 from time import monotonic
 
 import msgspec
+from msgspec.structs import replace
 
 from holdfast_worker.handler import AnyHandler
 from service.executor.attempts.leases import Lease
 
 
-class RunningOverrun(msgspec.Struct, frozen=True, kw_only=True):
-    """One handler that runs on; ``since`` is when its attempt was given up (monotonic)."""
+class OverrunningHandler(msgspec.Struct, frozen=True, kw_only=True):
+    """A handler that runs on although its attempt is over, and for how long it has done so."""
 
+    handler: str
+    kind: str
     plan_id: str
     task_id: str
     attempt: int
-    kind: str
-    handler: str
     reason: str
-    since: float
-
-    @property
-    def for_s(self) -> float:
-        """For how long it has been running on."""
-        return max(monotonic() - self.since, 0.0)
+    for_s: float = 0.0
 
 
 class Overruns:
@@ -37,39 +33,38 @@ class Overruns:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._running: dict[tuple[str, str, int], RunningOverrun] = {}
+        self._running: dict[tuple[str, str, int], tuple[float, OverrunningHandler]] = {}
         self._tasks: dict[tuple[str, str], int] = {}
 
     def add(self, lease: Lease, handler: AnyHandler) -> None:
         """The attempt of ``lease`` is over, and ``handler`` runs on."""
         plan_id, task_id, attempt = lease.key
-        overrun = RunningOverrun(
+        overrun = OverrunningHandler(
+            handler=handler.name,
+            kind=handler.kind,
             plan_id=plan_id,
             task_id=task_id,
             attempt=attempt,
-            kind=handler.kind,
-            handler=handler.name,
             reason=lease.cancellation.reason or "",
-            since=monotonic(),
         )
         with self._lock:
-            self._running[lease.key] = overrun
+            self._running[lease.key] = monotonic(), overrun
             self._tasks[plan_id, task_id] = self._tasks.get((plan_id, task_id), 0) + 1
 
     def remove(self, lease: Lease) -> None:
         """The handler has returned at last."""
         with self._lock:
-            overrun = self._running.pop(lease.key, None)
-            if overrun is not None:
-                task = overrun.plan_id, overrun.task_id
+            if self._running.pop(lease.key, None) is not None:
+                task = lease.key[:2]
                 self._tasks[task] -= 1
                 if not self._tasks[task]:
                     del self._tasks[task]
 
-    def all(self) -> tuple[RunningOverrun, ...]:
+    def all(self) -> tuple[OverrunningHandler, ...]:
         """Every one, the oldest first."""
+        now = monotonic()
         with self._lock:
-            return tuple(self._running.values())
+            return tuple(replace(each, for_s=now - at) for at, each in self._running.values())
 
     def __contains__(self, task: object) -> bool:
         """Whether a handler of the task, a (plan, task) pair, runs on here."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from service.core.results import HostStatus
+from service.executor.running.overruns import OverrunningHandler
 from streams.jetstream.names import PLAIN
 
 
@@ -159,18 +160,6 @@ class Writers(msgspec.Struct, frozen=True, kw_only=True):
 
     window: Window | None
     entries: tuple[StaleWrite, ...] | None
-
-
-class OverrunningHandler(msgspec.Struct, frozen=True, kw_only=True):
-    """A handler that runs on although its attempt is over, and for how long it has done so."""
-
-    handler: str
-    kind: str
-    plan_id: str
-    task_id: str
-    attempt: int
-    reason: str
-    for_s: float
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):

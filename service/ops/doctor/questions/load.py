@@ -4,7 +4,8 @@ from typing import Any
 
 from msgspec import structs
 
-from service.ops.doctor.evidence import Evidence, Load, OverrunningHandler, Waiting
+from service.executor.running.overruns import OverrunningHandler
+from service.ops.doctor.evidence import Evidence, Load, Waiting
 from service.ops.doctor.report import Examined, Finding, Severity, answered, cannot_tell
 
 GREW_BY = 20  # tasks; less is a ripple

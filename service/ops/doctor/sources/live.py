@@ -14,7 +14,6 @@ from service.core.core import Core
 from service.core.results import Check
 from service.daemons.schedulers import Schedulers
 from service.executor.executor import Executor
-from service.executor.running.overruns import RunningOverrun
 from service.ops.doctor.diagnosis import diagnose
 from service.ops.doctor.evidence import (
     Claiming,
@@ -26,7 +25,6 @@ from service.ops.doctor.evidence import (
     LogHealth,
     Loop,
     Machine,
-    OverrunningHandler,
     Security,
     StaleWrite,
     Streams,
@@ -166,7 +164,7 @@ class Doctor:
             queued=pool.queued if pool else None,
             capacity=pool.capacity if pool else None,
             threads=pool.threads if pool else None,
-            overruns=tuple(_overrunning(each) for each in pool.overruns) if pool else (),
+            overruns=pool.overruns if pool else (),
             hosts=pool.hosts if pool else (),
             unfinished_bytes=self._core.board.unfinished.total,
             most_unfinished_bytes=self._core.settings.memory.unfinished_bytes,
@@ -266,15 +264,3 @@ class Doctor:
         except DatabaseUnavailable as error:
             return None, str(error)
         return (found if core.audit.wants("claimed_update_guard_reject") else None), None
-
-
-def _overrunning(overrun: RunningOverrun) -> OverrunningHandler:
-    return OverrunningHandler(
-        handler=overrun.handler,
-        kind=overrun.kind,
-        plan_id=overrun.plan_id,
-        task_id=overrun.task_id,
-        attempt=overrun.attempt,
-        reason=overrun.reason,
-        for_s=overrun.for_s,
-    )

@@ -26,20 +26,13 @@ Claims = Mapping[Place, Mapping[int, ClaimView]]
 """The claims of each task by attempt."""
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """An audit entry about a refused write."""
+class Refusal(msgspec.Struct, frozen=True):
+    """An audit entry about a refused write to a task, with its place in the stream and log time."""
 
     sequence: int
     at: float
-    event: str
-    plan_id: str
-    task_id: str
-    owner: str | None
-    principal: str | None
-    attempt: int | None
-    expected: Raw
-    actual: Raw
-    detail: str | None
+    entry: Entry | AuditView
+    task: Place
 
 
 class LeaseHolding(msgspec.Struct, frozen=True):
@@ -91,19 +84,7 @@ def _refusal(sequence: int, at: float, entry: Entry | AuditView) -> Refusal | No
     """What an entry says; None if it names no task."""
     if not entry.plan_id or not entry.task_id:
         return None
-    return Refusal(
-        sequence=sequence,
-        at=at,
-        event=entry.event,
-        plan_id=entry.plan_id,
-        task_id=entry.task_id,
-        owner=entry.owner,
-        principal=entry.principal,
-        attempt=entry.attempt,
-        expected=entry.expected,
-        actual=entry.actual,
-        detail=entry.detail,
-    )
+    return Refusal(sequence, at, entry, (entry.plan_id, entry.task_id))
 
 
 def _entry(payload: bytes) -> Entry | None:
@@ -123,7 +104,7 @@ async def _claims(log: Inspection, place: Place) -> dict[int, ClaimView]:
 
 def places_of(refusals: Iterable[Refusal]) -> list[Place]:
     """The tasks that they name, a bounded number."""
-    return list(dict.fromkeys((each.plan_id, each.task_id) for each in refusals))[:MOST_TASKS]
+    return list(dict.fromkeys(each.task for each in refusals))[:MOST_TASKS]
 
 
 def stale_writes(refusals: Iterable[Refusal], claims: Claims) -> tuple[StaleWrite, ...]:
@@ -134,17 +115,18 @@ def stale_writes(refusals: Iterable[Refusal], claims: Claims) -> tuple[StaleWrit
 
 
 def _stale_write(refusal: Refusal, claims: Claims) -> StaleWrite | None:
-    expected, actual = _who(refusal.expected), _who(refusal.actual)
-    owner, attempt = expected.owner or refusal.owner, expected.attempt or refusal.attempt
+    entry, (plan_id, task_id) = refusal.entry, refusal.task
+    expected, actual = _who(entry.expected), _who(entry.actual)
+    owner, attempt = expected.owner or entry.owner, expected.attempt or entry.attempt
     if owner is None or attempt is None:
         return None
-    by_attempt = claims.get((refusal.plan_id, refusal.task_id), {})
+    by_attempt = claims.get(refusal.task, {})
     old, new = by_attempt.get(attempt), by_attempt.get(actual.attempt or 0)
     return StaleWrite(
         at=refusal.at,
-        event=refusal.event,
-        plan_id=refusal.plan_id,
-        task_id=refusal.task_id,
+        event=entry.event,
+        plan_id=plan_id,
+        task_id=task_id,
         old_owner=owner,
         old_attempt=attempt,
         old_claim_sequence=old.sequence if old else expected.sequence,
@@ -154,8 +136,8 @@ def _stale_write(refusal: Refusal, claims: Claims) -> StaleWrite | None:
         new_claim_sequence=new.sequence if new else actual.sequence,
         status=actual.status,
         audit_sequence=refusal.sequence,
-        principal=refusal.principal,
-        detail=refusal.detail,
+        principal=entry.principal,
+        detail=entry.detail,
     )
 
 
