@@ -1,6 +1,7 @@
 """Is claiming congested, or spinning idle? Polls, claims and conflicts against what waits."""
 
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,8 @@ CONTENDED_SHARE = 0.1  # DESIGN §5: fewer than a tenth of the appends may lose 
 CONTENDED_TRIES = 20
 SPINNING_PER_S = 10.0  # empty requests a second; a worker with `wait_s` asks far less often
 SPINNING_SHARE = 0.95
+
+_finding = partial(Finding, question="claiming", severity="warning")
 
 
 def examine(evidence: Evidence) -> Examined:
@@ -72,10 +75,8 @@ def _starved(seen: Claiming, numbers: dict[str, Any], url: str) -> Finding | Non
     kinds = ", ".join(f"{each.kind} ({each.tasks})" for each in overdue[:MOST_WAITING])
     oldest = overdue[0]
     foreign = [each.kind for each in overdue if each.kind not in seen.own_kinds]
-    return Finding(
+    return _finding(
         code="ClaimStarved",
-        question="claiming",
-        severity="warning",
         summary=f"tasks wait up to {oldest.oldest_age_s:.0f} s and no worker claims them: {kinds}",
         evidence={**numbers, "waiting": [_shown(each) for each in overdue[:MOST_WAITING]]},
         meaning=_why_starved(foreign),
@@ -103,10 +104,8 @@ def _without_worker(waiting: Waiting, seen: Claiming, numbers: dict[str, Any], u
     kind, near = waiting.kind, get_close_matches(waiting.kind, seen.known_kinds, n=1)
     when = "ever" if waiting.asked_s is None else f"for {waiting.asked_s:.0f} s"
     advice = f" Did you mean '{near[0]}'?" if near and near[0] != kind else ""
-    return Finding(
+    return _finding(
         code="KindWithoutWorker",
-        question="claiming",
-        severity="warning",
         summary=f"no worker has asked for kind '{kind}' {when}; {_waits(waiting.tasks)} for one",
         evidence={**numbers, "waiting": [_shown(waiting)]},
         meaning=f"The kind is misspelt, or its workers are not running.{advice} A task keeps the "
@@ -139,10 +138,8 @@ def _contended(seen: Claiming, numbers: dict[str, Any], url: str) -> Finding | N
     lost, tries = numbers["conflicts"], numbers["conflicts"] + numbers["claimed"]
     if tries < CONTENDED_TRIES or lost < CONTENDED_SHARE * tries:
         return None
-    return Finding(
+    return _finding(
         code="ClaimContended",
-        question="claiming",
-        severity="warning",
         summary=f"{lost} of {tries} claims lost their race against another instance",
         evidence=numbers,
         meaning="Instances fight over the same tasks: their clocks of folding differ too much "
@@ -158,10 +155,8 @@ def _spinning(seen: Claiming, numbers: dict[str, Any], url: str) -> Finding | No
     empty, polls = numbers["empty"], numbers["polls"]
     if empty / recent.seconds < SPINNING_PER_S or empty < SPINNING_SHARE * polls:
         return None
-    return Finding(
+    return _finding(
         code="ClaimSpinning",
-        question="claiming",
-        severity="warning",
         summary=f"{empty / recent.seconds:.0f} asks a second find nothing",
         evidence={**numbers, "empty_per_s": round(empty / recent.seconds, 1)},
         meaning="Workers poll in a loop although nothing can be claimed. It costs CPU on both "

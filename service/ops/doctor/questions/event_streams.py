@@ -1,5 +1,6 @@
 """Is SSE whole? What was pushed, lost and replayed, and what a canary saw of continuity."""
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,6 +12,8 @@ FAIL_SHARE = 0.01
 SLOW_S = 0.5  # one batch of a replay
 SLOW_SHARE = 0.1
 GOODBYES = frozenset({"disconnected"})  # a browser that closes its tab is no trouble
+
+_finding = partial(Finding, question="event_streams", severity="warning")
 
 
 def examine(evidence: Evidence) -> Examined:
@@ -71,10 +74,8 @@ def _failing(numbers: dict[str, Any], url: str) -> Finding | None:
     failed, pushed = sum(numbers["push_failed"].values()), numbers["pushed"]
     if not failed or failed < FAIL_SHARE * pushed:
         return None
-    return Finding(
+    return _finding(
         code="SsePushFailing",
-        question="event_streams",
-        severity="warning",
         summary=f"{failed} of {pushed} events could not be written to their client",
         evidence=numbers,
         meaning="Clients do not read as fast as events come, and were disconnected with a "
@@ -88,10 +89,8 @@ def _gaps(numbers: dict[str, Any], url: str) -> Finding | None:
     gaps = numbers["resumes"].get("gap", 0)
     if not gaps:
         return None
-    return Finding(
+    return _finding(
         code="SseResumeGaps",
-        question="event_streams",
-        severity="warning",
         summary=f"{gaps} clients came with a cursor that the log cannot honour",
         evidence=numbers,
         meaning="Their cursor belongs to another log (it was made anew), or lies beyond its "
@@ -106,10 +105,8 @@ def _slow(numbers: dict[str, Any], url: str) -> Finding | None:
     slow, batches = numbers["replay_batches_slow"], numbers["replay_batches"]
     if not slow or slow < SLOW_SHARE * batches:
         return None
-    return Finding(
+    return _finding(
         code="SseReplaySlow",
-        question="event_streams",
-        severity="warning",
         summary=f"{slow} of {batches} batches of replay took longer than {SLOW_S:g} s",
         evidence=numbers,
         meaning="The log answers slowly, or many clients resume at once. Resuming clients "
@@ -120,9 +117,8 @@ def _slow(numbers: dict[str, Any], url: str) -> Finding | None:
 
 
 def _not_whole(canary: Canary, url: str) -> Finding:
-    return Finding(
+    return _finding(
         code="SseNotWhole",
-        question="event_streams",
         severity="critical",
         summary=f"the event stream is not what the log has: {canary.broken}",
         evidence=msgspec.structs.asdict(canary),
@@ -134,9 +130,8 @@ def _not_whole(canary: Canary, url: str) -> Finding:
 
 
 def _blind(canary: Canary, url: str) -> Finding:
-    return Finding(
+    return _finding(
         code="SseCanaryFailed",
-        question="event_streams",
         severity="unknown",
         summary=f"the canary could not look at the event stream: {canary.failed}",
         evidence=msgspec.structs.asdict(canary),

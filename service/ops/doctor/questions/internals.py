@@ -1,6 +1,7 @@
 """Do threads, loops and daemons work? The log, the database, the projector, the audit, too."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -26,6 +27,8 @@ EXPLAINS: Mapping[str, set[str]] = {
     "loops": {"LoopLagHigh", "DaemonLate"},
 }
 """The findings that explain why a check of readiness fails."""
+
+_finding = partial(Finding, question="internals", severity="warning")
 
 
 def examine(evidence: Evidence) -> Examined:
@@ -114,9 +117,8 @@ def _log(seen: Machine, url: str) -> Finding | None:
     if log.stopped_pid is not None:
         command = f"kill -CONT {log.stopped_pid}"
         detail = f"its process {log.stopped_pid} is stopped (SIGSTOP)"
-    return Finding(
+    return _finding(
         code="LogUnavailable",
-        question="internals",
         severity="critical",
         summary=f"the log at {log.url or 'an unknown address'} does not answer: {detail}",
         evidence=msgspec.structs.asdict(log),
@@ -137,9 +139,8 @@ def _database(seen: Machine) -> Finding | None:
     database = seen.database
     if database.error is None:
         return None
-    return Finding(
+    return _finding(
         code="DatabaseUnavailable",
-        question="internals",
         severity="critical",
         summary=f"SQLite cannot be used: {database.error}",
         evidence=msgspec.structs.asdict(database),
@@ -156,9 +157,8 @@ def _daemons(seen: Machine, url: str) -> Finding | None:
         return None
     severity: Severity = "critical" if any(daemon.stuck for daemon in late) else "warning"
     told = "; ".join(f"{each.name}: {each.trouble}" for each in late)
-    return Finding(
+    return _finding(
         code="DaemonLate",
-        question="internals",
         severity=severity,
         summary=f"daemons that do not do their work: {told}",
         evidence={each.name: msgspec.structs.asdict(each) for each in late},
@@ -181,10 +181,8 @@ def _loops(seen: Machine, url: str) -> Finding | None:
             lagging[name] = {"lag_s": lag_s, "samples": count, "late_samples": late}
     if not lagging:
         return None
-    return Finding(
+    return _finding(
         code="LoopLagHigh",
-        question="internals",
-        severity="warning",
         summary=f"event loops run late: {', '.join(sorted(lagging))}",
         evidence=lagging,
         meaning="Something holds the loop or the machine has too little CPU: answers, "
@@ -200,9 +198,8 @@ def _projection(seen: Machine, numbers: dict[str, Any], url: str) -> Finding | N
     if database.error is not None or (lag_s < BEHIND_S and database.behind < BEHIND_EVENTS):
         return None
     severity: Severity = "critical" if lag_s >= BEHIND_CRITICAL_S else "warning"
-    return Finding(
+    return _finding(
         code="ProjectionLagging",
-        question="internals",
         severity=severity,
         summary=f"the read models are {database.behind} facts and {lag_s:.0f} s behind",
         evidence=numbers["read_models"],
@@ -217,10 +214,8 @@ def _audit(seen: Machine, url: str) -> Finding | None:
     dropped = seen.window.by("agent.audit.dropped.total") if seen.window else {}
     if not dropped.keys() - {"shutting_down"}:
         return None
-    return Finding(
+    return _finding(
         code="AuditDropped",
-        question="internals",
-        severity="warning",
         summary=f"{sum(dropped.values())} audit entries could not be written",
         evidence={"dropped": dropped},
         meaning=f"The stream {seen.log.audit_stream} did not take them in time; each stands in the "
@@ -236,10 +231,8 @@ def _bad_events(seen: Machine, url: str) -> Finding | None:
         return None
     last = [msgspec.structs.asdict(each) for each in seen.bad_events]
     where = f"sequence {last[-1]['sequence']}: {last[-1]['reason']}" if last else "see the audit"
-    return Finding(
+    return _finding(
         code="BadEvents",
-        question="internals",
-        severity="warning",
         summary=f"{counted or len(last)} facts could not be read or applied; {where}",
         evidence={"in_window": counted, "last": last},
         meaning="A fact was written into the log by hand, or by a newer Holdfast. The fold "
@@ -253,10 +246,8 @@ def _listeners(seen: Machine) -> Finding | None:
     failed = seen.window.total("agent.projection.listener_error.total") if seen.window else 0
     if not failed:
         return None
-    return Finding(
+    return _finding(
         code="ListenerFailed",
-        question="internals",
-        severity="warning",
         summary=f"what listens to the fold has failed {failed} times",
         evidence={"failures": failed},
         meaning="Plans and tasks are right, but a metric, an audit entry or an event on a "
@@ -270,10 +261,8 @@ def _second_holder(evidence: Evidence) -> Finding | None:
     age_s = evidence.machine.second_holder_age_s
     if age_s is None or age_s > SECOND_HOLDER_S:
         return None
-    return Finding(
+    return _finding(
         code="InstanceIdShared",
-        question="internals",
-        severity="warning",
         summary=f"another process wrote as instance '{evidence.instance}' {age_s:.0f} s ago",
         evidence={"instance": evidence.instance, "age_s": round(age_s, 1)},
         meaning="Two running processes have the same executor.instance_id. Leases and "
@@ -288,10 +277,8 @@ def _clock_stepped(seen: Machine) -> Finding | None:
     if not by_s:
         return None
     way = "forward" if by_s > 0 else "back"
-    return Finding(
+    return _finding(
         code="LogClockStepped",
-        question="internals",
-        severity="warning",
         summary=f"the log server's clock was set {way} by {abs(by_s):.1f} s",
         evidence={"seconds": round(by_s, 3)},
         meaning="Leases go on for as long as they were granted, so no live worker loses its "
@@ -304,9 +291,8 @@ def _clock_stepped(seen: Machine) -> Finding | None:
 def _log_missing(seen: Machine) -> Finding | None:
     if seen.log.missing is None:
         return None
-    return Finding(
+    return _finding(
         code="LogFactsMissing",
-        question="internals",
         severity="critical",
         summary=seen.log.missing,
         evidence={"first": seen.log.first, "head": seen.log.head},
@@ -322,9 +308,8 @@ def _mismatch(seen: Machine) -> Finding | None:
     found = seen.window.total("agent.projection.mismatch.total") if seen.window else 0
     if not found or seen.log.missing:  # the other finding says more, and not to rebuild
         return None
-    return Finding(
+    return _finding(
         code="ProjectionMismatch",
-        question="internals",
         severity="critical",
         summary=f"the self-check found {found} differences between the log and what is shown",
         evidence={"differences": found},
@@ -342,9 +327,8 @@ def _not_ready(seen: Machine, told: set[str], url: str) -> Finding | None:
     }
     if not failing:
         return None
-    return Finding(
+    return _finding(
         code="NotReady",
-        question="internals",
         severity="critical",
         summary="; ".join(f"{name}: {why}" for name, why in failing.items()),
         evidence=failing,

@@ -1,6 +1,7 @@
 """Are leases at risk? Expired ones with owner and last heartbeat, and the margin of renewals."""
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from service.ops.doctor.evidence import Evidence, ExpiredLease, LeaseFigures
@@ -15,6 +16,8 @@ LOW_SHARE = 0.1  # a tenth of the renewals: the 10th percentile is below the mar
 LOW_PART = 0.2  # of each lease; a heartbeat every third of it leaves two thirds
 LEFT = "agent.task.lease.remaining_at_renew.ratio"
 FEWEST_RENEWALS = 10
+
+_finding = partial(Finding, question="leases", severity="warning")
 
 
 def examine(evidence: Evidence) -> Examined:
@@ -64,9 +67,8 @@ def _expired(seen: LeaseFigures, numbers: dict[str, Any], url: str) -> Finding |
         return None
     oldest = max(overdue, key=lambda each: each.expired_for_s)
     severity: Severity = "critical" if oldest.expired_for_s >= ABANDONED_S else "warning"
-    return Finding(
+    return _finding(
         code="LeasesExpired",
-        question="leases",
         severity=severity,
         summary=f"{seen.expired_count} running tasks have lost their owner; the oldest, "
         f"{oldest.plan_id}/{oldest.task_id}, {oldest.expired_for_s:.0f} s ago",
@@ -86,10 +88,8 @@ def _low(seen: LeaseFigures, numbers: dict[str, Any], url: str) -> Finding | Non
     low = numbers["renewed_below_low_part"]
     if left.count < FEWEST_RENEWALS or low < LOW_SHARE * left.count:
         return None
-    return Finding(
+    return _finding(
         code="LeaseMarginLow",
-        question="leases",
-        severity="warning",
         summary=f"{low} of {left.count} renewals came with less than "
         f"{LOW_PART:.0%} of the lease left",
         evidence={
@@ -97,7 +97,7 @@ def _low(seen: LeaseFigures, numbers: dict[str, Any], url: str) -> Finding | Non
             "remaining_at_renew": {f"{k:g}": round(v) for k, v in left.buckets.items()},
         },
         meaning="Heartbeats come late: a worker's machine or loop is overloaded, the log is "
-        "slow, or leases are too short for their heartbeat period. LeaseFigures will be lost next.",
+        "slow, or leases are too short for their heartbeat period. Leases will be lost next.",
         command=f"curl -s '{url}/actuator/metrics/{LEFT}'",
         alert="LeaseMarginLow",
     )

@@ -1,5 +1,6 @@
 """Shed load or scale out? What the worker pool refuses and holds, and how work comes and goes."""
 
+from functools import partial
 from typing import Any
 
 from msgspec import structs
@@ -15,6 +16,8 @@ REJECT_SHARE = 0.05
 FULL = 0.9
 NEARLY = 0.8  # of the bytes that unfinished plans may take
 MOST_SHOWN = 10
+
+_finding = partial(Finding, question="load", severity="warning")
 
 
 def examine(evidence: Evidence) -> Examined:
@@ -91,9 +94,8 @@ def _overrunning(seen: Load, numbers: dict[str, Any], url: str) -> Finding | Non
     longest = max(seen.overruns, key=lambda each: each.for_s)
     count = len(seen.overruns)
     severity: Severity = "critical" if count >= (seen.threads or 0) else "warning"
-    return Finding(
+    return _finding(
         code="HandlersOverrun",
-        question="load",
         severity=severity,
         summary=f"{count} of {seen.threads} threads are held by handlers whose attempt is "
         f"over; the longest, {longest.handler} of {longest.plan_id}/{longest.task_id}, for "
@@ -124,10 +126,8 @@ def _hosts(seen: Load, url: str) -> Finding | None:
     silent = sum(each.state == "silent" for each in seen.hosts)
     if not replaced and not silent:
         return None
-    return Finding(
+    return _finding(
         code="WorkerHostsEnd",
-        question="load",
-        severity="warning",
         summary=f"{replaced} worker host processes were replaced, {silent} do not answer",
         evidence={
             "replaced": replaced,
@@ -147,10 +147,8 @@ def _rejecting(seen: Load, numbers: dict[str, Any], url: str) -> Finding | None:
     tried = rejected + numbers.get("dispatched", 0)
     if not rejected or rejected < REJECT_SHARE * tried:
         return None
-    return Finding(
+    return _finding(
         code="DispatchRejecting",
-        question="load",
-        severity="warning",
         summary=f"{rejected} of {tried} claimed tasks found no place in the worker pool",
         evidence=numbers,
         meaning="The executor claims more than it can hold; each rejected claim was released "
@@ -172,10 +170,8 @@ def _growing(
         return None
     most = max(waiting, key=lambda each: each.tasks, default=None)
     shed = most.plan_id if most else "PLAN"
-    return Finding(
+    return _finding(
         code="BacklogGrowing",
-        question="load",
-        severity="warning",
         summary=f"the backlog grew by {grew} to {seen.backlog} in {window.seconds:.0f} s: "
         f"{numbers['became_claimable_per_s']:g} tasks arrive and "
         f"{numbers['ended_per_s']:g} end a second",
@@ -191,10 +187,8 @@ def _unfinished(seen: Load, url: str) -> Finding | None:
     most = seen.most_unfinished_bytes
     if most is None or seen.unfinished_bytes < NEARLY * most:
         return None
-    return Finding(
+    return _finding(
         code="UnfinishedBytesHigh",
-        question="load",
-        severity="warning",
         summary=f"unfinished plans take {seen.unfinished_bytes:,} of {most:,} bytes",
         evidence={"bytes": seen.unfinished_bytes, "most": most},
         meaning="At the bound new plans are refused (429); what runs goes on. Let plans end or "

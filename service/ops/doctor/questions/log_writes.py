@@ -1,5 +1,7 @@
 """How the log takes new facts, and whether old ones leave it. A part of the internals."""
 
+from functools import partial
+
 from service.ops.doctor.evidence import LogHealth, Machine, Window
 from service.ops.doctor.report import Finding
 
@@ -12,6 +14,8 @@ BEHIND_S = DAY_S
 
 APPEND_ERROR = "agent.log.append.error.total"
 APPEND_DURATION = "agent.log.append.duration"
+
+_finding = partial(Finding, question="internals", severity="warning")
 
 
 def findings(seen: Machine, url: str) -> list[Finding | None]:
@@ -28,10 +32,8 @@ def _retention(log: LogHealth) -> Finding | None:
     if trouble is None and behind_s < BEHIND_S:
         return None
     days = behind_s / DAY_S
-    return Finding(
+    return _finding(
         code="RetentionBehind",
-        question="internals",
-        severity="warning",
         summary=f"plans are not forgotten: {trouble}"
         if trouble
         else f"a plan should have been forgotten {days:.1f} days ago",
@@ -45,10 +47,8 @@ def _retention(log: LogHealth) -> Finding | None:
 def _nearly_full(log: LogHealth) -> Finding | None:
     if log.max_bytes is None or log.size_bytes < NEARLY_FULL * log.max_bytes:
         return None
-    return Finding(
+    return _finding(
         code="LogNearlyFull",
-        question="internals",
-        severity="warning",
         summary=f"the log holds {log.size_bytes:,} of the {log.max_bytes:,} bytes that it may",
         evidence={"bytes": log.size_bytes, "max_bytes": log.max_bytes, "head": log.head},
         meaning="At its bound the log refuses every fact (507) and drops none. Make room on its "
@@ -62,9 +62,8 @@ def _full(window: Window, log: LogHealth) -> Finding | None:
     refused = window.by(APPEND_ERROR).get("full", 0)
     if not refused:
         return None
-    return Finding(
+    return _finding(
         code="LogFull",
-        question="internals",
         severity="critical",
         summary=f"the log is full: it refused {refused} facts",
         evidence={"refused": refused, "bytes": log.size_bytes, "max_bytes": log.max_bytes},
@@ -80,10 +79,8 @@ def _slow(window: Window, url: str) -> Finding | None:
     slow = took.above(SLOW_S)
     if slow < max(FEWEST_SLOW, SLOW_SHARE * took.count):
         return None
-    return Finding(
+    return _finding(
         code="LogSlow",
-        question="internals",
-        severity="warning",
         summary=f"{slow} of {took.count} appends took longer than {SLOW_S:g} s",
         evidence={"appends": took.count, "slow": slow, "slower_than_s": SLOW_S},
         meaning="Every claim and every result waits that long. The log's disk, its replicas or "

@@ -1,11 +1,15 @@
 """Is anything open to others? Files, the log, the HTTP server; wrong tokens."""
 
+from functools import partial
+
 from service.ops.doctor.evidence import Evidence, Security
 from service.ops.doctor.report import Examined, Finding, answered, cannot_tell
 
 BUSY_CONNECTIONS = 50  # of one client, before its share of all is worth a look
 MANY_REFUSED_TOKENS = 10  # in the window; one or two are a mistyped file
 REFUSED_TOKENS = "agent.http.token.refused.total"
+
+_finding = partial(Finding, question="security", severity="warning")
 
 
 def examine(evidence: Evidence) -> Examined:
@@ -39,9 +43,8 @@ def _open_paths(seen: Security) -> Finding | None:
         return None
     writable = "write" in seen.open_paths.values()
     named = ", ".join(f"{path} ({what})" for path, what in seen.open_paths.items())
-    return Finding(
+    return _finding(
         code="OpenToOtherAccounts",
-        question="security",
         severity="critical" if writable else "warning",
         summary=f"other accounts of this machine may use {named}",
         evidence=dict(seen.open_paths),
@@ -54,10 +57,8 @@ def _open_paths(seen: Security) -> Finding | None:
 def _open_log(seen: Security, url: str) -> Finding | None:
     if not seen.log_takes_anyone:
         return None
-    return Finding(
+    return _finding(
         code="LogWithoutCredentials",
-        question="security",
-        severity="warning",
         summary=f"NATS at {url} takes clients without credentials",
         evidence={"url": url},
         meaning="Whatever reaches it reads every plan, writes facts that run programs, and purges "
@@ -69,10 +70,8 @@ def _open_log(seen: Security, url: str) -> Finding | None:
 def _proxy(seen: Security) -> Finding | None:
     if not seen.through_proxy:
         return None
-    return Finding(
+    return _finding(
         code="ProxyWithoutTokens",
-        question="security",
-        severity="warning",
         summary=f"{seen.through_proxy} requests came through a proxy, and there are no tokens",
         evidence={"requests": seen.through_proxy},
         meaning="Without tokens an instance serves its own machine only, and such requests are "
@@ -85,10 +84,8 @@ def _busy_peer(seen: Security) -> Finding | None:
     if seen.busiest is None or seen.busiest[1] < max(BUSY_CONNECTIONS, seen.connections / 2):
         return None
     client, held = seen.busiest
-    return Finding(
+    return _finding(
         code="BusyPeer",
-        question="security",
-        severity="warning",
         summary=f"{client} holds {held} of {seen.connections} connections",
         evidence={"client": client, "connections": held, "all": seen.connections},
         meaning="One client holds most connections. It is bounded by "
@@ -100,10 +97,8 @@ def _busy_peer(seen: Security) -> Finding | None:
 def _refused_tokens(refused: int, evidence: Evidence) -> Finding | None:
     if refused < MANY_REFUSED_TOKENS:
         return None
-    return Finding(
+    return _finding(
         code="TokensRefused",
-        question="security",
-        severity="warning",
         summary=f"{refused} requests had a token that is not known, cut or expired",
         evidence={"refused": refused, "window_s": evidence.window_s},
         meaning="A worker with an old token, or a guess. The audit trail names the addresses.",
