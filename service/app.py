@@ -17,6 +17,7 @@ import structlog
 
 from projections.integrity.plan_rows import PlanFile
 from projections.integrity.write_probe import DatabaseProbe
+from service import VERSION
 from service.core.bridge import Bridge
 from service.core.catching_up import HowFar, caught_up
 from service.core.core import Core
@@ -64,7 +65,6 @@ from streams.log import LogFull, LogUnavailable
 Role = Literal["api", "executor", "daemons"]
 ALL_ROLES: frozenset[Role] = frozenset({"api", "executor", "daemons"})
 
-VERSION = "0.1.0"
 KILLED = "the process that held the lease was killed; another one has its data folder"
 CONNECT_TIMEOUT_S = 30.0
 

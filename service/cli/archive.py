@@ -9,11 +9,9 @@ import msgspec
 from service.archive.days import ArchiveError, Closing, files_of, read
 from service.archive.days import verify as verify_links
 from service.cli.client import FAILED, OK, complain
-from service.cli.options import command, config_file
+from service.cli.options import command, config_file, given_or_set
 from service.cli.path_completion import folders
 from service.runtime.terminal import escaped
-from service.settings.config import ConfigError
-from service.settings.loading import load_settings
 from streams.json_values import UNREADABLE
 from streams.subjects import split_subject
 
@@ -30,12 +28,7 @@ _FOLDER = click.argument("folder", type=Path, required=False, shell_complete=fol
 
 
 def _folder(folder: Path | None, config: Path | None) -> Path:
-    if folder is not None:
-        return folder
-    found = load_settings(config_file=config).retention.archive_dir
-    if found is None:
-        raise ConfigError(f"{KEY} is not set: name the folder of the archive")
-    return found
+    return given_or_set(folder, config, KEY, "name the folder of the archive")
 
 
 @command(
@@ -89,18 +82,13 @@ def verify(folder: Path | None, config: Path | None) -> int:
     return OK
 
 
-@click.group(
+archive = click.Group(
     "archive",
+    [show, verify],
     help="Show and check the archive of forgotten plans.",
     short_help="show and check the archive of forgotten plans",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-def archive() -> None:
-    """Group the commands."""
-
-
-archive.add_command(show)
-archive.add_command(verify)
 
 
 def _plan_of(line: bytes) -> str | None:

@@ -1,5 +1,8 @@
 """`holdfast audit`: entries of the audit trail, the newest first."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from service.cli.asking import ago, ask
@@ -7,7 +10,7 @@ from service.cli.client import OK, InstanceAddress
 from service.cli.id_completion import plans
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
-from service.cli.table import show, show_json
+from service.cli.table import show_items
 
 
 @command(
@@ -27,21 +30,10 @@ from service.cli.table import show, show_json
 def audit(instance: InstanceAddress, *, as_json: bool, **query: object) -> int:
     """Print them; answers the exit code."""
     items = ask(instance, "/v1/audit", query=query)["items"]
-    if as_json:
-        for each in items:
-            show_json(each)
-        return OK
-    show(
-        ("AGO", "EVENT", "WHERE", "OWNER", "WHAT"),
-        (
-            (
-                ago(each["at"]),
-                each["event"],
-                "/".join(part for part in (each["plan_id"], each["task_id"]) if part),
-                each["owner"],
-                each["detail"],
-            )
-            for each in items
-        ),
-    )
+    show_items(items, ("AGO", "EVENT", "WHERE", "OWNER", "WHAT"), _row, as_json=as_json)
     return OK
+
+
+def _row(entry: Mapping[str, Any]) -> tuple[object, ...]:
+    where = "/".join(part for part in (entry["plan_id"], entry["task_id"]) if part)
+    return ago(entry["at"]), entry["event"], where, entry["owner"], entry["detail"]

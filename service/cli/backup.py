@@ -11,21 +11,18 @@ import uvloop
 
 from projections.read_models.database import DatabaseUnavailable
 from service.cli.client import FAILED, OK, UNREACHABLE, complain
+from service.cli.log_access import CANNOT_BE_HAD
 from service.cli.options import command, with_settings
 from service.cli.path_completion import folders
 from service.ops.backups import BackupError, Manifest, back_up, restore_read_models
 from service.ops.backups import restore as restore_backup
-from service.runtime.nats_server.process import EmbeddedServerError
 from service.settings.config import Settings
-from streams.log import LogReset, LogUnavailable, TopologyMismatch
 
 SHOW_EVERY_S = 1.0
 
 _only_read_models = click.option(
     "--read-models", "only_read_models", is_flag=True, help="the read models alone, not the log"
 )
-
-_CANNOT_BE_HAD = (EmbeddedServerError, LogReset, LogUnavailable, TopologyMismatch)
 
 
 @command(
@@ -42,15 +39,11 @@ _CANNOT_BE_HAD = (EmbeddedServerError, LogReset, LogUnavailable, TopologyMismatc
 def backup(read: Callable[[], Settings], *, to: Path, only_read_models: bool) -> int:
     """Make a backup; answers the exit code."""
     settings = read()
-    os.umask(0o077)  # see service.cli.serve
-    try:
-        made = uvloop.run(back_up(settings, to, _Shown(), only_read_models=only_read_models))
-    except _CANNOT_BE_HAD as error:
-        return complain(error, UNREACHABLE)
-    except (BackupError, DatabaseUnavailable, OSError) as error:
-        return complain(error, FAILED)
-    print(f"{to}: {_contents(made)}")
-    return OK
+
+    def copy() -> Manifest:
+        return uvloop.run(back_up(settings, to, _Shown(), only_read_models=only_read_models))
+
+    return _copied(copy, to)
 
 
 @command(
@@ -69,17 +62,24 @@ def backup(read: Callable[[], Settings], *, to: Path, only_read_models: bool) ->
 def restore(read: Callable[[], Settings], *, backup_folder: Path, only_read_models: bool) -> int:
     """Restore a backup; answers the exit code."""
     settings = read()
+
+    def copy() -> Manifest:
+        if only_read_models:
+            return restore_read_models(settings, backup_folder)
+        return uvloop.run(restore_backup(settings, backup_folder, _Shown()))
+
+    return _copied(copy, settings.data_dir)
+
+
+def _copied(copy: Callable[[], Manifest], to: Path) -> int:
     os.umask(0o077)  # see service.cli.serve
     try:
-        if only_read_models:
-            made = restore_read_models(settings, backup_folder)
-        else:
-            made = uvloop.run(restore_backup(settings, backup_folder, _Shown()))
-    except _CANNOT_BE_HAD as error:
+        made = copy()
+    except CANNOT_BE_HAD as error:
         return complain(error, UNREACHABLE)
     except (BackupError, DatabaseUnavailable, OSError) as error:
         return complain(error, FAILED)
-    print(f"{settings.data_dir}: {_contents(made)}")
+    print(f"{to}: {_contents(made)}")
     return OK
 
 

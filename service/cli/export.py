@@ -13,12 +13,10 @@ import uvloop
 from service.archive.fact_lines import line_of, messages_of
 from service.cli.client import FAILED, OK, UNREACHABLE, complain
 from service.cli.id_completion import plans
-from service.cli.log_access import any_log
+from service.cli.log_access import CANNOT_BE_HAD, any_log
 from service.cli.options import command, with_settings
 from service.cli.path_completion import files
-from service.runtime.nats_server.process import EmbeddedServerError
 from service.settings.config import Settings
-from streams.log import LogReset, LogUnavailable, TopologyMismatch
 from streams.subjects import is_id
 
 
@@ -45,7 +43,7 @@ def export(read: Callable[[], Settings], *, plan_id: str, to: Path | None) -> in
     try:
         with _output(to) as out:
             written = uvloop.run(_write(settings, plan_id, out))
-    except (EmbeddedServerError, LogReset, LogUnavailable, TopologyMismatch) as error:
+    except CANNOT_BE_HAD as error:
         return complain(error, UNREACHABLE)
     except (LookupError, FileExistsError) as error:
         return complain(error, FAILED)

@@ -3,11 +3,15 @@
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from service.runtime.data_folder import DataFolder, DataFolderBusy, read_holder
-from service.runtime.nats_server.embedded import EmbeddedServer, log_of
+from service.runtime.data_folder import DataFolder, DataFolderBusy
+from service.runtime.nats_server.embedded import EmbeddedServer, log_of_running
+from service.runtime.nats_server.process import EmbeddedServerError
 from service.settings.config import Settings
 from streams.jetstream.log import JetStreamLog
-from streams.log import LogUnavailable
+from streams.log import LogReset, LogUnavailable, TopologyMismatch
+
+CANNOT_BE_HAD = (EmbeddedServerError, LogReset, LogUnavailable, TopologyMismatch)
+"""What is raised where the log of a folder cannot be reached or read."""
 
 
 async def own_log(settings: Settings, stack: AsyncExitStack) -> JetStreamLog:
@@ -25,13 +29,8 @@ async def any_log(settings: Settings, stack: AsyncExitStack) -> JetStreamLog:
     try:
         stack.enter_context(DataFolder.acquire(settings.data_dir, settings.executor.instance_id))
     except DataFolderBusy:
-        holder = read_holder(settings.data_dir)
-        if holder is None or not holder.nats_url:
-            raise LogUnavailable(
-                "the instance that holds the data folder is still starting"
-            ) from None
-        url = settings.nats.url or log_of(settings.data_dir, holder)
-        return await stack.enter_async_context(_connected(url, settings))
+        running = log_of_running(settings.data_dir)
+        return await stack.enter_async_context(_connected(settings.nats.url or running, settings))
     return await own_log(settings, stack)
 
 

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from service import VERSION
 from service.cli.asking import AskedInVain
 from service.cli.client import FAILED, INTERRUPTED, OK, UNREACHABLE, USAGE, complain
 from service.cli.options import EXIT_CODES
@@ -77,13 +77,6 @@ class _Commands(click.Group):
             raise
 
 
-def _version() -> str:
-    try:
-        return version("holdfast")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "0.1.0"
-
-
 holdfast = _Commands(
     "holdfast",
     help="Runs the tasks of AI-agent plans under leases; every fact is in a log.",
@@ -92,7 +85,7 @@ holdfast = _Commands(
     "in fish: _HOLDFAST_COMPLETE=fish_source holdfast | source",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-click.version_option(_version(), prog_name="holdfast")(holdfast)
+click.version_option(VERSION, prog_name="holdfast")(holdfast)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import click
 
 from service.cli.client import InstanceAddress
 from service.cli.path_completion import files, folders
-from service.settings.config import ConfigError
+from service.settings.config import ConfigError, value_at
 from service.settings.loading import load_settings
 
 URL_VARIABLE = "HOLDFAST_URL"  # both names are the worker kit's
@@ -107,6 +107,14 @@ def instance_of(url: str | None, config: Path | None, token: str | None) -> Inst
     elif (parts := urlsplit(url)).scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigError(f"--url: {url!r} is no http://HOST:PORT or https://HOST:PORT")
     return InstanceAddress(url.rstrip("/"), token)
+
+
+def given_or_set(given: Path | None, config: Path | None, key: str, advice: str) -> Path:
+    """The path that was given, or that the setting ``key`` names. Raises ConfigError."""
+    path = given or value_at(load_settings(config_file=config), key)
+    if not isinstance(path, Path):
+        raise ConfigError(f"{key} is not set: {advice}")
+    return path
 
 
 Run = Callable[..., int]

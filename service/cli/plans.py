@@ -1,13 +1,18 @@
 """`holdfast plans`: lists plans, the newest first."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from service.cli.asking import ago, ask
 from service.cli.client import OK, InstanceAddress
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
-from service.cli.table import progress_of, show, show_json
+from service.cli.table import progress_of, show_items
 from streams.plan.lifecycle import PLAN_STATUSES
+
+COLUMNS = ("PLAN", "STATUS", "TASKS", "SUBMITTED", "NAME")
 
 
 @command(
@@ -26,21 +31,11 @@ from streams.plan.lifecycle import PLAN_STATUSES
 def plans(instance: InstanceAddress, *, as_json: bool, **query: object) -> int:
     """Print plans; answers the exit code."""
     items = ask(instance, "/v1/plans", query=query)["items"]
-    if as_json:
-        for each in items:
-            show_json(each)
-        return OK
-    show(
-        ("PLAN", "STATUS", "TASKS", "SUBMITTED", "NAME"),
-        (
-            (
-                each["plan_id"],
-                each["status"],
-                progress_of(each["counts"]),
-                ago(each["created_at"]),
-                each["name"],
-            )
-            for each in items
-        ),
-    )
+    show_items(items, COLUMNS, row, as_json=as_json)
     return OK
+
+
+def row(plan: Mapping[str, Any]) -> tuple[object, ...]:
+    """A plan's cells below `COLUMNS`."""
+    tasks, submitted = progress_of(plan["counts"]), ago(plan["created_at"])
+    return plan["plan_id"], plan["status"], tasks, submitted, plan["name"]

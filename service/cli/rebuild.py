@@ -9,12 +9,11 @@ import uvloop
 from projections.integrity.verify import Comparison
 from projections.read_models.database import DatabaseUnavailable
 from service.cli.client import FAILED, OK, UNREACHABLE, complain
+from service.cli.log_access import CANNOT_BE_HAD
 from service.cli.options import command, with_settings
 from service.cli.refold import Rebuilt, replace_read_models, verify_read_models
-from service.runtime.nats_server.process import EmbeddedServerError
 from service.runtime.terminal import escaped
 from service.settings.config import Settings
-from streams.log import LogReset, LogUnavailable, TopologyMismatch
 
 
 @command(
@@ -35,13 +34,7 @@ def rebuild(read: Callable[[], Settings], *, verify: bool) -> int:
         if verify:
             return _tell(*uvloop.run(verify_read_models(settings)))
         rebuilt = uvloop.run(replace_read_models(settings))
-    except (
-        DatabaseUnavailable,
-        EmbeddedServerError,
-        LogReset,
-        LogUnavailable,
-        TopologyMismatch,
-    ) as error:
+    except (DatabaseUnavailable, *CANNOT_BE_HAD) as error:
         return complain(error, UNREACHABLE)
     print(f"rebuilt up to sequence {rebuilt.sequence:,} in {rebuilt.took_s:.1f} s")
     return OK

@@ -19,12 +19,12 @@ from msgspec.structs import replace
 from service import sample
 from service.app import ALL_ROLES, Instance, Role, running
 from service.cli.client import UNREACHABLE, complain
+from service.cli.log_access import CANNOT_BE_HAD
 from service.cli.options import SETTINGS_HELP, command, with_settings
 from service.cli.plan_ends import PlanEnds
 from service.cli.stopping import StopRequests
 from service.http.server import PortBusy
 from service.runtime.child_process import hide_memory
-from service.runtime.nats_server.process import EmbeddedServerError
 from service.runtime.standard_streams import drop_what_cannot_be_written
 from service.runtime.tuning import (
     allow_streams,
@@ -38,7 +38,6 @@ from service.settings.reloading import Reloading
 from service.signals import logs
 from service.signals.log_lines import wants_text
 from service.signals.terminal_lines import TerminalLines
-from streams.log import LogReset, LogUnavailable, TopologyMismatch
 
 log = structlog.get_logger("holdfast.serve")
 
@@ -77,7 +76,7 @@ def serve(read: Callable[[], Settings], roles: frozenset[Role]) -> int:
     handler = logs.configure(settings.executor.instance_id, settings.log)
     try:
         return run(settings, roles, read)
-    except (PortBusy, EmbeddedServerError, LogUnavailable, LogReset, TopologyMismatch) as error:
+    except (PortBusy, *CANNOT_BE_HAD) as error:
         handler.flush()
         return complain(error, UNREACHABLE)
     finally:

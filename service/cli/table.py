@@ -5,7 +5,7 @@ column is never broken: it holds the id, which is to be copied.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.cells import cell_len
@@ -106,6 +106,21 @@ def _styled(text: str) -> Text:
 
 def _widths(cells: Cells) -> list[int]:
     return [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+
+
+def show_items(
+    items: Sequence[Any],
+    columns: Sequence[str],
+    row: Callable[[Any], Sequence[object]],
+    *,
+    as_json: bool,
+) -> None:
+    """Print items of an answer as a table, or for programs each as a line of JSON."""
+    if not as_json:
+        show(columns, map(row, items))
+        return
+    for each in items:
+        show_json(each)
 
 
 def show_json(value: Any) -> None:  # noqa: ANN401 - what JSON holds

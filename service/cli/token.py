@@ -13,14 +13,12 @@ from pathlib import Path
 import click
 
 from service.cli.client import OK
-from service.cli.options import command, config_file
+from service.cli.options import command, config_file, given_or_set
 from service.cli.path_completion import files
 from service.principals.permissions import PERMISSIONS
 from service.principals.principal import Principal
 from service.principals.tokens_edit import Grant, add_token, convert_tokens, revoke_token
 from service.principals.tokens_file import KEY, read_tokens
-from service.settings.config import ConfigError
-from service.settings.loading import load_settings
 
 _days = re.compile(r"(\d{1,4})d").fullmatch
 
@@ -58,12 +56,7 @@ _FILE = click.option(
 
 
 def _path(file: Path | None, config: Path | None) -> Path:
-    if file is not None:
-        return file
-    path = load_settings(config_file=config).auth.tokens_file
-    if path is None:
-        raise ConfigError(f"{KEY} is not set: name the tokens file with --file")
-    return path
+    return given_or_set(file, config, KEY, "name the tokens file with --file")
 
 
 @command(

@@ -11,7 +11,8 @@ from rich.text import Text
 from service.cli.asking import AskedInVain, ago, ask
 from service.cli.client import OK, InstanceAddress
 from service.cli.options import command, with_instance
-from service.cli.table import console, fitted, progress_of
+from service.cli.plans import COLUMNS, row
+from service.cli.table import console, fitted
 from service.runtime.terminal import on_one_line
 
 ROWS = 20
@@ -58,34 +59,15 @@ def _screen(instance: InstanceAddress, width: int) -> Group:
             for each in report["findings"][:5]
         ),
         Text(),
-        fitted(
-            ("PLAN", "STATUS", "TASKS", "SUBMITTED"),
-            (
-                (
-                    each["plan_id"],
-                    each["status"],
-                    progress_of(each["counts"]),
-                    ago(each["created_at"]),
-                )
-                for each in plans
-            ),
-            width,
-        ),
+        fitted(COLUMNS[:-1], (row(each)[:-1] for each in plans), width),
         Text(),
-        fitted(
-            ("OWNER", "HOLDS", "LIFE", "REFUSED"),
-            (
-                (
-                    each["owner"],
-                    each["leases_held"],
-                    ago(each["last_sign_of_life"]),
-                    each["refused"],
-                )
-                for each in workers
-            ),
-            width,
-        ),
+        fitted(("OWNER", "HOLDS", "LIFE", "REFUSED"), map(_worker_row, workers), width),
     )
+
+
+def _worker_row(worker: dict[str, Any]) -> tuple[object, ...]:
+    life = ago(worker["last_sign_of_life"])
+    return worker["owner"], worker["leases_held"], life, worker["refused"]
 
 
 def _line(hour: dict[str, Any], report: dict[str, Any]) -> Text:

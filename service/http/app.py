@@ -1,11 +1,10 @@
 """The HTTP application: its controllers over one core, and what all of them share."""
 
-from importlib.metadata import PackageNotFoundError, version
-
 from litestar import Litestar
 from litestar.datastructures import ResponseHeader, State
 from litestar.di import Provide
 
+from service import VERSION
 from service.core.core import Core
 from service.http.access import Access
 from service.http.attempts import AttemptController
@@ -77,7 +76,7 @@ def create_app(
         response_class=ApiResponse,
         response_headers=NAMES,
         exception_handlers={Exception: problem_answer},
-        openapi_config=document(_version(), schemas),
+        openapi_config=document(VERSION, schemas),
         plugins=[schemas],
         logging_config=None,
     )
@@ -109,10 +108,3 @@ def in_front(app: Litestar, core: Core, access: Access, limits: CallLimits = CAL
         ),
         limits,
     )
-
-
-def _version() -> str:
-    try:
-        return version("holdfast")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "0.1.0"

@@ -17,16 +17,16 @@ from pathlib import Path
 import msgspec
 
 from projections.read_models.copies import bind, copy_of
-from service.runtime.data_folder import READ_MODELS, DataFolder, DataFolderBusy, read_holder
+from service.runtime.data_folder import READ_MODELS, DataFolder, DataFolderBusy
 from service.runtime.nats_server.credentials import user_url
-from service.runtime.nats_server.embedded import STORE_FOLDER, EmbeddedServer, log_of
+from service.runtime.nats_server.embedded import STORE_FOLDER, EmbeddedServer, log_of_running
 from service.settings.config import Settings
 from streams.jetstream.connection import Connection
 from streams.jetstream.permissions import MAINTENANCE
 from streams.jetstream.snapshots import CHUNK_BYTES, StreamCopy, StreamSnapshot, restore_stream
 from streams.jetstream.topology import epoch_of, info_of
 from streams.json_values import UNREADABLE
-from streams.log import LogReset, LogUnavailable
+from streams.log import LogReset
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -280,12 +280,7 @@ async def _own_server(settings: Settings, stack: AsyncExitStack, *, held: bool) 
         try:
             stack.enter_context(DataFolder.acquire(data_dir, settings.executor.instance_id))
         except DataFolderBusy:
-            holder = read_holder(data_dir)
-            if holder is None or not holder.nats_url:
-                raise LogUnavailable(
-                    "the instance that holds the data folder is still starting"
-                ) from None
-            return log_of(data_dir, holder, MAINTENANCE)
+            return log_of_running(data_dir, MAINTENANCE)
     server = EmbeddedServer(data_dir, port=0)
     stack.push_async_callback(server.stop)
     await server.start()

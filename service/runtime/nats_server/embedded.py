@@ -18,7 +18,7 @@ from typing import TypeVarTuple
 
 import structlog
 
-from service.runtime.data_folder import FolderHolder
+from service.runtime.data_folder import FolderHolder, read_holder
 from service.runtime.nats_server.credentials import user_url
 from service.runtime.nats_server.process import (
     HOST,
@@ -34,6 +34,7 @@ from service.runtime.nats_server.process import (
 from service.runtime.nats_server.write_errors import ServerLog, has_room
 from service.runtime.supervision import Supervision
 from streams.jetstream.permissions import READER
+from streams.log import LogUnavailable
 
 STORE_FOLDER = "nats"
 FIRST_BACKOFF_S = 0.1
@@ -51,6 +52,14 @@ def log_of(data_dir: Path, holder: FolderHolder, user: str = READER) -> str:
     What the holder writes down has none; those of an embedded server are in the data folder.
     """
     return user_url(data_dir / STORE_FOLDER, holder.nats_url, user)
+
+
+def log_of_running(data_dir: Path, user: str = READER) -> str:
+    """As `log_of`, of the instance that holds the folder now. Raises LogUnavailable."""
+    holder = read_holder(data_dir)
+    if holder is None or not holder.nats_url:
+        raise LogUnavailable("the instance that holds the data folder is still starting")
+    return log_of(data_dir, holder, user)
 
 
 class EmbeddedServer:
