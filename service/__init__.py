@@ -1,3 +1,3 @@
 """The process: it serves HTTP, runs tasks and keeps the house in order, above the projections."""
 
-VERSION = "0.1.0"  # as pyproject.toml has it
+VERSION = "0.1.0"
