@@ -21,6 +21,7 @@ from typing import Any, Self
 import msgspec
 
 from service.archive.fact_lines import line_of
+from service.runtime.private_files import sync
 from streams.json_values import UNREADABLE
 from streams.log import LogMessage
 
@@ -91,7 +92,7 @@ class Archive:
     def sync(self) -> None:
         """Have every entry that was ended on disk. Raises OSError."""
         for path in list(self.unsynced):
-            _sync(path)
+            sync(path)
             self.unsynced.discard(path)
 
     def begin(self, plan_id: str, at: float) -> "Writing":
@@ -115,7 +116,7 @@ class Writing:
         self._began_at = self._file.seek(0, os.SEEK_END)
         self._member = gzip.GzipFile(fileobj=self._file, mode="wb", mtime=0)
         if is_new:
-            _sync(path.parent)
+            sync(path.parent)
 
     def add(self, page: Iterable[LogMessage]) -> None:
         """Write the next facts. Raises OSError."""
@@ -147,14 +148,6 @@ class Writing:
         self._file.flush()
         self._file.truncate(self._began_at)
         self._file.close()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # -- reading ----------------------------------------------------------------------------------

@@ -1,8 +1,7 @@
 """Shows how much waits to be claimed, how old it is, how full memory and log are, what lags."""
 
-from service.core.bridge import Bridge
 from service.core.core import Core
-from service.daemons.schedulers import Daemon
+from service.daemons.schedulers import Daemon, on_core
 from streams.log import LogState
 
 PERIOD_S = 1.0
@@ -28,10 +27,6 @@ def _filled(log: LogState | None) -> float:
     return log.size_bytes / log.max_bytes if log is not None and log.max_bytes else 0.0
 
 
-async def _step_through(bridge: Bridge) -> None:
-    await bridge.call(_step)
-
-
 def backlog_sampler() -> Daemon:
     """Samples once a second."""
-    return Daemon(name="backlog_sampler", period_s=PERIOD_S, step=_step_through)
+    return Daemon(name="backlog_sampler", period_s=PERIOD_S, step=on_core(_step))

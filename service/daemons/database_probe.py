@@ -2,9 +2,8 @@
 
 from projections.integrity.write_probe import DatabaseProbe
 from projections.read_models.database import DatabaseUnavailable
-from service.core.bridge import Bridge
 from service.core.core import Core
-from service.daemons.schedulers import Daemon
+from service.daemons.schedulers import Daemon, on_core
 
 PERIOD_S = 0.5
 
@@ -21,7 +20,4 @@ def database_probe(probe: DatabaseProbe) -> Daemon:
             raise
         core.conditions.database_answers("probe", None)
 
-    async def step_through(bridge: Bridge) -> None:
-        await bridge.call(step)
-
-    return Daemon(name="database_probe", period_s=PERIOD_S, step=step_through, probe=True)
+    return Daemon(name="database_probe", period_s=PERIOD_S, step=on_core(step), probe=True)

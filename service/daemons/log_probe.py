@@ -8,9 +8,8 @@ import asyncio
 import secrets
 from collections.abc import Callable
 
-from service.core.bridge import Bridge
 from service.core.core import Core
-from service.daemons.schedulers import Daemon
+from service.daemons.schedulers import Daemon, on_core
 from service.signals.metrics.appends import LogObserver
 from streams.log import Draft, LogFull, LogState, LogUnavailable
 from streams.plan.events import Heartbeat
@@ -84,9 +83,5 @@ async def _answer(core: Core) -> LogState:
 
 def log_probe(writes: LogObserver, on_mute: Callable[[str], None]) -> Daemon:
     """Probes twice a second; see `LogProbe`."""
-    probe = LogProbe(writes, on_mute)
-
-    async def step(bridge: Bridge) -> None:
-        await bridge.call(probe.step)
-
+    step = on_core(LogProbe(writes, on_mute).step)
     return Daemon(name="log_probe", period_s=PERIOD_S, step=step, probe=True)

@@ -1,8 +1,7 @@
 """Appends the last fact of plans whose own closer died, or that another instance left unclosed."""
 
-from service.core.bridge import Bridge
 from service.core.core import Core
-from service.daemons.schedulers import Daemon
+from service.daemons.schedulers import Daemon, on_core
 
 PERIOD_S = 1.0
 MAX_PER_TICK = 200
@@ -13,10 +12,6 @@ async def _step(core: Core) -> None:
         core.plan_closing.close(plan_id)
 
 
-async def _step_through(bridge: Bridge) -> None:
-    await bridge.call(_step)
-
-
 def plan_closer() -> Daemon:
     """Sweeps once a second."""
-    return Daemon(name="plan_closer", period_s=PERIOD_S, step=_step_through)
+    return Daemon(name="plan_closer", period_s=PERIOD_S, step=on_core(_step))

@@ -56,6 +56,17 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     probe: bool = False
 
 
+def on_core(
+    step: Callable[[Core], Coroutine[Any, Any, None]],
+) -> Callable[[Bridge], Awaitable[None]]:
+    """The step of a daemon that is taken on the core's loop."""
+
+    async def through(bridge: Bridge) -> None:
+        await bridge.call(step)
+
+    return through
+
+
 class DaemonState(msgspec.Struct, kw_only=True):
     """How a daemon is doing.
 

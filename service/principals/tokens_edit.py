@@ -29,6 +29,7 @@ from service.principals.tokens_file import (
     read_tokens,
     table_starts,
 )
+from service.runtime.private_files import sync
 from service.settings.config import ConfigError
 
 HEAD = """\
@@ -183,14 +184,6 @@ def _replace(path: Path, text: str) -> None:
             with suppress(OSError):
                 Path(name).unlink()
             raise
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise ConfigError(f"{KEY}: {path} cannot be written: {error.strerror}") from None
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

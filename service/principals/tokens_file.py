@@ -19,11 +19,11 @@ from msgspec import Meta
 from service.principals.permissions import ROLE_NAMES, permissions_of
 from service.principals.principal import NAME_WORDS, Principal, is_name
 from service.principals.token import digest_of
+from service.runtime.private_files import OTHERS
 from service.settings.config import ConfigError
 
 KEY = "auth.tokens_file"
 LARGEST_FILE = 1024 * 1024  # bytes
-OTHERS = 0o077
 
 _begins_table = re.compile(r"\s*\[\[\s*token\s*\]\]\s*(#.*)?").fullmatch
 _is_old_line = re.compile(r"\s*(viewer|worker|operator)\s+\S+\s+\S+\s*(#.*)?").fullmatch

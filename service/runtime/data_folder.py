@@ -151,20 +151,6 @@ def _make_private(data_dir: Path) -> None:
         data_dir.chmod(0o700)
 
 
-def read_holder(data_dir: Path) -> FolderHolder | None:
-    """The process that holds the folder now; None without one, also after a crash."""
-    try:
-        descriptor = os.open(data_dir / LOCK_FILE, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        if _locked(descriptor, 0, shared=True):
-            return None
-        return _read(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class PreviousHolder(msgspec.Struct, frozen=True):
     """The last holder of a data folder (None: none, or it ended in order), and if it is held."""
 
@@ -179,9 +165,16 @@ def last_trace(data_dir: Path) -> PreviousHolder | None:
     except OSError:
         return None
     try:
-        return PreviousHolder(_read(descriptor), held=not _locked(descriptor, 0, shared=True))
+        held = not _locked(descriptor, 0, shared=True)
+        return PreviousHolder(_read(descriptor), held=held)
     finally:
         os.close(descriptor)
+
+
+def read_holder(data_dir: Path) -> FolderHolder | None:
+    """The process that holds the folder now; None without one, also after a crash."""
+    trace = last_trace(data_dir)
+    return trace.holder if trace is not None and trace.held else None
 
 
 def _locked(descriptor: int, patience_s: float, *, shared: bool = False) -> bool:

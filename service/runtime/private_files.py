@@ -1,4 +1,4 @@
-"""Files that belong to the account of the service alone: written so, and found out where not."""
+"""Files of the service's account alone: written so that they last, and found out where not."""
 
 import os
 import secrets
@@ -25,6 +25,15 @@ def read_private(path: Path) -> bytes:
     """The content of a file that is no link. Raises OSError."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
         return file.read()
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def open_to_others(path: Path) -> str | None:
