@@ -23,12 +23,13 @@ from service.core.catching_up import HowFar, caught_up
 from service.core.core import Core
 from service.core.opening import log_watch, open_core
 from service.daemons.backlog_sampler import backlog_sampler
+from service.daemons.daemon import Daemon
 from service.daemons.database_probe import database_probe
 from service.daemons.lease_monitor import lease_monitor
 from service.daemons.log_probe import log_probe
 from service.daemons.plan_closer import plan_closer
 from service.daemons.retention import DAY_S, Connect, Retention
-from service.daemons.schedulers import Daemon, Schedulers
+from service.daemons.schedulers import Schedulers
 from service.daemons.self_check import self_check
 from service.executor.executor import Executor
 from service.executor.handlers.inputs import CheckInput, input_check

@@ -1,7 +1,7 @@
 """Shows how much waits to be claimed, how old it is, how full memory and log are, what lags."""
 
 from service.core.core import Core
-from service.daemons.schedulers import Daemon, on_core
+from service.daemons.daemon import Daemon, on_core
 from streams.log import LogState
 
 PERIOD_S = 1.0

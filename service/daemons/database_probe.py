@@ -3,7 +3,7 @@
 from projections.integrity.write_probe import DatabaseProbe
 from projections.read_models.database import DatabaseUnavailable
 from service.core.core import Core
-from service.daemons.schedulers import Daemon, on_core
+from service.daemons.daemon import Daemon, on_core
 
 PERIOD_S = 0.5
 

@@ -4,7 +4,7 @@ import asyncio
 
 from service.core.bridge import Bridge
 from service.core.core import Core
-from service.daemons.schedulers import Daemon
+from service.daemons.daemon import Daemon
 from streams.plan.decide import can_reclaim
 
 PERIOD_S = 1.0

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable
 
 from service.core.core import Core
-from service.daemons.schedulers import Daemon, on_core
+from service.daemons.daemon import Daemon, on_core
 from service.signals.metrics.appends import LogObserver
 from streams.log import Draft, LogFull, LogState, LogUnavailable
 from streams.plan.events import Heartbeat

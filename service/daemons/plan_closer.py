@@ -1,7 +1,7 @@
 """Appends the last fact of plans whose own closer died, or that another instance left unclosed."""
 
 from service.core.core import Core
-from service.daemons.schedulers import Daemon, on_core
+from service.daemons.daemon import Daemon, on_core
 
 PERIOD_S = 1.0
 MAX_PER_TICK = 200

@@ -1,10 +1,5 @@
 """Runs daemons on threads and loops of their own, so that none can delay another or the API.
 
-A daemon is a step, repeated. Its ticks lie on a grid of its period, each moved by a little chance
-so that daemons do not march in step and the period does not drift; they never overlap, and each
-has a deadline. What a tick raises is logged, shown by the age of its last success, and tried again
-at the next tick: a daemon never dies unseen.
-
 Daemons share threads, so one that holds its thread (it sleeps, computes or reads without awaiting)
 would stop the others there. A guard outside sees that and moves the others to a fresh thread; the
 one that holds goes on there, too, once it returns. So there are never more threads than the pool
@@ -12,100 +7,23 @@ has and daemons that hold one.
 """
 
 import asyncio
-import random
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from threading import Event, Lock, Thread
-from time import monotonic
-from typing import Any, TypeVar
 
-import msgspec
 import structlog
 
 from service.core.bridge import Bridge
-from service.core.core import Core
+from service.daemons.daemon import Daemon, DaemonState
+from service.daemons.routine import Routine
 from service.runtime.supervision import Supervision
 from service.signals.loop_lag import Lag, MeasuredLoop
 from service.signals.metrics.registry import Metrics
 
-T = TypeVar("T")
-
-FAILING_PERIODS = 3.0  # a daemon that fails for this many periods (and the grace) is in trouble
-GRACE_S = 2.0
-JITTER = 0.05  # of the period
 GUARD_EVERY_S = 0.05
 HOLDS_S = 0.3  # a thread held by a daemon for longer is taken from the others' way
 
 log = structlog.get_logger("holdfast.daemons")
-
-
-class Daemon(msgspec.Struct, frozen=True, kw_only=True):
-    """A named step and how often it is taken.
-
-    One tick may last ``deadline_s`` at most and is called stuck after ``stuck_s``. What a
-    ``probe`` finds wrong is reported by the check of what it probes, so its failure is no trouble
-    of its own.
-    """
-
-    name: str
-    period_s: float
-    step: Callable[[Bridge], Awaitable[None]]
-    deadline_s: float = 10.0
-    stuck_s: float = 1.5
-    probe: bool = False
-
-
-def on_core(
-    step: Callable[[Core], Coroutine[Any, Any, None]],
-) -> Callable[[Bridge], Awaitable[None]]:
-    """The step of a daemon that is taken on the core's loop."""
-
-    async def through(bridge: Bridge) -> None:
-        await bridge.call(step)
-
-    return through
-
-
-class DaemonState(msgspec.Struct, kw_only=True):
-    """How a daemon is doing.
-
-    ``last_success_at`` is wall clock since the epoch, ``due_at``, ``began_at`` (None between ticks)
-    and ``fails_since`` are monotonic.
-    """
-
-    name: str
-    period_s: float
-    due_at: float
-    last_success_at: float | None = None
-    last_lateness_s: float = 0.0
-    overruns: int = 0
-    error: str | None = None
-    began_at: float | None = None
-    fails_since: float | None = None
-    missed_deadline: bool = False
-    holds: bool = False
-
-    @property
-    def lateness_s(self) -> float:
-        """How late the last tick began, or by how much the next one is overdue if that is more."""
-        overdue_s = 0.0 if self.began_at is not None else monotonic() - self.due_at
-        return max(self.last_lateness_s, overdue_s)
-
-    def trouble(self, daemon: Daemon) -> str | None:
-        """Why it does not do its work now; None when it does."""
-        now = monotonic()
-        if self.began_at is not None and now - self.began_at > daemon.stuck_s:
-            how = "holds its thread" if self.holds else "stuck in one tick"
-            return f"{how} for {now - self.began_at:.1f} s"
-        if self.missed_deadline:
-            return self.error
-        patience_s = self.period_s * FAILING_PERIODS + GRACE_S
-        if self.fails_since is not None and now - self.fails_since > patience_s:
-            return None if daemon.probe else self.error
-        if self.began_at is None and now - self.due_at > self.period_s + GRACE_S:
-            return f"its tick is {now - self.due_at:.1f} s overdue"
-        return None
 
 
 class Schedulers:
@@ -126,7 +44,7 @@ class Schedulers:
         self.replaced = 0
         self._made = 0
         self._threads = [self._new_thread() for _ in range(min(pool_size, len(daemons)))]
-        self.routines = [_Routine(daemon, metrics) for daemon in daemons]
+        self.routines = [Routine(daemon, metrics) for daemon in daemons]
         self._lock = Lock()
         self._ended = Event()
         self._guard = Thread(target=self._guard_threads, name="daemons-guard", daemon=True)
@@ -173,7 +91,7 @@ class Schedulers:
         self._made += 1
         return thread
 
-    def _settle(self, routine: "_Routine", thread: MeasuredLoop) -> None:
+    def _settle(self, routine: Routine, thread: MeasuredLoop) -> None:
         """Let the routine tick on ``thread`` from now on."""
         routine.home = thread
         repeating = thread.spawn(routine.repeat(thread, self._move_on))
@@ -186,9 +104,9 @@ class Schedulers:
         repeating.add_done_callback(ended)
 
     def _guard_threads(self) -> None:
-        suspects: dict[MeasuredLoop, tuple[_Routine, float]] = {}
+        suspects: dict[MeasuredLoop, tuple[Routine, float]] = {}
         while not self._ended.wait(GUARD_EVERY_S):
-            found: dict[MeasuredLoop, tuple[_Routine, float]] = {}
+            found: dict[MeasuredLoop, tuple[Routine, float]] = {}
             for thread in list(self._threads):
                 holder = self._holder(thread)
                 if holder is None or holder.state.began_at is None:
@@ -200,7 +118,7 @@ class Schedulers:
                     self._replace(thread, holder)
             suspects = found
 
-    def _holder(self, thread: MeasuredLoop) -> "_Routine | None":
+    def _holder(self, thread: MeasuredLoop) -> Routine | None:
         """The routine that has held ``thread`` for too long and is still on it."""
         if thread.lag.held_s < HOLDS_S:
             return None
@@ -210,7 +128,7 @@ class Schedulers:
                 return routine
         return None
 
-    def _replace(self, held: MeasuredLoop, holder: "_Routine") -> None:
+    def _replace(self, held: MeasuredLoop, holder: Routine) -> None:
         """Move every routine but the holder off a thread, and the holder when it returns."""
         with self._lock:
             fresh = self._new_thread()
@@ -233,7 +151,7 @@ class Schedulers:
             times=self.replaced,
         )
 
-    def _move_on(self, routine: "_Routine", held: MeasuredLoop) -> None:
+    def _move_on(self, routine: Routine, held: MeasuredLoop) -> None:
         """On ``held``, whose holder has returned: it follows the others, the thread ends."""
         with self._lock:
             if self._ended.is_set():
@@ -244,123 +162,3 @@ class Schedulers:
             self._supervision.forget_thread(held.thread)
         log.warning("daemon_freed_its_thread", daemon=routine.daemon.name, thread=held.name)
         held.let_go()
-
-
-class _Routine:
-    """One daemon's life, on whichever thread is its home."""
-
-    def __init__(self, daemon: Daemon, metrics: Metrics) -> None:
-        self.daemon = daemon
-        self.state = DaemonState(
-            name=daemon.name, period_s=daemon.period_s, due_at=monotonic() + daemon.period_s
-        )
-        self.home: MeasuredLoop | None = None
-        self.task: asyncio.Task[Any] | None = None
-        self._metrics = metrics
-        self._bridge: Bridge | None = None
-        self._grid_at = 0.0
-
-    def begin(self, bridge: Bridge) -> None:
-        """Spread the first tick over the period."""
-        self._bridge = _OneAtATime(bridge, self)
-        self._grid_at = monotonic() + self.daemon.period_s * random.random()  # noqa: S311
-        self.state.due_at = self._grid_at
-
-    def leave(self) -> None:
-        """End here: what runs on a thread that is held is cancelled when that comes round."""
-        task, self.task = self.task, None
-        self.state.began_at = None
-        if task is not None and self.home is not None:
-            self.home.loop.call_soon_threadsafe(task.cancel)
-
-    @property
-    def is_left(self) -> bool:
-        """Whether the running task is one that was left behind, so that it must do no more."""
-        return self.task is not asyncio.current_task()
-
-    async def repeat(
-        self, thread: MeasuredLoop, move_on: Callable[["_Routine", MeasuredLoop], None]
-    ) -> None:
-        """Tick on this thread until the home is another one."""
-        self.task = asyncio.current_task()
-        while self.home is thread:
-            await asyncio.sleep(max(self.state.due_at - monotonic(), 0))
-            if self.home is thread:
-                await self._tick()
-            if self.is_left:
-                return
-        move_on(self, thread)
-
-    async def _tick(self) -> None:
-        state, name = self.state, self.daemon.name
-        state.began_at = began_at = monotonic()
-        state.last_lateness_s = max(began_at - state.due_at, 0.0)
-        self._metrics.observe("agent.daemon.lateness", state.last_lateness_s, daemon=name)
-        await self._step()
-        if self.is_left:
-            return
-        now = monotonic()
-        self._metrics.observe("agent.daemon.duration", now - began_at, daemon=name)
-        self._grid_at += self.daemon.period_s
-        if self._grid_at < now:
-            state.overruns += 1
-            self._metrics.count("agent.daemon.overrun.total", daemon=name)
-            missed = (now - self._grid_at) // self.daemon.period_s + 1
-            self._grid_at += missed * self.daemon.period_s
-        jitter_s = self.daemon.period_s * JITTER * random.random()  # noqa: S311 - no secret
-        state.due_at = self._grid_at + jitter_s
-        state.began_at = None
-
-    async def _step(self) -> None:
-        bridge, deadline_s = self._bridge, self.daemon.deadline_s
-        if bridge is None:
-            raise RuntimeError("the daemon has not begun")
-        deadline = asyncio.timeout(deadline_s)
-        try:
-            async with deadline:
-                await self.daemon.step(bridge)
-        except TimeoutError as error:
-            late = deadline.expired()
-            self._failed(f"it took longer than {deadline_s:g} s" if late else repr(error), late)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next tick tries again
-            self._failed(str(error) or repr(error), missed_deadline=False)
-        else:
-            self._succeeded()
-
-    def _failed(self, error: str, missed_deadline: bool) -> None:  # noqa: FBT001
-        state = self.state
-        if state.error is None:
-            log.warning("daemon_failed", daemon=self.daemon.name, error=error)
-            state.fails_since = monotonic()
-        state.error, state.missed_deadline = error, missed_deadline
-
-    def _succeeded(self) -> None:
-        state = self.state
-        if state.error is not None:
-            log.info("daemon_recovered", daemon=self.daemon.name)
-        state.error, state.missed_deadline, state.fails_since = None, False, None
-        state.last_success_at = time.time()
-        self._metrics.set(
-            "agent.daemon.last_success_timestamp", state.last_success_at, daemon=self.daemon.name
-        )
-
-
-class _OneAtATime(Bridge):
-    """A daemon's own way to the core: what it asked from a thread it was taken from ends first."""
-
-    def __init__(self, bridge: Bridge, routine: _Routine) -> None:
-        self._bridge = bridge
-        self._routine = routine
-        self._turn = asyncio.Lock()  # used on the core's loop only
-
-    async def call(self, action: Callable[[Core], Coroutine[Any, Any, T]]) -> T:
-        """See `Bridge.call`."""
-
-        async def in_turn(core: Core) -> T:
-            async with self._turn:
-                return await action(core)
-
-        answer = await self._bridge.call(in_turn)
-        if self._routine.is_left:
-            raise asyncio.CancelledError
-        return answer

@@ -20,7 +20,7 @@ from projections.integrity.plan_rows import PlanFile, Seen, pairs_of, rows_of
 from projections.read_models.database import DatabaseUnavailable
 from service.core.bridge import Bridge
 from service.core.core import Core
-from service.daemons.schedulers import Daemon
+from service.daemons.daemon import Daemon
 from streams.log import BadFact, Fact, Log, LogUnavailable
 from streams.plan.fold import begin_plan, fold_fact, forgets
 from streams.plan.state import Plan

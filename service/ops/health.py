@@ -18,7 +18,8 @@ from service.core.results import (
     SseStatus,
     Status,
 )
-from service.daemons.schedulers import DaemonState, Schedulers
+from service.daemons.daemon import DaemonState
+from service.daemons.schedulers import Schedulers
 from service.executor.executor import Executor
 from service.runtime.nats_server.embedded import EmbeddedServer
 from service.signals.loop_lag import Lag

@@ -11,7 +11,9 @@ from typing import Any, cast
 import pytest
 
 from service.core.bridge import Bridge
-from service.daemons.schedulers import JITTER, Daemon, Schedulers
+from service.daemons.daemon import Daemon
+from service.daemons.routine import JITTER
+from service.daemons.schedulers import Schedulers
 from service.ops.health import daemons_check, loops_check
 from service.signals.loop_lag import Lag, Watch
 from service.signals.metrics.registry import Metrics

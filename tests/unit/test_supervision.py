@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from service.daemons.schedulers import Daemon, Schedulers
+from service.daemons.daemon import Daemon
+from service.daemons.schedulers import Schedulers
 from service.runtime.supervision import Supervision, guard
 from service.signals.logs import QueuedHandler
 from service.signals.loop_lag import Lag, MeasuredLoop, Watch
