@@ -25,7 +25,8 @@ from service.http.app import CONTROLLERS
 from service.http.deadlines import CALL_LIMITS
 from service.http.guards import requires
 from service.http.problems import PROBLEMS
-from service.settings.config import KEYS, Settings, is_table, value_at, variable_name
+from service.settings.config import Settings
+from service.settings.keys import KEYS, is_table, value_at, variable_name
 from service.settings.loading import allowed
 from service.signals.metrics.catalogue import CATALOGUE
 from service.signals.metrics.metric import Metric

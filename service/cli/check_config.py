@@ -6,7 +6,8 @@ from service.cli.client import OK
 from service.cli.options import SETTINGS_HELP, command, with_settings
 from service.cli.toml import Unwritable, toml_value
 from service.runtime.terminal import escaped
-from service.settings.config import Setting, Settings, value_at
+from service.settings.config import Settings
+from service.settings.keys import Setting, described, value_at
 
 
 @command(
@@ -20,9 +21,9 @@ from service.settings.config import Setting, Settings, value_at
 def check_config(read: Callable[[], Settings]) -> int:
     """Print the settings; answers the exit code."""
     settings = read()
-    described = settings.describe()
-    width = max(len(setting.key) for setting in described)
-    for setting in described:
+    found = described(settings)
+    width = max(len(setting.key) for setting in found)
+    for setting in found:
         print(_line(setting, settings, width))
     return OK
 

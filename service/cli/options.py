@@ -11,7 +11,8 @@ import click
 
 from service.cli.client import InstanceAddress
 from service.cli.path_completion import files, folders
-from service.settings.config import ConfigError, value_at
+from service.settings.config import ConfigError
+from service.settings.keys import value_at
 from service.settings.loading import load_settings
 
 URL_VARIABLE = "HOLDFAST_URL"  # both names are the worker kit's

@@ -21,7 +21,8 @@ from service.http.shares import Shares
 from service.http.tls import tls_of
 from service.ops.operations import Operations
 from service.runtime.tuning import connections_allowed
-from service.settings.config import HttpSettings, variable_name
+from service.settings.config import HttpSettings
+from service.settings.keys import variable_name
 from service.settings.rules import is_loopback
 
 BACKLOG = 1024

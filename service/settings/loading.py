@@ -17,12 +17,11 @@ from typing import Annotated, Any, Literal, cast, get_args, get_origin
 from msgspec import ValidationError, convert
 from msgspec.structs import replace
 
-from service.settings.config import (
+from service.settings.config import ConfigError, Settings
+from service.settings.keys import (
     ENVIRONMENT_PREFIX,
     KEYS,
-    ConfigError,
     Setting,
-    Settings,
     is_table,
     quoted,
     refused,

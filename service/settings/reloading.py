@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import structlog
 
-from service.settings.config import ConfigError, ObservabilitySettings, Settings, changed_keys
+from service.settings.config import ConfigError, ObservabilitySettings, Settings
+from service.settings.keys import changed_keys
 
 AT_RUN_TIME = frozenset({
     "observability.audit_log_enabled",

@@ -4,7 +4,8 @@ import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from service.settings.config import ConfigError, NatsSettings, Setting, Settings, refused, value_at
+from service.settings.config import ConfigError, NatsSettings, Settings
+from service.settings.keys import Setting, refused, value_at
 from streams.jetstream.servers import servers_of
 
 OTLP_KEY = "observability.otlp_endpoint"

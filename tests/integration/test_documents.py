@@ -13,7 +13,7 @@ import pytest
 
 from docs.generate import pages
 from service.cli.main import holdfast
-from service.settings.config import KEYS
+from service.settings.keys import KEYS
 from service.settings.loading import load_settings
 from tests.faults.service_process import ROOT, ServiceProcess, run_holdfast, until
 

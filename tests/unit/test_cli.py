@@ -15,7 +15,7 @@ from service.cli import submit as submit_module
 from service.cli.main import COMMANDS, main
 from service.ops import RULES
 from service.ops.doctor.report import Finding, anchor, answered, reported, with_runbook_at
-from service.settings.config import changed_keys
+from service.settings.keys import changed_keys
 from service.settings.loading import load_settings
 
 ODD_SETTINGS = r"""

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.settings.config import KEYS, ConfigError, Settings, variable_name
+from service.settings.config import ConfigError, Settings
+from service.settings.keys import KEYS, described, variable_name
 from service.settings.loading import load_settings
 
 # The table of the HTTP contract.
@@ -146,11 +147,11 @@ def test_an_endpoint_for_spans_is_a_url_of_the_web(url: str) -> None:
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
-    shown = {setting.key: setting.value for setting in Settings().describe()}
+    shown = {setting.key: setting.value for setting in described(Settings())}
     instance_id = shown.pop("executor.instance_id")
     assert shown == DEFAULTS
     assert str(instance_id).count(":") == 2
-    assert {setting.origin for setting in Settings().describe()} == {"default"}
+    assert {setting.origin for setting in described(Settings())} == {"default"}
 
 
 def test_no_two_processes_share_an_instance_id() -> None:
@@ -191,7 +192,7 @@ def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
     assert loaded.executor.claim.lease_s == 33
     assert loaded.executor.claim.heartbeat_s == 2.5
     assert loaded.executor.command["words"].argv == ("wc", "-w", "{file}")
-    origins = {setting.key: setting.origin for setting in loaded.describe()}
+    origins = {setting.key: setting.origin for setting in described(loaded)}
     assert origins["data_dir"] == str(tmp_path / "holdfast.toml")
     assert origins["http.port"] == "environment HOLDFAST_HTTP__PORT"
     assert origins["executor.claim.lease_s"] == "flag"
@@ -384,7 +385,7 @@ def test_a_url_without_a_scheme_is_refused_without_its_password(url: str) -> Non
 
 def test_passwords_are_not_shown() -> None:
     loaded = load(NATS_URL="nats://me:secret@a:4222,nats://me:secret@b:4222")
-    shown = {setting.key: setting.value for setting in loaded.describe()}
+    shown = {setting.key: setting.value for setting in described(loaded)}
     assert shown["nats.url"] == "nats://***@a:4222,nats://***@b:4222"
     assert "secret" not in refusal(NATS_URL="nats://me:secret@host:port")
     assert "secret" not in refusal(HOLDFAST_NATS__URLS="nats://me:secret/@x@host:1")
@@ -452,7 +453,7 @@ def test_what_is_printed_has_no_password_and_no_query_string(tmp_path: Path) -> 
         [executor.chat.endpoints.a]
         base_url = "https://user:{PRECIOUS}@h/v1"
     """
-    shown = [str(each.value) for each in load(toml, tmp_path).describe()]
+    shown = [str(each.value) for each in described(load(toml, tmp_path))]
     assert PRECIOUS not in "".join(shown)
     assert "https://***@h/v1?***" in shown
 
