@@ -1,1 +1,1 @@
-"""What is true now: every view here is derived from the log and can be thrown away and rebuilt."""
+"""The views: each is derived from the log, and can be deleted and rebuilt."""

@@ -1,4 +1,4 @@
-"""Tells the log that the views were folded from, from another one that only looks like it.
+"""Recognizes the log that the views were folded from, and one that only looks like it.
 
 A stream that was restored from a backup has the epoch of the old one and grows past any checkpoint:
 what follows the backup are other facts. So the checkpoint keeps a witness, the newest folded fact

@@ -1,3 +1,3 @@
-"""The process: it serves HTTP, runs tasks and keeps the house in order, above the projections."""
+"""The process: serves HTTP, runs tasks and does the housekeeping, on top of the projections."""
 
 VERSION = "0.1.0"

@@ -1,1 +1,1 @@
-"""What may happen, what did happen, and where it is kept."""
+"""Commands, events and the log: how facts are decided, written and read again."""

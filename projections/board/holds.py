@@ -1,4 +1,4 @@
-"""Tasks that wait a moment because a claim on them has just been lost: a back-off per task.
+"""Back-off per task: a task whose claim has just lost its race is not offered for a moment.
 
 Usually the winner's claim is folded by then, and the task is RUNNING. Where it still looks
 claimable, something keeps claims from counting (a log without quorum, a clock that was set back);

@@ -1,4 +1,4 @@
-"""Plans that have just finished, kept at hand: stragglers are the usual reason to look at one.
+"""Plans that have just finished, kept in memory: late reports are the usual reason to need one.
 
 They are bounded in number of tasks and in bytes; the one that finished first leaves first.
 """

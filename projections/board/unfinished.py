@@ -1,4 +1,4 @@
-"""Adds up the bytes of the unfinished plans: what new plans are bounded by."""
+"""Adds up the bytes of the unfinished plans; a bound on them refuses new plans."""
 
 from streams.plan.state import Plan
 

@@ -1,4 +1,4 @@
-"""Brings clients that are behind forward, out of the ring or the log, until nothing is left.
+"""Sends clients that are behind what they lack, from the ring or the log, until nothing is left.
 
 The last look into the ring and the joining of the channel are one step without an await, so no
 event can fall between what was replayed and what is pushed, and none can come twice.

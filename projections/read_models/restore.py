@@ -1,4 +1,4 @@
-"""The read models together: their schema, what the fold has changed in them, and the way back.
+"""The read models together: their schema, the rows of what the fold has changed, and restoring.
 
 The projector folds a batch of facts, shows each changed plan to `Pending.add`, says with
 `Pending.advance` how far it is, and now and then calls `Pending.flush`. Rows are built at once,

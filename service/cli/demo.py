@@ -1,4 +1,4 @@
-"""`holdfast demo zombie`: freezes a worker past its lease and shows what is seen of its return."""
+"""`holdfast demo zombie`: freezes a worker past its lease; its late write is seen to be refused."""
 
 import signal
 
@@ -32,7 +32,7 @@ def demo(token: str | None, *, story: str, url: str) -> int:
 
 
 def zombie(url: str, token: str | None) -> int:
-    """Tell the story, on a service of its own if ``url`` is empty; answers the exit code."""
+    """Show it, on a service of its own if ``url`` is empty; answers the exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if not url:

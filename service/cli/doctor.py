@@ -1,4 +1,4 @@
-"""`holdfast doctor`: asks an instance what is wrong with it, and looks for itself when it is mute.
+"""`holdfast doctor`: asks an instance what is wrong, or reads the log and SQLite without it.
 
 The check-up runs on a thread of its own, so that its end does not depend on anything that hangs.
 """

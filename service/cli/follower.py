@@ -1,4 +1,4 @@
-"""Following a stream from a terminal: after a break it prints a note and resumes."""
+"""Follows an event stream in a terminal: after a lost connection it prints a note and resumes."""
 
 import random
 import sys

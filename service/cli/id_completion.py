@@ -12,7 +12,7 @@ from service.cli.client import InstanceAddress
 from service.cli.options import instance_of, token_of
 from service.settings.config import ConfigError
 
-PATIENCE_S = 1.0  # somebody waits at the prompt
+PATIENCE_S = 1.0  # the user waits at the prompt
 LISTED = 200
 
 Json = dict[str, Any]

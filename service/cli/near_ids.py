@@ -1,4 +1,4 @@
-"""Asks about one plan or task; when there is none, the ids that look like it are named."""
+"""Asks about one plan or task; where it does not exist, the error names similar ids."""
 
 from collections.abc import Iterable
 from contextlib import suppress

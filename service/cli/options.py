@@ -135,7 +135,7 @@ def with_token(run: Run) -> Run:
 
 
 def with_instance(run: Run) -> Run:
-    """Flags that say whom to ask; the command gets the instance as its first argument."""
+    """Flags that name the instance; the command gets the instance as its first argument."""
 
     @_URL
     @config_file

@@ -1,4 +1,4 @@
-"""Standard output that may lose its reader, as a pipe does."""
+"""Ends a command when the reader of its output has ended, as in `holdfast events | head`."""
 
 import os
 import select

@@ -1,4 +1,4 @@
-"""What a shell offers after TAB where a command wants a path: it looks for them itself."""
+"""What a shell offers after TAB where a command wants a path: files or folders."""
 
 import click
 from click.shell_completion import CompletionItem

@@ -1,4 +1,4 @@
-"""Says one line on the terminal for each plan that has ended, a few per second at most."""
+"""Prints one line on the terminal for each plan that has ended, a few per second at most."""
 
 import asyncio
 from collections import Counter

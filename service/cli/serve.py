@@ -1,4 +1,4 @@
-"""Serving from a terminal: say hello, show the sample on an empty log, run until told to stop."""
+"""`holdfast serve`: runs an instance until it is asked to stop; an empty log gets the sample."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Does something once when nothing has happened for a while, and again after the next event."""
+"""Calls a function when no event has come for a while, once for each silence."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Appends the last fact of plans whose own closer died, or that another instance left unclosed."""
+"""Appends the last fact of plans that have ended and that no instance has closed yet."""
 
 from service.core.core import Core
 from service.daemons.daemon import Daemon, on_core

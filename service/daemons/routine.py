@@ -1,7 +1,7 @@
 """One daemon's ticks, on whichever thread is its home.
 
 Ticks lie on a grid of the daemon's period, each moved by a little chance so that daemons do not
-march in step and the period does not drift; they never overlap, and each has a deadline. What a
+tick together and the period does not drift; they never overlap, and each has a deadline. What a
 tick raises is logged, shown by the age of its last success, and tried again at the next tick: a
 daemon never dies unseen.
 """

@@ -1,1 +1,1 @@
-"""The HTTP face of Holdfast: what API.md promises, as a Litestar application."""
+"""The HTTP API, as API.md describes it: a Litestar application."""

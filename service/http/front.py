@@ -1,4 +1,4 @@
-"""What every request passes first, and every answer last.
+"""What every request passes before Litestar, and every answer after it.
 
 The origin check (`origin_check`) may refuse it. Both get their names (`tracing`), HEAD is answered
 as GET without a body, a request that a stop cancels is answered 503 (`stopping`), the answer is

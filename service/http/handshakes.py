@@ -63,7 +63,7 @@ class Handshakes:
             task.add_done_callback(self._ended)
 
     def _end_oldest(self) -> None:
-        """An honest handshake takes milliseconds: what has waited longest is none."""
+        """A handshake takes milliseconds, so the one that has waited longest will not end."""
         oldest = next(iter(self._pending))
         del self._pending[oldest]
         oldest.cancel()

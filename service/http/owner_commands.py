@@ -1,4 +1,4 @@
-"""From the body of a worker's report to the command on its attempt, and back to an answer."""
+"""Makes the command on an attempt from the body of a worker's report."""
 
 from msgspec import Raw, UnsetType
 

@@ -1,4 +1,4 @@
-"""The last step to one SSE client: bytes on its socket, and a sign when it no longer takes them.
+"""Writes events to the socket of one SSE client, and notices when the client takes no more.
 
 An ASGI ``send`` can only wait; it can neither say how much a client has not taken yet nor cut off
 one that never will. So events are written to the transport below uvicorn's response, which stays

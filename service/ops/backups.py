@@ -37,7 +37,7 @@ LOOK_EVERY_S = 1.0
 READ_MODELS_PART = "read models"  # what `Progress` calls them
 
 Progress = Callable[[str, int], None]
-"""Hears which file is being copied, and how many bytes of it are done."""
+"""Called with the file that is being copied, and how many bytes of it are done."""
 
 
 class BackupError(Exception):

@@ -1,4 +1,4 @@
-"""Whether this instance can do its work now, line by line, and what it would say of itself.
+"""Readiness and status: whether this instance can do its work now, check by check.
 
 Each check is cheap and looks only at what its owner already knows, so that asking never makes a
 sick instance sicker.

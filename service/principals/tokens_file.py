@@ -217,7 +217,7 @@ class _Reader:
 
 
 def _is_weak(sha256: str) -> bool:
-    """Whether the SHA-256 is that of a guessable word, or was made up."""
+    """Whether the SHA-256 is that of a guessable word, or has too few different digits."""
     return bytes.fromhex(sha256) in WEAK_DIGESTS or len(set(sha256)) < FEWEST_DIGITS
 
 

@@ -1,4 +1,4 @@
-"""Files of the service's account alone: written so that they last, and found out where not."""
+"""Private files: written for the service's account alone, checked for that, and synced to disk."""
 
 import os
 import secrets

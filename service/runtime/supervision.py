@@ -1,4 +1,4 @@
-"""Watches the loops without which an instance is half dead: the first that ends ends the process.
+"""Watches the vital loops and threads of an instance: the first one that ends, ends the process.
 
 Vital loops run on the API loop (`guard`), as tasks of other threads' loops (`Supervision.watch`),
 and as threads (`Supervision.watch_thread`). None of them may end before the instance stops.

@@ -1,4 +1,4 @@
-"""Says one plan's facts on the terminal, a line each."""
+"""Prints one plan's facts on the terminal, a line each."""
 
 from collections.abc import Callable
 from datetime import datetime

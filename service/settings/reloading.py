@@ -1,4 +1,4 @@
-"""Reading the settings again while running: what may change does, the rest is named."""
+"""Reads the settings again at SIGHUP: a few change at once, the log names those that cannot."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What a log line looks like: JSON for machines, words for a person, and never more than a few kB.
+"""The form of a log line: JSON, or readable text on a terminal, and never more than a few kB.
 
 A line never holds local variables, because they hold inputs, outputs and tokens.
 """

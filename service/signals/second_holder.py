@@ -1,4 +1,4 @@
-"""Names another process that works under the same ``executor.instance_id``.
+"""Detects another process that works under the same ``executor.instance_id``.
 
 Facts carry the instance's id, and their event ids tell which process appended them. A fact of our
 id that we did not append, written after our start, comes from a second holder: a copied

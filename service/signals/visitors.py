@@ -1,4 +1,4 @@
-"""What the HTTP server has seen of its clients, as far as an operator should know of it."""
+"""Counts of the HTTP server's clients that operators see: requests through proxies, connections."""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""The stream AUDIT: what happened around the log goes in here, and can be read from here.
+"""The stream AUDIT: writes and reads entries about what happened around the log.
 
 Nothing here knows what an entry says; it is a subject, an id and a payload. Entries carry no
 expectation, so they go as one atomic batch when there are many (one sync for all) and singly
@@ -126,7 +126,7 @@ class Trail:
             case Unknown(reason):
                 raise LogUnavailable(f"the audit trail does not answer: {reason}")
             case Refused():
-                return None  # one of them is stored already, say: each for itself tells
+                return None  # one of them may be stored already: each is sent alone
 
 
 def _sequence(answer: Answer) -> int | None:

@@ -1,4 +1,4 @@
-"""The line to NATS: bytes out, raw deliveries in, questions with a time limit, and its health."""
+"""The connection to NATS: bytes out, raw deliveries in, questions with a time limit, its health."""
 
 import asyncio
 import random

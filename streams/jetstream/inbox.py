@@ -1,4 +1,4 @@
-"""Where answers come in: a reply subject for each question, and who waits for what comes there."""
+"""Receives answers: each question has a reply subject, and a future that its answer settles."""
 
 import asyncio
 from collections.abc import Callable

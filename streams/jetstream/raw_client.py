@@ -1,4 +1,4 @@
-"""nats-py's client with a way past its message objects, that outlives errors and cancellations.
+"""nats-py's client without its message objects; errors and cancellations do not end it.
 
 nats-py keeps the connection (handshake, TLS, pings, reconnecting, resubscribing). Our own traffic
 takes a short way past it: rendered commands are handed to the socket, deliveries reach us as raw

@@ -1,4 +1,4 @@
-"""The two streams Holdfast stands on, as data, and the refusal to stand on anything else.
+"""The two streams that Holdfast needs, as data; a stream of another shape is refused.
 
 ``PLANS`` is the log: it is never trimmed, and a full one refuses. ``AUDIT`` holds what happened
 around the log for 30 days. How many bytes they hold is said by `streams.jetstream.bounds`.

@@ -294,7 +294,7 @@ def _write(descriptor: int, left: memoryview) -> memoryview:
     except BlockingIOError:
         return left
     except BrokenPipeError:
-        return memoryview(b"")  # the program does not want to hear it
+        return memoryview(b"")  # the program does not read its input
 
 
 def _read(descriptor: int, output: _Output) -> bool:

@@ -1,4 +1,4 @@
-"""Notices that a worker host process says nothing although it is asked: it is frozen, or held."""
+"""Notices that a worker host process answers no ping: it is frozen, or a handler holds it."""
 
 import asyncio
 from collections.abc import Callable

@@ -43,7 +43,7 @@ from service.signals import logs
 
 
 class _Listener:
-    """Hears jobs and stops while a handler runs; ends the process when the parent is gone."""
+    """Receives jobs and stops while a handler runs; ends the process when the parent is gone."""
 
     def __init__(self, wire: FrameSocket) -> None:
         self._wire = wire

@@ -38,7 +38,7 @@ class StageFailure(Exception):
 
 
 class Worker:
-    """A worker process: what it tells comes line by line."""
+    """A worker process; it prints what it does line by line."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes]) -> None:
         self.name = name
@@ -162,7 +162,7 @@ class Stage:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.DEVNULL if output is subprocess.PIPE else subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is ours to hear: we end them in order
+            start_new_session=True,  # Ctrl-C reaches this process only: it ends them in order
         )
         self._processes.append(process)
         return process
@@ -177,7 +177,7 @@ def _is_ready(url: str) -> bool:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
-    process.send_signal(signal.SIGCONT)  # a frozen process hears nothing else
+    process.send_signal(signal.SIGCONT)  # a frozen process takes no other signal
     try:
         process.wait(END_S)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""A worker outside: claims one task, works for a while, writes the result, and tells what it heard.
+"""A worker process: claims one task, waits, writes the result, and prints each answer.
 
 Run as a process, so that it can be frozen as a process: it neither knows nor guesses that it was.
 """

@@ -1,4 +1,4 @@
-"""The story of a zombie: a worker frozen past its lease wakes up and writes, and it shows.
+"""The demonstration `zombie`: a worker is frozen past its lease, and its late write is refused.
 
 Each step is printed as it happens, and each statement is checked where an operator would check it:
 in the answer, the metrics, the audit trail and the doctor's findings.
@@ -29,7 +29,7 @@ Json = dict[str, Any]
 
 
 class Zombie:
-    """One telling; `tell` answers what was not seen, nothing when all of it was."""
+    """One demonstration; `tell` answers what was not seen, nothing when all of it was."""
 
     def __init__(self, stage: Stage, client: httpx.Client, say: Say) -> None:
         self._stage = stage

@@ -1,1 +1,1 @@
-"""What is wrong, found from the outside: evidence is gathered, pure questions judge it."""
+"""The doctor: gathers evidence about an instance, and judges it by pure functions."""

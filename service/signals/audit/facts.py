@@ -30,7 +30,7 @@ from streams.plan.lifecycle import ENDED
 from streams.plan.state import LEASE_EXPIRED, TIMEOUT, Execution, Plan, Task
 from streams.traceparent import trace_id_of
 
-MAX_EARLIER = 10_000  # claims of attempts that are over, remembered for those who still speak
+MAX_EARLIER = 10_000  # claims of attempts that are over: their owners may still write
 MAX_SAID = 10_000  # owners' commands that failed in one outage, each audited once
 
 Operation = Paused | Resumed | Cancelled | Retried | Released
@@ -65,7 +65,7 @@ class FactAudit:
             self._remember(fact)
 
     def written_here(self, fact: Fact) -> None:
-        """Tell of a fact that this process wrote and that counts."""
+        """Audit a fact that this process wrote and that counts."""
         match event := fact.event:
             case Claimed():
                 self._claimed(fact, event)
@@ -85,7 +85,7 @@ class FactAudit:
                 pass
 
     def bad(self, fact: BadFact) -> None:
-        """Tell of a fact that cannot be read or applied."""
+        """Audit a fact that cannot be read or applied."""
         plan_id, task_id = _split(fact.subject)
         self._audit.emit(
             "bad_event",
@@ -97,7 +97,7 @@ class FactAudit:
         )
 
     def _remember(self, fact: Fact) -> None:
-        """Keep the claim that this one followed: its owner may still speak."""
+        """Keep the claim that this one followed: its owner may still write."""
         plan = self._board.knows(fact.plan_id)
         if plan is None or not plan.closed or fact.task_id is None:
             return
@@ -241,7 +241,7 @@ class FactAudit:
     def owner_write_refused(
         self, command: OwnerCommand, refused: GuardReject, origin: Origin
     ) -> None:
-        """A stale owner was turned away: who spoke, and who holds or ended the task."""
+        """Audit the refused write of a stale owner: who wrote, and who holds or ended the task."""
         now = refused.current
         heartbeat = isinstance(command, Heartbeat)
         plan = self._board.knows(command.plan_id)

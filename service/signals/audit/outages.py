@@ -1,4 +1,4 @@
-"""Times in which something that is needed was away, told to the audit trail with their window."""
+"""Outages of the log and of the database: audited when they begin and when they end."""
 
 from projections.read_models.views import moment
 from service.signals.audit.trail import Audit
@@ -7,7 +7,7 @@ from service.signals.audit.trail import Audit
 class Outage:
     """One thing that can be away, as several witnesses see it; lives on the API loop.
 
-    It is away from the first witness's word until no witness misses it any more.
+    It is away from the first report that it is missing until every witness has reached it again.
     """
 
     def __init__(self, audit: Audit, gone: str, back: str) -> None:

@@ -68,7 +68,7 @@ def _is_switched_off(environment: Mapping[str, str]) -> bool:
 
 
 def _complain(settings: Settings) -> None:
-    """OpenTelemetry is missing: refuse what a setting of ours asks for, and tell the rest."""
+    """OpenTelemetry is missing: refuse a setting that asks for it; else log a warning."""
     advice = f"install it with `{sys.executable} -m pip install {PACKAGES}` (the extra `otlp`)"
     for key in (OTLP_TRACES_KEY, OTLP_KEY):
         origin = settings.origins.get(key, "")

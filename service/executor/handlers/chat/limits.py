@@ -1,4 +1,4 @@
-"""How long a model's answer is waited for after its last word, and may be checked."""
+"""How long the end of a model's answer is waited for, and how long its check may take."""
 
 import msgspec
 

@@ -25,7 +25,7 @@ OutcomeName = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
 class ChatInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Whom to ask what.
+    """Which model to ask, and what.
 
     ``endpoint`` is one of the settings. ``base_url``, ``api_key_env`` and ``api_key`` are for
     installations that allow any URL (`executor.chat.any_url`).

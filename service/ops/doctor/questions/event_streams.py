@@ -1,4 +1,4 @@
-"""Is SSE whole? What was pushed, lost and replayed, and what a canary saw of continuity."""
+"""Is SSE whole? What was pushed, lost and replayed, and whether a canary got every event."""
 
 from functools import partial
 from typing import Any

@@ -9,7 +9,7 @@ from service.executor.running.overruns import OverrunningHandler
 from service.ops.doctor.evidence import Evidence, Load, Waiting
 from service.ops.doctor.report import Examined, Finding, Severity, answered, cannot_tell
 
-GREW_BY = 20  # tasks; less is a ripple
+GREW_BY = 20  # tasks; a smaller change means nothing
 GREW_FASTER = 1.1  # arrivals against ends
 SHORTEST_WINDOW_S = 20.0
 REJECT_SHARE = 0.05
