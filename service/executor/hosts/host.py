@@ -1,22 +1,21 @@
-"""One worker host process as the executor sees it: its calls, its connection and its end."""
+"""One worker host process as the executor sees it: its calls and its end."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from itertools import count
-from typing import Any, cast
+from typing import Any
 
-import msgspec
 import structlog
 
 from service.core.results import HostState, HostStatus
 from service.executor.attempts.endings import Ending, Failure
+from service.executor.hosts.connection import HostConnection
 from service.executor.hosts.process import HostProcess
-from service.executor.hosts.silence import HostSilence
 from service.executor.limits import ExecutorLimits
 from service.executor.running.calls import HandlerCall
-from service.executor.running.frames import FrameReader, FrameTooLarge, Garbled, frame_of
+from service.executor.running.frames import FrameTooLarge
 from service.executor.running.messages import (
     FromHost,
     HostCheckpoint,
@@ -53,7 +52,7 @@ class _HostedCall:
         self.context: Context = copy_context()  # so that lines logged here bear the attempt's trace
 
 
-class Host(asyncio.Protocol):
+class Host:
     """A process and what it runs; lives on one loop. Work sent before its start waits for it.
 
     ``changed`` is called when it is ready, when it retires, and once it has ended and all its
@@ -84,15 +83,11 @@ class Host(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._numbers = count()
         self._calls: dict[int, _HostedCall] = {}
-        self._reader = FrameReader(FromHost, limits.frame_bytes)
-        self._outgoing: list[bytes] = []
         self._process: HostProcess | None = None
-        self._transport: asyncio.Transport | None = None
-        self._lost = asyncio.Event()
         self._known: frozenset[str] = frozenset()
-        self._garbled: Garbled | None = None
         self._refused = ""
-        self._silence = HostSilence(limits, lambda: self._send(HostPing()), self._said_nothing)
+        self._connection = HostConnection(limits, self._heard, self._said_nothing, self._kill)
+        self._send = self._connection.send
         self._send(setup)
 
     # -- its life ---------------------------------------------------------------------------
@@ -100,7 +95,7 @@ class Host(asyncio.Protocol):
     async def live(self, after_s: float = 0.0) -> None:
         """Start the process after ``after_s`` and stay until it has ended."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._lost.wait(), after_s)
+            await asyncio.wait_for(self._connection.lost.wait(), after_s)
         try:
             if not self.end_wanted:
                 await self._start()
@@ -130,9 +125,8 @@ class Host(asyncio.Protocol):
     def close(self) -> None:
         """End the process, whatever it runs."""
         self.retiring = self.end_wanted = True
-        self._lost.set()
-        if self._transport is not None:
-            self._transport.abort()
+        self._connection.lost.set()
+        self._connection.abort()
 
     @property
     def running(self) -> int:
@@ -142,7 +136,7 @@ class Host(asyncio.Protocol):
     @property
     def silent(self) -> bool:
         """Whether it does not answer: it is frozen, or one of its handlers holds it."""
-        return self.ready and self._silence.lasts
+        return self.ready and self._connection.is_silent
 
     @property
     def given_up(self) -> int:
@@ -224,30 +218,12 @@ class Host(asyncio.Protocol):
     def _names(self) -> list[str]:
         return sorted({each.call.handler.name for each in self._calls.values()})
 
-    # -- the connection ---------------------------------------------------------------------
+    # -- what the host says -----------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The process may read what was sent before."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
-        self._flush()
-        self._silence.begin()
-
-    def data_received(self, data: bytes) -> None:
-        """What the host says."""
-        self._silence.heard()
-        try:
-            for message in self._reader.feed(data):
-                self._hear(message)
-        except Garbled as error:
-            self._garbled = error
-            self._kill()
+    def _heard(self, messages: Iterable[FromHost]) -> None:
+        for message in messages:
+            self._hear(message)
         self._end_if_idle()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """The process has ended, or will."""
-        self._silence.end()
-        self._transport = None
-        self._lost.set()
 
     def _hear(self, message: FromHost) -> None:
         match message:
@@ -297,17 +273,6 @@ class Host(asyncio.Protocol):
     def _kept(self, answer: Kept) -> None:
         self._soon(lambda: self._send(answer))
 
-    def _send(self, message: msgspec.Struct) -> None:
-        """Send with all that is sent in this turn of the loop. Raises `FrameTooLarge`."""
-        self._outgoing.append(frame_of(message, self._limits.frame_bytes))
-        if len(self._outgoing) == 1 and self._transport is not None:
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        if self._transport is not None and self._outgoing:
-            self._transport.write(b"".join(self._outgoing))
-            self._outgoing.clear()
-
     def _soon(self, action: Callable[[], Any]) -> None:
         """Do it on the loop; any thread may ask."""
         with suppress(RuntimeError):  # the loop has ended
@@ -317,11 +282,10 @@ class Host(asyncio.Protocol):
 
     async def _start(self) -> None:
         self._process = process = HostProcess(self._limits.frame_bytes)
-        await self._loop.create_unix_connection(lambda: self, sock=process.connection)
-        process.watch(lambda: self._loop.call_later(REST_S, self._lost.set))
-        await self._lost.wait()
-        if self._transport is not None:
-            self._transport.abort()
+        await self._loop.create_unix_connection(lambda: self._connection, sock=process.connection)
+        process.watch(lambda: self._loop.call_later(REST_S, self._connection.lost.set))
+        await self._connection.lost.wait()
+        self._connection.abort()
         await process.wait()
 
     def _kill(self) -> None:
@@ -338,8 +302,8 @@ class Host(asyncio.Protocol):
             _settle(hosted.over, _lost(hosted, how, len(calls) - 1))
 
     def _how_it_ended(self) -> str:
-        if self._garbled is not None:
-            return f"the worker host process sent what cannot be read: {self._garbled}"
+        if (garbled := self._connection.garbled) is not None:
+            return f"the worker host process sent what cannot be read: {garbled}"
         return "it was not started" if self._process is None else self._process.how_it_ended()
 
 
