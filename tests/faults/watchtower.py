@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
@@ -59,6 +60,7 @@ class Watchtower:
         self._targets = folder / "targets.json"
         self._jobs: dict[str, str] = {}
         self._naming = threading.Lock()  # the courses of several alerts run at once
+        self._client = httpx.Client(timeout=10)
         self._process = self._launch(free_port())
         until(self._is_ready, START_S, f"Prometheus is ready:\n{self._said()}")
 
@@ -70,25 +72,23 @@ class Watchtower:
             fresh = self._targets.with_suffix(".new")
             fresh.write_text(json.dumps(groups))
             fresh.rename(self._targets)
-        httpx.post(f"{self.url}/-/reload").raise_for_status()
+        self._client.post(f"{self.url}/-/reload").raise_for_status()
         until(lambda: self.value(f'up{{job="{job}"}}') == 1, START_S, f"{job} is scraped")
 
     def state(self, job: str, alert: str) -> str:
         """Inactive, pending or firing."""
-        found = httpx.get(f"{self.url}/api/v1/alerts", timeout=10).json()["data"]["alerts"]
         states = {
             each["state"]
-            for each in found
+            for each in self._alerts()
             if (each["labels"]["alertname"], each["labels"]["job"]) == (alert, job)
         }
         return next((state for state in ("firing", "pending") if state in states), "inactive")
 
     def firing(self, job: str) -> list[str]:
         """The alerts of a job that fire now."""
-        found = httpx.get(f"{self.url}/api/v1/alerts", timeout=10).json()["data"]["alerts"]
         return [
             each["labels"]["alertname"]
-            for each in found
+            for each in self._alerts()
             if each["labels"].get("job") == job and each["state"] == "firing"
         ]
 
@@ -96,7 +96,7 @@ class Watchtower:
         """Wait until the alert is in that state; answers how long it took."""
         began = time.monotonic()
         until(
-            lambda: self.state(job, alert) == state or time.sleep(0.2),
+            lambda: self.state(job, alert) == state or time.sleep(EVERY_S / 2),
             within_s,
             f"{alert} of {job} is {state}",
         )
@@ -104,11 +104,15 @@ class Watchtower:
 
     def value(self, query: str) -> float | None:
         """What a query with one series in its answer says now."""
-        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": query}, timeout=10)
+        answer = self._client.get(f"{self.url}/api/v1/query", params={"query": query})
         result = answer.raise_for_status().json()["data"]["result"]
         return float(result[0]["value"][1]) if result else None
 
+    def _alerts(self) -> list[Any]:
+        return self._client.get(f"{self.url}/api/v1/alerts").json()["data"]["alerts"]
+
     def stop(self) -> None:
+        self._client.close()
         self._process.terminate()
         try:
             self._process.wait(10)
@@ -155,7 +159,7 @@ class Watchtower:
     def _is_ready(self) -> bool:
         assert self._process.poll() is None, self._said()
         try:
-            return httpx.get(f"{self.url}/-/ready", timeout=5).status_code == httpx.codes.OK
+            return self._client.get(f"{self.url}/-/ready").status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 

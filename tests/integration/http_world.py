@@ -15,7 +15,10 @@ from service.settings.loading import load_settings
 async def serving(
     folder: Path, **flags: object
 ) -> AsyncIterator[tuple[Instance, httpx.AsyncClient]]:
-    """An instance with every role on free ports, and a client of it."""
+    """An instance with every role on free ports, and a client of it.
+
+    Its handlers run on threads unless told: a worker host process imports for a third of a second.
+    """
     settings = load_settings(
         environment={},
         directory=folder,
@@ -25,6 +28,7 @@ async def serving(
             "nats.port": 0,
             "sample.enabled": False,
             "executor.web.allow_networks": ("127.0.0.1",),
+            "executor.worker.processes": 0,
             **{key.replace("__", "."): value for key, value in flags.items()},
         },
     )

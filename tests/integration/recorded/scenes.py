@@ -80,7 +80,7 @@ def lines_of(scene: str) -> list[Line]:
 
 async def play(scene: str, folder: Path) -> AsyncIterator[tuple[Line, Line]]:
     """Ask everything in order; yields each line with the answer of today."""
-    flags: dict[str, object] = {}
+    flags: dict[str, object] = {"executor__worker__processes": 1}  # the status tells of it
     if scene == "tokens":
         (folder / "tokens").write_text(TOKENS_FILE)
         (folder / "tokens").chmod(0o600)
