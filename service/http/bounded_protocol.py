@@ -11,16 +11,17 @@ import logging
 import select
 import socket
 from collections import deque
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.http.held_head import HeldHead
 from service.http.problems import PROBLEM_TYPE, problem_of
-from service.http.request import IS_GONE
+from service.http.request import CLIENT
 from service.http.shares import Shares, client_at
+from service.http.whole_answers import WholeAnswer
 
 # uvicorn warns of each malformed request, so that any client could fill the disk.
 _ERRORS = logging.getLogger("holdfast.http.protocol")
@@ -83,7 +84,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refused = ""
         self._ended = False  # what still comes is not read
         self._running: RequestResponseCycle | None = None  # what is being answered
-        self._answering: HeldHead | None = None  # and on which transport
+        self._hung_up: select.poll | None = None  # asks the system
+        self._when_gone: Callable[[], object] | None = None  # what its client's end ends
         self._timer: asyncio.TimerHandle | None = None
 
     # -- the connection ---------------------------------------------------------------------
@@ -100,6 +102,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if hasattr(socket, "TCP_USER_TIMEOUT") and connection is not None:
             limit_ms = int(self._limits.unread_s * 1000)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_ms)
+        if connection is not None and hasattr(select, "POLLRDHUP"):
+            self._hung_up = select.poll()
+            self._hung_up.register(connection.fileno(), select.POLLRDHUP)
         if self._counted_by is self._probes:
             self._head_s = min(PROBE_S, self._head_s)
         self._look_in(self._head_s)
@@ -121,7 +126,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._counted_by.give_back(self._client_or_none())
             self._counted_by = None
         if self._running is not None:  # uvicorn tells the last request only
-            _hang_up(self._running)
+            self._hang_up(self._running)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -143,21 +148,27 @@ class BoundedProtocol(HttpToolsProtocol):
 
         A loop that is busy learns of it late; the system knows at once.
         """
-        if self.transport.is_closing():
+        if self.transport.is_closing() or (self._running and self._running.disconnected):
             return True
-        connection = self.transport.get_extra_info("socket")
-        if connection is None or not hasattr(select, "POLLRDHUP"):
-            return False
-        asked = select.poll()
-        asked.register(connection.fileno(), select.POLLRDHUP)
-        return bool(asked.poll(0))
+        return self._hung_up is not None and bool(self._hung_up.poll(0))
+
+    def when_gone(self, act: Callable[[], object] | None) -> None:
+        """Call ``act`` when the client of the request that is being answered goes; None: do not."""
+        self._when_gone = act
+
+    def _hang_up(self, cycle: RequestResponseCycle) -> None:
+        """Tell the application that the client of a request has gone."""
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if cycle is self._running and self._when_gone is not None:
+            self._when_gone()
 
     # -- what the parser finds --------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self.scope["extensions"] = {IS_GONE: self.is_gone}  # type: ignore[dict-item]
+        self.scope["extensions"] = {CLIENT: self}  # type: ignore[dict-item]
         self._began = self.loop.time()
         self._in_head = True
         self._head_bytes = 0
@@ -200,9 +211,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's
         self._running = cycle
-        self._answering = HeldHead(self.transport, self.loop)
-        cycle.transport = cast("asyncio.Transport", self._answering)
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, WholeAnswer(cycle, app))
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
@@ -238,7 +247,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(self._problem(code))
         if cycle is not None:
-            _hang_up(cycle)  # it sends nothing after this
+            self._hang_up(cycle)  # it sends nothing after this
         self._close_soon()
 
     def _last_before(self) -> RequestResponseCycle | None:
@@ -256,8 +265,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
         A socket that is closed with bytes unread is reset, and the client would not see the answer.
         """
-        if self._answering is not None:
-            self._answering.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         if self._counted_by is self._probes:
@@ -315,12 +322,6 @@ class BoundedProtocol(HttpToolsProtocol):
             return None if self._cycle_or_none() is not None else 0.0
         limit_s = self._head_s if self._in_head else self._limits.body_s
         return self._began + limit_s - self.loop.time()
-
-
-def _hang_up(cycle: RequestResponseCycle) -> None:
-    """Tell the application that its client has gone."""
-    cycle.disconnected = True
-    cycle.message_event.set()
 
 
 DETAILS = {

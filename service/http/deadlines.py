@@ -71,7 +71,7 @@ class Deadlines:
 class Deadline:
     """The bound of one request, ``at`` a time of the loop."""
 
-    __slots__ = ("_all", "_arrived", "_loop", "_receive", "_task", "at", "expired", "limit_s")
+    __slots__ = ("_all", "_arrived", "_loop", "_receive", "_task", "at", "limit_s", "refusal")
 
     def __init__(self, among: Deadlines, method: str, loop: asyncio.AbstractEventLoop) -> None:
         self._all = among
@@ -79,7 +79,7 @@ class Deadline:
         self._task = asyncio.current_task(loop)
         self._arrived = method in READING
         self._receive: Receive | None = None
-        self.expired = False
+        self.refusal: RequestRefused | None = None  # what it is answered with, once it was ended
         self.limit_s = among.limits.read_s if self._arrived else among.limits.write_s
         self.at = loop.time() + self.limit_s + (0.0 if self._arrived else among.body_s)
 
@@ -116,20 +116,23 @@ class Deadline:
         self._all.end(self)
 
     def expire(self) -> None:
-        """Cancel the request."""
-        if self._task is not None:
-            self.expired = True
+        """End the request: its time is over."""
+        self.end(
+            RequestRefused(
+                "log_unavailable",
+                f"there was no certain answer within {self.limit_s:g} s; "
+                "the same request may safely be repeated",
+            )
+        )
+
+    def end(self, refusal: RequestRefused) -> None:
+        """Cancel the request, which is answered with ``refusal``; the first one counts."""
+        if self._task is not None and self.refusal is None:
+            self.refusal = refusal
             self._task.cancel()
 
-    def took_back(self) -> bool:
-        """Take the cancellation of `expire` back; whether nothing else has cancelled the task."""
-        return self.expired and self._task is not None and self._task.uncancel() == 0
-
-    @property
-    def refusal(self) -> RequestRefused:
-        """What a request is answered whose time is over."""
-        return RequestRefused(
-            "log_unavailable",
-            f"there was no certain answer within {self.limit_s:g} s; "
-            "the same request may safely be repeated",
-        )
+    def took_back(self) -> RequestRefused | None:
+        """Take the cancellation of `end` back; None if something else cancelled the task, too."""
+        if self._task is None or self.refusal is None or self._task.uncancel():
+            return None
+        return self.refusal

@@ -85,8 +85,8 @@ class Front:
         except RequestRefused as refused:
             await send_refusal(refused, named)
         except asyncio.CancelledError:
-            if deadline.took_back():
-                await send_refusal(deadline.refusal, named)
+            if (refusal := deadline.took_back()) is not None:
+                await send_refusal(refusal, named)
             else:
                 await answer_cancelled(named)
         finally:

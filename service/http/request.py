@@ -1,8 +1,10 @@
 """The request as handlers see it: whose it is, which trace it belongs to, and its whole body."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Protocol, cast
 
 from litestar import Request
 from litestar.datastructures import State
@@ -11,6 +13,7 @@ from litestar.types import Scope
 
 from service.core.core import Core
 from service.http.deadlines import Deadline
+from service.http.problems import RequestRefused
 from service.http.strict_json import read
 from service.http.tracing import trace_of
 from service.principals.principal import Principal
@@ -19,8 +22,25 @@ from streams.log import Origin
 
 LARGE_BODY_BYTES = 16 * 1024  # what is longer is read in a thread: a megabyte takes 100 ms
 
-IS_GONE = "holdfast.is_gone"
-"""The extension of the ASGI scope that tells whether the client has closed the connection."""
+CLIENT = "holdfast.client"
+"""The extension of the ASGI scope that is a `ClientWatch`."""
+
+GONE = RequestRefused("invalid_request", "the client closed the connection")  # read by no client
+TOKEN_ENDED = RequestRefused(
+    "unauthorized", "the token or session has ended while the claim waited"
+)
+
+
+class ClientWatch(Protocol):
+    """The client of a request that is being answered."""
+
+    def is_gone(self) -> bool:
+        """Whether it has closed the connection."""
+        ...
+
+    def when_gone(self, act: Callable[[], object] | None) -> None:
+        """Call ``act`` when it does; None: call nothing any more."""
+        ...
 
 
 class ClientGone(Exception):
@@ -67,10 +87,30 @@ class ApiRequest(Request[Any, Principal | None, State]):
         """Until when it is answered."""
         return cast("dict[str, Any]", self.scope)["deadline"]
 
+    @property
+    def client_or_none(self) -> ClientWatch | None:
+        """What watches the client; None where the server cannot."""
+        extensions: dict[str, Any] = cast("dict[str, Any]", self.scope).get("extensions") or {}
+        return extensions.get(CLIENT)
+
     def is_gone(self) -> bool:
         """Whether the client has closed the connection; False where the server cannot tell."""
-        extensions: dict[str, Any] = cast("dict[str, Any]", self.scope).get("extensions") or {}
-        return IS_GONE in extensions and extensions[IS_GONE]()
+        client = self.client_or_none
+        return client is not None and client.is_gone()
+
+    @contextmanager
+    def ended_with_client(self) -> Generator[None]:
+        """Cancel the request's task when the client closes the connection or its token ends."""
+        forget = self.when_ended(partial(self.deadline.end, TOKEN_ENDED))
+        client = self.client_or_none
+        if client is not None:
+            client.when_gone(partial(self.deadline.end, GONE))
+        try:
+            yield
+        finally:
+            forget()
+            if client is not None:
+                client.when_gone(None)
 
     @property
     def content_length(self) -> int | None:

@@ -1,7 +1,7 @@
 """The HTTP application over a core that says what a test tells it to say."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from functools import cache
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ from service.http.app import create_app, in_front, state_of
 from service.http.deadlines import CALL_LIMITS
 from service.http.front import Front
 from service.http.refused_tokens import RefusalLimits, RefusedTokens
+from service.http.request import CLIENT
 from service.ops.operations import Operations
 from service.principals.tokens import Tokens
 from service.settings.config import HttpSettings, Settings
@@ -208,12 +209,14 @@ class Caller:
             more = n < len(parts) or not ends
             self._messages.put_nowait({"type": "http.request", "body": part, "more_body": more})
         self._sent: list[Any] = []
+        self._gone = False
+        self._act: Callable[[], object] | None = None
         self._scope: Any = {
             "type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
             "query_string": b"",
             "headers": [(b"host", HOST.encode()), (b"content-type", b"application/json"), *headers],
             "http_version": "1.1", "server": (HOST, 80), "scheme": "http", "root_path": "",
-            "state": {},
+            "state": {}, "extensions": {CLIENT: self},
         }  # fmt: skip
         self.running = asyncio.create_task(self._run(core))
 
@@ -231,6 +234,17 @@ class Caller:
 
     def hang_up(self) -> None:
         self._messages.put_nowait({"type": "http.disconnect"})
+        self._gone = True
+        if self._act is not None:
+            self._act()
+
+    def is_gone(self) -> bool:
+        """See `service.http.request.ClientWatch`."""
+        return self._gone
+
+    def when_gone(self, act: Callable[[], object] | None) -> None:
+        """See `service.http.request.ClientWatch`."""
+        self._act = act
 
     @property
     def status(self) -> int:
