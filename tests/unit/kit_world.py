@@ -49,12 +49,13 @@ def granting(tasks: int) -> Script:
 class ScriptedServer:
     """Grants `claims` once; ``script`` may answer a request before the rules below do.
 
-    `seen` has each request's path and body in order. A script that answers with the status 0
-    closes the connection without a word.
+    `seen` has each request's path and body in order, `authorization` that header of each POST. A
+    script that answers with the status 0 closes the connection without a word.
     """
 
     def __init__(self, *claims: dict[str, Any], script: Script = lambda _path, _body: None) -> None:
         self.seen: list[tuple[str, Any]] = []
+        self.authorization: list[str | None] = []
         self._claims = deque(claims)
         self._script = script
         self._lock = threading.Lock()
@@ -64,6 +65,7 @@ class ScriptedServer:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
+                world.authorization.append(self.headers.get("Authorization"))
                 length = int(self.headers.get("Content-Length", 0))
                 body = json.loads(self.rfile.read(length) or b"null")
                 self._reply(*world.answer(self.path, body))

@@ -169,6 +169,24 @@ def test_a_worker_that_no_server_ever_answered_says_where_it_asked_and_ends_at_o
         assert "HOLDFAST_URL" in caplog.text
 
 
+def test_requests_go_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedServer() as proxy, ScriptedServer() as local:
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "127.0.0.1")
+        for url in ("http://ada:secret@holdfast.invalid/base", local.url):
+            worker = Worker("unit", url=url, limits=SHORT)
+            worker.task("k")(lambda _: None)
+            with worker:
+                until(lambda: proxy.seen and (local.seen or "ada" in url), what="it is asked")  # noqa: B023
+        asked = "http://holdfast.invalid/base"
+        assert all(path.startswith(f"{asked}/v1/") for path in proxy.paths())
+        assert set(proxy.authorization) == {"Basic YWRhOnNlY3JldA=="}
+        assert "/v1/claims" in local.paths()
+        assert set(local.authorization) == {None}
+
+
 def test_a_worker_without_a_token_is_told_what_to_set() -> None:
     refused = problem(401, "unauthorized", "a bearer token is needed")
     with ScriptedServer(script=lambda _path, _body: refused) as server:

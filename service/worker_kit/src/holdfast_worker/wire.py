@@ -5,10 +5,12 @@ import math
 import os
 import random
 from collections.abc import Callable, Mapping
-from functools import cache
+from contextlib import aclosing
+from functools import cache, lru_cache
 from time import monotonic
 from typing import Any
 from urllib.parse import quote
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 import msgspec
@@ -22,7 +24,7 @@ CONNECT_S = 5.0
 REPEATED = frozenset({429, 502, 503, 504})
 NOT_FOUND = 404
 ROUTE_MISSING = frozenset({"Not Found", "Method Not Allowed"})
-_JSON = {"Content-Type": "application/json"}
+_JSON = (b"Content-Type", b"application/json")
 
 
 class HoldfastError(Exception):
@@ -95,12 +97,14 @@ class Wire:
         self._limits = limits
         self._counters = counters or Counters()
         self.has_answered = False  # whether the server, or something before it, ever did
+        base = httpx.URL(self.url)
+        self._connections = _connections_to(base)
         self.http = httpx.AsyncClient(
-            base_url=self.url,
+            base_url=base,
             headers={"Authorization": f"Bearer {held}"} if held else {},
-            timeout=httpx.Timeout(limits.request_s, connect=CONNECT_S),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+            transport=self._connections,
         )
+        self._headers = _headers_of(self.http, base)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -119,13 +123,9 @@ class Wire:
 
         So is a success that is no ``kind``: something between here and the server answered it.
         """
-        timeout = httpx.Timeout(within_s or self._limits.request_s, connect=CONNECT_S)
-        content = None if body is None else msgspec.json.encode(body)
-        headers = _JSON if content is not None else None
+        content = b"" if body is None else msgspec.json.encode(body)
         try:
-            got = await self.http.request(
-                method, path, content=content, headers=headers, timeout=timeout
-            )
+            got = await self._send(method, path, content, within_s or self._limits.request_s)
         except httpx.TransportError as error:
             return Trouble(str(error) or type(error).__name__)
         self.has_answered = True
@@ -140,6 +140,24 @@ class Wire:
             return Answer(got.status_code, got.content, _decoder(kind).decode(got.content))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return Trouble(f"the answer is not one of Holdfast: {error}")
+
+    async def _send(
+        self, method: str, path: str, content: bytes, within_s: float
+    ) -> httpx.Response:
+        """The answer with its content, past what httpx's client does for cookies and redirects."""
+        headers = self._headers
+        if method != "GET":
+            headers = [*headers, _JSON, (b"Content-Length", b"%d" % len(content))]
+        request = httpx.Request(
+            method,
+            _url(self.url + path),
+            headers=headers,
+            stream=httpx.ByteStream(content),
+            extensions={"timeout": _times_out(within_s)},
+        )
+        async with aclosing(await self._connections.handle_async_request(request)) as got:
+            await got.aread()
+        return got
 
     async def ask(
         self,
@@ -175,6 +193,33 @@ class Wire:
             return asked_s + random.uniform(0, limits.first_pause_s)  # noqa: S311 - spreads load
         longest_s = min(limits.first_pause_s * 2 ** min(tries, 16), limits.longest_pause_s)
         return random.uniform(longest_s / 2, longest_s)  # noqa: S311
+
+
+def _connections_to(url: httpx.URL) -> httpx.AsyncHTTPTransport:
+    """Connections that are kept open, through the proxy that the environment names for ``url``."""
+    proxies = {} if proxy_bypass(url.host) else getproxies()
+    return httpx.AsyncHTTPTransport(
+        proxy=proxies.get(url.scheme) or proxies.get("all"),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+    )
+
+
+def _headers_of(client: httpx.AsyncClient, url: httpx.URL) -> list[tuple[bytes, bytes]]:
+    """What each request has, the name and password in ``url`` among it."""
+    request = client.build_request("GET", url)
+    if url.userinfo:
+        request = next(httpx.BasicAuth(url.username, url.password).auth_flow(request))
+    return request.headers.raw
+
+
+@lru_cache(maxsize=64)  # parsing takes a tenth of a request, and most go to three paths
+def _url(url: str) -> httpx.URL:
+    return httpx.URL(url)
+
+
+@lru_cache(maxsize=64)
+def _times_out(within_s: float) -> dict[str, float | None]:
+    return httpx.Timeout(within_s, connect=CONNECT_S).as_dict()
 
 
 @cache
