@@ -76,14 +76,18 @@ def insert_new(table: str, columns: Sequence[str]) -> Bulk:
     return Bulk(columns, f"INSERT OR IGNORE INTO {table}({','.join(columns)}) {{rows}}")
 
 
-def update(table: str, columns: Sequence[str]) -> Bulk:
-    """Change rows, found by their first column; those that are not there are left out."""
+def update(table: str, columns: Sequence[str], growing: Sequence[str] = ()) -> Bulk:
+    """Change rows, found by their first column; those that are not there are left out.
+
+    So are those in which one of the ``growing`` columns has passed the given value already.
+    """
     key, *rest = columns
     changes = ",".join(f"{column}=v.{column}" for column in rest)
+    newer = "".join(f" AND {table}.{column} <= v.{column}" for column in growing)
     return Bulk(
         columns,
         f"WITH v({','.join(columns)}) AS ({{rows}}) "
-        f"UPDATE {table} SET {changes} FROM v WHERE {table}.{key} = v.{key}",
+        f"UPDATE {table} SET {changes} FROM v WHERE {table}.{key} = v.{key}{newer}",
     )
 
 

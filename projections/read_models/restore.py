@@ -37,7 +37,7 @@ from projections.read_models.older_log import refuse_older
 from streams.log import Log, LogState
 from streams.plan.fold import Tombstone
 from streams.plan.sizes import plan_bytes
-from streams.plan.state import Plan, connect, recount
+from streams.plan.state import Execution, Plan, Task, connect, recount
 
 STREAM = "PLANS"
 TABLES = (plans, tasks, outputs, checkpoints, executions, forgetting, audit)
@@ -124,6 +124,7 @@ class Pending:
         self._plan_specs = Changes(plans.INSERT_SPEC)
         self._labels = Changes(plans.INSERT_LABEL)
         self._tasks = Changes(tasks.UPDATE, tasks.INSERT)
+        self._renewals = Changes(tasks.RENEW)  # written after `_tasks`; older ones change nothing
         self._task_specs = Changes(tasks.INSERT_SPEC)
         self._outputs = Changes(outputs.INSERT)
         self._checkpoints = Changes(checkpoints.UPSERT)
@@ -131,12 +132,14 @@ class Pending:
         self._forgotten: dict[str, Tombstone] = {}
         self._tables = (
             self._plan_specs, self._plans, self._labels, self._task_specs,
-            self._tasks, self._outputs, self._checkpoints, self._executions,
+            self._tasks, self._renewals, self._outputs, self._checkpoints, self._executions,
         )  # fmt: skip
 
     def __len__(self) -> int:
         """How many rows wait."""
-        counted = (self._plans, self._tasks, self._checkpoints, self._executions)
+        counted = (
+            self._plans, self._tasks, self._renewals, self._checkpoints, self._executions,
+        )  # fmt: skip
         return sum(len(table) for table in counted) + len(self._forgotten)
 
     @property
@@ -156,30 +159,32 @@ class Pending:
 
     def add(self, plan: Plan) -> None:
         """Take in what changed in ``plan`` since the last `advance`, and drain it."""
-        touched, closed, large, kept = plan.drain()
+        touched, renewed, closed, large, kept = plan.drain()
         since, first_sequence = self._sequence, plan.first_sequence
         is_new = first_sequence > since
         self._plans.put(first_sequence, plans.changing_row(plan))
         if is_new:
             self._add_new(plan)
-        changed, ended = self._tasks, self._executions
         for task in touched.values():
-            ordinal = task.ordinal
-            changed.put(ordinal, tasks.changing_row(task))
-            execution = task.execution
-            # Heartbeats touch the task and not its execution, whose row is then still good.
-            if execution is not None and execution.sequence > since:
-                row = executions.changing_row(ordinal, execution)
-                ended.put(execution.claimed_sequence, row)
+            self._tasks.put(task.ordinal, tasks.changing_row(task))
+            self._add_execution(task, task.execution)
+        for task_id, task in renewed.items():
+            if task_id not in touched:
+                self._renewals.put(task.ordinal, tasks.renewed_row(task))
+                self._add_execution(task, task.execution)
         for sequence, ordinal, output in large:
             if sequence > since:
                 self._outputs.put(sequence, (sequence, ordinal, bytes(output)))
         for each in kept:
             self._checkpoints.put(each[:2], checkpoints.row_of(each))
         for task_id, execution in closed:
-            if execution.sequence > since:
-                row = executions.changing_row(plan.tasks[task_id].ordinal, execution)
-                ended.put(execution.claimed_sequence, row)
+            self._add_execution(plan.tasks[task_id], execution)
+
+    def _add_execution(self, task: Task, execution: Execution | None) -> None:
+        # Heartbeats change the task and not its execution, whose row is then still good.
+        if execution is not None and execution.sequence > self._sequence:
+            row = executions.changing_row(task.ordinal, execution)
+            self._executions.put(execution.claimed_sequence, row)
 
     async def add_all(self, changed: Sequence[Plan]) -> None:
         """`add` each plan; the rows of those that changed widely are made in a thread.

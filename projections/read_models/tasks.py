@@ -72,6 +72,11 @@ CHANGING = (
 
 INSERT = bulk.insert("tasks", (*FIXED, *CHANGING))
 UPDATE = bulk.update("tasks", ("ordinal", *CHANGING))
+# What a renewal changes is in no index, so SQLite writes nothing but the row.
+RENEWING = (
+    "lease_s", "lease_until", "subject_sequence", "sequence", "updated_at", "reported",
+)  # fmt: skip
+RENEW = bulk.update("tasks", ("ordinal", *RENEWING), growing=("subject_sequence", "sequence"))
 SPEC = ("ordinal", "spec", "input")
 INSERT_SPEC = bulk.insert_new("task_specs", SPEC)
 
@@ -125,6 +130,19 @@ def changing_row(task: Task) -> bulk.Row:
         task.reported,
         task.silent,
         task.timeout_s,
+    )
+
+
+def renewed_row(task: Task) -> bulk.Row:
+    """The key and the part that a renewal changes, in the order of RENEWING."""
+    return (
+        task.ordinal,
+        task.lease_s,
+        task.lease_until,
+        task.subject_sequence,
+        task.sequence,
+        task.updated_at,
+        task.reported,
     )
 
 

@@ -44,7 +44,8 @@ def _folded(plan: Plan | None, facts: list[Fact | BadFact]) -> Plan | None:
 
 def _drop_large(plan: Plan, kept_bytes: int) -> int:
     """Drop outputs that will not be shown; answers how many bytes of outputs are kept."""
-    for task in plan.drain().touched.values():
+    drained = plan.drain()
+    for task in (drained.touched | drained.renewed).values():
         for checkpoint in (task.checkpoints or {}).values():
             checkpoint.held = None  # a detail does not show it
         if task.held is None:

@@ -26,9 +26,13 @@ class Cascade:
 
     def touch(self, task: Task) -> None:
         """Note that this fact changed ``task``."""
+        self.note(task)
+        self.plan.touched[task.spec.id] = task
+
+    def note(self, task: Task) -> None:
+        """Note that this fact is the last one of ``task``; of the rest no more than the lease."""
         task.sequence = self.sequence
         task.updated_at = self.at
-        self.plan.touched[task.spec.id] = task
         self.plan.latest.append(task)
 
     def move(self, task: Task, trigger: str) -> None:

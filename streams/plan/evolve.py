@@ -113,7 +113,7 @@ def evolving(
         return f"the plan has no task '{task_id}'"
     else:
         task.subject_sequence = sequence
-        plan.touched[task_id] = task  # even if ignored: the next expectation has changed
+        plan.renewed[task_id] = task  # even if ignored: the next expectation has changed
         ignored = fold.task_fact(task, event)
     if ignored is None:
         plan.sequence = sequence
@@ -292,7 +292,7 @@ class _Fold(Cascade):
         task: Task,
         event: Started | Heartbeat | Progress | Checkpointed | Completed | Failed | Released,
     ) -> None:
-        self.touch(task)
+        self.note(task)
         task.reported = True
         match event:
             case Started():

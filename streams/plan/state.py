@@ -170,10 +170,11 @@ class Plan(msgspec.Struct, kw_only=True):
     was submitted with ("": none; no rule looks at it). ``run_sequence`` is that of the last retry:
     tasks that had FAILED before it, ``failed_before``, no longer stop the plan, which in the end is
     FAILED.
-    ``touched``, ``closed``, ``outputs`` and ``kept`` collect the tasks that changed, the executions
-    that a newer one replaced, large outputs (sequence, ordinal of the task, output) and checkpoints
-    (`Kept`) since the last `drain`; ``latest`` holds the tasks that the last fact touched, and
-    ``outdated`` the checkpoints that it replaced or dropped.
+    ``touched``, ``renewed``, ``closed``, ``outputs`` and ``kept`` collect the tasks that changed,
+    those of which no more than the lease and the position did, the executions that a newer one
+    replaced, large outputs (sequence, ordinal of the task, output) and checkpoints (`Kept`) since
+    the last `drain`; ``latest`` holds the tasks that the last fact touched, and ``outdated`` the
+    checkpoints that it replaced or dropped.
     """
 
     plan_id: str
@@ -197,6 +198,7 @@ class Plan(msgspec.Struct, kw_only=True):
     unreadable_at: int | None = None
     latest: list[Task] = []
     touched: dict[str, Task] = {}
+    renewed: dict[str, Task] = {}
     closed: list[tuple[str, Execution]] = []
     outputs: list[tuple[int, int, Raw]] = []
     kept: list[Kept] = []
@@ -235,8 +237,8 @@ class Plan(msgspec.Struct, kw_only=True):
 
     def drain(self) -> "Drained":
         """Hand over, once, what changed since the last call."""
-        drained = Drained(self.touched, self.closed, self.outputs, self.kept)
-        self.touched, self.closed, self.outputs, self.kept = {}, [], [], []
+        drained = Drained(self.touched, self.renewed, self.closed, self.outputs, self.kept)
+        self.touched, self.renewed, self.closed, self.outputs, self.kept = {}, {}, [], [], []
         return drained
 
 
@@ -244,6 +246,7 @@ class Drained(NamedTuple):
     """What changed in a plan: see `Plan`."""
 
     touched: dict[str, Task]
+    renewed: dict[str, Task]
     closed: list[tuple[str, Execution]]
     outputs: list[tuple[int, int, Raw]]
     kept: list[Kept]

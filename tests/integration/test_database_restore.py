@@ -2,8 +2,9 @@
 
 import asyncio
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from projections.integrity.verify import compare
+from projections.read_models.database import Database, DatabaseUnavailable
 from projections.read_models.restore import (
     Pending,
     open_read_models,
@@ -18,13 +20,19 @@ from projections.read_models.restore import (
     restore_or_discard,
 )
 from streams.log import Fact
+from streams.plan import commands
 from streams.plan.events import Submitted, TaskSpec
 from streams.plan.state import Plan, Task
-from tests.integration.read_models_world import CrashingProjector, History, folded_into
+from tests.integration.read_models_world import (
+    CrashingProjector,
+    History,
+    folded_into,
+    submitted,
+)
 
 NOT_KEPT = {
-    "touched", "closed", "outputs", "kept", "outdated", "held", "latest", "tasks", "dependents",
-    "critics", "checkpoints",
+    "touched", "renewed", "closed", "outputs", "kept", "outdated", "held", "latest", "tasks",
+    "dependents", "critics", "checkpoints",
 }  # fmt: skip
 
 
@@ -55,10 +63,22 @@ def pictures(plans: dict[str, Plan]) -> dict[str, Any]:
 
 
 numbers = st.lists(st.integers(0, 16 * 3 * 4 * 2 * 3 - 1), min_size=1, max_size=120)
-# How many facts a batch has, and what follows it: nothing, a flush, a crash.
+# How many facts a batch has, and what follows it: nothing, a flush, one that fails, a crash.
 steps = st.lists(
-    st.tuples(st.integers(1, 12), st.sampled_from(["", "flush", "flush", "crash"])), max_size=40
+    st.tuples(st.integers(1, 12), st.sampled_from(["", "flush", "flush", "locked", "crash"])),
+    max_size=40,
 )
+
+
+class Locked:
+    """A database that takes nothing; ``meanwhile`` is called while it is asked."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        self._meanwhile = meanwhile
+
+    async def write(self, *_: object) -> NoReturn:
+        self._meanwhile()
+        raise DatabaseUnavailable("locked")
 
 
 @pytest.mark.timeout(240)  # many small files; shared machines are slow at those
@@ -79,12 +99,21 @@ async def crash_and_compare(history: History, steps: list[tuple[int, str]], fold
     database = await open_read_models(folder / "live.sqlite")
     projector = CrashingProjector(database)
     done = 0
-    for size, then in steps:
+
+    def fold_next(size: int) -> None:
+        nonlocal done
         if batch := facts[done : done + size]:
             projector.fold(batch, facts)
             done += len(batch)
+
+    for size, then in steps:
+        fold_next(size)
         if then == "flush":
             await projector.flush()
+        elif then == "locked":
+            locked = cast("Database", Locked(lambda: fold_next(3)))
+            with pytest.raises(DatabaseUnavailable):
+                await projector.pending.flush(locked)
         elif then == "crash":
             done = await projector.crash()
     if facts[done:]:
@@ -98,6 +127,28 @@ async def crash_and_compare(history: History, steps: list[tuple[int, str]], fold
     compared = compare(folder / "live.sqlite", folder / "whole.sqlite")
     assert [str(difference) for difference in compared.differences] == []
     assert compared.rows >= len(history.plans)
+
+
+async def test_a_renewal_that_is_written_late_changes_nothing_newer(tmp_path: Path) -> None:
+    history = History()
+    words = {"plan_id": "p1", "task_id": "a", "owner": "w1", "attempt": 1}
+    history.say(commands.Submit(plan_id="p1", plan=submitted()))
+    history.say(commands.Claim(plan_id="p1", task_id="a", owner="w1"))
+    history.say(commands.Heartbeat(**words))
+    history.say(commands.Complete(**words, output=Raw(b"1")))
+    renewed, completed = history.facts[-2:]
+    database = await open_read_models(tmp_path / "live.sqlite")
+    projector = CrashingProjector(database)
+    projector.fold(history.facts[:2], history.facts)
+    await projector.flush()
+    projector.fold([renewed], history.facts)
+    locked = cast("Database", Locked(lambda: projector.fold([completed], history.facts)))
+    with pytest.raises(DatabaseUnavailable):
+        await projector.pending.flush(locked)
+    await projector.flush()
+    (restored,) = await restore(database)
+    assert picture(restored) == picture(history.plans["p1"])
+    await database.close()
 
 
 @pytest.mark.parametrize("statement", [

@@ -71,7 +71,7 @@ def test_the_lost_attempt_is_handed_over_as_lost() -> None:
     story = given(task("a", lease_s=10)).when(claim("a"), later(10), claim("a"))
     closed = story.plan.drain().closed
     assert [(who, lost.attempt, lost.status) for who, lost in closed] == [("a", 1, "lost")]
-    assert story.plan.drain() == ({}, [], [], [])
+    assert story.plan.drain() == ({}, {}, [], [], [])
 
 
 def test_a_running_lease_is_not_claimed() -> None:
