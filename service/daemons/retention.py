@@ -86,7 +86,7 @@ class Retention:
                 await self.turn()
                 await asyncio.sleep(self._limits.period_s)
         finally:
-            await self._close()
+            await self.close()
 
     async def turn(self) -> None:
         """Forget all that is due now; what stops it is reported, and tried again next time."""
@@ -108,7 +108,7 @@ class Retention:
             OSError,
         ) as error:
             conditions.retention_stopped(str(error))
-            await self._close()
+            await self.close()
         else:
             conditions.retention_stopped(None)
 
@@ -124,7 +124,8 @@ class Retention:
         if self._archive is None and self._archive_dir is not None:
             self._archive = await asyncio.to_thread(Archive.open, self._archive_dir)
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """Close what `turn` keeps open: the connection that may purge, and the archive."""
         purger, self._purger = self._purger, None
         archive, self._archive = self._archive, None
         if archive is not None:

@@ -95,7 +95,10 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
                 full, ended = space(server.pid), asyncio.Event()
                 asking = asyncio.create_task(times_of_requests(it.http_url, ended))
                 began, used = time.perf_counter(), (cpu_s(server.pid), time.process_time())
-                await retention.turn()
+                try:
+                    await retention.turn()
+                finally:
+                    await retention.close()  # a client without its server would try for ever
                 took_s = time.perf_counter() - began
                 server_s = cpu_s(server.pid) - used[0]
                 own_s = time.process_time() - used[1]
