@@ -74,10 +74,7 @@ class Handshakes:
     async def _encrypt(self, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(
-                self._make,
-                connection,
-                ssl=self._tls,
-                ssl_handshake_timeout=self._limits.within_s,
+                self._make, connection, ssl=self._tls, ssl_handshake_timeout=self._limits.within_s
             )
         except OSError:  # no TLS, too slow, gone
             connection.close()

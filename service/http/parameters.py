@@ -43,9 +43,7 @@ MinSequence = Annotated[
 AtSequence = Annotated[
     int | None,
     QueryParameter(
-        ge=1,
-        le=LARGEST,
-        description="show the plan as it was at this sequence of the log",
+        ge=1, le=LARGEST, description="show the plan as it was at this sequence of the log"
     ),
 ]
 Cursor = Annotated[

@@ -117,10 +117,7 @@ def problem_answer(request: Request[Any, Any, Any], error: Exception) -> Respons
         return ApiResponse(b"", status_code=400)  # no client is left to read it
     told = explained(error)
     return ApiResponse(
-        told.problem,
-        status_code=told.problem.status,
-        media_type=PROBLEM_TYPE,
-        headers=told.headers,
+        told.problem, status_code=told.problem.status, media_type=PROBLEM_TYPE, headers=told.headers
     )
 
 

@@ -10,14 +10,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from streams.plan.events import EMPTY_OBJECT, FailureRule, JoinRule, TaskType
 from streams.plan.limits import LARGEST, MAX_LEASE_S, MAX_SECONDS, MAX_TASKS
-from streams.plan.results import (
-    Completion,
-    Failing,
-    ModelName,
-    TokenUsage,
-    Verdict,
-    nothing,
-)
+from streams.plan.results import Completion, Failing, ModelName, TokenUsage, Verdict, nothing
 
 MAX_BATCH = 500
 MAX_WAIT_S = 30
@@ -41,8 +34,7 @@ PATTERNS = {
 
 Id = Annotated[str, Meta(pattern=ID_PATTERN, description=PATTERNS[ID_PATTERN])]
 Owner = Annotated[
-    str,
-    Meta(pattern=OWNER_PATTERN, description="who holds the lease: a worker's instance id"),
+    str, Meta(pattern=OWNER_PATTERN, description="who holds the lease: a worker's instance id")
 ]
 TaskKind = Annotated[str, Meta(pattern=OWNER_PATTERN)]
 Label = Annotated[str, Meta(pattern=NO_CONTROL, max_length=128)]

@@ -96,11 +96,7 @@ class HttpServer:
     """Serves on a port that is taken, until `stop`."""
 
     def __init__(
-        self,
-        core: Core,
-        operations: Operations,
-        listening: Listening,
-        access: Access,
+        self, core: Core, operations: Operations, listening: Listening, access: Access
     ) -> None:
         settings = core.settings.http
         connections = core.visitors.connections = connections_of(settings)

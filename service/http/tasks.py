@@ -100,11 +100,7 @@ class TaskController(Controller):
         responses=refusals("not_found", "log_unavailable", *READ_TROUBLE),
     )
     async def get_task(
-        self,
-        plan_id: PlanId,
-        task_id: TaskId,
-        core: ProvidedCore,
-        min_sequence: MinSequence = None,
+        self, plan_id: PlanId, task_id: TaskId, core: ProvidedCore, min_sequence: MinSequence = None
     ) -> TaskDetail:
         """One task with its last 20 executions, the first of them first."""
         await core.visible(min_sequence)

@@ -52,11 +52,7 @@ class WhyController(Controller):
         responses=refusals("not_found", "log_unavailable", *READ_TROUBLE),
     )
     async def why_task(
-        self,
-        plan_id: PlanId,
-        task_id: TaskId,
-        core: ProvidedCore,
-        min_sequence: MinSequence = None,
+        self, plan_id: PlanId, task_id: TaskId, core: ProvidedCore, min_sequence: MinSequence = None
     ) -> Why:
         """Why the task does not run, who runs it, or how it ended."""
         await _seen(core, min_sequence)

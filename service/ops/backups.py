@@ -262,10 +262,7 @@ async def _maintenance(settings: Settings, *, held: bool = False) -> AsyncGenera
     async with AsyncExitStack() as stack:
         url = settings.nats.url or await _own_server(settings, stack, held=held)
         connection = await Connection.open(
-            url,
-            name="holdfast backup",
-            timeout_s=CONNECT_TIMEOUT_S,
-            access=settings.nats.access,
+            url, name="holdfast backup", timeout_s=CONNECT_TIMEOUT_S, access=settings.nats.access
         )
         stack.push_async_callback(connection.close)
         yield connection

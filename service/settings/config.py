@@ -121,8 +121,7 @@ class NatsSettings(Struct, frozen=True):
     domain: Annotated[
         str,
         Meta(
-            pattern=DOMAIN,
-            description="1 to 64 letters, digits, dashes or underscores, or empty",
+            pattern=DOMAIN, description="1 to 64 letters, digits, dashes or underscores, or empty"
         ),
     ] = ""
 

@@ -46,12 +46,7 @@ class Heartbeats:
     """Renews leases and shows progress."""
 
     def __init__(
-        self,
-        bridge: Bridge,
-        reporter: Reporter,
-        metrics: Metrics,
-        audit: Audit,
-        heartbeat_s: float,
+        self, bridge: Bridge, reporter: Reporter, metrics: Metrics, audit: Audit, heartbeat_s: float
     ) -> None:
         self._bridge = bridge
         self._reporter = reporter

@@ -37,9 +37,7 @@ class _Transport(httpx.AsyncHTTPTransport):
     def __init__(self, reach: Reach) -> None:
         super().__init__(verify=_certificates(), trust_env=False)
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=_certificates(),
-            max_connections=1,
-            network_backend=GuardedBackend(reach),
+            ssl_context=_certificates(), max_connections=1, network_backend=GuardedBackend(reach)
         )
 
 

@@ -90,12 +90,7 @@ class ProcessWorkers:
         self._closed = False
 
     def execute(
-        self,
-        handler: AnyHandler,
-        work: Assignment,
-        cancelled: Cancellation,
-        show: Show,
-        keep: Keep,
+        self, handler: AnyHandler, work: Assignment, cancelled: Cancellation, show: Show, keep: Keep
     ) -> Ending:
         """Run ``handler`` in a child on behalf of this thread, to its end; never raises."""
         try:

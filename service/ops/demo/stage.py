@@ -145,10 +145,7 @@ class Stage:
         raise StageFailure(f"the service did not start: {' '.join(last)}")
 
     def _launch(
-        self,
-        arguments: list[str],
-        output: IO[bytes] | int,
-        **extra: str,
+        self, arguments: list[str], output: IO[bytes] | int, **extra: str
     ) -> subprocess.Popen[bytes]:
         kept = {
             name: value

@@ -89,11 +89,7 @@ class Zombie:
         )
         status, answer = rescuer.hear("complete", HEAR_S)
         told = f"{self._second} completes it: {status} {answer.get('status')}"
-        self._check(
-            claim["attempt"] == RECLAIM and status == OK,
-            told,
-            answer.get("sequence"),
-        )
+        self._check(claim["attempt"] == RECLAIM and status == OK, told, answer.get("sequence"))
         return int(claim["fencing_token"])
 
     def _wake(self, zombie: Worker, lost: int) -> None:

@@ -15,14 +15,7 @@ from projections.read_models.views import Moment
 Severity = Literal["unknown", "warning", "critical"]
 Status = Literal["healthy", "unknown", "warning", "critical"]
 Question = Literal[
-    "claiming",
-    "leases",
-    "stale_writers",
-    "load",
-    "event_streams",
-    "internals",
-    "reach",
-    "security",
+    "claiming", "leases", "stale_writers", "load", "event_streams", "internals", "reach", "security"
 ]
 
 EXIT_CODES: dict[Status, int] = {"healthy": 0, "warning": 1, "critical": 2, "unknown": 3}

@@ -302,18 +302,11 @@ _LOG = (
         LATENCY_S,
         shows=("0.5", "0.99"),
     ),
-    histogram(
-        "agent.log.append.batch_size",
-        "Messages written by one request",
-        SIZES,
-    ),
+    histogram("agent.log.append.batch_size", "Messages written by one request", SIZES),
     counter(
         "agent.log.append.error.total",
         "Appends that lost their race or failed",
-        Label(
-            "kind",
-            ("conflict", "unavailable", "full", "too_large", "crowded"),
-        ),
+        Label("kind", ("conflict", "unavailable", "full", "too_large", "crowded")),
         alert="LogUnavailable",
     ),
     gauge(
@@ -365,12 +358,7 @@ _INTERNALS = (
         by="daemon",
         alert="DaemonLate",
     ),
-    times(
-        "agent.daemon.duration",
-        "How long a daemon's tick took",
-        TICK_S,
-        DAEMON,
-    ),
+    times("agent.daemon.duration", "How long a daemon's tick took", TICK_S, DAEMON),
     counter("agent.daemon.overrun.total", "Ticks that took longer than their period", DAEMON),
     gauge(
         "agent.daemon.last_success_timestamp",

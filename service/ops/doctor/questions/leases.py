@@ -7,9 +7,7 @@ from typing import Any
 from service.ops.doctor.evidence import Evidence, ExpiredLease, LeaseFigures
 from service.ops.doctor.report import Examined, Finding, Severity, answered, cannot_tell
 
-EXPIRED_FOR_S = (
-    5.0  # a reclaim usually follows within a moment; the lease monitor looks each second
-)
+EXPIRED_FOR_S = 5.0  # a reclaim usually follows within a moment
 ABANDONED_S = 300.0  # after which it is unlikely that a worker takes it over
 MOST_SHOWN = 10
 LOW_SHARE = 0.1  # a tenth of the renewals: the 10th percentile is below the mark

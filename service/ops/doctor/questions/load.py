@@ -100,10 +100,7 @@ def _overrunning(seen: Load, numbers: dict[str, Any], url: str) -> Finding | Non
         summary=f"{count} of {seen.threads} threads are held by handlers whose attempt is "
         f"over; the longest, {longest.handler} of {longest.plan_id}/{longest.task_id}, for "
         f"{longest.for_s:.0f} s",
-        evidence={
-            **numbers,
-            "handlers": [_shown(each) for each in seen.overruns[:MOST_SHOWN]],
-        },
+        evidence={**numbers, "handlers": [_shown(each) for each in seen.overruns[:MOST_SHOWN]]},
         meaning=f"The handlers of {_kinds(seen)} were asked to stop and run on, so each keeps "
         "its thread until it returns. More instances do not help: declare them with "
         'pool="process", which can be ended, or give their blocking calls a time-out. '
