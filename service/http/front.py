@@ -1,13 +1,14 @@
 """What every request passes before Litestar, and every answer after it.
 
 The origin check (`origin_check`) may refuse it. Both get their names (`tracing`), HEAD is answered
-as GET without a body, a request that a stop cancels is answered 503 (`stopping`), the answer is
+as GET without a body, a request that a stop cancels is answered 503, the answer is
 counted with its duration, and the request's span is recorded if spans are wanted. A request that
 has waited for too long is answered 503 (`deadlines`).
 """
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any, Literal, cast
 
 from litestar import Litestar
@@ -19,13 +20,15 @@ from service.http.deadlines import CALL_LIMITS, CallLimits, Deadline, Deadlines
 from service.http.origin_check import OriginCheck
 from service.http.problems import RequestRefused
 from service.http.responses import send_refusal
-from service.http.stopping import answer_cancelled
 from service.http.tracing import RequestTrace, trace_of
 from service.signals.metrics.registry import Metrics
 from service.signals.tracing.spans import Span, child_of
 from streams.traceparent import span_id_of
 
 SERVER_ERROR = 500
+# The server cancels what has not ended within its grace period, and a write that is cancelled may
+# be stored all the same.
+STOPPING = "the instance is stopping; the same request may safely be repeated"
 UNKNOWN_ROUTE = "other"
 API = "/v1/"
 OWNERS = f"{API}owners/"
@@ -85,10 +88,9 @@ class Front:
         except RequestRefused as refused:
             await send_refusal(refused, named)
         except asyncio.CancelledError:
-            if (refusal := deadline.took_back()) is not None:
+            refusal = deadline.took_back() or RequestRefused("unavailable", STOPPING)
+            with suppress(RuntimeError):  # raised by the server when the answer has begun
                 await send_refusal(refusal, named)
-            else:
-                await answer_cancelled(named)
         finally:
             deadline.answered()
 

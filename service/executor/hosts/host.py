@@ -75,7 +75,6 @@ class Host:
         self.leaving = False
         self.over = False
         self.end_wanted = False
-        self._setup = setup
         self._limits = limits
         self._changed = changed
         self._may_retire = may_retire

@@ -128,16 +128,7 @@ class CheckUp:
             if inspection is not None:
                 await inspection.close()
         if isinstance(proved, Exception):
-            failed = self._parts.of("canary").detail
-            proved = Canary(
-                events=0,
-                first=0,
-                last=0,
-                resumed_after=0,
-                witness=called,
-                took_s=0.0,
-                failed=failed,
-            )
+            proved = Canary(witness=called, failed=self._parts.of("canary").detail)
         return event_streams.examine_canary(proved, self._shown_url)
 
     async def _witness(self) -> Inspection | None:

@@ -186,12 +186,12 @@ class Canary(msgspec.Struct, frozen=True, kw_only=True):
     what was not as it must be, ``failed`` why nothing could be proved.
     """
 
-    events: int
-    first: int
-    last: int
-    resumed_after: int
     witness: str
-    took_s: float
+    events: int = 0
+    first: int = 0
+    last: int = 0
+    resumed_after: int = 0
+    took_s: float = 0.0
     broken: str | None = None
     failed: str | None = None
 

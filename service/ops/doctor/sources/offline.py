@@ -39,7 +39,7 @@ from streams.jetstream.access import URL_ALONE, Credentials
 from streams.jetstream.read_only import Inspection
 from streams.jetstream.servers import without_password
 from streams.log import BadFact, Fact, LogState
-from streams.plan.events import Claimed, Completed, Failed, Released
+from streams.plan.events import Completed, Failed, Released
 from streams.plan.evolve import in_one_go
 
 OPEN_S = 2.5
@@ -61,12 +61,8 @@ class Places(msgspec.Struct, frozen=True):
 class Tail(msgspec.Struct):
     """What the log's newest facts tell, besides what they do to plans."""
 
-    claimed: int = 0
-    reclaimed: int = 0
     ended: int = 0
     bad: list[BadEvent] = []
-    folded: int = 0
-    whole: bool = True
 
 
 class OfflineEvidence:
@@ -144,23 +140,24 @@ class OfflineEvidence:
                 return
         if log is not None:
             tail = await self._parts.take("tail of the log", READ_S, lambda: self._read(log, board))
-            if isinstance(tail, Exception) or not tail.whole:
+            if isinstance(tail, Exception) or tail is None:
                 return
             self._tail = tail
         board.advance(self._now)
         self._board = board
 
-    async def _read(self, log: Inspection, board: Board) -> Tail:
-        """Fold what is newer than the board, and count what the last minutes brought."""
+    async def _read(self, log: Inspection, board: Board) -> Tail | None:
+        """Fold what is newer than the board, and count what the last minutes brought.
+
+        None: it is too much.
+        """
         tail, since, head = Tail(), self._now - KEPT_S, self._state.head if self._state else 0
         if head - board.sequence > MOST_FACTS:
-            tail.whole = False
-            return tail
+            return None
         async for facts in _pages(log, max(min(board.sequence, head - 5 * PAGE), 0), head):
             for fact in facts:
                 if fact.sequence > board.sequence:
                     board.apply(fact, max(self._now, fact.at))
-                    tail.folded += 1
                 if fact.at >= since:
                     _count(tail, fact)
             await asyncio.sleep(0)
@@ -289,12 +286,5 @@ async def _pages(log: Inspection, after: int, up_to: int) -> AsyncIterator[list[
 def _count(tail: Tail, fact: Fact | BadFact) -> None:
     if isinstance(fact, BadFact):
         tail.bad.append(BadEvent(sequence=fact.sequence, reason=fact.reason))
-        return
-    match fact.event:
-        case Claimed(previous_owner=previous):
-            tail.claimed += 1
-            tail.reclaimed += previous is not None
-        case Completed() | Failed() | Released():
-            tail.ended += 1
-        case _:
-            pass
+    elif isinstance(fact.event, Completed | Failed | Released):
+        tail.ended += 1
