@@ -1,7 +1,7 @@
 """Folds what stood in the log before this process serves, as fast as it can.
 
 No task is claimed meanwhile, and no request waits for a single fact. So the board places no tasks,
-rows are made for thousands of facts at a time, and the loop is given back seldom.
+and the loop is given back seldom.
 """
 
 import asyncio
@@ -9,16 +9,14 @@ from collections.abc import Callable, Sequence
 
 from projections.board.board import Board
 from projections.listeners import FoldedFact, Listeners
-from projections.log_identity import Witness, witness_in
 from projections.recall import Recall
 from streams.log import Fact
-from streams.plan.events import Checkpointed, Completed
+from streams.plan.events import Completed
 from streams.plan.fold import begin_plan
 from streams.plan.outputs import digest_of, takes_long
 from streams.steps import in_turns
 
 SLICE = 512  # facts folded before the loop is given back
-MOST_FACTS, MOST_BYTES = 8_192, 16 * 1024 * 1024  # folded before rows are made of them
 
 
 class Past:
@@ -37,27 +35,12 @@ class Past:
         self._listeners = listeners
         self._observe_time = observe_time
         self._news_after = news_after
-        self._facts = self._bytes = 0
-        self.witness: Witness | None = None
-        """The newest of the facts that rows have not been made of yet and that stays in the log."""
-
-    @property
-    def is_much(self) -> bool:
-        """Whether rows should be made of what was folded."""
-        return self._facts >= MOST_FACTS or self._bytes >= MOST_BYTES
-
-    def rows_are_made(self) -> None:
-        """Of all that was folded."""
-        self._facts = self._bytes = 0
-        self.witness = None
 
     async def fold(self, facts: Sequence[FoldedFact]) -> None:
         """Fold a batch."""
         for start in range(0, len(facts), SLICE):
             await self._fold(facts[start : start + SLICE])
             await asyncio.sleep(0)
-        self._facts += len(facts)
-        self.witness = witness_in(facts) or self.witness
         news = [fact for fact in facts if fact.sequence > self._news_after]
         self._listeners.batch(news, self._board.sequence)
 
@@ -75,8 +58,12 @@ class Past:
                 await recall.before(fact)
                 if board.is_wide(fact):
                     board.prepare(fact.sequence, await asyncio.to_thread(begin_plan, fact))
-            elif isinstance(fact, Fact) and isinstance(fact.event, Completed | Checkpointed):
-                await self._weigh(fact.event)
+            elif (
+                isinstance(fact, Fact)
+                and isinstance(fact.event, Completed)
+                and takes_long(fact.event.output)
+            ):
+                await asyncio.to_thread(digest_of, fact.event)
             if board.is_large(fact):
                 ignored = await in_turns(board.applying(fact, fact.at))
             else:
@@ -84,9 +71,3 @@ class Past:
             if fact.sequence > news_after:
                 listeners.fact(fact, ignored)
         self._observe_time(newest)
-
-    async def _weigh(self, event: Completed | Checkpointed) -> None:
-        value = event.output if isinstance(event, Completed) else event.value
-        self._bytes += len(value)
-        if isinstance(event, Completed) and takes_long(value):
-            await asyncio.to_thread(digest_of, event)

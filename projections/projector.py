@@ -1,27 +1,30 @@
 """Follows the log: folds each fact into the board, and keeps the read models up behind it.
 
-One fold per process. The board is always ahead; the rows that a batch changed are merged into a
-pending set, which one transaction writes together with the checkpoint. While SQLite is slow or
-locked the pending set merely coalesces, so no write of a worker ever waits for SQLite, and the
-same flush is tried again until it succeeds.
+One fold per process. The board is always ahead. Rows are made of what has changed when they are to
+be written, and before that of every few thousand facts, so that a task's claim, start and end make
+one row. They are merged into a pending set, which one transaction writes together with the
+checkpoint. While SQLite is slow or locked the pending set merely coalesces, so no write of a worker
+ever waits for SQLite, and the same flush is tried again until it succeeds.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any
 
 import msgspec
 import structlog
 import tenacity
 
 from projections.board.board import Board
+from projections.fold_waiters import FOLD_WAIT_S, FoldWaiters
 from projections.listeners import Listeners, OnListenerFailure
-from projections.log_identity import Witness, witness_in
+from projections.log_identity import Witness
 from projections.past import Past
 from projections.read_models.database import Database, DatabaseUnavailable
 from projections.read_models.restore import Pending
 from projections.recall import Recall
+from projections.unwritten import Unwritten
 from streams.log import BadFact, Fact, Log, LogUnavailable
 from streams.plan.events import Completed
 from streams.plan.fold import begin_plan, forgets
@@ -30,17 +33,14 @@ from streams.plan.state import Plan
 from streams.steps import in_turns
 
 SLICE = 64  # facts folded before the loop is given back
-FOLD_WAIT_S = 5.0
-OVERDUE_LOOK_S = 0.5  # how often writers that wait for the fold are looked through
 TAIL_PATIENCE_S = 0.05  # how long `catch_up` waits for the tail before it reads for itself
 FLUSH_RETRY_S = 0.25
-FLUSH_DELAY_S = 0.1
+FLUSH_DELAY_S = 0.25
 CATCH_UP_PAGE = 256
+LIVE_FACTS, PAST_FACTS = 1_024, 8_192  # folded until rows are made: some milliseconds of the loop
 PAST_ROOM = 0.1  # of the limits: a fold of the past is faster than SQLite
 
 log = structlog.get_logger("holdfast.projector")
-
-T = TypeVar("T")
 
 
 class PendingLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,14 +97,13 @@ class Projector:
         self._past = Past(board, self.recall, self.listeners, observe_time, news_after)
         self._pending = Pending(board.sequence, epoch, witness)
         self._behind_since: float | None = None
-        self._catching_up: set[asyncio.Task[None]] = set()
+        self._unwritten = Unwritten()
+        self._under_way: set[asyncio.Task[None]] = set()
         self._folding = asyncio.Lock()  # both the tail and `catch_up` bring facts
         self._dirty = asyncio.Event()
         self._room = asyncio.Event()
         self._wanted = asyncio.Event()
-        self._waiting_fold: dict[int, list[asyncio.Future[str | None]]] = {}
-        self._overdue_at: dict[asyncio.Future[str | None], float] = {}  # by the loop's clock
-        self._overdue_timer: asyncio.TimerHandle | None = None
+        self._waiting = FoldWaiters()
         self._waiting_flush: list[tuple[int, asyncio.Future[None]]] = []
 
     # -- following --------------------------------------------------------------------------
@@ -119,20 +118,26 @@ class Projector:
 
         Facts at or below the board's sequence are folded already and left out.
         """
-        async with self._folding:
-            if batch and batch[0].sequence <= self.board.sequence:
-                batch = [fact for fact in batch if fact.sequence > self.board.sequence]
-            if not self.board.is_placing:
-                await self._fold_past(batch)
-                return
-            for start in range(0, len(batch), SLICE):
-                await self.until_pending_below(2)
-                await self._fold(batch[start : start + SLICE])
-                if len(batch) > SLICE:
-                    await asyncio.sleep(0)
+        if not self.board.is_placing:
+            await self._step_of_the_past(batch)
+            return
+        for start in range(0, len(batch), SLICE):
+            await self.until_pending_below(2)
+            async with self._folding:
+                await self._fold(self._news_in(batch[start : start + SLICE]))
+            if self._unwritten.is_above(LIVE_FACTS):
+                await self._to_the_end(self._make_rows())
+            if len(batch) > SLICE:
+                await asyncio.sleep(0)
+
+    def _news_in(self, facts: Sequence[Fact | BadFact]) -> Sequence[Fact | BadFact]:
+        reached = self.board.sequence
+        if facts and facts[0].sequence <= reached:
+            return [fact for fact in facts if fact.sequence > reached]
+        return facts
 
     async def _fold(self, facts: Sequence[Fact | BadFact]) -> None:
-        board, waiting = self.board, self._waiting_fold
+        board = self.board
         for fact in facts:
             self._observe_time(fact.at)
             if not self.recall.is_at_hand(fact):
@@ -146,44 +151,48 @@ class Projector:
             while board.place_some(max(self._now(), fact.at)):  # noqa: ASYNC110 - others go on
                 await asyncio.sleep(0)
             self.listeners.fact(fact, ignored)
-            if fact.sequence in waiting:
-                _resolve(waiting.pop(fact.sequence), ignored)
-        await self._make_rows(witness_in(facts))
+            self._waiting.folded(fact.sequence, ignored)
+        self._note(facts)
         self.listeners.batch(facts, board.sequence)
 
-    async def _make_rows(self, witness: Witness | None) -> None:
-        """Have the rows written of what changed on the board, and tell the waiting writers."""
+    def _note(self, facts: Sequence[Fact | BadFact]) -> None:
+        """Have written what ``facts`` have changed on the board, and tell who waits for them."""
         board = self.board
-        await self._pending.add_all(board.drain())
+        self._unwritten.note(facts, board.drain())
         self._pending.forget(board.drain_forgotten())
-        self._pending.advance(board.sequence, witness)
         if self._behind_since is None:
             self._behind_since = self._now()
         self._dirty.set()
-        self._tell_who_waits()
+        self._waiting.reached(board.sequence, board.ignored)
 
-    def _tell_who_waits(self) -> None:
-        board, waiting = self.board, self._waiting_fold
-        for passed in [sequence for sequence in waiting if sequence <= board.sequence]:
-            _resolve(waiting.pop(passed), board.ignored.get(passed))
+    async def _make_rows(self) -> None:
+        """Make the rows of all that has changed on the board; no fact is folded meanwhile."""
+        async with self._folding:
+            plans, witness = self._unwritten.take()
+            await self._pending.add_all(plans)
+            self._pending.advance(self.board.sequence, witness)
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await ``work``, which goes on to its end even if the caller is cancelled."""
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        await asyncio.shield(task)
 
     # -- the past -----------------------------------------------------------------------------
 
-    async def _fold_past(self, batch: Sequence[Fact | BadFact]) -> None:
-        await self._past.fold(batch)
-        self._tell_who_waits()
-        if self._past.is_much:
-            await self._rows_of_the_past()
-
-    async def _rows_of_the_past(self) -> None:
-        await self._make_rows(self._past.witness)
-        self._past.rows_are_made()
-        await self.until_pending_below(PAST_ROOM)
+    async def _step_of_the_past(self, batch: Sequence[Fact | BadFact]) -> None:
+        async with self._folding:
+            news = self._news_in(batch)
+            await self._past.fold(news)
+            self._note(news)
+        if self._unwritten.is_above(PAST_FACTS):
+            await self._to_the_end(self._make_rows())
+            await self.until_pending_below(PAST_ROOM)
 
     async def arrive(self) -> None:
         """All that stood in the log at the start is folded: place its tasks, and tell listeners."""
         async with self._folding:
-            await self._rows_of_the_past()
             await in_turns(self.board.place_everything(self._now()))
 
     async def folded(self, sequence: int, wait_s: float = FOLD_WAIT_S) -> str | None:
@@ -193,36 +202,11 @@ class Projector:
         """
         if self.board.sequence >= sequence:
             return self.board.ignored.get(sequence)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[str | None] = loop.create_future()
-        self._waiting_fold.setdefault(sequence, []).append(future)
         try:
-            if wait_s == FOLD_WAIT_S:
-                self._overdue_at[future] = loop.time() + wait_s
-                self._watch_overdue()
-                return await future
-            async with asyncio.timeout(wait_s):
-                return await future
+            return await self._waiting.until_folded(sequence, wait_s)
         except TimeoutError:
             reason = self.too_far_behind or "the log does not deliver"
             raise LogUnavailable(f"{reason}: waiting for sequence {sequence}") from None
-
-    def _watch_overdue(self) -> None:
-        """One timer for all writers that wait for the fold: one for each would cost more."""
-        if self._overdue_timer is None:
-            loop = asyncio.get_running_loop()
-            self._overdue_timer = loop.call_later(OVERDUE_LOOK_S, self._fail_overdue)
-
-    def _fail_overdue(self) -> None:
-        self._overdue_timer = None
-        now = asyncio.get_running_loop().time()
-        for future, at in list(self._overdue_at.items()):
-            if not future.done() and at <= now:
-                future.set_exception(TimeoutError())
-            if future.done():
-                del self._overdue_at[future]
-        if self._overdue_at:
-            self._watch_overdue()
 
     async def catch_up(self) -> None:
         """Return once everything is folded that is in the log now. Raises LogUnavailable."""
@@ -234,16 +218,11 @@ class Projector:
             rest = await self.source.scan(self.board.sequence, CATCH_UP_PAGE)
             if not rest:
                 return  # the last messages were short-lived and have expired
-            # A fold is never left half done, even if its caller is cancelled.
-            folding = asyncio.create_task(self.step(rest), name="catch up")
-            self._catching_up.add(folding)
-            folding.add_done_callback(self._catching_up.discard)
-            await asyncio.shield(folding)
+            await self._to_the_end(self.step(rest))  # a fold is never left half done
 
     def reach(self, sequence: int) -> None:
         """Count what lies between the last fact and ``sequence`` as folded: expired messages."""
         self.board.sequence = max(self.board.sequence, sequence)
-        self._pending.advance(self.board.sequence)
 
     # -- plans that are not in memory -------------------------------------------------------
 
@@ -291,8 +270,11 @@ class Projector:
         return f"{len(self._pending)} rows wait for the database ({self.flush_error or 'slow'})"
 
     def _waits_above(self, factor: float) -> bool:
-        limits, pending = self._limits, self._pending
-        return len(pending) > limits.rows * factor or pending.size_bytes > limits.bytes * factor
+        limits, pending, more = self._limits, self._pending, self._unwritten
+        return (
+            len(pending) + more.facts > limits.rows * factor
+            or pending.size_bytes + more.bytes > limits.bytes * factor
+        )
 
     async def until_pending_below(self, factor: float) -> None:
         """Wait while more is pending than ``factor`` times the limits."""
@@ -304,8 +286,8 @@ class Projector:
     async def flush_forever(self) -> None:
         """Write what is pending, as one transaction after the other.
 
-        A flush waits a moment for rows to change again before they are written, unless a reader
-        waits for it: under load a task's claim, start and end then cost one row and not three.
+        A flush waits a moment for more to change, unless a reader waits for it: under load a task's
+        claim, start and end then cost one row and not three.
         """
         while True:
             await self._dirty.wait()
@@ -320,6 +302,7 @@ class Projector:
     async def flush(self) -> None:
         """Write everything that is pending now; tries again until the database takes it."""
         self._dirty.clear()
+        await self._to_the_end(self._make_rows())
         sequence = self.flushed_sequence
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(DatabaseUnavailable),
@@ -336,7 +319,9 @@ class Projector:
         self._room.set()
         arrived = [waiter for waiter in self._waiting_flush if waiter[0] <= sequence]
         self._waiting_flush = [waiter for waiter in self._waiting_flush if waiter[0] > sequence]
-        _resolve([future for _, future in arrived], None)
+        for _, future in arrived:
+            if not future.done():
+                future.set_result(None)
 
     def _flush_failed(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -363,9 +348,3 @@ class Projector:
             future.cancel()
         self._waiting_flush = [waiter for waiter in self._waiting_flush if waiter[1] is not future]
         return self.flushed_sequence >= sequence
-
-
-def _resolve(futures: Sequence[asyncio.Future[T]], value: T) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_result(value)

@@ -1,0 +1,63 @@
+"""Writers that wait until the fold has reached what they wrote."""
+
+import asyncio
+from collections.abc import Mapping
+
+FOLD_WAIT_S = 5.0
+OVERDUE_LOOK_S = 0.5  # how often those that wait so long are looked through
+
+Ignored = str | None
+"""Why the fold ignored a fact; None when it counts."""
+
+
+class FoldWaiters:
+    """Futures by the sequence that they wait for; lives on the loop of the fold."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, list[asyncio.Future[Ignored]]] = {}
+        self._overdue_at: dict[asyncio.Future[Ignored], float] = {}  # by the loop's clock
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def until_folded(self, sequence: int, wait_s: float = FOLD_WAIT_S) -> Ignored:
+        """Wait for a ``sequence`` that is not folded yet. Raises TimeoutError after ``wait_s``."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Ignored] = loop.create_future()
+        self._waiting.setdefault(sequence, []).append(future)
+        if wait_s == FOLD_WAIT_S:
+            self._overdue_at[future] = loop.time() + wait_s
+            self._watch_overdue()
+            return await future
+        async with asyncio.timeout(wait_s):
+            return await future
+
+    def folded(self, sequence: int, ignored: Ignored) -> None:
+        """The fact at ``sequence`` is folded."""
+        if sequence in self._waiting:
+            self._tell(sequence, ignored)
+
+    def reached(self, position: int, ignored: Mapping[int, str]) -> None:
+        """Everything up to ``position`` is folded, also where no fact stands (any more)."""
+        for sequence in [each for each in self._waiting if each <= position]:
+            self._tell(sequence, ignored.get(sequence))
+
+    def _tell(self, sequence: int, ignored: Ignored) -> None:
+        for future in self._waiting.pop(sequence):
+            if not future.done():
+                future.set_result(ignored)
+
+    def _watch_overdue(self) -> None:
+        """One timer for all that wait: one for each would cost more."""
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(OVERDUE_LOOK_S, self._fail_overdue)
+
+    def _fail_overdue(self) -> None:
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        for future, at in list(self._overdue_at.items()):
+            if not future.done() and at <= now:
+                future.set_exception(TimeoutError())
+            if future.done():
+                del self._overdue_at[future]
+        if self._overdue_at:
+            self._watch_overdue()

@@ -1,0 +1,53 @@
+"""What the fold has changed and no rows have been made of yet."""
+
+from collections.abc import Iterable, Sequence
+
+from projections.log_identity import Witness, witness_in
+from streams.log import BadFact, Fact
+from streams.plan.events import Checkpointed, Completed, Submitted
+from streams.plan.sizes import submitted_bytes
+from streams.plan.state import Plan
+
+MOST_BYTES = 16 * 1024 * 1024
+
+
+class Unwritten:
+    """The plans that have changed, and by how much: in facts, and in bytes of their values."""
+
+    def __init__(self) -> None:
+        self.facts = self.bytes = 0
+        self._witness: Witness | None = None
+        # By identity: a plan that has left memory meanwhile may have come back as another object.
+        self._plans: dict[int, Plan] = {}
+
+    def is_above(self, facts: int) -> bool:
+        """Whether it is as much as ``facts``, or as many bytes as may wait."""
+        return self.facts >= facts or self.bytes >= MOST_BYTES
+
+    def note(self, facts: Sequence[Fact | BadFact], changed: Iterable[Plan]) -> None:
+        """Take in ``facts`` that were folded, and the plans that they changed."""
+        self.facts += len(facts)
+        self.bytes += sum([_value_bytes(fact) for fact in facts])
+        self._witness = witness_in(facts) or self._witness
+        for plan in changed:
+            self._plans[id(plan)] = plan
+
+    def take(self) -> tuple[list[Plan], Witness | None]:
+        """The plans in the order they changed first, and the newest fact that stays in the log."""
+        taken = list(self._plans.values()), self._witness
+        self.facts = self.bytes = 0
+        self._witness, self._plans = None, {}
+        return taken
+
+
+def _value_bytes(fact: Fact | BadFact) -> int:
+    event = fact.event if isinstance(fact, Fact) else None
+    match event:
+        case Completed():
+            return len(event.output)
+        case Checkpointed():
+            return len(event.value)
+        case Submitted():
+            return submitted_bytes(event)
+        case _:
+            return 0
