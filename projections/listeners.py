@@ -54,8 +54,8 @@ class Listeners:
     ) -> None:
         """Tell ``listener`` of each fact from now on; one of the same name is replaced.
 
-        Of ``unheard`` events it hears only those that the fold ignored: renewals are the most
-        frequent facts of all, and most listeners have nothing to do for them.
+        Of ``unheard`` events, for which it has nothing to do, it hears only those that the fold
+        ignored.
         """
         self._on_facts[name] = listener, unheard
         self._sort()

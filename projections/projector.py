@@ -142,14 +142,15 @@ class Projector:
             self._observe_time(fact.at)
             if not self.recall.is_at_hand(fact):
                 await self.recall.before(fact)
-            if board.is_wide(fact):
-                board.prepare(fact.sequence, await asyncio.to_thread(begin_plan, fact))
+                if board.is_wide(fact):
+                    board.prepare(fact.sequence, await asyncio.to_thread(begin_plan, fact))
             event = fact.event if isinstance(fact, Fact) else None
             if isinstance(event, Completed) and takes_long(event.output):
                 await asyncio.to_thread(digest_of, event)
-            ignored = await in_turns(board.applying(fact, max(self._now(), fact.at)))
-            while board.place_some(max(self._now(), fact.at)):  # noqa: ASYNC110 - others go on
+            ignored = await in_turns(board.applying(fact, now := max(self._now(), fact.at)))
+            while board.place_some(now):
                 await asyncio.sleep(0)
+                now = max(self._now(), fact.at)
             self.listeners.fact(fact, ignored)
             self._waiting.folded(fact.sequence, ignored)
         self._note(facts)

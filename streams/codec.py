@@ -69,7 +69,7 @@ def encode_payload(event: Event) -> bytes:
             _decode(payload)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError, OverflowError) as error:
         raise Unreadable(f"{TYPE_NAMES[type(event)]}: {error}") from None
-    for name in event.__struct_fields__:
+    for name in event.__struct_fields__ if b"null" in payload else ():
         value = getattr(event, name)
         if type(value) is float and not isfinite(value):  # it was written as null
             raise Unreadable(f"{TYPE_NAMES[type(event)]}: {name} is {value}, which JSON lacks")

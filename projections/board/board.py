@@ -304,15 +304,8 @@ class Board:
             self._time_outs.watch(plan, task)
             self._place_running(plan, task, now)
             return
-        self._time_outs.forget(task)
         if key in self._running:
-            del self._running[key]
-            self.running_kinds[task.spec.kind] -= 1
-            if not self.running_kinds[task.spec.kind]:
-                del self.running_kinds[task.spec.kind]
-        self._expired.pop(key, None)
-        if self.leases is not None:
-            self.leases.forget(task)
+            self._runs_no_more(task)
         since = task.claimable_at
         if task.status not in CLAIMABLE or since is None or not _hands_out(plan, task):
             self._unseat(task)
@@ -323,6 +316,17 @@ class Board:
         else:
             self.timers.cancel(key)
             self._seat(plan, task, "ready" if task.status == "READY" else "refining", since)
+
+    def _runs_no_more(self, task: Task) -> None:
+        key, kind = id(task), task.spec.kind
+        del self._running[key]
+        self.running_kinds[kind] -= 1
+        if not self.running_kinds[kind]:
+            del self.running_kinds[kind]
+        self._time_outs.forget(task)
+        self._expired.pop(key, None)
+        if self.leases is not None:
+            self.leases.forget(task)
 
     def _place_running(self, plan: Plan, task: Task, now: float) -> None:
         key, lease_until = id(task), task.lease_until

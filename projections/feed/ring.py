@@ -33,11 +33,12 @@ class Ring:
 
     def extend(self, entries: Sequence[FeedEntry], position: int) -> None:
         """Take in everything that follows what is here, up to ``position``."""
-        for entry in entries:
-            self._entries.append(entry)
-            self._size_bytes += entry.weight
+        self._entries += entries
+        self._size_bytes += sum([entry.weight for entry in entries])
         self.position = position
-        while len(self) > self._max_events or self._size_bytes > self._max_bytes:
+        for _ in range(len(self) - self._max_events):
+            self._drop_oldest()
+        while self._size_bytes > self._max_bytes:
             self._drop_oldest()
         if self._start > _COMPACT_AT and self._start * 2 > len(self._entries):
             del self._entries[: self._start]

@@ -38,9 +38,9 @@ from service.core.secrets_in_plans import key_warnings
 from service.core.workers import Workers
 from service.runtime.masking import KNOWN
 from service.settings.config import Settings
-from service.signals.audit.facts import FactAudit
+from service.signals.audit.facts import UNTOLD, FactAudit
 from service.signals.audit.trail import Audit
-from service.signals.metrics.facts import FactMetrics
+from service.signals.metrics.facts import UNCOUNTED, FactMetrics
 from service.signals.metrics.registry import Metrics
 from service.signals.own_facts import OwnFacts
 from service.signals.second_holder import SecondHolder
@@ -53,7 +53,7 @@ from streams.log import Log, LogUnavailable, Origin, TooLarge
 from streams.plan import commands
 from streams.plan.commands import OwnerCommand
 from streams.plan.decide import Duplicate
-from streams.plan.events import Heartbeat, Progress, Submitted, TaskSpec
+from streams.plan.events import Submitted, TaskSpec
 from streams.plan.state import Plan
 from streams.traceparent import of_attempt, span_id_of
 
@@ -121,9 +121,10 @@ class Core:
         self.admission = Admission(projector, settings.memory, check_input)
         self.plan_closing = PlanClosing(board, self.instance_id, self.finish)
         listeners = projector.listeners
-        for name, signals in (("metrics", self._fact_metrics), ("audit", self._fact_audit)):
-            own_facts = OwnFacts(signals, log, news_after=news_after)
-            listeners.add(name, own_facts, unheard=(Heartbeat, Progress))
+        counted = OwnFacts(self._fact_metrics, log, news_after=news_after)
+        listeners.add("metrics", counted, unheard=UNCOUNTED)
+        told = OwnFacts(self._fact_audit, log, news_after=news_after)
+        listeners.add("audit", told, unheard=UNTOLD)
         self.second_holder = SecondHolder(
             self.instance_id, log, self.now(), self.conditions.id_shared
         )

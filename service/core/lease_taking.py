@@ -191,7 +191,8 @@ class LeaseTaker:
         """Write the claims: together where there are many."""
         unread = [each for each in takings if missing(each.plan, each.task, each.found)]
         # Before the claims: when the log does not answer, nothing is claimed in vain.
-        failed = dict(zip(map(id, unread), await self._read_all(unread), strict=True))
+        read = await self._read_all(unread) if unread else ()
+        failed = dict(zip(map(id, unread), read, strict=True))
         written = [each for each in takings if not failed.get(id(each))]
         outcomes = iter(await self._writer.write(written))
         return [failed.get(id(each)) or next(outcomes) for each in takings]

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from projections.read_models.views import moment_or_none, task_view
 from service.core.results import AcceptedWrite, OwnerAnswer, Refused
@@ -67,10 +67,12 @@ class OwnerWrites:
 
     async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
         """See `service.core.core.Core.own`."""
-        written = await self._settle(self._report(command, origin))
-        if not isinstance(written, AcceptedWrite):
-            return written
-        plan = await self._still_there(command.plan_id)
+        report = self._report(command, origin)
+        outcome = await self._write(report)
+        if not isinstance(outcome, CommandAccepted | Duplicate):
+            return self._refused(report, outcome)
+        plan = await self._plan_after(outcome, command)
+        written = self._accepted(report, outcome, plan)
         task = task_view(
             plan.plan_id,
             plan.created_at,
@@ -78,7 +80,13 @@ class OwnerWrites:
             plan.traceparent,
             output=command.output if isinstance(command, commands.Complete) else None,
         )
-        return OwnerAnswer(task=task, **asdict(written))
+        return OwnerAnswer(
+            status=written.status,
+            sequence=written.sequence,
+            lease_until=written.lease_until,
+            cancel_requested=written.cancel_requested,
+            task=task,
+        )
 
     async def own_many(self, wanted: Sequence[OwnerCommand], origin: Origin) -> list[Written]:
         """See `service.core.core.Core.own_many`."""
@@ -107,8 +115,8 @@ class OwnerWrites:
         alone: list[int] = []
         for place, (report, outcome) in enumerate(zip(reports, outcomes, strict=True)):
             match outcome:
-                case CommandAccepted(_, plan):
-                    plan = plan or await self._still_there(report.command.plan_id)
+                case CommandAccepted():
+                    plan = await self._plan_after(outcome, report.command)
                     answers.append(self._accepted(report, outcome, plan))
                 case None | Conflict():
                     answers.append(UNSETTLED)
@@ -127,7 +135,13 @@ class OwnerWrites:
         outcome = await self._write(report)
         if not isinstance(outcome, CommandAccepted | Duplicate):
             return self._refused(report, outcome)
-        return self._accepted(report, outcome, await self._still_there(report.command.plan_id))
+        return self._accepted(report, outcome, await self._plan_after(outcome, report.command))
+
+    async def _plan_after(
+        self, outcome: CommandAccepted | Duplicate, command: OwnerCommand
+    ) -> Plan:
+        plan = outcome.plan if isinstance(outcome, CommandAccepted) else None
+        return plan or await self._still_there(command.plan_id)
 
     # -- one --------------------------------------------------------------------------------
 

@@ -87,13 +87,14 @@ class Ticket:
     )
 
     def __init__(
-        self, draft: Draft, subject: str, event_id: str, messages: tuple[Message, ...]
+        self, draft: Draft, subject: str, event_id: str, messages: list[Message], size: int
     ) -> None:
+        """``size`` is that of all messages, in bytes."""
         self.draft = draft
         self.subject = subject
         self.event_id = event_id
         self.messages = messages
-        self.size = sum(len(message.payload) + len(message.lines) for message in messages)
+        self.size = size
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.came_at = time.monotonic()
         self.doubtful = False  # whether an earlier attempt may have been stored, or may yet be

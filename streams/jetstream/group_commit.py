@@ -131,15 +131,15 @@ class Appender:
             raise ValueError(f"a draft has 1 to {BATCH_MESSAGES} events, not {len(draft.events)}")
         subject = subject_of(draft.plan_id, draft.task_id)
         event_id = self._ids.next()
-        messages = tuple(self._messages(draft, subject, event_id))
+        messages = self._messages(draft, subject, event_id)
+        most, total = self._transport.max_payload, 0
         for message in messages:
-            size = len(message.payload) + len(message.lines) + ENVELOPE_BYTES
-            if size > self._transport.max_payload:
+            size = len(message.payload) + len(message.lines)
+            total += size
+            if size + ENVELOPE_BYTES > most:
                 self._observer.append_failed("too_large")
-                raise TooLarge(
-                    f"one event of {size} bytes; the log takes {self._transport.max_payload}"
-                )
-        return Ticket(draft, subject, event_id, messages)
+                raise TooLarge(f"one event of {size + ENVELOPE_BYTES} bytes; the log takes {most}")
+        return Ticket(draft, subject, event_id, messages, total)
 
     def _messages(self, draft: Draft, subject: str, event_id: str) -> list[Message]:
         messages: list[Message] = []

@@ -33,7 +33,9 @@ class Cascade:
         """Note that this fact is the last one of ``task``; of the rest no more than the lease."""
         task.sequence = self.sequence
         task.updated_at = self.at
-        self.plan.latest.append(task)
+        latest = self.plan.latest
+        if not latest or latest[-1] is not task:
+            latest.append(task)
 
     def move(self, task: Task, trigger: str) -> None:
         """The only way to change a status: by a row of TRANSITIONS (KeyError: there is none)."""

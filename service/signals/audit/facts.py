@@ -13,6 +13,7 @@ from service.signals.audit.trail import Audit
 from service.signals.metrics.facts import OPERATIONS, Trouble
 from streams.decider import Contention
 from streams.log import BadFact, Fact, LogUnavailable, Origin
+from streams.plan import events
 from streams.plan.commands import Heartbeat, OwnerCommand
 from streams.plan.decide import GuardReject, NotAllowed, NotFound
 from streams.plan.events import (
@@ -32,6 +33,12 @@ from streams.traceparent import trace_id_of
 
 MAX_EARLIER = 10_000  # claims of attempts that are over: their owners may still write
 MAX_SAID = 10_000  # owners' commands that failed in one outage, each audited once
+
+UNTOLD = (
+    events.Submitted, events.Finished, events.Forgotten,
+    events.Heartbeat, events.Progress, events.Checkpointed,
+)  # fmt: skip
+"""Facts that are no audit entries."""
 
 Operation = Paused | Resumed | Cancelled | Retried | Released
 

@@ -9,6 +9,7 @@ from service.signals.metrics.registry import Metrics
 from service.signals.tracing.spans import Recorder, Span
 from streams.decider import Contention
 from streams.log import BadFact, Fact, LogFull, LogUnavailable, TooLarge
+from streams.plan import events
 from streams.plan.commands import (
     Checkpoint,
     Complete,
@@ -49,6 +50,12 @@ _LABELS = OPERATIONS | {Checkpoint: OPERATIONS[Progress]}
 
 DISPATCH_REJECTED = "dispatch rejected"
 """How the reason of a release begins whose claim the pool refused."""
+
+UNCOUNTED = (
+    events.Submitted, events.Paused, events.Resumed, events.Retried, events.Forgotten,
+    events.Started, events.Heartbeat, events.Progress,
+)  # fmt: skip
+"""Facts that `FactMetrics` counts nothing for."""
 
 Trouble = LogUnavailable | LogFull | TooLarge | Contention | NotFound | NotAllowed
 _KINDS: dict[type, str] = {
