@@ -17,6 +17,7 @@ import structlog
 import tenacity
 
 from projections.board.board import Board
+from projections.changed_plans import ChangedPlans
 from projections.fold_waiters import FOLD_WAIT_S, FoldWaiters
 from projections.listeners import Listeners, OnListenerFailure
 from projections.log_identity import Witness
@@ -24,7 +25,6 @@ from projections.past import Past
 from projections.read_models.database import Database, DatabaseUnavailable
 from projections.read_models.restore import Pending
 from projections.recall import Recall
-from projections.unwritten import Unwritten
 from streams.log import BadFact, Fact, Log, LogUnavailable
 from streams.plan.events import Completed
 from streams.plan.fold import begin_plan, forgets
@@ -97,7 +97,7 @@ class Projector:
         self._past = Past(board, self.recall, self.listeners, observe_time, news_after)
         self._pending = Pending(board.sequence, epoch, witness)
         self._behind_since: float | None = None
-        self._unwritten = Unwritten()
+        self._changed = ChangedPlans()
         self._under_way: set[asyncio.Task[None]] = set()
         self._folding = asyncio.Lock()  # both the tail and `catch_up` bring facts
         self._dirty = asyncio.Event()
@@ -125,7 +125,7 @@ class Projector:
             await self.until_pending_below(2)
             async with self._folding:
                 await self._fold(self._news_in(batch[start : start + SLICE]))
-            if self._unwritten.is_above(LIVE_FACTS):
+            if self._changed.is_above(LIVE_FACTS):
                 await self._to_the_end(self._make_rows())
             if len(batch) > SLICE:
                 await asyncio.sleep(0)
@@ -159,7 +159,7 @@ class Projector:
     def _note(self, facts: Sequence[Fact | BadFact]) -> None:
         """Have written what ``facts`` have changed on the board, and tell who waits for them."""
         board = self.board
-        self._unwritten.note(facts, board.drain())
+        self._changed.note(facts, board.drain())
         self._pending.forget(board.drain_forgotten())
         if self._behind_since is None:
             self._behind_since = self._now()
@@ -169,7 +169,7 @@ class Projector:
     async def _make_rows(self) -> None:
         """Make the rows of all that has changed on the board; no fact is folded meanwhile."""
         async with self._folding:
-            plans, witness = self._unwritten.take()
+            plans, witness = self._changed.take()
             await self._pending.add_all(plans)
             self._pending.advance(self.board.sequence, witness)
 
@@ -187,7 +187,7 @@ class Projector:
             news = self._news_in(batch)
             await self._past.fold(news)
             self._note(news)
-        if self._unwritten.is_above(PAST_FACTS):
+        if self._changed.is_above(PAST_FACTS):
             await self._to_the_end(self._make_rows())
             await self.until_pending_below(PAST_ROOM)
 
@@ -271,7 +271,7 @@ class Projector:
         return f"{len(self._pending)} rows wait for the database ({self.flush_error or 'slow'})"
 
     def _waits_above(self, factor: float) -> bool:
-        limits, pending, more = self._limits, self._pending, self._unwritten
+        limits, pending, more = self._limits, self._pending, self._changed
         return (
             len(pending) + more.facts > limits.rows * factor
             or pending.size_bytes + more.bytes > limits.bytes * factor

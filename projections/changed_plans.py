@@ -11,7 +11,7 @@ from streams.plan.state import Plan
 MOST_BYTES = 16 * 1024 * 1024
 
 
-class Unwritten:
+class ChangedPlans:
     """The plans that have changed, and by how much: in facts, and in bytes of their values."""
 
     def __init__(self) -> None:
