@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-# Most tests wait rather than compute, so a machine of two cores runs four at a time.
-TEST_PROCESSES ?= 4
+# Most tests wait rather than compute, so a machine of two cores runs five at a time.
+TEST_PROCESSES ?= 5
 
 # The checks must not depend on the network: pyright neither looks for a newer self nor for another node.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -35,15 +35,9 @@ run: $(VENV)/runtime.stamp $(VENV)/worker_kit.stamp $(BIN)/holdfast ## start Hol
 # Python's cache of compiled files off: a third of a start.
 test test-all test-faults: export PYTHONDONTWRITEBYTECODE :=
 
-# Only these files are collected again for the tests that run alone.
-ALONE = $(shell grep -rl --include='test_*.py' 'pytest[.]mark[.]alone' tests)
-
 test: $(VENV)/dev.stamp ## run the tests (fault tests in their short form)
-	@status=0; \
-	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
-		-o timeout_method=signal -m "not alone" || status=1; \
-	$(BIN)/python -m pytest -q -o timeout_method=signal -m alone $(ALONE) || status=1; \
-	exit $$status
+	@$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
+		-o timeout_method=signal
 
 check: $(VENV)/dev.stamp ## lint, formatting, types, import contracts
 	@$(BIN)/ruff check .

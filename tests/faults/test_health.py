@@ -224,7 +224,6 @@ async def test_each_scheduler_has_its_threads_and_handlers_run_in_worker_threads
         "executor__handlers": ["tests.faults.pool_handlers"],
     }
     async with serving(tmp_path, **names) as (instance, client):
-        del instance
         tasks = [
             {"id": f"{kind}-{n}", "kind": kind}
             for kind in ("where", "async_where")
@@ -238,8 +237,12 @@ async def test_each_scheduler_has_its_threads_and_handlers_run_in_worker_threads
         assert ran_in <= {f"worker-{loop}-{n}" for loop in range(2) for n in range(2)}
         running = {thread.name for thread in threading.enumerate()}
         assert running >= {"heartbeats", "executor-0", "executor-1"}
-        assert {name for name in running if name.startswith("daemons-")} == {
-            "daemons-0", "daemons-1", "daemons-2", "daemons-guard",
-        }  # fmt: skip
+        # A thread that a daemon holds, on a busy machine any, is replaced until it is free.
+        made = 3 + instance.schedulers.replaced
+        daemons = {name for name in running if name.startswith("daemons-")} - {"daemons-guard"}
+        assert daemons <= {f"daemons-{n}" for n in range(made)}
+        assert len(daemons) >= 3
+        assert "daemons-guard" in running
         loops = {loop["name"] for loop in (await client.get("/v1/ops/status")).json()["loops"]}
-        assert loops >= {"api", "heartbeats", "executor-0", "executor-1", "daemons-2"}
+        assert loops >= {"api", "heartbeats", "executor-0", "executor-1"}
+        assert len({name for name in loops if name.startswith("daemons-")}) >= 3

@@ -23,6 +23,7 @@ from tests.faults.watchtower import RULES, Watchtower, free_port, sooner
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
+FACTOR = 40.0  # by which the times of the rules are divided
 FIRES_S = 150.0
 RESOLVES_S = 90.0
 
@@ -84,7 +85,6 @@ SETTINGS = {
     "executor": {
         "executor__worker__core_size": "1",
         "executor__handlers": "tests.faults.pool_handlers",
-        "executor__worker__processes": "0",  # a host whose handler runs on would be replaced
     },
     "leases": {"memory__unfinished_bytes": str(faults.UNFINISHED_BYTES)},
     "views": {"sse__buffer_events": "5", "sse__replay_batch_size": "5"},
@@ -100,7 +100,7 @@ class Course(msgspec.Struct, frozen=True):
 
 @pytest.fixture(scope="module")
 def tower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watchtower]:
-    tower = Watchtower(tmp_path_factory.mktemp("prometheus"))
+    tower = Watchtower(tmp_path_factory.mktemp("prometheus"), FACTOR)
     yield tower
     tower.stop()
 
@@ -130,6 +130,7 @@ def live_through(
         nats_url=proxy.url,
         executor__instance_id=job,
         http__port=str(free_port()),  # the same after a restart, so that its series go on
+        executor__worker__processes="0",  # a host whose handler runs on would be replaced
         **SETTINGS.get(job, {}),
     )
     place = Place(service, log, proxy)
@@ -187,7 +188,7 @@ def test_an_alert_fires_by_its_fault_and_resolves_by_its_remedy(
 ) -> None:
     course = courses[alert].result(300)
     report.add(
-        "alerts (times divided by 20)",
+        f"alerts (times divided by {FACTOR:g})",
         alert,
         fired_after_s=course.fired_s,
         resolved_after_s=course.resolved_s,
@@ -203,7 +204,7 @@ def test_every_alert_has_a_story() -> None:
 
 
 def test_only_times_are_shortened() -> None:
-    shortened = sooner(RULES.read_text())
+    shortened = sooner(RULES.read_text(), 20)
     assert "for: 30s" in shortened or "for: 30000ms" in shortened
     changed = [
         (before, after)

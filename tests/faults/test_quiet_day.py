@@ -24,16 +24,19 @@ from tests.faults.sleeper import Sleeper
 from tests.faults.watchtower import Watchtower, free_port
 from tests.scrape import Snapshot
 
-pytestmark = [pytest.mark.faults, pytest.mark.alone, pytest.mark.timeout(3_000)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3_000)]
 
 SHORT_S, LONG_S = 30, 1_800
+FACTOR = 20.0  # by which the times of the rules are divided
 RESTARTS = 3
 WORKERS = 12  # enough that no task waits for 3 s, which the shortened rules call starved
 SETTLE_S = 6.0  # after a restart: rules look back over ranges that are shortened as well
 # True on a machine that other tests keep busy.
 BUSY = {"LoopLagHigh", "DaemonLate"}
+# True beside tests that keep the disk busy: the short form runs with them, the long one alone.
+BESIDE = {"LogSlow"}
 # True on one that leaves a process without time for seconds: its rules look at waits that are
-# divided by 20, and at what a handler or a renewal did within seconds.
+# divided by it, and at what a handler or a renewal did within seconds.
 STALLED, STALL_S = {"LeaseMarginLow", "HandlersOverrun"}, 1.0
 WORDS = ("complete", "complete", "complete", "fail", "release")
 
@@ -147,7 +150,7 @@ def test_a_day_without_a_fault_raises_no_alarm(
         http__port=str(free_port()),
         executor__instance_id="quiet",
     )
-    tower = Watchtower(tmp_path)
+    tower = Watchtower(tmp_path, FACTOR)
     alarms: set[str] = set()
     looked = 0
     try:
@@ -191,4 +194,5 @@ def test_a_day_without_a_fault_raises_no_alarm(
     )
     assert fleet.done > day_s / 3
     excused = BUSY | (STALLED if sleeper.worst_s > STALL_S else set())
+    excused |= set() if long_faults else BESIDE
     assert {each for each in alarms if each.partition(":")[0] not in excused} == set()

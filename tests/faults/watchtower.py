@@ -22,7 +22,6 @@ from service.runtime.child_process import dying_with_parent
 from tests.faults.service_process import until
 from tests.programs import program
 
-FACTOR = 20.0
 EVERY_S = 0.5  # scrapes and evaluations
 SHORTEST_RANGE_S = 4 * EVERY_S
 SHORTEST_WAIT_S = 3.0  # a probe's period, a scrape and an evaluation, and a machine that is busy
@@ -32,11 +31,11 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+)([smh])")
 
 
-def sooner(rules: str) -> str:
-    """The rule file with every time divided by FACTOR, down to what a scrape can tell."""
+def sooner(rules: str, factor: float) -> str:
+    """The rule file with every time divided by ``factor``, down to what a scrape can tell."""
 
     def shorter(found: re.Match[str], least_s: float) -> str:
-        seconds = float(found[1]) * _SECONDS[found[2]] / FACTOR
+        seconds = float(found[1]) * _SECONDS[found[2]] / factor
         return f"{max(round(seconds * 1000), round(least_s * 1000))}ms"
 
     rules = re.sub(
@@ -47,16 +46,20 @@ def sooner(rules: str) -> str:
     )
     return re.sub(
         r"> (\d+) # wait",
-        lambda found: f"> {max(float(found[1]) / FACTOR, SHORTEST_WAIT_S):g}",
+        lambda found: f"> {max(float(found[1]) / factor, SHORTEST_WAIT_S):g}",
         rules,
     )
 
 
 class Watchtower:
-    """Prometheus on a free port; `watch` instances, wait for alerts, `stop` it at the end."""
+    """Prometheus on a free port; `watch` instances, wait for alerts, `stop` it at the end.
 
-    def __init__(self, folder: Path) -> None:
+    The times of the rules are divided by ``factor``.
+    """
+
+    def __init__(self, folder: Path, factor: float) -> None:
         self._folder = folder
+        self._factor = factor
         self._targets = folder / "targets.json"
         self._jobs: dict[str, str] = {}
         self._naming = threading.Lock()  # the courses of several alerts run at once
@@ -124,7 +127,7 @@ class Watchtower:
     def _launch(self, port: int) -> "subprocess.Popen[bytes]":
         self.url = f"http://127.0.0.1:{port}"
         self._targets.write_text("[]")
-        (self._folder / "rules.yaml").write_text(sooner(RULES.read_text()))
+        (self._folder / "rules.yaml").write_text(sooner(RULES.read_text(), self._factor))
         period = f"{round(EVERY_S * 1000)}ms"
         configuration = {
             "global": {

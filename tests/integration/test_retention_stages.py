@@ -51,7 +51,7 @@ class World:
 
     async def purger(self, user: str = RETENTION) -> Purger:
         url = user_url(self.settings.data_dir / "nats", self.address, user)
-        self._purgers.append(await Purger.open(url, timeout_s=2, access=URL_ALONE))
+        self._purgers.append(await Purger.open(url, timeout_s=20, access=URL_ALONE))
         return self._purgers[-1]
 
     async def close(self) -> None:
