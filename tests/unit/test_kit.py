@@ -169,6 +169,24 @@ def test_a_worker_that_no_server_ever_answered_says_where_it_asked_and_ends_at_o
         assert "HOLDFAST_URL" in caplog.text
 
 
+@pytest.mark.parametrize("url", ["localhost:8000", "127.0.0.1:8000", "http://", "http://x:y"])
+def test_an_address_that_is_no_url_is_refused_at_once(url: str) -> None:
+    worker = Worker("unit", url=url)
+    worker.task("k")(lambda _: None)
+    with pytest.raises(ValueError, match=re.escape(repr(url))):
+        worker.start()
+
+
+def test_a_function_that_cannot_be_a_handler_is_refused_where_it_is_declared() -> None:
+    worker = Worker("unit")
+    with pytest.raises(ValueError, match="the name of its kind"):
+        worker.task(at_once)  # pyright: ignore[reportArgumentType]
+    functions: list[Any] = [lambda: 1, lambda _task, _input, _more: 1]
+    for function in functions:
+        with pytest.raises(TypeError, match="must take the task, or the task and its input"):
+            worker.task("k")(function)
+
+
 def test_requests_go_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     with ScriptedServer() as proxy, ScriptedServer() as local:
         for name in ("http_proxy", "HTTP_PROXY"):

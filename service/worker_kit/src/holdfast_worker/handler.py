@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints
 
@@ -36,6 +37,7 @@ class Handler(Generic[P, R]):
         self.module = run.__module__
         self.name = f"{run.__module__}.{run.__qualname__}"
         self._declared = input_type
+        _check_parameters(run, self.name)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """What the function itself answers, for tests and for handlers that call others."""
@@ -71,6 +73,19 @@ class Handler(Generic[P, R]):
         return function(task, decoded(raw_input, self.input_type or Any))
 
 
+def _check_parameters(run: Callable[..., Any], name: str) -> None:
+    """Raise TypeError now, and not for each task, if ``run`` cannot be called with a task."""
+    try:
+        signature = inspect.signature(run)
+    except ValueError:  # of a builtin
+        return
+    for given in ((None,), (None, None)):
+        with suppress(TypeError):
+            signature.bind(*given)
+            return
+    raise TypeError(f"{name}{signature} must take the task, or the task and its input")
+
+
 AnyHandler = Handler[..., Any]
 
 
@@ -89,8 +104,8 @@ def handler(
     this kind have another input. ``pool="process"`` runs the function in a process of its own in
     the built-in executor, and in a thread in a worker outside.
     """
-    if not kind:
-        raise ValueError("a handler needs a kind")
+    if not isinstance(kind, str) or not kind:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f'a handler needs the name of its kind, as in ("search"), not {kind!r}')
     if pool not in ("thread", "process"):
         raise ValueError(f"pool={pool!r}: a handler runs in a 'thread' or a 'process'")
 

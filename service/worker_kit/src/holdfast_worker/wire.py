@@ -82,7 +82,8 @@ class _Problem(msgspec.Struct):
 class Wire:
     """One server and the connections to it; use it on one event loop.
 
-    ``url`` and ``token`` default to HOLDFAST_URL and HOLDFAST_TOKEN, and to no token.
+    ``url`` and ``token`` default to HOLDFAST_URL and HOLDFAST_TOKEN, and to no token. Raises
+    ValueError for a URL that is none.
     """
 
     def __init__(
@@ -92,12 +93,12 @@ class Wire:
         limits: Limits,
         counters: Counters | None = None,
     ) -> None:
-        self.url = (url or os.environ.get("HOLDFAST_URL") or DEFAULT_URL).rstrip("/")
+        base = _base(url or os.environ.get("HOLDFAST_URL") or DEFAULT_URL)
+        self.url = str(base).rstrip("/")
         held = token or os.environ.get("HOLDFAST_TOKEN")
         self._limits = limits
         self._counters = counters or Counters()
         self.has_answered = False  # whether the server, or something before it, ever did
-        base = httpx.URL(self.url)
         self._connections = _connections_to(base)
         self.http = httpx.AsyncClient(
             base_url=base,
@@ -193,6 +194,17 @@ class Wire:
             return asked_s + random.uniform(0, limits.first_pause_s)  # noqa: S311 - spreads load
         longest_s = min(limits.first_pause_s * 2 ** min(tries, 16), limits.longest_pause_s)
         return random.uniform(longest_s / 2, longest_s)  # noqa: S311
+
+
+def _base(url: str) -> httpx.URL:
+    """Where the server is. Raises ValueError for what no request can be sent to."""
+    try:
+        base = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{url!r} is no URL: {error}") from None
+    if base.scheme not in ("http", "https") or not base.host:
+        raise ValueError(f"{url!r} is no URL of a server, such as {DEFAULT_URL}")
+    return base
 
 
 def _connections_to(url: httpx.URL) -> httpx.AsyncHTTPTransport:

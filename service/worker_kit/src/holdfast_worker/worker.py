@@ -63,9 +63,10 @@ class Worker:
         self, kind: str, *, lease_s: float | None = None, pool: PoolKind = "thread"
     ) -> Callable[[Callable[P, R]], Handler[P, R]]:
         """Decorate the function that does tasks of ``kind``; see `handler`."""
+        decorate = handler(kind, lease_s=lease_s, pool=pool)
 
         def declare(run: Callable[P, R]) -> Handler[P, R]:
-            declared = handler(kind, lease_s=lease_s, pool=pool)(run)
+            declared = decorate(run)
             self.include(declared)
             return declared
 
