@@ -118,7 +118,17 @@ def _check_waiting(plan: Plan, task: Task, *, fatal: bool) -> None:
 
 def portrait(plan: Plan) -> dict[str, Any]:
     """Everything folded about a plan, field by field, in a shape that can be compared."""
-    skipped = {"tasks", "touched", "closed", "outputs", "kept", "outdated", "latest", "spec"}
+    skipped = {
+        "tasks",
+        "touched",
+        "renewed",
+        "closed",
+        "outputs",
+        "kept",
+        "outdated",
+        "latest",
+        "spec",
+    }
     shown = {name: getattr(plan, name) for name in plan.__struct_fields__ if name not in skipped}
     shown["tasks"] = {task_id: _task_portrait(task) for task_id, task in plan.tasks.items()}
     return shown
