@@ -10,7 +10,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 from typing import Any, cast
 
@@ -28,11 +28,13 @@ Each takes time wherever it is read, and nothing else runs during one call into 
 
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 TEXT_CHARACTERS = 2_000
+SMALL_BYTES = 16 * 1024  # with parts too few to begin a garbage collection, or more than one
 FLAT = 5  # levels that most JSON does not exceed
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoding bytes from outside may raise: bytes that are not UTF-8 are a ValueError."""
 
+_NOTHING = nullcontext[None]()
 _encode = msgspec.json.encode
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
@@ -92,6 +94,7 @@ def text_of(value: object, most: int = TEXT_CHARACTERS) -> str:
 def check(data: bytes | Raw) -> None:
     """Make sure that ``data`` is one JSON value that every reader can follow. Raises `NotJson`."""
     try:
+        check_depth(bytes(data))
         prove(bytes(data))
     except RecursionError:
         raise NotJson(TOO_DEEP) from None
@@ -100,9 +103,11 @@ def check(data: bytes | Raw) -> None:
 
 
 def prove(data: bytes) -> None:
-    """`check`, but raises what decoding raises, with its place, where ``data`` cannot be read."""
-    check_depth(data)
-    with _no_collection():
+    """`check`, but raises what decoding raises, with its place, where ``data`` cannot be read.
+
+    `check_depth` comes before it.
+    """
+    with _NOTHING if len(data) <= SMALL_BYTES else _no_collection():
         value = _decode(data)
         again = _encode(value)
         del value  # a step of its own: other threads may run in between

@@ -119,7 +119,9 @@ class _Named:
             self.status = message["status"]
             if kind := KINDS.get(self.status // 100):
                 self._metrics.count("agent.http.request.total", status=kind)
-            headers = [_with_head(*header) for header in message.get("headers", ())]
+            headers = list(message.get("headers", ()))
+            if b"allow" in dict(headers):
+                headers = [_with_head(*header) for header in headers]
             headers.append((b"x-request-id", self._trace.request_id))
             headers.append((b"x-trace-id", self._trace.trace_id))
             message["headers"] = headers

@@ -43,7 +43,8 @@ class requires:  # noqa: N801 - it reads as a word: guards=[requires("work")]
     async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
         """Raises RequestRefused."""
         scope = cast("HTTPScope", connection.scope)
-        access: Access = connection.app.state.access
+        state = connection.app.state
+        access: Access = state.access
         headers = dict(scope["headers"])
         scope["auth"] = await access.check(scope, headers, self.permission)
         if ids := scope["path_params"]:
@@ -51,12 +52,12 @@ class requires:  # noqa: N801 - it reads as a word: guards=[requires("work")]
                 ids["owner"] = _decoded_owner(ids["owner"])
             _check_ids(ids)
             if self.permission == "work":
-                await check_path(scope["auth"], ids, connection.app.state.load)
+                await check_path(scope["auth"], ids, state.load)
         if scope["query_string"] and not self._any_query:
             _check_query(scope["query_string"], _known_parameters(handler.signature_model))
         if scope["method"] not in READING:
             check_content_type(headers.get(b"content-type", b""))
-            quotas: Quotas = connection.app.state.quotas
+            quotas: Quotas = state.quotas
             quotas.admit_write(client_of(scope), _announced(headers))
 
 

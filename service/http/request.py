@@ -152,4 +152,7 @@ def is_head(scope: Scope) -> bool:
 
 def header(scope: Scope, name: bytes) -> bytes:
     """The value of a request's header, empty when it has none; ``name`` in lower case."""
-    return next((value for key, value in scope["headers"] if key == name), b"")
+    for key, value in scope["headers"]:
+        if key == name:
+            return value
+    return b""

@@ -54,7 +54,7 @@ class ApiResponse(Response[T]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         del scope, receive
-        headers = [(b"content-type", str(self.media_type or JSON_TYPE).encode())]
+        headers = [_content_type(self.media_type or JSON_TYPE)]
         headers += [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
         start: Any = {"type": "http.response.start", "status": self.status_code, "headers": headers}
         content = self.content
@@ -66,6 +66,11 @@ class ApiResponse(Response[T]):
         headers.append((b"content-length", b"%d" % len(body)))
         await send(start)
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+@cache
+def _content_type(media_type: str) -> tuple[bytes, bytes]:
+    return b"content-type", str(media_type).encode()
 
 
 def _long_list(content: object) -> str | None:

@@ -1,7 +1,8 @@
-"""Litestar's `get`, `post` and `delete`, without two things that our handlers do not need.
+"""Litestar's `get`, `post` and `delete`, without three things that our handlers do not need.
 
-Litestar copies a handler for each guard, so that no guard can change it; ours change nothing. And
-it makes a response in three steps, for cookies, hooks and backgrounds that no answer here has.
+Litestar copies a handler for each guard, so that no guard can change it; ours change nothing. It
+makes a response in three steps, for cookies, hooks and backgrounds that no answer here has. And it
+looks for a handler's exception handlers again in each request.
 """
 
 from functools import partial
@@ -18,6 +19,14 @@ from service.http.responses import JSON_TYPE, ApiResponse
 
 class Route(HTTPRouteHandler):
     """A handler of HTTP requests."""
+
+    _for_exceptions: Any = None
+
+    def resolve_exception_handlers(self) -> Any:  # noqa: ANN401 - a type for type checkers only
+        """As Litestar's, once: no layer above a handler changes while requests are answered."""
+        if self._for_exceptions is None:
+            self._for_exceptions = cast("Any", super()).resolve_exception_handlers()
+        return self._for_exceptions
 
     async def authorize_connection(self, connection: ASGIConnection[Any, Any, Any, Any]) -> None:
         """Run the guards."""

@@ -53,20 +53,19 @@ def _read(headers: Iterable[tuple[bytes, bytes]]) -> RequestTrace:
             parents.append(value.decode("latin-1"))
         elif name == b"tracestate":
             states.append(value.decode("latin-1"))
-    made = b"%064x" % _dice.getrandbits(256)
+    made = _dice.randbytes(32).hex()
     # Two of them contradict each other, and neither is believed (W3C).
     parent = received(parents[0]) if len(parents) == 1 else None
     if parent is not None:
         trace_id = (trace_id_of(parent) or "").encode()
     own = bool(trace_id)
-    trace_id = trace_id or made[:32]
+    of_trace = trace_id.decode() or made[:32]
     if parent is None:
-        sampled = SAMPLING.begins(trace_id.decode())
-        parent = f"00-{trace_id.decode()}-{made[32:48].decode()}-{sampled:02x}"
+        parent = f"00-{of_trace}-{made[32:48]}-{SAMPLING.begins(of_trace):02x}"
         states.clear()
     return RequestTrace(
-        request_id=request_id or made[48:],
-        trace_id=trace_id,
+        request_id=request_id or made[48:].encode(),
+        trace_id=of_trace.encode(),
         traceparent=parent,
         own=own,
         tracestate=received_tracestate(",".join(states)) if states else "",

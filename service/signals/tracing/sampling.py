@@ -44,6 +44,8 @@ class Sampling(msgspec.Struct, frozen=True):
 
     def begins(self, trace_id: str) -> bool:
         """Whether a trace that begins here is sampled."""
+        if self.ratio >= 1:
+            return True
         bits = int(trace_id, 16) & (2**RANDOM_BITS - 1)
         return bits < round(self.ratio * 2**RANDOM_BITS)
 
