@@ -42,7 +42,7 @@ from streams.plan.state import Execution, Plan, Task, connect, recount
 STREAM = "PLANS"
 TABLES = (plans, tasks, outputs, checkpoints, executions, forgetting, audit)
 SCHEMA = Schema(version=9, ddl="".join(table.DDL for table in TABLES))
-WIDE = 500  # changed tasks of one plan; the rows of more would hold the loop for milliseconds
+WIDE = 500  # tasks of one plan that changed or were renewed; more rows would hold the loop for ms
 RESTORE_TIME_S = 600.0  # at the start only; a million unfinished tasks take a minute
 
 log = structlog.get_logger("holdfast.read_models")
@@ -192,7 +192,7 @@ class Pending:
         No fold may change the plans meanwhile. All rows are added in one step, after the thread.
         """
         # By identity: to compare two large plans field by field would take longer than their rows.
-        wide = {id(plan): plan for plan in changed if len(plan.touched) > WIDE}
+        wide = {id(plan): plan for plan in changed if len(plan.touched) + len(plan.renewed) > WIDE}
         if not wide:
             self._add_each(changed)
             return
