@@ -12,8 +12,11 @@ from tests.faults.service_process import ServiceProcess, until
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
 OUTPUT_BYTES = 300_000
-SHORT, LONG = 300, 1_000
-MOST_GROWTH_MB = 100  # what is kept for event streams and queries, whatever was returned
+SHORT, LONG = 600, 1_000
+# What is kept for event streams and queries, and what waits for SQLite, whatever was returned:
+# 115 to 170 on a quiet machine, with 300 plans as with 1,000. Blocks that do not go back to the
+# system (service.runtime.tuning) make it 230 with 600 plans, and 350 with 1,000.
+MOST_GROWTH_MB = 200
 
 
 def test_large_outputs_of_plans_that_have_ended_do_not_stay_in_memory(
