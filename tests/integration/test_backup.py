@@ -1,9 +1,11 @@
 """A backup that is made under load holds what was acknowledged before it, and can be served."""
 
 import json
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, int]:
 
 def _seed(service: ServiceProcess, source: Path) -> tuple[int, str]:
     return run_holdfast("restore", "--read-models", str(source), data_dir=str(service.data_dir))
+
+
+def _sequence_in(data_dir: Path) -> int:
+    uri = f"file:{data_dir / READ_MODELS}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True)) as connection:
+        found = connection.execute("SELECT max(sequence) FROM checkpoint").fetchone()
+    return found[0] or 0
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
@@ -191,6 +200,10 @@ def test_an_empty_folder_starts_on_read_models_of_another_instance(
         with httpx.Client(base_url=first.start().url, timeout=20) as client:
             for number in range(BEFORE):
                 submit(client, f"before-{number}")
+            for _ in range(40):  # rows are written a moment after their facts
+                if client.get("/v1/plans").json()["items"] and _sequence_in(first.data_dir):
+                    break
+                time.sleep(0.25)
             code, said = run_holdfast(
                 "backup", "--read-models", str(copy), data_dir=str(first.data_dir)
             )
