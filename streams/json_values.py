@@ -94,8 +94,8 @@ def text_of(value: object, most: int = TEXT_CHARACTERS) -> str:
 def check(data: bytes | Raw) -> None:
     """Make sure that ``data`` is one JSON value that every reader can follow. Raises `NotJson`."""
     try:
-        check_depth(bytes(data))
-        prove(bytes(data))
+        check_depth(held := bytes(data))
+        prove(held)
     except RecursionError:
         raise NotJson(TOO_DEEP) from None
     except _UNREADABLE as error:
