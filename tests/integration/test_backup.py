@@ -3,7 +3,6 @@
 import json
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,10 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
+from projections.read_models.database import read_only_uri
 from service.ops.backups import MANIFEST
 from service.runtime.data_folder import READ_MODELS
 from tests.conftest import PrivateServer
 from tests.faults.service_process import ServiceProcess, run_holdfast
+from tests.waiting import until
 
 BEFORE = 20
 
@@ -80,10 +81,9 @@ def _seed(service: ServiceProcess, source: Path) -> tuple[int, str]:
 
 
 def _sequence_in(data_dir: Path) -> int:
-    uri = f"file:{data_dir / READ_MODELS}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True)) as connection:
-        found = connection.execute("SELECT max(sequence) FROM checkpoint").fetchone()
-    return found[0] or 0
+    with closing(sqlite3.connect(read_only_uri(data_dir / READ_MODELS), uri=True)) as connection:
+        asked = "SELECT sequence FROM checkpoint WHERE stream = 'PLANS'"
+        return (connection.execute(asked).fetchone() or [0])[0]
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
@@ -200,10 +200,7 @@ def test_an_empty_folder_starts_on_read_models_of_another_instance(
         with httpx.Client(base_url=first.start().url, timeout=20) as client:
             for number in range(BEFORE):
                 submit(client, f"before-{number}")
-            for _ in range(40):  # rows are written a moment after their facts
-                if client.get("/v1/plans").json()["items"] and _sequence_in(first.data_dir):
-                    break
-                time.sleep(0.25)
+            until(lambda: _sequence_in(first.data_dir))  # rows are written after their facts
             code, said = run_holdfast(
                 "backup", "--read-models", str(copy), data_dir=str(first.data_dir)
             )
