@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from projections.read_models import audit
 from projections.read_models.audit_tail import AuditTail
+from projections.read_models.database import Database
 from projections.read_models.restore import open_read_models
 from streams.jetstream.audit_stream import TrailExtent, TrailMessage
-from tests.waiting import eventually
+from tests.waiting import POLL_S, WITHIN_S, eventually
 
 
 class Trail:
@@ -32,6 +34,11 @@ class Trail:
         return [TrailMessage(n, "audit.x", f"{n}", b"no entry") for n in range(after + 1, last + 1)]
 
 
+async def _is_stored(database: Database, end: int) -> bool:
+    checkpoint = await database.checkpoint(audit.STREAM)
+    return checkpoint is not None and checkpoint.sequence >= end
+
+
 async def test_an_old_end_of_the_trail_costs_no_rows(tmp_path: Path) -> None:
     database = await open_read_models(tmp_path / "x.sqlite")
     first, second = Trail(2), Trail(1, 1, 3, 1, 1, 4)  # the second names an old end, twice
@@ -39,6 +46,9 @@ async def test_an_old_end_of_the_trail_costs_no_rows(tmp_path: Path) -> None:
         tail = AuditTail(trail, database, lambda *_: None)
         following = asyncio.create_task(tail.run())
         await eventually(lambda trail=trail, end=end: trail.read_to == end, "it is read")
+        async with asyncio.timeout(WITHIN_S):
+            while not await _is_stored(database, end):
+                await asyncio.sleep(POLL_S)
         assert min(trail.read_after) == has, "nothing is read again"
         following.cancel()
         await asyncio.wait([following])
