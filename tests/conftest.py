@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from service.runtime.nats_server.process import ServerProcess, launch
+from tests.ports import free_port, give_back
 from tests.reports import pytest_runtest_makereport
 
 __all__ = ["pytest_runtest_makereport"]  # a hook that pytest finds here
@@ -92,7 +93,8 @@ class PrivateServer:
     def __init__(self, folder: Path, configuration: Path | None = None) -> None:
         self._folder = folder
         self._configuration = configuration
-        self._process = self._launch(0)
+        self._port = free_port()
+        self._process = self._launch()
 
     @property
     def url(self) -> str:
@@ -101,7 +103,7 @@ class PrivateServer:
 
     @property
     def port(self) -> int:
-        return self._process.port
+        return self._port
 
     @property
     def pid(self) -> int:
@@ -122,13 +124,14 @@ class PrivateServer:
     def restart(self) -> None:
         """The same store on the same port again; ready on return."""
         self._process.stop()
-        self._process = self._launch(self._process.port)
+        self._process = self._launch()
 
     def stop(self) -> None:
         self._process.stop()
+        give_back(self._port)
 
-    def _launch(self, port: int) -> ServerProcess:
-        return launch(self._folder, port, configuration=self._configuration)
+    def _launch(self) -> ServerProcess:
+        return launch(self._folder, self._port, configuration=self._configuration)
 
 
 @pytest.fixture(scope="session")

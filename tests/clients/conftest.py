@@ -7,10 +7,10 @@ import pytest
 
 from service.core.core import Core
 from tests.clients.browser import Browser
-from tests.clients.nginx import free_port
 from tests.conftest import PrivateServer
 from tests.faults.service_process import ServiceProcess
 from tests.integration.sse_world import serving
+from tests.ports import free_port
 
 
 class Browsers:

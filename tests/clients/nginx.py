@@ -8,6 +8,7 @@ from typing import Self
 
 from service.runtime.child_process import dying_with_parent
 from tests.faults.service_process import until
+from tests.ports import free_port
 from tests.programs import program
 
 DEBIAN = Path("/etc/nginx/nginx.conf")
@@ -27,13 +28,6 @@ SITE = """
         location / {{ {more} proxy_pass {upstream}; }}
     }}
 """
-
-
-def free_port() -> int:
-    """A port of loopback without a listener."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 class Nginx:

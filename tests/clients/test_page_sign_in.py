@@ -10,11 +10,11 @@ from service.core.core import Core
 from service.principals.tokens_edit import revoke_token
 from streams.plan.events import Submitted, TaskSpec
 from tests.clients.browser import Browser
-from tests.clients.nginx import free_port
 from tests.clients.page_world import click, grave_faults, reads, show
 from tests.conftest import PrivateServer
 from tests.faults.service_process import ServiceProcess
 from tests.integration.sse_world import write
+from tests.ports import free_port
 from tests.unit.tokens_world import give
 
 pytestmark = pytest.mark.timeout(180)

@@ -10,8 +10,9 @@ import httpx
 
 from tests.cluster.instance import Instance, build_wall_clock
 from tests.cluster.nats_cluster import NatsCluster
-from tests.cluster.ports import NUMBERS, free_ports
+from tests.cluster.ports import NUMBERS
 from tests.cluster.record import History, Outage, UnexpectedEnd
+from tests.ports import free_ports
 
 READY_S = 60.0
 MOVE_S = 20.0

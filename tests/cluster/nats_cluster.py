@@ -10,7 +10,8 @@ import httpx
 
 from tests.cluster.links import Links
 from tests.cluster.nats_node import NatsNode
-from tests.cluster.ports import HOST, NUMBERS, free_ports
+from tests.cluster.ports import HOST, NUMBERS
+from tests.ports import free_ports
 
 WHOLE_S = 60.0
 POLL_S = 0.1

@@ -19,7 +19,8 @@ from tests.faults.alert_faults import Place, Story
 from tests.faults.delaying_proxy import DelayingProxy
 from tests.faults.report import Report
 from tests.faults.service_process import ServiceProcess
-from tests.faults.watchtower import RULES, Watchtower, free_port, sooner
+from tests.faults.watchtower import RULES, Watchtower, sooner
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 

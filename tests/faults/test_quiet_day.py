@@ -21,7 +21,8 @@ from tests.faults.report import Report
 from tests.faults.service_process import ServiceProcess, run_holdfast, until
 from tests.faults.short_chatter import CHATTER_TTL_S
 from tests.faults.sleeper import Sleeper
-from tests.faults.watchtower import Watchtower, free_port
+from tests.faults.watchtower import Watchtower
+from tests.ports import free_port
 from tests.scrape import Snapshot
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3_000)]

@@ -25,7 +25,7 @@ from service.runtime.child_process import dying_with_parent
 from tests.faults.report import Report
 from tests.faults.service_process import ROOT, ServiceProcess, environment, run_holdfast, until
 from tests.faults.soak_watch import Levels, Watch
-from tests.faults.watchtower import free_port
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(7_200)]
 

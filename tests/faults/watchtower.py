@@ -7,7 +7,6 @@ waits in the rules. So what takes half an hour in earnest can be watched within 
 import json
 import re
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -20,6 +19,7 @@ import yaml
 from service.ops import RULES
 from service.runtime.child_process import dying_with_parent
 from tests.faults.service_process import until
+from tests.ports import free_port
 from tests.programs import program
 
 EVERY_S = 0.5  # scrapes and evaluations
@@ -165,10 +165,3 @@ class Watchtower:
             return self._client.get(f"{self.url}/-/ready").status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
-
-
-def free_port() -> int:
-    """A port without a listener."""
-    with socket.socket() as any_port:
-        any_port.bind(("127.0.0.1", 0))
-        return any_port.getsockname()[1]

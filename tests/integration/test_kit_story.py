@@ -14,9 +14,9 @@ import pytest
 
 from holdfast_worker import Client
 from holdfast_worker.views import TaskView
-from tests.cluster.ports import free_ports
 from tests.faults.service_process import ServiceProcess
 from tests.integration.kit_world import Link, WorkerProgram
+from tests.ports import free_port
 
 LEASE_S = 6.0
 BEAT_S = LEASE_S / 3
@@ -52,7 +52,7 @@ class Note(NamedTuple):
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[ServiceProcess]:
     """An instance whose address stays through a restart; a link to it has another port."""
-    (port,) = free_ports(1)
+    port = free_port()
     settings = {"http__port": str(port), "http__allowed_hosts": "127.0.0.1"}
     service = ServiceProcess(tmp_path / "data", **settings).start()
     yield service

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.conftest import PrivateServer
 from tests.faults.service_process import run_holdfast
 from tests.integration.http_world import serving, until_status
 from tests.integration.sse_world import Stream
+from tests.ports import free_port
 
 
 async def work_off(client: httpx.AsyncClient, mark: str, refused: int = 1) -> None:
@@ -85,11 +85,6 @@ async def test_two_instances_with_two_prefixes_on_one_server_see_their_own_alone
         assert (
             answers["internals"]["log"]["head"] == answers["internals"]["read_models"]["sequence"]
         )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 async def test_an_instance_at_a_leaf_node_keeps_its_log_in_the_domain_of_the_hub(

@@ -22,7 +22,7 @@ from service.executor.executor import Executor
 from service.executor.limits import LIMITS, ExecutorLimits
 from service.runtime.supervision import Supervision
 from service.settings.loading import load_settings
-from streams.log import Origin, TooLarge
+from streams.log import LogUnavailable, Origin, TooLarge
 from streams.plan import commands, events
 from streams.plan.commands import OwnerCommand
 from streams.plan.decide import Accept, Duplicate, decide
@@ -30,8 +30,16 @@ from streams.plan.evolve import begin, evolve
 from streams.plan.outputs import output_at_hand
 from streams.plan.results import NOTHING
 from streams.plan.state import Plan, Task
+from tests.unit import executor_handlers
 
 PATIENCE_S = 30.0
+USER_HANDLERS = (executor_handlers.__name__,)
+IMPATIENT = ExecutorLimits(grace_s=0.05, kill_after_s=0.2)
+UNAVAILABLE = LogUnavailable("the log does not answer")
+# For leases that are to be lost, and for those that are not: a busy machine holds a process for
+# longer than the first.
+QUICK: dict[str, Any] = {"executor.claim.lease_s": 0.6, "executor.claim.heartbeat_s": 0.1}
+RENEWED: dict[str, Any] = QUICK | {"executor.claim.lease_s": 30}
 
 
 class FakeMetrics:
@@ -303,11 +311,14 @@ async def executing(
         settings, bridge, cast("Any", metrics), cast("Any", audit), "instance-1",
         supervision=supervision, limits=limits,
     )  # fmt: skip
+    executor_handlers.let_go.clear()
+    executor_handlers.seen.clear()
     await executor.start()
     try:
         yield World(core, metrics, audit, executor, supervision)
     finally:
         await executor.drain(drain_s)
+        executor_handlers.let_go.set()
 
 
 def spec(task_id: str, kind: str, input: object = None, **fields: object) -> events.TaskSpec:
@@ -327,3 +338,8 @@ def kept(task: Task) -> Raw:
 
 def output_of(task: Task) -> Any:
     return json_of(kept(task))
+
+
+def error_of(task: Task) -> tuple[str, str]:
+    assert isinstance(task.result, events.Failed), task.result
+    return task.result.error_type, task.result.error_message
