@@ -11,6 +11,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 
 YOUNG, MIDDLE, OLD = 20_000, 4, 250  # Python's own thresholds are 700, 10, 10
 MANY_FILES = 1_000_000  # where the system sets no limit
@@ -44,16 +45,39 @@ def give_large_blocks_back() -> None:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
+class _Collector:
+    """Python's search for cycles, off while any block of any thread wants it so."""
+
+    def __init__(self) -> None:
+        self._changing = Lock()
+        self._blocks = 0
+        self._was_on = False
+
+    def stop(self) -> None:
+        with self._changing:
+            if not self._blocks:
+                self._was_on = gc.isenabled()
+                gc.disable()
+            self._blocks += 1
+
+    def go_on(self) -> None:
+        with self._changing:
+            self._blocks -= 1
+            if self._was_on and not self._blocks:
+                gc.enable()
+
+
+_COLLECTOR = _Collector()
+
+
 @contextmanager
 def uncollected() -> Generator[None]:
     """No search for cycles inside the block; for bounded work that makes none."""
-    was_on = gc.isenabled()
-    gc.disable()
+    _COLLECTOR.stop()
     try:
         yield
     finally:
-        if was_on:
-            gc.enable()
+        _COLLECTOR.go_on()
 
 
 def switch_often() -> None:

@@ -16,6 +16,7 @@ import structlog
 
 from service.runtime.loops import JOIN_S, LoopThread
 from service.runtime.supervision import Supervision
+from service.runtime.tuning import uncollected
 from service.signals.metrics.registry import Metrics
 
 LAG_SAMPLE_S = 0.25
@@ -62,8 +63,10 @@ class Lag:
 
     def where(self) -> str:
         """The innermost frames of the loop's thread: what it is doing now."""
-        # Private by name, and documented for exactly this.
-        frame = sys._current_frames().get(self.thread_id or 0)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        # Private by name, and documented for exactly this. It holds a lock that the end of a
+        # `threading.local` takes, too: in Python 3.11 a search for cycles there waits for ever.
+        with uncollected():
+            frame = sys._current_frames().get(self.thread_id or 0)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         if frame is None:
             return "its thread has ended"
         frames = traceback.extract_stack(frame)[-_FRAMES:]
