@@ -42,7 +42,8 @@ from streams.plan.commands import (
     Start,
     Submit,
 )
-from streams.plan.decide import Accept, Decision, Duplicate, Invalid, PlanExists, Refusal, decide
+from streams.plan.decide import decide
+from streams.plan.decisions import Accept, Decision, Duplicate, Invalid, PlanExists, Refusal
 from streams.plan.fold import forgets
 from streams.plan.limits import FORGOTTEN_S
 from streams.plan.outputs import digest_of, takes_long

@@ -12,11 +12,11 @@ from typing import TypeVar
 
 from projections.board.board import Board
 from projections.projector import Projector
-from service.core.results import TooMuchUnfinished
+from service.core.answers import TooMuchUnfinished
 from service.core.secrets_in_plans import secret_complaint
 from service.settings.config import MemorySettings
 from streams.log import LogUnavailable
-from streams.plan.decide import Invalid
+from streams.plan.decisions import Invalid
 from streams.plan.events import Submitted, TaskSpec
 from streams.plan.sizes import is_large, submitted_bytes
 

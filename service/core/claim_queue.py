@@ -11,11 +11,11 @@ import random
 import structlog
 
 from projections.board.lanes import Pick, Seat
+from service.core.answers import Claim, ClaimRequest
 from service.core.claim_inputs import claim_size
 from service.core.demand import Demand
 from service.core.lease_taking import LeaseTaker
 from service.core.queue_context import QueueContext
-from service.core.results import Claim, ClaimRequest
 from service.core.standstill import SILENCE_LIMITS, SilenceLimits, Standstill
 from service.core.waiters import Waiters
 from streams import decider

@@ -9,7 +9,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from projections.board.lanes import Pick
-from service.core.results import ClaimRequest
+from service.core.answers import ClaimRequest
 from service.core.standstill import Standstill
 from streams import decider
 from streams.log import Conflict, Log, LogFull, LogUnavailable, Origin, TooLarge

@@ -19,12 +19,7 @@ from projections.projector import Projector
 from projections.read_models.database import Database
 from projections.read_models.views import PlanView, TaskView, plan_view, task_view
 from service.core.admission import Admission, off_loop
-from service.core.claim_queue import ClaimQueue
-from service.core.conditions import Conditions
-from service.core.log_clock import LogClock
-from service.core.owner_writes import NAMES, OwnerWrites
-from service.core.plan_closing import PlanClosing
-from service.core.results import (
+from service.core.answers import (
     AcceptedWrite,
     Behind,
     Claim,
@@ -34,6 +29,11 @@ from service.core.results import (
     ReleasedLease,
     Submission,
 )
+from service.core.claim_queue import ClaimQueue
+from service.core.conditions import Conditions
+from service.core.log_clock import LogClock
+from service.core.owner_writes import NAMES, OwnerWrites
+from service.core.plan_closing import PlanClosing
 from service.core.secrets_in_plans import key_warnings
 from service.core.workers import Workers
 from service.runtime.masking import KNOWN
@@ -52,7 +52,7 @@ from streams.decider import CommandAccepted, Outcome
 from streams.log import Log, LogUnavailable, Origin, TooLarge
 from streams.plan import commands
 from streams.plan.commands import OwnerCommand
-from streams.plan.decide import Duplicate
+from streams.plan.decisions import Duplicate
 from streams.plan.events import Submitted, TaskSpec
 from streams.plan.state import Plan
 from streams.traceparent import of_attempt, span_id_of

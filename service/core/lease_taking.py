@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from projections.board.lanes import Pick
 from projections.read_models.views import moment
+from service.core.answers import Claim, ClaimRequest, Refused
 from service.core.claim_inputs import (
     Found,
     checkpoints_of,
@@ -24,12 +25,11 @@ from service.core.claim_inputs import (
 )
 from service.core.claim_writes import ClaimWriter, Taking, Tried, in_trace_of, taking_of, timeout_s
 from service.core.queue_context import QueueContext
-from service.core.results import Claim, ClaimRequest, Refused
 from service.core.standstill import Standstill
 from streams import decider
 from streams.log import LogFull, LogUnavailable, Origin
 from streams.plan import commands
-from streams.plan.decide import Duplicate, NotAllowed
+from streams.plan.decisions import Duplicate, NotAllowed
 from streams.plan.state import Plan, Task
 from streams.traceparent import of_attempt
 

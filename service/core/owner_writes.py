@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from projections.read_models.views import moment_or_none, task_view
-from service.core.results import AcceptedWrite, OwnerAnswer, Refused
+from service.core.answers import AcceptedWrite, OwnerAnswer, Refused
 from service.core.workers import Workers
 from service.runtime.masking import KNOWN
 from service.signals.audit.facts import FactAudit
@@ -21,7 +21,7 @@ from streams.decider import CommandAccepted, Contention, Outcome
 from streams.log import Conflict, Log, LogFull, LogUnavailable, Origin, TooLarge
 from streams.plan import commands
 from streams.plan.commands import OwnerCommand
-from streams.plan.decide import Duplicate, GuardReject, NotAllowed, NotFound
+from streams.plan.decisions import Duplicate, GuardReject, NotAllowed, NotFound
 from streams.plan.state import Plan
 from streams.traceparent import of_attempt
 

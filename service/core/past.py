@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from projections.read_models.tasks import MAX_DETAIL_BYTES, MAX_LISTED_BYTES
 from projections.read_models.views import PlanView, TaskView, plan_view, task_view
-from service.core.results import BeyondHead
+from service.core.answers import BeyondHead
 from streams.log import BadFact, Fact, Log
 from streams.plan.events import NOTHING
 from streams.plan.fold import fold_next

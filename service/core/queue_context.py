@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from projections.board.board import Board
-from service.core.results import OwnerAnswer, Refused
+from service.core.answers import OwnerAnswer, Refused
 from service.signals.metrics.registry import Metrics
 from streams.log import Log, Origin
 from streams.plan.commands import OwnerCommand

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from itertools import count
 
 from projections.board.lanes import Pick
-from service.core.results import ClaimRequest
+from service.core.answers import ClaimRequest
 
 
 class Waiter:

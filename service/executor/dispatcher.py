@@ -11,8 +11,8 @@ import structlog
 from msgspec.structs import replace
 
 from holdfast_worker.handler import AnyHandler
+from service.core.answers import Claim, ClaimRequest
 from service.core.bridge import Bridge, BridgeClosed
-from service.core.results import Claim, ClaimRequest
 from service.executor.attempts.attempt import Attempt, Workshop, release
 from service.executor.attempts.leases import Lease
 from service.executor.running.calls import HandlerRunner

@@ -8,13 +8,13 @@ import msgspec
 import structlog
 
 from service.core.bridge import Bridge
-from service.core.results import HostStatus
 from service.executor.attempts.heartbeats import Heartbeats
 from service.executor.attempts.reports import Reporter
 from service.executor.dispatcher import Dispatcher
 from service.executor.handlers.registry import load_handlers
 from service.executor.handlers.secrets import Secrets
 from service.executor.hosts.runner import HostRunner
+from service.executor.hosts.status import HostStatus
 from service.executor.limits import LIMITS, ExecutorLimits
 from service.executor.running.calls import HandlerRunner
 from service.executor.running.messages import setup_of

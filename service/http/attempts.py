@@ -11,8 +11,8 @@ from litestar import Controller
 from litestar.params import JSONBody
 
 from projections.read_models.views import Moment, TaskView
+from service.core.answers import OwnerAnswer
 from service.core.core import Core
-from service.core.results import OwnerAnswer
 from service.http import owner_commands
 from service.http.dependencies import ProvidedCore
 from service.http.guards import requires

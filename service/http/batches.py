@@ -8,8 +8,8 @@ from litestar import Controller
 from litestar.params import JSONBody
 
 from projections.read_models.views import Moment
+from service.core.answers import AcceptedWrite, Refused
 from service.core.core import Core
-from service.core.results import AcceptedWrite, Refused
 from service.http import owner_commands
 from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
@@ -31,7 +31,7 @@ from service.http.schemas import (
 )
 from streams.log import Origin, TooLarge
 from streams.plan.commands import Checkpoint, Heartbeat, HeldAttempt, OwnerCommand
-from streams.plan.decide import Current, GuardReject
+from streams.plan.decisions import Current, GuardReject
 
 BatchStatus = Literal[
     "accepted",

@@ -4,7 +4,7 @@ import msgspec
 from litestar import Controller
 from litestar.params import JSONBody
 
-from service.core.results import Claim, ClaimRequest
+from service.core.answers import Claim, ClaimRequest
 from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER

@@ -7,7 +7,6 @@ from litestar import Controller, Response
 from litestar.openapi.datastructures import ResponseSpec
 
 from projections.read_models import plans
-from service.core.results import Check, Status
 from service.http.dependencies import ProvidedCore, ProvidedOperations
 from service.http.guards import requires
 from service.http.openapi import BEARER
@@ -18,6 +17,7 @@ from service.http.responses import READ_TROUBLE, ApiResponse, refusals
 from service.http.routes import get
 from service.ops.doctor.report import Report
 from service.ops.last_hour import LastHour
+from service.ops.status import Check, Status
 from service.signals.metrics.registry import OPENMETRICS_TYPE, ShownMetric
 from streams.plan.lifecycle import PlanStatus
 

@@ -4,8 +4,8 @@ import msgspec
 from litestar import Controller
 from litestar.params import JSONBody
 
+from service.core.answers import ReleasedLease
 from service.core.lease_taking import GOODBYE
-from service.core.results import ReleasedLease
 from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER, OptionalBody

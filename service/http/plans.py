@@ -12,7 +12,7 @@ from projections.read_models import plans, tasks
 from projections.read_models.pagination import Page
 from projections.read_models.views import PlanView, TaskView
 from service.core import past
-from service.core.results import Submission
+from service.core.answers import Submission
 from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER, OptionalBody

@@ -15,11 +15,11 @@ from msgspec import UNSET, UnsetType
 
 from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.pagination import BadCursor
-from service.core.results import Behind, BeyondHead, Refused, TooMuchUnfinished
+from service.core.answers import Behind, BeyondHead, Refused, TooMuchUnfinished
 from service.http.wording import in_words
 from streams.decider import Contention
 from streams.log import LogFull, LogReset, LogUnavailable, TooLarge
-from streams.plan.decide import (
+from streams.plan.decisions import (
     Current,
     GuardReject,
     Invalid,

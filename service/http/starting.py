@@ -9,12 +9,12 @@ import asyncio
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from service.core.catching_up import HowFar
-from service.core.results import Check
 from service.http.operations import Alive, Readiness
 from service.http.origin_check import OriginCheck
 from service.http.problems import RequestRefused
 from service.http.responses import ApiResponse, send_refusal
 from service.http.server import Listening, connections_of, server_of
+from service.ops.status import Check
 from service.settings.config import Settings
 
 MOST_S = 60  # a client asks again after at most so long

@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterable
 
 from projections.read_models.views import moment_or_none
 from service.core.core import Core
-from service.core.results import (
+from service.daemons.daemon import DaemonState
+from service.daemons.schedulers import Schedulers
+from service.executor.executor import Executor
+from service.ops.status import (
     Check,
     DaemonStatus,
     ExecutorStatus,
@@ -18,9 +21,6 @@ from service.core.results import (
     SseStatus,
     Status,
 )
-from service.daemons.daemon import DaemonState
-from service.daemons.schedulers import Schedulers
-from service.executor.executor import Executor
 from service.runtime.nats_server.embedded import EmbeddedServer
 from service.signals.loop_lag import Lag
 from streams.jetstream.log import JetStreamLog

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Raw
 
 from service.app import Role
+from service.core.answers import Claim, ClaimRequest, OwnerAnswer, Submission
 from service.core.core import Core
-from service.core.results import Claim, ClaimRequest, OwnerAnswer, Submission
 from streams.jetstream.log import JetStreamLog
 from streams.log import Appended, Draft, Origin
 from streams.plan.commands import Complete, OwnerCommand, Start

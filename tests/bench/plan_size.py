@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncGenerator
 from statistics import median
 
-from service.core.results import Submission
+from service.core.answers import Submission
 from streams.log import Origin
 from streams.plan.events import Submitted, TaskSpec
 from streams.plan.limits import MAX_TASKS

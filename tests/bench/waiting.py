@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from statistics import median
 
+from service.core.answers import ClaimRequest
 from service.core.core import Core
-from service.core.results import ClaimRequest
 from streams.log import Origin
 from streams.plan.events import Submitted, TaskSpec
 from tests.bench import bed

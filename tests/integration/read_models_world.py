@@ -9,7 +9,8 @@ from projections.read_models.database import Database
 from projections.read_models.restore import Pending, open_read_models, restore
 from streams.log import Fact, Origin
 from streams.plan import commands
-from streams.plan.decide import Accept, decide
+from streams.plan.decide import decide
+from streams.plan.decisions import Accept
 from streams.plan.events import Event, Heartbeat, Submitted, TaskSpec, TokenUsage, Verdict
 from streams.plan.evolve import begin, evolve
 from streams.plan.state import Plan, Task

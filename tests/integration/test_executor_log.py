@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Raw
 
 from service.app import Instance, running
+from service.core.answers import ClaimRequest, Submission
 from service.core.core import Core
-from service.core.results import ClaimRequest, Submission
 from service.settings.loading import load_settings
 from streams.log import BadFact, Fact, Origin
 from streams.plan import commands

@@ -18,7 +18,7 @@ from service.cli.refold import refold
 from streams.decider import CommandAccepted, transact
 from streams.log import Fact
 from streams.plan import commands
-from streams.plan.decide import NotAllowed, PlanExists
+from streams.plan.decisions import NotAllowed, PlanExists
 from streams.plan.events import Completed, Forgotten, Raw, Submitted, TaskSpec
 from streams.plan.limits import FORGOTTEN_S
 from tests.memory_log import MemoryLog

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from service.app import Instance
-from service.core.results import ClaimRequest
+from service.core.answers import ClaimRequest
 from tests.conftest import PrivateServer
 from tests.integration.http_world import serving
 

@@ -22,7 +22,7 @@ from streams.codec import encode_payload
 from streams.decider import CommandAccepted, DecideLimits
 from streams.log import Fact, LogUnavailable
 from streams.plan import commands
-from streams.plan.decide import GuardReject
+from streams.plan.decisions import GuardReject
 from streams.plan.events import (
     Claimed,
     Completed,

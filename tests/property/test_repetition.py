@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from streams.plan import commands
 from streams.plan.commands import Command
-from streams.plan.decide import Accept, Decision, Duplicate, GuardReject, NotAllowed
+from streams.plan.decisions import Accept, Decision, Duplicate, GuardReject, NotAllowed
 from streams.plan.events import Released, Submitted, Verdict
 from tests.property.dice import MAX_TASKS, effort, plans
 from tests.unit.plan_laws import portrait

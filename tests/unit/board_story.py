@@ -13,7 +13,8 @@ from projections.board.outputs import MAX_BYTES
 from projections.board.recent import RecentLimits
 from streams.log import BadFact, Fact, Origin
 from streams.plan import commands
-from streams.plan.decide import Accept, Decision, decide
+from streams.plan.decide import decide
+from streams.plan.decisions import Accept, Decision
 from streams.plan.dependencies import settle
 from streams.plan.events import Event, Submitted, TaskSpec
 from streams.plan.state import Plan

@@ -10,12 +10,12 @@ from typing import Any
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
 from projections.recall import Recall
-from service.core.results import OwnerAnswer, Refused
+from service.core.answers import OwnerAnswer, Refused
 from service.signals.metrics.registry import Metrics
 from streams.decider import CommandAccepted, Outcome, transact
 from streams.log import Fact, Log, Origin
 from streams.plan.commands import Command, OwnerCommand, Submit
-from streams.plan.decide import Duplicate
+from streams.plan.decisions import Duplicate
 from streams.plan.events import Submitted, TaskSpec
 from streams.plan.state import Plan
 from tests.memory_log import MemoryLog

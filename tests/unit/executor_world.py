@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Raw
 
 from projections.read_models.views import moment, moment_or_none, task_view
+from service.core.answers import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.core.bridge import Bridge
-from service.core.results import Claim, ClaimRequest, OwnerAnswer, Refused
 from service.executor.executor import Executor
 from service.executor.limits import LIMITS, ExecutorLimits
 from service.runtime.supervision import Supervision
@@ -25,7 +25,8 @@ from service.settings.loading import load_settings
 from streams.log import LogUnavailable, Origin, TooLarge
 from streams.plan import commands, events
 from streams.plan.commands import OwnerCommand
-from streams.plan.decide import Accept, Duplicate, decide
+from streams.plan.decide import decide
+from streams.plan.decisions import Accept, Duplicate
 from streams.plan.evolve import begin, evolve
 from streams.plan.outputs import output_at_hand
 from streams.plan.results import NOTHING

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, cast
 from msgspec import Raw
 
 from projections.read_models.views import PlanView, TaskView, moment
+from service.core.answers import Claim, ClaimRequest, OwnerAnswer
 from service.core.core import Core
-from service.core.results import Check, Claim, ClaimRequest, OwnerAnswer
 from service.http.access import Access
 from service.http.app import create_app, in_front, state_of
 from service.http.deadlines import CALL_LIMITS
@@ -19,6 +19,7 @@ from service.http.front import Front
 from service.http.refused_tokens import RefusalLimits, RefusedTokens
 from service.http.request import CLIENT
 from service.ops.operations import Operations
+from service.ops.status import Check
 from service.principals.tokens import Tokens
 from service.settings.config import HttpSettings, Settings
 from service.signals.audit.trail import Audit

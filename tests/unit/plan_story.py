@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from streams.log import Fact
 from streams.plan import commands
 from streams.plan.commands import Command
-from streams.plan.decide import Accept, Decision, Duplicate, GuardReject, decide
+from streams.plan.decide import decide
+from streams.plan.decisions import Accept, Decision, Duplicate, GuardReject
 from streams.plan.events import Event, Submitted, TaskSpec, Verdict
 from streams.plan.evolve import begin, evolve, mark_unreadable
 from streams.plan.outputs import output_at_hand

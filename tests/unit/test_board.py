@@ -9,7 +9,7 @@ from projections.board.board import Board
 from projections.board.lanes import SharingRule
 from projections.board.recent import RecentLimits
 from streams.plan import commands
-from streams.plan.decide import Accept
+from streams.plan.decisions import Accept
 from streams.plan.events import Finished, Retried, Submitted
 from streams.plan.state import Plan
 from tests.unit.board_story import Yard, names

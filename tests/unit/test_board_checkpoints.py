@@ -3,7 +3,7 @@
 from msgspec import Raw
 
 from streams.plan import commands
-from streams.plan.decide import Accept
+from streams.plan.decisions import Accept
 from tests.unit.board_story import Yard
 from tests.unit.plan_story import task
 

@@ -5,13 +5,13 @@ from msgspec import Raw
 
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
+from service.core.answers import Claim, ClaimRequest
 from service.core.claim_inputs import claim_size
 from service.core.claim_queue import ClaimQueue
-from service.core.results import Claim, ClaimRequest
 from streams.decider import CommandAccepted, Outcome
 from streams.log import LogUnavailable
 from streams.plan import commands
-from streams.plan.decide import Duplicate, GuardReject
+from streams.plan.decisions import Duplicate, GuardReject
 from streams.plan.events import Verdict
 from streams.plan.outputs import INLINE_BYTES, output_at_hand
 from tests.memory_log import MemoryLog

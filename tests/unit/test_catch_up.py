@@ -17,7 +17,7 @@ from projections.projector import Projector
 from streams.decider import CommandAccepted, Outcome, transact
 from streams.log import BadFact, Fact, LogState, Origin
 from streams.plan import commands
-from streams.plan.decide import Duplicate, GuardReject
+from streams.plan.decisions import Duplicate, GuardReject
 from streams.plan.state import Plan
 from tests.memory_log import MemoryLog
 from tests.unit.claim_story import Instance, LogTime

@@ -8,8 +8,8 @@ import pytest
 from msgspec import Raw
 
 from projections.board.holds import FIRST_S
+from service.core.answers import Claim, ClaimRequest
 from service.core.claim_queue import LEFT_TO_OTHERS_S, ClaimQueue
-from service.core.results import Claim, ClaimRequest
 from service.core.standstill import SILENCE_LIMITS, SilenceLimits
 from streams.log import Appended, Conflict, Draft, LogUnavailable
 from streams.plan import commands

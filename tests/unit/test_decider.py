@@ -8,7 +8,7 @@ from streams.codec import encode_payload
 from streams.decider import CommandAccepted, Contention, DecideLimits, transact_together
 from streams.log import NO_ORIGIN, Appended, Conflict, Draft, LogUnavailable
 from streams.plan import commands
-from streams.plan.decide import Duplicate, GuardReject, NotAllowed, NotFound, PlanExists
+from streams.plan.decisions import Duplicate, GuardReject, NotAllowed, NotFound, PlanExists
 from streams.plan.events import Completed, Paused, Started, Submitted
 from tests.memory_log import Fault, MemoryLog
 from tests.unit.claim_story import Instance, LogTime

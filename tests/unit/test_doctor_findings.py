@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from service.core.results import HostState, HostStatus
+from service.executor.hosts.status import HostState, HostStatus
 from service.executor.running.overruns import OverrunningHandler
 from service.ops.doctor.diagnosis import diagnose
 from service.ops.doctor.evidence import BadEvent, Canary, Evidence, Loop

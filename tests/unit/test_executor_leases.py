@@ -7,7 +7,7 @@ import pytest
 
 from streams.log import LogUnavailable
 from streams.plan import commands
-from streams.plan.decide import Invalid
+from streams.plan.decisions import Invalid
 from streams.plan.events import Completed, Failed, Released
 from tests.unit import executor_handlers
 from tests.unit.executor_world import (

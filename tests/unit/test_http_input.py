@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies
 from litestar.testing import AsyncTestClient
 
-from service.core.results import Submission
+from service.core.answers import Submission
 from service.http.strict_json import MAX_BODY_BYTES
 from streams.json_values import MAX_DEPTH, deeper_than
 from tests.unit.http_world import ACCEPTED, Caller, FakeCore

@@ -7,11 +7,11 @@ from litestar.testing import AsyncTestClient
 
 from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.pagination import BadCursor
-from service.core.results import Behind, TooMuchUnfinished
+from service.core.answers import Behind, TooMuchUnfinished
 from service.http.problems import PROBLEM_TYPE, PROBLEMS
 from streams.decider import Contention
 from streams.log import LogFull, LogUnavailable, TooLarge
-from streams.plan.decide import Current, GuardReject, Invalid, NotAllowed, NotFound, PlanExists
+from streams.plan.decisions import Current, GuardReject, Invalid, NotAllowed, NotFound, PlanExists
 from tests.unit.http_world import FakeCore
 
 CAUSES: list[tuple[object, int, str, dict[str, Any]]] = [

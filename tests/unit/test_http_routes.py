@@ -11,12 +11,12 @@ import pytest
 from litestar.testing import AsyncTestClient
 from msgspec import Raw
 
-from service.core.results import Claim, Submission
+from service.core.answers import Claim, Submission
 from service.http import openapi
 from service.http.front import route_kind
 from streams.log import TooLarge
 from streams.plan import commands
-from streams.plan.decide import Current, GuardReject, NotFound
+from streams.plan.decisions import Current, GuardReject, NotFound
 from streams.plan.events import TYPE_NAMES
 from streams.traceparent import trace_id_of
 from tests.unit.http_world import ACCEPTED, CLAIM, HOST, PLAN, TASK, Caller, FakeCore

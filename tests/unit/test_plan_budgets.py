@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from streams.plan.decide import Accept, NotAllowed
+from streams.plan.decisions import Accept, NotAllowed
 from streams.plan.events import Claimed, Failed, Released
 from streams.plan.retry import (
     FIRST_DELAY_S,

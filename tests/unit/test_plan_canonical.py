@@ -4,7 +4,7 @@ import pytest
 from msgspec import Raw
 
 from streams.plan.canonical import LONGEST_EXPONENT, canonical, same_json
-from streams.plan.decide import Duplicate, GuardReject, PlanExists
+from streams.plan.decisions import Duplicate, GuardReject, PlanExists
 from streams.plan.events import Verdict
 from streams.plan.outputs import INLINE_BYTES
 from tests.unit.plan_story import claim, complete, critic, given, submit, task

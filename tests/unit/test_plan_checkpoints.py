@@ -3,7 +3,7 @@
 import pytest
 from msgspec import Raw
 
-from streams.plan.decide import Accept, GuardReject, NotAllowed, OverLimit
+from streams.plan.decisions import Accept, GuardReject, NotAllowed, OverLimit
 from streams.plan.events import Checkpointed, Heartbeat, TokenUsage
 from streams.plan.limits import (
     MAX_CHECKPOINT_BYTES,

@@ -1,6 +1,6 @@
 """Critics: what their verdicts do, when a verdict is stale, and why the loop ends."""
 
-from streams.plan.decide import Invalid
+from streams.plan.decisions import Invalid
 from streams.plan.events import Completed, Verdict
 from tests.unit.plan_story import (
     Step,

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from streams.plan.decide import Accept, Decision, NotAllowed, NotFound
+from streams.plan.decisions import Accept, Decision, NotAllowed, NotFound
 from streams.plan.events import (
     Claimed,
     Completed,

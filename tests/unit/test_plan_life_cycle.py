@@ -2,7 +2,7 @@
 
 import pytest
 
-from streams.plan.decide import Accept, NotAllowed
+from streams.plan.decisions import Accept, NotAllowed
 from streams.plan.events import Claimed
 from streams.plan.lifecycle import TRANSITIONS
 from streams.plan.state import LEASE_EXPIRED

@@ -22,7 +22,7 @@ from service.settings.config import MAX_LEASE_S
 from streams import codec
 from streams.log import BadFact, Fact
 from streams.plan import commands, limits
-from streams.plan.decide import Invalid
+from streams.plan.decisions import Invalid
 from streams.plan.events import (
     TYPE_NAMES,
     Completed,

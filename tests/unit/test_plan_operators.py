@@ -2,7 +2,7 @@
 
 import pytest
 
-from streams.plan.decide import Accept, NotAllowed, NotFound, PlanExists
+from streams.plan.decisions import Accept, NotAllowed, NotFound, PlanExists
 from streams.plan.events import Claimed, Finished, Retried
 from tests.unit.plan_story import (
     Step,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from streams.plan.decide import Accept, NotAllowed
+from streams.plan.decisions import Accept, NotAllowed
 from streams.plan.events import Claimed, Failed
 from streams.plan.limits import MAX_SILENT
 from streams.plan.state import TIMEOUT

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from streams.plan.decide import Invalid
+from streams.plan.decisions import Invalid
 from streams.plan.events import TaskSpec
 from tests.unit.plan_story import Story, critic, given, task
 

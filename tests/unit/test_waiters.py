@@ -5,9 +5,9 @@ import time
 
 import pytest
 
+from service.core.answers import Claim, ClaimRequest
 from service.core.claim_queue import ClaimQueue
 from service.core.demand import Demand
-from service.core.results import Claim, ClaimRequest
 from service.core.waiters import Waiters
 from service.ops.doctor.sources.shapes import waiting_kinds
 from service.runtime.tuning import uncollected

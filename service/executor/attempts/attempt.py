@@ -12,7 +12,7 @@ from structlog.contextvars import bind_contextvars
 from holdfast_worker.cancellation import StopReason
 from holdfast_worker.handler import AnyHandler
 from holdfast_worker.progress import Shown
-from service.core.results import AcceptedWrite
+from service.core.answers import AcceptedWrite
 from service.executor.attempts.checkpoints import Checkpoints
 from service.executor.attempts.endings import Ending, Failure, Success, failure_of
 from service.executor.attempts.heartbeats import Heartbeats
@@ -26,7 +26,7 @@ from service.signals.audit.trail import Audit
 from service.signals.metrics.registry import Metrics
 from streams.log import TooLarge
 from streams.plan import commands
-from streams.plan.decide import Invalid
+from streams.plan.decisions import Invalid
 from streams.plan.events import TokenUsage
 from streams.plan.results import carried
 from streams.traceparent import trace_id_of

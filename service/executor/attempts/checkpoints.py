@@ -9,13 +9,13 @@ from msgspec import Raw, convert
 
 from holdfast_worker.failures import TaskCancelled, TaskFailed
 from holdfast_worker.tokens import Usage
-from service.core.results import AcceptedWrite
+from service.core.answers import AcceptedWrite
 from service.executor.attempts.leases import Lease
 from service.executor.attempts.reports import Answer
 from streams.json_values import check
 from streams.log import TooLarge
 from streams.plan import commands
-from streams.plan.decide import Invalid, OverLimit
+from streams.plan.decisions import Invalid, OverLimit
 from streams.plan.results import TokenUsage
 
 Say = Callable[[commands.OwnerCommand, float], Awaitable[Answer]]

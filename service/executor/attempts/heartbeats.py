@@ -15,8 +15,8 @@ from time import monotonic
 
 import structlog
 
+from service.core.answers import AcceptedWrite, Refused
 from service.core.bridge import Bridge, BridgeClosed
-from service.core.results import AcceptedWrite, Refused
 from service.executor.attempts.leases import Lease
 from service.executor.attempts.reports import Reporter
 from service.runtime.supervision import Supervision
@@ -26,7 +26,7 @@ from service.signals.metrics.registry import Metrics
 from streams.decider import Contention
 from streams.log import LogFull, LogUnavailable, TooLarge
 from streams.plan.commands import Heartbeat, OwnerCommand, Progress
-from streams.plan.decide import GuardReject, Invalid
+from streams.plan.decisions import GuardReject, Invalid
 from streams.traceparent import trace_id_of
 
 BATCH = 100

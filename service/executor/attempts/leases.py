@@ -9,7 +9,7 @@ from msgspec import UNSET
 from holdfast_worker.cancellation import Cancellation, StopReason
 from holdfast_worker.progress import Channel, PendingProgress, Piece, Shown
 from holdfast_worker.task import Assignment
-from service.core.results import Claim
+from service.core.answers import Claim
 from service.runtime.masking import GrowingText
 from streams.plan import commands
 

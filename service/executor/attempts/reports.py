@@ -18,9 +18,9 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from service.core.answers import AcceptedWrite, Refused
 from service.core.bridge import Bridge, BridgeClosed
 from service.core.core import Core
-from service.core.results import AcceptedWrite, Refused
 from streams.decider import Contention
 from streams.log import LogFull, LogUnavailable, Origin
 from streams.plan.commands import OwnerCommand

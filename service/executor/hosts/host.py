@@ -9,10 +9,10 @@ from typing import Any
 
 import structlog
 
-from service.core.results import HostState, HostStatus
 from service.executor.attempts.endings import Ending, Failure
 from service.executor.hosts.connection import HostConnection
 from service.executor.hosts.process import HostProcess
+from service.executor.hosts.status import HostState, HostStatus
 from service.executor.limits import ExecutorLimits
 from service.executor.running.calls import HandlerCall
 from service.executor.running.frames import FrameTooLarge

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from service.core.results import HostStatus
 from service.executor.attempts.endings import Ending
 from service.executor.hosts.host import Host
 from service.executor.hosts.process import END_S
+from service.executor.hosts.status import HostStatus
 from service.executor.limits import ExecutorLimits
 from service.executor.running.calls import HandlerCall, HandlerRunner
 from service.executor.running.messages import HostSetup

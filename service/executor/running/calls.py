@@ -8,9 +8,9 @@ import msgspec
 
 from holdfast_worker.cancellation import Cancellation
 from holdfast_worker.task import Assignment, Keep
-from service.core.results import HostStatus
 from service.executor.attempts.endings import Ending
 from service.executor.attempts.execution import Show
+from service.executor.hosts.status import HostStatus
 
 
 class HandlerCall(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,9 +12,9 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from service.core.bridge import BridgeClosed, Crossing
-from service.core.results import HostStatus
 from service.executor.attempts.endings import Ending
 from service.executor.attempts.execution import execute
+from service.executor.hosts.status import HostStatus
 from service.executor.running.calls import HandlerCall
 from service.executor.running.processes import ProcessWorkers
 from service.signals.tracing.spans import Recorder, recorder

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from service.core.results import HostStatus
+from service.executor.hosts.status import HostStatus
 from service.executor.running.overruns import OverrunningHandler
 from streams.jetstream.names import PLAIN
 

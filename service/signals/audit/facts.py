@@ -15,7 +15,7 @@ from streams.decider import Contention
 from streams.log import BadFact, Fact, LogUnavailable, Origin
 from streams.plan import events
 from streams.plan.commands import Heartbeat, OwnerCommand
-from streams.plan.decide import GuardReject, NotAllowed, NotFound
+from streams.plan.decisions import GuardReject, NotAllowed, NotFound
 from streams.plan.events import (
     Cancelled,
     Claimed,

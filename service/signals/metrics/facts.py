@@ -20,7 +20,7 @@ from streams.plan.commands import (
     Release,
     Start,
 )
-from streams.plan.decide import NotAllowed, NotFound
+from streams.plan.decisions import NotAllowed, NotFound
 from streams.plan.events import (
     Cancelled,
     Checkpointed,

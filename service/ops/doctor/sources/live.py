@@ -11,7 +11,6 @@ from pathlib import Path
 
 from projections.read_models.database import DatabaseUnavailable
 from service.core.core import Core
-from service.core.results import Check
 from service.daemons.schedulers import Schedulers
 from service.executor.executor import Executor
 from service.ops.doctor.diagnosis import diagnose
@@ -38,6 +37,7 @@ from service.ops.doctor.sources.open_paths import open_paths
 from service.ops.doctor.sources.processes import holding
 from service.ops.doctor.sources.refusals import refusals_in
 from service.ops.doctor.sources.shapes import expired_leases, waiting_kinds
+from service.ops.status import Check
 from service.signals.loop_lag import Lag
 from streams.plan.events import TYPE_NAMES
 from streams.steps import in_turns

@@ -1,4 +1,4 @@
-"""What the core answers to claims and reports: values, never exceptions."""
+"""What the core answers to submissions, claims and reports: values, never exceptions."""
 
 from collections.abc import Callable, Collection
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from projections.read_models.views import Moment, TaskView
 from streams.decider import Contention
-from streams.plan.decide import Refusal
+from streams.plan.decisions import Refusal
 from streams.plan.events import TaskType
 from streams.plan.limits import DEFAULT_LEASE_S, DEFAULT_TIMEOUT_S
 
@@ -129,93 +129,3 @@ class BeyondHead(Exception):
     def __init__(self, sequence: int, head: int) -> None:
         super().__init__(f"the log has no sequence {sequence} yet, its last one is {head}")
         self.head = head
-
-
-class Check(msgspec.Struct, frozen=True):
-    """One line of readiness: what was looked at, whether it is well, and what was seen."""
-
-    name: str
-    ok: bool
-    detail: str
-
-
-class LogStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The log's extent, as far as this instance knows it."""
-
-    stream: str
-    first: int
-    head: int
-    bytes: int
-
-
-class ProjectorStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the read models are, and how many facts they are behind the board."""
-
-    sequence: int
-    lag: int
-
-
-class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One event loop and how late it ran what was due, in seconds."""
-
-    name: str
-    lag_s: float
-
-
-class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One daemon: its period, its last success, and how it keeps time."""
-
-    name: str
-    period_s: float
-    last_success: Moment | None
-    lateness_s: float
-    overruns: int
-
-
-HostState = Literal["starting", "ready", "silent", "retiring"]
-
-
-class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker host process and its handlers; of ``running``, ``overrunning`` ignore their stop.
-
-    ``pid`` is 0 before its start. A silent host does not answer; a retiring one gets no more tasks
-    and is ended when what it runs has ended or ignores its stop.
-    """
-
-    pid: int
-    state: HostState
-    running: int
-    overrunning: int
-    memory_bytes: int
-
-
-class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The worker pool: tasks running, tasks waiting, how many it can hold, and its processes.
-
-    ``hosts`` is empty where handlers run on threads of the instance.
-    """
-
-    in_flight: int
-    queued: int
-    capacity: int
-    hosts: tuple[HostStatus, ...] = ()
-
-
-class SseStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Open event streams."""
-
-    connections: int
-
-
-class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """How one instance is doing; ``executor`` is None without that role."""
-
-    instance: str
-    version: str
-    roles: tuple[str, ...]
-    log: LogStatus
-    projector: ProjectorStatus
-    loops: list[LoopStatus]
-    daemons: list[DaemonStatus]
-    executor: ExecutorStatus | None
-    sse: SseStatus
