@@ -280,12 +280,7 @@ def _operations(
 async def _embedded(settings: Settings, stack: AsyncExitStack) -> EmbeddedServer | None:
     if settings.nats.url:
         return None
-    server = EmbeddedServer(
-        settings.data_dir,
-        settings.nats.port,
-        on_down=lambda reason: log.error("nats_down", reason=reason),
-        on_up=lambda: log.info("nats_up"),
-    )
+    server = EmbeddedServer(settings.data_dir, settings.nats.port)
     await server.start()
     stack.push_async_callback(server.stop)
     return server

@@ -9,7 +9,6 @@ that state and judging by it. A fact that could not be read again is refused, ne
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from datetime import UTC, datetime
 from time import monotonic
 from typing import Protocol, TypeVar, assert_never
 
@@ -49,6 +48,7 @@ from streams.plan.limits import FORGOTTEN_S
 from streams.plan.outputs import digest_of, takes_long
 from streams.plan.sizes import is_large
 from streams.plan.state import Plan
+from streams.timestamps import rfc3339
 
 T = TypeVar("T")
 
@@ -273,10 +273,9 @@ async def _taken(
     until = last.at + FORGOTTEN_S
     if now >= until:
         return None
-    when = datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds")
     return PlanExists(
         f"the id '{plan_id}' belongs to a plan that was forgotten; it can be used again from "
-        f"{when.replace('+00:00', 'Z')} on"
+        f"{rfc3339(until, 'seconds')} on"
     )
 
 

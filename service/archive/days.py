@@ -14,7 +14,6 @@ import hashlib
 import os
 import zlib
 from collections.abc import Generator, Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +23,7 @@ from service.archive.fact_lines import line_of
 from service.runtime.private_files import sync
 from streams.json_values import UNREADABLE
 from streams.log import LogMessage
+from streams.timestamps import rfc3339
 
 SUFFIX = ".ndjson.gz"
 LOCK_FILE = "archive.lock"
@@ -97,17 +97,17 @@ class Archive:
 
     def begin(self, plan_id: str, at: float) -> "Writing":
         """Begin the entry of a plan at a time in seconds since the epoch. Raises OSError."""
-        when = datetime.fromtimestamp(at, UTC)
-        return Writing(self, self._folder / f"{when:%Y-%m-%d}{SUFFIX}", plan_id, when)
+        day = rfc3339(at).partition("T")[0]
+        return Writing(self, self._folder / f"{day}{SUFFIX}", plan_id, at)
 
 
 class Writing:
     """An entry under way: add pages of facts, then `end`, or `abandon` it."""
 
-    def __init__(self, archive: Archive, path: Path, plan_id: str, when: datetime) -> None:
+    def __init__(self, archive: Archive, path: Path, plan_id: str, at: float) -> None:
         self._archive = archive
         self._plan_id = plan_id
-        self._when = when
+        self._at = at
         self._facts = 0
         self._digest = hashlib.sha256(archive.previous.encode())
         self._path = path
@@ -132,7 +132,7 @@ class Writing:
         closing = Closing(
             archived=self._plan_id,
             facts=self._facts,
-            at=self._when.isoformat().replace("+00:00", "Z"),
+            at=rfc3339(self._at),
             previous=archive.previous,
             sha256=sha256,
         )

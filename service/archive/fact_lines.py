@@ -6,7 +6,6 @@ breaks; any other one stands in ``payload_base64``.
 
 import base64
 from collections.abc import AsyncGenerator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -15,6 +14,7 @@ from streams.codec import MESSAGE_ID, split_headers
 from streams.json_values import UNREADABLE
 from streams.log import Log, LogMessage
 from streams.subjects import split_subject
+from streams.timestamps import rfc3339
 
 PAGE_MESSAGES = 500
 WALKED_MESSAGES = 1_000
@@ -78,7 +78,7 @@ def line_of(message: LogMessage) -> bytes:
     headers = split_headers(message.headers)
     shown: dict[str, Any] = {
         "sequence": message.sequence,
-        "time": datetime.fromtimestamp(message.at, UTC).isoformat().replace("+00:00", "Z"),
+        "time": rfc3339(message.at),
         "subject": message.subject,
         "event": _text(headers.get(b"Holdfast-Event")),
         "schema": _number(headers.get(b"Holdfast-Schema")),

@@ -1,6 +1,5 @@
 """Follows an event stream in a terminal: after a lost connection it prints a note and resumes."""
 
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from service.cli.client import (
     complain,
     complaint_of,
 )
+from service.runtime.pauses import pause_s
 from service.runtime.terminal import on_one_line
 
 FIRST_PAUSE_S = 0.2
@@ -111,9 +111,8 @@ class PlanFollower:
 
     def pause_s(self) -> float:
         """How long to wait before the next try: a moment at first, then longer, never in step."""
-        longest = min(FIRST_PAUSE_S * 2**self._failures, LONGEST_PAUSE_S)
         self._failures = min(self._failures + 1, 10)
-        return random.uniform(longest / 2, longest)  # noqa: S311 - spreads load, hides nothing
+        return pause_s(self._failures, FIRST_PAUSE_S, LONGEST_PAUSE_S)
 
     def follow_once(self, client: httpx.Client) -> int | None:
         """One connection; the exit code if it was the last one."""
@@ -124,9 +123,7 @@ class PlanFollower:
                 "GET", self._asked.path, params=self._asked.query, headers=headers, timeout=timeout
             ) as answer:
                 return self._take(answer)
-        except httpx.InvalidURL as error:
-            return complain(f"{self._instance.url}: {error}", USAGE)
-        except httpx.UnsupportedProtocol as error:
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             return complain(f"{self._instance.url}: {error}", USAGE)
         except httpx.TransportError as error:
             self._lost(str(error) or type(error).__name__)

@@ -19,6 +19,7 @@ from service.principals.permissions import PERMISSIONS
 from service.principals.principal import Principal
 from service.principals.tokens_edit import Grant, add_token, convert_tokens, revoke_token
 from service.principals.tokens_file import KEY, read_tokens
+from streams.timestamps import rfc3339
 
 _days = re.compile(r"(\d{1,4})d").fullmatch
 
@@ -118,7 +119,7 @@ def _row(principal: Principal) -> tuple[str, ...]:
 def _when(principal: Principal) -> str:
     if principal.expires_at is None:
         return "never"
-    end = datetime.fromtimestamp(principal.expires_at, UTC).isoformat().replace("+00:00", "Z")
+    end = rfc3339(principal.expires_at)
     return f"{end} (expired)" if principal.expires_at <= time.time() else end
 
 

@@ -6,7 +6,6 @@ remains as a safety net; what only it finds is counted as found late.
 """
 
 import asyncio
-import random
 
 import structlog
 
@@ -18,6 +17,7 @@ from service.core.lease_taking import LeaseTaker
 from service.core.queue_context import QueueContext
 from service.core.standstill import SILENCE_LIMITS, SilenceLimits, Standstill
 from service.core.waiters import Waiters
+from service.runtime.pauses import pause_s
 from streams import decider
 from streams.log import Origin
 
@@ -25,9 +25,7 @@ MAX_WAITING = 10_000
 ANSWER_BYTES = 8 * 1024 * 1024
 FIRST_PAUSE_S = 0.002
 LONGEST_PAUSE_S = 0.25
-LEFT_TO_OTHERS_S = (
-    2.0  # from when a task is claimable: another instance with room has taken it by then
-)
+LEFT_TO_OTHERS_S = 2.0  # since a task is claimable: another instance with room has it by then
 LOST_LEASE_SHARE = 0.25  # of a lease: so long it is not offered to the owner that lost it
 _SHORTEST_SLEEP_S = 0.001
 
@@ -137,7 +135,8 @@ class ClaimQueue:
                 return []
             if picks:
                 lost += 1
-                await asyncio.sleep(min(_pause_s(lost), left_s))
+                pause = pause_s(lost, FIRST_PAUSE_S, LONGEST_PAUSE_S)
+                await asyncio.sleep(min(pause, left_s))
             picks = self._pick(request)[0] or await self._wait(request, left_s)
 
     def serve_waiting(self, *, all_kinds: bool = False) -> int:
@@ -281,8 +280,3 @@ def _withheld_until(seat: Seat, request: ClaimRequest) -> float:
     if task.owner == request.owner:  # it has just lost this very lease: it may be frozen, or poor
         until = max(until, seat.since + LOST_LEASE_SHARE * task.lease_s)
     return until
-
-
-def _pause_s(lost: int) -> float:
-    """How long to wait after ``lost`` rounds in which every claim was lost."""
-    return random.uniform(0.5, 1) * min(FIRST_PAUSE_S * 2.0 ** (lost - 1), LONGEST_PAUSE_S)  # noqa: S311

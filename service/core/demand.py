@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 
 MOST_KINDS = 10_000
+NOT_ASKED_S = 10.0  # a worker with a free slot asks every few seconds, or waits at the queue
 
 
 class Demand:

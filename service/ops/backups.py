@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import shutil
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -135,9 +135,7 @@ async def restore(settings: Settings, backup: Path, progress: Progress) -> Manif
             await restore_stream(connection, stream, saved.copy, chunks)
             epochs[role.upper()] = await _restored(connection, stream, saved.copy)
         if manifest.read_models_sequence is not None:
-            models = data_dir / READ_MODELS
-            await asyncio.to_thread(shutil.copyfile, backup / READ_MODELS, models)
-            await asyncio.to_thread(bind, models, epochs)
+            await asyncio.to_thread(_put_read_models, backup, data_dir, epochs)
     return manifest
 
 
@@ -151,9 +149,7 @@ def restore_read_models(settings: Settings, backup: Path) -> Manifest:
     data_dir = settings.data_dir
     with DataFolder.acquire(data_dir, settings.executor.instance_id):
         _refuse_what_is_there(data_dir, embedded=False)
-        unfinished = data_dir / f"{READ_MODELS}.partial"
-        shutil.copyfile(backup / READ_MODELS, unfinished)
-        unfinished.rename(data_dir / READ_MODELS)
+        _put_read_models(backup, data_dir, {})
     return manifest
 
 
@@ -187,6 +183,15 @@ async def _copied(live: Path, to: Path, progress: Progress) -> int:
     while not (await asyncio.wait({copying}, timeout=LOOK_EVERY_S))[0]:
         progress(READ_MODELS_PART, _size_of(to))
     return await copying
+
+
+def _put_read_models(backup: Path, data_dir: Path, epochs: Mapping[str, str]) -> None:
+    """Copy them to their place, whole or not at all; ``epochs`` are those of restored streams."""
+    unfinished = data_dir / f"{READ_MODELS}.partial"
+    shutil.copyfile(backup / READ_MODELS, unfinished)
+    if epochs:
+        bind(unfinished, epochs)
+    unfinished.rename(data_dir / READ_MODELS)
 
 
 def _size_of(path: Path) -> int:

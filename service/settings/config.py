@@ -17,8 +17,7 @@ from msgspec.structs import replace
 from streams.jetstream.access import Credentials
 from streams.jetstream.names import DOMAIN, PREFIX
 from streams.jetstream.names import Names as NatsNames
-
-MAX_LEASE_S = 12 * 3600  # heartbeats stay in the log for 24 h, which must outlive any lease
+from streams.plan.limits import MAX_LEASE_S
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Text = Annotated[str, Meta(max_length=1024)]

@@ -3,8 +3,6 @@
 For a diagnosis while no instance answers. Everything raises LogUnavailable.
 """
 
-from datetime import UTC, datetime
-
 import msgspec
 
 from streams.codec import split_headers
@@ -15,6 +13,7 @@ from streams.jetstream.log import JetStreamLog
 from streams.jetstream.reader import Reader, seconds_of
 from streams.log import LogReset, LogState, LogUnavailable
 from streams.subjects import AUDIT
+from streams.timestamps import rfc3339
 
 
 class AuditMessage(msgspec.Struct, frozen=True):
@@ -51,8 +50,7 @@ class Inspection:
 
     async def audited(self, event: str, since: float, limit: int) -> list[AuditMessage]:
         """The first ``limit`` audit messages of ``event`` after a time, the oldest first."""
-        started = datetime.fromtimestamp(since, UTC).isoformat().replace("+00:00", "Z")
-        replies = await self._audit.page_since(f"{AUDIT}.{event}.>", started, limit)
+        replies = await self._audit.page_since(f"{AUDIT}.{event}.>", rfc3339(since), limit)
         messages: list[AuditMessage] = []
         for reply in replies:
             headers = split_headers(reply.headers)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import nats
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from service.runtime.nats_server import embedded
 from service.runtime.nats_server import process as nats_process
@@ -28,7 +29,7 @@ from service.runtime.nats_server.process import (
     launch,
 )
 from service.runtime.supervision import Supervision
-from tests.waiting import until
+from tests.waiting import eventually, until
 
 TOP_LEVEL = Path(__file__).parents[2]
 PATIENCE_S = 20.0
@@ -49,29 +50,34 @@ PARENT = """
 
 
 class Observed:
-    """A supervised server and what it reported, in order."""
+    """A supervised server and what it logged of its deaths and returns, in order."""
 
-    def __init__(self, data_dir: Path, port: int = 0, **options: Any) -> None:
-        self.reports: list[str] = []
-        self.changed = asyncio.Event()
-        self.server = EmbeddedServer(
-            data_dir, port, on_down=self._note, on_up=lambda: self._note("up"), **options
-        )
+    def __init__(
+        self, data_dir: Path, lines: list[MutableMapping[str, Any]], **limits: Any
+    ) -> None:
+        self._lines = lines
+        self.server = EmbeddedServer(data_dir, 0, **limits)
 
-    def _note(self, report: str) -> None:
-        self.reports.append(report)
-        self.changed.set()
+    @property
+    def reports(self) -> list[str]:
+        said = {"nats_server_down", "nats_server_restarted"}
+        return [line.get("reason", "up") for line in self._lines if line["event"] in said]
 
     async def reported(self, count: int) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while len(self.reports) < count:
-                await self.changed.wait()
-                self.changed.clear()
+        await eventually(lambda: len(self.reports) >= count, "reported", PATIENCE_S)
 
 
 @pytest.fixture
-async def observed(tmp_path: Path) -> AsyncIterator[Observed]:
-    observed = Observed(tmp_path)
+def lines() -> Iterator[list[MutableMapping[str, Any]]]:
+    with capture_logs() as lines:
+        yield lines
+
+
+@pytest.fixture
+async def observed(
+    tmp_path: Path, lines: list[MutableMapping[str, Any]]
+) -> AsyncIterator[Observed]:
+    observed = Observed(tmp_path, lines)
     await observed.server.start()
     yield observed
     await observed.server.stop()
@@ -143,7 +149,7 @@ async def test_a_server_that_logs_a_write_error_is_started_anew(
 
 
 async def test_a_server_that_took_no_write_is_started_anew_once_there_is_room(
-    tmp_path: Path,
+    tmp_path: Path, lines: list[MutableMapping[str, Any]]
 ) -> None:
     looks: list[Path] = []
 
@@ -151,7 +157,8 @@ async def test_a_server_that_took_no_write_is_started_anew_once_there_is_room(
         looks.append(folder)
         return len(looks) > 1
 
-    observed = Observed(tmp_path, limits=ServerLimits(check_s=0.05), disk_has_room=has_room)
+    limits = ServerLimits(check_s=0.05)
+    observed = Observed(tmp_path, lines, limits=limits, disk_has_room=has_room)
     await observed.server.start()
     observed.server.took_no_write("no answer within 10 s")
     await observed.reported(2)
@@ -189,8 +196,8 @@ async def test_it_comes_back_again_and_again(observed: Observed) -> None:
     assert observed.server.restarts == 3
 
 
-async def test_stopping_is_no_death(tmp_path: Path) -> None:
-    observed = Observed(tmp_path)
+async def test_stopping_is_no_death(tmp_path: Path, lines: list[MutableMapping[str, Any]]) -> None:
+    observed = Observed(tmp_path, lines)
     await observed.server.start()
     pid = observed.server.pid
     await observed.server.stop()
@@ -212,8 +219,10 @@ async def test_a_paused_server_is_stopped_too(tmp_path: Path) -> None:
     assert gone(pid)
 
 
-async def test_stopped_while_it_is_down(tmp_path: Path) -> None:
-    observed = Observed(tmp_path)
+async def test_stopped_while_it_is_down(
+    tmp_path: Path, lines: list[MutableMapping[str, Any]]
+) -> None:
+    observed = Observed(tmp_path, lines)
     await observed.server.start()
     pid = observed.server.pid
     assert pid is not None

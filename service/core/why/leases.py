@@ -5,8 +5,8 @@ from typing import Any
 from projections.read_models.views import moment
 from service.core.why.reasons import Reason, Surroundings
 from service.core.why.waiting import in_lane
-from service.core.why.wording import clock
 from streams.plan.state import Plan, Task
+from streams.timestamps import rfc3339
 
 
 def of_lease(plan: Plan, task: Task, around: Surroundings, gates: list[Reason]) -> list[Reason]:
@@ -40,8 +40,9 @@ def _lease_held(task: Task, until: float, now: float, *, ends: bool) -> Reason:
     asked_to_end = "; it has been asked to stop, because the plan failed" if ends else ""
     return Reason(
         code="lease_held",
-        says=f"runs: '{task.owner}' holds attempt {task.attempt} until {clock(until)} and gave a "
-        f"sign of life {silent_s:.1f} s ago{asked_to_end}.",
+        says=f"runs: '{task.owner}' holds attempt {task.attempt} until "
+        f"{rfc3339(until, 'milliseconds')} and gave a sign of life {silent_s:.1f} s ago"
+        f"{asked_to_end}.",
         evidence=_lease(task, until),
         next="its owner writes a result or renews the lease; if it is silent, another worker may "
         f"take the task over in {until - now:.1f} s",

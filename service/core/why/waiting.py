@@ -4,12 +4,12 @@ from difflib import get_close_matches
 from typing import Any
 
 from projections.read_models.views import moment
+from service.core.demand import NOT_ASKED_S
 from service.core.why.reasons import MOST_EXAMPLES, Reason, Surroundings
-from service.core.why.wording import clock, glance
+from service.core.why.wording import glance
 from streams.plan.lifecycle import ENDED
 from streams.plan.state import Plan, Task
-
-NOT_ASKED_S = 10.0  # a worker with a free slot asks every few seconds, or waits at the queue
+from streams.timestamps import rfc3339
 
 
 def for_dependencies(plan: Plan, task: Task) -> Reason:
@@ -78,7 +78,7 @@ def _delayed(task: Task, due: float, now: float) -> Reason:
         "left_s": round(due - now, 3),
         "sequences": [task.sequence],
     }
-    after = f"it becomes claimable at {clock(due)}"
+    after = f"it becomes claimable at {rfc3339(due, 'milliseconds')}"
     if task.retry and task.releases == 0:
         error_type, message = task.error or ("rejected", "a critic rejected its output")
         evidence |= {

@@ -63,19 +63,13 @@ def log_of_running(data_dir: Path, user: str = READER) -> str:
 
 
 class EmbeddedServer:
-    """The supervised nats-server of a data folder.
-
-    `on_down(reason)` and `on_up()` are called on the event loop that called `start`, at every
-    death and at every return; not for the first start and not for `stop`.
-    """
+    """The supervised nats-server of a data folder."""
 
     def __init__(
         self,
         data_dir: Path,
         port: int,
         *,
-        on_down: Callable[[str], None] | None = None,
-        on_up: Callable[[], None] | None = None,
         limits: ServerLimits = LIMITS,
         disk_has_room: Callable[[Path], bool] = has_room,
     ) -> None:
@@ -84,8 +78,6 @@ class EmbeddedServer:
         self._folder = data_dir / STORE_FOLDER
         self._port = port
         self._url = ""
-        self._on_down = on_down
-        self._on_up = on_up
         self._limits = limits
         self._disk_has_room = disk_has_room
         self._server: ServerProcess | None = None
@@ -164,7 +156,7 @@ class EmbeddedServer:
             self._server = None
             if self._stopping.is_set():
                 return
-            self._report_down(reason)
+            _log.error("nats_server_down", reason=reason)
             if time.monotonic() - since > SETTLED_S:
                 backoff_s = FIRST_BACKOFF_S
             server, backoff_s = self._relaunch(backoff_s)
@@ -205,15 +197,8 @@ class EmbeddedServer:
                 continue
             self.restarts += 1
             _log.warning("nats_server_restarted", url=self.address, restarts=self.restarts)
-            if self._on_up:
-                self._tell(self._on_up)
             return server, backoff_s
         return None, backoff_s
-
-    def _report_down(self, reason: str) -> None:
-        _log.error("nats_server_down", reason=reason)
-        if self._on_down:
-            self._tell(self._on_down, reason)
 
     def _tell(self, callback: Callable[[*Arguments], None], *arguments: *Arguments) -> None:
         """Call back on the loop of `start`; a loop that has closed needs to know nothing."""

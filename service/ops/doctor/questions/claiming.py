@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import msgspec
 
+from service.core.demand import NOT_ASKED_S
 from service.ops.doctor.evidence import Claiming, Evidence, Waiting
 from service.ops.doctor.report import Examined, Finding, answered, cannot_tell
 
 STARVED_S = 30.0  # a claimable task should be taken within a poll or two
-NOT_ASKED_S = 10.0  # a worker with a free slot asks every few seconds, or waits at the queue
 MOST_WAITING = 5  # kinds shown
 CONTENDED_SHARE = 0.1  # DESIGN §5: fewer than a tenth of the appends may lose their race
 CONTENDED_TRIES = 20

@@ -1,11 +1,11 @@
 """Are leases at risk? Expired ones with owner and last heartbeat, and the margin of renewals."""
 
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from service.ops.doctor.evidence import Evidence, ExpiredLease, LeaseFigures
 from service.ops.doctor.report import Examined, Finding, Severity, answered, cannot_tell
+from streams.timestamps import rfc3339
 
 EXPIRED_FOR_S = 5.0  # a reclaim usually follows within a moment
 ABANDONED_S = 300.0  # after which it is unlikely that a worker takes it over
@@ -110,15 +110,10 @@ def _shown(lease: ExpiredLease) -> dict[str, Any]:
         "attempt": lease.attempt,
         "claim_sequence": lease.claim_sequence,
         "lease_s": lease.lease_s,
-        "lease_until": clock(lease.lease_until),
+        "lease_until": rfc3339(lease.lease_until, "milliseconds"),
         "expired_for_s": round(lease.expired_for_s, 1),
-        "last_heartbeat_at": clock(lease.renewed_at),
+        "last_heartbeat_at": rfc3339(lease.renewed_at, "milliseconds"),
         "last_sequence": lease.last_sequence,
         "lost": lease.lost,
         "max_lost_leases": lease.max_lost_leases,
     }
-
-
-def clock(at: float) -> str:
-    """A log time as RFC 3339."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 
 from service.ops.doctor.evidence import Evidence, StaleWrite, Window, Writers
-from service.ops.doctor.questions.leases import clock
 from service.ops.doctor.report import Examined, Finding, answered, cannot_tell
 from service.ops.doctor.sources.refusals import MOST_ENTRIES
+from streams.timestamps import rfc3339
 
 MOST_SHOWN = 10
 REFUSED_UPDATES = "agent.task.claimed_update.guard_reject.total"
@@ -119,7 +119,7 @@ def _finding(summary: str, numbers: dict[str, Any], command: str) -> Finding:
 
 def _shown(write: StaleWrite) -> dict[str, Any]:
     shown = msgspec.structs.asdict(write)
-    return {**shown, "at": clock(write.at)}
+    return {**shown, "at": rfc3339(write.at, "milliseconds")}
 
 
 def _refused(writes: int) -> str:
