@@ -171,11 +171,6 @@ def found(connection: sqlite3.Connection, plan_id: str) -> PlanView | None:
     return None if row is None else shown(row)
 
 
-async def find(database: Database, plan_id: str) -> PlanView | None:
-    """The plan with this id."""
-    return await database.run(lambda connection: found(connection, plan_id))
-
-
 class PlanFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which plans a list shows: those that meet every condition that is not None.
 

@@ -1,24 +1,15 @@
 """Tasks as rows: what a task is and where it stands, enough to restore the folded task exactly."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 from msgspec import Raw
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
-from projections.read_models import bulk, checkpoints, executions, outputs, plans
-from projections.read_models.database import Database
-from projections.read_models.pagination import Page, Selection, checked_limit, key_of, read_page
-from projections.read_models.views import ExecutionView, PlanView, TaskView, task_view
+from projections.read_models import bulk, executions
 from streams.plan.events import EMPTY_OBJECT, NOTHING, Completed, TaskSpec
-from streams.plan.lifecycle import TaskStatus
-from streams.plan.state import ORDINALS_PER_PLAN, Result, Task
-
-MAX_LISTED_BYTES = 64 * 1024  # of one input, output or feedback in a list (API.md)
-MAX_DETAIL_BYTES = 8_000_000  # of all of them in one plan's detail
-EXECUTIONS_SHOWN = 20
+from streams.plan.state import Result, Task
 
 # The spec stands apart: SQLite rewrites whole rows, and an input may be large. What may be large
 # comes last in its row, so that SQLite need not read it to show the rest. The owner is set while a
@@ -150,33 +141,34 @@ def _without_output(result: Result) -> Result:
     return replace(result, output=NOTHING) if isinstance(result, Completed) else result
 
 
-_COLUMNS = """
+COLUMNS = """
 t.ordinal, spec, t.status, t.attempt, t.retry, t.lost, t.timeouts, t.owner, t.lease_s,
 t.lease_until, t.claimable_at, t.claimed_sequence, t.settled_sequence, t.subject_sequence,
 t.sequence, t.updated_at, t.unreadable_at, t.result, t.digest, t.output_bytes, t.releases,
 t.reported, t.silent, t.timeout_s
 """
-_SHORT = 24
+SHORT = 24
 # A large output has a row of its own (`outputs`); it is not restored, the board reads it back.
-_LARGE = {"input": "input", "feedback": "feedback", "output": "COALESCE(o.output, t.output)"}
-_WIDTH = _SHORT + len(_LARGE)
-_FROM = "FROM tasks t JOIN task_specs s ON s.ordinal = t.ordinal"
+LARGE = {"input": "input", "feedback": "feedback", "output": "COALESCE(o.output, t.output)"}
+WIDTH = SHORT + len(LARGE)
+FROM = "FROM tasks t JOIN task_specs s ON s.ordinal = t.ordinal"
 # The execution of a task's last attempt stands in the row of its claim.
-RESTORE = f"""SELECT {_COLUMNS}, input, feedback, t.output, t.first_sequence, {executions.COLUMNS}
-{_FROM} LEFT JOIN executions e ON e.fencing_token = t.claimed_sequence"""
+RESTORE = f"""SELECT {COLUMNS}, input, feedback, t.output, t.first_sequence, {executions.COLUMNS}
+{FROM} LEFT JOIN executions e ON e.fencing_token = t.claimed_sequence"""
 
 
 def restored(_: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[int, Task]:
     """The first sequence of the plan and the task in a row of RESTORE, not yet connected."""
-    task, execution = _task(row), row[_WIDTH + 1 :]
+    task, execution = task_of(row), row[WIDTH + 1 :]
     if execution[0] is not None:
         task.execution = executions.restored(execution)
-    return row[_WIDTH], task
+    return row[WIDTH], task
 
 
-def _task(row: tuple[Any, ...]) -> Task:
+def task_of(row: tuple[Any, ...]) -> Task:
+    """The task in the first WIDTH columns of a row."""
     spec, result = row[1], row[17]
-    given, feedback, output = row[_SHORT:_WIDTH]
+    given, feedback, output = row[SHORT:WIDTH]
     task = Task(
         ordinal=row[0],
         spec=_decode_spec(spec),
@@ -210,248 +202,3 @@ def _task(row: tuple[Any, ...]) -> Task:
     elif output is not None and isinstance(task.result, Completed):
         task.result = replace(task.result, output=Raw(output))
     return task
-
-
-# -- queries ----------------------------------------------------------------------------------
-
-_PLAN = "JOIN plans p ON p.first_sequence = t.first_sequence"
-_ID = f"(SELECT first_sequence * {ORDINALS_PER_PLAN} FROM plans WHERE plan_id = ?)"
-_NAMES = "p.plan_id, p.created_at, p.traceparent, t.task_id, t.kind, t.type"
-
-
-def _select(large: Iterable[str]) -> str:
-    return f"SELECT {_COLUMNS}, {', '.join(large)}, {_NAMES} {_FROM} {outputs.JOIN} {_PLAN}"
-
-
-_SHOW = _select(_LARGE.values())
-# SQLite knows how long a value is without reading it.
-_SHOW_SHORT = _select(
-    f"CASE WHEN length({name}) > {MAX_LISTED_BYTES} THEN length({name}) ELSE {name} END"
-    for name in _LARGE.values()
-)
-
-
-def _shown(row: tuple[Any, ...]) -> TaskView:
-    """The view of a row; a number in place of a large value means that it was left out."""
-    large = row[_SHORT:_WIDTH]
-    left_out = {name for name, value in zip(_LARGE, large, strict=True) if isinstance(value, int)}
-    if left_out:
-        row = (
-            *row[:_SHORT],
-            *(None if isinstance(each, int) else each for each in large),
-            *row[_WIDTH:],
-        )
-    plan_id, created_at, traceparent, *_ = row[_WIDTH:]
-    try:
-        view = task_view(plan_id, created_at, _task(row), traceparent)
-    except (ValueError, RecursionError) as error:
-        view = _unreadable(row, str(error))
-    if view.status != "COMPLETED":
-        left_out.discard("output")
-    view.truncated = tuple(sorted(left_out))
-    return view
-
-
-def _unreadable(row: tuple[Any, ...], reason: str) -> TaskView:
-    """What is known of a task although its JSON in the row cannot be read."""
-    plan_id, created_at, traceparent, task_id, kind, task_type = row[_WIDTH:]
-    readable = Task(
-        spec=TaskSpec(id=task_id, kind=kind, type=task_type, input=NOTHING),
-        status=row[2],
-        attempt=row[3],
-        retry=row[4],
-        lost=row[5],
-        owner=row[7],
-        lease_until=row[9],
-        claimable_at=row[10],
-        sequence=row[14],
-        updated_at=row[15],
-    )
-    view = task_view(plan_id, created_at, readable, traceparent)
-    view.unreadable = reason
-    return view
-
-
-class TaskDetail(TaskView, kw_only=True):
-    """A task with its last executions, the oldest of them first, and how many there were in all.
-
-    ``checkpoints`` are the values that its attempts have kept for the next one.
-    """
-
-    executions: list[ExecutionView]
-    executions_total: int
-    checkpoints: dict[str, Raw]
-
-
-async def plan_detail(database: Database, plan_id: str) -> tuple[PlanView, list[TaskView]] | None:
-    """A plan and its tasks in the order they were submitted, all as of one moment.
-
-    Inputs, outputs and feedback of more than MAX_LISTED_BYTES are left out, and so is each one
-    after those before it have come to MAX_DETAIL_BYTES; `TaskView.truncated` names them.
-    """
-
-    def query(connection: sqlite3.Connection) -> tuple[PlanView, list[TaskView]] | None:
-        plan = plans.found(connection, plan_id)
-        if plan is None:
-            return None
-        return plan, list(_within(MAX_DETAIL_BYTES, _rows_of(connection, plan_id)))
-
-    return await database.run(query)
-
-
-def _rows_of(connection: sqlite3.Connection, plan_id: str) -> sqlite3.Cursor:
-    chosen = Selection()
-    in_plan(chosen, "t.ordinal", plan_id)
-    sql = f"{_SHOW_SHORT} {chosen.where} ORDER BY t.ordinal"
-    return connection.execute(sql, chosen.parameters)
-
-
-def _within(most: int, rows: Iterable[tuple[Any, ...]]) -> Iterator[TaskView]:
-    """The views of rows, without large values once these have come to ``most`` bytes."""
-    spent = 0
-    for row in rows:
-        large = row[_SHORT:_WIDTH]
-        spent += sum(len(value) for value in large if isinstance(value, bytes))
-        if spent <= most:
-            yield _shown(row)
-        else:
-            sizes = (len(value) if isinstance(value, bytes) else value for value in large)
-            yield _shown((*row[:_SHORT], *sizes, *row[_WIDTH:]))
-
-
-async def of_plan(database: Database, plan_id: str) -> list[TaskView]:
-    """All tasks of a plan, in the order they were submitted; empty if there is no such plan."""
-    detail = await plan_detail(database, plan_id)
-    return [] if detail is None else detail[1]
-
-
-async def task_detail(database: Database, plan_id: str, task_id: str) -> TaskDetail | None:
-    """One task, whole, with its last EXECUTIONS_SHOWN executions."""
-
-    def query(connection: sqlite3.Connection) -> TaskDetail | None:
-        row = connection.execute(f"{_SHOW} {_ONE}", (plan_id, task_id)).fetchone()
-        if row is None:
-            return None
-        last, total = executions.last_of(connection, plan_id, task_id, EXECUTIONS_SHOWN)
-        kept = checkpoints.of_task(connection, row[0])
-        view = asdict(_shown(row))
-        return TaskDetail(**view, executions=last, executions_total=total, checkpoints=kept)
-
-    return await database.run(query)
-
-
-_ONE = "WHERE p.plan_id = ? AND t.task_id = ?"
-
-
-async def find(database: Database, plan_id: str, task_id: str) -> TaskView | None:
-    """One task of a plan, whole."""
-    found = await database.read(f"{_SHOW} {_ONE}", (plan_id, task_id), lambda _, row: _shown(row))
-    return found[0] if found else None
-
-
-async def page(
-    database: Database,
-    *,
-    status: TaskStatus | None = None,
-    kind: str | None = None,
-    owner: str | None = None,
-    plan_id: str | None = None,
-    after: str | None = None,
-    limit: int = 50,
-) -> Page[TaskView]:
-    """Tasks, the newest plan's first, and within a plan the last submitted first."""
-    chosen = Selection()
-    # Inside one plan its range of ordinals is the way, so the other indexes are ruled out ("+").
-    rule_out = "" if plan_id is None else "+"
-    if plan_id is not None:
-        in_plan(chosen, "t.ordinal", plan_id)
-    if status is not None:
-        chosen.add(f"{rule_out}t.status = ?", status)
-        if status != "COMPLETED":
-            chosen.add(f"{rule_out}t.status <> 'COMPLETED'")  # SQLite then sees the index fits
-    if kind is not None:
-        chosen.add(f"{rule_out}t.kind = ?", kind)
-    if owner is not None:
-        chosen.add(f"{rule_out}t.owner = ?", owner)
-    if after is not None:
-        chosen.add("t.ordinal < ?", key_of("tasks", after))
-    sql = f"{_SHOW_SHORT} {chosen.where} ORDER BY t.ordinal DESC"
-    most = checked_limit(limit)
-    return await database.run(
-        lambda reader: read_page(reader, "tasks", sql, chosen.parameters, _shown, limit=most)
-    )
-
-
-class TaskChanges(msgspec.Struct, frozen=True):
-    """Tasks of one plan that changed, in the order in which they did; each as it is now.
-
-    ``plan`` is the plan as of the same moment.
-    Follow ``next`` until it is null; then ``sequence`` is the next ``changed_after``. It is below
-    the one that was given only if the log is another one: begin at 0.
-    """
-
-    items: list[TaskView]
-    next: str | None
-    sequence: int
-    plan: PlanView
-
-
-def named_by(changed_after: int, after: str | None) -> int:
-    """The sequence that a reader of changes has seen; read models below it are not new enough.
-
-    Raises BadCursor.
-    """
-    seen = 0 if after is None else key_of("changes", after) // ORDINALS_PER_PLAN
-    return max(changed_after, seen)
-
-
-async def changes(
-    database: Database, plan_id: str, *, changed_after: int, after: str | None, limit: int
-) -> TaskChanges | None:
-    """The plan's tasks whose visible state last changed after a sequence; None: no such plan.
-
-    A task that changes while pages are read moves to the end, so none is missed.
-    """
-    most = checked_limit(limit)
-    seen = (
-        (changed_after + 1) * ORDINALS_PER_PLAN - 1 if after is None else key_of("changes", after)
-    )
-
-    def query(connection: sqlite3.Connection) -> TaskChanges | None:
-        plan = connection.execute(_LAST_CHANGE, (plan_id,)).fetchone()
-        if plan is None:
-            return None
-        first_sequence, last_change = plan
-        shown = plans.found(connection, plan_id)
-        if shown is None:
-            return None
-        checkpoint = connection.execute(_REACHED).fetchone()
-        reached = checkpoint[0] if checkpoint else 0
-        if last_change < seen // ORDINALS_PER_PLAN:
-            return TaskChanges([], None, reached, shown)
-        first = first_sequence * ORDINALS_PER_PLAN
-        sequence, position = divmod(seen, ORDINALS_PER_PLAN)
-        chosen = Selection()
-        chosen.add("t.ordinal >= ?", first)
-        chosen.add("t.ordinal < ?", first + ORDINALS_PER_PLAN)
-        chosen.add("(t.sequence, t.ordinal) > (?, ?)", sequence, first + position)
-        sql = f"{_SHOW_SHORT} {chosen.where} ORDER BY t.sequence, t.ordinal"
-
-        def key(row: tuple[Any, ...]) -> int:
-            return row[_SEQUENCE] * ORDINALS_PER_PLAN + row[0] - first
-
-        page = read_page(connection, "changes", sql, chosen.parameters, _shown, limit=most, key=key)
-        return TaskChanges(page.items, page.next, reached, shown)
-
-    return await database.run(query)
-
-
-_SEQUENCE = 14  # its place in _COLUMNS
-_LAST_CHANGE = "SELECT first_sequence, sequence FROM plans WHERE plan_id = ?"
-_REACHED = "SELECT sequence FROM checkpoint WHERE stream = 'PLANS'"
-
-
-def in_plan(chosen: Selection, ordinal: str, plan_id: str) -> None:
-    """Choose the rows whose task belongs to the plan; ``ordinal`` is the column that says which."""
-    chosen.add(f"{ordinal} >= {_ID}", plan_id)
-    chosen.add(f"{ordinal} < {_ID} + {ORDINALS_PER_PLAN}", plan_id)

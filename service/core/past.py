@@ -7,7 +7,7 @@ earlier than it was. Nothing else depends on them.
 import asyncio
 from collections.abc import Iterator
 
-from projections.read_models.tasks import MAX_DETAIL_BYTES, MAX_LISTED_BYTES
+from projections.read_models.task_views import MAX_DETAIL_BYTES, MAX_LISTED_BYTES
 from projections.read_models.views import PlanView, TaskView, plan_view, task_view
 from service.core.answers import BeyondHead
 from streams.log import BadFact, Fact, Log
@@ -60,7 +60,7 @@ def _drop_large(plan: Plan, kept_bytes: int) -> int:
 async def detail_at(
     log: Log, plan_id: str, sequence: int, folded: int
 ) -> tuple[PlanView, list[TaskView]] | None:
-    """`projections.read_models.tasks.plan_detail` as of ``sequence``.
+    """`projections.read_models.task_views.plan_detail` as of ``sequence``.
 
     The log reaches at least to ``folded``; beyond that its leader is asked for its head. Raises
     LogUnavailable, BeyondHead.

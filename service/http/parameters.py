@@ -11,12 +11,12 @@ from projections.read_models.pagination import MAX_CURSOR_LENGTH, MAX_LIMIT
 from service.http.schemas import (
     EVENT_PATTERN,
     ID_PATTERN,
-    LARGEST,
     NO_CONTROL,
     OWNER_PATTERN,
     PATTERNS,
 )
 from streams.plan.lifecycle import ExecutionStatus, PlanStatus, TaskStatus
+from streams.plan.limits import LARGEST
 
 LATEST_S = 253_402_300_799  # the last second of the year 9999
 

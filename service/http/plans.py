@@ -8,7 +8,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
 from msgspec.structs import asdict
 
-from projections.read_models import plans, tasks
+from projections.read_models import plans, task_views
 from projections.read_models.pagination import Page
 from projections.read_models.views import PlanView, TaskView
 from service.core import past
@@ -134,7 +134,7 @@ class PlanController(Controller):
             found = await past.detail_at(core.log, plan_id, at_sequence, core.board.sequence)
         else:
             await core.visible(min_sequence)
-            found = await certain(core, lambda: tasks.plan_detail(core.database, plan_id))
+            found = await certain(core, lambda: task_views.plan_detail(core.database, plan_id))
         if found is None:
             then = "" if at_sequence is None else f" at sequence {at_sequence}"
             raise RequestRefused("not_found", f"there is no plan '{plan_id}'{then}")

@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from streams.plan.events import EMPTY_OBJECT, FailureRule, JoinRule, TaskType
-from streams.plan.limits import LARGEST, MAX_LEASE_S, MAX_SECONDS, MAX_TASKS
+from streams.plan.limits import MAX_LEASE_S, MAX_SECONDS, MAX_TASKS
 from streams.plan.results import Completion, Failing, ModelName, TokenUsage, Verdict, nothing
 
 MAX_BATCH = 500
@@ -45,7 +45,6 @@ ErrorText = Annotated[str, Meta(description="recorded shortened when it is long"
 Priority = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Attempt = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Budget = Annotated[int, Meta(ge=0, le=1_000)]
-Tokens = Annotated[int, Meta(ge=0, le=LARGEST)]
 LeaseS = Annotated[float, Meta(ge=0.1, le=MAX_LEASE_S)]
 Seconds = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
 CheckpointKey = Annotated[str, Meta(pattern=NO_CONTROL, min_length=1, max_length=128)]

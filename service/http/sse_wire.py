@@ -12,8 +12,6 @@ import socket
 from collections.abc import Callable
 from typing import Any, cast
 
-import structlog
-
 from projections.feed.client import Gone
 
 ROOM_BYTES = 128 * 1024  # unsent bytes above which a client lags
@@ -25,8 +23,6 @@ GOODBYE_S = 2.0
 Scope = Any
 Receive = Any
 Send = Any
-
-log = structlog.get_logger("holdfast.sse")
 
 
 def frame(data: bytes) -> bytes:

@@ -3,9 +3,9 @@
 from litestar import Controller
 from litestar.params import JSONBody
 
-from projections.read_models import tasks
+from projections.read_models import task_views
 from projections.read_models.pagination import Page
-from projections.read_models.tasks import TaskChanges, TaskDetail
+from projections.read_models.task_views import TaskChanges, TaskDetail
 from projections.read_models.views import TaskView
 from service.http import owner_commands
 from service.http.attempts import Accepted
@@ -56,7 +56,7 @@ class TaskController(Controller):
     ) -> Page[TaskView]:
         """Tasks, the newest plan's first."""
         await core.visible(min_sequence)
-        return await tasks.page(
+        return await task_views.page(
             core.database,
             status=status,
             kind=kind,
@@ -82,11 +82,11 @@ class TaskController(Controller):
     ) -> TaskChanges:
         """The plan's tasks that changed after a sequence, derived statuses included."""
         await core.visible(min_sequence)
-        if tasks.named_by(changed_after, after) > core.projector.flushed_sequence:
+        if task_views.named_by(changed_after, after) > core.projector.flushed_sequence:
             await core.newest()  # an instance that is behind another must not answer from its past
         found = await certain(
             core,
-            lambda: tasks.changes(
+            lambda: task_views.changes(
                 core.database, plan_id, changed_after=changed_after, after=after, limit=limit
             ),
         )
@@ -104,7 +104,7 @@ class TaskController(Controller):
     ) -> TaskDetail:
         """One task with its last 20 executions, the first of them first."""
         await core.visible(min_sequence)
-        task = await certain(core, lambda: tasks.task_detail(core.database, plan_id, task_id))
+        task = await certain(core, lambda: task_views.task_detail(core.database, plan_id, task_id))
         if task is None:
             raise RequestRefused("not_found", f"plan '{plan_id}' has no task '{task_id}'")
         return task

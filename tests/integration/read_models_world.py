@@ -5,8 +5,10 @@ from pathlib import Path
 
 from msgspec import Raw
 
+from projections.read_models import plans, task_views
 from projections.read_models.database import Database
 from projections.read_models.restore import Pending, open_read_models, restore
+from projections.read_models.views import PlanView, TaskView
 from streams.log import Fact, Origin
 from streams.plan import commands
 from streams.plan.decide import decide
@@ -15,6 +17,18 @@ from streams.plan.events import Event, Heartbeat, Submitted, TaskSpec, TokenUsag
 from streams.plan.evolve import begin, evolve
 from streams.plan.state import Plan, Task
 from streams.traceparent import of_attempt
+
+
+async def plan_of(database: Database, plan_id: str) -> PlanView | None:
+    """The plan with this id."""
+    return await database.run(lambda connection: plans.found(connection, plan_id))
+
+
+async def tasks_of(database: Database, plan_id: str) -> list[TaskView]:
+    """All tasks of a plan, in the order submitted; empty if there is no such plan."""
+    detail = await task_views.plan_detail(database, plan_id)
+    return [] if detail is None else detail[1]
+
 
 PLANS = ("p1", "p2", "p3")
 TASKS = ("a", "b", "c", "d")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from projections.integrity.verify import compare
-from projections.read_models import plans, tasks
 from projections.read_models.database import (
     Database,
     DatabaseUnavailable,
@@ -21,7 +20,7 @@ from projections.read_models.restore import SCHEMA, Pending, open_read_models, r
 from streams.plan.events import Cancelled, Claimed, Heartbeat, Submitted, TaskSpec
 from streams.plan.evolve import begin, evolve
 from streams.plan.state import Plan
-from tests.integration.read_models_world import History, folded_into
+from tests.integration.read_models_world import History, folded_into, plan_of, tasks_of
 from tests.loop_time import LoopTime, longest_turn_s, watched
 
 HELD_S = 0.02  # of the loop's processor time
@@ -63,7 +62,7 @@ async def test_a_flush_into_a_locked_file_fails_and_the_same_flush_succeeds_late
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(DatabaseUnavailable, match="locked"):
             await pending.flush(database)
-        assert await plans.find(database, "p1") is None, "readers do not wait for a writer"
+        assert await plan_of(database, "p1") is None, "readers do not wait for a writer"
         # The fold goes on while SQLite is locked.
         evolve(plan, "t1", Claimed(owner="w", attempt=1, lease_s=5), sequence=2, at=1_001.0)
         pending.add(plan)
@@ -86,11 +85,11 @@ async def test_a_full_disk_leaves_nothing_half_written(database: Database) -> No
     pending = pending_with(some_plan(tasks=2_000))
     with pytest.raises(DatabaseUnavailable, match="full"):
         await pending.flush(database)
-    assert await plans.find(database, "p1") is None
+    assert await plan_of(database, "p1") is None
     assert await database.checkpoint() is None
     await database.writer.execute_fetchall("PRAGMA max_page_count=100000")
     await pending.flush(database)
-    assert len(await tasks.of_plan(database, "p1")) == 2_000
+    assert len(await tasks_of(database, "p1")) == 2_000
 
 
 async def test_a_cancelled_flush_loses_nothing(database: Database, path: Path) -> None:
@@ -135,7 +134,7 @@ async def test_a_query_that_takes_too_long_is_ended_and_its_reader_is_free_again
     for _ in range(4):  # more often than there are readers
         with pytest.raises(DatabaseUnavailable, match="took too long"):
             await database.read(endless, (), lambda _, row: row, within_s=0.02)
-    assert await plans.find(database, "p1") is None
+    assert await plan_of(database, "p1") is None
 
 
 async def test_a_closed_database_raises(path: Path) -> None:
@@ -143,7 +142,7 @@ async def test_a_closed_database_raises(path: Path) -> None:
     await database.close()
     await database.close()
     with pytest.raises(DatabaseUnavailable):
-        await plans.find(database, "p1")
+        await plan_of(database, "p1")
     with pytest.raises(DatabaseUnavailable):
         await pending_with(some_plan()).flush(database)
 
@@ -153,7 +152,7 @@ async def test_building_five_thousand_views_does_not_hold_the_loop(database: Dat
 
     async def story(_: int) -> LoopTime:
         async with watched(pause_s=0.001) as loop_time:  # else the reader waits for its thread
-            assert len(await tasks.of_plan(database, "p1")) == 5_000
+            assert len(await tasks_of(database, "p1")) == 5_000
         return loop_time
 
     assert await longest_turn_s(story, HELD_S) < HELD_S

@@ -14,12 +14,13 @@ from msgspec import Raw
 from msgspec.json import encode
 
 from projections.integrity.write_probe import DatabaseProbe
-from projections.read_models import audit, executions, plans, tasks
+from projections.read_models import audit, executions, plans, task_views
 from projections.read_models.database import READERS, Database, DatabaseUnavailable, discard
 from projections.read_models.restore import Pending, open_read_models
 from streams.plan.events import Claimed, Completed, Submitted, TaskSpec
 from streams.plan.evolve import begin, evolve
 from streams.plan.state import Plan
+from tests.integration.read_models_world import tasks_of
 
 KB = 1_000
 
@@ -118,10 +119,10 @@ async def test_a_bad_row_is_shown_as_such_and_hides_no_other(
 ) -> None:
     await keep(database, plan_of(3))
     edit(path, statement)
-    found = await tasks.plan_detail(database, "p1")
+    found = await task_views.plan_detail(database, "p1")
     assert found is not None
     plan, its_tasks = found
-    listed = (await tasks.page(database)).items
+    listed = (await task_views.page(database)).items
     runs = (await executions.page(database)).items
     assert [view.task_id for view in its_tasks] == ["t0", "t1", "t2"]
     assert [view.task_id for view in listed] == ["t2", "t1", "t0"]
@@ -132,7 +133,7 @@ async def test_a_bad_row_is_shown_as_such_and_hides_no_other(
     reasons = [view for view in (shown[0], *shown[1], *shown[2]) if "unreadable" in view]
     assert len(reasons) == (0 if "claimable_at" in statement else 1)
     for number in range(3):
-        detail = await tasks.task_detail(database, "p1", f"t{number}")
+        detail = await task_views.task_detail(database, "p1", f"t{number}")
         assert detail is not None
         assert detail.executions_total == 1
 
@@ -156,7 +157,7 @@ async def test_lists_end_at_their_bytes_and_go_on_at_the_cursor(database: Databa
     after: str | None = None
     pages = 0
     while True:
-        page = await tasks.page(database, limit=200, after=after)
+        page = await task_views.page(database, limit=200, after=after)
         assert len(encode(page)) < 4_200 * KB
         seen += [item.task_id for item in page.items]
         pages += 1
@@ -168,12 +169,14 @@ async def test_lists_end_at_their_bytes_and_go_on_at_the_cursor(database: Databa
 
 async def test_large_values_are_left_out_of_lists_and_named(database: Database) -> None:
     await keep(database, plan_of(3, 500 * KB))
-    (page, detail) = await asyncio.gather(tasks.page(database), tasks.plan_detail(database, "p1"))
+    (page, detail) = await asyncio.gather(
+        task_views.page(database), task_views.plan_detail(database, "p1")
+    )
     assert detail is not None
     for view in (*page.items, *detail[1]):
         assert view.truncated == ("input", "output")
         assert bytes(view.input) == bytes(view.output) == b"null"
-    whole = await tasks.task_detail(database, "p1", "t1")
+    whole = await task_views.task_detail(database, "p1", "t1")
     assert whole is not None
     assert whole.truncated == ()
     assert len(whole.input) == len(whole.output) == 500 * KB
@@ -181,10 +184,10 @@ async def test_large_values_are_left_out_of_lists_and_named(database: Database) 
 
 async def test_a_plans_detail_has_a_bound_over_all_its_tasks(database: Database) -> None:
     await keep(database, plan_of(300, 60 * KB))
-    found = await tasks.plan_detail(database, "p1")
+    found = await task_views.plan_detail(database, "p1")
     assert found is not None
     _, views = found
-    assert len(encode(views)) < tasks.MAX_DETAIL_BYTES + 500 * KB
+    assert len(encode(views)) < task_views.MAX_DETAIL_BYTES + 500 * KB
     assert views[0].truncated == ()
     assert views[-1].truncated == ("input", "output")
     assert len(views) == 300
@@ -202,7 +205,7 @@ async def test_a_plan_and_its_tasks_are_of_one_moment(database: Database) -> Non
     await pending.flush(database)
     writing = asyncio.create_task(_claim_and_complete(database, pending, plan))
     while not writing.done():
-        found = await tasks.plan_detail(database, "p1")
+        found = await task_views.plan_detail(database, "p1")
         assert found is not None
         assert found[0].sequence == found[1][0].sequence
     await writing
@@ -243,14 +246,14 @@ async def test_a_file_that_is_deleted_or_replaced_is_written_again_whole(
     with pytest.raises(DatabaseUnavailable, match=r"was deleted or replaced.*written again"):
         await probe.ask()
     await probe.ask()
-    assert len(await tasks.of_plan(database, "p1")) == 50
+    assert len(await tasks_of(database, "p1")) == 50
     later = plan_of(3, sequence=500)
     await keep(database, later)
     await probe.close()
     await database.close()
     again = await open_read_models(path)
     assert [plan.plan_id for plan in (await plans.page(again)).items] == ["p500", "p1"]
-    assert len(await tasks.of_plan(again, "p1")) == 50
+    assert len(await tasks_of(again, "p1")) == 50
     await again.close()
     assert sorted(each.name for each in files_beside(path)) == [path.name]
 

@@ -11,7 +11,6 @@ from projections.board.lanes import SharingRule
 from projections.integrity.verify import compare
 from projections.log_identity import LogWatch, Witness
 from projections.projector import Projector
-from projections.read_models import plans
 from projections.read_models.database import Database
 from projections.read_models.restore import open_read_models, read_models_of
 from service.cli.refold import refold
@@ -21,6 +20,7 @@ from streams.plan import commands
 from streams.plan.decisions import NotAllowed, PlanExists
 from streams.plan.events import Completed, Forgotten, Raw, Submitted, TaskSpec
 from streams.plan.limits import FORGOTTEN_S
+from tests.integration.read_models_world import plan_of
 from tests.memory_log import MemoryLog
 from tests.unit.claim_story import Instance, LogTime
 
@@ -118,7 +118,7 @@ async def test_a_rebuild_equals_live_at_every_stage_of_the_removal(
     tombstone = await world.forget("gone")
 
     assert await world.differences(tmp_path) == []  # all of its facts stand still
-    assert await plans.find(world.database, "gone") is None
+    assert await plan_of(world.database, "gone") is None
     assert world.projector.board.knows("gone") is None
     assert (await world.rows())["plans"] == 1
     facts = [each.sequence for each in await world.log.scan(0, 1_000, "gone")]
@@ -147,7 +147,7 @@ async def test_one_flush_takes_a_plan_its_end_and_the_next_of_its_name(
 
     await world.flush()
 
-    found = await plans.find(world.database, "p")
+    found = await plan_of(world.database, "p")
     assert found is not None
     assert (found.labels, found.status) == ({"team": "second"}, "READY")
     assert (await world.rows())["tasks"] == 2

@@ -14,7 +14,6 @@ from concurrent.futures import Future
 from threading import Thread
 from time import monotonic
 
-import structlog
 from msgspec import Raw
 
 from holdfast_worker.cancellation import Cancellation
@@ -54,8 +53,6 @@ from service.signals import logs
 from service.signals.tracing.spans import Span, recorder
 
 READ_BYTES = 256 * 1024
-
-log = structlog.get_logger("holdfast.executor")
 
 
 class _Call:

@@ -1,7 +1,6 @@
 """Which endpoint a ``chat`` task asks, and with which key: both are bound in the settings."""
 
 import os
-from typing import Annotated
 from urllib.parse import urlsplit
 
 import httpx
@@ -14,8 +13,6 @@ from service.executor.handlers.secrets import SecretRef, Secrets
 from service.executor.handlers.web import checked_url, origin
 from service.runtime.masking import KNOWN
 from service.settings.config import ChatSettings
-
-EndpointName = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
 class Destination(msgspec.Struct, frozen=True):
