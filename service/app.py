@@ -41,7 +41,7 @@ from service.http.server import HttpServer, Listening
 from service.http.starting import Starting
 from service.ops.doctor.sources.live import Doctor
 from service.ops.health import Health
-from service.ops.last_hour import Minutes
+from service.ops.last_hour import UNCOUNTED, Minutes
 from service.ops.operations import Operations
 from service.principals.tokens import Tokens
 from service.runtime.data_folder import READ_MODELS, DataFolder
@@ -273,7 +273,9 @@ def _operations(
         database_path=instance.settings.data_dir / READ_MODELS,
     )
     minutes = Minutes(instance.core.board)
-    instance.core.projector.listeners.add("last_hour", minutes)
+    listeners = instance.core.projector.listeners
+    listeners.add("last_hour", minutes, unheard=UNCOUNTED)
+    listeners.add_for_batches("last_hour", lambda facts, _: minutes.folded_all(facts))
     return Operations(health, doctor, minutes)
 
 

@@ -4,20 +4,22 @@ import heapq
 from collections.abc import Iterator
 from itertools import count
 from math import inf
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 _SLACK = 64  # how many dead entries are not worth clearing out
 
 
-class _Timer(NamedTuple, Generic[T]):
+class _Timer(Generic[T]):
     """What waits under a key; ``order`` names its one entry in the heap."""
 
-    order: int
-    queued_for: float
-    due: float
-    thing: T
+    __slots__ = ("due", "order", "queued_for", "thing")
+
+    def __init__(self, order: int, due: float, thing: T) -> None:
+        self.order = order
+        self.queued_for = self.due = due
+        self.thing = thing
 
 
 class Timers(Generic[T]):
@@ -40,7 +42,7 @@ class Timers(Generic[T]):
         """Have ``thing`` come out of `take` once ``due`` has passed; it replaces what waited."""
         known = self._waiting.get(key)
         if known is not None and known.queued_for <= due:
-            self._waiting[key] = _Timer(known.order, known.queued_for, due, thing)
+            known.due, known.thing = due, thing
         else:
             self._queue(key, due, thing)
 
@@ -57,7 +59,8 @@ class Timers(Generic[T]):
             if timer is None or timer.order != order:
                 heapq.heappop(self._heap)
             elif timer.due > queued_for:
-                heapq.heapreplace(self._heap, self._entry(key, timer.due, timer.thing))
+                timer.queued_for = timer.due
+                heapq.heapreplace(self._heap, (timer.due, order, key))
             else:
                 return queued_for
         return inf
@@ -69,13 +72,9 @@ class Timers(Generic[T]):
             yield self._waiting.pop(key).thing
 
     def _queue(self, key: int, due: float, thing: T) -> None:
-        heapq.heappush(self._heap, self._entry(key, due, thing))
+        timer = self._waiting[key] = _Timer(next(self._order), due, thing)
+        heapq.heappush(self._heap, (due, timer.order, key))
         self._clear_out()
-
-    def _entry(self, key: int, due: float, thing: T) -> tuple[float, int, int]:
-        """Have ``thing`` wait; answers what the heap needs to hold of it."""
-        timer = self._waiting[key] = _Timer(next(self._order), due, due, thing)
-        return due, timer.order, key
 
     def _clear_out(self) -> None:
         """Rebuild the heap when most of it is dead, so that the cost is spread over the deaths."""

@@ -20,7 +20,7 @@ from streams import decider
 from streams.decider import CommandAccepted, Contention, Outcome
 from streams.log import Conflict, Log, LogFull, LogUnavailable, Origin, TooLarge
 from streams.plan import commands
-from streams.plan.commands import OwnerCommand
+from streams.plan.commands import Heartbeat, OwnerCommand
 from streams.plan.decisions import Duplicate, GuardReject, NotAllowed, NotFound
 from streams.plan.state import Plan
 from streams.traceparent import of_attempt
@@ -72,7 +72,8 @@ class OwnerWrites:
         if not isinstance(outcome, CommandAccepted | Duplicate):
             return self._refused(report, outcome)
         plan = await self._plan_after(outcome, command)
-        written = self._accepted(report, outcome, plan)
+        written = _answer(report, outcome, plan)
+        self._count([report])
         task = task_view(
             plan.plan_id,
             plan.created_at,
@@ -112,18 +113,20 @@ class OwnerWrites:
             [(each.command, each.origin) for each in reports], self._view, self._log
         )
         answers: list[Written | BaseException] = []
+        written: list[_Report] = []
         alone: list[int] = []
         for place, (report, outcome) in enumerate(zip(reports, outcomes, strict=True)):
-            match outcome:
-                case CommandAccepted():
-                    plan = await self._plan_after(outcome, report.command)
-                    answers.append(self._accepted(report, outcome, plan))
-                case None | Conflict():
-                    answers.append(UNSETTLED)
-                    alone.append(place)
-                case error:
-                    self._failed(report, error)
-                    answers.append(error)
+            if isinstance(outcome, CommandAccepted):
+                plan = outcome.plan or await self._still_there(report.command.plan_id)
+                answers.append(_answer(report, outcome, plan))
+                written.append(report)
+            elif outcome is None or isinstance(outcome, Conflict):
+                answers.append(UNSETTLED)
+                alone.append(place)
+            else:
+                self._failed(report, outcome)
+                answers.append(outcome)
+        self._count(written)
         settled = await asyncio.gather(
             *(self._settle(reports[place]) for place in alone), return_exceptions=True
         )
@@ -135,7 +138,8 @@ class OwnerWrites:
         outcome = await self._write(report)
         if not isinstance(outcome, CommandAccepted | Duplicate):
             return self._refused(report, outcome)
-        return self._accepted(report, outcome, await self._plan_after(outcome, report.command))
+        self._count([report])
+        return _answer(report, outcome, await self._plan_after(outcome, report.command))
 
     async def _plan_after(
         self, outcome: CommandAccepted | Duplicate, command: OwnerCommand
@@ -178,15 +182,20 @@ class OwnerWrites:
             self._audit.owner_write_failed(command, outcome, report.origin)
         return outcome
 
-    def _accepted(
-        self, report: _Report, outcome: CommandAccepted | Duplicate, plan: Plan
-    ) -> AcceptedWrite:
-        until, command = report.lease_until, report.command
-        left_s = None if until is None else until - self._stream_now()
-        self._metrics.owner_write_accepted(command, left_s, report.lease_s)
-        return AcceptedWrite(
-            status="accepted" if isinstance(outcome, CommandAccepted) else "duplicate",
-            sequence=outcome.sequence,
-            lease_until=moment_or_none(plan.tasks[command.task_id].lease_until),
-            cancel_requested=plan.status in ("FAILED", "CANCELLED"),
-        )
+    def _count(self, written: Sequence[_Report]) -> None:
+        now = self._stream_now()
+        left = [
+            (each.lease_until - now, each.lease_s)
+            for each in written
+            if each.lease_until is not None and isinstance(each.command, Heartbeat)
+        ]
+        self._metrics.owner_writes_accepted([each.command for each in written], left)
+
+
+def _answer(report: _Report, outcome: CommandAccepted | Duplicate, plan: Plan) -> AcceptedWrite:
+    return AcceptedWrite(
+        status="accepted" if isinstance(outcome, CommandAccepted) else "duplicate",
+        sequence=outcome.sequence,
+        lease_until=moment_or_none(plan.tasks[report.command.task_id].lease_until),
+        cancel_requested=plan.status in ("FAILED", "CANCELLED"),
+    )

@@ -4,20 +4,24 @@ It listens to the fold, so it shows what all instances do; it begins when this p
 """
 
 from collections import deque
+from collections.abc import Sequence
 
 import msgspec
 
 from projections.board.board import Board
 from projections.read_models.views import Moment, moment
 from streams.log import BadFact, Fact
-from streams.plan.events import Completed, Failed, Released
+from streams.plan.events import TYPE_NAMES, Completed, Failed, Released
 
 MINUTE_S = 60
 MINUTES = 60
 
+UNCOUNTED = TYPE_NAMES.keys() - {Completed, Failed, Released}
+"""Facts that `Minutes` does not count one by one."""
+
 
 class Minute(msgspec.Struct, kw_only=True):
-    """One minute: the most that ran and waited at a time, and what ended in it."""
+    """One minute: the most that ran and waited after a batch of facts, and what ended in it."""
 
     at: Moment
     running: int = 0
@@ -50,13 +54,10 @@ class Minutes:
         self._minutes: deque[tuple[int, Minute]] = deque(maxlen=MINUTES)
 
     def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
-        """Count one fact."""
-        minute = self._at(fact.at)
-        minute.running = max(minute.running, self._board.running_count)
-        minute.waiting = max(minute.waiting, self._board.claimable)
+        """Count what has ended."""
         if ignored is not None or not isinstance(fact, Fact):
             return
-        event = fact.event
+        minute, event = self._at(fact.at), fact.event
         if isinstance(event, Completed):
             minute.completed += 1
         elif isinstance(event, Failed) and event.retry_in_s is None:
@@ -64,11 +65,14 @@ class Minutes:
         if isinstance(event, Completed | Failed | Released) and event.token_usage is not None:
             minute.tokens += event.token_usage.total_tokens
 
+    def folded_all(self, facts: Sequence[Fact | BadFact]) -> None:
+        """Note what runs and waits after a batch of facts."""
+        if facts:
+            self._note(facts[-1].at)
+
     def shown(self, now: float) -> LastHour:
         """The last hour at log time ``now``."""
-        current = self._at(now)
-        current.running = max(current.running, self._board.running_count)
-        current.waiting = max(current.waiting, self._board.claimable)
+        self._note(now)
         first = int(now) // MINUTE_S - MINUTES
         oldest = [since for _, since in self._board.backlog().values() if since is not None]
         return LastHour(
@@ -79,6 +83,11 @@ class Minutes:
             ),
             minutes=[minute for number, minute in self._minutes if number > first],
         )
+
+    def _note(self, at: float) -> None:
+        minute = self._at(at)
+        minute.running = max(minute.running, self._board.running_count)
+        minute.waiting = max(minute.waiting, self._board.claimable)
 
     def _at(self, at: float) -> Minute:
         """The minute of a log time; one that is over gets what comes late."""

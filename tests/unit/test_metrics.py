@@ -74,6 +74,19 @@ def test_the_three_verbs_move_what_they_name() -> None:
     assert shown['agent_loop_lag_seconds_bucket{le="1.0",loop="api"}'] == 1
 
 
+def test_many_values_at_once_are_counted_as_one_by_one() -> None:
+    name = "agent.task.lease.remaining_at_renew.ratio"
+    bounds = CATALOGUE[name].buckets or ()
+    values = [*bounds, *(bound + 0.001 for bound in bounds), 0.0, 7.0]
+    singly, together = Metrics(), Metrics()
+    for value in values:
+        singly.observe(name, value)
+    together.observe_all(name, values[:3])
+    together.observe_all(name, values[3:])
+    together.observe_all(name, [])
+    assert together.exposition() == singly.exposition()
+
+
 def test_an_unknown_value_of_a_label_becomes_other_and_no_new_series() -> None:
     metrics = Metrics()
     before = len(series(metrics))

@@ -4,6 +4,9 @@ Attempts are counted when the fact that ends them is folded, and only by the pro
 that fact (`service.signals.own_facts`): each end is counted once.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+
 from projections.board.board import Board
 from service.signals.metrics.registry import Metrics
 from service.signals.tracing.spans import Recorder, Span
@@ -78,20 +81,22 @@ class FactMetrics:
 
     # -- what owners wrote ------------------------------------------------------------------
 
-    def owner_write_accepted(
-        self, command: OwnerCommand, lease_left_s: float | None, lease_s: float
+    def owner_writes_accepted(
+        self, written: Sequence[OwnerCommand], left: Sequence[tuple[float, float]]
     ) -> None:
-        """An owner's command was accepted; of ``lease_s``, ``lease_left_s`` was left before it."""
-        if isinstance(command, Heartbeat):
-            self._metrics.count("agent.task.heartbeat.success.total")
-            if lease_left_s is not None and lease_s > 0:
-                left_s = max(lease_left_s, 0)
-                self._metrics.observe("agent.task.lease.remaining_at_renew", left_s)
-                self._metrics.observe("agent.task.lease.remaining_at_renew.ratio", left_s / lease_s)
-        else:
-            self._metrics.count(
-                "agent.task.claimed_update.success.total", op=_LABELS[type(command)]
-            )
+        """Owners' commands were accepted.
+
+        ``left`` has for each lease that was renewed how much was left of how much, in seconds.
+        """
+        kinds = Counter(map(type, written))
+        if renewals := kinds.pop(Heartbeat, 0):
+            self._metrics.count("agent.task.heartbeat.success.total", renewals)
+            lefts, shares = [max(s, 0.0) for s, _ in left], [max(s, 0.0) / of for s, of in left]
+            self._metrics.observe_all("agent.task.lease.remaining_at_renew", lefts)
+            self._metrics.observe_all("agent.task.lease.remaining_at_renew.ratio", shares)
+        for kind, number in kinds.items():
+            name = "agent.task.claimed_update.success.total"
+            self._metrics.count(name, number, op=_LABELS[kind])
 
     def owner_write_refused(self, command: OwnerCommand) -> None:
         """A stale owner was turned away."""

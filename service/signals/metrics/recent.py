@@ -27,13 +27,14 @@ class Recent:
         self._now = now
         self._parts: deque[tuple[float, Counter[int]]] = deque(maxlen=PARTS)
 
-    def observe(self, value: float) -> None:
-        """Count one value."""
+    def observe(self, *values: float) -> None:
+        """Count ``values``."""
         now = self._now()
         if not self._parts or now >= self._parts[-1][0] + SPAN_S / PARTS:
             self._parts.append((now, Counter()))
-        step = _ZERO if value < SMALLEST else round(math.log(value) / STEP)
-        self._parts[-1][1][step] += 1
+        part = self._parts[-1][1]
+        for value in values:
+            part[_ZERO if value < SMALLEST else round(math.log(value) / STEP)] += 1
 
     def quantiles(self, shares: Sequence[float]) -> list[float]:
         """For each share the value that it of the recent ones does not exceed; NaN without any."""

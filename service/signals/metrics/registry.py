@@ -5,7 +5,9 @@ number of series is bounded whatever workers send. Every series whose labels are
 exists from the start, at 0.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from platform import python_version
 from time import monotonic
@@ -54,11 +56,24 @@ class ShownMetric(msgspec.Struct, frozen=True, kw_only=True):
     values: list[Value]
 
 
+class Histogram(prometheus_client.Histogram):
+    """A histogram that takes many values in one step."""
+
+    _sum: Any
+    _buckets: list[Any]
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Put each of ``values`` into its bucket."""
+        self._sum.inc(sum(values))
+        for place, number in Counter(bisect_left(self._upper_bounds, v) for v in values).items():
+            self._buckets[place].inc(number)
+
+
 # prometheus_client's constructors take the same arguments and share no useful type.
 _CLASSES: dict[Kind, Any] = {
     "counter": prometheus_client.Counter,
     "gauge": prometheus_client.Gauge,
-    "histogram": prometheus_client.Histogram,
+    "histogram": Histogram,
 }
 Labels = tuple[tuple[str, str], ...]
 
@@ -111,16 +126,30 @@ class Metrics:
         self, name: str, value: float, *, trace_id: str | None = None, **labels: str
     ) -> None:
         """Put ``value`` into a histogram; ``trace_id`` becomes its bucket's exemplar."""
-        try:
-            series = self._series["histogram"][name][tuple(labels.items())]
-        except KeyError:
-            series = self._find("histogram", name, labels)
+        series = self._histogram(name, labels)
         series.observe(value, None if trace_id is None else {"trace_id": trace_id})
-        if (recent := self._recent.get(name)) is not None:
-            by = labels.get(self._catalogue[name].quantiles_by or "", "")
-            if by not in recent:
-                recent[by] = Recent(self._now)
-            recent[by].observe(value)
+        if (recent := self._recent_of(name, labels)) is not None:
+            recent.observe(value)
+
+    def observe_all(self, name: str, values: Sequence[float], **labels: str) -> None:
+        """Put ``values`` into a histogram: many at once cost little more than one."""
+        self._histogram(name, labels).observe_all(values)
+        if (recent := self._recent_of(name, labels)) is not None:
+            recent.observe(*values)
+
+    def _histogram(self, name: str, labels: dict[str, str]) -> Histogram:
+        try:
+            return self._series["histogram"][name][tuple(labels.items())]
+        except KeyError:
+            return self._find("histogram", name, labels)
+
+    def _recent_of(self, name: str, labels: dict[str, str]) -> Recent | None:
+        if (recent := self._recent.get(name)) is None:
+            return None
+        by = labels.get(self._catalogue[name].quantiles_by or "", "")
+        if by not in recent:
+            recent[by] = Recent(self._now)
+        return recent[by]
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """Let a gauge show ``value``."""
