@@ -38,8 +38,9 @@ def notes(task: Task) -> list[str]:
     def note(number: int) -> str:
         value = secrets.token_hex(4)
         say("ran", task.task_id, task.attempt, number, value)
-        task.cancelled.wait(task.input["step_s"])
-        task.raise_if_cancelled()
+        if task.cancelled.wait(task.input["step_s"]):
+            say("stopped", task.task_id, task.attempt, time.time())
+            task.raise_if_cancelled()
         return value
 
     made: list[str] = []

@@ -16,12 +16,14 @@ import pytest
 
 from holdfast_worker import AsyncTask, Client, Retry, Task, Worker
 from holdfast_worker.testing import Server
+from tests.busy import stretch
 from tests.faults.service_process import ServiceProcess
 from tests.integration.kit_world import SHORT, Link, WorkerProgram
 from tests.waiting import eventually, until
 
 LEASE_S = 1.5
 LONG_S, LONGEST_S = 2.5 * LEASE_S, 20.0  # how long handlers run that are not friendly
+LONGER_LEASE_S = LONGEST_S / 4  # on a busy machine, beside threads that compute
 PAUSE_S = 2.5
 HELD = {"CLAIMED", "RUNNING"}
 
@@ -79,11 +81,11 @@ def prints(_: Task, seconds: float) -> None:
 async def test_a_lease_lives_as_long_as_its_handler_whatever_it_does(
     server: Server, client: Client, *, long_faults: bool
 ) -> None:
-    seconds = LONGEST_S if long_faults else LONG_S
+    seconds, lease_s = (LONGEST_S, LONGER_LEASE_S) if long_faults else (LONG_S, LEASE_S)
     worker = Worker("busy", slots=4, url=server.url, limits=SHORT)
     handlers: tuple[Any, ...] = (computes, blocks, blocks_its_loop, prints)
     for handler in handlers:
-        worker.task(handler.__name__, lease_s=LEASE_S)(handler)
+        worker.task(handler.__name__, lease_s=lease_s)(handler)
     with worker:
         tasks = ({"kind": each.__name__, "input": seconds} for each in handlers)
         plan_id = await submit(client, *tasks)
@@ -216,9 +218,10 @@ async def test_a_worker_whose_network_is_cut_stops_in_time_and_goes_on_afterward
             link.order("open")
             plan = await client.wait(plan_id)
     assert plan.status == "COMPLETED"
+    patience = stretch()
     for reason, at in stopped:
         assert reason == "lease_lost"
-        assert at - cut_at < LEASE_S
+        assert at - cut_at < LEASE_S * 0.8 * patience, "it stops before another may begin"
     counters = worker.counters
     assert counters.completed == 2
     assert counters.claimed == counters.completed + counters.released + counters.lost

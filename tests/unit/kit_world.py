@@ -10,7 +10,13 @@ from typing import Any, Self
 from holdfast_worker import Limits
 
 SHORT = Limits(
-    wait_s=0.2, grace_s=0.2, drain_s=1, request_s=2, first_pause_s=0.01, longest_pause_s=0.3
+    wait_s=0.2,
+    grace_s=0.2,
+    drain_s=1,
+    goodbye_s=0.5,
+    request_s=2,
+    first_pause_s=0.01,
+    longest_pause_s=0.3,
 )
 
 Answer = tuple[int, Any]

@@ -7,8 +7,7 @@ class Counters(msgspec.Struct, kw_only=True):
     """Counted when the server has answered, so the numbers agree with its log.
 
     ``claimed``: attempts granted. ``completed``, ``failed``, ``released``: results that were
-    accepted. ``lost``: attempts that the server refused, or that ended without any answer; a
-    release that had to be repeated is among them if another attempt had begun meanwhile.
+    accepted. ``lost``: attempts that the server refused, or that ended without any answer.
     ``cancelled``: attempts whose plan an operator cancelled.
     ``retried``: requests that were repeated after a transport error, a 429, a 502 or a 503.
     """

@@ -53,15 +53,18 @@ class Heartbeats:
 
     async def say_last(self, leases: Sequence[Lease]) -> None:
         """Send what ended attempts have still to show: no progress can follow a result."""
+        tries = 0
         while pending := [
             lease for lease in leases if lease.has_progress and lease.key in self._session.leases
         ]:
             if monotonic() > min(lease.report_until for lease in pending):
                 return
+            asked_at = monotonic()
             for batch in self._batches(pending):
                 await self._send(batch)
-            if any(lease.beats_at > monotonic() and lease.has_progress for lease in pending):
-                await asyncio.sleep(self._session.limits.first_pause_s)
+            if any(lease.renewed_at < asked_at for lease in pending if lease.has_progress):
+                await asyncio.sleep(self._session.wire.pause_s(tries))
+                tries += 1
 
     # -- one tick ---------------------------------------------------------------------------
 

@@ -82,15 +82,6 @@ class Lease:
         """When the handler must stop unless the lease is renewed."""
         return self.renewed_at + self.claim.lease_s * FENCE_SHARE
 
-    @property
-    def can_end_at(self) -> float:
-        """How long a result may be tried: one lease beyond the end of this one.
-
-        An expired lease that no other worker has taken may still be completed, and trying is
-        safe: the server refuses an attempt that no longer counts.
-        """
-        return max(self.renewed_at + self.claim.lease_s, monotonic()) + self.claim.lease_s
-
     def renewed(self, asked_at: float) -> None:
         """A renewal that was asked for at ``asked_at`` has been accepted."""
         self.renewed_at = max(self.renewed_at, asked_at)

@@ -9,13 +9,32 @@ from msgspec import Raw
 from holdfast_worker.heartbeats import Heartbeats
 from holdfast_worker.lease import Lease
 from holdfast_worker.outcome import Completed, Failed, Outcome, Released, bad_output
-from holdfast_worker.session import ACCEPTED, BatchAnswer, ItemAnswer, Session, lose_if_refused
-from holdfast_worker.wire import Answer, Unreachable
+from holdfast_worker.session import (
+    ACCEPTED,
+    LOST,
+    BatchAnswer,
+    ItemAnswer,
+    Session,
+    lose_if_refused,
+)
+from holdfast_worker.wire import Answer, Unreachable, task_path
 
 TOO_LARGE = 413
 CONTENDED_PAUSE_S = 0.05
 
+STORED = frozenset({"completed", "failed", "released"})
+
 Pending = tuple[Lease, Outcome]
+
+
+class _Execution(msgspec.Struct, frozen=True):
+    attempt: int
+    owner: str
+    status: str
+
+
+class _Task(msgspec.Struct, frozen=True):
+    executions: list[_Execution]
 
 
 class Results:
@@ -73,7 +92,10 @@ class Results:
         if answer.ok:
             said: list[ItemAnswer] = answer.value.results
             for (lease, outcome), each in zip(batch, said, strict=True):
-                self._settle(lease, outcome, each)
+                if answer.repeated and each.status in LOST and await self._is_stored(lease):
+                    self._accepted(lease, outcome)
+                else:
+                    self._settle(lease, outcome, each)
         elif len(batch) > 1:  # one of them does not fit: the others must not wait for it
             middle = len(batch) // 2
             await self._post(batch[:middle])
@@ -84,8 +106,7 @@ class Results:
     def _settle(self, lease: Lease, outcome: Outcome, said: ItemAnswer) -> None:
         session = self._session
         if said.status in ACCEPTED:
-            _count(session, outcome)
-            session.forget(lease)
+            self._accepted(lease, outcome)
         elif said.status in ("invalid_request", "too_large"):
             self._substitute(lease, outcome, said.status, said.detail)
         elif lose_if_refused(session, lease, said):
@@ -94,6 +115,24 @@ class Results:
             session.lose(lease)
         else:  # contended: the same again
             session.outcomes.append((lease, outcome))
+
+    def _accepted(self, lease: Lease, outcome: Outcome) -> None:
+        _count(self._session, outcome)
+        self._session.forget(lease)
+
+    async def _is_stored(self, lease: Lease) -> bool:
+        """Whether an earlier try was carried out, and the task has gone on since."""
+        plan_id, task_id, attempt = lease.key
+        session, path = self._session, task_path(plan_id, task_id)
+        until = monotonic() + session.limits.request_s
+        try:
+            answer = await session.wire.ask("GET", path, kind=_Task, until=lambda: until)
+        except Unreachable:
+            return False
+        return answer.ok and any(
+            (each.attempt, each.owner) == (attempt, session.owner) and each.status in STORED
+            for each in answer.value.executions
+        )
 
     def _replace(self, lease: Lease, outcome: Outcome, answer: Answer) -> None:
         code = "too_large" if answer.status == TOO_LARGE else "invalid_request"

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 from msgspec import Raw
 
 from holdfast_worker.claiming import Claiming
@@ -24,8 +25,17 @@ from holdfast_worker.task import Keep
 from holdfast_worker.tokens import Usage
 from holdfast_worker.wire import HoldfastError, Unreachable, task_path
 
-GOODBYE_S = 5.0
 CONFLICT = 409
+
+
+class _Released(msgspec.Struct, frozen=True):
+    plan_id: str
+    task_id: str
+    attempt: int
+
+
+class _Goodbye(msgspec.Struct, frozen=True):
+    released: list[_Released]
 
 
 class ServiceLoop:
@@ -114,7 +124,7 @@ class ServiceLoop:
         hurry.cancel()
         for lease in list(self.session.leases.values()):
             lease.cancellation.cancel("draining")
-        await self._until_settled(self.session.limits.grace_s + GOODBYE_S, None)
+        await self._until_settled(self.session.limits.grace_s + self.session.limits.goodbye_s, None)
 
     async def _until_settled(self, within_s: float, hurry: "asyncio.Task[bool] | None") -> None:
         until = monotonic() + within_s
@@ -132,16 +142,28 @@ class ServiceLoop:
         """Give back whatever this owner still holds, such as a claim whose answer was lost."""
         session = self.session
         # Where no request was ever answered there is nothing to wait for.
-        until = monotonic() + (GOODBYE_S if session.wire.has_answered else 0.0)
+        until = monotonic() + (session.limits.goodbye_s if session.wire.has_answered else 0.0)
         path = f"/v1/owners/{quote(session.owner, safe='')}/goodbye"
         try:
-            answer = await session.wire.ask("POST", path, {}, until=lambda: until)
+            answer = await session.wire.ask("POST", path, {}, kind=_Goodbye, until=lambda: until)
             if answer.route_is_missing:
                 await release_unknown(session, "draining", lambda: until)
-            elif not answer.ok:
+            elif answer.ok:
+                self._given_back(answer.value.released)
+            else:
                 session.notices.warn("goodbye was refused: %s", answer.refusal)
         except HoldfastError as error:
             session.notices.warn("goodbye was not heard, leases are left to expire: %s", error)
+        for lease in list(session.leases.values()):
+            session.lose(lease)  # nobody will hear any more how it ended
+
+    def _given_back(self, released: Sequence[_Released]) -> None:
+        session = self.session
+        for each in released:
+            lease = session.leases.get((each.plan_id, each.task_id, each.attempt))
+            if lease is not None:
+                session.counters.released += 1
+                session.forget(lease)
 
     # -- from the handlers' threads ---------------------------------------------------------
 

@@ -51,9 +51,13 @@ class Session:
         self.outcomes_wait = asyncio.Event()
 
     def report(self, lease: Lease, outcome: Outcome) -> None:
-        """Queue what became of an attempt; it is no longer renewed."""
+        """Queue what became of an attempt; it is no longer renewed.
+
+        It is tried for longer than its lease: one that has expired and that no other worker has
+        taken may still end, and the server refuses an attempt that no longer counts.
+        """
         lease.ended = True
-        lease.report_until = lease.can_end_at
+        lease.report_until = monotonic() + self.limits.report_s
         self.outcomes.append((lease, outcome))
         self.outcomes_wait.set()
 

@@ -46,11 +46,15 @@ class Unreachable(HoldfastError):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An answer that is final: a success, whose content is ``value``, or a refusal."""
+    """An answer that is final: a success, whose content is ``value``, or a refusal.
+
+    ``repeated``: an earlier try, whose answer was lost, may have been carried out.
+    """
 
     status: int
     body: bytes
     value: Any = None
+    repeated: bool = False
 
     @property
     def ok(self) -> bool:
@@ -178,7 +182,7 @@ class Wire:
         while True:
             answer = await self.once(method, path, body, kind=kind, within_s=within_s)
             if isinstance(answer, Answer):
-                return answer
+                return msgspec.structs.replace(answer, repeated=True) if tries else answer
             pause_s = self.pause_s(tries, answer)
             if monotonic() + pause_s >= until():
                 raise Unreachable(f"{self.url} did not answer in time: {answer.what}")
@@ -186,10 +190,10 @@ class Wire:
             self._counters.retried += 1
             await asyncio.sleep(pause_s)
 
-    def pause_s(self, tries: int, trouble: "Trouble") -> float:
+    def pause_s(self, tries: int, trouble: "Trouble | None" = None) -> float:
         """How long to wait before the next try, never in step with other clients."""
         limits = self._limits
-        if trouble.retry_after_s is not None:
+        if trouble is not None and trouble.retry_after_s is not None:
             asked_s = min(trouble.retry_after_s, limits.longest_pause_s)
             return asked_s + random.uniform(0, limits.first_pause_s)  # noqa: S311 - spreads load
         longest_s = min(limits.first_pause_s * 2 ** min(tries, 16), limits.longest_pause_s)
