@@ -17,9 +17,29 @@ from tests.programs import program
 ANSWER_S = 60.0
 ALIVE_S = 10.0
 END_S = 10.0
-POLL_S = 0.02
+WAIT_S = 1.0  # a page waits so long before it is asked again
+LOOK_MS = 20
+# A question from outside costs as much processor time as a hundred looks of the page's own.
+UNTIL = f"""
+    const [wait] = arguments, end = performance.now() + wait * 1000;
+    const condition = () => {{ %s }};
+    return new Promise((answer, refuse) => {{
+        const look = () => {{
+            try {{
+                const found = condition();
+                if (found || performance.now() > end) answer(found || null);
+                else setTimeout(look, {LOOK_MS});
+            }} catch (error) {{
+                refuse(error);
+            }}
+        }};
+        look();
+    }});
+"""
+SIZE = 1360, 950
 
 FLAGS = (
+    "--window-size={},{}".format(*SIZE),
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -45,6 +65,7 @@ class Browser:
         self._client: httpx.Client | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._session = ""
+        self._size = SIZE
 
     def __enter__(self) -> Self:
         try:
@@ -101,6 +122,16 @@ class Browser:
         """Load the page again, and wait for it; its scripts begin anew."""
         self._tell("/refresh")
 
+    def clear(self) -> None:
+        """One tab of the usual size, with an empty page; complaints until now are forgotten."""
+        first, *others = self._ask("GET", f"/session/{self._session}/window/handles")
+        for each in others:
+            self.close_tab(each)
+        self.go_to(first)
+        self.open("about:blank")
+        self.resize(*SIZE)
+        self.complaints()
+
     def new_tab(self) -> str:
         """Open another tab and go on in it; answers its handle."""
         handle: str = self._tell("/window/new", type="tab")["handle"]
@@ -125,7 +156,9 @@ class Browser:
 
     def resize(self, width: int, height: int) -> None:
         """Make the window as large, in pixels."""
-        self._tell("/window/rect", width=width, height=height)
+        if self._size != (width, height):
+            self._tell("/window/rect", width=width, height=height)
+            self._size = (width, height)
 
     def screenshot(self) -> bytes:
         """What is seen now, as PNG."""
@@ -151,9 +184,8 @@ class Browser:
     def until(self, script: str, what: str, within_s: float = 30.0) -> Any:
         """The first true thing that the script returns."""
         deadline = time.monotonic() + within_s
-        while not (answer := self.run(script)):
+        while not (answer := self.run(UNTIL % script, WAIT_S)):
             assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
-            time.sleep(POLL_S)
         return answer
 
     def _tell(self, path: str, **content: object) -> Any:

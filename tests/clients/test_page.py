@@ -1,27 +1,39 @@
 """The page in a real Chromium: true, live, usable by all, and never markup."""
 
 import asyncio
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from msgspec import Raw
 
+from service.app import Instance
 from service.core.core import Core
 from streams.plan.events import Claimed, Completed, Submitted, TaskSpec
 from tests.clients.browser import Browser
 from tests.clients.outside import OutsidePlan
 from tests.clients.page_world import act, click, grave_faults, reads, show
-from tests.faults.service_process import ServiceProcess
 from tests.integration.sse_world import write
 
 pytestmark = pytest.mark.timeout(180)
+
+
+class Here(NamedTuple):
+    """The instance in this process: nothing here ends it."""
+
+    url: str
+
+
+@pytest.fixture
+def service(writer: Instance) -> Here:
+    return Here(writer.http_url)
+
 
 HOSTILE = "<img src=x onerror=window.pwned=1>\u2028id: 1\u202eevil 🦊</script>"
 
 
 async def test_a_plan_runs_to_its_end_without_a_reload(
-    alone: Browser, service: ServiceProcess, core: Core
+    alone: Browser, service: Here, core: Core
 ) -> None:
     plan = await OutsidePlan.begin(core, "p")
     await asyncio.to_thread(show, alone, service, "plans/p?view=tasks")
@@ -34,9 +46,7 @@ async def test_a_plan_runs_to_its_end_without_a_reload(
     assert await asyncio.to_thread(alone.complaints) == []
 
 
-async def test_names_and_outputs_stay_text(
-    alone: Browser, service: ServiceProcess, core: Core
-) -> None:
+async def test_names_and_outputs_stay_text(alone: Browser, service: Here, core: Core) -> None:
     large = "y" * (1024 * 1024 - 1_000)  # with the rest: as large as one event may be
     task = TaskSpec(id="a", kind="outside", input=Raw(b'{"n": 12345678901234567890, "half": 0.10}'))
     spec = Submitted(name=HOSTILE, labels={"l": HOSTILE[:60]}, tasks=(task,))
@@ -80,7 +90,7 @@ async def test_names_and_outputs_stay_text(
 
 
 async def test_an_action_asks_for_a_reason_that_stands_in_the_audit(
-    alone: Browser, service: ServiceProcess, core: Core
+    alone: Browser, service: Here, core: Core
 ) -> None:
     await OutsidePlan.begin(core, "p")
     actions = (
@@ -115,7 +125,7 @@ async def claimed(client: httpx.AsyncClient, owner: str) -> dict[str, Any]:
 
 
 async def test_retries_and_a_release_stand_in_the_audit_with_their_reasons(
-    alone: Browser, service: ServiceProcess
+    alone: Browser, service: Here
 ) -> None:
     async with httpx.AsyncClient(base_url=service.url, timeout=20) as client:
         plan = {"id": "p", "tasks": [{"id": "a", "kind": "outside", "max_retries": 0}]}
@@ -140,7 +150,7 @@ async def test_retries_and_a_release_stand_in_the_audit_with_their_reasons(
 
 
 async def test_a_refused_write_needs_you_and_leads_to_both_claims(
-    alone: Browser, service: ServiceProcess
+    alone: Browser, service: Here
 ) -> None:
     async with httpx.AsyncClient(base_url=service.url, timeout=20) as client:
         await client.post("/v1/plans", json={"id": "p", "tasks": [{"id": "a", "kind": "outside"}]})
@@ -169,9 +179,7 @@ async def test_a_refused_write_needs_you_and_leads_to_both_claims(
         await asyncio.to_thread(alone.until, shown, f"the task as {owner} had it")
 
 
-async def test_the_past_is_shown_and_left_again(
-    alone: Browser, service: ServiceProcess, core: Core
-) -> None:
+async def test_the_past_is_shown_and_left_again(alone: Browser, service: Here, core: Core) -> None:
     plan = await OutsidePlan.begin(core, "p")
     await plan.complete()
     await plan.finish()
@@ -192,7 +200,7 @@ async def test_the_past_is_shown_and_left_again(
 
 
 async def test_the_timeline_hatches_lost_attempts_and_counts_a_lease_down(
-    alone: Browser, service: ServiceProcess, core: Core
+    alone: Browser, service: Here, core: Core
 ) -> None:
     await write(core, "p", None, 0, Submitted(tasks=(TaskSpec(id="a", kind="outside"),)))
     at = await write(core, "p", "a", 0, Claimed(owner="w", attempt=1, lease_s=0.1))
@@ -215,7 +223,7 @@ async def test_the_timeline_hatches_lost_attempts_and_counts_a_lease_down(
 
 
 async def test_5000_tasks_are_shown_at_once_and_scroll(
-    alone: Browser, service: ServiceProcess, core: Core
+    alone: Browser, service: Here, core: Core
 ) -> None:
     tasks = tuple(
         TaskSpec(id=f"t{n}", kind=f"k{n % 3}", depends_on=(f"t{n - 100}",) if n >= 100 else ())
@@ -239,7 +247,7 @@ async def test_5000_tasks_are_shown_at_once_and_scroll(
 
 @pytest.mark.parametrize(("width", "theme"), [(1360, "dark"), (360, "light")])
 async def test_axe_finds_nothing_serious(
-    alone: Browser, service: ServiceProcess, core: Core, width: int, theme: str
+    alone: Browser, service: Here, core: Core, width: int, theme: str
 ) -> None:
     await OutsidePlan.begin(core, "p")
     await write(
