@@ -22,7 +22,6 @@ ROOT = Path(__file__).parents[2]
 START_S = 40.0
 READY_ANSWER_S = 20.0
 STOP_S = 30.0
-POLL_S = 0.01
 
 
 def environment(**settings: str) -> dict[str, str]:

@@ -20,10 +20,11 @@ from tests.faults.log_witness import (
     attempts_in,
     read_log_async,
 )
-from tests.faults.service_process import POLL_S, ServiceProcess, run_holdfast
+from tests.faults.service_process import ServiceProcess, run_holdfast
 
 pytestmark = pytest.mark.faults
 
+POLL_S = 0.02
 KILLS = ("service", "nats", "both")
 
 

@@ -1,6 +1,5 @@
 """A real instance behind a real socket, with an embedded nats-server of its own."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ import httpx
 
 from service.app import Instance, running
 from service.settings.loading import load_settings
+from tests.waiting import answered
 
 
 @asynccontextmanager
@@ -41,6 +41,8 @@ async def serving(
 
 async def until_status(client: httpx.AsyncClient, path: str, status: str) -> None:
     """Wait until a plan or task shows ``status``."""
-    async with asyncio.timeout(20):
-        while (await client.get(path)).json()["status"] != status:
-            await asyncio.sleep(0.01)
+
+    async def shows() -> bool:
+        return (await client.get(path)).json()["status"] == status
+
+    await answered(shows, f"{path} is {status}")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from projections.read_models import audit
@@ -9,7 +10,7 @@ from projections.read_models.audit_tail import AuditTail
 from projections.read_models.database import Database
 from projections.read_models.restore import open_read_models
 from streams.jetstream.audit_stream import TrailExtent, TrailMessage
-from tests.waiting import POLL_S, WITHIN_S, eventually
+from tests.waiting import answered, eventually
 
 
 class Trail:
@@ -46,9 +47,7 @@ async def test_an_old_end_of_the_trail_costs_no_rows(tmp_path: Path) -> None:
         tail = AuditTail(trail, database, lambda *_: None)
         following = asyncio.create_task(tail.run())
         await eventually(lambda trail=trail, end=end: trail.read_to == end, "it is read")
-        async with asyncio.timeout(WITHIN_S):
-            while not await _is_stored(database, end):
-                await asyncio.sleep(POLL_S)
+        await answered(partial(_is_stored, database, end), "it is stored")
         assert min(trail.read_after) == has, "nothing is read again"
         following.cancel()
         await asyncio.wait([following])

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -14,8 +15,9 @@ from streams.plan.events import Claimed
 from tests.conftest import PrivateServer
 from tests.faults.crew import Ledger, Voice, Worker, fan, submit
 from tests.faults.log_witness import assert_completed_once, attempts_in, read_log_async
-from tests.faults.service_process import POLL_S, ServiceProcess, run_holdfast
+from tests.faults.service_process import ServiceProcess, run_holdfast
 from tests.scrape import scraped
+from tests.waiting import answered
 
 WORKERS = 9
 HOLD = 5
@@ -75,10 +77,13 @@ async def submit_everywhere(
 
 
 async def all_ended(url: str, plan_ids: list[str]) -> None:
-    async with httpx.AsyncClient(base_url=url) as client, asyncio.timeout(END_S):
+    async with httpx.AsyncClient(base_url=url) as client:
+
+        async def has_ended(plan_id: str) -> object:
+            return (await client.get(f"/v1/plans/{plan_id}")).json().get("finished_at")
+
         for plan_id in plan_ids:
-            while not (await client.get(f"/v1/plans/{plan_id}")).json().get("finished_at"):
-                await asyncio.sleep(POLL_S)
+            await answered(partial(has_ended, plan_id), f"{plan_id} has ended", END_S)
 
 
 @pytest.mark.timeout(120)

@@ -1,6 +1,5 @@
 """What of a plan changed after a sequence: exact, in pages, and with derived statuses."""
 
-import asyncio
 import random
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,7 +10,7 @@ import httpx
 from tests.conftest import PrivateServer
 from tests.integration.http_world import serving
 from tests.integration.kit_world import Link
-from tests.waiting import POLL_S, WITHIN_S
+from tests.waiting import answered
 
 Json = dict[str, Any]
 PATH = "/v1/plans/p/tasks"
@@ -89,9 +88,11 @@ async def test_an_instance_that_is_behind_answers_no_reader_from_its_past(
             for named in ({"changed_after": at}, {"after": first.json()["next"]}):
                 assert (await late.get(PATH, params=named)).status_code == 503
             link.order("open")
-            async with asyncio.timeout(WITHIN_S):
-                while (await late.get(PATH, params={"changed_after": at})).status_code == 503:
-                    await asyncio.sleep(POLL_S)
+
+            async def is_there() -> bool:
+                return (await late.get(PATH, params={"changed_after": at})).status_code != 503
+
+            await answered(is_there, "the change is there")
             assert (await changes(late, at))[0] == []
 
 
