@@ -44,7 +44,6 @@ class ClaimQueue:
         silence: SilenceLimits = SILENCE_LIMITS,
     ) -> None:
         """``answer_bytes`` ends an answer; one claim is given whatever its size."""
-        self._view = core
         self._answer_bytes = answer_bytes
         self._context = context
         self._poll_interval_s = poll_interval_s
