@@ -2,7 +2,6 @@
 
 from litestar import Litestar
 from litestar.datastructures import ResponseHeader, State
-from litestar.di import Provide
 
 from service import VERSION
 from service.core.core import Core
@@ -64,11 +63,7 @@ def create_app(
     schemas = StructSchemas()
     app = Litestar(
         route_handlers=CONTROLLERS,
-        dependencies={
-            "core": Provide(lambda: core, use_cache=True, sync_to_thread=False),
-            "operations": Provide(lambda: operations, use_cache=True, sync_to_thread=False),
-        },
-        state=state_of(core, access),
+        state=state_of(core, operations, access),
         dto=StrictBody,
         return_dto=None,
         request_class=ApiRequest,
@@ -83,10 +78,12 @@ def create_app(
     return in_front(app, core, access, limits)
 
 
-def state_of(core: Core, access: Access) -> State:
-    """What guards and bodies look up."""
+def state_of(core: Core, operations: Operations, access: Access) -> State:
+    """What requests, guards and bodies look up."""
     return State(
         {
+            "core": core,
+            "operations": operations,
             "access": access,
             "root_path": core.settings.http.root_path,
             "knows": core.knows,

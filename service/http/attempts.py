@@ -12,9 +12,7 @@ from litestar.params import JSONBody
 
 from projections.read_models.views import Moment, TaskView
 from service.core.answers import OwnerAnswer
-from service.core.core import Core
 from service.http import owner_commands
-from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER
 from service.http.parameters import PlanId, TaskId
@@ -72,12 +70,11 @@ class AttemptController(Controller):
         plan_id: PlanId,
         task_id: TaskId,
         data: JSONBody[OwnerBody],
-        core: ProvidedCore,
         request: ApiRequest,
     ) -> Accepted:
         """Report that the work begins."""
         command = commands.Start(**_held(plan_id, task_id, data))
-        return _accepted(await _own(core, command, request))
+        return _accepted(await _own(command, request))
 
     @post("/heartbeat", **_owner)
     async def renew_lease(
@@ -85,12 +82,11 @@ class AttemptController(Controller):
         plan_id: PlanId,
         task_id: TaskId,
         data: JSONBody[HeartbeatBody],
-        core: ProvidedCore,
         request: ApiRequest,
     ) -> Renewed:
         """Renew the lease."""
         command = owner_commands.heartbeat(_held(plan_id, task_id, data), data.progress)
-        return _renewed(await _own(core, command, request))
+        return _renewed(await _own(command, request))
 
     @post("/progress", **_owner)
     async def show_progress(
@@ -98,12 +94,11 @@ class AttemptController(Controller):
         plan_id: PlanId,
         task_id: TaskId,
         data: JSONBody[ProgressBody],
-        core: ProvidedCore,
         request: ApiRequest,
     ) -> Accepted:
         """Show partial work to those who follow the events."""
         command = commands.Progress(**_held(plan_id, task_id, data), data=data.data)
-        return _accepted(await _own(core, command, request))
+        return _accepted(await _own(command, request))
 
     @post("/checkpoint", **_owner)
     async def keep_checkpoint(
@@ -111,12 +106,11 @@ class AttemptController(Controller):
         plan_id: PlanId,
         task_id: TaskId,
         data: JSONBody[CheckpointBody],
-        core: ProvidedCore,
         request: ApiRequest,
     ) -> Renewed:
         """Keep a value for later attempts at this task, and renew the lease."""
         command = owner_commands.checkpoint(_held(plan_id, task_id, data), data)
-        return _renewed(await _own(core, command, request))
+        return _renewed(await _own(command, request))
 
     @post("/complete", **_owner)
     async def complete_task(
@@ -124,12 +118,11 @@ class AttemptController(Controller):
         plan_id: PlanId,
         task_id: TaskId,
         data: JSONBody[CompleteBody],
-        core: ProvidedCore,
         request: ApiRequest,
     ) -> Accepted:
         """Report success."""
         command = owner_commands.complete(_held(plan_id, task_id, data), data)
-        return _accepted(await _own(core, command, request))
+        return _accepted(await _own(command, request))
 
     @post("/fail", **_owner)
     async def fail_task(
@@ -137,13 +130,12 @@ class AttemptController(Controller):
         plan_id: PlanId,
         task_id: TaskId,
         data: JSONBody[FailBody],
-        core: ProvidedCore,
         request: ApiRequest,
     ) -> Accepted:
         """Report failure."""
-        most = core.settings.executor.execution.timeout_retry_max
+        most = request.core.settings.executor.execution.timeout_retry_max
         command = owner_commands.fail(_held(plan_id, task_id, data), data, most)
-        return _accepted(await _own(core, command, request))
+        return _accepted(await _own(command, request))
 
     @post("/release", **_owner)
     async def release_task(
@@ -151,12 +143,11 @@ class AttemptController(Controller):
         plan_id: PlanId,
         task_id: TaskId,
         data: JSONBody[ReleaseBody],
-        core: ProvidedCore,
         request: ApiRequest,
     ) -> Accepted:
         """Give the lease back unspent."""
         command = owner_commands.release(_held(plan_id, task_id, data), data)
-        return _accepted(await _own(core, command, request))
+        return _accepted(await _own(command, request))
 
 
 def _held(
@@ -165,8 +156,8 @@ def _held(
     return {"plan_id": plan_id, "task_id": task_id, "owner": said.owner, "attempt": said.attempt}
 
 
-async def _own(core: Core, command: commands.OwnerCommand, request: ApiRequest) -> OwnerAnswer:
-    return accepted(await core.own(command, request.origin(core, command.owner)))
+async def _own(command: commands.OwnerCommand, request: ApiRequest) -> OwnerAnswer:
+    return accepted(await request.core.own(command, request.origin(command.owner)))
 
 
 def _renewed(answer: OwnerAnswer) -> Renewed:

@@ -5,7 +5,6 @@ from litestar import Controller
 from projections.read_models import audit
 from projections.read_models.audit import AuditView
 from projections.read_models.pagination import Page
-from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER
 from service.http.parameters import (
@@ -16,6 +15,7 @@ from service.http.parameters import (
     MinSequence,
     OwnerFilter,
 )
+from service.http.request import ApiRequest
 from service.http.responses import READ_TROUBLE, refusals
 from service.http.routes import get
 
@@ -30,7 +30,7 @@ class AuditController(Controller):
     @get(guards=[requires("read")], responses=refusals(*READ_TROUBLE))
     async def list_audit(
         self,
-        core: ProvidedCore,
+        request: ApiRequest,
         event: AuditEventFilter = None,
         plan_id: IdFilter = None,
         task_id: IdFilter = None,
@@ -40,6 +40,7 @@ class AuditController(Controller):
         limit: Limit = 50,
     ) -> Page[AuditView]:
         """Audit entries, the newest first."""
+        core = request.core
         await core.visible(min_sequence)
         return await audit.page(
             core.database,

@@ -11,7 +11,6 @@ from projections.read_models.views import Moment
 from service.core.answers import AcceptedWrite, Refused
 from service.core.core import Core
 from service.http import owner_commands
-from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER
 from service.http.problems import explained
@@ -81,23 +80,22 @@ class BatchController(Controller):
 
     @post("/heartbeats", **_batch)
     async def renew_leases(
-        self, data: JSONBody[HeartbeatsBody], core: ProvidedCore, request: ApiRequest
+        self, data: JSONBody[HeartbeatsBody], request: ApiRequest
     ) -> BatchAnswer:
         """Renew many leases of one owner."""
         reports = [
             owner_commands.heartbeat(_held(data.owner, lease), lease.progress)
             for lease in data.leases
         ]
-        return await _own_many(core, reports, request.origin(core, data.owner))
+        return await _own_many(request.core, reports, request.origin(data.owner))
 
     @post("/results", **_batch)
-    async def report_results(
-        self, data: JSONBody[ResultsBody], core: ProvidedCore, request: ApiRequest
-    ) -> BatchAnswer:
+    async def report_results(self, data: JSONBody[ResultsBody], request: ApiRequest) -> BatchAnswer:
         """Report how many attempts of one owner ended, and what those that go on keep."""
+        core = request.core
         most = core.settings.executor.execution.timeout_retry_max
         reports = [_result(data.owner, item, most) for item in data.results]
-        return await _own_many(core, reports, request.origin(core, data.owner))
+        return await _own_many(core, reports, request.origin(data.owner))
 
 
 def _held(owner: str, item: LeaseItem | ResultItem) -> HeldAttempt:

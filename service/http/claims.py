@@ -5,7 +5,6 @@ from litestar import Controller
 from litestar.params import JSONBody
 
 from service.core.answers import Claim, ClaimRequest
-from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER
 from service.http.parameters import PlanId, TaskId
@@ -36,10 +35,9 @@ class ClaimController(Controller):
         response_description="The leases granted; none if nothing was claimable in time",
         responses=refusals("log_unavailable", "log_full", "too_large"),
     )
-    async def claim_tasks(
-        self, data: JSONBody[ClaimBody], core: ProvidedCore, request: ApiRequest
-    ) -> Claims:
+    async def claim_tasks(self, data: JSONBody[ClaimBody], request: ApiRequest) -> Claims:
         """Take leases, waiting up to `wait_s` while there is nothing."""
+        core = request.core
         wanted = ClaimRequest(
             owner=data.owner,
             limit=data.limit,
@@ -50,7 +48,7 @@ class ClaimController(Controller):
             bounded=True,
             gone=request.is_gone,
         )
-        origin = request.origin(core, data.owner)
+        origin = request.origin(data.owner)
         if data.wait_s:
             request.deadline.allow(data.wait_s)
             quotas: Quotas = request.app.state.quotas
@@ -83,14 +81,14 @@ class ChosenTaskController(Controller):
         plan_id: PlanId,
         task_id: TaskId,
         data: JSONBody[ClaimOneBody],
-        core: ProvidedCore,
         request: ApiRequest,
     ) -> Claim:
         """Take the lease of one chosen task."""
+        core = request.core
         wanted = ClaimRequest(
             owner=data.owner, lease_s=data.lease_s, start=data.start, bounded=True
         )
-        origin = request.origin(core, data.owner)
+        origin = request.origin(data.owner)
         claim = accepted(await core.claim_chosen(plan_id, task_id, wanted, origin))
         if request.is_gone():
             await core.abandon([claim], data.owner, origin)

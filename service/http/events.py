@@ -9,7 +9,6 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from projections.feed import Feed, NoStream
 from projections.feed.client import Gone, Opening
 from projections.feed.entry import ALL_TYPES, UNASKED_TYPES, Interest
-from service.http.dependencies import ProvidedCore
 from service.http.event_schemas import DESCRIPTION, EVENT_STREAM
 from service.http.guards import requires
 from service.http.openapi import BEARER
@@ -143,7 +142,6 @@ class EventController(Controller):
     )
     async def all_events(
         self,
-        core: ProvidedCore,
         request: ApiRequest,
         plan_id: IdFilter = None,
         task_id: IdFilter = None,
@@ -153,7 +151,7 @@ class EventController(Controller):
     ) -> Response[str]:
         """Every event of the log, or of one plan or task, from the head or after a cursor."""
         interest = Interest(plan_id=plan_id, task_id=task_id, types=_types(types))
-        return EventStream(core.feed, interest, after, last_event_id, request)
+        return EventStream(request.core.feed, interest, after, last_event_id, request)
 
     @get(
         "/plans/{plan_id:str}/events",
@@ -165,7 +163,6 @@ class EventController(Controller):
     async def plan_events(
         self,
         plan_id: PlanId,
-        core: ProvidedCore,
         request: ApiRequest,
         task_id: IdFilter = None,
         types: EventTypes = None,
@@ -174,7 +171,7 @@ class EventController(Controller):
     ) -> Response[str]:
         """A plan's events from its beginning or after a cursor, until it has ended."""
         interest = Interest(plan_id=plan_id, task_id=task_id, types=_types(types), ends=True)
-        return EventStream(core.feed, interest, after, last_event_id, request)
+        return EventStream(request.core.feed, interest, after, last_event_id, request)
 
 
 def _types(asked: str | None) -> frozenset[str]:

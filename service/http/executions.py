@@ -5,7 +5,6 @@ from litestar import Controller
 from projections.read_models import executions
 from projections.read_models.pagination import Page
 from projections.read_models.views import ExecutionView
-from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER
 from service.http.parameters import (
@@ -17,6 +16,7 @@ from service.http.parameters import (
     MinSequence,
     ModelNameFilter,
 )
+from service.http.request import ApiRequest
 from service.http.responses import READ_TROUBLE, refusals
 from service.http.routes import get
 
@@ -31,7 +31,7 @@ class ExecutionController(Controller):
     @get(guards=[requires("read")], responses=refusals(*READ_TROUBLE))
     async def list_executions(  # noqa: PLR0913, PLR0917 - it has as many parameters
         self,
-        core: ProvidedCore,
+        request: ApiRequest,
         plan_id: IdFilter = None,
         task_id: IdFilter = None,
         status: ExecutionStatusFilter = None,
@@ -42,6 +42,7 @@ class ExecutionController(Controller):
         limit: Limit = 50,
     ) -> Page[ExecutionView]:
         """Attempts, the newest claim first."""
+        core = request.core
         await core.visible(min_sequence)
         return await executions.page(
             core.database,

@@ -7,7 +7,6 @@ from litestar import Controller, Response
 from litestar.openapi.datastructures import ResponseSpec
 
 from projections.read_models import plans
-from service.http.dependencies import ProvidedCore, ProvidedOperations
 from service.http.guards import requires
 from service.http.openapi import BEARER
 from service.http.parameters import MetricName
@@ -68,9 +67,9 @@ class ProbeController(Controller):
         responses=refusals(guarded=False)
         | {503: ResponseSpec(Readiness, description="Not ready; `failing` says why")},
     )
-    async def readyz(self, operations: ProvidedOperations) -> Response[Readiness]:
+    async def readyz(self, request: ApiRequest) -> Response[Readiness]:
         """Whether this instance can do its work."""
-        checks = operations.health.readiness()
+        checks = request.operations.health.readiness()
         failing = [check.name for check in checks if not check.ok]
         answer = Readiness(ready=not failing, failing=failing, checks=checks)
         return ApiResponse(answer, status_code=503 if failing else 200)
@@ -88,27 +87,27 @@ class MetricController(Controller):
         media_type=METRICS_TYPE,
         responses=refusals(),
     )
-    async def metrics(self, core: ProvidedCore, request: ApiRequest) -> Response[str]:
+    async def metrics(self, request: ApiRequest) -> Response[str]:
         """Every metric, as Prometheus text or, if asked for by Accept, OpenMetrics."""
         accept = header(request.scope, b"accept").decode("latin-1")
-        body, media_type = core.metrics.exposition(
+        body, media_type = request.core.metrics.exposition(
             OPENMETRICS_TYPE if prefers_openmetrics(accept) else ""
         )
         return ApiResponse(body, media_type=media_type)  # pyright: ignore[reportReturnType]  # text
 
     @get("/actuator/metrics", guards=[requires("metrics")], responses=refusals())
-    async def list_metrics(self, core: ProvidedCore) -> MetricNames:
+    async def list_metrics(self, request: ApiRequest) -> MetricNames:
         """The dotted names of all metrics."""
-        return MetricNames(core.metrics.names())
+        return MetricNames(request.core.metrics.names())
 
     @get(
         "/actuator/metrics/{name:str}",
         guards=[requires("metrics")],
         responses=refusals("not_found"),
     )
-    async def get_metric(self, name: MetricName, core: ProvidedCore) -> ShownMetric:
+    async def get_metric(self, name: MetricName, request: ApiRequest) -> ShownMetric:
         """One metric with its values."""
-        shown = core.metrics.shown(name)
+        shown = request.core.metrics.shown(name)
         if shown is None:
             raise RequestRefused(
                 "not_found", "no metric has this name; /actuator/metrics lists them"
@@ -140,23 +139,24 @@ class InstanceController(Controller):
     security = BEARER
 
     @get("/status", guards=[requires("read")], responses=refusals("log_unavailable"))
-    async def get_status(self, operations: ProvidedOperations) -> Status:
+    async def get_status(self, request: ApiRequest) -> Status:
         """How this instance is doing, part by part."""
-        return operations.health.status()
+        return request.operations.health.status()
 
     @get("/plans", guards=[requires("read")], responses=refusals(*READ_TROUBLE))
-    async def get_plan_counts(self, core: ProvidedCore) -> PlanCounts:
+    async def get_plan_counts(self, request: ApiRequest) -> PlanCounts:
         """How many plans there are in each status."""
+        core = request.core
         await core.visible(None)
         return PlanCounts(counts=await plans.counts(core.database))
 
     @get("/history", guards=[requires("read")], responses=refusals())
-    async def get_history(self, core: ProvidedCore, operations: ProvidedOperations) -> LastHour:
+    async def get_history(self, request: ApiRequest) -> LastHour:
         """What ran, waited, ended and was spent, minute by minute, over the last hour."""
-        return operations.last_hour.shown(core.now())
+        return request.operations.last_hour.shown(request.core.now())
 
     @get("/doctor", guards=[requires("read")], responses=refusals("log_unavailable"))
-    async def get_diagnosis(self, operations: ProvidedOperations, request: ApiRequest) -> Report:
+    async def get_diagnosis(self, request: ApiRequest) -> Report:
         """What is wrong with this instance, and the answer to each question an operator asks."""
         request.deadline.allow_long_read()
-        return await operations.doctor.report()
+        return await request.operations.doctor.report()

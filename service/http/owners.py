@@ -6,7 +6,6 @@ from litestar.params import JSONBody
 
 from service.core.answers import ReleasedLease
 from service.core.lease_taking import GOODBYE
-from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER, OptionalBody
 from service.http.parameters import OwnerInPath
@@ -42,10 +41,9 @@ class OwnerController(Controller):
     async def say_goodbye(
         self,
         owner: OwnerInPath,
-        core: ProvidedCore,
         request: ApiRequest,
         data: JSONBody[ReasonBody] = NO_REASON,
     ) -> Goodbye:
         """Release every lease that an owner holds; its waiting claims end empty."""
         reason = data.reason or GOODBYE
-        return Goodbye(await core.goodbye(owner, reason, request.origin(core, owner)))
+        return Goodbye(await request.core.goodbye(owner, reason, request.origin(owner)))

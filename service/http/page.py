@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 from litestar import Controller, Response
 
-from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.parameters import PagePath
 from service.http.problems import RequestRefused
@@ -55,24 +54,22 @@ class PageController(Controller):
     include_in_schema = False
 
     @get("/", guards=[requires(None, any_query=True)], responses=refusals(guarded=False))
-    async def index(self, core: ProvidedCore, request: ApiRequest) -> Response[bytes]:
+    async def index(self, request: ApiRequest) -> Response[bytes]:
         """The page."""
-        return _answer(core, request, "index.html")
+        return _answer(request, "index.html")
 
     @get(
         "/page/{path:path}",
         guards=[requires(None, any_query=True)],
         responses=refusals(guarded=False),
     )
-    async def file(
-        self, path: PagePath, core: ProvidedCore, request: ApiRequest
-    ) -> Response[bytes]:
+    async def file(self, path: PagePath, request: ApiRequest) -> Response[bytes]:
         """One of its files."""
-        return _answer(core, request, path.lstrip("/"))
+        return _answer(request, path.lstrip("/"))
 
 
-def _answer(core: ProvidedCore, request: ApiRequest, path: str) -> Response[bytes]:
-    found = page_files().get(path) if core.settings.ui.enabled else None
+def _answer(request: ApiRequest, path: str) -> Response[bytes]:
+    found = page_files().get(path) if request.core.settings.ui.enabled else None
     if found is None:
         raise RequestRefused("not_found", "the page has no such file, or ui.enabled is false")
     headers = {"ETag": found.tag, "Cache-Control": "no-cache"}

@@ -13,7 +13,6 @@ from projections.read_models.pagination import Page
 from projections.read_models.views import PlanView, TaskView
 from service.core import past
 from service.core.answers import Submission
-from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER, OptionalBody
 from service.http.parameters import (
@@ -75,7 +74,6 @@ class PlanController(Controller):
     async def submit_plan(
         self,
         data: JSONBody[PlanBody],
-        core: ProvidedCore,
         request: ApiRequest,
         idempotency_key: IdempotencyKey = None,
     ) -> Response[Submission]:
@@ -84,13 +82,13 @@ class PlanController(Controller):
         plan = await asyncio.to_thread(_submitted, data) if many else _submitted(data)
         key = idempotency_key
         plan_id = data.id or (new_plan_id() if key is None else plan_id_of_key(key))
-        done = accepted(await core.submit(plan_id, plan, request.origin(core, begins=True)))
+        done = accepted(await request.core.submit(plan_id, plan, request.origin(begins=True)))
         return ApiResponse(done, status_code=201 if done.created else 200)
 
     @get(guards=[requires("read")], responses=refusals(*READ_TROUBLE))
     async def list_plans(  # noqa: PLR0913, PLR0917 - one argument per query parameter
         self,
-        core: ProvidedCore,
+        request: ApiRequest,
         status: PlanStatusFilter = None,
         label: LabelFilter = None,
         kind: KindFilter = None,
@@ -103,6 +101,7 @@ class PlanController(Controller):
         limit: Limit = 50,
     ) -> Page[PlanView]:
         """Plans, the newest first."""
+        core = request.core
         await core.visible(min_sequence)
         wanted = plans.PlanFilter(
             status=status,
@@ -123,12 +122,12 @@ class PlanController(Controller):
     async def get_plan(
         self,
         plan_id: PlanId,
-        core: ProvidedCore,
         request: ApiRequest,
         min_sequence: MinSequence = None,
         at_sequence: AtSequence = None,
     ) -> PlanDetail:
         """One plan with its tasks, in the order submitted; now, or as of `at_sequence`."""
+        core = request.core
         if at_sequence is not None:
             request.deadline.allow_long_read()
             found = await past.detail_at(core.log, plan_id, at_sequence, core.board.sequence)
@@ -145,49 +144,45 @@ class PlanController(Controller):
     async def pause_plan(
         self,
         plan_id: PlanId,
-        core: ProvidedCore,
         request: ApiRequest,
         data: JSONBody[ReasonBody] = NO_REASON,
     ) -> PlanView:
         """Stop claims; running tasks may end."""
         command = Pause(plan_id=plan_id, reason=data.reason)
-        return accepted(await core.operate(command, request.origin(core)))
+        return accepted(await request.core.operate(command, request.origin()))
 
     @post("/{plan_id:str}/resume", **_operator)
     async def resume_plan(
         self,
         plan_id: PlanId,
-        core: ProvidedCore,
         request: ApiRequest,
         data: JSONBody[ReasonBody] = NO_REASON,
     ) -> PlanView:
         """Allow claims again."""
         command = Resume(plan_id=plan_id, reason=data.reason)
-        return accepted(await core.operate(command, request.origin(core)))
+        return accepted(await request.core.operate(command, request.origin()))
 
     @post("/{plan_id:str}/cancel", **_operator)
     async def cancel_plan(
         self,
         plan_id: PlanId,
-        core: ProvidedCore,
         request: ApiRequest,
         data: JSONBody[ReasonBody] = NO_REASON,
     ) -> PlanView:
         """End every unfinished task of the plan at once."""
         command = Cancel(plan_id=plan_id, reason=data.reason)
-        return accepted(await core.operate(command, request.origin(core)))
+        return accepted(await request.core.operate(command, request.origin()))
 
     @post("/{plan_id:str}/retry", **_operator)
     async def retry_plan(
         self,
         plan_id: PlanId,
-        core: ProvidedCore,
         request: ApiRequest,
         data: JSONBody[RetryBody] = NO_RETRY_REASON,
     ) -> PlanView:
         """Give all FAILED tasks of the plan fresh budgets."""
         command = RetryAll(plan_id=plan_id, reason=data.reason, fresh=data.fresh)
-        return accepted(await core.operate(command, request.origin(core)))
+        return accepted(await request.core.operate(command, request.origin()))
 
 
 def _submitted(data: PlanBody) -> Submitted:

@@ -16,6 +16,7 @@ from service.http.deadlines import Deadline
 from service.http.problems import RequestRefused
 from service.http.strict_json import read
 from service.http.tracing import trace_of
+from service.ops.operations import Operations
 from service.principals.principal import Principal
 from service.principals.tokens import Tokens
 from streams.log import Origin
@@ -55,7 +56,17 @@ class ApiRequest(Request[Any, Principal | None, State]):
 
     large: Any = None
 
-    def origin(self, core: Core, actor: str | None = None, *, begins: bool = False) -> Origin:
+    @property
+    def core(self) -> Core:
+        """What can be asked of Holdfast."""
+        return self.app.state.core
+
+    @property
+    def operations(self) -> Operations:
+        """The operator's view of the instance."""
+        return self.app.state.operations
+
+    def origin(self, actor: str | None = None, *, begins: bool = False) -> Origin:
         """Who acts: ``actor``, or the principal, or "operator"; and which principal asks.
 
         A request that brought no trace joins that of the plan it is about, unless it ``begins`` it.
@@ -66,7 +77,7 @@ class ApiRequest(Request[Any, Principal | None, State]):
         return Origin(
             actor=actor or name or "operator",
             principal=name,
-            instance=core.instance_id,
+            instance=self.core.instance_id,
             traceparent=trace.traceparent if trace.own or begins else "",
             tracestate=trace.tracestate,
         )

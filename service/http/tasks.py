@@ -9,7 +9,6 @@ from projections.read_models.task_views import TaskChanges, TaskDetail
 from projections.read_models.views import TaskView
 from service.http import owner_commands
 from service.http.attempts import Accepted
-from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER, OptionalBody
 from service.http.parameters import (
@@ -45,7 +44,7 @@ class TaskController(Controller):
     @get("/tasks", guards=[requires("read")], responses=refusals(*READ_TROUBLE))
     async def list_tasks(
         self,
-        core: ProvidedCore,
+        request: ApiRequest,
         status: TaskStatusFilter = None,
         kind: KindFilter = None,
         owner: OwnerFilter = None,
@@ -55,6 +54,7 @@ class TaskController(Controller):
         limit: Limit = 50,
     ) -> Page[TaskView]:
         """Tasks, the newest plan's first."""
+        core = request.core
         await core.visible(min_sequence)
         return await task_views.page(
             core.database,
@@ -74,13 +74,14 @@ class TaskController(Controller):
     async def list_changed_tasks(
         self,
         plan_id: PlanId,
-        core: ProvidedCore,
+        request: ApiRequest,
         changed_after: ChangedAfter = 0,
         min_sequence: MinSequence = None,
         after: Cursor = None,
         limit: Limit = 50,
     ) -> TaskChanges:
         """The plan's tasks that changed after a sequence, derived statuses included."""
+        core = request.core
         await core.visible(min_sequence)
         if task_views.named_by(changed_after, after) > core.projector.flushed_sequence:
             await core.newest()  # an instance that is behind another must not answer from its past
@@ -100,9 +101,14 @@ class TaskController(Controller):
         responses=refusals("not_found", "log_unavailable", *READ_TROUBLE),
     )
     async def get_task(
-        self, plan_id: PlanId, task_id: TaskId, core: ProvidedCore, min_sequence: MinSequence = None
+        self,
+        plan_id: PlanId,
+        task_id: TaskId,
+        request: ApiRequest,
+        min_sequence: MinSequence = None,
     ) -> TaskDetail:
         """One task with its last 20 executions, the first of them first."""
+        core = request.core
         await core.visible(min_sequence)
         task = await certain(core, lambda: task_views.task_detail(core.database, plan_id, task_id))
         if task is None:
@@ -120,13 +126,12 @@ class TaskController(Controller):
         self,
         plan_id: PlanId,
         task_id: TaskId,
-        core: ProvidedCore,
         request: ApiRequest,
         data: JSONBody[RetryBody] = NO_REASON,
     ) -> TaskView:
         """Give a FAILED task fresh budgets; its checkpoints stay unless it is to begin `fresh`."""
         command = Retry(plan_id=plan_id, task_id=task_id, reason=data.reason, fresh=data.fresh)
-        return accepted(await core.retry(command, request.origin(core)))
+        return accepted(await request.core.retry(command, request.origin()))
 
     @post(
         "/plans/{plan_id:str}/tasks/{task_id:str}/take-back",
@@ -139,10 +144,10 @@ class TaskController(Controller):
         plan_id: PlanId,
         task_id: TaskId,
         data: JSONBody[TakeBackBody],
-        core: ProvidedCore,
         request: ApiRequest,
     ) -> Accepted:
         """End a RUNNING task's lease in its owner's place; no retry is spent."""
+        core = request.core
         plan = core.board.knows(plan_id)
         task = plan.tasks.get(task_id) if plan is not None else None
         if task is None:
@@ -152,5 +157,5 @@ class TaskController(Controller):
             raise RequestRefused("not_allowed", f"no lease of attempt {data.attempt}: it {now}")
         held = HeldAttempt(plan_id=plan_id, task_id=task_id, owner=task.owner, attempt=data.attempt)
         command = owner_commands.release(held, GivenBack(reason=data.reason))
-        answer = accepted(await core.own(command, request.origin(core)))
+        answer = accepted(await core.own(command, request.origin()))
         return Accepted(answer.status, answer.sequence, answer.task)

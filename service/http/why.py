@@ -7,11 +7,11 @@ from service.core.core import Core
 from service.core.why.asked import why
 from service.core.why.reasons import Why
 from service.core.workers import WorkerView
-from service.http.dependencies import ProvidedCore
 from service.http.guards import requires
 from service.http.openapi import BEARER
 from service.http.parameters import Limit, MinSequence, PlanId, TaskId
 from service.http.problems import RequestRefused
+from service.http.request import ApiRequest
 from service.http.responses import READ_TROUBLE, refusals
 from service.http.routes import get
 
@@ -37,9 +37,10 @@ class WhyController(Controller):
         responses=refusals("not_found", "log_unavailable", *READ_TROUBLE),
     )
     async def why_plan(
-        self, plan_id: PlanId, core: ProvidedCore, min_sequence: MinSequence = None
+        self, plan_id: PlanId, request: ApiRequest, min_sequence: MinSequence = None
     ) -> Why:
         """Why the plan does not move on, or how it ended."""
+        core = request.core
         await _seen(core, min_sequence)
         answer = await why(core, plan_id)
         if answer is None:
@@ -52,9 +53,14 @@ class WhyController(Controller):
         responses=refusals("not_found", "log_unavailable", *READ_TROUBLE),
     )
     async def why_task(
-        self, plan_id: PlanId, task_id: TaskId, core: ProvidedCore, min_sequence: MinSequence = None
+        self,
+        plan_id: PlanId,
+        task_id: TaskId,
+        request: ApiRequest,
+        min_sequence: MinSequence = None,
     ) -> Why:
         """Why the task does not run, who runs it, or how it ended."""
+        core = request.core
         await _seen(core, min_sequence)
         answer = await why(core, plan_id, task_id)
         if answer is None:
@@ -62,8 +68,9 @@ class WhyController(Controller):
         return answer
 
     @get("/workers", guards=[requires("read")], responses=refusals())
-    async def list_workers(self, core: ProvidedCore, limit: Limit = 50) -> WorkerList:
+    async def list_workers(self, request: ApiRequest, limit: Limit = 50) -> WorkerList:
         """Owners seen in the last hour: leases, last sign of life, claims asked for here."""
+        core = request.core
         views, total = core.workers.shown(core.board, core.now(), limit)
         return WorkerList(instance=core.instance_id, total=total, workers=views)
 

@@ -94,7 +94,9 @@ class FakeCore:
         operations = SimpleNamespace(health=health, doctor=self.doctor)
         refused = RefusedTokens(self.metrics, cast("Audit", self.audit), self.refusals)
         access, core = Access(self.tokens, refused), cast("Core", self)
-        return _Behind(core, operations, access, state_of(core, access))
+        return _Behind(
+            core, operations, access, state_of(core, cast("Operations", operations), access)
+        )
 
     def _say(self, what: object, origin: Origin) -> object:
         self.asked.append((what, origin))
