@@ -88,20 +88,18 @@ class LogWatch:
         *,
         on_missing: Callable[[str], None],
         on_other: Callable[[str], None],
-        period_s: float = PERIOD_S,
     ) -> None:
         self._source = source
         self._witness = witness
         self._on_missing = on_missing
         self._on_other = on_other
-        self._period_s = period_s
 
     async def run(self) -> None:
         """Look for ever. Raises LogReset for another log."""
         while True:
             with suppress(LogUnavailable):  # the log probe reports it
                 await self.look()
-            await asyncio.sleep(self._period_s)
+            await asyncio.sleep(PERIOD_S)
 
     async def look(self) -> None:
         """Look once. Raises LogReset, LogUnavailable."""

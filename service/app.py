@@ -15,22 +15,14 @@ from typing import Literal
 import msgspec
 import structlog
 
-from projections.integrity.plan_rows import PlanFile
-from projections.integrity.write_probe import DatabaseProbe
 from service import VERSION
 from service.core.bridge import Bridge
 from service.core.catching_up import HowFar, caught_up
 from service.core.core import Core
 from service.core.opening import log_watch, open_core
-from service.daemons.backlog_sampler import backlog_sampler
-from service.daemons.daemon import Daemon
-from service.daemons.database_probe import database_probe
-from service.daemons.lease_monitor import lease_monitor
-from service.daemons.log_probe import log_probe
-from service.daemons.plan_closer import plan_closer
+from service.daemons.of_an_instance import daemons_of
 from service.daemons.retention import DAY_S, Connect, Retention
 from service.daemons.schedulers import Schedulers
-from service.daemons.self_check import self_check
 from service.executor.executor import Executor
 from service.executor.handlers.inputs import CheckInput, input_check
 from service.executor.handlers.registry import load_handlers
@@ -153,7 +145,7 @@ async def running(
         if embedded is not None:
             embedded.supervised_by(supervision)
         bridge = Bridge(core, asyncio.get_running_loop())
-        daemons = await _daemons(settings, roles, core, embedded, writes, stack)
+        daemons = await daemons_of(core, embedded, writes, stack, for_the_log="daemons" in roles)
         pool_size = settings.scheduling.daemon.pool_size
         instance = Instance(
             settings=settings,
@@ -385,24 +377,3 @@ def _input_check(settings: Settings, roles: frozenset[Role]) -> CheckInput:
     if not runs_tasks:  # the endpoints and command lines of those that do are not known here
         return input_check(load_handlers(), judge_by_settings=False)
     return input_check(load_handlers(executor, Secrets(settings.secrets)))
-
-
-async def _daemons(
-    settings: Settings,
-    roles: frozenset[Role],
-    core: Core,
-    embedded: EmbeddedServer | None,
-    writes: LogObserver,
-    stack: AsyncExitStack,
-) -> list[Daemon]:
-    """Every instance looks after itself; those with the role ``daemons`` after the log, too."""
-    path = settings.data_dir / READ_MODELS
-    probe = await DatabaseProbe.open(path, core.database)
-    stack.push_async_callback(probe.close)
-    own = [
-        backlog_sampler(),
-        log_probe(writes, embedded.took_no_write if embedded else lambda _: None),
-        database_probe(probe),
-        self_check(PlanFile(path)),
-    ]
-    return [lease_monitor(), plan_closer(), *own] if "daemons" in roles else own

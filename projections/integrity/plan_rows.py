@@ -9,7 +9,7 @@ import msgspec
 
 from projections.integrity.differences import TABLES, Pair, pairs
 from projections.read_models import bulk, checkpoints, executions, plans, tasks
-from projections.read_models.database import DatabaseUnavailable, read_only_uri
+from projections.read_models.sqlite_file import DatabaseUnavailable, read_only_uri
 from streams.plan.events import NOTHING
 from streams.plan.state import Plan, Task
 

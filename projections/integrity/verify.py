@@ -13,7 +13,7 @@ import msgspec
 
 from projections.integrity.differences import TABLES, Difference, IsGone, pairs
 from projections.read_models.bulk import Row
-from projections.read_models.database import DatabaseUnavailable, read_only_uri
+from projections.read_models.sqlite_file import DatabaseUnavailable, read_only_uri
 
 
 class Comparison(msgspec.Struct, frozen=True):

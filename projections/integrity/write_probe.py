@@ -19,7 +19,8 @@ import aiosqlite
 import structlog
 
 from projections.integrity.differences import TABLES
-from projections.read_models.database import Database, DatabaseUnavailable, connect, sqlite_errors
+from projections.read_models.database import Database
+from projections.read_models.sqlite_file import DatabaseUnavailable, connect, sqlite_errors
 
 ANSWER_S = 1.0
 

@@ -15,7 +15,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
 
 from projections.read_models import audit
 from projections.read_models.bulk import Row
-from projections.read_models.database import Database, DatabaseUnavailable
+from projections.read_models.database import Database
+from projections.read_models.sqlite_file import DatabaseUnavailable
 from streams.jetstream.audit_stream import TrailEntry, TrailExtent, TrailMessage
 from streams.log import LogReset, LogUnavailable, TopologyMismatch
 
@@ -25,7 +26,7 @@ MAX_OWN = 10_000  # entries kept until they are rows; more are read from the str
 RETRY_S = 0.25
 AGAIN_S = 1.0
 TRIM_S = 60.0
-DOUBT_S = 10.0  # longer than a cluster takes to elect a leader
+DOUBT_S = 10.0  # a stream that ends before the rows is asked again; an election takes less
 
 log = structlog.get_logger("holdfast.audit.tail")
 
@@ -53,11 +54,7 @@ class Source(Protocol):
 class AuditTail:
     """Follows the stream into the rows; ``on_bad`` is called for what is no entry."""
 
-    def __init__(
-        self, source: Source, database: Database, on_bad: OnBad, doubt_s: float = DOUBT_S
-    ) -> None:
-        """``doubt_s``: how long a stream that ends before the rows is asked again."""
-        self._doubt_s = doubt_s
+    def __init__(self, source: Source, database: Database, on_bad: OnBad) -> None:
         self._source = source
         self._database = database
         self._on_bad = on_bad
@@ -110,7 +107,7 @@ class AuditTail:
 
     async def _settled(self, extent: TrailExtent, known: int) -> TrailExtent:
         """``extent``, or what it is found to be once it is certain that it ends below ``known``."""
-        epoch, deadline = extent.epoch, asyncio.get_running_loop().time() + self._doubt_s
+        epoch, deadline = extent.epoch, asyncio.get_running_loop().time() + DOUBT_S
         while extent.epoch == epoch and extent.head < known:
             if asyncio.get_running_loop().time() > deadline:
                 break

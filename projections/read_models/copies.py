@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from projections.read_models.database import DatabaseUnavailable, read_only_uri
+from projections.read_models.sqlite_file import DatabaseUnavailable, read_only_uri
 
 
 def copy_of(live: Path, to: Path) -> int:

@@ -19,20 +19,18 @@ import msgspec
 from projections.log_identity import Witness
 from projections.read_models.bulk import Bulk, Call
 from projections.read_models.readers import Query, Readers
-
-APPLICATION_ID = 0x486F6C64  # "Hold", in the file's header: whose file this is
-OLDEST_SQLITE = (3, 33)  # the first with UPDATE … FROM
+from projections.read_models.sqlite_file import (
+    Schema,
+    connect_reader,
+    discard,
+    open_to_look,
+    open_writer,
+    sqlite_errors,
+)
 
 BUSY_TIMEOUT_S = 2.0
 READERS = 3
-CLOSING_S = 1.0
-# A flush that outgrows the cache is spilled to disk and read back; one of 100,000 rows fits.
-WRITER_CACHE_KIB = 64 * 1024
-WAL_PAGES = 8_000  # 32 MB written ahead before they are copied into the file
 QUERY_TIME_S = 5.0
-# No temporary files: a read-only root has no folder for them. What would be in them is bounded by
-# what waits to be written (`projections.projector.PendingLimits`).
-TEMPORARY_IN_MEMORY = "PRAGMA temp_store=MEMORY"
 
 CHECKPOINT_DDL = """
 CREATE TABLE checkpoint (
@@ -49,14 +47,6 @@ T = TypeVar("T")
 ReadRow = Callable[[sqlite3.Cursor, tuple[Any, ...]], T]
 
 
-class DatabaseUnavailable(Exception):
-    """SQLite did not do it (locked, full, slow, closed, damaged); nothing was changed."""
-
-
-class MustRebuild(Exception):
-    """The file has another schema or is damaged: `discard` it and fold the log again."""
-
-
 class ReadModelCheckpoint(msgspec.Struct, frozen=True, gc=False):
     """Up to where a stream has been folded into the rows, and which stream it is.
 
@@ -67,13 +57,6 @@ class ReadModelCheckpoint(msgspec.Struct, frozen=True, gc=False):
     sequence: int
     epoch: str
     witness: Witness | None = None
-
-
-class Schema(msgspec.Struct, frozen=True):
-    """The statements that make an empty file usable, and the number of this shape."""
-
-    version: int
-    ddl: str
 
 
 class Database:
@@ -106,9 +89,9 @@ class Database:
         Raises MustRebuild for a file of another schema version, DatabaseUnavailable for a file
         that is not Holdfast's or cannot be opened.
         """
-        reopen = partial(_open_writer, path, schema, busy_timeout_s)
+        reopen = partial(open_writer, path, schema, busy_timeout_s)
         writer = await reopen()
-        readers = Readers(partial(_connect_reader, path, busy_timeout_s), READERS)
+        readers = Readers(partial(connect_reader, path, busy_timeout_s), READERS)
         return cls(writer, readers, reopen, path)
 
     @classmethod
@@ -119,19 +102,9 @@ class Database:
 
         Raises DatabaseUnavailable, also for a file that is missing or of another schema.
         """
-        connection = await connect(path, busy_timeout_s, read_only=True)
-        try:
-            with sqlite_errors(f"opening {path}"):
-                version = await _pragma(connection, "user_version")
-                owner = await _pragma(connection, "application_id")
-        except BaseException:
-            await connection.close()
-            raise
-        if owner != APPLICATION_ID or version != schema.version:
-            await connection.close()
-            raise DatabaseUnavailable(f"{path} has another schema than this version reads")
-        reopen = partial(connect, path, busy_timeout_s, read_only=True)
-        readers = Readers(partial(_connect_reader, path, busy_timeout_s), 1)
+        reopen = partial(open_to_look, path, schema, busy_timeout_s)
+        connection = await reopen()
+        readers = Readers(partial(connect_reader, path, busy_timeout_s), 1)
         return cls(connection, readers, reopen, path)
 
     async def close(self) -> None:
@@ -250,119 +223,3 @@ def _replace(path: Path, copy: Path) -> None:
     if copy.exists():  # or it has taken its place already, and only opening it has failed
         discard(path)
         copy.replace(path)
-
-
-def discard(path: Path) -> None:
-    """Remove the file and what SQLite keeps beside it; it must not be open."""
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def read_only_uri(path: Path) -> str:
-    """The URI that opens a file for reading only, whatever characters its name has."""
-    return f"{path.absolute().as_uri()}?mode=ro"
-
-
-# -- opening ----------------------------------------------------------------------------------
-
-
-async def connect(
-    path: Path, busy_timeout_s: float, *, read_only: bool = False
-) -> aiosqlite.Connection:
-    """A connection in autocommit mode. Raises DatabaseUnavailable."""
-    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-        raise DatabaseUnavailable(
-            f"SQLite {sqlite3.sqlite_version} is too old; Holdfast needs 3.33 or newer"
-        )
-    with sqlite_errors(f"opening {path}"):
-        target = read_only_uri(path) if read_only else path
-        opening = aiosqlite.connect(
-            target, timeout=busy_timeout_s, isolation_level=None, uri=read_only
-        )
-        thread = opening._thread  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        thread.daemon = True  # a process that fails must end, also when this was not closed
-        try:
-            connection = await opening
-            await connection.execute_fetchall(TEMPORARY_IN_MEMORY)
-        except BaseException:
-            # The thread still calls this loop at its end, and the loop may be closed next.
-            await asyncio.to_thread(thread.join, CLOSING_S)
-            raise
-        return connection
-
-
-async def _open_writer(path: Path, schema: Schema, busy_timeout_s: float) -> aiosqlite.Connection:
-    """Raises MustRebuild, DatabaseUnavailable."""
-    writer = await connect(path, busy_timeout_s)
-    try:
-        await _prepare(writer, path, schema)
-    except BaseException:
-        await writer.close()
-        raise
-    return writer
-
-
-def _connect_reader(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        read_only_uri(path),
-        uri=True,
-        timeout=busy_timeout_s,
-        isolation_level=None,
-        check_same_thread=False,  # another thread may interrupt it
-    )
-    connection.execute(TEMPORARY_IN_MEMORY)
-    return connection
-
-
-async def _prepare(connection: aiosqlite.Connection, path: Path, schema: Schema) -> None:
-    """Make a new file usable, or make sure that an old one is."""
-    with sqlite_errors(f"opening {path}"):
-        try:
-            version = await _pragma(connection, "user_version")
-            owner = await _pragma(connection, "application_id")
-            tables = await _pragma(connection, "schema_version")
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError as error:
-            raise MustRebuild(f"{path} is damaged: {error}") from error
-        if owner == APPLICATION_ID and version != schema.version:
-            raise MustRebuild(f"{path} has schema {version}, this version needs {schema.version}")
-        if owner != APPLICATION_ID and (owner or version or tables):
-            raise DatabaseUnavailable(f"{path} is not a database of Holdfast: move it away")
-        await connection.execute_fetchall("PRAGMA journal_mode=WAL")
-        await connection.execute_fetchall("PRAGMA synchronous=NORMAL")
-        await connection.execute_fetchall(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
-        await connection.execute_fetchall(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
-        if owner == 0:
-            await _create(connection, schema)
-
-
-async def _create(connection: aiosqlite.Connection, schema: Schema) -> None:
-    await connection.executescript(
-        f"BEGIN IMMEDIATE; {CHECKPOINT_DDL} {schema.ddl} PRAGMA user_version={schema.version};"
-        f"PRAGMA application_id={APPLICATION_ID}; COMMIT"
-    )
-
-
-async def _pragma(connection: aiosqlite.Connection, name: str) -> int:
-    rows = list(await connection.execute_fetchall(f"PRAGMA {name}"))
-    return int(rows[0][0])
-
-
-class sqlite_errors:  # noqa: N801  (reads as a phrase: with sqlite_errors("the write"))
-    """Turn what SQLite, its thread and its rows can raise into DatabaseUnavailable."""
-
-    def __init__(self, doing: str) -> None:
-        self._doing = doing
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: object
-    ) -> None:
-        if isinstance(error, TimeoutError):
-            raise DatabaseUnavailable(f"{self._doing} took too long") from error
-        # aiosqlite says ValueError when its connection is closed, msgspec when a row is damaged.
-        if isinstance(error, sqlite3.Error | ValueError | OverflowError | OSError):
-            raise DatabaseUnavailable(f"{self._doing} failed: {error}") from error

@@ -25,15 +25,9 @@ from projections.read_models import (
     tasks,
 )
 from projections.read_models.bulk import Call, Changes
-from projections.read_models.database import (
-    Database,
-    DatabaseUnavailable,
-    MustRebuild,
-    ReadModelCheckpoint,
-    Schema,
-    discard,
-)
+from projections.read_models.database import CHECKPOINT_DDL, Database, ReadModelCheckpoint
 from projections.read_models.older_log import refuse_older
+from projections.read_models.sqlite_file import DatabaseUnavailable, MustRebuild, Schema, discard
 from streams.log import Log, LogState
 from streams.plan.fold import Tombstone
 from streams.plan.sizes import plan_bytes
@@ -41,7 +35,7 @@ from streams.plan.state import Execution, Plan, Task, connect, recount
 
 STREAM = "PLANS"
 TABLES = (plans, tasks, outputs, checkpoints, executions, forgetting, audit)
-SCHEMA = Schema(version=9, ddl="".join(table.DDL for table in TABLES))
+SCHEMA = Schema(version=9, ddl=CHECKPOINT_DDL + "".join(table.DDL for table in TABLES))
 WIDE = 500  # tasks of one plan that changed or were renewed; more rows would hold the loop for ms
 RESTORE_TIME_S = 600.0  # at the start only; a million unfinished tasks take a minute
 

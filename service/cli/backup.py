@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import uvloop
 
-from projections.read_models.database import DatabaseUnavailable
+from projections.read_models.sqlite_file import DatabaseUnavailable
 from service.cli.client import FAILED, OK, UNREACHABLE, complain
 from service.cli.log_access import CANNOT_BE_HAD
 from service.cli.options import command, with_settings

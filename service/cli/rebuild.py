@@ -7,7 +7,7 @@ import click
 import uvloop
 
 from projections.integrity.verify import Comparison
-from projections.read_models.database import DatabaseUnavailable
+from projections.read_models.sqlite_file import DatabaseUnavailable
 from service.cli.client import FAILED, OK, UNREACHABLE, complain
 from service.cli.log_access import CANNOT_BE_HAD
 from service.cli.options import command, with_settings

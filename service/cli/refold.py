@@ -17,8 +17,9 @@ from projections.board.lanes import SharingRule
 from projections.integrity.verify import Comparison, compare
 from projections.projector import Projector
 from projections.read_models.copies import copy_of
-from projections.read_models.database import Database, DatabaseUnavailable, discard
+from projections.read_models.database import Database
 from projections.read_models.restore import open_read_models
+from projections.read_models.sqlite_file import DatabaseUnavailable, discard
 from service.cli.log_access import any_log, own_log
 from service.core.log_clock import LogClock
 from service.runtime.data_folder import READ_MODELS, DataFolder

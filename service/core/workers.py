@@ -94,8 +94,7 @@ class _Seen:
 class Workers:
     """The owners that were seen in the last hour, at most `MOST_OWNERS`; listens to the fold."""
 
-    def __init__(self, most: int = MOST_OWNERS) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._seen: dict[str, _Seen] = {}
 
     def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
@@ -146,7 +145,7 @@ class Workers:
     def _of(self, owner: str, now: float) -> _Seen:
         seen = self._seen.get(owner)
         if seen is None:
-            if len(self._seen) >= self._most:
+            if len(self._seen) >= MOST_OWNERS:
                 self._forget(now)
             seen = self._seen[owner] = _Seen()
         return seen
@@ -154,8 +153,8 @@ class Workers:
     def _forget(self, now: float) -> None:
         """Forget who was not seen for an hour; if that is not enough, the older half."""
         kept = {name: seen for name, seen in self._seen.items() if now - seen.at <= SEEN_S}
-        if len(kept) > self._most // 2:
-            newest = sorted(kept.items(), key=lambda each: -each[1].at)[: self._most // 2]
+        if len(kept) > MOST_OWNERS // 2:
+            newest = sorted(kept.items(), key=lambda each: -each[1].at)[: MOST_OWNERS // 2]
             kept = dict(newest)
         self._seen = kept
 

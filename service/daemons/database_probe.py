@@ -1,7 +1,7 @@
 """Asks SQLite whether it answers and takes writes, so that trouble shows before a fact needs it."""
 
 from projections.integrity.write_probe import DatabaseProbe
-from projections.read_models.database import DatabaseUnavailable
+from projections.read_models.sqlite_file import DatabaseUnavailable
 from service.core.core import Core
 from service.daemons.daemon import Daemon, on_core
 

@@ -15,8 +15,8 @@ import msgspec
 import structlog
 
 from projections.read_models import forgetting
-from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.forgetting import Removal
+from projections.read_models.sqlite_file import DatabaseUnavailable
 from service.archive.days import Archive, ArchiveBusy, ArchiveError
 from service.archive.fact_lines import messages_of, messages_of_many
 from service.core.core import Core

@@ -17,7 +17,7 @@ import structlog
 from projections.board.board import Board
 from projections.integrity.differences import Difference, Pair
 from projections.integrity.plan_rows import PlanFile, Seen, pairs_of, rows_of
-from projections.read_models.database import DatabaseUnavailable
+from projections.read_models.sqlite_file import DatabaseUnavailable
 from service.core.bridge import Bridge
 from service.core.core import Core
 from service.daemons.daemon import Daemon
@@ -239,6 +239,6 @@ class SelfCheck:
             await bridge.call(note)
 
 
-def self_check(file: PlanFile, period_s: float = PERIOD_S) -> Daemon:
+def self_check(file: PlanFile) -> Daemon:
     """Examines a plan every few seconds."""
-    return Daemon(name="self_check", period_s=period_s, step=SelfCheck(file).step, stuck_s=5.0)
+    return Daemon(name="self_check", period_s=PERIOD_S, step=SelfCheck(file).step, stuck_s=5.0)

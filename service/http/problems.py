@@ -13,8 +13,8 @@ import structlog
 from litestar.exceptions import HTTPException
 from msgspec import UNSET, UnsetType
 
-from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.pagination import BadCursor
+from projections.read_models.sqlite_file import DatabaseUnavailable
 from service.core.answers import Behind, BeyondHead, Refused, TooMuchUnfinished
 from service.http.wording import in_words
 from streams.decider import Contention

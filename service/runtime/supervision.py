@@ -21,9 +21,9 @@ class Supervision:
     It belongs to the loop on which it is made; loops and threads may be reported from any thread.
     """
 
-    def __init__(self, died: asyncio.Future[str] | None = None) -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.died = self._loop.create_future() if died is None else died
+        self.died: asyncio.Future[str] = self._loop.create_future()
         self._threads: dict[str, Thread] = {}
         self._closed = False
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from projections.read_models.database import read_only_uri
+from projections.read_models.sqlite_file import read_only_uri
 from service.ops.backups import MANIFEST
 from service.runtime.data_folder import READ_MODELS
 from tests.conftest import PrivateServer

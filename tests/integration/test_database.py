@@ -9,14 +9,9 @@ from pathlib import Path
 import pytest
 
 from projections.integrity.verify import compare
-from projections.read_models.database import (
-    Database,
-    DatabaseUnavailable,
-    MustRebuild,
-    Schema,
-    discard,
-)
+from projections.read_models.database import Database
 from projections.read_models.restore import SCHEMA, Pending, open_read_models, restore
+from projections.read_models.sqlite_file import DatabaseUnavailable, MustRebuild, Schema, discard
 from streams.plan.events import Cancelled, Claimed, Heartbeat, Submitted, TaskSpec
 from streams.plan.evolve import begin, evolve
 from streams.plan.state import Plan

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from litestar.testing import AsyncTestClient
 
-from projections.read_models.database import DatabaseUnavailable
 from projections.read_models.pagination import BadCursor
+from projections.read_models.sqlite_file import DatabaseUnavailable
 from service.core.answers import Behind, TooMuchUnfinished
 from service.http.problems import PROBLEM_TYPE, PROBLEMS
 from streams.decider import Contention

@@ -34,6 +34,7 @@ STORE_LOCK_FILE = "store.lock"
 
 STOP_S = 10.0
 PROBE_S = 2.0
+TAIL_BYTES = 4096  # of its log, to find why it ended
 POLL_S = 0.005
 
 
@@ -260,12 +261,12 @@ def _why_it_ended(folder: Path, port: int, log_start: int) -> str:
     return f"the nats-server ended at start: {last.strip()} (see {folder / LOG_FILE})"
 
 
-def _tail(path: Path, start: int, limit: int = 4096) -> str:
+def _tail(path: Path, start: int) -> str:
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(start if start <= size else 0, size - limit))
-            return file.read(limit).decode(errors="replace")
+            file.seek(max(start if start <= size else 0, size - TAIL_BYTES))
+            return file.read(TAIL_BYTES).decode(errors="replace")
     except OSError:
         return ""
 
@@ -296,14 +297,14 @@ def jetstream_answers(
     return False
 
 
-def jetstream_is_enabled(host: str, port: int, timeout_s: float = PROBE_S) -> bool:
+def jetstream_is_enabled(host: str, port: int) -> bool:
     """False when the server there greets its clients without JetStream; True when it says nothing.
 
     It greets with what its configuration enables, before JetStream itself is ready.
     """
     try:
-        with socket.create_connection((host, port), timeout_s) as connection:
-            connection.settimeout(timeout_s)
+        with socket.create_connection((host, port), PROBE_S) as connection:
+            connection.settimeout(PROBE_S)
             greeting = connection.makefile("rb").readline(1 << 20)
             return bool(json.loads(greeting.removeprefix(b"INFO "))["jetstream"])
     except KeyError:

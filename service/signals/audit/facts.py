@@ -6,7 +6,6 @@ by every instance under one id, and stands in the trail once.
 """
 
 from collections import OrderedDict
-from typing import Any
 
 from projections.board.board import Board
 from service.signals.audit.trail import Audit
@@ -28,7 +27,7 @@ from streams.plan.events import (
     Started,
 )
 from streams.plan.lifecycle import ENDED
-from streams.plan.state import LEASE_EXPIRED, TIMEOUT, Execution, Plan, Task
+from streams.plan.state import LEASE_EXPIRED, TIMEOUT, Execution, Plan
 from streams.traceparent import trace_id_of
 
 MAX_EARLIER = 10_000  # claims of attempts that are over: their owners may still write
@@ -249,28 +248,20 @@ class FactAudit:
         self, command: OwnerCommand, refused: GuardReject, origin: Origin
     ) -> None:
         """Audit the refused write of a stale owner: who wrote, and who holds or ended the task."""
-        now = refused.current
-        heartbeat = isinstance(command, Heartbeat)
-        plan = self._board.knows(command.plan_id)
-        task = plan.tasks.get(command.task_id) if plan else None
-        holder = self._claim(plan, task, command.plan_id, now.attempt)
-        self._audit.emit(
+        now, heartbeat = refused.current, isinstance(command, Heartbeat)
+        holder = self._claim(command, now.attempt)
+        self._owner_write(
             "lease_renew_guard_reject" if heartbeat else "claimed_update_guard_reject",
-            plan_id=command.plan_id,
-            task_id=command.task_id,
-            owner=command.owner,
-            principal=origin.principal,
-            attempt=command.attempt,
-            expected=self._speaker(command, plan, task),
+            command,
+            origin,
+            f"{_op(command)} of attempt {command.attempt} by {command.owner} refused: "
+            f"the task is {now.status}, attempt {now.attempt}",
             actual={
                 "status": now.status,
                 "owner": now.owner or (holder.owner if holder else None),
                 "attempt": now.attempt,
                 "sequence": holder.claimed_sequence if holder else None,
             },
-            trace_id=_trace_id(origin, plan),
-            detail=f"{_op(command)} of attempt {command.attempt} by {command.owner} refused: "
-            f"the task is {now.status}, attempt {now.attempt}",
         )
 
     def owner_write_failed(self, command: OwnerCommand, trouble: Trouble, origin: Origin) -> None:
@@ -282,44 +273,44 @@ class FactAudit:
                 return
             if len(self._said) < MAX_SAID:  # beyond, the audit's own bound holds, and counts
                 self._said.add(key)
-        plan = self._board.knows(command.plan_id)
-        task = plan.tasks.get(command.task_id) if plan else None
-        self._audit.emit(
-            "lease_renew_error" if heartbeat else "claimed_update_error",
-            plan_id=command.plan_id,
-            task_id=command.task_id,
-            owner=command.owner,
-            principal=origin.principal,
-            attempt=command.attempt,
-            expected=self._speaker(command, plan, task),
-            trace_id=_trace_id(origin, plan),
-            detail=f"{_op(command)}: {_why(trouble)}",
-        )
+        event = "lease_renew_error" if heartbeat else "claimed_update_error"
+        self._owner_write(event, command, origin, f"{_op(command)}: {_why(trouble)}")
 
     def log_recovered(self) -> None:
         """The next outage audits failing commands again."""
         self._said.clear()
 
-    def _speaker(
-        self, command: OwnerCommand, plan: Plan | None, task: Task | None
-    ) -> dict[str, Any]:
-        claim = self._claim(plan, task, command.plan_id, command.attempt)
+    def _owner_write(
+        self, name: str, command: OwnerCommand, origin: Origin, detail: str, actual: object = None
+    ) -> None:
+        claim = self._claim(command, command.attempt)
         ours = claim is not None and claim.owner == command.owner
-        return {
-            "owner": command.owner,
-            "attempt": command.attempt,
-            "sequence": claim.claimed_sequence if claim and ours else None,
-        }
+        self._audit.emit(
+            name,
+            plan_id=command.plan_id,
+            task_id=command.task_id,
+            owner=command.owner,
+            principal=origin.principal,
+            attempt=command.attempt,
+            expected={
+                "owner": command.owner,
+                "attempt": command.attempt,
+                "sequence": claim.claimed_sequence if claim and ours else None,
+            },
+            actual=actual,
+            trace_id=_trace_id(origin, self._board.knows(command.plan_id)),
+            detail=detail,
+        )
 
-    def _claim(
-        self, plan: Plan | None, task: Task | None, plan_id: str, attempt: int
-    ) -> Execution | None:
+    def _claim(self, command: OwnerCommand, attempt: int) -> Execution | None:
         """The execution of an attempt, if it is the task's last or was seen to be followed."""
-        if plan is None or task is None:
+        plan = self._board.knows(command.plan_id)
+        task = plan.tasks.get(command.task_id) if plan else None
+        if task is None:
             return None
         if task.execution is not None and task.execution.attempt == attempt:
             return task.execution
-        return self._earlier.get((plan_id, task.spec.id, attempt))
+        return self._earlier.get((command.plan_id, command.task_id, attempt))
 
 
 def _trace_id(origin: Origin, plan: Plan | None) -> str | None:

@@ -81,21 +81,14 @@ Labels = tuple[tuple[str, str], ...]
 class Metrics:
     """The metrics of one instance; any thread may count, observe and set."""
 
-    def __init__(
-        self,
-        catalogue: Mapping[str, Metric] = CATALOGUE,
-        now: Callable[[], float] = monotonic,
-        version: str = "",
-    ) -> None:
+    def __init__(self, version: str = "") -> None:
         """With a ``version`` they show, beside the catalogue, the process and what was built."""
-        self._catalogue = catalogue
-        self._now = now
         self._registry = CollectorRegistry(auto_describe=False)
         if version:
             prometheus_client.ProcessCollector(registry=self._registry)
             build = prometheus_client.Info("holdfast_build", "What runs", registry=self._registry)
             build.info({"version": version, "python": python_version()})
-        self._families = {name: self._made(metric) for name, metric in catalogue.items()}
+        self._families = {name: self._made(metric) for name, metric in CATALOGUE.items()}
         # Per kind: the series by name, and by label for those that have labels. Only values of the
         # closed sets get in, so it is as bounded as the series are.
         self._series: dict[Kind, dict[str, dict[Labels, Any]]] = {
@@ -103,13 +96,13 @@ class Metrics:
             "gauge": {},
             "histogram": {},
         }
-        for name, metric in catalogue.items():
+        for name, metric in CATALOGUE.items():
             series = self._series[metric.kind][name] = {}
             for labels in _eager(metric):
                 series[labels] = self._child(name, dict(labels))
 
         self._recent: dict[str, dict[str, Recent]] = {
-            name: {} for name, metric in catalogue.items() if metric.quantiles
+            name: {} for name, metric in CATALOGUE.items() if metric.quantiles
         }
 
     def count(
@@ -146,9 +139,9 @@ class Metrics:
     def _recent_of(self, name: str, labels: dict[str, str]) -> Recent | None:
         if (recent := self._recent.get(name)) is None:
             return None
-        by = labels.get(self._catalogue[name].quantiles_by or "", "")
+        by = labels.get(CATALOGUE[name].quantiles_by or "", "")
         if by not in recent:
-            recent[by] = Recent(self._now)
+            recent[by] = Recent(monotonic)
         return recent[by]
 
     def set(self, name: str, value: float, **labels: str) -> None:
@@ -169,11 +162,11 @@ class Metrics:
 
     def names(self) -> list[str]:
         """Every dotted name, in the catalogue's order."""
-        return list(self._catalogue)
+        return list(CATALOGUE)
 
     def shown(self, name: str) -> ShownMetric | None:
         """One metric with its values, or None if there is none of that name."""
-        metric = self._catalogue.get(name)
+        metric = CATALOGUE.get(name)
         if metric is None:
             return None
         self._set_quantiles(self._recent.keys() & {name.removesuffix(".recent")})
@@ -193,7 +186,7 @@ class Metrics:
     def _set_quantiles(self, names: Iterable[str]) -> None:
         """Let the quantiles of these histograms show the last minute."""
         for name in names:
-            metric = self._catalogue[name]
+            metric = CATALOGUE[name]
             for by, recent in list(self._recent[name].items()):
                 labels = {metric.quantiles_by: by} if metric.quantiles_by else {}
                 shares = metric.quantiles
@@ -214,7 +207,7 @@ class Metrics:
 
     def _find(self, kind: Kind, name: str, labels: dict[str, str]) -> Any:  # noqa: ANN401
         """The series, made if it is new; an unknown value of a label becomes ``other``."""
-        metric = self._catalogue.get(name)
+        metric = CATALOGUE.get(name)
         if metric is None or metric.kind != kind:
             raise UndeclaredMetric(f"the catalogue has no {kind} '{name}'")
         if labels.keys() != {label.name for label in metric.labels}:

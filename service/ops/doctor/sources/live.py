@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from projections.read_models.database import DatabaseUnavailable
+from projections.read_models.sqlite_file import DatabaseUnavailable
 from service.core.core import Core
 from service.daemons.schedulers import Schedulers
 from service.executor.executor import Executor
