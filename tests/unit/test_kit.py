@@ -307,6 +307,41 @@ def test_what_a_handler_raises_is_reported(error: BaseException, said: dict[str,
     assert {name: result.get(name) for name in said} == said
 
 
+def test_why_an_attempt_failed_stands_in_the_log_of_its_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def divides(task: Task) -> float:
+        return 1 / (task.attempt - 1)
+
+    def refuses(_: Task) -> None:
+        raise Fatal("no such customer")
+
+    def returns(task: Task) -> object:
+        return task
+
+    for work, said in (
+        (divides, ("p/t#1: handler_error: Traceback", "return 1 / (task.attempt - 1)")),
+        (refuses, ("p/t#1: handler_error: no such customer",)),
+        (returns, ("p/t#1: bad_output: the handler returned what cannot be stored", "'Task'")),
+    ):
+        caplog.clear()
+        with ScriptedServer(claim()) as server:
+            ended(server, work)
+        for each in said:
+            until(lambda each=each: each in caplog.text, what=f"{each!r} in {caplog.text}")
+        assert ("Traceback" in caplog.text) is (work is divides)
+
+
+def test_an_input_of_another_type_fails_and_the_message_names_both() -> None:
+    def work(_: Task, words: list[int]) -> int:
+        return len(words)
+
+    with ScriptedServer(claim(input={"n": 1})) as server:
+        (result,) = ended(server, work)
+    assert (result["error_type"], result["retryable"]) == ("bad_input", False)
+    assert result["error_message"] == "the input is no list[int]: Expected `array`, got `object`"
+
+
 def test_tokens_go_out_with_a_failure_too() -> None:
     def work(task: Task) -> None:
         task.token_usage("m", input=3, output=4)

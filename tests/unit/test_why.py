@@ -248,7 +248,7 @@ def test_a_failed_task_shows_its_error() -> None:
     place.submit("p", task("a"))
     place.ended("a", error_message="x" * 1_000)
     answer = place.why("a").answer
-    assert answer.startswith("Task 'a' has FAILED after 1 attempts: boom: xxx")
+    assert answer.startswith("Task 'a' has FAILED after one attempt: boom: xxx")
     assert len(answer) < 300
 
 

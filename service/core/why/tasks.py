@@ -46,7 +46,8 @@ def ended(plan: Plan, task: Task) -> Reason:
     if task.status == "FAILED" and task.error is not None:
         error_type, message = task.error
         evidence |= {"error_type": error_type, "error_message": message, "retries": task.retry}
-        says = f"has FAILED after {task.attempt} attempts: {error_type}: {short(message)}"
+        attempts = "one attempt" if task.attempt == 1 else f"{task.attempt} attempts"
+        says = f"has FAILED after {attempts}: {error_type}: {short(message)}"
         after = "an operator may retry it"
     elif task.status == "SKIPPED":
         culprits = _culprits(plan, task)

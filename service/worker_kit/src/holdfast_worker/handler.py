@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints
 
 from msgspec import Raw
 
+from holdfast_worker.failures import Fatal, text_of
 from holdfast_worker.task import AsyncTask, Task, TaskRun
 from holdfast_worker.values import decoded
 
@@ -65,12 +66,19 @@ class Handler(Generic[P, R]):
     def invoke(self, task: TaskRun, raw_input: Raw) -> Any:  # noqa: ANN401 - what it returns
         """Call the function for ``task``; a coroutine if it is async.
 
-        Raises msgspec.ValidationError, or pydantic's own, if the input does not fit its type.
+        Raises `Fatal` if the input does not fit its type.
         """
         function: Callable[..., Any] = self.run
         if self._input_name is None:
             return function(task)
-        return function(task, decoded(raw_input, self.input_type or Any))
+        try:
+            given = decoded(raw_input, self.input_type or Any)
+        except Exception as error:
+            kind = self.input_type
+            wanted = kind.__name__ if isinstance(kind, type) else str(kind)
+            said = f"the input is no {wanted}: {text_of(error)}"
+            raise Fatal(said, error_type="bad_input") from error
+        return function(task, given)
 
 
 def _check_parameters(run: Callable[..., Any], name: str) -> None:

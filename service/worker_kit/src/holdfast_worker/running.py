@@ -5,12 +5,17 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Lock, Thread
+from traceback import format_exception
 from typing import Any
 
+from holdfast_worker.failures import TaskFailed, describe, text_of
 from holdfast_worker.lease import Lease
 from holdfast_worker.logs import Notices, bound
 from holdfast_worker.outcome import Completed, Failed, raised, returned
 from holdfast_worker.task import Keep
+
+TRACE_FRAMES = 10
+TRACE_CHARACTERS = 4_000
 
 Over = tuple[Lease, Completed | Failed]
 Ended = Callable[[Sequence[Over]], None]
@@ -23,6 +28,7 @@ class Runner:
     def __init__(self, ended: Ended, keep_for: Callable[[Lease], Keep], notices: Notices) -> None:
         self._ended = ended
         self._keep_for = keep_for
+        self._notices = notices
         self._threads = HandlerThreads()
         self._loop = HandlerLoop(notices)
         self._over: list[Over] = []  # async handlers that ended in this turn of their loop
@@ -45,12 +51,14 @@ class Runner:
 
     def _run(self, lease: Lease) -> None:
         """On a thread."""
+        failed_by: BaseException | None = None
         with bound(*lease.key):
             try:
                 task = lease.run_with(self._keep_for(lease))
                 outcome = returned(lease.handler.invoke(task, lease.claim.input), task)
             except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this attempt only
-                outcome = _raised(error, lease)
+                failed_by, outcome = error, _failed(error, lease)
+        self._log_failure(lease, outcome, failed_by)
         self._ended([(lease, outcome)])
 
     def _spawn(self, leases: Sequence[Lease]) -> None:
@@ -59,15 +67,27 @@ class Runner:
 
     async def _run_async(self, lease: Lease) -> None:
         """On the handlers' loop."""
+        failed_by: BaseException | None = None
         with bound(*lease.key):
             try:
                 task = lease.run_with(self._keep_for(lease))
                 outcome = returned(await lease.handler.invoke(task, lease.claim.input), task)
             except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this attempt only
-                outcome = _raised(error, lease)
+                failed_by, outcome = error, _failed(error, lease)
+        self._log_failure(lease, outcome, failed_by)
         if not self._over:
             asyncio.get_running_loop().call_soon(self._tell_over)
         self._over.append((lease, outcome))
+
+    def _log_failure(
+        self, lease: Lease, outcome: Completed | Failed, error: BaseException | None
+    ) -> None:
+        """Say why an attempt failed that nobody stopped; what its handler did not say, in full."""
+        if isinstance(outcome, Failed) and not lease.cancellation.is_set():
+            said = outcome.error_message
+            if error is not None and not isinstance(error, TaskFailed):
+                said = _traceback(error)
+            self._notices.warn("%s/%s#%d: %s: %s", *lease.key, outcome.error_type, said)
 
     def _tell_over(self) -> None:
         """Tell of all that ended in one turn of the loop: waking the other loop costs a switch."""
@@ -75,8 +95,17 @@ class Runner:
         self._ended(over)
 
 
-def _raised(error: BaseException, lease: Lease) -> Failed:
+def _failed(error: BaseException, lease: Lease) -> Failed:
     return raised(error, lease.run.spent if lease.run is not None else None)
+
+
+def _traceback(error: BaseException) -> str:
+    """Its last frames and what it says, bounded: user code may raise anything."""
+    try:
+        lines = "".join(format_exception(error, limit=-TRACE_FRAMES))
+    except Exception:  # noqa: BLE001 - properties and __str__ of user code
+        return describe(error)
+    return text_of(lines[-TRACE_CHARACTERS:], TRACE_CHARACTERS)
 
 
 class HandlerLoop:

@@ -153,7 +153,8 @@ class ServiceLoop:
             else:
                 session.notices.warn("goodbye was refused: %s", answer.refusal)
         except HoldfastError as error:
-            session.notices.warn("goodbye was not heard, leases are left to expire: %s", error)
+            if session.wire.has_answered:
+                session.notices.warn("goodbye was not heard, leases are left to expire: %s", error)
         for lease in list(session.leases.values()):
             session.lose(lease)  # nobody will hear any more how it ended
 

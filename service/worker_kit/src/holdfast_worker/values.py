@@ -63,7 +63,7 @@ def _plain(value: object) -> Any:  # noqa: ANN401 - any JSON
     """A pydantic model's own idea of its JSON; anything else cannot be written."""
     dump = getattr(value, "model_dump", None)
     if dump is None:
-        raise TypeError(f"JSON cannot hold a {type(value).__name__}")
+        raise TypeError(f"JSON cannot hold a value of the type {type(value).__name__!r}")
     return dump(mode="json")
 
 
