@@ -16,7 +16,6 @@ from streams.jetstream.topology import Ask, ClusterInfo, InfoAnswer, info_of
 from streams.log import LogUnavailable
 
 ACTIVE_S = 2.5
-NANOSECONDS = 1_000_000_000
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +55,10 @@ def doubt(cluster: ClusterInfo | None) -> str | None:
     if not cluster.leader:
         return "the stream has no leader"
     members = len(cluster.replicas) + 1
-    heard = 1 + sum(each.active < ACTIVE_S * NANOSECONDS for each in cluster.replicas)
+    heard = 1 + sum(
+        silent_s is not None and silent_s < ACTIVE_S
+        for silent_s in (each.silent_s for each in cluster.replicas)
+    )
     if heard <= members // 2:
         return f"the stream's leader {cluster.leader} hears {heard} of {members} replicas"
     return None

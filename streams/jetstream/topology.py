@@ -53,9 +53,25 @@ class StreamAnswer(msgspec.Struct, frozen=True):
 
 
 class ReplicaInfo(msgspec.Struct, frozen=True):
-    """A follower as its leader sees it; ``active``: heard so many nanoseconds ago."""
+    """A follower as its leader sees it.
+
+    ``active``: heard so many nanoseconds ago; ``lag``: so many entries are missing there, none where
+    it is ``current``.
+    """
 
     active: int = 0
+    name: str = ""
+    current: bool = False
+    lag: int = 0
+
+    @property
+    def silent_s(self) -> float | None:
+        """Seconds since the leader has heard it; None: never since the leader was elected.
+
+        A leader says 0 of a follower that it has never heard. It says 0 as well of one that it
+        hears at this moment, which is current but for the entries of that moment.
+        """
+        return self.active / NANOSECONDS if self.active or self.current else None
 
 
 class ClusterInfo(msgspec.Struct, frozen=True):

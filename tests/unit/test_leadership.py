@@ -7,10 +7,13 @@ from streams.jetstream.topology import ClusterInfo, InfoAnswer, ReplicaInfo, Str
 from streams.log import LogUnavailable
 
 NOW, LONG_AGO = 300_000_000, 3_000_000_000
+NEVER = ReplicaInfo(0, "n3", current=False, lag=3_156)  # a dead node, as a new leader shows it
+JUST_NOW = ReplicaInfo(0, "n3", current=True)
 
 
-def group(*active: int, leader: str = "n1") -> ClusterInfo:
-    return ClusterInfo(leader, tuple(ReplicaInfo(each) for each in active))
+def group(*active: int | ReplicaInfo, leader: str = "n1") -> ClusterInfo:
+    replicas = (ReplicaInfo(each) if isinstance(each, int) else each for each in active)
+    return ClusterInfo(leader, tuple(replicas))
 
 
 def answer(head: int, cluster: ClusterInfo | None = None, created: str = "then") -> InfoAnswer:
@@ -25,6 +28,9 @@ def answer(head: int, cluster: ClusterInfo | None = None, created: str = "then")
         (group(NOW, NOW), None),
         (group(NOW, LONG_AGO), None),
         (group(LONG_AGO, LONG_AGO), "hears 1 of 3"),
+        (group(NOW, NEVER), None),
+        (group(LONG_AGO, NEVER), "hears 1 of 3"),
+        (group(LONG_AGO, JUST_NOW), None),
         (group(LONG_AGO, LONG_AGO, NOW, NOW), None),
         (group(LONG_AGO, LONG_AGO, LONG_AGO, NOW), "hears 2 of 5"),
         (group(NOW, NOW, leader=""), "no leader"),
