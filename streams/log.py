@@ -124,12 +124,31 @@ class Conflict(msgspec.Struct, frozen=True, gc=False):
     actual: int | None
 
 
+class ReplicaTrouble(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A replica of a stream that its leader does not hear (``silent``), or that lacks entries.
+
+    It has been so for ``for_s`` seconds; ``lag`` is how many entries it lacks.
+    """
+
+    stream: str
+    node: str
+    silent: bool
+    for_s: float
+    lag: int
+
+    def __str__(self) -> str:
+        if self.silent:
+            return f"the leader of {self.stream} has not heard {self.node} for {self.for_s:.0f} s"
+        return f"{self.node} is {self.lag:,} entries behind {self.stream}, for {self.for_s:.0f} s"
+
+
 class LogState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The log's extent: first and last sequence, bytes, and an id that a new log does not share.
 
     ``at`` is what the log's clock showed when it answered, in seconds since the epoch;
     ``max_bytes`` is what it may hold, None for no bound of its own. Facts of forgotten plans may be
     missing up to ``forgotten``; everything that never expires and stands above it is there.
+    ``late`` are replicas that do not keep up, also those of the audit trail.
     """
 
     stream: str
@@ -140,6 +159,7 @@ class LogState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     at: float
     max_bytes: int | None = None
     forgotten: int = 0
+    late: tuple[ReplicaTrouble, ...] = ()
 
 
 AppendError = LogUnavailable | LogFull | TooLarge | Unreadable

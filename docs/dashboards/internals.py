@@ -49,6 +49,12 @@ _LOG = Row(
             queries=(Query(now("agent_projection_lag_events"), AT),),
         ),
         Panel(
+            title="Servers that do not keep up",
+            says="Replicas of the log or the audit trail, silent or behind; ReplicaBehind.",
+            queries=(Query(now("agent_log_replicas_behind"), AT),),
+            alarm=1,
+        ),
+        Panel(
             title="How full",
             unit="percentunit",
             says="Shares of the bounds; at 1 the log refuses facts (507), memory new plans (429).",

@@ -58,7 +58,7 @@ _CLAIMING = Row(
             title="Attempt number of claims",
             says="Rising: tasks fail or lose their leases and are tried again.",
             queries=(
-                Query(quantile("0.5", "agent_task_claim_execution_attempt", "job"), "median"),
+                Query(mean("agent_task_claim_execution_attempt", "job"), "mean"),
                 Query(quantile("0.99", "agent_task_claim_execution_attempt", "job"), "p99"),
             ),
         ),

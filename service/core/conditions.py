@@ -7,9 +7,12 @@ from service.signals.audit.facts import FactAudit
 from service.signals.audit.outages import Outage
 from service.signals.audit.trail import Audit
 from service.signals.metrics.registry import Metrics
-from streams.log import LogState
+from streams.log import LogState, ReplicaTrouble
 
 log = structlog.get_logger("holdfast.core")
+
+KNOWN_S = 5.0  # for how long an answer of the log says how its replicas are
+CLOCKS_DIFFER_S = 5.0  # what neither NTP nor the way of an answer explains
 
 
 class Conditions:
@@ -25,6 +28,7 @@ class Conditions:
         self.log_outage = Outage(audit, "log_unavailable", "log_recovered")
         self.database_outage = Outage(audit, "database_error", "database_recovered")
         self.log_state: LogState | None = None
+        self._log_seen_at = float("-inf")  # monotonic
         self.log_missing: str | None = None  # why the log is not whole
         self.retention_trouble: str | None = None  # why no plan can be forgotten
         self.retention_behind_s = 0.0  # for how long a plan has been due to be forgotten
@@ -32,6 +36,13 @@ class Conditions:
     def log_seen(self, state: LogState) -> None:
         """The log has just described itself."""
         self.log_state = state
+        self._log_seen_at = self._clock.monotonic()
+
+    @property
+    def late_replicas(self) -> tuple[ReplicaTrouble, ...]:
+        """The replicas that do not keep up; none while the log does not answer."""
+        known = self._clock.monotonic() - self._log_seen_at < KNOWN_S
+        return self.log_state.late if self.log_state and known else ()
 
     def log_answers(self, witness: str, error: str | None, at: float | None = None) -> None:
         """``witness`` could reach the log (``error`` None) or not, at log time ``at`` (now)."""

@@ -24,9 +24,15 @@ class LogClock:
     """Tells log time, in seconds since the epoch, from the timestamps it is shown."""
 
     def __init__(
-        self, monotonic: Callable[[], float] = time.monotonic, on_step: OnStep | None = None
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        on_step: OnStep | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.monotonic = monotonic
+        self._wall = wall
+        self.wall_ahead_s = 0.0
+        """By how much this machine's clock was ahead of the log's at its last answer."""
         self.on_step = on_step
         self._offset: float | None = None  # of log time, never lowered
         self._stream_offset = float("-inf")
@@ -64,6 +70,7 @@ class LogClock:
         elif most < self._least - STEP_S:
             self._stepped(most - self._least)
         self._least, self._most = least, most
+        self.wall_ahead_s = self._wall() - at
         self.observe(at)
         self._stream_offset = min(self._stream_offset, most)
 

@@ -16,6 +16,8 @@ async def _step(core: Core) -> None:
     most = core.settings.memory.unfinished_bytes
     metrics.set("agent.plan.unfinished", core.board.unfinished.total / most)
     metrics.set("agent.log.filled", _filled(core.conditions.log_state))
+    late = {each.node for each in core.conditions.late_replicas}
+    metrics.set("agent.log.replicas.behind", len(late))
     projector = core.projector
     metrics.set("agent.projection.sequence", projector.flushed_sequence)
     metrics.set("agent.projection.lag.events", core.board.sequence - projector.flushed_sequence)

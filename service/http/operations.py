@@ -31,11 +31,15 @@ class Alive(msgspec.Struct, frozen=True):
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """Whether every check is ok, and the checks; ``failing`` names those that are not."""
+    """Whether every check is ok, and the checks; ``failing`` names those that are not.
+
+    ``warnings`` names those that are ok and show what an operator should know.
+    """
 
     ready: bool
     failing: list[str]
     checks: list[Check]
+    warnings: list[str] = []
 
 
 class MetricNames(msgspec.Struct, frozen=True):
@@ -71,7 +75,8 @@ class ProbeController(Controller):
         """Whether this instance can do its work."""
         checks = request.operations.health.readiness()
         failing = [check.name for check in checks if not check.ok]
-        answer = Readiness(ready=not failing, failing=failing, checks=checks)
+        warnings = [check.name for check in checks if check.warns]
+        answer = Readiness(ready=not failing, failing=failing, checks=checks, warnings=warnings)
         return ApiResponse(answer, status_code=503 if failing else 200)
 
 

@@ -7,6 +7,7 @@ sick instance sicker.
 from collections.abc import Callable, Iterable
 
 from projections.read_models.views import moment_or_none
+from service.core.conditions import CLOCKS_DIFFER_S
 from service.core.core import Core
 from service.daemons.daemon import DaemonState
 from service.daemons.schedulers import Schedulers
@@ -52,6 +53,20 @@ def _room(state: LogState | None) -> str:
     if state is None or state.max_bytes is None:
         return ""
     return f"; it holds {state.size_bytes:,} of the {state.max_bytes:,} bytes that it may"
+
+
+def replicas_check(core: Core) -> Check:
+    """Every replica keeps up. One that does not stops nothing as long as a majority does."""
+    late = core.conditions.late_replicas
+    detail = "; ".join(map(str, late))
+    return Check("replicas", ok=True, detail=detail or "none is late", warns=bool(late))
+
+
+def clock_check(core: Core) -> Check:
+    """The machine's clock shows what the log's does; nothing in the log goes by the machine's."""
+    ahead_s = core.clock.wall_ahead_s
+    detail = f"{abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} the log's"
+    return Check("clock", ok=True, detail=detail, warns=abs(ahead_s) >= CLOCKS_DIFFER_S)
 
 
 def projector_check(core: Core) -> Check:
@@ -122,6 +137,8 @@ class Health:
             return [Check("start", ok=False, detail="the instance is still starting")]
         return [
             log_check(self._core, self._source, schedulers, self._embedded),
+            replicas_check(self._core),
+            clock_check(self._core),
             projector_check(self._core),
             database_check(self._core, schedulers),
             daemons_check(schedulers),

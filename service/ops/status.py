@@ -7,11 +7,15 @@ from service.executor.hosts.status import HostStatus
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One line of readiness: what was looked at, whether it is well, and what was seen."""
+    """One line of readiness: what was looked at, whether it is well, and what was seen.
+
+    ``warns`` where it is ok, and an operator should know what was seen.
+    """
 
     name: str
     ok: bool
     detail: str
+    warns: bool = False
 
 
 class LogStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from streams.jetstream.messages import Reply
 from streams.jetstream.names import Names
 from streams.jetstream.reader import Reader
 from streams.jetstream.refusals import TOO_LARGE
+from streams.jetstream.replicas import Replicas
 from streams.jetstream.topology import (
     BATCHES,
     Ask,
@@ -63,11 +64,19 @@ class Trail:
     """The stream AUDIT."""
 
     def __init__(
-        self, reader: Reader, transport: Transport, ask: Ask, replicas: int, names: Names
+        self,
+        reader: Reader,
+        transport: Transport,
+        ask: Ask,
+        wanted_replicas: int,
+        names: Names,
+        replicas: Replicas,
     ) -> None:
+        """``replicas`` notes how those of the stream are."""
         self._reader = reader
         self._transport = transport
         self._ask = ask
+        self._wanted_replicas = wanted_replicas
         self._replicas = replicas
         self._names = names
         self._bound = NO_BOUND
@@ -78,13 +87,14 @@ class Trail:
         Raises TopologyMismatch, LogUnavailable.
         """
         self._bound = bound or self._bound
-        wanted = audit_stream(self._names, replicas=self._replicas)
+        wanted = audit_stream(self._names, replicas=self._wanted_replicas)
         await ensure_stream(self._ask, wanted, may_turn_on=BATCHES, bound=self._bound)
 
     async def extent(self) -> TrailExtent:
         """What the stream holds. Raises LogReset when it is gone, LogUnavailable."""
         stream = self._names.audit_stream
         info = await proven_info(self._ask, stream)
+        self._replicas.seen(stream, info)
         return TrailExtent(epoch_of(stream, info), info.state.first_seq, info.state.last_seq)
 
     async def read(self, after: int, limit: int) -> list[TrailMessage]:

@@ -30,6 +30,7 @@ from streams.jetstream.group_commit import Appender
 from streams.jetstream.leadership import PATIENCE, Leadership, Patience, proven_info
 from streams.jetstream.publisher import JetStreamTransport
 from streams.jetstream.reader import Reader, seconds_of
+from streams.jetstream.replicas import Replicas
 from streams.jetstream.search import Search
 from streams.jetstream.tail import Follower, StreamPosition
 from streams.jetstream.topology import (
@@ -81,6 +82,7 @@ class JetStreamLog:
             patience=patience,
         )
         self._leadership = Leadership(self._search.begin, patience)
+        self._replicas = Replicas()
         self._patience = patience
         self._tail: Follower | None = None
         names = connection.names
@@ -89,7 +91,7 @@ class JetStreamLog:
         transport = JetStreamTransport(connection, self._reader)
         self._appender = Appender(transport, limits=limits, observer=observer)
         audit = Reader(connection, self._audit_stream, self.prove_audit, patience)
-        self.trail = Trail(audit, transport, self._ask, replicas, names)
+        self.trail = Trail(audit, transport, self._ask, replicas, names, self._replicas)
         self.goodbyes = Goodbyes(connection)
         self._follow_error: str | None = None
         self._max_bytes: int | None = None  # as last seen
@@ -303,6 +305,7 @@ class JetStreamLog:
             max_bytes=self._max_bytes,
             at=seconds_of(info.ts.encode()),
             forgotten=forgotten_in(info.config.metadata),
+            late=self._replicas.troubles(),
         )
 
     async def note_forgotten(self, up_to: int) -> None:
@@ -377,6 +380,7 @@ class JetStreamLog:
                 leadership.missed(f"no answer within {ASKED_S:g} s")
             raise
         leadership.judge(info, known)
+        self._replicas.seen(self._stream, info)
         return info
 
     async def _led_at(self, other: Connection) -> None:

@@ -55,8 +55,8 @@ class StreamAnswer(msgspec.Struct, frozen=True):
 class ReplicaInfo(msgspec.Struct, frozen=True):
     """A follower as its leader sees it.
 
-    ``active``: heard so many nanoseconds ago; ``lag``: so many entries are missing there, none where
-    it is ``current``.
+    ``active``: heard so many nanoseconds ago; ``lag``: so many entries are missing there, and none
+    where it is ``current``.
     """
 
     active: int = 0

@@ -25,6 +25,7 @@ import nats
 from service.runtime.data_folder import READ_MODELS
 from tests.conftest import PrivateServer
 from tests.faults.delaying_proxy import DelayingProxy
+from tests.faults.replicated_log import ReplicatedLog
 from tests.faults.service_process import ServiceProcess, run_holdfast, until
 
 Story = Callable[["Place"], Generator[None]]
@@ -66,8 +67,16 @@ class Again:
 class Place:
     """Where stories happen: an instance, its log, and what an operator or a worker may do there."""
 
-    def __init__(self, service: ServiceProcess, log: PrivateServer, proxy: DelayingProxy) -> None:
+    def __init__(
+        self,
+        service: ServiceProcess,
+        log: PrivateServer,
+        proxy: DelayingProxy,
+        replicated: ReplicatedLog | None = None,
+    ) -> None:
+        """``replicated`` is used in place of ``log`` where it is given."""
         self.service = service
+        self.replicated = replicated
         self.log = log
         self.proxy = proxy
         self._names = itertools.count(1)
@@ -315,6 +324,15 @@ def log_unavailable(place: Place) -> Generator[None]:
     place.log.pause()
     yield
     place.log.resume()
+
+
+def replica_behind(place: Place) -> Generator[None]:
+    """One of three servers dies; then it is started again and catches up."""
+    assert place.replicated is not None
+    node = place.replicated.nodes[3]
+    node.kill()
+    yield
+    node.start()
 
 
 def log_nearly_full(place: Place) -> Generator[None]:

@@ -17,6 +17,7 @@ from tests.conftest import PrivateServer
 from tests.faults import alert_faults as faults
 from tests.faults.alert_faults import Place, Story
 from tests.faults.delaying_proxy import DelayingProxy
+from tests.faults.replicated_log import ReplicatedLog
 from tests.faults.report import Report
 from tests.faults.service_process import ServiceProcess
 from tests.faults.watchtower import RULES, Watchtower, sooner
@@ -77,6 +78,7 @@ STORIES: dict[str, list[tuple[tuple[str, ...], Story]]] = {
         ),
         (("SseReplaySlow",), faults.sse_replay_slow),
     ],
+    "cluster": [(("ReplicaBehind",), faults.replica_behind)],
     "database": [
         (("ProjectionLagging",), faults.projection_lagging),
         (("ProjectionMismatch",), faults.projection_mismatch),
@@ -87,6 +89,7 @@ SETTINGS = {
         "executor__worker__core_size": "1",
         "executor__handlers": "tests.faults.pool_handlers",
     },
+    "cluster": {"nats__replicas": "3"},
     "leases": {"memory__unfinished_bytes": str(faults.UNFINISHED_BYTES)},
     "views": {"sse__buffer_events": "5", "sse__replay_batch_size": "5"},
 }
@@ -125,7 +128,8 @@ def live_through(
 ) -> None:
     """The stories of one place, at an instance of its own; a failure is part of its outcome."""
     log = PrivateServer(folder / "nats")
-    proxy = DelayingProxy(log.url)
+    replicated = ReplicatedLog(folder / "nodes") if job == "cluster" else None
+    proxy = DelayingProxy(replicated.url if replicated else log.url)
     service = ServiceProcess(
         folder / "data",
         nats_url=proxy.url,
@@ -134,8 +138,10 @@ def live_through(
         executor__worker__processes="0",  # a host whose handler runs on would be replaced
         **SETTINGS.get(job, {}),
     )
-    place = Place(service, log, proxy)
+    place = Place(service, log, proxy, replicated)
     try:
+        if replicated:
+            replicated.start()
         service.start()
         tower.watch(job, service.url)
         for alerts, story in STORIES[job]:
@@ -151,6 +157,8 @@ def live_through(
         service.stop()
         proxy.stop()
         log.stop()
+        if replicated:
+            replicated.stop()
 
 
 def _fail(

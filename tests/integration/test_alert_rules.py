@@ -34,6 +34,7 @@ SLOW_CLIENTS = 'agent_sse_push_fail_total{reason="slow_consumer"}'
 GONE_CLIENTS = 'agent_sse_push_fail_total{reason="disconnected"}'
 STREAMS = "agent_sse_connections_current"
 APPEND_ERROR = "agent_log_append_error_total"
+BEHIND = "agent_log_replicas_behind"
 FILLED, UNFINISHED = "agent_log_filled_ratio", "agent_plan_unfinished_ratio"
 
 
@@ -428,6 +429,19 @@ CASES = [
             f'{LAST}{{daemon="log_probe"}}': "0+15x20",
         },
         after="3m",
+    ),
+    Case(
+        alert="ReplicaBehind",
+        why="a server is silent for longer than a minute; both instances see it",
+        series={BEHIND: "0x4 1x20", f'{BEHIND}{{instance="b"}}': "0x4 1x20"},
+        after="4m",
+        fires=Fires("Servers that do not keep up with the log of holdfast: 1"),
+    ),
+    Case(
+        alert="ReplicaBehind",
+        why="servers are restarted one after the other",
+        series={BEHIND: "0 1 0 1 0 1 0x20"},
+        after="5m",
     ),
     Case(
         alert="LogNearlyFull",

@@ -21,6 +21,7 @@ OURS: dict[str, str] = {
     "agent.http.request.duration": "how quick the API is cannot be seen otherwise",
     "agent.plan.unfinished": "how near the bound is cannot be seen otherwise",
     "agent.log.filled": "how near the bound is cannot be seen otherwise",
+    "agent.log.replicas.behind": "how near the loss of the quorum is cannot be seen otherwise",
     "agent.retention.forgotten.total": "how fast plans are forgotten cannot be seen otherwise",
     "agent.http.token.refused.total": "whether tokens are guessed cannot be seen otherwise",
 } | {

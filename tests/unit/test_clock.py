@@ -123,6 +123,17 @@ def test_steps_of_former_times_are_not_reported() -> None:
     assert stream.error <= stream.rtt
 
 
+def test_how_far_this_machine_s_clock_is_ahead_is_known_from_each_answer() -> None:
+    local, wall = Monotonic(), Monotonic()
+    clock = LogClock(local, wall=wall)
+    wall.at = 1_600.0
+    clock.observe_answer(1_000.0, local.at - 0.1)
+    assert clock.wall_ahead_s == 600.0
+    wall.at = 1_001.0
+    clock.observe_answer(1_001.0, local.at)
+    assert clock.wall_ahead_s == 0.0
+
+
 @given(st.lists(st.tuples(st.floats(0.001, 5), st.floats(0, 0.9)), min_size=1, max_size=40))
 def test_slow_answers_are_no_steps(probes: list[tuple[float, float]]) -> None:
     stream = Stream()

@@ -14,6 +14,7 @@ from service.ops.doctor.diagnosis import diagnose
 from service.ops.doctor.evidence import BadEvent, Canary, Evidence, Loop
 from service.ops.doctor.questions import event_streams
 from service.ops.doctor.report import ASKED, EXIT_CODES, Severity, worst
+from streams.log import ReplicaTrouble
 from tests.unit.doctor_evidence import (
     WELL,
     daemon,
@@ -27,6 +28,7 @@ from tests.unit.doctor_evidence import (
 
 ROOT = Path(__file__).parents[2]
 CLAIMS = "agent__task__claim__"
+LATE = ReplicaTrouble(stream="blue-PLANS", node="n3", silent=True, for_s=12.3, lag=40)
 HOST_REPLACED = "agent__task__worker__host__replaced__total"
 
 
@@ -195,6 +197,10 @@ CASES: list[tuple[str, Severity, Evidence, Evidence]] = [
      log_is(retention_behind_s=86_399.0)),
     ("LogNearlyFull", "warning", log_is(size_bytes=80, max_bytes=100),
      log_is(size_bytes=79, max_bytes=100)),
+    ("ReplicaBehind", "warning", log_is(late_replicas=(LATE,)), WELL),
+    ("ClocksDiffer", "warning", log_is(clock_ahead_s=5.1), log_is(clock_ahead_s=4.9)),
+    ("ClocksDiffer", "warning", log_is(clock_ahead_s=-600.0), log_is(clock_ahead_s=-4.9)),
+    ("LogClockStepped", "warning", log_is(clock_stepped_s=-0.6), WELL),
     ("LogSlow", "warning", appends(slow=5, total=100), appends(slow=4, total=100)),
     ("LogSlow", "warning", appends(slow=3, total=4), appends(slow=2, total=4)),
     ("DatabaseUnavailable", "critical", database_is(error="locked"), database_is(behind=3)),
@@ -244,6 +250,7 @@ def test_every_finding_says_what_it_means_and_what_to_run(evidence: Evidence) ->
         (machine(agent__log__append__error__total={"full": 1.0}), "blue-PLANS"),
         (log_is(missing="it begins at 9", first=9), "blue-PLANS"),
         (machine(agent__audit__dropped__total={"queue_full": 1.0}), "blue-AUDIT"),
+        (log_is(late_replicas=(LATE,)), "blue-PLANS"),
     ],
 )
 def test_a_finding_names_the_stream_as_the_server_has_it(evidence: Evidence, stream: str) -> None:
@@ -325,6 +332,18 @@ def test_a_full_pool_should_scale_out_and_an_idle_one_lacks_workers() -> None:
     full = replace(grew, load=replace(grew.load, in_flight=8))
     assert "scale out" in found(full)["BacklogGrowing"].meaning
     assert "missing" in found(grew)["BacklogGrowing"].meaning
+
+
+def test_a_late_replica_is_reported_with_its_server_since_when_and_how_far_behind() -> None:
+    finding = found(log_is(late_replicas=(LATE,)))["ReplicaBehind"]
+    assert "n3" in finding.summary
+    (replica,) = finding.evidence["replicas"]
+    assert (replica["node"], replica["for_s"], replica["lag"]) == ("n3", 12.3, 40)
+
+
+@pytest.mark.parametrize(("ahead_s", "way"), [(600.0, "600 s ahead of"), (-60.0, "60 s behind")])
+def test_a_clock_that_differs_is_reported_with_its_way(ahead_s: float, way: str) -> None:
+    assert way in found(log_is(clock_ahead_s=ahead_s))["ClocksDiffer"].summary
 
 
 CANARY = Canary(events=10, first=1, last=12, resumed_after=6, witness="the log itself", took_s=0.1)

@@ -23,7 +23,7 @@ export function HealthScreen() {
     <${Failure} error=${error} />
     ${ready && html`<section class="card" aria-label="Readiness">
       <h2>${ready.ready ? "✓ Ready" : "✕ Not ready"}</h2>
-      <div class="chips">${ready.checks.map((/** @type {any} */ check) => html`<span key=${check.name} class="chip ${check.ok ? "" : "is-failed"}">${check.ok ? "✓" : "✕"} ${check.name}: ${check.detail}</span>`)}</div>
+      <div class="chips">${ready.checks.map((/** @type {any} */ check) => html`<span key=${check.name} class="chip ${check.ok ? "" : "is-failed"}">${!check.ok ? "✕" : check.warns ? "⚠" : "✓"} ${check.name}: ${check.detail}</span>`)}</div>
     </section>`}
     <${Needs} report=${report} paused=${[]} />
     <${Numbers} hour=${hour} />

@@ -11,6 +11,7 @@ import msgspec
 from service.executor.hosts.status import HostStatus
 from service.executor.running.overruns import OverrunningHandler
 from streams.jetstream.names import PLAIN
+from streams.log import ReplicaTrouble
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -236,8 +237,9 @@ class LogHealth(msgspec.Struct, frozen=True, kw_only=True):
     ``stopped_pid`` is an embedded nats-server's process that is stopped (SIGSTOP);
     ``missing`` says which facts have left the log, ``retention_trouble`` why no plan can be
     forgotten, ``retention_behind_s`` for how long one has been due. ``clock_stepped_s`` is by how
-    much the log server's clock was set lately: forward, or back (negative). ``stream`` and
-    ``audit_stream`` are the streams' names on that server.
+    much the log server's clock was set lately: forward, or back (negative). ``clock_ahead_s`` is by
+    how much the instance's own is ahead of it. ``late_replicas`` do not keep up with their streams.
+    ``stream`` and ``audit_stream`` are the streams' names on that server.
     """
 
     url: str
@@ -253,6 +255,8 @@ class LogHealth(msgspec.Struct, frozen=True, kw_only=True):
     retention_trouble: str | None = None
     retention_behind_s: float = 0.0
     clock_stepped_s: float = 0.0
+    clock_ahead_s: float = 0.0
+    late_replicas: tuple[ReplicaTrouble, ...] = ()
     stream: str = PLAIN.plans_stream
     audit_stream: str = PLAIN.audit_stream
 

@@ -80,7 +80,7 @@ _CLAIMS = (
         "agent.task.claim.execution_attempt",
         "Attempt number of each claim",
         ATTEMPTS,
-        shows=("0.5", "0.99"),
+        shows=("0.99",),
     ),
 )
 
@@ -314,6 +314,11 @@ _LOG = (
         "Share of the log's bound in bytes that is taken, 0 without one; at 1 facts are refused",
         unit="ratio",
         alert="LogNearlyFull",
+    ),
+    gauge(
+        "agent.log.replicas.behind",
+        "Servers whose replica of the log or of the audit trail is silent or behind",
+        alert="ReplicaBehind",
     ),
     gauge("agent.projection.sequence", "Log sequence that the read models have reached"),
     gauge("agent.projection.lag.events", "Facts that the read models are behind the board"),

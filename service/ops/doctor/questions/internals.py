@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from service.ops.doctor.evidence import DaemonHealth, Evidence, Machine
-from service.ops.doctor.questions import log_writes
+from service.ops.doctor.questions import log_servers, log_writes
 from service.ops.doctor.report import Examined, Finding, Severity, answered
 
 LOOP_LAG_S = 0.1
@@ -39,7 +39,7 @@ def examine(evidence: Evidence) -> Examined:
         _log(seen, url),
         _log_missing(seen),
         _second_holder(evidence),
-        _clock_stepped(seen),
+        *log_servers.findings(seen.log),
         *log_writes.findings(seen, url),
         _database(seen),
         _daemons(seen, url),
@@ -64,6 +64,8 @@ def _numbers(seen: Machine) -> dict[str, Any]:
             "head": log.head,
             "bytes": log.size_bytes,
             "seen_age_s": None if log.seen_age_s is None else round(log.seen_age_s, 1),
+            "late_replicas": [each.node for each in log.late_replicas],
+            "clock_ahead_s": round(log.clock_ahead_s, 1),
         },
         "read_models": {
             "sequence": database.sequence,
@@ -269,22 +271,6 @@ def _second_holder(evidence: Evidence) -> Finding | None:
         "counters stay right, but owners, audit entries and the sharing of the queue cannot "
         "tell them apart. Give each process its own id, or leave the setting out.",
         command=f"curl -s '{evidence.url}/v1/audit?event=instance_id_shared'",
-    )
-
-
-def _clock_stepped(seen: Machine) -> Finding | None:
-    by_s = seen.log.clock_stepped_s
-    if not by_s:
-        return None
-    way = "forward" if by_s > 0 else "back"
-    return _finding(
-        code="LogClockStepped",
-        summary=f"the log server's clock was set {way} by {abs(by_s):.1f} s",
-        evidence={"seconds": round(by_s, 3)},
-        meaning="Leases go on for as long as they were granted, so no live worker loses its "
-        "task. After a step back, a task whose owner has died is taken over only when the "
-        "clock has come as far again. Let NTP slew the clock instead of stepping it.",
-        command="chronyc tracking",
     )
 
 

@@ -202,6 +202,8 @@ class Doctor:
                 retention_trouble=core.conditions.retention_trouble,
                 retention_behind_s=core.conditions.retention_behind_s,
                 clock_stepped_s=core.clock.stepped_lately_s,
+                clock_ahead_s=core.clock.wall_ahead_s,
+                late_replicas=core.conditions.late_replicas,
                 stream=names.plans_stream,
                 audit_stream=names.audit_stream,
             ),
