@@ -131,6 +131,7 @@ class Campaign:
         run.settled = float("inf")  # while it lasts
         async with fault.inject(farm) as reach:
             _note(run, reach)
+            run.struck = time.time()
             await asyncio.sleep(fault.hold_s)
         run.healed = time.time()
         await self._settled(run)
@@ -138,7 +139,7 @@ class Campaign:
         run.claims_won, run.claims_lost = await self._count_claims()
 
     async def _settled(self, run: FaultRun) -> None:
-        """Until instances, doctors and nodes are well again, each within a bound.
+        """Until instances, doctors and nodes are well again and said to be, each within a bound.
 
         What does not come in time is for the checker to say.
         """
@@ -146,6 +147,8 @@ class Campaign:
         run.cleared = time.time()
         await self._until(self._farm.cluster.is_whole, WHOLE_S)
         run.settled = time.time()
+        await self._until(lambda: self._watch.names_nothing(run.settled))
+        run.unnamed = time.time()
 
     async def _until(
         self, condition: Callable[[], Awaitable[bool]], within_s: float = SETTLE_S
@@ -186,6 +189,7 @@ class Campaign:
 def _note(run: FaultRun, reach: Reach) -> None:
     run.nodes, run.quorum = reach.nodes, reach.quorum
     run.apart, run.stranded = reach.apart, reach.stranded
+    run.silent, run.behind, run.clocks = reach.silent, reach.behind, reach.clocks
     run.lag_s = reach.lag_s
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from tests.cluster.checks import answers, health, state, streams
+from tests.cluster.checks import answers, health, notices, state, streams
 from tests.cluster.fold import Fold
 from tests.cluster.record import History, Violation
 
@@ -33,6 +33,9 @@ CHECKS: tuple[Check, ...] = (
     health.readiness,
     health.doctor,
     health.cleared,
+    notices.nodes,
+    notices.clocks,
+    notices.unnamed,
 )
 
 

@@ -62,6 +62,9 @@ def both(first: Injection, second: Injection, between_s: float = 2.0) -> Injecti
                     nodes=tuple(nodes),
                     apart=tuple({*one.apart, *two.apart}),
                     stranded=tuple({*one.stranded, *two.stranded}),
+                    silent=tuple({*one.silent, *two.silent}),
+                    behind=tuple({*one.behind, *two.behind}),
+                    clocks=tuple({*one.clocks, *two.clocks}),
                     lag_s=max(one.lag_s, two.lag_s),
                     quorum=one.quorum
                     and two.quorum
@@ -85,7 +88,7 @@ async def everything_restarted(farm: Farm) -> AsyncGenerator[Reach]:
 
 SHORT = (
     Fault("leader cut off, 12 s", leader_cut_off, 12),
-    Fault("follower frozen, 8 s", follower_frozen, 8),
+    Fault("follower frozen, 12 s", follower_frozen, 12),
     Fault("leader killed, 8 s", leader_killed, 8),
     Fault("instance stopped beside frozen nodes", stopped_beside_frozen_log, 1),
 )

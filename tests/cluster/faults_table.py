@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.cluster.checks.health import DOCTOR_NAMES_S, NAMES, OK, refused, silences
 from tests.cluster.ports import NUMBERS
 from tests.cluster.record import Diagnosis, FaultRun, History, Readiness
+from tests.cluster.watch import NOTICES
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "faults.md"
 
@@ -27,13 +28,15 @@ made {calls:,} calls and served {readers} readers, on a machine with {cores} cor
   to a node which was frozen or cut off, and had to leave it. Instances that the fault itself
   stopped, froze or cut off are not counted. Without a quorum the time counts from the fault's end.
 - *refused*: calls that were answered 503 or not at all.
-- *not ready*, *doctor*: seconds until the first instance was not ready, and until the first doctor
-  named the fault; `-` where neither happened.
+- *readyz*, *doctor*: seconds until an instance said so first. `/readyz`: it is not ready, or does
+  not answer, or is ready and names a node that does not keep up, or its clock. `holdfast doctor`: a
+  finding about the log, a node, a clock or the instance. `-` where nobody had to: every node was
+  heard and kept up, and every write was taken in time.
 - *well again*: seconds from the end of the fault until all instances are ready and take writes, and
   no doctor names the fault. The nodes may need longer to catch up with each other.
 - *races*: claims that lost their race to another instance, of all claims.
 
-| fault | election, s | majority, s | moved, s | refused | not ready | doctor | well again | races |
+| fault | election, s | majority, s | moved, s | refused | readyz | doctor | well again | races |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|
 """
 
@@ -89,11 +92,11 @@ def _longest(fault: FaultRun, history: History, instances: Iterable[int]) -> flo
 
 
 def _unready(each: Readiness) -> bool:
-    return each.status not in (0, OK)
+    return each.status != OK or bool(each.warnings)
 
 
 def _naming(each: Diagnosis) -> bool:
-    return bool(NAMES.intersection(each.codes))
+    return bool((NAMES | NOTICES).intersection(each.codes))
 
 
 def _first(fault: FaultRun, said: Iterable[Readiness | Diagnosis]) -> float | None:

@@ -52,7 +52,7 @@ def clock_wrong(number: int, ahead_s: int) -> Injection:
     @asynccontextmanager
     async def inject(farm: Farm) -> AsyncGenerator[Reach]:
         farm.instances[number].set_clock(ahead_s)
-        yield Reach()
+        yield Reach(clocks=(number,))
         farm.instances[number].set_clock(0)
 
     return inject
@@ -110,7 +110,7 @@ async def started_at_node_cut_off(farm: Farm) -> AsyncGenerator[Reach]:
     farm.start_instance(3)
     await asyncio.sleep(5)
     farm.links.mend(others)
-    yield Reach(nodes=(node,), apart=(3,), stranded=stranded)
+    yield Reach(nodes=(node,), silent=(node,), apart=(3,), stranded=stranded)
     farm.links.mend(farm.links.routes_of(node))
     await farm.await_ready((3,))
     farm.comes_back(3)

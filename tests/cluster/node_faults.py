@@ -25,7 +25,7 @@ async def leader_killed(farm: Farm) -> AsyncGenerator[Reach]:
     """The node that leads the log dies, and is started again."""
     node = farm.nodes[await farm.cluster.leader()]
     node.kill()
-    yield Reach(nodes=(node.number,))
+    yield Reach(nodes=(node.number,), silent=(node.number,))
     node.start()
 
 
@@ -35,7 +35,7 @@ async def leader_frozen(farm: Farm) -> AsyncGenerator[Reach]:
     node = farm.nodes[await farm.cluster.leader()]
     stranded = farm.connected_to(node.number)
     node.freeze()
-    yield Reach(nodes=(node.number,), stranded=stranded)
+    yield Reach(nodes=(node.number,), silent=(node.number,), stranded=stranded)
     node.thaw()
 
 
@@ -45,7 +45,7 @@ async def leader_cut_off(farm: Farm) -> AsyncGenerator[Reach]:
     node = await farm.cluster.leader()
     stranded = farm.connected_to(node)
     farm.links.cut(farm.links.routes_of(node))
-    yield Reach(nodes=(node,), stranded=stranded)
+    yield Reach(nodes=(node,), silent=(node,), stranded=stranded)
     farm.links.mend(farm.links.routes_of(node))
 
 
@@ -54,7 +54,7 @@ async def follower_killed(farm: Farm) -> AsyncGenerator[Reach]:
     """A node that does not lead, and that hosts a tail, dies and is started again."""
     node = farm.nodes[await follower(farm)]
     node.kill()
-    yield Reach(nodes=(node.number,))
+    yield Reach(nodes=(node.number,), silent=(node.number,))
     node.start()
 
 
@@ -64,7 +64,7 @@ async def follower_frozen(farm: Farm) -> AsyncGenerator[Reach]:
     node = farm.nodes[await follower(farm)]
     stranded = farm.connected_to(node.number)
     node.freeze()
-    yield Reach(nodes=(node.number,), stranded=stranded)
+    yield Reach(nodes=(node.number,), silent=(node.number,), stranded=stranded)
     node.thaw()
 
 
@@ -74,7 +74,7 @@ async def follower_cut_off(farm: Farm) -> AsyncGenerator[Reach]:
     node = await follower(farm)
     stranded = farm.connected_to(node)
     farm.links.cut(farm.links.routes_of(node))
-    yield Reach(nodes=(node,), stranded=stranded)
+    yield Reach(nodes=(node,), silent=(node,), stranded=stranded)
     farm.links.mend(farm.links.routes_of(node))
 
 
@@ -91,8 +91,9 @@ async def follower_wiped(farm: Farm) -> AsyncGenerator[Reach]:
 @asynccontextmanager
 async def follower_lagging(farm: Farm) -> AsyncGenerator[Reach]:
     """A replica that hosts a tail gets entries late, and everything else at once."""
-    async with lagging(farm, await follower(farm)):
-        yield Reach(lag_s=LAG_STEPS * LAG_STEP_S)
+    node = await follower(farm)
+    async with lagging(farm, node):
+        yield Reach(behind=(node,), lag_s=LAG_STEPS * LAG_STEP_S)
 
 
 @asynccontextmanager

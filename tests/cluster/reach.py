@@ -14,6 +14,9 @@ class Reach(msgspec.Struct, frozen=True):
     nodes: tuple[int, ...] = ()
     apart: tuple[int, ...] = ()
     stranded: tuple[int, ...] = ()
+    silent: tuple[int, ...] = ()
+    behind: tuple[int, ...] = ()
+    clocks: tuple[int, ...] = ()
     quorum: bool = True
     lag_s: float = 0.0
 

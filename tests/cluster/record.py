@@ -71,21 +71,26 @@ class Reading(msgspec.Struct):
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """One answer of /readyz; status 0: none."""
+    """One answer of /readyz; status 0: none. ``warnings`` has what was seen, by check."""
 
     instance: int
     at: float
     status: int
     failing: tuple[str, ...] = ()
+    warnings: dict[str, str] = {}
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
-    """One answer of the doctor: the codes of its findings; status 0: none."""
+    """One answer of the doctor: the codes of its findings, and the nodes that they name.
+
+    Status 0 is no answer, which the command line finds as well: ApiDown or ApiFrozen.
+    """
 
     instance: int
     at: float
     status: int
     codes: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
 
 
 class Leadership(msgspec.Struct, frozen=True):
@@ -117,16 +122,19 @@ class UnexpectedEnd(msgspec.Struct, frozen=True):
 
 
 class FaultRun(msgspec.Struct):
-    """One fault: injected at ``began``, healed at ``healed``.
+    """One fault: injected from ``began`` to ``struck``, healed at ``healed``.
 
     From ``cleared`` on all instances are ready and take writes, and no doctor names a fault; from
-    ``settled`` on the nodes have caught up with each other as well.
+    ``settled`` on the nodes have caught up with each other as well; from ``unnamed`` on no instance
+    names a node or a clock.
 
     ``nodes`` are those that it stops, freezes or cuts off. ``apart`` are the instances that cannot
     reach two nodes while it lasts; ``stranded`` are those that were connected to one of ``nodes``
-    and can leave it. ``quorum`` is false when no two nodes can agree. ``lag_s`` is by how much a
-    node receives entries too late: where the majority needs it, every write waits for it.
-    ``slack_s`` is by how much this machine was late itself.
+    and can leave it. ``silent`` are nodes that the leader cannot hear while it lasts, ``behind``
+    those that it hears and that lack entries, ``clocks`` instances whose clock is wrong. ``quorum``
+    is false when no two nodes can agree. ``lag_s`` is by how much a node receives entries too late:
+    where the majority needs it, every write waits for it. ``slack_s`` is by how much this machine
+    was late itself.
     """
 
     name: str
@@ -134,9 +142,14 @@ class FaultRun(msgspec.Struct):
     healed: float = 0.0
     cleared: float = 0.0
     settled: float = 0.0
+    struck: float = 0.0
+    unnamed: float = 0.0
     nodes: tuple[int, ...] = ()
     apart: tuple[int, ...] = ()
     stranded: tuple[int, ...] = ()
+    silent: tuple[int, ...] = ()
+    behind: tuple[int, ...] = ()
+    clocks: tuple[int, ...] = ()
     quorum: bool = True
     lag_s: float = 0.0
     slack_s: float = 0.0

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tests.cluster import checker
-from tests.cluster.checks import answers, health, state, streams
+from tests.cluster.checks import answers, health, notices, state, streams
 from tests.cluster.ports import NUMBERS
 from tests.cluster.record import (
     Call,
@@ -27,6 +27,11 @@ from tests.cluster.watch import canary
 
 BEGAN = 1000.0  # a fact at sequence n is written n seconds later
 FAULT = (1100.0, 1115.0, 1117.0, 1120.0)
+LOSS = FaultRun(
+    "node and clock", 1130.0, 1142.0, 1143.0, 1144.0, 1130.5, 1146.0, silent=(3,), clocks=(2,)
+)
+NAMED = (1132.5, 1142.0)  # when every instance names the node, and the second one its clock
+WARNINGS = {"replicas": "the leader of PLANS has not heard n3 for 4 s", "clock": "600.0 s ahead"}
 RUN_S = 150
 LEASE = {"owner": "w", "attempt": 1}
 HUNG_UP = {"owner": "gone-1", "attempt": 1}
@@ -83,7 +88,7 @@ def sound_run() -> History:
             call("claim", 14, **{**whose, "plan_id": "q"}),
             call("heartbeat", 15, **{**whose, "plan_id": "q"}),
         ],
-        faults=[FaultRun("leader cut off", *FAULT)],
+        faults=[FaultRun("leader cut off", *FAULT), copy.copy(LOSS)],
         readings=[Reading("reader-0", 3, list(range(4, 15)))],
         output=dict.fromkeys(NUMBERS, '{"event": "ready"}'),
         claims_won=200,
@@ -91,11 +96,26 @@ def sound_run() -> History:
     )
     for number in NUMBERS:
         history.calls += [canary_write(number, BEGAN + half / 2) for half in range(2 * RUN_S)]
-        history.readiness += [Readiness(number, BEGAN + n, 200) for n in range(RUN_S)]
-        history.diagnoses += [Diagnosis(number, BEGAN + n, 200) for n in range(RUN_S)]
+        history.readiness += [ready(number, BEGAN + n) for n in range(RUN_S)]
+        history.diagnoses += [diagnosis(number, BEGAN + n) for n in range(RUN_S)]
         history.views.append(views(number))
     add_canary_facts(history)
     return history
+
+
+def ready(number: int, at: float) -> Readiness:
+    """An instance that can work, and names the node that is silent and its own clock meanwhile."""
+    named = NAMED[0] <= at <= NAMED[1]
+    own = WARNINGS if number in LOSS.clocks else {"replicas": WARNINGS["replicas"]}
+    return Readiness(number, at, 200, warnings=own if named else {})
+
+
+def diagnosis(number: int, at: float) -> Diagnosis:
+    """What the doctor of such an instance says."""
+    if not NAMED[0] <= at <= NAMED[1]:
+        return Diagnosis(number, at, 200)
+    own = ("ClocksDiffer",) if number in LOSS.clocks else ()
+    return Diagnosis(number, at, 200, ("ReplicaBehind", *own), ("n3",))
 
 
 def canary_write(instance: int, at: float) -> Call:
@@ -351,6 +371,51 @@ def named(history: History, instance: int, at: float) -> None:
     history.diagnoses.append(Diagnosis(instance, at, 200, ("LogUnavailable",)))
 
 
+def ready_says(history: History, instance: int, until: float, warnings: dict[str, str]) -> None:
+    """What its /readyz warns of until then is this."""
+    history.readiness = [
+        msgspec.structs.replace(each, warnings=warnings)
+        if each.instance == instance and NAMED[0] <= each.at < until
+        else each
+        for each in history.readiness
+    ]
+
+
+def doctor_says(history: History, instance: int, *codes: str) -> None:
+    """What its doctor finds is this, and no node."""
+    history.diagnoses = [
+        msgspec.structs.replace(each, codes=codes, nodes=())
+        if each.instance == instance and NAMED[0] <= each.at
+        else each
+        for each in history.diagnoses
+    ]
+
+
+def node_named_late_by_readyz(history: History) -> None:
+    ready_says(history, 1, 1136, {})
+
+
+def another_node_named_by_readyz(history: History) -> None:
+    other = {"replicas": WARNINGS["replicas"].replace("n3", "n2")}
+    ready_says(history, 3, 1142, other)
+
+
+def node_not_named_by_the_doctor(history: History) -> None:
+    doctor_says(history, 1)
+
+
+def clock_not_named_by_readyz(history: History) -> None:
+    ready_says(history, 2, 1142, {"replicas": WARNINGS["replicas"]})
+
+
+def clock_not_named_by_the_doctor(history: History) -> None:
+    doctor_says(history, 2, "ReplicaBehind")
+
+
+def node_named_when_it_is_well_again(history: History) -> None:
+    history.faults[1].unnamed = 1156
+
+
 Plant = Callable[[History], None]
 PLANTS: tuple[tuple[Plant, str], ...] = (
     (lost, answers.ACKNOWLEDGED),
@@ -394,6 +459,12 @@ PLANTS: tuple[tuple[Plant, str], ...] = (
     (ready_again_too_early, health.READY_NAMES),
     (doctor_silent, health.DOCTOR_NAMES),
     (not_cleared, health.CLEARED),
+    (node_named_late_by_readyz, notices.NODE_READY),
+    (another_node_named_by_readyz, notices.NODE_READY),
+    (node_not_named_by_the_doctor, notices.NODE_DOCTOR),
+    (clock_not_named_by_readyz, notices.CLOCK_READY),
+    (clock_not_named_by_the_doctor, notices.CLOCK_DOCTOR),
+    (node_named_when_it_is_well_again, notices.UNNAMED),
 )
 
 
@@ -405,7 +476,7 @@ def test_each_planted_violation_is_found(plant: Plant, sentence: str) -> None:
 
 
 def test_every_sentence_is_broken_by_a_plant() -> None:
-    modules = (answers, health, state, streams)
+    modules = (answers, health, notices, state, streams)
     known = {
         value
         for module in modules

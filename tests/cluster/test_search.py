@@ -2,17 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from streams.jetstream.leadership import Patience
 from streams.jetstream.log import JetStreamLog
-from streams.log import LogUnavailable
 from tests.cluster.nats_cluster import NatsCluster
 from tests.cluster.ports import NUMBERS
+from tests.cluster.probed_log import INSTANCE, probed_log
 from tests.waiting import eventually
 
 pytestmark = [
@@ -21,10 +19,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-INSTANCE = 1  # whose links to the nodes are used
 LONG_S = 12.0  # longer than an election
 LEFT_S = 20.0
-ASK_S = 0.5
 
 
 @pytest.mark.timeout(180)
@@ -34,34 +30,14 @@ async def test_a_server_is_left_when_it_is_frozen_or_cut_off_and_not_for_an_elec
     cluster = NatsCluster(tmp_path)
     try:
         await cluster.start()
-        async with log_at(cluster) as log:
+        async with probed_log(cluster) as probed:
+            log = probed.log
             await stays_while_nobody_can_lead(cluster, log)
             await leaves_one_that_is_frozen(cluster, log)
             await leaves_one_that_is_cut_off(cluster, log, await cluster.leader())
             await leaves_one_that_is_cut_off(cluster, log, await a_follower(cluster))
     finally:
         await cluster.stop()
-
-
-@asynccontextmanager
-async def log_at(cluster: NatsCluster) -> AsyncGenerator[JetStreamLog]:
-    """A log that is probed as an instance does it."""
-    log = await JetStreamLog.connect(cluster.urls_for(INSTANCE), replicas=3, patience=Patience())
-    probing = asyncio.create_task(probe(log))
-    try:
-        yield log
-    finally:
-        probing.cancel()
-        await asyncio.wait([probing])
-        await log.close()
-
-
-async def probe(log: JetStreamLog) -> None:
-    while True:
-        with suppress(LogUnavailable, TimeoutError):
-            async with asyncio.timeout(1):
-                await log.state()
-        await asyncio.sleep(ASK_S)
 
 
 async def stays_while_nobody_can_lead(cluster: NatsCluster, log: JetStreamLog) -> None:

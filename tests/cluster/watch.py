@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 
+from service.ops.doctor.checkup import API_S
 from tests.cluster.caller import Caller
 from tests.cluster.farm import Farm
 from tests.cluster.record import NO_ANSWER, Call, Diagnosis, History, Json, Leadership, Readiness
@@ -19,12 +20,13 @@ from tests.scrape import Snapshot
 READY_PERIOD_S = 0.25
 READY_ANSWER_S = 2.0
 DOCTOR_PERIOD_S = 1.0
-DOCTOR_ANSWER_S = 10.0
 SCRAPE_S = 10.0
 WRITE_PERIOD_S = 0.4
 SLOTS = 40  # canary plans per instance: so many writes may hang at once
 LEADER_PERIOD_S = 0.25
 LATENESS_PERIOD_S = 0.05
+# What an instance says of a node or a clock that stops nothing.
+NOTICES = frozenset({"ReplicaBehind", "ClocksDiffer"})
 WON, LOST = "agent_task_claim_success_total", "agent_task_claim_conflict_total"
 
 
@@ -111,6 +113,16 @@ class Watch:
                 return True
         return False
 
+    async def names_nothing(self, since: float) -> bool:
+        """Whether no newest word of an instance, asked after ``since``, names a node or a clock."""
+        said = {each.instance: each for each in self.history.readiness if each.at >= since}
+        found = {each.instance: each for each in self.history.diagnoses if each.at >= since}
+        return (
+            len(said) == len(found) == len(self._addresses)
+            and not any(each.warnings for each in said.values())
+            and not any(NOTICES.intersection(each.codes) for each in found.values())
+        )
+
     async def _submit_canaries(self, instance: int) -> None:
         for slot in range(SLOTS):
             plan = {"id": f"{canary(instance)}{slot}", "tasks": [{"id": "t", "kind": "unclaimed"}]}
@@ -138,20 +150,38 @@ class Watch:
     async def _ask_readiness(self, instance: int) -> None:
         asked_at = time.time()
         status, answer = await self._get(instance, "/readyz", READY_ANSWER_S)
-        failing = tuple(answer.get("failing", ()))
-        self.history.readiness.append(Readiness(instance, asked_at, status, failing))
+        seen = {check["name"]: check["detail"] for check in answer.get("checks", ())}
+        readiness = Readiness(
+            instance,
+            asked_at,
+            status,
+            failing=tuple(answer.get("failing", ())),
+            warnings={name: seen[name] for name in answer.get("warnings", ())},
+        )
+        self.history.readiness.append(readiness)
 
     async def _ask_doctor(self, instance: int) -> None:
-        status, answer = await self._get(instance, "/v1/ops/doctor", DOCTOR_ANSWER_S)
-        codes = tuple(finding["code"] for finding in answer.get("findings", ()))
-        self.history.diagnoses.append(Diagnosis(instance, time.time(), status, codes))
+        status, answer = await self._get(instance, "/v1/ops/doctor", API_S)
+        findings = answer.get("findings", ())
+        late = [each for found in findings for each in found["evidence"].get("replicas", ())]
+        diagnosis = Diagnosis(
+            instance,
+            time.time(),
+            status,
+            codes=tuple(finding["code"] for finding in findings),
+            nodes=tuple(each["node"] for each in late),
+        )
+        self.history.diagnoses.append(diagnosis)
 
     async def _get(self, instance: int, path: str, within_s: float) -> tuple[int, Json]:
+        """The answer's status and body; without one what `holdfast doctor` finds then."""
         try:
             answer = await self._client.get(f"{self._addresses[instance]}{path}", timeout=within_s)
             return answer.status_code, answer.json()
+        except httpx.TimeoutException:
+            return NO_ANSWER, {"findings": [{"code": "ApiFrozen", "evidence": {}}]}
         except httpx.TransportError:
-            return NO_ANSWER, {}
+            return NO_ANSWER, {"findings": [{"code": "ApiDown", "evidence": {}}]}
 
     async def _ask_leaders(self) -> None:
         while True:

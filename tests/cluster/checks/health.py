@@ -25,7 +25,17 @@ DOCTOR_NAMES = "the doctor names a fault within 10 s"
 CLEARED = "readiness and doctor are clear again after the fault"
 
 # What the doctor calls a log, a node or an instance that does not do its work.
-NAMES = frozenset({"LogUnavailable", "NotReady", "ProjectionLagging", "DaemonLate", "CannotTell"})
+NAMES = frozenset(
+    {
+        "LogUnavailable",
+        "NotReady",
+        "ProjectionLagging",
+        "DaemonLate",
+        "CannotTell",
+        "ApiDown",
+        "ApiFrozen",
+    }
+)
 
 Silence = tuple[float, float]
 """From one acknowledged canary write of an instance to the next."""
