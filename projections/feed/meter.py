@@ -10,7 +10,7 @@ class Meter(Protocol):
         """Add to a counter."""
         ...
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
+    def observe(self, name: str, value: float, /, **labels: str) -> None:
         """Add one value to a histogram."""
         ...
 

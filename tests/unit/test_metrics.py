@@ -81,9 +81,9 @@ def test_many_values_at_once_are_counted_as_one_by_one() -> None:
     singly, together = Metrics(), Metrics()
     for value in values:
         singly.observe(name, value)
-    together.observe_all(name, values[:3])
-    together.observe_all(name, values[3:])
-    together.observe_all(name, [])
+    together.observe(name, *values[:3])
+    together.observe(name, *values[3:])
+    together.observe(name)
     assert together.exposition() == singly.exposition()
 
 

@@ -4,7 +4,6 @@ Attempts are counted when the fact that ends them is folded, and only by the pro
 that fact (`service.signals.own_facts`): each end is counted once.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 
 from projections.board.board import Board
@@ -88,15 +87,18 @@ class FactMetrics:
 
         ``left`` has for each lease that was renewed how much was left of how much, in seconds.
         """
-        kinds = Counter(map(type, written))
-        if renewals := kinds.pop(Heartbeat, 0):
-            self._metrics.count("agent.task.heartbeat.success.total", renewals)
+        kinds = [type(each) for each in written]
+        if left:
             lefts, shares = [max(s, 0.0) for s, _ in left], [max(s, 0.0) / of for s, of in left]
-            self._metrics.observe_all("agent.task.lease.remaining_at_renew", lefts)
-            self._metrics.observe_all("agent.task.lease.remaining_at_renew.ratio", shares)
-        for kind, number in kinds.items():
-            name = "agent.task.claimed_update.success.total"
-            self._metrics.count(name, number, op=_LABELS[kind])
+            self._metrics.observe("agent.task.lease.remaining_at_renew", *lefts)
+            self._metrics.observe("agent.task.lease.remaining_at_renew.ratio", *shares)
+        for kind in set(kinds):
+            number = kinds.count(kind)
+            if kind is Heartbeat:
+                self._metrics.count("agent.task.heartbeat.success.total", number)
+            else:
+                name = "agent.task.claimed_update.success.total"
+                self._metrics.count(name, number, op=_LABELS[kind])
 
     def owner_write_refused(self, command: OwnerCommand) -> None:
         """A stale owner was turned away."""

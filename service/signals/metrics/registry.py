@@ -5,10 +5,9 @@ number of series is bounded whatever workers send. Every series whose labels are
 exists from the start, at 0.
 """
 
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
+from math import inf
 from platform import python_version
 from time import monotonic
 from typing import Any, cast
@@ -17,11 +16,12 @@ import msgspec
 import prometheus_client
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics import exposition as openmetrics
-from prometheus_client.samples import Sample
+from prometheus_client.samples import Exemplar, Sample
 
 from service.signals.metrics.catalogue import CATALOGUE, OTHER
 from service.signals.metrics.metric import Kind, Label, Metric
 from service.signals.metrics.recent import Recent
+from service.signals.metrics.series import Buckets, Example, Number
 
 _generate_openmetrics = cast("Callable[[CollectorRegistry], bytes]", openmetrics.generate_latest)  # pyright: ignore[reportUnknownMemberType]
 
@@ -56,25 +56,6 @@ class ShownMetric(msgspec.Struct, frozen=True, kw_only=True):
     values: list[Value]
 
 
-class Histogram(prometheus_client.Histogram):
-    """A histogram that takes many values in one step."""
-
-    _sum: Any
-    _buckets: list[Any]
-
-    def observe_all(self, values: Sequence[float]) -> None:
-        """Put each of ``values`` into its bucket."""
-        self._sum.inc(sum(values))
-        for place, number in Counter(bisect_left(self._upper_bounds, v) for v in values).items():
-            self._buckets[place].inc(number)
-
-
-# prometheus_client's constructors take the same arguments and share no useful type.
-_CLASSES: dict[Kind, Any] = {
-    "counter": prometheus_client.Counter,
-    "gauge": prometheus_client.Gauge,
-    "histogram": Histogram,
-}
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -88,9 +69,11 @@ class Metrics:
             prometheus_client.ProcessCollector(registry=self._registry)
             build = prometheus_client.Info("holdfast_build", "What runs", registry=self._registry)
             build.info({"version": version, "python": python_version()})
-        self._families = {name: self._made(metric) for name, metric in CATALOGUE.items()}
-        # Per kind: the series by name, and by label for those that have labels. Only values of the
-        # closed sets get in, so it is as bounded as the series are.
+        self._registry.register(self)
+        # By name and labels, these in the order in which they are declared. Only values of the
+        # closed sets get in, so the number of series is bounded.
+        self._shown = {name: dict[Labels, Number | Buckets]() for name in CATALOGUE}
+        # The same per kind, for each order in which the labels were given.
         self._series: dict[Kind, dict[str, dict[Labels, Any]]] = {
             "counter": {},
             "gauge": {},
@@ -99,7 +82,7 @@ class Metrics:
         for name, metric in CATALOGUE.items():
             series = self._series[metric.kind][name] = {}
             for labels in _eager(metric):
-                series[labels] = self._child(name, dict(labels))
+                series[labels] = self._made(metric, labels)
 
         self._recent: dict[str, dict[str, Recent]] = {
             name: {} for name, metric in CATALOGUE.items() if metric.quantiles
@@ -113,36 +96,22 @@ class Metrics:
             series = self._series["counter"][name][tuple(labels.items())]
         except KeyError:
             series = self._find("counter", name, labels)
-        series.inc(amount, None if trace_id is None else {"trace_id": trace_id})
+        series.add(amount, trace_id)
 
     def observe(
-        self, name: str, value: float, *, trace_id: str | None = None, **labels: str
+        self, name: str, *values: float, trace_id: str | None = None, **labels: str
     ) -> None:
-        """Put ``value`` into a histogram; ``trace_id`` becomes its bucket's exemplar."""
-        series = self._histogram(name, labels)
-        series.observe(value, None if trace_id is None else {"trace_id": trace_id})
-        if (recent := self._recent_of(name, labels)) is not None:
-            recent.observe(value)
-
-    def observe_all(self, name: str, values: Sequence[float], **labels: str) -> None:
-        """Put ``values`` into a histogram: many at once cost little more than one."""
-        self._histogram(name, labels).observe_all(values)
-        if (recent := self._recent_of(name, labels)) is not None:
-            recent.observe(*values)
-
-    def _histogram(self, name: str, labels: dict[str, str]) -> Histogram:
+        """Put ``values`` into a histogram; ``trace_id`` becomes the exemplar of their buckets."""
         try:
-            return self._series["histogram"][name][tuple(labels.items())]
+            series = self._series["histogram"][name][tuple(labels.items())]
         except KeyError:
-            return self._find("histogram", name, labels)
-
-    def _recent_of(self, name: str, labels: dict[str, str]) -> Recent | None:
-        if (recent := self._recent.get(name)) is None:
-            return None
-        by = labels.get(CATALOGUE[name].quantiles_by or "", "")
-        if by not in recent:
-            recent[by] = Recent(monotonic)
-        return recent[by]
+            series = self._find("histogram", name, labels)
+        series.add(values, trace_id)
+        if (recent := self._recent.get(name)) is not None:
+            by = labels.get(CATALOGUE[name].quantiles_by or "", "")
+            if by not in recent:
+                recent[by] = Recent(monotonic)
+            recent[by].observe(*values)
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """Let a gauge show ``value``."""
@@ -150,7 +119,7 @@ class Metrics:
             series = self._series["gauge"][name][tuple(labels.items())]
         except KeyError:
             series = self._find("gauge", name, labels)
-        series.set(value)
+        series.value = value
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """Every series as (body, content type): OpenMetrics if ``accept`` asks for it."""
@@ -170,7 +139,6 @@ class Metrics:
         if metric is None:
             return None
         self._set_quantiles(self._recent.keys() & {name.removesuffix(".recent")})
-        (family,) = self._families[name].collect()
         return ShownMetric(
             name=name,
             prometheus_name=metric.prometheus_name,
@@ -180,7 +148,7 @@ class Metrics:
             labels=tuple(label.name for label in metric.labels),
             alert=metric.alert,
             runbook=metric.runbook,
-            values=_values(metric, family.samples),
+            values=_values(metric, self._family(metric).samples),
         )
 
     def _set_quantiles(self, names: Iterable[str]) -> None:
@@ -194,16 +162,25 @@ class Metrics:
                 for share, value in zip(shares, values, strict=True):
                     self.set(f"{name}.recent", value, quantile=share, **labels)
 
-    def _made(self, metric: Metric) -> Any:  # noqa: ANN401 - see _CLASSES
-        given: dict[str, Any] = {"buckets": metric.buckets} if metric.buckets else {}
-        return _CLASSES[metric.kind](
-            metric.prometheus_name,
+    def collect(self) -> Iterator[prometheus_client.Metric]:
+        """Every metric of the catalogue, as prometheus_client asks for it."""
+        return map(self._family, CATALOGUE.values())
+
+    def _family(self, metric: Metric) -> prometheus_client.Metric:
+        name, kind = metric.prometheus_name, metric.kind
+        family = prometheus_client.Metric(
+            name.removesuffix("_total") if kind == "counter" else name,
             metric.help,
-            labelnames=[label.name for label in metric.labels],
-            unit=metric.unit,
-            registry=self._registry,
-            **given,
+            kind,
+            metric.unit,
         )
+        for labels, series in list(self._shown[metric.name].items()):
+            family.samples += _samples(name, dict(labels), series)
+        return family
+
+    def _made(self, metric: Metric, labels: Labels) -> Number | Buckets:
+        series = Buckets(metric.buckets) if metric.kind == "histogram" else Number()
+        return self._shown[metric.name].setdefault(labels, series)
 
     def _find(self, kind: Kind, name: str, labels: dict[str, str]) -> Any:  # noqa: ANN401
         """The series, made if it is new; an unknown value of a label becomes ``other``."""
@@ -214,14 +191,10 @@ class Metrics:
             names = ", ".join(label.name for label in metric.labels) or "none"
             raise UndeclaredMetric(f"'{name}' has the labels {names}; given: {sorted(labels)}")
         closed = {label.name: _closed(metric, label, labels[label.name]) for label in metric.labels}
-        child = self._child(name, closed)
+        series = self._made(metric, tuple(closed.items()))
         if closed == labels:
-            self._series[kind][name][tuple(labels.items())] = child
-        return child
-
-    def _child(self, name: str, labels: Mapping[str, str]) -> Any:  # noqa: ANN401
-        family = self._families[name]
-        return family.labels(**labels) if labels else family
+            self._series[kind][name][tuple(labels.items())] = series
+        return series
 
 
 def _closed(metric: Metric, label: Label, value: str) -> str:
@@ -239,13 +212,27 @@ def _eager(metric: Metric) -> Iterator[Labels]:
             yield tuple(zip(names, values, strict=True))
 
 
+def _samples(name: str, labels: dict[str, str], series: Number | Buckets) -> Iterator[Sample]:
+    if isinstance(series, Number):
+        yield Sample(name, labels, series.value, None, _exemplar(series.example))
+        return
+    count = 0
+    for bound, count, example in series.cumulative():
+        le = {"le": "+Inf" if bound == inf else str(float(bound))}
+        yield Sample(f"{name}_bucket", labels | le, count, None, _exemplar(example))
+    yield Sample(f"{name}_count", labels, count)
+    yield Sample(f"{name}_sum", labels, series.sum)
+
+
+def _exemplar(example: Example | None) -> Exemplar | None:
+    if example is None:
+        return None
+    return Exemplar({"trace_id": example.trace_id}, example.value, example.at)
+
+
 def _values(metric: Metric, samples: Iterable[Sample]) -> list[Value]:
     if metric.kind != "histogram":
-        return [
-            Value(labels=sample.labels, value=sample.value)
-            for sample in samples
-            if not sample.name.endswith("_created")
-        ]
+        return [Value(labels=sample.labels, value=sample.value) for sample in samples]
     found: dict[Labels, dict[str, Any]] = {}
     for sample in samples:
         labels = {key: value for key, value in sample.labels.items() if key != "le"}
@@ -260,7 +247,3 @@ def _values(metric: Metric, samples: Iterable[Sample]) -> list[Value]:
             case _:
                 pass
     return [Value(**series) for series in found.values()]
-
-
-# When a series was made is noise here: all of them are made when the process starts.
-prometheus_client.disable_created_metrics()
