@@ -18,17 +18,15 @@ class FoldWaiters:
         self._overdue_at: dict[asyncio.Future[Ignored], float] = {}  # by the loop's clock
         self._timer: asyncio.TimerHandle | None = None
 
-    async def until_folded(self, sequence: int, wait_s: float = FOLD_WAIT_S) -> Ignored:
-        """Wait for a ``sequence`` that is not folded yet. Raises TimeoutError after ``wait_s``."""
+    def until_folded(self, sequence: int) -> asyncio.Future[Ignored]:
+        """Is done when ``sequence``, which is not folded yet, is; TimeoutError: not in time."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Ignored] = loop.create_future()
         self._waiting.setdefault(sequence, []).append(future)
-        if wait_s == FOLD_WAIT_S:
-            self._overdue_at[future] = loop.time() + wait_s
+        self._overdue_at[future] = loop.time() + FOLD_WAIT_S
+        if self._timer is None:
             self._watch_overdue()
-            return await future
-        async with asyncio.timeout(wait_s):
-            return await future
+        return future
 
     def folded(self, sequence: int, ignored: Ignored) -> None:
         """The fact at ``sequence`` is folded."""
@@ -47,9 +45,8 @@ class FoldWaiters:
 
     def _watch_overdue(self) -> None:
         """One timer for all that wait: one for each would cost more."""
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(OVERDUE_LOOK_S, self._fail_overdue)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(OVERDUE_LOOK_S, self._fail_overdue)
 
     def _fail_overdue(self) -> None:
         self._timer = None

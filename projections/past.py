@@ -27,13 +27,13 @@ class Past:
         board: Board,
         recall: Recall,
         listeners: Listeners,
-        observe_time: Callable[[float], None],
+        observe_times: Callable[[Sequence[float]], None],
         news_after: int,
     ) -> None:
         self._board = board
         self._recall = recall
         self._listeners = listeners
-        self._observe_time = observe_time
+        self._observe_times = observe_times
         self._news_after = news_after
 
     async def fold(self, facts: Sequence[FoldedFact]) -> None:
@@ -48,12 +48,8 @@ class Past:
         board, recall, listeners, news_after = (
             self._board, self._recall, self._listeners, self._news_after
         )  # fmt: skip
-        newest = facts[0].at
+        self._observe_times([fact.at for fact in facts])
         for fact in facts:
-            if fact.at < newest:  # the clock was set back; of times that grow the last one counts
-                self._observe_time(newest)
-                self._observe_time(fact.at)
-            newest = fact.at
             if not recall.is_at_hand(fact):
                 await recall.before(fact)
                 if board.is_wide(fact):
@@ -70,4 +66,3 @@ class Past:
                 ignored = board.apply(fact, fact.at)
             if fact.sequence > news_after:
                 listeners.fact(fact, ignored)
-        self._observe_time(newest)

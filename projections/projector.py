@@ -18,7 +18,7 @@ import tenacity
 
 from projections.board.board import Board
 from projections.changed_plans import ChangedPlans
-from projections.fold_waiters import FOLD_WAIT_S, FoldWaiters
+from projections.fold_waiters import FoldWaiters
 from projections.listeners import Listeners, OnListenerFailure
 from projections.log_identity import Witness
 from projections.past import Past
@@ -75,7 +75,7 @@ class Projector:
         *,
         epoch: str,
         now: Callable[[], float],
-        observe_time: Callable[[float], None],
+        observe_times: Callable[[Sequence[float]], None],
         on_listener_failure: OnListenerFailure | None = None,
         limits: PendingLimits = DEFAULT_LIMITS,
         witness: Witness | None = None,
@@ -93,9 +93,9 @@ class Projector:
         self.flush_error: str | None = None
         self._limits = limits
         self._now = now
-        self._observe_time = observe_time
+        self._observe_times = observe_times
         self.recall = Recall(source, board)
-        self._past = Past(board, self.recall, self.listeners, observe_time, news_after)
+        self._past = Past(board, self.recall, self.listeners, observe_times, news_after)
         self._pending = Pending(board.sequence, epoch, witness)
         self._behind_since: float | None = None
         self._changed = ChangedPlans()
@@ -138,22 +138,28 @@ class Projector:
         return facts
 
     async def _fold(self, facts: Sequence[Fact | BadFact]) -> None:
-        board = self.board
+        board, listeners, waiting = self.board, self.listeners, self._waiting
+        self._observe_times([fact.at for fact in facts])
+        now = self._now()
         for fact in facts:
-            self._observe_time(fact.at)
             if not self.recall.is_at_hand(fact):
                 await self.recall.before(fact)
                 if board.is_wide(fact):
                     board.prepare(fact.sequence, await asyncio.to_thread(begin_plan, fact))
+                now = self._now()
             event = fact.event if isinstance(fact, Fact) else None
-            if isinstance(event, Completed) and takes_long(event.output):
+            if type(event) is Completed and takes_long(event.output):
                 await asyncio.to_thread(digest_of, event)
-            ignored = await in_turns(board.applying(fact, now := max(self._now(), fact.at)))
+                now = self._now()
+            if board.is_large(fact):
+                ignored = await in_turns(board.applying(fact, now))
+            else:
+                ignored = board.apply(fact, now)
             while board.place_some(now):
                 await asyncio.sleep(0)
-                now = max(self._now(), fact.at)
-            self.listeners.fact(fact, ignored)
-            self._waiting.folded(fact.sequence, ignored)
+                now = self._now()
+            listeners.fact(fact, ignored)
+            waiting.folded(fact.sequence, ignored)
         self._note(facts)
         self.listeners.batch(facts, board.sequence)
 
@@ -197,15 +203,15 @@ class Projector:
         async with self._folding:
             await in_turns(self.board.place_everything(self._now()))
 
-    async def folded(self, sequence: int, wait_s: float = FOLD_WAIT_S) -> str | None:
+    async def folded(self, sequence: int) -> str | None:
         """Wait until ``sequence`` is folded; answers why that fact was ignored, or None.
 
-        Raises LogUnavailable after ``wait_s``: the log stopped delivering.
+        Raises LogUnavailable after a while: the log stopped delivering.
         """
         if self.board.sequence >= sequence:
             return self.board.ignored.get(sequence)
         try:
-            return await self._waiting.until_folded(sequence, wait_s)
+            return await self._waiting.until_folded(sequence)
         except TimeoutError:
             reason = self.too_far_behind or "the log does not deliver"
             raise LogUnavailable(f"{reason}: waiting for sequence {sequence}") from None
@@ -213,8 +219,9 @@ class Projector:
     async def catch_up(self) -> None:
         """Return once everything is folded that is in the log now. Raises LogUnavailable."""
         head = (await self.source.state()).head
-        with suppress(LogUnavailable):
-            await self.folded(head, TAIL_PATIENCE_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TAIL_PATIENCE_S):
+                await self.folded(head)
         # When the tail is late, what is missing is read; the tail may bring it again.
         while self.board.sequence < head:
             rest = await self.source.scan(self.board.sequence, CATCH_UP_PAGE)

@@ -6,7 +6,7 @@ never raises, because one bad message must not stop every view.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from math import isfinite
 from typing import Any
@@ -120,33 +120,18 @@ def split_headers(block: bytes) -> dict[bytes, bytes]:
     return found
 
 
-class Heads(msgspec.Struct, frozen=True, gc=False):
-    """The headers of a fact; None for one that is missing."""
-
-    name: bytes | None
-    schema: bytes | None
-    event_id: bytes | None
-    origin: Origin
+_READ = (
+    b"Holdfast-Event", b"Holdfast-Schema", MESSAGE_ID, b"Holdfast-Actor", b"Holdfast-Instance",
+    b"Holdfast-Principal", b"traceparent", b"tracestate",
+)  # fmt: skip
 
 
-def _heads(block: bytes) -> Heads:
-    ours = _ours(block)
-    if ours is not None:
-        name, schema, event_id, *origin = ours.groups()
-        return Heads(name, schema, event_id, _origin(*origin))
+def _heads(block: bytes) -> Sequence[bytes | None]:
+    """The values of the headers that are read, in the order of `_READ`; None: missing."""
+    if (ours := _ours(block)) is not None:
+        return ours.groups()
     headers = split_headers(block)
-    return Heads(
-        headers.get(b"Holdfast-Event"),
-        headers.get(b"Holdfast-Schema"),
-        headers.get(MESSAGE_ID),
-        _origin(
-            headers.get(b"Holdfast-Actor"),
-            headers.get(b"Holdfast-Instance"),
-            headers.get(b"Holdfast-Principal"),
-            headers.get(b"traceparent"),
-            headers.get(b"tracestate"),
-        ),
-    )
+    return [headers.get(name) for name in _READ]
 
 
 def decode(
@@ -154,50 +139,39 @@ def decode(
 ) -> Fact | BadFact:
     """The fact in one message; ``at`` is its stream time in seconds, ``headers`` its raw block."""
     try:
-        return _fact(sequence, at, subject, _heads(headers), payload)
+        return _fact(sequence, at, subject, headers, payload)
     except (msgspec.DecodeError, ValueError, KeyError, TypeError, RecursionError) as error:
         return BadFact(sequence, at, subject, f"{type(error).__name__}: {error}")
 
 
-def _fact(sequence: int, at: float, subject: str, heads: Heads, payload: bytes) -> Fact:
+def _fact(sequence: int, at: float, subject: str, headers: bytes, payload: bytes) -> Fact:
     place = split_subject(subject)
     if place is None:
         raise ValueError("no plan or task can have this subject")
     plan_id, task_id = place
-    event = _event(heads, payload)
-    _check_place(event, task_id)
-    event_id = heads.event_id
-    return Fact(
-        sequence,
-        at,
-        plan_id,
-        task_id,
-        event,
-        event_id.decode("utf-8", "replace") if event_id is not None else "",
-        heads.origin,
-    )
-
-
-def _check_place(event: Event, task_id: str | None) -> None:
+    name, schema, event_id, *origin = _heads(headers)
+    event = _event(name, schema, payload)
     if isinstance(event, PlanEvent) is not (task_id is None):
-        raise ValueError(f"{TYPE_NAMES[type(event)]} on the subject of a {_kind_of(task_id)}")
+        kind = "plan" if task_id is None else "task"
+        raise ValueError(f"{TYPE_NAMES[type(event)]} on the subject of a {kind}")
     if type(event) is Submitted:
-        for task in event.tasks:
-            if not is_id(task.id):
-                raise ValueError(f"a task has no id that can be a subject: {task.id!r}")
+        _check_ids(event)
+    return Fact(sequence, at, plan_id, task_id, event, _text(event_id), _origin(*origin))
 
 
-def _kind_of(task_id: str | None) -> str:
-    return "plan" if task_id is None else "task"
+def _check_ids(event: Submitted) -> None:
+    for task in event.tasks:
+        if not is_id(task.id):
+            raise ValueError(f"a task has no id that can be a subject: {task.id!r}")
 
 
-def _event(heads: Heads, payload: bytes) -> Event:
-    if heads.schema is None:
+def _event(name: bytes | None, schema: bytes | None, payload: bytes) -> Event:
+    if schema is None:
         return _decode(payload)  # written by hand: it has to be today's shape
-    name, schema = heads.name or b"an unnamed event", int(heads.schema)
-    if schema == _CURRENT.get(name):
+    name, version = name or b"an unnamed event", int(schema)
+    if version == _CURRENT.get(name):
         return _decode(payload)
-    return upcast(name.decode(), schema, payload, UPCASTERS)
+    return upcast(name.decode(), version, payload, UPCASTERS)
 
 
 def upcast(
@@ -226,14 +200,16 @@ def _origin(
     if not (actor or instance or principal or traceparent or tracestate):
         return NO_ORIGIN
     return Origin(
-        actor=_text(actor),
-        instance=_text(instance),
-        principal=_text(principal),
-        traceparent=(traceparent or b"").decode("utf-8", "replace"),
-        tracestate=(tracestate or b"").decode("utf-8", "replace"),
+        actor=_name(actor),
+        instance=_name(instance),
+        principal=_name(principal),
+        traceparent=_text(traceparent),
+        tracestate=_text(tracestate),
     )
 
 
-@lru_cache(maxsize=1_024)  # the same few write many facts in a row
 def _text(value: bytes | None) -> str:
-    return (value or b"").decode("utf-8", "replace")
+    return value.decode("utf-8", "replace") if value else ""
+
+
+_name = lru_cache(maxsize=1_024)(_text)  # the same few write many facts in a row

@@ -10,7 +10,7 @@ that state and judging by it. A fact that could not be read again is refused, ne
 import asyncio
 from collections.abc import Awaitable, Sequence
 from time import monotonic
-from typing import Protocol, TypeVar, assert_never
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -42,7 +42,7 @@ from streams.plan.commands import (
     Submit,
 )
 from streams.plan.decide import decide
-from streams.plan.decisions import Accept, Decision, Duplicate, Invalid, PlanExists, Refusal
+from streams.plan.decisions import Accept, Duplicate, Invalid, PlanExists, Refusal
 from streams.plan.fold import forgets
 from streams.plan.limits import FORGOTTEN_S
 from streams.plan.outputs import digest_of, takes_long
@@ -123,7 +123,7 @@ async def transact(
         await asyncio.to_thread(digest_of, command)
     call = Call(limits)
     outcome = await _transact(command, view, log, origin, call)
-    if _stands(command, outcome):
+    if isinstance(outcome, CommandAccepted) or _stands(command, outcome):
         return outcome
     # Judged again whether or not that brings news: the fold may have moved since the judgement.
     await call.in_time(view.catch_up())
@@ -133,7 +133,7 @@ async def transact(
 def _stands(command: Command, outcome: Outcome) -> bool:
     """Whether what other instances have written meanwhile could not change the answer."""
     match outcome:
-        case CommandAccepted() | Contention():
+        case Contention():
             return True
         case Duplicate():
             # A state that another instance may have changed since; a result stays reported.
@@ -204,13 +204,6 @@ class Call:
             raise LogUnavailable(f"no certain answer within {self.limits.call_s:g} s") from None
 
 
-async def _decide(command: Command, plan: Plan | None, now: float) -> Decision:
-    """Judge at once; a large new plan in a thread: no fact of others changes the answer."""
-    if isinstance(command, Submit) and is_large(command.plan):
-        return await asyncio.to_thread(decide, command, plan, now)
-    return decide(command, plan, now)
-
-
 async def _transact(command: Command, view: View, log: Log, origin: Origin, call: Call) -> Outcome:
     """One round; a message that expired under the expectation costs no try (DESIGN §3)."""
     expired: int | None = None
@@ -221,7 +214,11 @@ async def _transact(command: Command, view: View, log: Log, origin: Origin, call
     if plan is None and not isinstance(command, Submit):
         plan = await view.load(command.plan_id)
     while lost < call.limits.tries:
-        decision = await _decide(command, plan, view.now())
+        if isinstance(command, Submit) and is_large(command.plan):
+            # In a thread: no fact of others changes the answer.
+            decision = await asyncio.to_thread(decide, command, plan, view.now())
+        else:
+            decision = decide(command, plan, view.now())
         if not isinstance(decision, Accept):
             return decision
         # A message that the fold ignores may stand above the last one that it counts.
@@ -233,22 +230,20 @@ async def _transact(command: Command, view: View, log: Log, origin: Origin, call
             answer = await (call.in_time(append) if lost else append)
         except Unreadable as error:
             return Invalid(str(error))
-        match answer:
-            case Appended(sequence):
-                # Ignored: a fact about the plan came between. The next decision says which.
-                if await view.folded(sequence) is None:
-                    return CommandAccepted(sequence, view.knows(command.plan_id))
-                lost += 1
-            case Conflict(actual):
-                if expired is None and actual is not None and actual < draft.expected:
-                    expired = actual
-                    continue
-                folds_past = _folds_past(command, decision.task_id, actual, view)
-                overlooked = await call.in_time(folds_past)
-                lost += 0 if overlooked and not folded else 1
-                folded = max(folded, actual or 0)
-            case _:
-                assert_never(answer)
+        if isinstance(answer, Appended):
+            # Ignored: a fact about the plan came between. The next decision says which.
+            if await view.folded(answer.sequence) is None:
+                return CommandAccepted(answer.sequence, view.knows(command.plan_id))
+            lost += 1
+        else:
+            actual = answer.actual
+            if expired is None and actual is not None and actual < draft.expected:
+                expired = actual
+                continue
+            folds_past = _folds_past(command, decision.task_id, actual, view)
+            overlooked = await call.in_time(folds_past)
+            lost += 0 if overlooked and not folded else 1
+            folded = max(folded, actual or 0)
         expired = None
         plan = await view.load(command.plan_id)
         taken = await call.in_time(_taken(command, plan, folded, log, view.now()))

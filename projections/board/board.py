@@ -148,9 +148,7 @@ class Board:
 
     def is_large(self, fact: Fact | BadFact) -> bool:
         """Whether one fact about this plan may change so much that it should be folded in steps."""
-        if isinstance(fact, BadFact) or fact.task_id is not None:
-            return False
-        plan = self.plans.get(fact.plan_id)
+        plan = self.plans.get(fact.plan_id) if isinstance(fact, Fact) else None
         return plan is not None and len(plan.tasks) > WIDE
 
     def prepare(self, sequence: int, plan: Plan | str) -> None:
@@ -367,6 +365,8 @@ class Board:
 
     def advance(self, now: float) -> None:
         """Let retry delays and leases that are over at log time ``now`` take effect."""
+        if self.timers.next_due() > now:
+            return
         for plan, task in self.timers.take(now):
             if self.plans.get(plan.plan_id) is plan:
                 self._place(plan, task, now)

@@ -174,15 +174,17 @@ class Lanes:
         picks = [Pick(seat, fallback=False) for seat in (*ready, *refining)]
         order: tuple[Lane, Lane] = ("ready", "refining")
         for lane in order if self.rule.ready_first else reversed(order):
-            left = limit - len(picks)
-            picks += [Pick(seat, fallback=True) for seat in self._take(lane, left, kinds, now)]
+            if left := limit - len(picks):
+                picks += [Pick(seat, fallback=True) for seat in self._take(lane, left, kinds, now)]
         return picks
 
     def _take(self, lane: Lane, n: int, kinds: Collection[str] | None, now: float) -> list[Seat]:
         """Reserve up to ``n`` seats: this instance's own first, then those its peers left lying."""
         taken: list[Seat] = []
         others: list[Seat] = []
-        for seat in self._best_first(lane, kinds, now) if n > 0 else ():
+        if n <= 0 or not self._queues[lane]:
+            return taken
+        for seat in self._best_first(lane, kinds, now):
             (taken if self._mine(seat, now) else others).append(seat)
             if len(taken) == n or len(others) == n * _LOOK_PER_SLOT:
                 break

@@ -32,6 +32,8 @@ def claim_size(plan: Plan, task: Task) -> int:
 
 def missing(plan: Plan, task: Task, found: Found) -> list[int]:
     """The sequences of what ``task`` needs and what is neither at hand nor found."""
+    if not task.spec.depends_on and not task.checkpoints:
+        return []
     needed = (plan.tasks[each] for each in task.spec.depends_on if each in plan.tasks)
     away = [each.settled_sequence for each in needed if output_at_hand(each) is None]
     if task.checkpoints:

@@ -72,11 +72,11 @@ class ClaimWriter:
 
     async def write(self, takings: Sequence[Taking]) -> list[Tried]:
         """What has become of each; an error of the log is an outcome."""
-        if len(takings) < 2:  # noqa: PLR2004 - one claim has nothing to be together with
-            return [await self._write_one(each) for each in takings]
+        if len(takings) == 1:
+            return [await self._write_one(takings[0])]
         commands = [(each.command, each.origin) for each in takings]
         try:
-            with self._standstill.claiming():
+            with self._standstill:
                 tried = await decider.transact_together(commands, self._view, self._log)
                 _raise_if_none_was_answered(tried)
         except LogUnavailable as error:
@@ -105,7 +105,7 @@ class ClaimWriter:
 
     async def _write_one(self, taking: Taking) -> Tried:
         try:
-            with self._standstill.claiming():
+            with self._standstill:
                 return await decider.transact(
                     taking.command, self._view, self._log, taking.origin, ONE_TRY
                 )

@@ -7,8 +7,9 @@ the read models have reached where the board was when it arrived (DESIGN §2).
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
 from msgspec.structs import replace
@@ -101,6 +102,9 @@ class Core:
         self.spans = spans
         self._tell_goodbye = tell_goodbye
         self.instance_id = settings.executor.instance_id
+        self.now, self.stream_now = clock.now, clock.stream_now
+        self.knows, self.load = board.knows, projector.load
+        self.folded, self.catch_up = projector.folded, projector.catch_up
         self.claim_queue = ClaimQueue(self, self, settings.executor.poll_interval_s)
         self.workers = Workers()
         self.visitors = Visitors()
@@ -109,10 +113,8 @@ class Core:
         self.conditions = Conditions(clock, metrics, audit, self._fact_audit)
         self._owner_writes = OwnerWrites(
             self,
-            log,
             self._transact,
             self._still_there,
-            self.stream_now,
             self._fact_metrics,
             self._fact_audit,
             self.workers,
@@ -134,32 +136,6 @@ class Core:
         listeners.add_for_batches("claims", lambda _, __: self.claim_queue.serve_waiting())
         listeners.add_for_batches("plan_closing", self.plan_closing.after)
         projector.on_flush_trouble.append(partial(self.conditions.database_answers, "flush"))
-
-    # -- the view that commands are decided on ----------------------------------------------
-
-    def now(self) -> float:
-        """Log time, in seconds since the epoch."""
-        return self.clock.now()
-
-    def stream_now(self) -> float:
-        """What the log's own clock shows, which may have been set back."""
-        return self.clock.stream_now()
-
-    def knows(self, plan_id: str) -> Plan | None:
-        """The plan if it is in memory."""
-        return self.board.knows(plan_id)
-
-    async def load(self, plan_id: str) -> Plan | None:
-        """The plan, from memory or folded from the log. Raises LogUnavailable."""
-        return await self.projector.load(plan_id)
-
-    async def folded(self, sequence: int) -> str | None:
-        """Wait for the board; answers why the fact was ignored, or None. Raises LogUnavailable."""
-        return await self.projector.folded(sequence)
-
-    async def catch_up(self) -> None:
-        """Return once everything is folded that is in the log now. Raises LogUnavailable."""
-        await self.projector.catch_up()
 
     # -- plans ------------------------------------------------------------------------------
 
@@ -220,10 +196,10 @@ class Core:
 
     # -- leases -----------------------------------------------------------------------------
 
-    async def claim(self, request: ClaimRequest, origin: Origin) -> list[Claim]:
+    def claim(self, request: ClaimRequest, origin: Origin) -> Coroutine[Any, Any, list[Claim]]:
         """Up to ``request.limit`` leases, waiting up to ``wait_s`` while there is nothing."""
         self.workers.asked(request.owner, request.kinds, self.now())
-        return await self.claim_queue.claim(request, self._from(origin))
+        return self.claim_queue.claim(request, self._from(origin))
 
     async def claim_chosen(
         self, plan_id: str, task_id: str, request: ClaimRequest, origin: Origin
@@ -274,12 +250,14 @@ class Core:
         """Release leases that could not be delivered to their owner. Raises LogUnavailable."""
         await self.claim_queue.leases.abandon(claims, owner, self._from(origin))
 
-    async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
+    def own(
+        self, command: OwnerCommand, origin: Origin
+    ) -> Coroutine[Any, Any, OwnerAnswer | Refused]:
         """Carry out an owner's command on its attempt, without known secrets in it.
 
         Raises LogUnavailable, LogFull, TooLarge.
         """
-        return await self._owner_writes.own(command, origin)
+        return self._owner_writes.own(command, origin)
 
     async def own_many(
         self, wanted: Sequence[OwnerCommand], origin: Origin
@@ -288,7 +266,7 @@ class Core:
 
         Raises LogUnavailable and LogFull, once every command has come to its end.
         """
-        return await self._owner_writes.own_many(wanted, self._from(origin))
+        return await self._owner_writes.own_many(wanted, origin)
 
     # -- reading ----------------------------------------------------------------------------
 

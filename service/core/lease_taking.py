@@ -79,7 +79,7 @@ class LeaseTaker:
         request: ClaimRequest,
         origin: Origin,
     ) -> T:
-        task = asyncio.create_task(taking, name="claim")
+        task = asyncio.create_task(taking)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -190,8 +190,10 @@ class LeaseTaker:
     async def _try(self, takings: Sequence[Taking]) -> list[Tried]:
         """Write the claims: together where there are many."""
         unread = [each for each in takings if missing(each.plan, each.task, each.found)]
+        if not unread:
+            return await self._writer.write(takings)
         # Before the claims: when the log does not answer, nothing is claimed in vain.
-        read = await self._read_all(unread) if unread else ()
+        read = await self._read_all(unread)
         failed = dict(zip(map(id, unread), read, strict=True))
         written = [each for each in takings if not failed.get(id(each))]
         outcomes = iter(await self._writer.write(written))
@@ -227,7 +229,7 @@ class LeaseTaker:
         if task.claimed_sequence != sequence:
             return None
         # A dependency may have been accepted anew, or have left memory meanwhile.
-        if (error := await self._read(taking)) is not None:
+        if missing(plan, task, taking.found) and (error := await self._read(taking)) is not None:
             return error
         return _granted(plan, task, sequence, request, taking.found)
 

@@ -11,7 +11,7 @@ if the lease is over by that clock, and lasts as long as it was granted for (`bo
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 STEP_S = 0.5  # a difference that no delivery explains
 LATELY_S = 600.0
@@ -52,15 +52,21 @@ class LogClock:
         self._stream_offset = max(offset, self._stream_offset)
         self._offset = offset if self._offset is None else max(offset, self._offset)
 
-    def observe_fact(self, at: float) -> None:
-        """Take in a fact's timestamp; called in the order of the log.
+    def observe_facts(self, times: Sequence[float]) -> None:
+        """Take in the timestamps of facts that arrive together, in the order of the log.
 
         A fact that is older than the one before it was written after a step back.
         """
-        if at < self._last_fact_at - STEP_S:
-            self._stream_offset = at - self.monotonic()
-        self._last_fact_at = at
-        self.observe(at)
+        last = self._last_fact_at
+        for at in times:
+            if at < last:  # the clock was set back; of times that grow the last one counts
+                self.observe(last)
+                if at < last - STEP_S:
+                    self._stream_offset = at - self.monotonic()
+            last = at
+        if times:
+            self._last_fact_at = last
+            self.observe(last)
 
     def observe_answer(self, at: float, asked_at: float) -> None:
         """Take in the log's time in an answer to what was asked at ``asked_at`` (monotonic)."""

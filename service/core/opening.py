@@ -68,7 +68,7 @@ async def open_core(
         database,
         epoch=state.epoch,
         now=clock.now,
-        observe_time=clock.observe_fact,
+        observe_times=clock.observe_facts,
         on_listener_failure=lambda _: metrics.count("agent.projection.listener_error.total"),
         witness=checkpoint.witness if checkpoint is not None else None,
         news_after=news_after,

@@ -6,6 +6,7 @@ that this does not settle (refused, repeated, or too late in a race) goes its ow
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -30,6 +31,7 @@ TOGETHER = 64  # reports that are judged in one turn of the loop
 
 Transact = Callable[[commands.Command, Origin], Awaitable[Outcome]]
 Written = AcceptedWrite | Refused | TooLarge
+STOPPED = frozenset({"FAILED", "CANCELLED"})  # plans whose running tasks are to stop
 UNSETTLED = Contention(0)  # stands where an answer is still to come
 
 
@@ -42,25 +44,32 @@ class _Report(msgspec.Struct, frozen=True, gc=False):
     origin: Origin
 
 
+class OwnerContext(decider.View, Protocol):
+    """A view to decide on, the log to append to, and who appends."""
+
+    log: Log
+    instance_id: str
+
+    def stream_now(self) -> float:
+        """What the log's own clock shows."""
+        ...
+
+
 class OwnerWrites:
     """Carries out owners' commands; lives on the API loop."""
 
     def __init__(
         self,
-        view: decider.View,
-        log: Log,
+        core: OwnerContext,
         transact: Transact,
         still_there: Callable[[str], Awaitable[Plan]],
-        stream_now: Callable[[], float],
         metrics: FactMetrics,
         audit: FactAudit,
         workers: Workers,
     ) -> None:
-        self._view = view
-        self._log = log
+        self._core = core
         self._transact = transact
         self._still_there = still_there
-        self._stream_now = stream_now
         self._metrics = metrics
         self._audit = audit
         self._workers = workers
@@ -71,8 +80,7 @@ class OwnerWrites:
         outcome = await self._write(report)
         if not isinstance(outcome, CommandAccepted | Duplicate):
             return self._refused(report, outcome)
-        plan = await self._plan_after(outcome, command)
-        written = _answer(report, outcome, plan)
+        plan = await self._still_there(command.plan_id)
         self._count([report])
         task = task_view(
             plan.plan_id,
@@ -82,10 +90,10 @@ class OwnerWrites:
             output=command.output if isinstance(command, commands.Complete) else None,
         )
         return OwnerAnswer(
-            status=written.status,
-            sequence=written.sequence,
-            lease_until=written.lease_until,
-            cancel_requested=written.cancel_requested,
+            status=_status(outcome),
+            sequence=outcome.sequence,
+            lease_until=task.lease_until,
+            cancel_requested=plan.status in STOPPED,
             task=task,
         )
 
@@ -110,7 +118,7 @@ class OwnerWrites:
     ) -> list[Written | BaseException]:
         reports = [self._report(command, origin) for command in wanted]
         outcomes = await decider.transact_together(
-            [(each.command, each.origin) for each in reports], self._view, self._log
+            [(each.command, each.origin) for each in reports], self._core, self._core.log
         )
         answers: list[Written | BaseException] = []
         written: list[_Report] = []
@@ -139,30 +147,27 @@ class OwnerWrites:
         if not isinstance(outcome, CommandAccepted | Duplicate):
             return self._refused(report, outcome)
         self._count([report])
-        return _answer(report, outcome, await self._plan_after(outcome, report.command))
-
-    async def _plan_after(
-        self, outcome: CommandAccepted | Duplicate, command: OwnerCommand
-    ) -> Plan:
-        plan = outcome.plan if isinstance(outcome, CommandAccepted) else None
-        return plan or await self._still_there(command.plan_id)
+        return _answer(report, outcome, await self._still_there(report.command.plan_id))
 
     # -- one --------------------------------------------------------------------------------
 
     def _report(self, command: OwnerCommand, origin: Origin) -> _Report:
         command = KNOWN.struct(command, NAMES)
-        plan = self._view.knows(command.plan_id)
+        plan = self._core.knows(command.plan_id)
         task = plan.tasks.get(command.task_id) if plan is not None else None
-        if plan is not None and not origin.traceparent:
+        trace = origin.traceparent
+        if plan is not None and not trace:
             trace = of_attempt(plan.traceparent, plan.plan_id, command.task_id, command.attempt)
-            origin = replace(origin, traceparent=trace)
+        origin = replace(origin, traceparent=trace, instance=self._core.instance_id)
         if task is None:
             return _Report(command, None, 0.0, origin)
         return _Report(command, task.lease_until, task.lease_s, origin)
 
     async def _write(self, report: _Report) -> Outcome:
         try:
-            return await self._transact(report.command, report.origin)
+            if not report.origin.traceparent:  # the plan that has it is not in memory
+                return await self._transact(report.command, report.origin)
+            return await decider.transact(report.command, self._core, self._core.log, report.origin)
         except (LogUnavailable, LogFull, TooLarge) as error:
             self._failed(report, error)
             raise
@@ -175,7 +180,7 @@ class OwnerWrites:
         command = report.command
         if isinstance(outcome, GuardReject):
             self._metrics.owner_write_refused(command)
-            self._workers.refused(command, self._view.now())
+            self._workers.refused(command, self._core.now())
             self._audit.owner_write_refused(command, outcome, report.origin)
         elif isinstance(outcome, Contention | NotFound | NotAllowed):
             self._metrics.owner_write_failed(command, outcome)
@@ -183,7 +188,7 @@ class OwnerWrites:
         return outcome
 
     def _count(self, written: Sequence[_Report]) -> None:
-        now = self._stream_now()
+        now = self._core.stream_now()
         left = [
             (each.lease_until - now, each.lease_s)
             for each in written
@@ -194,8 +199,12 @@ class OwnerWrites:
 
 def _answer(report: _Report, outcome: CommandAccepted | Duplicate, plan: Plan) -> AcceptedWrite:
     return AcceptedWrite(
-        status="accepted" if isinstance(outcome, CommandAccepted) else "duplicate",
+        status=_status(outcome),
         sequence=outcome.sequence,
         lease_until=moment_or_none(plan.tasks[report.command.task_id].lease_until),
-        cancel_requested=plan.status in ("FAILED", "CANCELLED"),
+        cancel_requested=plan.status in STOPPED,
     )
+
+
+def _status(outcome: CommandAccepted | Duplicate) -> Literal["accepted", "duplicate"]:
+    return "accepted" if isinstance(outcome, CommandAccepted) else "duplicate"

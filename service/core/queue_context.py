@@ -1,6 +1,7 @@
 """What the claim queue, and the part of it that takes leases, need of the core."""
 
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from projections.board.board import Board
 from service.core.answers import OwnerAnswer, Refused
@@ -21,6 +22,8 @@ class QueueContext(Protocol):
         """Log time."""
         ...
 
-    async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
+    def own(
+        self, command: OwnerCommand, origin: Origin
+    ) -> Coroutine[Any, Any, OwnerAnswer | Refused]:
         """Carry out an owner's command. Raises LogUnavailable."""
         ...

@@ -9,10 +9,8 @@ has arrived, and the answer to any claim ends it.
 """
 
 import asyncio
-from collections.abc import Generator
-from contextlib import contextmanager
-from math import inf
 from time import monotonic
+from types import TracebackType
 
 from msgspec import Struct
 
@@ -38,56 +36,48 @@ SILENCE_LIMITS = SilenceLimits()
 
 
 class Standstill:
-    """The claims that are on the way to the log; lives on the API loop."""
+    """The claims that are on the way to the log: each during a block; lives on the API loop."""
 
     def __init__(self, silence: SilenceLimits = SILENCE_LIMITS) -> None:
         self._silence = silence
         self._on_the_way = 0
         self._turning = False
-        self._until = -inf
+        self._until = 0.0  # by the monotonic clock; 0: claims have not stood still
         self.silent_s = 0.0  # for how long no claim was answered while any was on the way
 
-    @contextmanager
-    def claiming(self) -> Generator[None]:
+    def __enter__(self) -> None:
         """A claim is on the way, from here to the end of the block."""
         self._on_the_way += 1
-        self._count_turns()
-        answered = True
-        try:
-            yield
-        except LogUnavailable:
-            answered = False
-            raise
-        finally:
-            self._on_the_way -= 1
-            if answered or not self._on_the_way:
-                self._end_silence()
+        if not self._turning:
+            self._count_turns()
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        self._on_the_way -= 1
+        if self.silent_s and (not isinstance(error, LogUnavailable) or not self._on_the_way):
+            self._end_silence()
 
     @property
     def left_s(self) -> float:
         """For how many seconds no claim is to be sent, as far as is known; 0 if one may be."""
-        if self._is_held_back:
+        if self.silent_s > self._silence.held_back_s:
             return SETTLE_S
-        return max(self._until - monotonic(), 0.0)
+        return max(self._until - monotonic(), 0.0) if self._until else 0.0
 
     def complain(self) -> None:
         """Raise LogUnavailable if the log has been silent for longer than a request may hide."""
         if self.silent_s > self._silence.refused_s:
             raise LogUnavailable(f"the log has not answered a claim for {self.silent_s:.1f} s")
 
-    @property
-    def _is_held_back(self) -> bool:
-        return self.silent_s > self._silence.held_back_s
-
     def _end_silence(self) -> None:
-        if self._is_held_back:
+        if self.silent_s > self._silence.held_back_s:
             self._until = monotonic() + SETTLE_S
         self.silent_s = 0.0
 
     def _count_turns(self) -> None:
-        if not self._turning:
-            self._turning = True
-            asyncio.get_running_loop().call_later(TURN_S, self._turn)
+        self._turning = True
+        asyncio.get_running_loop().call_later(TURN_S, self._turn)
 
     def _turn(self) -> None:
         self._turning = False

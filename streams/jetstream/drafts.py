@@ -87,7 +87,13 @@ class Ticket:
     )
 
     def __init__(
-        self, draft: Draft, subject: str, event_id: str, messages: list[Message], size: int
+        self,
+        draft: Draft,
+        subject: str,
+        event_id: str,
+        messages: list[Message],
+        size: int,
+        outcome: asyncio.Future[Outcome],
     ) -> None:
         """``size`` is that of all messages, in bytes."""
         self.draft = draft
@@ -95,7 +101,7 @@ class Ticket:
         self.event_id = event_id
         self.messages = messages
         self.size = size
-        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.outcome = outcome
         self.came_at = time.monotonic()
         self.doubtful = False  # whether an earlier attempt may have been stored, or may yet be
         self.sifted = 0
@@ -129,7 +135,7 @@ class Drafts:
         self._on_waiting = on_waiting
         self._waiting: deque[Ticket] = deque()
         # Subjects with a draft in `_waiting` or on its way, and the drafts that stand behind it.
-        self._behind: dict[str, deque[Ticket]] = {}
+        self._behind: dict[str, deque[Ticket] | None] = {}
         self._live: dict[Ticket, None] = {}  # in the order in which they came
         self._live_bytes = 0
 
@@ -144,29 +150,27 @@ class Drafts:
         oldest = next(iter(self._live), None)
         return 0.0 if oldest is None else time.monotonic() - oldest.came_at
 
-    def check_room(self, size: int = 0) -> None:
-        """Raise LogUnavailable when ``size`` more bytes are too many, or when drafts are."""
+    def admit(self, ticket: Ticket) -> None:
+        """Let a draft wait for its turn. Raises LogUnavailable when too many or too much do."""
         crowd = None
         if len(self._live) >= self._limits.max_waiting:
             crowd = f"{len(self._live)} writes"
         # One draft alone always fits: the log itself bounds its size.
-        elif self._live and self._live_bytes + size > self._limits.max_waiting_bytes:
+        elif self._live and self._live_bytes + ticket.size > self._limits.max_waiting_bytes:
             crowd = f"{self._live_bytes} bytes"
         if crowd is not None:
             self._observer.append_failed("crowded")
             raise LogUnavailable(f"{crowd} are waiting for the log already")
-
-    def admit(self, ticket: Ticket) -> None:
-        """Let a draft wait for its turn."""
-        self.check_room(ticket.size)
         self._live[ticket] = None
         self._live_bytes += ticket.size
-        behind = self._behind.get(ticket.subject)
-        if behind is None:
-            self._behind[ticket.subject] = deque()
+        subject = ticket.subject
+        if subject not in self._behind:
+            self._behind[subject] = None
             self._wait(ticket)
-        else:
+        elif (behind := self._behind[subject]) is not None:
             behind.append(ticket)
+        else:
+            self._behind[subject] = deque([ticket])
 
     def take_all(self) -> list[Ticket]:
         """All that can be sent now."""

@@ -71,6 +71,7 @@ class Appender:
         self._observer = observer or Unobserved()
         self._loop = asyncio.get_running_loop()
         self._ids = EventIds()
+        self.wrote = self._ids.gave
         self._chatter_line = CHATTER_LINE % self._limits.chatter_ttl_s
         self._drafts = Drafts(limits, self._observer, self._schedule)
         self._unknown = UnknownOutcomes(transport, self._drafts, limits)
@@ -79,41 +80,26 @@ class Appender:
         self._pump_due = False
         self._closed = False
 
-    async def append(self, draft: Draft) -> Outcome:
-        """Write one draft; see `streams.log.Log.append`."""
-        return await self._admit(draft)
+    def append(self, draft: Draft) -> "asyncio.Future[Outcome]":
+        """Write one draft; what `streams.log.Log.append` answers or raises is in the future."""
+        try:
+            ticket = self._ticket(draft)
+            self._drafts.admit(ticket)
+        except (LogUnavailable, TooLarge, Unreadable) as error:
+            failed: asyncio.Future[Outcome] = self._loop.create_future()
+            failed.set_exception(error)
+            return failed
+        return ticket.outcome
 
     async def append_all(self, drafts: Sequence[Draft]) -> list[Outcome | AppendError]:
         """Write many; see `streams.log.Log.append_all`. They wait without a task for each."""
-        waiting = [self._admitted(draft) for draft in drafts]
-        futures = [each for each in waiting if isinstance(each, asyncio.Future)]
+        outcomes = [self.append(draft) for draft in drafts]
         try:
             # One after the other: a batch answers all of them in one turn of the loop.
-            return [
-                await _answered(each) if isinstance(each, asyncio.Future) else each
-                for each in waiting
-            ]
+            return [await _answered(each) for each in outcomes]
         finally:
-            for each in futures:
+            for each in outcomes:
                 each.cancel()  # those that nothing waits for any more
-
-    def _admitted(self, draft: Draft) -> "asyncio.Future[Outcome] | AppendError":
-        try:
-            return self._admit(draft)
-        except (LogUnavailable, TooLarge, Unreadable) as error:
-            return error
-
-    def _admit(self, draft: Draft) -> "asyncio.Future[Outcome]":
-        if self._closed:
-            raise LogUnavailable("the log was closed")
-        self._drafts.check_room()
-        ticket = self._ticket(draft)
-        self._drafts.admit(ticket)
-        return ticket.outcome
-
-    def wrote(self, event_id: str) -> bool:
-        """See `streams.log.Log.wrote`."""
-        return self._ids.gave(event_id)
 
     @property
     def waiting_s(self) -> float:
@@ -127,6 +113,8 @@ class Appender:
         self._drafts.close()
 
     def _ticket(self, draft: Draft) -> Ticket:
+        if self._closed:
+            raise LogUnavailable("the log was closed")
         if not 1 <= len(draft.events) <= BATCH_MESSAGES:
             raise ValueError(f"a draft has 1 to {BATCH_MESSAGES} events, not {len(draft.events)}")
         subject = subject_of(draft.plan_id, draft.task_id)
@@ -139,7 +127,8 @@ class Appender:
             if size + ENVELOPE_BYTES > most:
                 self._observer.append_failed("too_large")
                 raise TooLarge(f"one event of {size + ENVELOPE_BYTES} bytes; the log takes {most}")
-        return Ticket(draft, subject, event_id, messages, total)
+        outcome: asyncio.Future[Outcome] = self._loop.create_future()
+        return Ticket(draft, subject, event_id, messages, total, outcome)
 
     def _messages(self, draft: Draft, subject: str, event_id: str) -> list[Message]:
         messages: list[Message] = []

@@ -90,6 +90,7 @@ class JetStreamLog:
         self._reader = Reader(connection, self._stream, self.prove, patience)
         transport = JetStreamTransport(connection, self._reader)
         self._appender = Appender(transport, limits=limits, observer=observer)
+        self.wrote = self._appender.wrote
         audit = Reader(connection, self._audit_stream, self.prove_audit, patience)
         self.trail = Trail(audit, transport, self._ask, replicas, names, self._replicas)
         self.goodbyes = Goodbyes(connection)
@@ -287,10 +288,6 @@ class JetStreamLog:
         """See `streams.log.Log.messages`."""
         subjects = [ALL_PLANS] if plan_id is None else [subject_of(plan_id), tasks_of(plan_id)]
         return await self._reader.stored(subjects, after, limit)
-
-    def wrote(self, event_id: str) -> bool:
-        """See `streams.log.Log.wrote`."""
-        return self._appender.wrote(event_id)
 
     async def state(self) -> LogState:
         """See `streams.log.Log.state`."""

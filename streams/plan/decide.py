@@ -54,6 +54,11 @@ def decide(command: commands.Command, plan: Plan | None, now: float) -> Decision
     if plan is None:
         return NotFound(f"there is no plan '{command.plan_id}'")
     match command:
+        case commands.OwnerCommand() | commands.Claim() | commands.Expire() | commands.Overrun():
+            task = plan.tasks.get(command.task_id)
+            if task is None:
+                return NotFound(f"plan '{plan.plan_id}' has no task '{command.task_id}'")
+            return _unreadable(plan, task) or _about_task(command, plan, task, now)
         case (
             commands.Pause()
             | commands.Resume()
@@ -64,11 +69,6 @@ def decide(command: commands.Command, plan: Plan | None, now: float) -> Decision
             return _unreadable(plan, None) or _about_plan(command, plan)
         case commands.Retry() | commands.RetryAll():
             return _unreadable(plan, None) or _retry(command, plan)
-        case commands.Claim() | commands.Expire() | commands.Overrun() | commands.OwnerCommand():
-            task = plan.tasks.get(command.task_id)
-            if task is None:
-                return NotFound(f"plan '{plan.plan_id}' has no task '{command.task_id}'")
-            return _unreadable(plan, task) or _about_task(command, plan, task, now)
         case _:
             return Invalid(f"{type(command).__name__} is not a command about a plan")
 
@@ -185,14 +185,14 @@ def _retry(command: commands.Retry | commands.RetryAll, plan: Plan) -> Decision:
 
 def _about_task(command: commands.Command, plan: Plan, task: Task, now: float) -> Decision:
     match command:
+        case commands.OwnerCommand():
+            return _owned(command, task)
         case commands.Claim():
             return _claim(command, plan, task, now)
         case commands.Expire():
             return _expire(plan, task, now)
         case commands.Overrun():
             return _overrun(command, task, now)
-        case commands.OwnerCommand():
-            return _owned(command, task)
         case _:
             return Invalid(f"{type(command).__name__} is not a command about a task")
 
@@ -282,22 +282,22 @@ def _owned(command: commands.OwnerCommand, task: Task) -> Decision:
         )
     owner, attempt = command.owner, command.attempt
     match command:
-        case commands.Start():
-            if task.execution is not None and task.execution.started_at is not None:
-                return Duplicate(task.execution.sequence)
-            return _on_task(task, Started(owner=owner, attempt=attempt))
+        case commands.Complete() | commands.Fail() | commands.Release():
+            return _on_task(task, _result(command, task))
         case commands.Heartbeat():
             renewed = Heartbeat(owner=owner, attempt=attempt, lease_s=task.lease_s)
             if command.progress is None:
                 return _on_task(task, renewed)
             shown = Progress(owner=owner, attempt=attempt, data=command.progress)
             return _on_task(task, shown, renewed)
+        case commands.Start():
+            if task.execution is not None and task.execution.started_at is not None:
+                return Duplicate(task.execution.sequence)
+            return _on_task(task, Started(owner=owner, attempt=attempt))
         case commands.Progress():
             return _on_task(task, Progress(owner=owner, attempt=attempt, data=command.data))
         case commands.Checkpoint():
             return _checkpoint(command, task)
-        case commands.Complete() | commands.Fail() | commands.Release():
-            return _on_task(task, _result(command, task))
         case _:
             return Invalid(f"{type(command).__name__} is not an owner's command")
 

@@ -93,7 +93,7 @@ async def both_ways(history: History, sizes: list[int], news: int, folder: Path)
             database,
             epoch=log.epoch,
             now=lambda: history.at,
-            observe_time=lambda _: None,
+            observe_times=lambda _: None,
             news_after=0 if is_placing else news,
         )
         listener = Heard()

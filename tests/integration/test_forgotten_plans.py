@@ -44,7 +44,7 @@ class World:
             database,
             epoch=self.log.epoch,
             now=self.clock,
-            observe_time=lambda _: None,
+            observe_times=lambda _: None,
         )
 
     async def say(self, command: commands.Command) -> int:

@@ -35,7 +35,7 @@ async def folded(log: MemoryLog, database: Database, sequence: int = 0) -> Proje
     board = Board(SharingRule(), "a")
     board.sequence = sequence
     projector = Projector(
-        log, board, database, epoch=state.epoch, now=lambda: 0.0, observe_time=lambda _: None
+        log, board, database, epoch=state.epoch, now=lambda: 0.0, observe_times=lambda _: None
     )
     await projector.step(await log.scan(sequence, 1_000))
     await projector.flush()

@@ -50,7 +50,7 @@ def projector_of(
     board = Board(SharingRule(), "a", recent=recent)
     return Projector(
         log, board, database,
-        epoch="memory-1", now=lambda: 0.0, observe_time=lambda _: None, limits=limits,
+        epoch="memory-1", now=lambda: 0.0, observe_times=lambda _: None, limits=limits,
     )  # fmt: skip
 
 

@@ -110,7 +110,7 @@ class Reading:
             database,
             epoch=log.epoch,
             now=time.time,
-            observe_time=lambda _: None,
+            observe_times=lambda _: None,
         )
 
 

@@ -52,7 +52,7 @@ async def submitted(path: Path, depends_on: tuple[str, ...]) -> LoopTime:
     board = Board(SharingRule(), "a")
     database = await open_read_models(path)
     projector = Projector(
-        log, board, database, epoch="e", now=lambda: START_AT, observe_time=lambda _: None
+        log, board, database, epoch="e", now=lambda: START_AT, observe_times=lambda _: None
     )
     loops = [
         asyncio.create_task(projector.run()), asyncio.create_task(projector.flush_forever()),

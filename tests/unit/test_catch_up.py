@@ -64,7 +64,7 @@ class Follower:
             None,  # type: ignore[arg-type]  # nothing is flushed here
             epoch="memory-1",
             now=clock,
-            observe_time=lambda _: None,
+            observe_times=lambda _: None,
         )
         self.load = self.projector.load
         self.folded = self.projector.folded

@@ -404,10 +404,10 @@ async def test_a_claim_that_waits_alone_holds_back_no_others(
 ) -> None:
     counter, log = silent
     standstill = counter.claim_queue.leases.standstill
-    with standstill.claiming():
+    with standstill:
         log.speaks.set()
         for _ in range(8):
-            with standstill.claiming():
+            with standstill:
                 await asyncio.sleep(0.1)
         assert standstill.left_s == 0
         assert len(await counter.ask("w1")) == 1

@@ -104,10 +104,10 @@ def test_a_step_of_the_logs_clock_is_followed_and_reported(by: float) -> None:
 def test_a_step_is_followed_from_the_first_fact_on(by: float) -> None:
     stream = Stream()
     stream.probe()
-    stream.clock.observe_fact(stream.local.at + stream.ahead)
+    stream.clock.observe_facts([stream.local.at + stream.ahead])
     stream.ahead += by
     stream.local.at += 0.1
-    stream.clock.observe_fact(stream.local.at + stream.ahead)
+    stream.clock.observe_facts([stream.local.at + stream.ahead])
     assert stream.error == pytest.approx(0)
     stream.probe()
     assert [round(step, 1) for step in stream.steps] == [by]
@@ -117,7 +117,7 @@ def test_steps_of_former_times_are_not_reported() -> None:
     stream = Stream()
     stream.probe()
     for at in (100.0, 101.0, 40.0, 41.0, 4_000.0):
-        stream.clock.observe_fact(at)
+        stream.clock.observe_facts([at])
     stream.probe()
     assert not stream.steps
     assert stream.error <= stream.rtt

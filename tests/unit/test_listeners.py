@@ -47,7 +47,7 @@ async def projector(failures: list[str]) -> AsyncIterator[Projector]:
         None,  # type: ignore[arg-type]  # nothing is flushed here
         epoch="memory-1",
         now=lambda: 0.0,
-        observe_time=lambda _: None,
+        observe_times=lambda _: None,
         on_listener_failure=failures.append,
     )
     running = asyncio.create_task(projector.run())

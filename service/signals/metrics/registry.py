@@ -5,7 +5,7 @@ number of series is bounded whatever workers send. Every series whose labels are
 exists from the start, at 0.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from math import inf
 from platform import python_version
