@@ -9,7 +9,11 @@ from tests.cluster.ports import NUMBERS
 from tests.cluster.probed_log import ProbedLog, probed_log
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.faults
+pytestmark = [
+    pytest.mark.faults,
+    # nats-py does not close a socket that is reset before the server's first word.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 SOON_S = 40.0
 
