@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import random
 import signal
 import threading
 import time
@@ -25,7 +24,6 @@ LEASE_S = 1.5
 LONG_S, LONGEST_S = 2.5 * LEASE_S, 20.0  # how long handlers run that are not friendly
 LONGER_LEASE_S = LONGEST_S / 4  # on a busy machine, beside threads that compute
 PAUSE_S = 2.5
-HELD = {"CLAIMED", "RUNNING"}
 
 
 @pytest.fixture(scope="module")
@@ -329,29 +327,6 @@ async def test_tokens_of_an_attempt_that_is_given_back_are_counted(
     assert (execution["status"], execution["model_name"]) == ("released", "small")
     assert execution["token_usage"]["total_tokens"] == 34
     await client.cancel(plan_id)
-
-
-async def test_no_claim_is_left_behind_by_a_worker_that_ends_while_tasks_arrive(
-    server: Server, client: Client
-) -> None:
-    dice = random.Random(11)
-    for number in range(12):
-        worker = Worker(f"race{number}", slots=2, url=server.url, limits=SHORT)
-
-        @worker.task("race", lease_s=30)
-        async def race(task: AsyncTask) -> int:  # pyright: ignore[reportUnusedFunction]
-            return task.attempt
-
-        with worker:
-            await asyncio.sleep(0.05)
-            plan_id = await submit(client, {"kind": "race"}, {"kind": "race"})
-            await asyncio.sleep(dice.uniform(0, 0.02))
-            await asyncio.to_thread(worker.stop, 0)
-        now = await submit(client, {"kind": "another"})
-        plan = await client.get(plan_id, min_sequence=(await client.cancel(now)).sequence)
-        left = [task for task in plan.tasks if task.status in HELD]
-        assert not left, (number, left)
-        assert [task.lost for task in plan.tasks] == [0, 0]
 
 
 async def test_a_worker_that_the_server_refuses_says_why(server: Server) -> None:
