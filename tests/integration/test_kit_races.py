@@ -39,8 +39,9 @@ class Race:
 
     def __init__(self, url: str, number: int) -> None:
         self.ran: list[tuple[str, int]] = []
-        self.worker = Worker(f"race{number}", slots=2, url=url, limits=SHORT)
-        self.worker.task("race", lease_s=30)(self._run)
+        self.kind = f"race{number}"  # tasks that another left are none of its own
+        self.worker = Worker(self.kind, slots=2, url=url, limits=SHORT)
+        self.worker.task(self.kind, lease_s=30)(self._run)
 
     async def _run(self, task: AsyncTask) -> int:
         self.ran.append((task.task_id, task.attempt))
@@ -48,7 +49,7 @@ class Race:
 
     async def run(self, client: Client, after_s: float) -> PlanView:
         """The plan once the worker has ended, as the log has it."""
-        tasks = [{"id": f"t{n}", "kind": "race"} for n in range(2)]
+        tasks = [{"id": f"t{n}", "kind": self.kind} for n in range(2)]
         with self.worker:
             await asyncio.sleep(0.05)
             plan_id = (await client.submit({"tasks": tasks})).plan_id
