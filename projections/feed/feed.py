@@ -33,6 +33,7 @@ from streams.plan.fold import forgets
 REST_RATIO = 0.5  # of a fan-out's time is left to other work before the next one
 REST_MAX_S = 0.05
 PING_SLOTS = 250  # pings are spread over the period, so that no moment is for pings alone
+EMPTY_SLOTS = 10  # that are waited for together: each look is a turn of an idle loop
 RETRY_MS = (1_000, 5_000)
 
 log = structlog.get_logger("holdfast.sse")
@@ -259,11 +260,15 @@ class Feed:
             await asyncio.sleep(min((clock() - started) * REST_RATIO, REST_MAX_S))
 
     async def _ping(self) -> None:
+        waited = 0
         while True:
             for slot in self._slots:
-                await asyncio.sleep(self._settings.heartbeat_s / PING_SLOTS)
-                self._ping_all(list(slot))
-                self.pages.forget_old()
+                waited += 1
+                if slot or waited == EMPTY_SLOTS:
+                    await asyncio.sleep(self._settings.heartbeat_s / PING_SLOTS * waited)
+                    waited = 0
+                    self._ping_all(list(slot))
+                    self.pages.forget_old()
 
     def _ping_all(self, clients: Sequence[Client]) -> None:
         # Not in the loop above: it would hold on to the last of them until the next ping.
