@@ -23,7 +23,7 @@ from projections.listeners import Listeners, OnListenerFailure
 from projections.log_identity import Witness
 from projections.past import Past
 from projections.read_models.database import Database
-from projections.read_models.restore import Pending
+from projections.read_models.pending import Pending
 from projections.read_models.sqlite_file import DatabaseUnavailable
 from projections.recall import Recall
 from streams.log import BadFact, Fact, Log, LogUnavailable

@@ -12,6 +12,7 @@ import msgspec
 from projections.read_models import checkpoints, executions, outputs, plans, tasks
 from projections.read_models.bulk import Row
 from streams.plan.state import ORDINALS_PER_PLAN
+from streams.texts import shortened
 
 _LONGEST_VALUE = 200
 
@@ -145,4 +146,4 @@ def pairs(table: str, live: Iterable[Row], rebuilt: Iterable[Row]) -> Iterator[P
 
 def _shown(value: object) -> str:
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+    return shortened(text, _LONGEST_VALUE)

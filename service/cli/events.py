@@ -13,6 +13,7 @@ from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
 from service.cli.output import leave_with_reader
 from service.runtime.terminal import escaped, escaped_json, on_one_line
+from streams.texts import shortened
 
 SHORTENED = 60
 
@@ -70,12 +71,7 @@ def _said(data: dict[str, Any]) -> Iterator[str]:
         yield f"{len(data['tasks'])} tasks"
     for name in ("attempt", "owner", "status", "error_type", "error_message", "reason"):
         if data.get(name):
-            yield f"{name} {_shortened(data[name])}"
+            yield f"{name} {shortened(on_one_line(str(data[name])), SHORTENED)}"
     for name in ("output", "verdict", "data"):
         if data.get(name) is not None:
-            yield f"{name} {_shortened(_encode(data[name]).decode())}"
-
-
-def _shortened(value: object) -> str:
-    text = on_one_line(str(value))
-    return text if len(text) <= SHORTENED else text[: SHORTENED - 3] + "..."
+            yield f"{name} {shortened(on_one_line(_encode(data[name]).decode()), SHORTENED)}"

@@ -13,11 +13,7 @@ from projections.log_identity import LogWatch
 from projections.projector import Projector
 from projections.read_models.audit_tail import AuditTail
 from projections.read_models.database import Database
-from projections.read_models.restore import (
-    of_this_history,
-    read_models_of,
-    restore_or_discard,
-)
+from projections.read_models.restore import of_this_history, read_models_of, restore_or_discard
 from projections.read_models.sqlite_file import DatabaseUnavailable
 from service.core.core import Core
 from service.core.log_clock import LogClock

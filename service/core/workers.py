@@ -14,14 +14,7 @@ from projections.read_models.views import Moment, moment, moment_or_none
 from streams.log import BadFact, Fact
 from streams.plan.commands import OwnerCommand
 from streams.plan.events import (
-    Checkpointed,
-    Claimed,
-    Completed,
-    Failed,
-    Heartbeat,
-    Progress,
-    Released,
-    Started,
+    TaskEvent,
 )
 from streams.plan.state import Plan, Task
 
@@ -30,8 +23,6 @@ MOST_OWNERS = 10_000
 MOST_KINDS = 50  # remembered per owner
 MOST_LEASES = 20  # shown per owner
 MOST_REFUSALS = 10
-
-_OWNERS_FACTS = (Claimed, Started, Heartbeat, Progress, Checkpointed, Completed, Failed, Released)
 
 
 class HeldLease(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +90,7 @@ class Workers:
 
     def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
         """An owner's fact that counts is a sign of life."""
-        if ignored is None and isinstance(fact, Fact) and isinstance(fact.event, _OWNERS_FACTS):
+        if ignored is None and isinstance(fact, Fact) and isinstance(fact.event, TaskEvent):
             self._of(fact.event.owner, fact.at).life_at = fact.at
 
     def asked(self, owner: str, kinds: Collection[str] | None, now: float) -> None:

@@ -7,6 +7,7 @@ from streams.plan import commands
 from streams.plan.commands import HeldAttempt
 from streams.plan.error_types import closed
 from streams.plan.results import NOTHING, Completion, Failing, TokenUsage, Verdict, carried
+from streams.texts import shortened
 
 LONGEST_TYPE = 64
 LONGEST_MESSAGE = 10_000
@@ -60,11 +61,6 @@ def release(held: HeldAttempt, said: GivenBack) -> commands.Release:
         model_name=said.model_name,
         token_usage=_usage(said.token_usage),
     )
-
-
-def shortened(text: str, longest: int) -> str:
-    """At most ``longest`` characters; a text that was cut ends with "…"."""
-    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def _usage(said: TokenUsage | None) -> TokenUsage | None:

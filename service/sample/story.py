@@ -21,8 +21,10 @@ from streams.plan.events import (
     Started,
     Submitted,
 )
+from streams.texts import shortened
 
 WIDTH = 100  # where there is no terminal
+SAID = 60  # characters of an output, feedback or error
 
 
 class Story:
@@ -45,7 +47,7 @@ class Story:
         what = TYPE_NAMES[type(fact.event)]
         line = f"  {when}  {fact.sequence:>5}  {what:<15} {fact.task_id or '':<10} "
         said = escaped(line + _details(fact.event)).rstrip()
-        self._say(_shortened(said, get_terminal_size((WIDTH, 0)).columns))
+        self._say(shortened(said, get_terminal_size((WIDTH, 0)).columns))
         if isinstance(fact.event, Finished):
             self._at_end()
 
@@ -57,12 +59,12 @@ def _details(event: Event) -> str:
         case Claimed():
             return f"attempt {event.attempt} by {event.owner}"
         case Completed(verdict=None):
-            return _shortened(_told(bytes(event.output)))
+            return shortened(_told(bytes(event.output)), SAID)
         case Completed(verdict=verdict) if verdict is not None:
             word = "accepts" if verdict.pass_ else "rejects"
-            return f"{word}: {_shortened(bytes(verdict.feedback).decode())}"
+            return f"{word}: {shortened(bytes(verdict.feedback).decode(), SAID)}"
         case Failed():
-            return f"{event.error_type}: {_shortened(event.error_message)}"
+            return f"{event.error_type}: {shortened(event.error_message, SAID)}"
         case Released():
             return event.reason
         case Finished():
@@ -77,7 +79,3 @@ def _told(output: bytes) -> str:
     if isinstance(value, dict):
         value = cast("dict[str, object]", value).get("stdout")
     return value.strip().partition("\n")[0] if isinstance(value, str) else output.decode()
-
-
-def _shortened(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

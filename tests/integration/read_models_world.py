@@ -7,7 +7,8 @@ from msgspec import Raw
 
 from projections.read_models import plans, task_views
 from projections.read_models.database import Database
-from projections.read_models.restore import Pending, open_read_models, restore
+from projections.read_models.pending import Pending
+from projections.read_models.restore import open_read_models, restore
 from projections.read_models.views import PlanView, TaskView
 from streams.log import Fact, Origin
 from streams.plan import commands

@@ -10,7 +10,8 @@ import pytest
 
 from projections.integrity.verify import compare
 from projections.read_models.database import Database
-from projections.read_models.restore import SCHEMA, Pending, open_read_models, restore
+from projections.read_models.pending import Pending
+from projections.read_models.restore import SCHEMA, open_read_models, restore
 from projections.read_models.sqlite_file import DatabaseUnavailable, MustRebuild, Schema, discard
 from streams.plan.events import Cancelled, Claimed, Heartbeat, Submitted, TaskSpec
 from streams.plan.evolve import begin, evolve

@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 from projections.read_models import audit, executions, plans, task_views
 from projections.read_models.database import Database
 from projections.read_models.pagination import Page
-from projections.read_models.restore import Pending
+from projections.read_models.pending import Pending
 from projections.read_models.views import execution_view, plan_view, task_view
 from streams.plan.events import Claimed, Completed, Failed, Submitted, TaskSpec
 from streams.plan.evolve import begin, evolve

@@ -16,7 +16,8 @@ from msgspec.json import encode
 from projections.integrity.write_probe import DatabaseProbe
 from projections.read_models import audit, executions, plans, task_views
 from projections.read_models.database import READERS, Database
-from projections.read_models.restore import Pending, open_read_models
+from projections.read_models.pending import Pending
+from projections.read_models.restore import open_read_models
 from projections.read_models.sqlite_file import DatabaseUnavailable, discard
 from streams.plan.events import Claimed, Completed, Submitted, TaskSpec
 from streams.plan.evolve import begin, evolve

@@ -13,12 +13,8 @@ from msgspec import Raw
 
 from projections.integrity.verify import compare
 from projections.read_models.database import Database
-from projections.read_models.restore import (
-    Pending,
-    open_read_models,
-    restore,
-    restore_or_discard,
-)
+from projections.read_models.pending import Pending
+from projections.read_models.restore import open_read_models, restore, restore_or_discard
 from projections.read_models.sqlite_file import DatabaseUnavailable
 from streams.log import Fact
 from streams.plan import commands

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from projections.read_models import audit
 from projections.read_models.audit_tail import AuditTail
 from projections.read_models.database import ReadModelCheckpoint
-from projections.read_models.restore import STREAM, open_read_models, read_models_of
+from projections.read_models.pending import STREAM
+from projections.read_models.restore import open_read_models, read_models_of
 from streams.jetstream.audit_stream import TrailExtent, TrailMessage
 from streams.log import LogState
 from tests.memory_log import MemoryLog

@@ -15,7 +15,8 @@ from projections.integrity.verify import compare
 from projections.projector import PendingLimits, Projector
 from projections.read_models import plans
 from projections.read_models.database import Database
-from projections.read_models.restore import SCHEMA, WIDE
+from projections.read_models.pending import WIDE
+from projections.read_models.restore import SCHEMA
 from streams.log import Draft, Log
 from streams.plan import commands
 from streams.plan.events import Submitted, TaskSpec

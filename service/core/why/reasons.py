@@ -73,3 +73,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     known_kinds: Sequence[str]
     running: Mapping[str, int]
     standing: Callable[[Task], LanePosition | None]
+
+
+def glance(task: Task) -> dict[str, Any]:
+    """A task as one line of evidence."""
+    return {"task_id": task.spec.id, "status": task.status, "sequence": task.sequence}

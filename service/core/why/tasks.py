@@ -4,11 +4,13 @@ from typing import Any
 
 from projections.read_models.views import moment
 from service.core.why.leases import of_lease
-from service.core.why.reasons import MOST_EXAMPLES, Reason, Surroundings, Why
+from service.core.why.reasons import MOST_EXAMPLES, Reason, Surroundings, Why, glance
 from service.core.why.waiting import for_claim, for_dependencies, stale_verdict
-from service.core.why.wording import glance, short
 from streams.plan.lifecycle import ENDED
 from streams.plan.state import Plan, Task
+from streams.texts import shortened
+
+MOST_CHARACTERS = 200  # of an error message in a sentence
 
 
 def why_task(plan: Plan, task: Task, around: Surroundings) -> Why:
@@ -47,7 +49,8 @@ def ended(plan: Plan, task: Task) -> Reason:
         error_type, message = task.error
         evidence |= {"error_type": error_type, "error_message": message, "retries": task.retry}
         attempts = "one attempt" if task.attempt == 1 else f"{task.attempt} attempts"
-        says = f"has FAILED after {attempts}: {error_type}: {short(message)}"
+        shown = shortened(message, MOST_CHARACTERS)
+        says = f"has FAILED after {attempts}: {error_type}: {shown}"
         after = "an operator may retry it"
     elif task.status == "SKIPPED":
         culprits = _culprits(plan, task)

@@ -5,8 +5,7 @@ from typing import Any
 
 from projections.read_models.views import moment
 from service.core.demand import NOT_ASKED_S
-from service.core.why.reasons import MOST_EXAMPLES, Reason, Surroundings
-from service.core.why.wording import glance
+from service.core.why.reasons import MOST_EXAMPLES, Reason, Surroundings, glance
 from streams.plan.lifecycle import ENDED
 from streams.plan.state import Plan, Task
 from streams.timestamps import rfc3339

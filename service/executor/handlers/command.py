@@ -28,10 +28,9 @@ from service.executor.handlers import guardian
 from service.executor.handlers.command_line import CommandLine
 from service.executor.handlers.inputs import CheckedHandler
 from service.executor.handlers.secrets import SecretRef, Secrets
-from service.executor.handlers.verdicts import verdict_of
+from service.executor.handlers.verdicts import verdict_in
 from service.runtime.masking import KNOWN
 from service.settings.config import CommandSettings
-from streams.json_values import UNREADABLE
 from streams.plan.events import Verdict
 
 OUTPUT_BYTES = 256 * 1024
@@ -136,10 +135,7 @@ def _environment(wish: CommandInput, secrets: Secrets, folder: str) -> dict[str,
 
 
 def _verdict(stdout: str) -> Verdict:
-    try:
-        verdict = verdict_of(msgspec.json.decode(stdout))
-    except UNREADABLE:
-        verdict = None
+    verdict = verdict_in(stdout)
     if verdict is None:
         message = 'a critic\'s program must print {"pass": true or false, "feedback": …}'
         raise TaskFailed("bad_output", message, retryable=False)

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import cast
 
-from streams.json_values import encoded
+import msgspec
+
+from streams.json_values import UNREADABLE, encoded
 from streams.plan.results import Verdict
 
 
@@ -21,3 +23,11 @@ def verdict_of(said: object) -> Verdict | None:
         case _:
             return None
     return Verdict(pass_=passed, feedback=encoded(feedback)) if isinstance(passed, bool) else None
+
+
+def verdict_in(text: str) -> Verdict | None:
+    """The verdict in a text that is its JSON; None when it is no such thing."""
+    try:
+        return verdict_of(msgspec.json.decode(text))
+    except UNREADABLE:
+        return None

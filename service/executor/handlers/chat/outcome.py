@@ -1,14 +1,11 @@
 """What becomes of a whole answer: the task's result, or a failure that names the outcome."""
 
-import msgspec
-
 from holdfast_worker.failures import TaskFailed
 from holdfast_worker.task import Result, TaskRun
 from service.executor.handlers.chat.answer import ModelAnswer
 from service.executor.handlers.chat.request import ChatInput
 from service.executor.handlers.chat.schema import check_format
-from service.executor.handlers.verdicts import verdict_of
-from streams.json_values import UNREADABLE
+from service.executor.handlers.verdicts import verdict_in
 from streams.plan.events import Verdict
 
 QUOTED_CHARACTERS = 200
@@ -70,10 +67,7 @@ def _check_tool_calls(outcome: str, answer: ModelAnswer) -> None:
 def _verdict(content: str) -> Verdict:
     """The first JSON object in the answer, which models like to wrap in prose or fences."""
     start, end = content.find("{"), content.rfind("}")
-    try:
-        verdict = verdict_of(msgspec.json.decode(content[start : end + 1]))
-    except UNREADABLE:
-        verdict = None
+    verdict = verdict_in(content[start : end + 1])
     if verdict is None:
         quoted = content[:QUOTED_CHARACTERS]
         raise TaskFailed("bad_response", f"no verdict in the answer: {quoted!r}")
