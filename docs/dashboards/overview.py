@@ -190,8 +190,8 @@ _CAPACITY = Row(
         ),
         Panel(
             title="Worker host processes replaced",
-            says="Per second, for one that ended or was deaf; the log says why (`host_ended`, "
-            "`host_is_deaf`).",
+            says="Per second, for one that ended or ignored a stop; the log says why "
+            "(`host_ended`, `host_ignores_stop`).",
             queries=(Query(rate("agent_task_worker_host_replaced_total"), AT),),
             unit="ops",
         ),

@@ -39,7 +39,7 @@ from service.core.secrets_in_plans import key_warnings
 from service.core.workers import Workers
 from service.runtime.masking import KNOWN
 from service.settings.config import Settings
-from service.signals.audit.facts import UNTOLD, FactAudit
+from service.signals.audit.facts import NOT_AUDITED, FactAudit
 from service.signals.audit.trail import Audit
 from service.signals.metrics.facts import UNCOUNTED, FactMetrics
 from service.signals.metrics.registry import Metrics
@@ -126,7 +126,7 @@ class Core:
         counted = OwnFacts(self._fact_metrics, log, news_after=news_after)
         listeners.add("metrics", counted, unheard=UNCOUNTED)
         told = OwnFacts(self._fact_audit, log, news_after=news_after)
-        listeners.add("audit", told, unheard=UNTOLD)
+        listeners.add("audit", told, unheard=NOT_AUDITED)
         self.second_holder = SecondHolder(
             self.instance_id, log, self.now(), self.conditions.id_shared
         )

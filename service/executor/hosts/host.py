@@ -56,9 +56,9 @@ class Host:
     """A process and what it runs; lives on one loop. Work sent before its start waits for it.
 
     ``changed`` is called when it is ready, when it retires, and once it has ended and all its
-    calls have an ending.
-    A host that is deaf retires only when ``may_retire()`` says that there is room for another.
-    It takes calls of ``kinds`` once it is ready.
+    calls have an ending. A host that is stuck (a handler ignores its stop, or nothing comes from
+    it) retires only when ``may_retire()`` says that there is room for another. It takes calls of
+    ``kinds`` once it is ready.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ class Host:
             self._changed(self)
         self._end_if_idle()
 
-    def retire_if_deaf(self) -> None:
-        """Take no more work, if there is room: a handler ignores its stop, or nothing is heard."""
+    def retire_if_stuck(self) -> None:
+        """Take no more work, if there is room: a handler ignores its stop, or nothing comes."""
         if (self.given_up or self.silent) and not self.retiring and self._may_retire():
             self.retire()
 
@@ -190,7 +190,7 @@ class Host:
             self._loop.call_later(self._limits.grace_s, self._give_up, number)
 
     def _give_up(self, number: int) -> None:
-        """The handler did not stop: this host is deaf, in part or as a whole."""
+        """The handler ignores its stop: the host is ended when nothing else runs in it."""
         hosted = self._calls.get(number)
         if hosted is None:
             return
@@ -199,19 +199,19 @@ class Host:
             _settle(hosted.over, _lost(hosted, "", 0))
         else:
             hosted.given_up = True
-            self.retire_if_deaf()
+            self.retire_if_stuck()
 
     def _end_if_idle(self) -> None:
         if not self.retiring or self.given_up < self.running:
             return
         if self._calls:  # the handlers are named for a while before they are ended
-            self._loop.call_later(self._limits.kill_after_s, self._kill_if_deaf)
+            self._loop.call_later(self._limits.kill_after_s, self._kill_if_stuck)
         else:
             self.close()
 
-    def _kill_if_deaf(self) -> None:
+    def _kill_if_stuck(self) -> None:
         if self._calls and self.given_up == self.running and not self.over:
-            log.error("host_is_deaf", pid=self.pid, handlers=self._names())
+            log.error("host_ignores_stop", pid=self.pid, handlers=self._names())
             self._kill()
 
     def _names(self) -> list[str]:
@@ -235,7 +235,7 @@ class Host:
             case KnownSecrets():
                 KNOWN.know(message.values)
             case HostLeaving():
-                log.info("host_leaves", pid=self.pid, running=self.running)
+                log.info("host_retires", pid=self.pid, running=self.running)
                 self.leaving = True
                 self.retire()
             case HostPing():
@@ -253,8 +253,8 @@ class Host:
         if not self.ready:
             log.warning("host_not_ready", pid=self.pid, advice="the import of its handlers lasts")
         elif not self.retiring:
-            log.error("host_is_silent", pid=self.pid, handlers=self._names())
-            self.retire_if_deaf()
+            log.error("host_does_not_answer", pid=self.pid, handlers=self._names())
+            self.retire_if_stuck()
 
     def _hear_of(
         self, hosted: _HostedCall, message: HostEnded | HostProgress | HostCheckpoint

@@ -119,4 +119,4 @@ class HostRunner:
             self._add(0.0 if host.ready and not host.leaving else RESTART_S)
         if host.over:
             for each in self._hosts:
-                each.retire_if_deaf()
+                each.retire_if_stuck()

@@ -54,8 +54,8 @@ export function HealthScreen() {
 
 /** One worker host process in words. @param {any} host */
 function hostSays(host) {
-  const deaf = host.overrunning ? `, ${host.overrunning} of them ignore their stop` : "";
-  return `process ${host.pid} ${host.state}, runs ${host.running}${deaf}, ${short(Math.round(host.memory_bytes / 1_000_000))} MB`;
+  const overrunning = host.overrunning ? `, ${host.overrunning} of them ignore their stop` : "";
+  return `process ${host.pid} ${host.state}, runs ${host.running}${overrunning}, ${short(Math.round(host.memory_bytes / 1_000_000))} MB`;
 }
 
 /** What `/readyz` says, also while it says that the instance is not ready. */

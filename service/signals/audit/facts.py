@@ -33,7 +33,7 @@ from streams.traceparent import trace_id_of
 MAX_EARLIER = 10_000  # claims of attempts that are over: their owners may still write
 MAX_SAID = 10_000  # owners' commands that failed in one outage, each audited once
 
-UNTOLD = (
+NOT_AUDITED = (
     events.Submitted, events.Finished, events.Forgotten,
     events.Heartbeat, events.Progress, events.Checkpointed,
 )  # fmt: skip

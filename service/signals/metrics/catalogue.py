@@ -118,7 +118,7 @@ _EXECUTOR = (
     ),
     counter(
         "agent.task.worker.host.replaced.total",
-        "Worker host processes started in place of one that ended or was deaf",
+        "Worker host processes started in place of one that ended or ignored a stop",
     ),
     times(
         "agent.task.claim_to_start.latency",

@@ -132,9 +132,10 @@ def _hosts(seen: Load, url: str) -> Finding | None:
             "hosts": [structs.asdict(each) for each in seen.hosts],
         },
         meaning="A worker host process that dies fails the tasks that it ran (process_died); one "
-        "that is deaf or silent gets no more tasks and is ended. The log says how each ended "
-        "(host_ended, host_is_deaf, host_is_silent) and which handlers it ran. Declare a kind "
-        'that kills or holds its host with pool="process", or bound its memory and calls.',
+        "that ignores a stop or does not answer gets no more tasks and is ended. The log says how "
+        "each ended (host_ended, host_ignores_stop, host_does_not_answer) and which handlers it "
+        'ran. Declare a kind that kills or holds its host with pool="process", or bound its memory '
+        "and calls.",
         command=f"curl -s '{url}/v1/ops/status'",
     )
 
