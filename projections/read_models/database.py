@@ -151,7 +151,7 @@ class Database:
     async def _write(self, calls: Iterable[Call], checkpoint: ReadModelCheckpoint | None) -> None:
         writer = self.writer
         try:
-            # Said aloud: Python begins by itself only for statements that start with INSERT and
+            # Python begins a transaction by itself only for statements that start with INSERT and
             # the like, and some of these start with WITH.
             await writer.execute_fetchall("BEGIN IMMEDIATE")
             self.transactions += 1

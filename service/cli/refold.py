@@ -119,7 +119,7 @@ async def replace_read_models(settings: Settings, out: TextIO = sys.stdout) -> R
 async def verify_read_models(
     settings: Settings, out: TextIO = sys.stdout
 ) -> tuple[Rebuilt, Comparison]:
-    """Fold the log anew, up to where the live read models are, and compare row by row.
+    """Fold the log again, up to where the live read models are, and compare row by row.
 
     Works beside a running instance: it is asked nothing, its file is copied as of one moment.
     """
@@ -131,7 +131,7 @@ async def verify_read_models(
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=settings.data_dir)))
         copy, fresh = work / "live.sqlite", work / "rebuilt.sqlite"
         sequence = await asyncio.to_thread(copy_of, path, copy)
-        print(f"folding {sequence:,} facts anew, to compare with {path}", file=out, flush=True)
+        print(f"folding {sequence:,} facts again, to compare with {path}", file=out, flush=True)
         database = await open_read_models(fresh)
         try:
             rebuilt = await refold(source, database, sequence, out)

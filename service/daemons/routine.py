@@ -49,7 +49,7 @@ class Routine:
         self.state.due_at = self._grid_at
 
     def leave(self) -> None:
-        """End here: what runs on a thread that is held is cancelled when that comes round."""
+        """End here: what runs on a thread that is held is cancelled when that thread runs on."""
         task, self.task = self.task, None
         self.state.began_at = None
         if task is not None and self.home is not None:

@@ -111,8 +111,8 @@ class Schedulers:
                 holder = self._holder(thread)
                 if holder is None or holder.state.began_at is None:
                     continue
-                # Seen twice in the same tick: between two looks a loop that is merely late has
-                # come round, also when the whole process had been frozen.
+                # Seen twice in the same tick: between two looks a loop that is merely late
+                # has run, also when the whole process had been frozen.
                 found[thread] = (holder, holder.state.began_at)
                 if suspects.get(thread) == found[thread]:
                     self._replace(thread, holder)

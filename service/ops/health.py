@@ -30,7 +30,7 @@ from streams.log import LogState, LogUnavailable
 MAX_LAG_S = 5.0
 MAX_APPEND_S = 2.0  # much longer than a write takes, and less than what an election takes
 MAX_TAIL_SILENCE_S = 1.5  # a tail that is silent for longer than 1 s reads the log directly
-MAX_HELD_S = 1.0  # a loop that has not come round for so long
+MAX_HELD_S = 1.0  # a loop that has run nothing for so long
 
 
 def log_check(
@@ -94,7 +94,7 @@ def loops_check(lags: Iterable[Lag]) -> Check:
     """No loop is held up. That the API's is shows by there being no answer."""
     held = [(lag.name, held_s) for lag in lags if (held_s := lag.held_s) > MAX_HELD_S]
     detail = "; ".join(f"{name} is held up for {held_s:.1f} s" for name, held_s in held)
-    return Check("loops", ok=not held, detail=detail or "all come round")
+    return Check("loops", ok=not held, detail=detail or "all run")
 
 
 def executor_check(executor: Executor) -> Check:

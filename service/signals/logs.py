@@ -33,7 +33,7 @@ WRITE_CHARACTERS = 32_768
 
 
 class QueuedHandler(logging.Handler):
-    """Formats where a line is born, writes on its own thread; a full queue drops and counts."""
+    """Formats on the thread that logs, writes on its own thread; a full queue drops and counts."""
 
     def __init__(
         self,

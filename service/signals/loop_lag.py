@@ -21,7 +21,7 @@ from service.signals.metrics.registry import Metrics
 
 LAG_SAMPLE_S = 0.25
 WATCH_EVERY_S = 0.1
-HELD_S = 1.0  # a loop that has not come round for so long is held up, not merely busy
+HELD_S = 1.0  # a loop that has run nothing for so long is held up, not merely busy
 _FRAMES = 4
 
 log = structlog.get_logger("holdfast.loops")

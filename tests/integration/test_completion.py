@@ -91,7 +91,7 @@ async def test_a_shell_offers_what_fits(shell: str, tmp_path: Path, url: str) ->
     assert await asked("s") == {"serve", "submit", "show"}
     assert {"--at", "--json", "--url"} <= await asked("show", "--")
     for words, ids in IDS.items():
-        async with asyncio.timeout(60):  # on a busy machine the instance may be asked in vain
+        async with asyncio.timeout(60):  # on a busy machine the instance may not answer
             while (found := await asked(*words)) != ids:
                 assert found <= {""}, words
     assert "the shell's own: default" in await asked("submit", "")

@@ -26,6 +26,8 @@ RIDDLES = (
     "afar",
     "machine room",
     "narrator",
+    "aloud",
+    "comes? round",
 )
 """Words that a reader has to interpret: name the thing, the client or the process instead."""
 

@@ -328,7 +328,7 @@ async def test_the_watch_says_where_the_loop_that_runs_this_test_is_held(
         await asyncio.sleep(0)
         time.sleep(1.8)  # noqa: ASYNC251 - the fault
         assert lag.held_s > 1
-        await eventually(lambda: lag.held_s == 0, "the loop comes round")
+        await eventually(lambda: lag.held_s == 0, "the loop runs on")
         watch.step()
     finally:
         watch.stop()

@@ -66,7 +66,7 @@ def ended(plan: Plan, task: Task) -> Reason:
 
 
 def _culprits(plan: Plan, task: Task) -> list[Task]:
-    """What a skipped task waited for in vain, else what failed the plan."""
+    """What a skipped task waited for and did not get, else what failed the plan."""
     waited_for = (plan.tasks[name] for name in task.spec.depends_on)
     lost = [each for each in waited_for if each.status in ENDED and each.status != "COMPLETED"]
     return lost[:MOST_EXAMPLES] or fatal(plan)

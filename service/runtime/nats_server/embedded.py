@@ -1,6 +1,6 @@
 """Keeps the embedded nats-server running: ready before it is used, restarted when it dies.
 
-It is also started anew when it cannot write any more and its disk has room again
+It is also restarted when it cannot write any more and its disk has room again
 (`service.runtime.nats_server.write_errors`).
 
 One thread owns the child from its first life to its last: it starts, waits and starts again. The
@@ -39,7 +39,7 @@ from streams.log import LogUnavailable
 STORE_FOLDER = "nats"
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 5.0
-SETTLED_S = 60.0  # a server that lived this long starts the back-off anew
+SETTLED_S = 60.0  # a server that lived this long starts the back-off again
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -103,7 +103,7 @@ class EmbeddedServer:
         return server.pid if server else None
 
     def took_no_write(self, reason: str) -> None:
-        """Let it be started anew: it answers questions, but no write in a long time."""
+        """Let it be restarted: it answers questions, but no write in a long time."""
         if self.cannot_write is None:
             self.cannot_write = reason
 
@@ -172,7 +172,7 @@ class EmbeddedServer:
                 self.cannot_write = error
             if self.cannot_write is not None and self._disk_has_room(self._folder):
                 server.stop()
-                return f"nats-server {server.pid} is started anew: {self.cannot_write}"
+                return f"nats-server {server.pid} is restarted: {self.cannot_write}"
         return f"nats-server {server.pid} ended with {in_words(code)}"
 
     def _launch(self) -> ServerProcess:

@@ -1,7 +1,7 @@
 """Whether a nats-server has logged that it cannot write, and whether its disk has room again.
 
 After a write to its store has failed, a nats-server keeps that error and answers no publish to the
-stream until it is started anew, also when there is room again. It answers every other question.
+stream until it is restarted, also when there is room again. It answers every other question.
 """
 
 import re

@@ -93,7 +93,7 @@ def _gaps(numbers: dict[str, Any], url: str) -> Finding | None:
         code="SseResumeGaps",
         summary=f"{gaps} clients came with a cursor that the log cannot honour",
         evidence=numbers,
-        meaning="Their cursor belongs to another log (it was made anew), or lies beyond its "
+        meaning="Their cursor belongs to another log (a new one was made), or lies beyond its "
         "end. They were sent a `gap` and went on from what exists; state that they keep "
         "should be built again.",
         command=f"curl -s '{url}/v1/ops/status'",

@@ -52,7 +52,7 @@ def _nearly_full(log: LogHealth) -> Finding | None:
         summary=f"the log holds {log.size_bytes:,} of the {log.max_bytes:,} bytes that it may",
         evidence={"bytes": log.size_bytes, "max_bytes": log.max_bytes, "head": log.head},
         meaning="At its bound the log refuses every fact (507) and drops none. Make room on its "
-        "disk, raise nats.plans_max_bytes or nats.plans_share and start anew, or edit the stream.",
+        "disk, raise nats.plans_max_bytes or nats.plans_share and restart, or edit the stream.",
         command="nats stream info PLANS; df -h",
         alert="LogNearlyFull",
     )
