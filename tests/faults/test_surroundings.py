@@ -21,9 +21,10 @@ pytestmark = pytest.mark.faults
 NewService = Callable[..., ServiceProcess]
 
 # How a line on a terminal begins: in the story, in the log, and what is said to the person.
+# An error is told where a busy machine holds a loop.
 WHOLE = re.compile(
     r"  \d\d:\d\d:\d\d\.\d{3}  +\d+  (plan|task)\.\w"
-    r"|\d\d:\d\d:\d\d\.\d{3} \[(debug|info|warning) +\] "
+    r"|\d\d:\d\d:\d\d\.\d{3} \[(debug|info|warning|error) +\] "
     r"|Holdfast serves |The log is empty|Look at it: | {13}curl http|Ctrl-C ends it"
     r"|  \d\d:\d\d:\d\d\.\d{3}  +\d+  plan ended {7}p: COMPLETED in \d+\.\d s, 1 task$"
 )

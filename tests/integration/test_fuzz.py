@@ -16,7 +16,7 @@ from litestar.routes import HTTPRoute
 from tests.integration.http_world import serving
 from tests.unit.http_world import FakeCore
 
-EXAMPLES = 100 if os.environ.get("HOLDFAST_FAULTS") == "long" else 12
+EXAMPLES = 100 if os.environ.get("HOLDFAST_FAULTS") == "long" else 8
 START_S = 30.0
 STREAMS = {"GET /v1/events", "GET /v1/plans/{plan_id}/events"}  # they have no end to wait for
 FILES = ("/page/", "/schema")  # not part of the document
