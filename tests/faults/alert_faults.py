@@ -8,13 +8,14 @@ import asyncio
 import itertools
 import json
 import os
+import select
 import signal
 import socket
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -248,15 +249,22 @@ def stale_writers(place: Place) -> Generator[None]:
 
 
 def sse_push_failing(place: Place) -> Generator[None]:
-    """Clients connect and never read; then they are gone."""
+    """Clients connect and never read, again when they are ended; then they are gone."""
     place.submit(20, input={"text": "x" * 40_000})
-    frozen: list[AbstractContextManager[socket.socket]] = []
-    for _ in range(8):
-        frozen.append(place.reader(after=0, reads=False))
-        frozen[-1].__enter__()
-    yield
-    for each in frozen:
-        each.__exit__(None, None, None)
+    gone = threading.Event()
+
+    def freeze() -> None:
+        with place.reader(after=0, reads=False) as client:
+            ended = select.poll()
+            ended.register(client, select.POLLRDHUP)
+            while not gone.is_set() and not ended.poll(200):
+                pass
+
+    with ExitStack() as clients:
+        for _ in range(8):
+            clients.enter_context(Again(freeze))
+        yield
+        gone.set()
 
 
 def sse_resume_gaps(place: Place) -> Generator[None]:
@@ -275,7 +283,7 @@ def sse_replay_slow(place: Place) -> Generator[None]:
 
     def resume() -> None:
         with place.reader(after=1, plan_id=next(asked)) as client:
-            client.settimeout(15)
+            client.settimeout(60)
             said = b""
             while b"caught_up" not in said and (data := client.recv(65536)):
                 said += data

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.busy import HELD
 from tests.faults.plan_shapes import shapes
 from tests.faults.report import Report
 from tests.faults.service_process import ServiceProcess, run_holdfast, until
@@ -32,8 +33,6 @@ FACTOR = 20.0  # by which the times of the rules are divided
 RESTARTS = 3
 WORKERS = 12  # enough that no task waits for 3 s, which the shortened rules call starved
 SETTLE_S = 6.0  # after a restart: rules look back over ranges that are shortened as well
-# True on a machine that other tests keep busy.
-BUSY = {"LoopLagHigh", "DaemonLate"}
 # True beside tests that keep the disk busy: the short form runs with them, the long one alone.
 BESIDE = {"LogSlow"}
 # True on one that leaves a process without time for seconds: its rules look at waits that are
@@ -194,6 +193,6 @@ def test_a_day_without_a_fault_raises_no_alarm(
         sleeper_worst_s=sleeper.worst_s,
     )
     assert fleet.done > day_s / 3
-    excused = BUSY | (STALLED if sleeper.worst_s > STALL_S else set())
+    excused = HELD | (STALLED if sleeper.worst_s > STALL_S else set())
     excused |= set() if long_faults else BESIDE
     assert {each for each in alarms if each.partition(":")[0] not in excused} == set()

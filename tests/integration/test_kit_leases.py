@@ -225,6 +225,7 @@ async def test_a_worker_whose_network_is_cut_stops_in_time_and_goes_on_afterward
     assert counters.claimed == counters.completed + counters.released + counters.lost
 
 
+@pytest.mark.timeout(180)  # the server is started four times
 async def test_results_wait_for_a_server_that_is_killed_and_none_is_lost() -> None:
     with Server() as server:
         worker = Worker("patient", slots=8, url=server.url, limits=SHORT)
