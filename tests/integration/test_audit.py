@@ -469,9 +469,9 @@ async def test_rows_follow_the_stream_and_own_entries_are_not_read_back(
         "SELECT sequence, id, entry FROM audit ORDER BY sequence", (), lambda _, found: found
     )
     assert [(m.sequence, m.id or None, m.payload) for m in stored] == kept
-    counted = Counter(msgspec.json.decode(entry)["event"] for _, _, entry in kept)
+    found = Counter(msgspec.json.decode(entry)["event"] for _, _, entry in kept)
     here = {"x": 100, "claim_acquired": 30, "execution_started": 24}
-    assert {event: counted[event] for event in here} == here, "a busy machine may add its own"
+    assert {event: found[event] for event in here} == here, "a busy machine may add its own"
 
 
 async def test_what_the_stream_has_forgotten_leaves_the_rows(world_beside: World) -> None:
