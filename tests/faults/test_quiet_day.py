@@ -34,7 +34,7 @@ RESTARTS = 3
 WORKERS = 12  # enough that no task waits for 3 s, which the shortened rules call starved
 SETTLE_S = 6.0  # after a restart: rules look back over ranges that are shortened as well
 # True beside tests that keep the disk busy: the short form runs with them, the long one alone.
-BESIDE = {"LogSlow"}
+BESIDE = {"LogSlow", "DatabaseUnavailable"}
 # True on one that leaves a process without time for seconds: its rules look at waits that are
 # divided by it, and at what a handler or a renewal did within seconds.
 STALLED, STALL_S = {"LeaseMarginLow", "HandlersOverrun"}, 1.0

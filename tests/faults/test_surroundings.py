@@ -21,7 +21,7 @@ pytestmark = pytest.mark.faults
 NewService = Callable[..., ServiceProcess]
 
 # How a line on a terminal begins: in the story, in the log, and what is said to the person.
-# An error is told where a busy machine holds a loop.
+# A line of level error: a busy machine has held a loop.
 WHOLE = re.compile(
     r"  \d\d:\d\d:\d\d\.\d{3}  +\d+  (plan|task)\.\w"
     r"|\d\d:\d\d:\d\d\.\d{3} \[(debug|info|warning|error) +\] "
