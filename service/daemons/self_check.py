@@ -190,7 +190,7 @@ class SelfCheck:
             await current.go_on(bridge)
         except (LogUnavailable, DatabaseUnavailable, TimeoutError) as error:
             # Their own checks report it; what cannot be read is not compared.
-            log.info("self_check_postponed", error=str(error))
+            log.info("self_check_postponed", error=str(error) or "no answer in time")
             return
         if current.is_over:
             await self._report(bridge, current)
