@@ -4,9 +4,17 @@ import threading
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from holdfast_worker import Limits, Task, Worker
+from holdfast_worker.counters import Counters
+from holdfast_worker.handler import Handler
+from holdfast_worker.heartbeats import Heartbeats
+from holdfast_worker.lease import Claim, Lease
+from holdfast_worker.logs import Notices
+from holdfast_worker.session import Session
+from holdfast_worker.wire import Wire
 from tests.busy import stretch
 from tests.unit.kit_world import SHORT, Answer, ScriptedServer, claim, problem
 from tests.waiting import until
@@ -60,6 +68,25 @@ def test_a_handler_whose_lease_another_has_taken_stops_within_one_heartbeat() ->
     assert waiting.reason == "fenced"
     assert waiting.stopped_at - taken_at[0] < BEAT_S * 1.4 * stretch()
     assert (waiting.worker.counters.lost, waiting.worker.counters.released) == (1, 0)
+
+
+async def test_a_heartbeat_is_due_at_a_third_of_a_lease_and_the_handler_stops_at_two() -> None:
+    wire = Wire("http://127.0.0.1:1", None, SHORT)
+    session = Session(
+        owner="o", slots=1, handlers={}, wire=wire, limits=SHORT,
+        counters=Counters(), notices=Notices(),
+    )  # fmt: skip
+    granted_at = time.monotonic()
+    granted = msgspec.json.decode(msgspec.json.encode(claim(lease_s=15.0)), type=Claim)
+    lease = Lease(granted, Handler("k", lambda _: None), granted_at)
+    lease.begun = True
+    session.leases[lease.key] = lease
+    heartbeats, seen = Heartbeats(session), list[tuple[bool, str | None]]()
+    for after_s in (4.9, 5.1, 9.9, 10.1):
+        heartbeats.step(granted_at + after_s)  # the answer never comes
+        seen.append((lease.in_flight, lease.cancellation.reason))
+    await wire.close()
+    assert seen == [(False, None), (True, None), (True, None), (True, "lease_lost")]
 
 
 @pytest.mark.parametrize("silence", [UNAVAILABLE, (0, None)], ids=["503", "hangs up"])
