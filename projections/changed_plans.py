@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from projections.log_identity import Witness, witness_in
 from streams.log import BadFact, Fact
-from streams.plan.events import Checkpointed, Completed, Submitted
+from streams.plan.events import Checkpointed, Completed, Failed, Submitted
 from streams.plan.sizes import submitted_bytes
 from streams.plan.state import Plan
 
@@ -12,7 +12,11 @@ MOST_BYTES = 16 * 1024 * 1024
 
 
 class ChangedPlans:
-    """The plans that have changed, and by how much: in facts, and in bytes of their values."""
+    """The plans that have changed, and by how much: in facts, and in bytes.
+
+    Bytes are those of values that came, and all of plans that have ended: nothing else may hold
+    such a plan any more.
+    """
 
     def __init__(self) -> None:
         self.facts = self.bytes = 0
@@ -31,6 +35,8 @@ class ChangedPlans:
         self._witness = witness_in(facts) or self._witness
         for plan in changed:
             self._plans[id(plan)] = plan
+            if plan.finished_at is not None:
+                self.bytes += plan.bytes
 
     def take(self) -> tuple[list[Plan], Witness | None]:
         """The plans in the order they changed first, and the newest fact that stays in the log."""
@@ -44,7 +50,9 @@ def _value_bytes(fact: Fact | BadFact) -> int:
     event = fact.event if isinstance(fact, Fact) else None
     match event:
         case Completed():
-            return len(event.output)
+            return len(event.output) + (len(event.verdict.feedback) if event.verdict else 0)
+        case Failed():
+            return len(event.error_message)
         case Checkpointed():
             return len(event.value)
         case Submitted():

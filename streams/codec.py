@@ -203,8 +203,8 @@ def _origin(
         actor=_name(actor),
         instance=_name(instance),
         principal=_name(principal),
-        traceparent=_text(traceparent),
-        tracestate=_text(tracestate),
+        traceparent=traceparent.decode("utf-8", "replace") if traceparent else "",
+        tracestate=_text(tracestate) if tracestate else "",
     )
 
 

@@ -190,7 +190,7 @@ class Board:
                 return self._forget(fact, now)
             if isinstance(event, Submitted) and not self.knows(fact.plan_id):
                 return self._begin(fact, now)
-        plan = self._wake(fact.plan_id)
+        plan = self.plans.get(fact.plan_id) or self._wake(fact.plan_id)
         if plan is None:
             return f"there is no plan '{fact.plan_id}'"
         ignored = yield from folding(plan, fact)
@@ -306,7 +306,8 @@ class Board:
             self._runs_no_more(task)
         since = task.claimable_at
         if task.status not in CLAIMABLE or since is None or not _hands_out(plan, task):
-            self._unseat(task)
+            if key in self._seats:
+                self._unseat(task)
             self.timers.cancel(key)
         elif (due := max(since, self._holds.until(task, now))) > now:
             self._unseat(task)
@@ -337,7 +338,8 @@ class Board:
                 due = now + left_s  # the log's clock has been set: see `leases`
         if due > now:
             self._expired.pop(key, None)
-            self._unseat(task)
+            if key in self._seats:
+                self._unseat(task)
             self.timers.set(key, due, (plan, task))
             return
         self._expired[key] = (plan, task)

@@ -203,11 +203,11 @@ class Lanes:
 
     def _best_first(self, lane: Lane, kinds: Collection[str] | None, now: float) -> Iterator[Seat]:
         """Take seats of ``kinds``, best first."""
-        if kinds is None:
+        queues, changed = self._queues[lane], self._best[lane].changed
+        if kinds is None and len(queues) > 1:
             yield from self._best[lane].best_first(now)
             return
-        queues, changed = self._queues[lane], self._best[lane].changed
-        chosen = [kind for kind in kinds if kind in queues]
+        chosen = [kind for kind in (queues if kinds is None else kinds) if kind in queues]
         if len(chosen) == 1:
             (kind,) = chosen
             while (seat := queues[kind].best()) is not None:

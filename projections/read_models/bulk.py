@@ -16,7 +16,8 @@ Call = tuple[str, Iterable[Sequence[Any]]]
 
 MAX_ROWS = 1024
 SIZES = (1, 8, 32, 64, 128, 256, 512)  # and the largest: at most half of what is written is padding
-ROW_BYTES = 400  # a tuple with its numbers and short texts
+ROW_BYTES = 400  # a tuple with its numbers and what each text takes
+_TEXTS = {bytes, str}
 MAX_PARAMETERS = 32_000  # SQLite's own limit is 32,766
 
 
@@ -152,4 +153,4 @@ class Changes:
 
 def _size_of(row: Row) -> int:
     """About how many bytes a row holds in memory: its JSON, and what every row costs."""
-    return ROW_BYTES + sum([len(value) for value in row if value.__class__ is bytes])
+    return ROW_BYTES + sum([len(value) for value in row if value.__class__ in _TEXTS])

@@ -209,7 +209,8 @@ class ClaimQueue:
                     board.lanes.look_again(until)
             if len(offered) == request.limit or not withheld:
                 break
-        self._give_back(withheld)
+        if withheld:
+            self._give_back(withheld)
         return offered, bool(withheld)
 
     async def _wait(self, request: ClaimRequest, wait_s: float) -> list[Pick]:

@@ -224,11 +224,11 @@ class _Fold(Cascade):
             case Claimed():
                 return self.claimed(task, event)
             case (
-                Started()
+                Completed()
                 | Heartbeat()
+                | Started()
                 | Progress()
                 | Checkpointed()
-                | Completed()
                 | Failed()
                 | Released()
             ):
@@ -295,22 +295,22 @@ class _Fold(Cascade):
         self.note(task)
         task.reported = True
         match event:
-            case Started():
-                if task.execution is not None and task.execution.started_at is None:
-                    task.execution.started_at = self.at
-                    task.execution.sequence = self.sequence
-            case Heartbeat():
-                task.lease_s = event.lease_s
-                task.lease_until = self.at + event.lease_s
-            case Progress():
-                pass
-            case Checkpointed():
-                self.checkpointed(task, event)
             case Completed():
                 task.releases = 0
                 checkpoints.drop(self.plan, task)
                 self.end_attempt(task, "completed", event)
                 self.completed(task, event)
+            case Heartbeat():
+                task.lease_s = event.lease_s
+                task.lease_until = self.at + event.lease_s
+            case Started():
+                if task.execution is not None and task.execution.started_at is None:
+                    task.execution.started_at = self.at
+                    task.execution.sequence = self.sequence
+            case Progress():
+                pass
+            case Checkpointed():
+                self.checkpointed(task, event)
             case Failed():
                 task.releases = 0
                 self.end_attempt(task, "failed", event)

@@ -14,7 +14,7 @@ TASK_BYTES = 1_500  # a task with its spec, its last attempt and its places in t
 
 def submitted_bytes(spec: Submitted) -> int:
     """What a plan takes that begins now."""
-    inputs = sum(len(task.input) for task in spec.tasks)
+    inputs = sum([len(task.input) for task in spec.tasks])
     return len(spec.context) + inputs + TASK_BYTES * (1 + len(spec.tasks))
 
 

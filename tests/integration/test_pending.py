@@ -1,6 +1,7 @@
 """What waits to be written is bounded in rows and in bytes, and nothing of it is lost."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ from msgspec import Raw
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
 from projections.board.recent import RecentLimits
+from projections.changed_plans import MOST_BYTES
 from projections.integrity.verify import compare
-from projections.projector import PendingLimits, Projector
+from projections.projector import SLICE, PendingLimits, Projector
 from projections.read_models import plans
 from projections.read_models.database import Database
 from projections.read_models.pending import WIDE
 from projections.read_models.restore import SCHEMA
-from streams.log import Draft, Log
+from streams.log import Appended, Draft, Log
 from streams.plan import commands
-from streams.plan.events import Submitted, TaskSpec
+from streams.plan.events import Cancelled, Finished, Submitted, TaskSpec
+from streams.plan.state import Plan
 from tests.locked_file import locked
 from tests.memory_log import MemoryLog
 from tests.unit.claim_story import Instance, LogTime
@@ -28,6 +31,7 @@ from tests.waiting import eventually
 
 PLANS = 300
 INPUT = Raw(b'"' + b"x" * 20_000 + b'"')
+LARGE = Raw(b'"' + b"x" * 200_000 + b'"')
 
 
 @pytest.fixture
@@ -143,3 +147,29 @@ async def test_a_plan_that_left_memory_and_came_back_between_two_flushes_has_all
     found = await asyncio.to_thread(compare, path, tmp_path / "other.sqlite")
     assert found.rows > 0
     assert found.differences == []
+
+
+def plans_in_memory() -> int:
+    gc.collect()
+    return sum(type(each) is Plan for each in gc.get_objects())
+
+
+async def test_plans_that_have_left_memory_wait_for_their_rows_within_the_bound(
+    database: Database,
+) -> None:
+    others = plans_in_memory()  # of tests that went before in this process
+    log = MemoryLog()
+    await submit(log, PLANS, TaskSpec(id="t", kind="k", input=LARGE))
+    projector = projector_of(log, database, recent=RecentLimits(tasks=1))
+    await projector.step(await log.scan(0, PLANS))
+    await projector.flush()
+    for number in range(PLANS):
+        ending = (Cancelled(), Finished(status="CANCELLED"))
+        draft = Draft(plan_id=f"p{number}", task_id=None, expected=number + 1, events=ending)
+        assert isinstance(await log.append(draft), Appended)
+    await projector.step(await log.scan(PLANS, 2 * PLANS))
+    assert not projector.board.plans
+    assert plans_in_memory() - others < MOST_BYTES / len(LARGE) + SLICE
+    await projector.flush()
+    found = await database.read("SELECT count(*) FROM plans", (), lambda _, row: row[0])
+    assert found == [PLANS]
