@@ -18,7 +18,6 @@ from service.core.queue_context import QueueContext
 from service.core.standstill import SILENCE_LIMITS, SilenceLimits, Standstill
 from service.core.waiters import Waiters
 from service.runtime.pauses import pause_s
-from streams import decider
 from streams.log import Origin
 
 MAX_WAITING = 10_000
@@ -37,18 +36,17 @@ class ClaimQueue:
 
     def __init__(
         self,
-        core: "decider.View",
-        context: QueueContext,
+        core: QueueContext,
         poll_interval_s: float,
         answer_bytes: int = ANSWER_BYTES,
         silence: SilenceLimits = SILENCE_LIMITS,
     ) -> None:
         """``answer_bytes`` ends an answer; one claim is given whatever its size."""
         self._answer_bytes = answer_bytes
-        self._context = context
+        self._core = core
         self._poll_interval_s = poll_interval_s
         self._waiters = Waiters()
-        self.leases = LeaseTaker(core, context, Standstill(silence))
+        self.leases = LeaseTaker(core, Standstill(silence))
         self.demand = Demand()
         self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
@@ -62,7 +60,7 @@ class ClaimQueue:
     def last_asked(self, kind: str) -> float | None:
         """When a worker last asked this instance for tasks of ``kind`` (log time); None: never."""
         if self._waiters.waits_for(kind):
-            return self._context.now()
+            return self._core.now()
         return self.demand.last_asked(kind)
 
     async def claim(self, request: ClaimRequest, origin: Origin) -> list[Claim]:
@@ -114,10 +112,10 @@ class ClaimQueue:
                 waiter.future.set_result([])
 
     async def _claim(self, request: ClaimRequest, origin: Origin, ask: "_Ask") -> list[Claim]:
-        metrics = self._context.metrics
+        metrics = self._core.metrics
         metrics.count("agent.task.claim.poll.total")
         deadline = asyncio.get_running_loop().time() + request.wait_s
-        self.demand.asked(request.kinds, self._context.now())
+        self.demand.asked(request.kinds, self._core.now())
         (picks, _), lost = self._pick(request), 0
         while True:
             if ask.is_over or (request.gone is not None and request.gone()):
@@ -147,7 +145,7 @@ class ClaimQueue:
         if self.leases.standstill.left_s > 0:
             self._set_alarm()
             return 0
-        lanes, served = self._context.board.lanes, 0
+        lanes, served = self._core.board.lanes, 0
         nothing_for: set[tuple[str, ...] | None] = set()
         fresh = lanes.take_fresh()
         for waiter in self._waiters.of(lanes.kinds if all_kinds else fresh):
@@ -198,7 +196,7 @@ class ClaimQueue:
         return picks, withheld
 
     def _offered(self, request: ClaimRequest) -> tuple[list[Pick], bool]:
-        board, now = self._context.board, self._context.now()
+        board, now = self._core.board, self._core.now()
         offered, withheld = list[Pick](), list[Pick]()
         # What is withheld stays reserved until the rest has been looked at.
         while picks := board.pick(request.limit - len(offered), request.kinds, now):
@@ -226,12 +224,12 @@ class ClaimQueue:
             raise
         finally:
             self._waiters.remove(waiter)
-            self.demand.asked(request.kinds, self._context.now())
+            self.demand.asked(request.kinds, self._core.now())
 
     def _give_back(self, picks: list[Pick]) -> None:
         """The client has gone: what was picked for its request goes back to the lanes."""
         for pick in picks:
-            self._context.board.give_back(pick.seat, self._context.now())
+            self._core.board.give_back(pick.seat, self._core.now())
 
     def _set_alarm(self) -> None:
         """Wake up when something may be claimable next, if a request waits for it."""
@@ -240,8 +238,8 @@ class ClaimQueue:
             self._alarm = None
         if not self._waiters or self._closed:
             return
-        now, still_s = self._context.now(), self.leases.standstill.left_s
-        due = self._context.board.next_due()
+        now, still_s = self._core.now(), self.leases.standstill.left_s
+        due = self._core.board.next_due()
         if due is None and not still_s:
             return
         wait_s = max(now if due is None else due, now + still_s) - now
@@ -249,7 +247,7 @@ class ClaimQueue:
         self._alarm = loop.call_later(max(wait_s, _SHORTEST_SLEEP_S), self._ring)
 
     def _ring(self) -> None:
-        self._context.board.advance(self._context.now())
+        self._core.board.advance(self._core.now())
         self.serve_waiting(all_kinds=True)
 
 

@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from projections.board.lanes import Pick
 from service.core.answers import ClaimRequest
+from service.core.queue_context import QueueContext
 from service.core.standstill import Standstill
 from streams import decider
-from streams.log import Conflict, Log, LogFull, LogUnavailable, Origin, TooLarge
+from streams.log import Conflict, LogFull, LogUnavailable, Origin, TooLarge
 from streams.plan import commands
 from streams.plan.state import Plan, Task
 from streams.traceparent import of_attempt
@@ -65,9 +66,8 @@ def timeout_s(task: Task, request: ClaimRequest) -> float:
 class ClaimWriter:
     """Tells of each claim what has become of it; lives on the API loop."""
 
-    def __init__(self, view: decider.View, log: Log, standstill: Standstill) -> None:
-        self._view = view
-        self._log = log
+    def __init__(self, core: QueueContext, standstill: Standstill) -> None:
+        self._core = core
         self._standstill = standstill
 
     async def write(self, takings: Sequence[Taking]) -> list[Tried]:
@@ -77,7 +77,7 @@ class ClaimWriter:
         commands = [(each.command, each.origin) for each in takings]
         try:
             with self._standstill:
-                tried = await decider.transact_together(commands, self._view, self._log)
+                tried = await decider.transact_together(commands, self._core, self._core.log)
                 _raise_if_none_was_answered(tried)
         except LogUnavailable as error:
             return [error] * len(takings)
@@ -98,7 +98,7 @@ class ClaimWriter:
         """The task is offered again once it is known who has won."""
         winner = conflict.actual
         try:
-            await (self._view.catch_up() if winner is None else self._view.folded(winner))
+            await (self._core.catch_up() if winner is None else self._core.folded(winner))
         except LogUnavailable as error:
             return error
         return decider.Contention(1)
@@ -107,7 +107,7 @@ class ClaimWriter:
         try:
             with self._standstill:
                 return await decider.transact(
-                    taking.command, self._view, self._log, taking.origin, ONE_TRY
+                    taking.command, self._core, self._core.log, taking.origin, ONE_TRY
                 )
         except (LogUnavailable, LogFull) as error:
             return error

@@ -105,7 +105,7 @@ class Core:
         self.now, self.stream_now = clock.now, clock.stream_now
         self.knows, self.load = board.knows, projector.load
         self.folded, self.catch_up = projector.folded, projector.catch_up
-        self.claim_queue = ClaimQueue(self, self, settings.executor.poll_interval_s)
+        self.claim_queue = ClaimQueue(self, settings.executor.poll_interval_s)
         self.workers = Workers()
         self.visitors = Visitors()
         self._fact_metrics = FactMetrics(metrics, board, spans)

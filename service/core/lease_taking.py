@@ -47,11 +47,10 @@ log = structlog.get_logger("holdfast.claims")
 class LeaseTaker:
     """Writes claims; lives on the API loop."""
 
-    def __init__(self, view: decider.View, context: QueueContext, standstill: Standstill) -> None:
-        self._view = view
-        self._context = context
+    def __init__(self, core: QueueContext, standstill: Standstill) -> None:
+        self._core = core
         self._releasing: set[asyncio.Task[None]] = set()
-        self._writer = ClaimWriter(view, context.log, standstill)
+        self._writer = ClaimWriter(core, standstill)
         self.standstill = standstill
 
     async def take(self, picks: list[Pick], request: ClaimRequest, origin: Origin) -> list[Claim]:
@@ -130,7 +129,7 @@ class LeaseTaker:
                 attempt=claim.attempt,
                 reason=reason,
             )
-            await self._context.own(command, replace(origin, traceparent=claim.traceparent))
+            await self._core.own(command, replace(origin, traceparent=claim.traceparent))
 
     async def _take_all(
         self, picks: list[Pick], request: ClaimRequest, origin: Origin
@@ -141,7 +140,7 @@ class LeaseTaker:
         try:
             tried = await self._try(takings)
         finally:
-            self._context.board.lanes.took(asyncio.get_running_loop().time() - began_at)
+            self._core.board.lanes.took(asyncio.get_running_loop().time() - began_at)
             for each, outcome in zip_longest(takings, tried):
                 self._give_back(each, lost=isinstance(outcome, decider.Contention))
         claims, errors = list[Claim](), list[Exception]()
@@ -161,7 +160,7 @@ class LeaseTaker:
     async def _take_chosen(
         self, plan_id: str, task_id: str, request: ClaimRequest, origin: Origin
     ) -> Claim | Refused:
-        plan = await self._view.load(plan_id)
+        plan = await self._core.load(plan_id)
         task = plan.tasks.get(task_id) if plan is not None else None
         command = commands.Claim(
             plan_id=plan_id,
@@ -174,12 +173,12 @@ class LeaseTaker:
         )
         if plan is not None and task is not None:
             origin = in_trace_of(plan, task, origin)
-        outcome = await decider.transact(command, self._view, self._context.log, origin)
+        outcome = await decider.transact(command, self._core, self._core.log, origin)
         if not isinstance(outcome, decider.CommandAccepted):
             assert not isinstance(outcome, Duplicate)  # noqa: S101 - no claim is one
             return outcome
-        self._context.metrics.count("agent.task.claim.success.total")
-        plan = self._view.knows(plan_id)
+        self._core.metrics.count("agent.task.claim.success.total")
+        plan = self._core.knows(plan_id)
         task = plan.tasks.get(task_id) if plan is not None else None
         if plan is None or task is None or task.claimed_sequence != outcome.sequence:
             return NotAllowed("RUNNING", "another owner has taken the task over meanwhile")
@@ -192,7 +191,7 @@ class LeaseTaker:
         unread = [each for each in takings if missing(each.plan, each.task, each.found)]
         if not unread:
             return await self._writer.write(takings)
-        # Before the claims: when the log does not answer, nothing is claimed in vain.
+        # Before the claims: when the log does not answer, nothing is claimed for no one.
         read = await self._read_all(unread)
         failed = dict(zip(map(id, unread), read, strict=True))
         written = [each for each in takings if not failed.get(id(each))]
@@ -213,12 +212,12 @@ class LeaseTaker:
     async def _read_missing(self, plan: Plan, task: Task, found: dict[int, Raw]) -> None:
         """Add to ``found`` what an owner needs and memory does not have. Raises LogUnavailable."""
         while needed := missing(plan, task, found):
-            found.update(await read_back(self._context.log, needed))
+            found.update(await read_back(self._core.log, needed))
 
     def _give_back(self, taking: Taking, *, lost: bool) -> None:
-        self._context.board.give_back(taking.pick.seat, self._context.now(), lost=lost)
+        self._core.board.give_back(taking.pick.seat, self._core.now(), lost=lost)
         if lost:
-            self._context.metrics.count("agent.task.claim.conflict.total")
+            self._core.metrics.count("agent.task.claim.conflict.total")
 
     async def _granted(
         self, taking: Taking, sequence: int, request: ClaimRequest
@@ -234,7 +233,7 @@ class LeaseTaker:
         return _granted(plan, task, sequence, request, taking.found)
 
     def _count(self, pick: Pick, task: Task, *, reclaim: bool) -> None:
-        metrics, lane = self._context.metrics, pick.seat.lane
+        metrics, lane = self._core.metrics, pick.seat.lane
         metrics.count("agent.task.claim.success.total")
         metrics.count(f"agent.task.claim.{lane}.count")
         if pick.fallback:

@@ -6,21 +6,17 @@ from typing import Any, Protocol
 from projections.board.board import Board
 from service.core.answers import OwnerAnswer, Refused
 from service.signals.metrics.registry import Metrics
+from streams import decider
 from streams.log import Log, Origin
 from streams.plan.commands import OwnerCommand
 
 
-class QueueContext(Protocol):
+class QueueContext(decider.View, Protocol):
     """A view to decide on, and the log to append to."""
 
     board: Board
     log: Log
     metrics: Metrics
-    instance_id: str
-
-    def now(self) -> float:
-        """Log time."""
-        ...
 
     def own(
         self, command: OwnerCommand, origin: Origin

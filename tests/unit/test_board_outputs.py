@@ -35,7 +35,7 @@ class World:
         self.instance = Instance(self.log, self.clock)
         self.instance.board = Board(SharingRule(), "a", output_bytes=output_bytes)
         self.claim_queue = ClaimQueue(
-            self.instance, self.instance, poll_interval_s=3_600, answer_bytes=answer_bytes
+            self.instance, poll_interval_s=3_600, answer_bytes=answer_bytes
         )
 
     async def claim(self, limit: int = 1, *kinds: str) -> list[Claim]:

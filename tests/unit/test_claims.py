@@ -36,9 +36,7 @@ class Counter:
         metrics = self.instance.metrics
         assert isinstance(metrics, Counted)
         self.metrics = metrics
-        self.claim_queue = ClaimQueue(
-            self.instance, self.instance, poll_interval_s=3_600, silence=silence
-        )
+        self.claim_queue = ClaimQueue(self.instance, poll_interval_s=3_600, silence=silence)
 
     async def ask(self, owner: str = "w", **wish: object) -> list[Claim]:
         request = ClaimRequest(owner=owner, **wish)  # type: ignore[arg-type]

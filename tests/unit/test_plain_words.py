@@ -27,6 +27,7 @@ RIDDLES = (
     "machine room",
     "narrator",
     "aloud",
+    "in vain",
     "comes? round",
 )
 """Words that a reader has to interpret: name the thing, the client or the process instead."""

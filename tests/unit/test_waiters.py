@@ -44,7 +44,7 @@ class Crowd:
     def __init__(self, waiting: int) -> None:
         clock = LogTime()
         self.instance = Instance(MemoryLog(clock), clock)
-        self.claim_queue = ClaimQueue(self.instance, self.instance, poll_interval_s=3_600)
+        self.claim_queue = ClaimQueue(self.instance, poll_interval_s=3_600)
         self.asking = [self.ask(f"kind-{n}") for n in range(waiting)]
 
     def ask(self, *kinds: str) -> asyncio.Task[list[Claim]]:
