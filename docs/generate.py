@@ -19,7 +19,7 @@ from docs.dashboards.event_streams import EVENT_STREAMS
 from docs.dashboards.internals import INTERNALS
 from docs.dashboards.overview import OVERVIEW
 from docs.life_cycle import redrawn
-from projections.feed.client import Gap, Goodbye
+from projections.feed.client import ClosingReason, Gap
 from service import ops
 from service.http.app import CONTROLLERS
 from service.http.deadlines import CALL_LIMITS
@@ -190,7 +190,7 @@ def _default(key: str, value: object) -> str:
 
 
 def _reasons() -> Iterator[str]:
-    for signal, reasons, meant in (("gap", Gap, _GAPS), ("closed", Goodbye, _GOODBYES)):
+    for signal, reasons, meant in (("gap", Gap, _GAPS), ("closed", ClosingReason, _GOODBYES)):
         for reason in get_args(reasons):
             yield f"- `{signal}`, `{reason}`: {meant[reason]}.\n"
 

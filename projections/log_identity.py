@@ -19,7 +19,7 @@ from streams.plan.events import Heartbeat, Progress
 PERIOD_S = 5.0
 SAME_TIME_S = 0.001  # a time is read in two spellings, which differ by rounding
 
-History = Literal["same", "other", "gone", "unknown"]
+LogHistory = Literal["same", "other", "gone", "unknown"]
 """Whether a log has a witness: as it was, another fact there, none there, or not known."""
 
 
@@ -42,7 +42,7 @@ def witness_in(facts: Sequence[Fact | BadFact]) -> Witness | None:
     return None
 
 
-async def history_of(source: Log, witness: Witness) -> History:
+async def history_of(source: Log, witness: Witness) -> LogHistory:
     """Whether ``source`` has what ``witness`` saw. Raises LogUnavailable."""
     found = await source.scan(witness.sequence - 1, 1)
     if not found:

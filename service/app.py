@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from service import VERSION
+from service.core.admission import CheckInput
 from service.core.bridge import Bridge
 from service.core.catching_up import HowFar, caught_up
 from service.core.core import Core
@@ -24,7 +25,7 @@ from service.daemons.of_an_instance import daemons_of
 from service.daemons.retention import DAY_S, Connect, Retention
 from service.daemons.schedulers import Schedulers
 from service.executor.executor import Executor
-from service.executor.handlers.inputs import CheckInput, input_check
+from service.executor.handlers.inputs import input_check
 from service.executor.handlers.registry import load_handlers
 from service.executor.handlers.secrets import Secrets
 from service.http.access import Access

@@ -121,7 +121,7 @@ async def transact(
     """Carry out ``command``. Raises LogUnavailable, LogFull, TooLarge."""
     if isinstance(command, Complete) and takes_long(command.output):
         await asyncio.to_thread(digest_of, command)
-    call = Call(limits)
+    call = TimedCall(limits)
     outcome = await _transact(command, view, log, origin, call)
     if isinstance(outcome, CommandAccepted) or _stands(command, outcome):
         return outcome
@@ -188,7 +188,7 @@ def _draft(command: Command, decision: Accept, expected: int, origin: Origin) ->
     )
 
 
-class Call:
+class TimedCall:
     """One call, which ends in time."""
 
     def __init__(self, limits: DecideLimits) -> None:
@@ -204,7 +204,9 @@ class Call:
             raise LogUnavailable(f"no certain answer within {self.limits.call_s:g} s") from None
 
 
-async def _transact(command: Command, view: View, log: Log, origin: Origin, call: Call) -> Outcome:
+async def _transact(
+    command: Command, view: View, log: Log, origin: Origin, call: TimedCall
+) -> Outcome:
     """One round; a message that expired under the expectation costs no try (DESIGN §3)."""
     expired: int | None = None
     folded = 0  # the subject's last sequence, as the log named it, and what is judged contains it

@@ -12,7 +12,7 @@ from projections.feed.entry import FINISHED, FeedEntry, Interest
 from projections.feed.limits import FeedLimits
 
 LagsBehind = Callable[[Client], None]
-Failed = Callable[[Client, str], None]
+OnFailed = Callable[[Client, str], None]
 Sent = Callable[[Sequence[FeedEntry], int], None]
 
 
@@ -47,7 +47,7 @@ class Channels:
     that they went to.
     """
 
-    def __init__(self, lags: LagsBehind, failed: Failed, sent: Sent, limits: FeedLimits) -> None:
+    def __init__(self, lags: LagsBehind, failed: OnFailed, sent: Sent, limits: FeedLimits) -> None:
         self._limits = limits
         self.dirty = asyncio.Event()
         self._lags = lags

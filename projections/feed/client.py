@@ -32,9 +32,9 @@ class Sink(Protocol):
         ...
 
 
-Outcome = Literal["fresh", "complete", "gap"]
+ResumeOutcome = Literal["fresh", "complete", "gap"]
 Gap = Literal["expired", "ahead_of_log", "unreadable", "forgotten"]
-Goodbye = Literal["plan_finished", "slow_consumer", "shutting_down", "unauthorized"]
+ClosingReason = Literal["plan_finished", "slow_consumer", "shutting_down", "unauthorized"]
 
 
 class LastFact(msgspec.Struct, frozen=True, gc=False):
@@ -56,7 +56,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     head: int
     epoch: str
-    outcome: Outcome
+    outcome: ResumeOutcome
     gap: Gap | None = None
     last_fact: LastFact | None = None
 
@@ -129,7 +129,7 @@ class Client:
             self.caught_up = True
             self.sink.write(self._signal("caught_up", {"sequence": self.cursor}))
 
-    def end(self, reason: Goodbye) -> None:
+    def end(self, reason: ClosingReason) -> None:
         """Say goodbye and end the answer; saying it twice is saying it once."""
         if self.open:
             self.open = False

@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from projections.read_models import bulk
 from projections.read_models.bulk import Call
-from streams.plan.state import Checkpoint, Kept
+from streams.plan.state import Checkpoint, KeptCheckpoint
 
 # The value comes last, so that SQLite need not read it to restore the rest.
 DDL = """
@@ -33,7 +33,7 @@ RESTORE = """SELECT c.ordinal, c.key, c.attempt, c.sequence, c.size, c.digest FR
 JOIN tasks t ON t.ordinal = c.ordinal JOIN plans p ON p.first_sequence = t.first_sequence"""
 
 
-def row_of(kept: Kept) -> bulk.Row:
+def row_of(kept: KeptCheckpoint) -> bulk.Row:
     """The row of a checkpoint that was kept or dropped, in the order of NAMES."""
     ordinal, key, checkpoint, value = kept
     if checkpoint is None:

@@ -19,7 +19,7 @@ MAX_CURSOR_LENGTH = 64
 MAX_PAGE_BYTES = 4_000_000
 ITEM_BYTES = 500  # names, numbers and times of one item
 
-Kind = Literal["plans", "tasks", "changes", "executions", "audit"]
+ListKind = Literal["plans", "tasks", "changes", "executions", "audit"]
 T = TypeVar("T")
 
 _CONTENT = re.compile(rb"1:([a-z]{1,16}):(\d{1,19})", re.ASCII)
@@ -61,12 +61,12 @@ def checked_limit(limit: int) -> int:
     return limit
 
 
-def cursor_after(kind: Kind, key: int) -> str:
+def cursor_after(kind: ListKind, key: int) -> str:
     """The cursor of what follows the row with ``key``."""
     return base64.urlsafe_b64encode(b"1:%b:%d" % (kind.encode(), key)).decode().rstrip("=")
 
 
-def key_of(kind: Kind, cursor: str) -> int:
+def key_of(kind: ListKind, cursor: str) -> int:
     """The key in a cursor of ``kind``; raises BadCursor."""
     if len(cursor) > MAX_CURSOR_LENGTH:
         raise BadCursor("the cursor is too long")
@@ -83,7 +83,7 @@ def key_of(kind: Kind, cursor: str) -> int:
 
 def read_page(
     connection: sqlite3.Connection,
-    kind: Kind,
+    kind: ListKind,
     sql: str,
     parameters: Sequence[Any],
     shown: Callable[[tuple[Any, ...]], T],

@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from service.cli.client import InstanceAddress
-from service.cli.follower import Event, FollowRequest, follow
+from service.cli.follower import EventData, FollowRequest, follow
 from service.cli.id_completion import plans
 from service.cli.options import as_json as as_json_flag
 from service.cli.options import command, with_instance
@@ -50,7 +50,7 @@ def events(
     """Print what is asked for until a plan's own stream ends; answers the exit code."""
     asked = FollowRequest(plan_id=plan, task_id=task, types=types, after=after)
 
-    def show(event: Event) -> None:
+    def show(event: EventData) -> None:
         print(escaped_json(_encode(event).decode()) if as_json else line(event), flush=True)
 
     leave_with_reader()

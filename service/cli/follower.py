@@ -30,7 +30,7 @@ NOT_FOUND = 404
 TOO_MANY = 429
 EVENT_STREAM = "text/event-stream"
 
-Event = dict[str, Any]
+EventData = dict[str, Any]
 """The ``data`` of one event of the log."""
 
 
@@ -69,7 +69,7 @@ class FollowRequest(msgspec.Struct, frozen=True, kw_only=True):
 def follow(
     instance: InstanceAddress,
     asked: FollowRequest,
-    show: Callable[[Event], None],
+    show: Callable[[EventData], None],
     *,
     patience_s: float | None = None,
 ) -> int:
@@ -93,7 +93,7 @@ class PlanFollower:
     """Remembers the cursor between connections."""
 
     def __init__(
-        self, instance: InstanceAddress, asked: FollowRequest, show: Callable[[Event], None]
+        self, instance: InstanceAddress, asked: FollowRequest, show: Callable[[EventData], None]
     ) -> None:
         self._instance = instance
         self._asked = asked

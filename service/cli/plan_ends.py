@@ -15,7 +15,7 @@ MINUTE_S = HOUR_MIN = 60
 NAME_CHARACTERS = 60
 
 PlanOf = Callable[[str], Plan | None]
-Say = Callable[[str], object]
+Say = Callable[[str], None]
 
 
 class PlanEnds:

@@ -9,7 +9,7 @@ import yaml
 Path = tuple[str | int, ...]
 """Names and list positions from the plan to a value in it."""
 
-Place = tuple[int, int]
+LineColumn = tuple[int, int]
 """A line and a column, both from 1."""
 
 _about_task = re.compile(r"task '([^']+)'").match
@@ -25,7 +25,7 @@ _toml_line = re.compile(
 )
 
 
-def place_of(detail: str, plan: Mapping[str, Any], text: str, suffix: str) -> Place | None:
+def place_of(detail: str, plan: Mapping[str, Any], text: str, suffix: str) -> LineColumn | None:
     """Where in ``text`` stands what ``detail`` names; None if it names no part of the plan."""
     path = path_of(detail, plan)
     if path is None:
@@ -50,7 +50,7 @@ def _id_of(task: object) -> object:
     return cast("Mapping[str, object]", task).get("id") if isinstance(task, dict) else None
 
 
-def _yaml_place(text: str, path: Path) -> Place | None:
+def _yaml_place(text: str, path: Path) -> LineColumn | None:
     """JSON is read as YAML, in which a tab may not stand for a space."""
     try:
         node = yaml.SafeLoader(text.replace("\t", " ")).get_single_node()
@@ -76,7 +76,7 @@ def _inside(node: yaml.Node, part: str | int) -> tuple[yaml.Node, yaml.Node] | N
     return None
 
 
-def _toml_place(text: str, path: Path) -> Place | None:
+def _toml_place(text: str, path: Path) -> LineColumn | None:
     """The nearest header or key; what stands in an inline table is found by the key before it."""
     places = dict(_toml_places(_toml_text.sub(_blank, text)))
     for length in range(len(path), 0, -1):
@@ -93,7 +93,7 @@ def _blank(found: re.Match[str]) -> str:
     return text
 
 
-def _toml_places(text: str) -> Iterator[tuple[Path, Place]]:
+def _toml_places(text: str) -> Iterator[tuple[Path, LineColumn]]:
     table: Path = ()
     items: dict[Path, int] = {}  # lists of tables, and the position of the last of each
     for number, line in enumerate(text.split("\n"), 1):

@@ -18,7 +18,7 @@ from service.cli.client import (
     complaint_of,
     detail_of,
 )
-from service.cli.follower import Event, FollowRequest, follow
+from service.cli.follower import EventData, FollowRequest, follow
 from service.cli.options import command, with_instance
 from service.cli.path_completion import files
 from service.cli.plan_file import BadFile, ReadPlan, plan_in
@@ -105,7 +105,7 @@ def _follow(instance: InstanceAddress, plan_id: str) -> int:
     ended: list[str] = []  # the last one counts: a plan can be retried
     silence = Silence(SILENT_S, lambda: _tell_why(instance, plan_id))
 
-    def show(event: Event) -> None:
+    def show(event: EventData) -> None:
         silence.broken()
         if event["type"] == "plan.finished":
             ended.append(event["data"]["status"])
@@ -125,7 +125,7 @@ def _tell_why(instance: InstanceAddress, plan_id: str) -> None:
         print(f"         why: {on_one_line(answer)}", flush=True)
 
 
-def _line(event: Event) -> str:
+def _line(event: EventData) -> str:
     task_id = event["task_id"] or ""
     data = event["data"]
     parts = [

@@ -21,6 +21,8 @@ from streams.plan.events import Submitted, TaskSpec
 from streams.plan.sizes import is_large, submitted_bytes
 
 T = TypeVar("T")
+CheckInput = Callable[[TaskSpec], str | None]
+"""What is wrong with the input of a task: task, field and reason; None: nothing."""
 
 
 async def off_loop(look: Callable[[Submitted], T], plan: Submitted) -> T:
@@ -35,7 +37,7 @@ class Admission:
         self,
         projector: Projector,
         settings: MemorySettings,
-        check_input: Callable[[TaskSpec], str | None],
+        check_input: CheckInput,
     ) -> None:
         self._projector = projector
         self._most = settings.unfinished_bytes

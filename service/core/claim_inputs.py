@@ -19,7 +19,7 @@ from streams.plan.state import Plan, Task
 READS_AT_ONCE = 8
 CLAIM_BYTES = 700  # a claim in an answer without its texts: names, times, trace
 
-Found = Mapping[int, Raw]
+FoundValues = Mapping[int, Raw]
 """Outputs and checkpoints by the sequence of the fact that they stand in."""
 
 
@@ -30,7 +30,7 @@ def claim_size(plan: Plan, task: Task) -> int:
     return CLAIM_BYTES + texts + 68 * len(task.spec.depends_on)
 
 
-def missing(plan: Plan, task: Task, found: Found) -> list[int]:
+def missing(plan: Plan, task: Task, found: FoundValues) -> list[int]:
     """The sequences of what ``task`` needs and what is neither at hand nor found."""
     if not task.spec.depends_on and not task.checkpoints:
         return []
@@ -63,7 +63,7 @@ async def _output_at(log: Log, sequence: int) -> Raw:
             raise LogUnavailable(f"the output in the fact at sequence {sequence} cannot be read")
 
 
-def checkpoints_of(task: Task, found: Found) -> dict[str, Raw]:
+def checkpoints_of(task: Task, found: FoundValues) -> dict[str, Raw]:
     """What earlier attempts have kept, by key."""
     if not task.checkpoints:
         return {}
@@ -73,7 +73,7 @@ def checkpoints_of(task: Task, found: Found) -> dict[str, Raw]:
     }
 
 
-def dependencies_of(plan: Plan, task: Task, found: Found) -> dict[str, Raw]:
+def dependencies_of(plan: Plan, task: Task, found: FoundValues) -> dict[str, Raw]:
     """The output of each dependency, null where the plan went on without one."""
     outputs: dict[str, Raw] = {}
     for name in task.spec.depends_on:

@@ -19,7 +19,7 @@ from projections.feed import Feed
 from projections.projector import Projector
 from projections.read_models.database import Database
 from projections.read_models.views import PlanView, TaskView, plan_view, task_view
-from service.core.admission import Admission, off_loop
+from service.core.admission import Admission, CheckInput, off_loop
 from service.core.answers import (
     AcceptedWrite,
     Behind,
@@ -54,7 +54,7 @@ from streams.log import Log, LogUnavailable, Origin, TooLarge
 from streams.plan import commands
 from streams.plan.commands import OwnerCommand
 from streams.plan.decisions import Duplicate
-from streams.plan.events import Submitted, TaskSpec
+from streams.plan.events import Submitted
 from streams.plan.state import Plan
 from streams.traceparent import of_attempt, span_id_of
 
@@ -82,7 +82,7 @@ class Core:
         audit: Audit,
         epoch: str,
         news_after: int,
-        check_input: Callable[[TaskSpec], str | None],
+        check_input: CheckInput,
         tell_goodbye: Callable[[str], None],
         spans: Recorder | None = None,
     ) -> None:

@@ -17,7 +17,7 @@ from projections.board.lanes import Pick
 from projections.read_models.views import moment
 from service.core.answers import Claim, ClaimRequest, Refused
 from service.core.claim_inputs import (
-    Found,
+    FoundValues,
     checkpoints_of,
     dependencies_of,
     missing,
@@ -258,7 +258,7 @@ def _granted(
     task: Task,
     sequence: int,
     request: ClaimRequest,
-    found: Found,
+    found: FoundValues,
 ) -> Claim:
     spec = task.spec
     claimed_at = task.execution.claimed_at if task.execution is not None else plan.created_at

@@ -1,7 +1,6 @@
 """Opens the core: restores the read models, checks their log, makes the parts that fold facts."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import structlog
@@ -15,6 +14,7 @@ from projections.read_models.audit_tail import AuditTail
 from projections.read_models.database import Database
 from projections.read_models.restore import of_this_history, read_models_of, restore_or_discard
 from projections.read_models.sqlite_file import DatabaseUnavailable
+from service.core.admission import CheckInput
 from service.core.core import Core
 from service.core.log_clock import LogClock
 from service.runtime.data_folder import READ_MODELS
@@ -23,9 +23,7 @@ from service.signals.audit.trail import Audit
 from service.signals.metrics.registry import Metrics
 from service.signals.tracing.spans import Recorder
 from streams.jetstream.log import JetStreamLog
-from streams.plan.events import TaskSpec
 
-CheckInput = Callable[[TaskSpec], str | None]
 LAST_FLUSH_S = 5.0
 
 log = structlog.get_logger("holdfast.core")

@@ -18,7 +18,6 @@ from service.http.request import ApiRequest
 from service.http.responses import LOG_TROUBLE, refusals
 from service.http.routes import post
 from service.http.schemas import (
-    Attempt,
     CheckpointedItem,
     CompletedItem,
     FailedItem,
@@ -31,6 +30,7 @@ from service.http.schemas import (
 from streams.log import Origin, TooLarge
 from streams.plan.commands import Checkpoint, Heartbeat, HeldAttempt, OwnerCommand
 from streams.plan.decisions import Current, GuardReject
+from streams.plan.limits import AttemptNumber
 
 BatchStatus = Literal[
     "accepted",
@@ -49,7 +49,7 @@ class BatchItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     plan_id: str
     task_id: str
-    attempt: Attempt
+    attempt: AttemptNumber
     status: BatchStatus
     sequence: int | None = None
     lease_until: Moment | None = None

@@ -25,7 +25,7 @@ from streams.subjects import is_id
 MAX_QUERY_FIELDS = 50
 READING = {"GET", "HEAD", "OPTIONS"}
 
-Connection = ASGIConnection[Any, Any, Any, Any]
+HttpConnection = ASGIConnection[Any, Any, Any, Any]
 
 
 class requires:  # noqa: N801 - it reads as a word: guards=[requires("work")]
@@ -40,7 +40,7 @@ class requires:  # noqa: N801 - it reads as a word: guards=[requires("work")]
         self.permission: Permission | None = permission
         self._any_query = any_query
 
-    async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
+    async def __call__(self, connection: HttpConnection, handler: BaseRouteHandler) -> None:
         """Raises RequestRefused."""
         scope = cast("HTTPScope", connection.scope)
         state = connection.app.state

@@ -17,11 +17,11 @@ from streams.plan.state import Plan
 
 Knows = Callable[[str], Plan | None]
 """The plan of an id if it is in memory."""
-Load = Callable[[str], Awaitable[Plan | None]]
+LoadPlan = Callable[[str], Awaitable[Plan | None]]
 """The plan of an id, from memory or from the log. Raises LogUnavailable."""
 
 
-async def check_path(principal: Principal | None, path: Mapping[str, Any], load: Load) -> None:
+async def check_path(principal: Principal | None, path: Mapping[str, Any], load: LoadPlan) -> None:
     """Refuse an owner or a task in a route's path. Raises RequestRefused (forbidden)."""
     if principal is None:
         return

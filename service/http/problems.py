@@ -42,34 +42,36 @@ _REFUSED: Any = get_args(Refused)  # a tuple of classes: a Union is ten times as
 log = structlog.get_logger("holdfast.http")
 
 
-class Row(msgspec.Struct, frozen=True):
+class ProblemRow(msgspec.Struct, frozen=True):
     """One row of the table: the code's HTTP status and its title."""
 
     status: int
     title: str
 
 
-PROBLEMS: dict[str, Row] = {
-    "invalid_request": Row(400, "The request is not valid"),
-    "unauthorized": Row(401, "The token or session is missing or not valid"),
-    "forbidden": Row(403, "The request is not permitted"),
-    "not_found": Row(404, "Not found"),
-    "method_not_allowed": Row(405, "The method is not allowed"),
-    "request_timeout": Row(408, "The request took too long to arrive"),
-    "guard_reject": Row(409, "The lease is held by another attempt"),
-    "plan_exists": Row(409, "The id is taken by a different plan"),
-    "not_allowed": Row(409, "The current state does not allow this"),
-    "too_large": Row(413, "Too large"),
-    "too_many": Row(429, "Too many at a time from one client"),
-    "too_much_unfinished": Row(429, "The unfinished plans take all the memory that they may"),
-    "head_too_large": Row(431, "The head of the request is too large"),
-    "internal_error": Row(500, "Internal error"),
-    "contended": Row(503, "Too many concurrent writes to the same subject"),
-    "log_unavailable": Row(503, "The log does not answer"),
-    "database_unavailable": Row(503, "The read models do not answer"),
-    "behind": Row(503, "Not visible yet"),
-    "unavailable": Row(503, "Not available"),
-    "log_full": Row(507, "The log is full"),
+PROBLEMS: dict[str, ProblemRow] = {
+    "invalid_request": ProblemRow(400, "The request is not valid"),
+    "unauthorized": ProblemRow(401, "The token or session is missing or not valid"),
+    "forbidden": ProblemRow(403, "The request is not permitted"),
+    "not_found": ProblemRow(404, "Not found"),
+    "method_not_allowed": ProblemRow(405, "The method is not allowed"),
+    "request_timeout": ProblemRow(408, "The request took too long to arrive"),
+    "guard_reject": ProblemRow(409, "The lease is held by another attempt"),
+    "plan_exists": ProblemRow(409, "The id is taken by a different plan"),
+    "not_allowed": ProblemRow(409, "The current state does not allow this"),
+    "too_large": ProblemRow(413, "Too large"),
+    "too_many": ProblemRow(429, "Too many at a time from one client"),
+    "too_much_unfinished": ProblemRow(
+        429, "The unfinished plans take all the memory that they may"
+    ),
+    "head_too_large": ProblemRow(431, "The head of the request is too large"),
+    "internal_error": ProblemRow(500, "Internal error"),
+    "contended": ProblemRow(503, "Too many concurrent writes to the same subject"),
+    "log_unavailable": ProblemRow(503, "The log does not answer"),
+    "database_unavailable": ProblemRow(503, "The read models do not answer"),
+    "behind": ProblemRow(503, "Not visible yet"),
+    "unavailable": ProblemRow(503, "Not available"),
+    "log_full": ProblemRow(507, "The log is full"),
 }
 """Every code that an answer may carry."""
 

@@ -9,7 +9,17 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from streams.plan.events import EMPTY_OBJECT, FailureRule, JoinRule, TaskType
-from streams.plan.limits import MAX_LEASE_S, MAX_SECONDS, MAX_TASKS
+from streams.plan.limits import (
+    MAX_LEASE_S,
+    MAX_TASKS,
+    AttemptNumber,
+    Budget,
+    DelayS,
+    Name,
+    Priority,
+    Quorum,
+    TimeoutS,
+)
 from streams.plan.results import Completion, Failing, ModelName, TokenUsage, Verdict, nothing
 
 MAX_BATCH = 500
@@ -37,18 +47,12 @@ Owner = Annotated[
     str, Meta(pattern=OWNER_PATTERN, description="who holds the lease: a worker's instance id")
 ]
 TaskKind = Annotated[str, Meta(pattern=OWNER_PATTERN)]
-Label = Annotated[str, Meta(pattern=NO_CONTROL, max_length=128)]
+LabelValue = Annotated[str, Meta(pattern=NO_CONTROL, max_length=128)]
 LabelName = Annotated[str, Meta(pattern=NO_CONTROL_NO_EQUALS, min_length=1, max_length=128)]
-Name = Annotated[str, Meta(max_length=256)]
 ReasonText = Annotated[str, Meta(max_length=1_000)]
 ErrorText = Annotated[str, Meta(description="recorded shortened when it is long")]
-Priority = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
-Attempt = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Budget = Annotated[int, Meta(ge=0, le=1_000)]
-LeaseS = Annotated[float, Meta(ge=0.1, le=MAX_LEASE_S)]
-Seconds = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
+RequestedLeaseS = Annotated[float, Meta(ge=0.1, le=MAX_LEASE_S)]
 CheckpointKey = Annotated[str, Meta(pattern=NO_CONTROL, min_length=1, max_length=128)]
-Delay = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
 
 
 def _empty() -> Raw:
@@ -71,13 +75,13 @@ class TaskBody(Body, frozen=True, kw_only=True):
     input: Raw = field(default_factory=_empty)
     depends_on: Annotated[tuple[Id, ...], Meta(max_length=MAX_TASKS)] = ()
     join: JoinRule = "all"
-    quorum: Annotated[int, Meta(ge=1, le=MAX_TASKS)] | None = None
+    quorum: Quorum | None = None
     on_failure: FailureRule = "fail_plan"
     priority: Priority = 0
     max_retries: Budget = 3
     max_lost_leases: Budget = 3
-    timeout_s: Seconds | None = None
-    lease_s: LeaseS | None = None
+    timeout_s: TimeoutS | None = None
+    lease_s: RequestedLeaseS | None = None
     target: Id | None = None
 
 
@@ -87,7 +91,7 @@ class PlanBody(Body, frozen=True, kw_only=True):
     id: Id | None = None
     name: Name = ""
     context: Raw = field(default_factory=_empty)
-    labels: Annotated[dict[LabelName, Label], Meta(max_length=32)] = {}
+    labels: Annotated[dict[LabelName, LabelValue], Meta(max_length=32)] = {}
     priority: Priority = 0
     tasks: Annotated[tuple[TaskBody, ...], Meta(min_length=1, max_length=MAX_TASKS)]
 
@@ -108,7 +112,7 @@ class ReasonBody(Body, frozen=True, kw_only=True):
 class TakeBackBody(Body, frozen=True, kw_only=True):
     """Why an operator takes a lease back from its owner; `attempt` is the one that is meant."""
 
-    attempt: Attempt
+    attempt: AttemptNumber
     reason: ReasonText = ""
 
 
@@ -137,7 +141,7 @@ class ClaimBody(Body, frozen=True, kw_only=True):
     owner: Owner
     limit: Annotated[int, Meta(ge=1, le=MAX_BATCH)] = 1
     kinds: Annotated[tuple[TaskKind, ...], Meta(min_length=1, max_length=256)] | None = None
-    lease_s: LeaseS | None = None
+    lease_s: RequestedLeaseS | None = None
     wait_s: Annotated[float, Meta(ge=0, le=MAX_WAIT_S)] = 0
     start: bool = False
 
@@ -146,7 +150,7 @@ class ClaimOneBody(Body, frozen=True, kw_only=True):
     """Who claims one chosen task; with `start` the attempt counts as started."""
 
     owner: Owner
-    lease_s: LeaseS | None = None
+    lease_s: RequestedLeaseS | None = None
     start: bool = False
 
 
@@ -154,7 +158,7 @@ class OwnerBody(Body, frozen=True, kw_only=True):
     """Who holds the lease, and of which attempt."""
 
     owner: Owner
-    attempt: Attempt
+    attempt: AttemptNumber
 
 
 class HeartbeatBody(OwnerBody, frozen=True, kw_only=True):
@@ -199,7 +203,7 @@ class GivenBack(Body, frozen=True, kw_only=True):
     """
 
     reason: ReasonText = ""
-    retry_in_s: Delay | None = None
+    retry_in_s: DelayS | None = None
     model_name: ModelName | None = None
     token_usage: TokenUsageBody | None = None
 
@@ -208,21 +212,21 @@ class CompleteBody(CompletionBody, frozen=True, kw_only=True):
     """The attempt succeeded; critics give a verdict."""
 
     owner: Owner
-    attempt: Attempt
+    attempt: AttemptNumber
 
 
 class FailBody(FailingBody, frozen=True, kw_only=True):
     """The attempt failed; `retry_in_s` overrides the backoff."""
 
     owner: Owner
-    attempt: Attempt
+    attempt: AttemptNumber
 
 
 class ReleaseBody(GivenBack, frozen=True, kw_only=True):
     """The lease is given back unspent."""
 
     owner: Owner
-    attempt: Attempt
+    attempt: AttemptNumber
 
 
 # -- leases, many at once ---------------------------------------------------------------------
@@ -233,7 +237,7 @@ class LeaseItem(Body, frozen=True, kw_only=True):
 
     plan_id: Id
     task_id: Id
-    attempt: Attempt
+    attempt: AttemptNumber
     progress: Raw | UnsetType = UNSET
 
 
@@ -251,7 +255,7 @@ class CompletedItem(
 
     plan_id: Id
     task_id: Id
-    attempt: Attempt
+    attempt: AttemptNumber
 
 
 class FailedItem(FailingBody, frozen=True, kw_only=True, tag_field="outcome", tag="failed"):
@@ -259,7 +263,7 @@ class FailedItem(FailingBody, frozen=True, kw_only=True, tag_field="outcome", ta
 
     plan_id: Id
     task_id: Id
-    attempt: Attempt
+    attempt: AttemptNumber
 
 
 class ReleasedItem(GivenBack, frozen=True, kw_only=True, tag_field="outcome", tag="released"):
@@ -267,7 +271,7 @@ class ReleasedItem(GivenBack, frozen=True, kw_only=True, tag_field="outcome", ta
 
     plan_id: Id
     task_id: Id
-    attempt: Attempt
+    attempt: AttemptNumber
 
 
 class CheckpointedItem(Body, frozen=True, kw_only=True, tag_field="outcome", tag="checkpointed"):
@@ -275,7 +279,7 @@ class CheckpointedItem(Body, frozen=True, kw_only=True, tag_field="outcome", tag
 
     plan_id: Id
     task_id: Id
-    attempt: Attempt
+    attempt: AttemptNumber
     key: CheckpointKey
     value: Raw
     token_usage: TokenUsageBody | None = None

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-Message = Any
+AsgiMessage = Any
 Header = tuple[bytes, bytes]
 LENGTH = b"content-length"
 UVICORNS_OWN = {b"connection", b"transfer-encoding"}  # headers that change how an answer is sent
@@ -27,13 +27,13 @@ class WholeAnswer:
     def __init__(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's
         self._cycle = cycle
         self._app = app
-        self._start: Message | None = None  # held until the body comes, which is at once
+        self._start: AsgiMessage | None = None  # held until the body comes, which is at once
 
     def __call__(self, scope: Any, receive: Any, _: Any) -> Awaitable[None]:  # noqa: ANN401 - uvicorn's
         """Answer it."""
         return self._app(scope, receive, self._send)
 
-    async def _send(self, message: Message) -> None:
+    async def _send(self, message: AsgiMessage) -> None:
         start, self._start = self._start, None
         if message["type"] == "http.response.start" and not self._cycle.response_started:
             if LENGTH in dict(message["headers"]):
@@ -46,7 +46,7 @@ class WholeAnswer:
             await self._cycle.send(start)
         await self._cycle.send(message)
 
-    def _whole(self, start: Message, message: Message) -> bytes | None:
+    def _whole(self, start: AsgiMessage, message: AsgiMessage) -> bytes | None:
         """Head and body as they are sent; None where uvicorn has to decide or to refuse."""
         cycle, body = self._cycle, message.get("body", b"")
         names, values = zip(*start["headers"], strict=True)

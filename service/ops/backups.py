@@ -34,9 +34,9 @@ CONNECT_TIMEOUT_S = 10.0
 API_TIMEOUT_S = 5.0
 
 LOOK_EVERY_S = 1.0
-READ_MODELS_PART = "read models"  # what `Progress` calls them
+READ_MODELS_PART = "read models"  # what `OnProgress` calls them
 
-Progress = Callable[[str, int], None]
+OnProgress = Callable[[str, int], None]
 """Called with the file that is being copied, and how many bytes of it are done."""
 
 
@@ -67,7 +67,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 async def back_up(
-    settings: Settings, to: Path, progress: Progress, *, only_read_models: bool = False
+    settings: Settings, to: Path, progress: OnProgress, *, only_read_models: bool = False
 ) -> Manifest:
     """Copy log, audit trail and read models into the new folder ``to``, beside a running instance.
 
@@ -105,7 +105,7 @@ async def back_up(
     return manifest
 
 
-async def restore(settings: Settings, backup: Path, progress: Progress) -> Manifest:
+async def restore(settings: Settings, backup: Path, progress: OnProgress) -> Manifest:
     """Make the log and the read models of a backup where there are none.
 
     Raises BackupError when the backup is damaged or something is there already,
@@ -177,7 +177,7 @@ def checked(backup: Path, *, only_read_models: bool = False) -> Manifest:
     return manifest
 
 
-async def _copied(live: Path, to: Path, progress: Progress) -> int:
+async def _copied(live: Path, to: Path, progress: OnProgress) -> int:
     """Copy the read models; answers the sequence that they have reached."""
     copying = asyncio.create_task(asyncio.to_thread(copy_of, live, to))
     while not (await asyncio.wait({copying}, timeout=LOOK_EVERY_S))[0]:
@@ -198,7 +198,9 @@ def _size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-async def _save(connection: Connection, stream: str, path: Path, progress: Progress) -> StreamFile:
+async def _save(
+    connection: Connection, stream: str, path: Path, progress: OnProgress
+) -> StreamFile:
     snapshot, digest, size = StreamSnapshot(connection, stream), hashlib.sha256(), 0
     with path.open("xb") as file:
         async for chunk in snapshot.chunks():
@@ -247,7 +249,7 @@ async def _ask(connection: Connection, question: str, body: bytes) -> bytes:
     return (await connection.request(subject, body, timeout_s=API_TIMEOUT_S)).payload
 
 
-def _chunks(path: Path, stream: str, progress: Progress) -> Iterator[bytes]:
+def _chunks(path: Path, stream: str, progress: OnProgress) -> Iterator[bytes]:
     done = 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):

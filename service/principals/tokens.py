@@ -24,8 +24,8 @@ LOOK_S = 1.0
 SESSION_S = 12 * 3600
 REMEMBERED = 1_024  # sessions whose proof was checked since the file was read
 
-Why = Literal["malformed", "unknown", "wrong", "expired"]
-WORDS: dict[Why, str] = {
+WrongReason = Literal["malformed", "unknown", "wrong", "expired"]
+WORDS: dict[WrongReason, str] = {
     "malformed": "this is no token: it must be hf_<id>_<secret>, with none of it cut off",
     "unknown": "this token is not known, or was revoked",
     "wrong": "this token is not known, or was revoked",
@@ -40,9 +40,9 @@ log = structlog.get_logger("holdfast.principals")
 class WrongToken(Exception):
     """A credential that proves nothing; ``token_id`` is set when the file has such a token."""
 
-    def __init__(self, why: Why, token_id: str | None = None) -> None:
+    def __init__(self, why: WrongReason, token_id: str | None = None) -> None:
         super().__init__(WORDS[why])
-        self.why: Why = why
+        self.why: WrongReason = why
         self.token_id = token_id
 
 

@@ -20,7 +20,7 @@ from streams.jetstream.names import Names as NatsNames
 from streams.plan.limits import MAX_LEASE_S
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
-Text = Annotated[str, Meta(max_length=1024)]
+SettingText = Annotated[str, Meta(max_length=1024)]
 InstanceId = Annotated[
     str,
     Meta(
@@ -28,9 +28,9 @@ InstanceId = Annotated[
         description="1 to 128 letters, digits, dots, colons, dashes or underscores",
     ),
 ]
-Name = Annotated[str, Meta(min_length=1, max_length=1024)]
+SettingName = Annotated[str, Meta(min_length=1, max_length=1024)]
 Argument = Annotated[str, Meta(min_length=1, max_length=65_536)]
-Names = Annotated[tuple[Name, ...], Meta(max_length=256)]
+SettingNames = Annotated[tuple[SettingName, ...], Meta(max_length=256)]
 HostName = Annotated[
     str,
     Meta(
@@ -99,12 +99,12 @@ class NatsSettings(Struct, frozen=True):
     `audit_max_bytes`, and at most a tenth of the same room; then its oldest entries leave.
     """
 
-    url: Text = ""
+    url: SettingText = ""
     port: Port = 4222
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
     creds_file: Path | None = None
     retention_creds_file: Path | None = None
-    retention_url: Text = ""
+    retention_url: SettingText = ""
     nkey_file: Path | None = None
     tls_ca: Path | None = None
     tls_cert: Path | None = None
@@ -196,9 +196,9 @@ class ObservabilitySettings(Struct, frozen=True):
 
     audit_log_enabled: bool = True
     audit_success_log_enabled: bool = False
-    otlp_endpoint: Text = ""
-    otlp_traces_endpoint: Text = ""
-    runbook_url: Text = ""
+    otlp_endpoint: SettingText = ""
+    otlp_traces_endpoint: SettingText = ""
+    runbook_url: SettingText = ""
 
 
 class LogSettings(Struct, frozen=True):
@@ -290,9 +290,9 @@ class SecretSettings(Struct, frozen=True, forbid_unknown_fields=True, rename={"f
     An origin is `https://host:port`, or `command:NAME` for a command line of the settings.
     """
 
-    env: Text = ""
+    env: SettingText = ""
     file: Path | None = None
-    for_: Names = ()
+    for_: SettingNames = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError for a secret without one source, or without a destination."""
@@ -311,8 +311,8 @@ class CommandSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     argv: Annotated[tuple[Argument, ...], Meta(min_length=1, max_length=256)]
-    parameters: dict[str, Text] = {}
-    user: Text = ""
+    parameters: dict[str, SettingText] = {}
+    user: SettingText = ""
     memory_mb: Annotated[int, Meta(ge=1, le=1_048_576)] = 1024
     processes: Annotated[int, Meta(ge=1, le=4096)] = 64
     open_files: Annotated[int, Meta(ge=16, le=65_536)] = 256
@@ -323,9 +323,9 @@ class CommandSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class EndpointSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """A model's endpoint: its base URL, and its key by environment variable or by secret."""
 
-    base_url: Name
-    api_key_env: Text = ""
-    secret: Text = ""
+    base_url: SettingName
+    api_key_env: SettingText = ""
+    secret: SettingText = ""
 
     def __post_init__(self) -> None:
         """Raise ValueError for two keys."""
@@ -347,7 +347,7 @@ class WebSettings(Struct, frozen=True):
     `127.0.0.1:11434`, `[::1]:11434`. The `base_url` of an endpoint is allowed by itself.
     """
 
-    allow_networks: Names = ()
+    allow_networks: SettingNames = ()
 
 
 class ExecutorSettings(Struct, frozen=True):
@@ -361,7 +361,7 @@ class ExecutorSettings(Struct, frozen=True):
     poll_interval_s: Annotated[float, Meta(gt=0, le=300)] = 1
     drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 10
     instance_id: InstanceId = field(default_factory=new_instance_id)
-    handlers: Names = ()
+    handlers: SettingNames = ()
     command: dict[str, CommandSettings] = {}
 
 

@@ -26,7 +26,14 @@ from streams.jetstream.topology import (
     ensure_stream,
     epoch_of,
 )
-from streams.jetstream.transport import Answer, Message, Refused, Stored, Transport, Unknown
+from streams.jetstream.transport import (
+    Message,
+    Stored,
+    Transport,
+    Unknown,
+    WriteAnswer,
+    WriteRefused,
+)
 from streams.log import LogUnavailable
 from streams.subjects import ALL_AUDIT
 
@@ -135,18 +142,18 @@ class Trail:
                 return sequence
             case Unknown(reason):
                 raise LogUnavailable(f"the audit trail does not answer: {reason}")
-            case Refused():
+            case WriteRefused():
                 return None  # one of them may be stored already: each is sent alone
 
 
-def _sequence(answer: Answer) -> int | None:
+def _sequence(answer: WriteAnswer) -> int | None:
     """Where one entry is stored, None if it never will be. Raises LogUnavailable otherwise."""
     match answer:
         case Stored(sequence):
             return sequence
-        case Refused(code) if code == TOO_LARGE:
+        case WriteRefused(code) if code == TOO_LARGE:
             return None
-        case Refused(_, reason) | Unknown(reason):
+        case WriteRefused(_, reason) | Unknown(reason):
             raise LogUnavailable(f"the audit trail does not take entries: {reason}")
 
 

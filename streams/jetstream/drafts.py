@@ -20,7 +20,7 @@ from streams.log import Appended, Conflict, Draft, LogFull, LogUnavailable, TooL
 BATCH_MESSAGES = 1_000  # the server's limit
 BATCH_BYTES = 4 * 1024 * 1024
 
-Outcome = Appended | Conflict
+AppendOutcome = Appended | Conflict
 
 
 class Observer(Protocol):
@@ -93,7 +93,7 @@ class Ticket:
         event_id: str,
         messages: list[Message],
         size: int,
-        outcome: asyncio.Future[Outcome],
+        outcome: asyncio.Future[AppendOutcome],
     ) -> None:
         """``size`` is that of all messages, in bytes."""
         self.draft = draft

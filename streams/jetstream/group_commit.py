@@ -26,15 +26,22 @@ from streams.jetstream.drafts import (
     BATCH_MESSAGES,
     DEFAULT_LIMITS,
     AppenderLimits,
+    AppendOutcome,
     Drafts,
     EventIds,
     Observer,
-    Outcome,
     Ticket,
     Unobserved,
 )
 from streams.jetstream.refusals import LOST, actual_sequence
-from streams.jetstream.transport import Answer, Message, Refused, Stored, Transport, Unknown
+from streams.jetstream.transport import (
+    Message,
+    Stored,
+    Transport,
+    Unknown,
+    WriteAnswer,
+    WriteRefused,
+)
 from streams.jetstream.unknown_outcomes import UnknownOutcomes
 from streams.log import AppendError, Draft, LogFull, LogUnavailable, TooLarge, Unreadable
 from streams.plan.events import Heartbeat, Progress
@@ -49,7 +56,7 @@ ENVELOPE_BYTES = 256  # more than the headers that are added when a message is s
 CHATTER_LINE = b"Nats-TTL: %ds\r\n"
 
 
-async def _answered(outcome: "asyncio.Future[Outcome]") -> Outcome | AppendError:
+async def _answered(outcome: "asyncio.Future[AppendOutcome]") -> AppendOutcome | AppendError:
     try:
         return await outcome
     except (LogUnavailable, LogFull, TooLarge, Unreadable) as error:
@@ -80,18 +87,18 @@ class Appender:
         self._pump_due = False
         self._closed = False
 
-    def append(self, draft: Draft) -> "asyncio.Future[Outcome]":
+    def append(self, draft: Draft) -> "asyncio.Future[AppendOutcome]":
         """Write one draft; what `streams.log.Log.append` answers or raises is in the future."""
         try:
             ticket = self._ticket(draft)
             self._drafts.admit(ticket)
         except (LogUnavailable, TooLarge, Unreadable) as error:
-            failed: asyncio.Future[Outcome] = self._loop.create_future()
+            failed: asyncio.Future[AppendOutcome] = self._loop.create_future()
             failed.set_exception(error)
             return failed
         return ticket.outcome
 
-    async def append_all(self, drafts: Sequence[Draft]) -> list[Outcome | AppendError]:
+    async def append_all(self, drafts: Sequence[Draft]) -> list[AppendOutcome | AppendError]:
         """Write many; see `streams.log.Log.append_all`. They wait without a task for each."""
         outcomes = [self.append(draft) for draft in drafts]
         try:
@@ -127,7 +134,7 @@ class Appender:
             if size + ENVELOPE_BYTES > most:
                 self._observer.append_failed("too_large")
                 raise TooLarge(f"one event of {size + ENVELOPE_BYTES} bytes; the log takes {most}")
-        outcome: asyncio.Future[Outcome] = self._loop.create_future()
+        outcome: asyncio.Future[AppendOutcome] = self._loop.create_future()
         return Ticket(draft, subject, event_id, messages, total, outcome)
 
     def _messages(self, draft: Draft, subject: str, event_id: str) -> list[Message]:
@@ -172,11 +179,11 @@ class Appender:
             else:
                 self._send_single(ticket)
 
-    def _publish(self, messages: Sequence[Message]) -> "asyncio.Future[Answer]":
+    def _publish(self, messages: Sequence[Message]) -> "asyncio.Future[WriteAnswer]":
         try:
             return self._transport.publish(messages, self._limits.try_s)
         except Exception as error:  # noqa: BLE001 - every waiting caller gets an outcome
-            answer: asyncio.Future[Answer] = self._loop.create_future()
+            answer: asyncio.Future[WriteAnswer] = self._loop.create_future()
             answer.set_result(Unknown(repr(error)))
             return answer
 
@@ -185,21 +192,21 @@ class Appender:
         started = time.monotonic()
         answer = self._publish(ticket.messages)
 
-        def done(answered: asyncio.Future[Answer]) -> None:
+        def done(answered: asyncio.Future[WriteAnswer]) -> None:
             self._singles -= 1
             self._on_single(ticket, answered.result(), started)
             self._schedule()
 
         answer.add_done_callback(done)
 
-    def _on_single(self, ticket: Ticket, answer: Answer, started: float) -> None:
+    def _on_single(self, ticket: Ticket, answer: WriteAnswer, started: float) -> None:
         match answer:
             case Stored(sequence):
                 self._observer.appended(len(ticket.messages), 1, time.monotonic() - started)
                 self._drafts.win(ticket, sequence)
-            case Refused(code, reason) if code in LOST:
+            case WriteRefused(code, reason) if code in LOST:
                 self._drafts.lose(ticket, actual_sequence(reason))
-            case Refused():
+            case WriteRefused():
                 self._unknown.settle([ticket])
             case Unknown():
                 ticket.doubtful = True
@@ -215,24 +222,24 @@ class Appender:
         messages = [message for ticket in lot for message in ticket.messages]
         answer = self._publish(messages)
 
-        def done(answered: asyncio.Future[Answer]) -> None:
+        def done(answered: asyncio.Future[WriteAnswer]) -> None:
             self._batches -= 1
             self._on_batch(lot, len(messages), answered.result(), started)
             self._schedule()
 
         answer.add_done_callback(done)
 
-    def _on_batch(self, lot: list[Ticket], size: int, answer: Answer, started: float) -> None:
+    def _on_batch(self, lot: list[Ticket], size: int, answer: WriteAnswer, started: float) -> None:
         match answer:
             case Stored(last):
                 self._observer.appended(size, size, time.monotonic() - started)
                 self._win_in_turns(lot, last - size)
-            case Refused(code, reason) if code in LOST:
+            case WriteRefused(code, reason) if code in LOST:
                 if len(lot) == 1:
                     self._drafts.lose(lot[0], actual_sequence(reason))
                 else:
                     self._unknown.run(self._sift(lot))
-            case Refused():
+            case WriteRefused():
                 self._unknown.settle(lot)
             case Unknown():
                 for ticket in lot:

@@ -12,7 +12,7 @@ from streams.jetstream.messages import Lost, Reply, render
 from streams.jetstream.names import Names
 from streams.jetstream.reader import Reader
 from streams.jetstream.topology import ApiError
-from streams.jetstream.transport import Answer, Found, Message, Refused, Stored, Unknown
+from streams.jetstream.transport import Found, Message, Stored, Unknown, WriteAnswer, WriteRefused
 from streams.json_values import UNREADABLE
 
 
@@ -55,10 +55,10 @@ class JetStreamTransport:
         """See `streams.jetstream.transport.Transport`."""
         return await self._connection.until_connected(timeout_s)
 
-    def publish(self, messages: Sequence[Message], timeout_s: float) -> asyncio.Future[Answer]:
+    def publish(self, messages: Sequence[Message], timeout_s: float) -> asyncio.Future[WriteAnswer]:
         """Send one message, or several as one atomic batch (ADR-50), in one write."""
         reply, replied = self._connection.expect(timeout_s)
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[WriteAnswer] = asyncio.get_running_loop().create_future()
 
         def done(replied: asyncio.Future[Reply | Lost]) -> None:
             if answer.done():
@@ -120,14 +120,14 @@ def _render_batch(
     return b"".join(commands)
 
 
-def _answer(replied: Reply | Lost) -> Answer:
+def _answer(replied: Reply | Lost) -> WriteAnswer:
     match replied:
         case Lost(reason):
             return Unknown(reason)
         case Reply() if replied.status:
-            return Refused(503, "JetStream is not ready: no server answers for the stream")
+            return WriteRefused(503, "JetStream is not ready: no server answers for the stream")
         case Reply():
             answer = _publish_answer(replied.payload)
             if answer.error is not None:
-                return Refused(answer.error.err_code, answer.error.description)
+                return WriteRefused(answer.error.err_code, answer.error.description)
             return Stored(answer.seq)

@@ -19,7 +19,7 @@ PULLS = 2
 INACTIVE_S = 10  # after which the server forgets a walk whose instance has died
 SLICE = 250  # facts decoded before the loop is given back
 
-Place = tuple[tuple[str, ...], int]
+WalkPlace = tuple[tuple[str, ...], int]
 
 
 class Walk:
@@ -62,7 +62,7 @@ class Walks:
         self._patience = patience
         self._connection = connection
         self._stream = stream
-        self._standing: dict[Place, Walk] = {}
+        self._standing: dict[WalkPlace, Walk] = {}
         self._moving = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._looking: asyncio.TimerHandle | None = None
@@ -114,7 +114,7 @@ class Walks:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    def _stand(self, place: Place, walk: Walk) -> None:
+    def _stand(self, place: WalkPlace, walk: Walk) -> None:
         self._standing[place] = walk
         if self._looking is None:
             self._looking = asyncio.get_running_loop().call_later(

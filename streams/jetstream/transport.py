@@ -22,7 +22,7 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     sequence: int
 
 
-class Refused(msgspec.Struct, frozen=True, gc=False):
+class WriteRefused(msgspec.Struct, frozen=True, gc=False):
     """The log answered no: nothing of this was written by this attempt."""
 
     code: int
@@ -35,7 +35,7 @@ class Unknown(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
-Answer = Stored | Refused | Unknown
+WriteAnswer = Stored | WriteRefused | Unknown
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
@@ -67,7 +67,9 @@ class Transport(Protocol):
         """Wait until it can be asked; False when ``timeout_s`` went by first."""
         ...
 
-    def publish(self, messages: Sequence[Message], timeout_s: float) -> "asyncio.Future[Answer]":
+    def publish(
+        self, messages: Sequence[Message], timeout_s: float
+    ) -> "asyncio.Future[WriteAnswer]":
         """Send one message, or several as one atomic batch."""
         ...
 

@@ -20,7 +20,7 @@ from streams.jetstream.refusals import (
     actual_sequence,
     is_full,
 )
-from streams.jetstream.transport import Found, Refused, Stored, Transport, Unknown
+from streams.jetstream.transport import Found, Stored, Transport, Unknown, WriteRefused
 from streams.log import LogFull, LogUnavailable, TooLarge
 
 SETTLING = 16  # drafts of unknown outcome asked about at a time
@@ -89,7 +89,7 @@ class UnknownOutcomes:
         match answer:
             case Stored(sequence):
                 self._drafts.win_late(ticket, sequence)
-            case Refused(code, reason):
+            case WriteRefused(code, reason):
                 await self._on_refusal(ticket, code, reason)
             case Unknown(reason):
                 ticket.doubtful = True

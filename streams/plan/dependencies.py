@@ -12,7 +12,7 @@ from streams.plan.events import FailureRule, Submitted, TaskSpec
 Judgement = Literal["PENDING", "READY", "SKIPPED"]
 
 
-class Outcome(msgspec.Struct, frozen=True, gc=False):
+class DependencyOutcome(msgspec.Struct, frozen=True, gc=False):
     """What one dependency means to the tasks that wait for it, as 0 or 1 each.
 
     ``completed``: it has an output. ``done``: they may go on (perhaps without it).
@@ -24,13 +24,13 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     ended: int
 
 
-_WAITING = Outcome(0, 0, 0)
-_COMPLETED = Outcome(1, 1, 1)
-_DONE_WITHOUT = Outcome(0, 1, 1)
-_LOST = Outcome(0, 0, 1)
+_WAITING = DependencyOutcome(0, 0, 0)
+_COMPLETED = DependencyOutcome(1, 1, 1)
+_DONE_WITHOUT = DependencyOutcome(0, 1, 1)
+_LOST = DependencyOutcome(0, 0, 1)
 
 
-def outcome(status: str, on_failure: FailureRule) -> Outcome:
+def outcome(status: str, on_failure: FailureRule) -> DependencyOutcome:
     """Classify a dependency's status under its own ``on_failure`` (DESIGN §4, *Dependencies*)."""
     match status:
         case "COMPLETED":

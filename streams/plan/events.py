@@ -17,13 +17,13 @@ from msgspec import Raw
 
 from streams.plan.limits import (
     MAX_TASKS,
-    Attempt,
+    AttemptNumber,
     Budget,
     DelayS,
-    Labels,
     LeaseS,
     Name,
-    Names,
+    NameList,
+    PlanLabels,
     Priority,
     Quorum,
     Text,
@@ -51,7 +51,7 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     kind: Name
     type: TaskType = "worker"
     input: Raw = EMPTY_OBJECT
-    depends_on: Names = ()
+    depends_on: NameList = ()
     join: JoinRule = "all"
     quorum: Quorum | None = None
     on_failure: FailureRule = "fail_plan"
@@ -79,7 +79,7 @@ class TaskEvent(
     """
 
     owner: Name
-    attempt: Attempt
+    attempt: AttemptNumber
 
 
 class Submitted(PlanEvent, frozen=True, kw_only=True, tag="submitted"):
@@ -87,7 +87,7 @@ class Submitted(PlanEvent, frozen=True, kw_only=True, tag="submitted"):
 
     name: Name = ""
     context: Raw = EMPTY_OBJECT
-    labels: Labels = {}
+    labels: PlanLabels = {}
     priority: Priority = 0
     tasks: Annotated[tuple[TaskSpec, ...], msgspec.Meta(max_length=MAX_TASKS)]
 
@@ -119,7 +119,7 @@ class Retried(PlanEvent, frozen=True, kw_only=True, tag="retried"):
 
     task_id: Name
     reason: Text = ""
-    also: Names | None = None
+    also: NameList | None = None
     fresh: bool = False
 
 

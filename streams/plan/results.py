@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 from msgspec.structs import replace
 
-from streams.plan.limits import LARGEST, DelayS, Tokens
+from streams.plan.limits import LARGEST, DelayS, TokenCount
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -43,11 +43,11 @@ class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     numbers are counted from the texts, because the server reported none that can be right.
     """
 
-    input_tokens: Tokens = 0
-    output_tokens: Tokens = 0
-    total_tokens: Tokens = 0
-    cached_tokens: Tokens | UnsetType = UNSET
-    reasoning_tokens: Tokens | UnsetType = UNSET
+    input_tokens: TokenCount = 0
+    output_tokens: TokenCount = 0
+    total_tokens: TokenCount = 0
+    cached_tokens: TokenCount | UnsetType = UNSET
+    reasoning_tokens: TokenCount | UnsetType = UNSET
     estimated: bool | UnsetType = UNSET
 
 

@@ -158,7 +158,7 @@ class Task(msgspec.Struct, kw_only=True):
         return None
 
 
-Kept = tuple[int, str, Checkpoint | None, Raw]
+KeptCheckpoint = tuple[int, str, Checkpoint | None, Raw]
 """A checkpoint that was kept, or None where one was dropped: the task's ordinal, key and value."""
 
 
@@ -172,9 +172,9 @@ class Plan(msgspec.Struct, kw_only=True):
     FAILED.
     ``touched``, ``renewed``, ``closed``, ``outputs`` and ``kept`` collect the tasks that changed,
     those of which no more than the lease and the position did, the executions that a newer one
-    replaced, large outputs (sequence, ordinal of the task, output) and checkpoints (`Kept`) since
-    the last `drain`; ``latest`` holds the tasks that the last fact touched, and ``outdated`` the
-    checkpoints that it replaced or dropped.
+    replaced, large outputs (sequence, ordinal of the task, output) and checkpoints since the last
+    `drain`; ``latest`` holds the tasks that the last fact touched, and ``outdated`` the checkpoints
+    that it replaced or dropped.
     """
 
     plan_id: str
@@ -201,7 +201,7 @@ class Plan(msgspec.Struct, kw_only=True):
     renewed: dict[str, Task] = {}
     closed: list[tuple[str, Execution]] = []
     outputs: list[tuple[int, int, Raw]] = []
-    kept: list[Kept] = []
+    kept: list[KeptCheckpoint] = []
     outdated: list[Checkpoint] = []
 
     @property
@@ -249,7 +249,7 @@ class Drained(NamedTuple):
     renewed: dict[str, Task]
     closed: list[tuple[str, Execution]]
     outputs: list[tuple[int, int, Raw]]
-    kept: list[Kept]
+    kept: list[KeptCheckpoint]
 
 
 def connect(plan: Plan) -> None:

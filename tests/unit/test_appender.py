@@ -10,13 +10,13 @@ from streams.codec import HEADER_LINE, MESSAGE_ID, split_headers
 from streams.jetstream.drafts import BATCH_BYTES, BATCH_MESSAGES, AppenderLimits, EventIds
 from streams.jetstream.group_commit import SINGLES, TURN, Appender
 from streams.jetstream.refusals import TOO_LARGE, WRONG_SEQUENCE, WRONG_SEQUENCE_IN_FLIGHT
-from streams.jetstream.transport import Answer, Found, Message, Refused, Stored, Unknown
+from streams.jetstream.transport import Found, Message, Stored, Unknown, WriteAnswer, WriteRefused
 from streams.log import Appended, Conflict, Draft, LogFull, LogUnavailable, TooLarge
 from streams.plan.events import Completed, Heartbeat, Raw, Started
 
 STARTED = Started(owner="w1", attempt=1)
 
-Fault = Callable[[Sequence[Message]], Answer | None]
+Fault = Callable[[Sequence[Message]], WriteAnswer | None]
 
 
 class FakeLog:
@@ -35,7 +35,7 @@ class FakeLog:
         self.defects: list[Exception] = []
         self.lag: dict[str, int] = {}
         self.old_leader_answers = 0  # to how many questions for a message it shows none
-        self._waiting: list[tuple[Sequence[Message], asyncio.Future[Answer]]] = []
+        self._waiting: list[tuple[Sequence[Message], asyncio.Future[WriteAnswer]]] = []
 
     @property
     def connected(self) -> bool:
@@ -54,12 +54,12 @@ class FakeLog:
         await asyncio.sleep(0)
         return self.is_up
 
-    def publish(self, messages: Sequence[Message], timeout_s: float) -> asyncio.Future[Answer]:
+    def publish(self, messages: Sequence[Message], timeout_s: float) -> asyncio.Future[WriteAnswer]:
         if self.defects:
             raise self.defects.pop()
         self.patience.append(timeout_s)
         self.sent.append(messages)
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[WriteAnswer] = asyncio.get_running_loop().create_future()
         self._waiting.append((messages, answer))
         if self.prompt:
             asyncio.get_running_loop().call_soon(self.answer)
@@ -89,11 +89,11 @@ class FakeLog:
             (n for n, (stands, _) in enumerate(self.stored, 1) if stands == subject), default=0
         )
 
-    def store(self, messages: Sequence[Message]) -> Answer:
+    def store(self, messages: Sequence[Message]) -> WriteAnswer:
         for message in messages:
             actual = self.last(message.subject)
             if message.expected not in (None, actual):
-                return Refused(WRONG_SEQUENCE, f"wrong last sequence: {actual}")
+                return WriteRefused(WRONG_SEQUENCE, f"wrong last sequence: {actual}")
         for message in messages:
             self.stored.append((message.subject, id_of(message)))
         return Stored(len(self.stored))
@@ -103,14 +103,14 @@ def id_of(message: Message) -> str:
     return split_headers(HEADER_LINE + message.lines)[MESSAGE_ID].decode()
 
 
-def answered(answer: Answer) -> Fault:
+def answered(answer: WriteAnswer) -> Fault:
     return lambda _: answer
 
 
-def landed_but(log: FakeLog, answer: Answer) -> Fault:
+def landed_but(log: FakeLog, answer: WriteAnswer) -> Fault:
     """It is stored, and the answer does not tell."""
 
-    def fault(messages: Sequence[Message]) -> Answer:
+    def fault(messages: Sequence[Message]) -> WriteAnswer:
         log.store(messages)
         return answer
 
@@ -309,7 +309,7 @@ async def test_a_draft_may_shorten_the_time_to_live_of_its_chatter(
 async def test_a_refused_single_is_a_conflict(
     appender: Appender, log: FakeLog, heard: Heard
 ) -> None:
-    log.faults = [answered(Refused(WRONG_SEQUENCE, "wrong last sequence: 9"))]
+    log.faults = [answered(WriteRefused(WRONG_SEQUENCE, "wrong last sequence: 9"))]
     assert await appender.append(draft("t")) == Conflict(9)
     assert heard.conflicts == 1
 
@@ -317,7 +317,7 @@ async def test_a_refused_single_is_a_conflict(
 async def test_a_conflict_with_a_write_in_flight_cannot_name_a_sequence(
     appender: Appender, log: FakeLog
 ) -> None:
-    log.faults = [answered(Refused(WRONG_SEQUENCE_IN_FLIGHT, "wrong last sequence"))]
+    log.faults = [answered(WriteRefused(WRONG_SEQUENCE_IN_FLIGHT, "wrong last sequence"))]
     assert await appender.append(draft("t")) == Conflict(None)
 
 
@@ -403,7 +403,7 @@ async def test_what_did_not_land_is_sent_again_with_the_same_ids(
 async def test_what_landed_unheard_is_ours_although_others_wrote_after_it(
     appender: Appender, log: FakeLog
 ) -> None:
-    def fault(messages: Sequence[Message]) -> Answer:
+    def fault(messages: Sequence[Message]) -> WriteAnswer:
         log.store(messages)
         log.stored.append(("plans.p.t", "somebody else's"))
         return Unknown("time-out")
@@ -413,7 +413,7 @@ async def test_what_landed_unheard_is_ours_although_others_wrote_after_it(
 
 
 async def test_a_race_lost_unheard_is_a_conflict(appender: Appender, log: FakeLog) -> None:
-    def fault(messages: Sequence[Message]) -> Answer:
+    def fault(messages: Sequence[Message]) -> WriteAnswer:
         log.stored.append((messages[0].subject, "somebody else's"))
         return Unknown("time-out")
 
@@ -424,7 +424,7 @@ async def test_a_race_lost_unheard_is_a_conflict(appender: Appender, log: FakeLo
 async def test_our_own_write_still_in_flight_is_not_taken_for_a_rival(
     appender: Appender, log: FakeLog
 ) -> None:
-    in_flight = Refused(WRONG_SEQUENCE_IN_FLIGHT, "wrong last sequence")
+    in_flight = WriteRefused(WRONG_SEQUENCE_IN_FLIGHT, "wrong last sequence")
     # Refused because it is in flight, and not yet to be seen: asking once more shows it.
     log.faults = [answered(Unknown("time-out")), answered(in_flight), landed_but(log, in_flight)]
     assert await appender.append(draft("t")) == Appended(1)
@@ -451,11 +451,11 @@ async def test_without_a_connection_nothing_is_sent(appender: Appender, log: Fak
 async def test_a_full_log_and_a_large_fact_have_names(
     appender: Appender, log: FakeLog, heard: Heard
 ) -> None:
-    full = answered(Refused(10077, "maximum bytes exceeded"))
+    full = answered(WriteRefused(10077, "maximum bytes exceeded"))
     log.faults = [full, full]
     with pytest.raises(LogFull):
         await appender.append(draft("t"))
-    large = answered(Refused(TOO_LARGE, "message size exceeds maximum allowed"))
+    large = answered(WriteRefused(TOO_LARGE, "message size exceeds maximum allowed"))
     log.faults = [large, large]
     with pytest.raises(TooLarge):
         await appender.append(draft("t"))

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from service.signals.metrics.catalogue import CATALOGUE, LANE, MAX_SERIES, OTHER
-from service.signals.metrics.metric import Kind, Metric
+from service.signals.metrics.metric import Metric, MetricKind
 from service.signals.metrics.registry import Metrics
 from streams.plan.error_types import ERROR_TYPES
 
@@ -43,7 +43,7 @@ def test_the_catalogue_declares_what_the_contract_lists_and_nothing_else() -> No
 
 @pytest.mark.parametrize("metric", CATALOGUE.values(), ids=CATALOGUE)
 def test_a_declaration_is_complete(metric: Metric) -> None:
-    assert metric.kind in get_args(Kind)
+    assert metric.kind in get_args(MetricKind)
     assert metric.help[0].isupper()
     assert len(metric.help) > 10
     assert bool(metric.buckets) == (metric.kind == "histogram")

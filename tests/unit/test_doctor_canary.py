@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from service.ops.doctor.evidence import Canary
-from service.ops.doctor.sources.canary import Name, prove_whole
+from service.ops.doctor.sources.canary import EventName, prove_whole
 
 Told = Callable[[int], Sequence[int]]
 LOG = [2, 3, 5, 6, 9, 10, 11]  # what stands between were heartbeats
@@ -58,7 +58,7 @@ class Stream:
 
 
 async def sung(stream: Stream, witnessed: Sequence[int] | None = None) -> Canary:
-    async def witness(after: int, up_to: int) -> list[Name]:
+    async def witness(after: int, up_to: int) -> list[EventName]:
         seen = LOG if witnessed is None else witnessed
         return [(each, TYPE) for each in seen if after < each <= up_to]
 

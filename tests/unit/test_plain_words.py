@@ -1,4 +1,4 @@
-"""Our texts use plain words, and a class name of the product means one thing."""
+"""Our texts use plain words, and the name of a class or type of the product means one thing."""
 
 import ast
 import re
@@ -68,8 +68,8 @@ def test_a_riddle_is_found() -> None:
     assert riddles("The log\nWhoever asks is told.\nafarensis") == [(2, "Whoever")]
 
 
-def classes() -> dict[str, list[str]]:
-    """The modules of the product that define a public class of a name.
+def types() -> dict[str, list[str]]:
+    """Per name of a public type of the product: the modules of its classes, and what else it means.
 
     Without `streams.plan.commands`, whose names are those of the events that they ask for, and
     without the worker kit, which is a distribution of its own.
@@ -80,12 +80,23 @@ def classes() -> dict[str, list[str]]:
             if "worker_kit" in path.parts or path == ROOT / "streams/plan/commands.py":
                 continue
             for node in ast.parse(path.read_text("utf-8")).body:
-                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                    found[node.name].append(str(path.relative_to(ROOT)))
-    return found
+                match node:
+                    case ast.ClassDef(name=name):
+                        found[name].append(str(path.relative_to(ROOT)))
+                    case ast.Assign(targets=[ast.Name(id=name)], value=meant):
+                        found[name].append(ast.unparse(meant))
+                    case _:
+                        pass
+    return {name: where for name, where in found.items() if is_public_type(name)}
 
 
-def test_a_class_name_means_one_thing() -> None:
-    ambiguous = {name: where for name, where in classes().items() if len(where) > 1}
+def is_public_type(name: str) -> bool:
+    """Whether a name is that of a public class, or of a type that has one: in CamelCase."""
+    return name[0].isupper() and not name.isupper()
+
+
+def test_the_name_of_a_type_means_one_thing() -> None:
+    """The same type may be named twice, as the parsed JSON of two commands is."""
+    ambiguous = {name: where for name, where in types().items() if len(set(where)) > 1}
 
     assert ambiguous == {}

@@ -17,7 +17,7 @@ from service.executor.attempts.checkpoints import Checkpoints
 from service.executor.attempts.endings import Ending, Failure, Success, failure_of
 from service.executor.attempts.heartbeats import Heartbeats
 from service.executor.attempts.leases import Lease
-from service.executor.attempts.reports import Answer, Reporter
+from service.executor.attempts.reports import Reporter, ReportOutcome
 from service.executor.limits import ExecutorLimits
 from service.executor.running.calls import HandlerCall, HandlerRunner
 from service.executor.running.overruns import Overruns
@@ -234,7 +234,7 @@ class Attempt:
                 self.lease.can_end(),
             )
 
-    async def _say(self, command: commands.OwnerCommand, until: float) -> Answer:
+    async def _say(self, command: commands.OwnerCommand, until: float) -> ReportOutcome:
         answer = await self._shop.reporter.say(command, until)
         if not isinstance(answer, AcceptedWrite):
             log.warning("owner_write_refused", **self._named(), answer=repr(answer))
@@ -278,7 +278,7 @@ def _spent(ending: Ending | None) -> _Spent:
 
 async def release(
     reporter: Reporter, lease: Lease, reason: str, ending: Ending | None = None
-) -> Answer:
+) -> ReportOutcome:
     """Give a lease back unspent; what its ``ending`` says of tokens is recorded."""
     command = commands.Release(**lease.held, reason=reason, **_spent(ending))
     return await reporter.say(command, lease.can_end())

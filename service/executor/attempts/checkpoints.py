@@ -11,21 +11,21 @@ from holdfast_worker.failures import TaskCancelled, TaskFailed
 from holdfast_worker.tokens import Usage
 from service.core.answers import AcceptedWrite
 from service.executor.attempts.leases import Lease
-from service.executor.attempts.reports import Answer
+from service.executor.attempts.reports import ReportOutcome
 from streams.json_values import check
 from streams.log import TooLarge
 from streams.plan import commands
 from streams.plan.decisions import Invalid, OverLimit
 from streams.plan.results import TokenUsage
 
-Say = Callable[[commands.OwnerCommand, float], Awaitable[Answer]]
+WriteCommand = Callable[[commands.OwnerCommand, float], Awaitable[ReportOutcome]]
 ADVICE = "keep large values elsewhere, and their place in the checkpoint"
 
 
 class Checkpoints:
     """Writes one attempt's checkpoints on ``loop``; its handler may call from any thread."""
 
-    def __init__(self, lease: Lease, say: Say, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, lease: Lease, say: WriteCommand, loop: asyncio.AbstractEventLoop) -> None:
         self._lease = lease
         self._say = say
         self._loop = loop

@@ -37,8 +37,8 @@ class Unwritten(msgspec.Struct, frozen=True):
     reason: str
 
 
-Written = AcceptedWrite | Refused
-Answer = Written | Unwritten
+WrittenReport = AcceptedWrite | Refused
+ReportOutcome = WrittenReport | Unwritten
 
 
 class Reporter:
@@ -49,7 +49,7 @@ class Reporter:
         self.owner = owner
         self._instance_id = instance_id
         # Of the core's loop: what is to be written with the next turn, and what is being written.
-        self._gathered: list[tuple[OwnerCommand, asyncio.Future[Written]]] = []
+        self._gathered: list[tuple[OwnerCommand, asyncio.Future[WrittenReport]]] = []
         self._writing: set[asyncio.Task[None]] = set()
 
     def origin(self) -> Origin:
@@ -57,10 +57,10 @@ class Reporter:
         instance = self._instance_id
         return Origin(actor=self.owner, instance=instance, principal=instance)
 
-    async def say(self, command: OwnerCommand, until: float) -> Answer:
+    async def say(self, command: OwnerCommand, until: float) -> ReportOutcome:
         """Write ``command``; tries until ``until`` (monotonic). Raises TooLarge."""
 
-        async def write() -> Written:
+        async def write() -> WrittenReport:
             return await self._bridge.call(lambda core: self._with_others(core, command))
 
         try:
@@ -85,9 +85,9 @@ class Reporter:
 
     # -- on the core's loop -----------------------------------------------------------------
 
-    async def _with_others(self, core: Core, command: OwnerCommand) -> Written:
+    async def _with_others(self, core: Core, command: OwnerCommand) -> WrittenReport:
         loop = asyncio.get_running_loop()
-        written: asyncio.Future[Written] = loop.create_future()
+        written: asyncio.Future[WrittenReport] = loop.create_future()
         self._gathered.append((command, written))
         if len(self._gathered) == 1:
             loop.call_soon(self._write_gathered, core, context=Context())
@@ -100,10 +100,10 @@ class Reporter:
         writing.add_done_callback(self._writing.discard)
 
     async def _write(
-        self, core: Core, gathered: "list[tuple[OwnerCommand, asyncio.Future[Written]]]"
+        self, core: Core, gathered: "list[tuple[OwnerCommand, asyncio.Future[WrittenReport]]]"
     ) -> None:
         """Write them together; where the log has trouble with one, all are to be tried again."""
-        answers: Sequence[Written | Exception]
+        answers: Sequence[WrittenReport | Exception]
         try:
             answers = await core.own_many([command for command, _ in gathered], self.origin())
         except Exception as error:  # noqa: BLE001 - it is raised where it is waited for

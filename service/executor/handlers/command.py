@@ -41,7 +41,7 @@ KILL_AFTER_S = 2 * guardian.GRACE_S + 0.5  # a guardian that does not end its pr
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ")
 NOT_SETTABLE = frozenset({*PASSED_ON, "HOME", "TMPDIR", "IFS", "ENV", "BASH_ENV", "PYTHONPATH"})
 
-Value = Annotated[str, msgspec.Meta(max_length=65_536)]
+ArgumentValue = Annotated[str, msgspec.Meta(max_length=65_536)]
 Variable = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
 
 
@@ -49,7 +49,7 @@ class CommandInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to run."""
 
     command: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-    parameters: Annotated[dict[str, Value], msgspec.Meta(max_length=100)] = {}
+    parameters: Annotated[dict[str, ArgumentValue], msgspec.Meta(max_length=100)] = {}
     stdin: str | SecretRef | None = None
     stdin_from: Literal["dependencies"] | None = None
     env: Annotated[dict[Variable, SecretRef], msgspec.Meta(max_length=16)] = {}

@@ -57,7 +57,7 @@ RESERVED_PREFIXES = ("holdfast-", "proxy-")
 
 _header_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}").fullmatch
 
-Header = Annotated[str, msgspec.Meta(max_length=8192)]
+HeaderValue = Annotated[str, msgspec.Meta(max_length=8192)]
 
 
 class HttpInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,7 +65,7 @@ class HttpInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     url: Annotated[str, msgspec.Meta(max_length=URL_CHARACTERS)]
     body: Any = msgspec.UNSET
-    headers: Annotated[dict[str, Header | SecretRef], msgspec.Meta(max_length=50)] = {}
+    headers: Annotated[dict[str, HeaderValue | SecretRef], msgspec.Meta(max_length=50)] = {}
     read_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
 
     def __post_init__(self) -> None:

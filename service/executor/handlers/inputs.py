@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from holdfast_worker.handler import AnyHandler, Handler
+from service.core.admission import CheckInput
 from streams.plan.events import TaskSpec
 
 
@@ -26,10 +27,6 @@ class CheckedHandler(Handler[..., Any]):
     ) -> None:
         super().__init__(kind, run, input_type=input_type)
         self.complaint = complaint
-
-
-CheckInput = Callable[[TaskSpec], str | None]
-"""What is wrong with the input of a task: task, field and reason; None: nothing."""
 
 
 def input_check(

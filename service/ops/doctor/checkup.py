@@ -96,7 +96,7 @@ class CheckUp:
         answer = await self._parts.take("api", API_S + 1, lambda: client.get("/v1/ops/doctor"))
         took_s = time.monotonic() - began
 
-        def asked(trouble: reach.Trouble | None, detail: str) -> Asked:
+        def asked(trouble: reach.ReachTrouble | None, detail: str) -> Asked:
             return Asked(url=self._shown_url, trouble=trouble, detail=detail, took_s=took_s)
 
         match answer:

@@ -13,13 +13,13 @@ from msgspec.structs import force_setattr, replace
 from projections.read_models.views import Moment
 
 Severity = Literal["unknown", "warning", "critical"]
-Status = Literal["healthy", "unknown", "warning", "critical"]
+AnswerStatus = Literal["healthy", "unknown", "warning", "critical"]
 Question = Literal[
     "claiming", "leases", "stale_writers", "load", "event_streams", "internals", "reach", "security"
 ]
 
-EXIT_CODES: dict[Status, int] = {"healthy": 0, "warning": 1, "critical": 2, "unknown": 3}
-_ORDER: tuple[Status, ...] = ("healthy", "unknown", "warning", "critical")
+EXIT_CODES: dict[AnswerStatus, int] = {"healthy": 0, "warning": 1, "critical": 2, "unknown": 3}
+_ORDER: tuple[AnswerStatus, ...] = ("healthy", "unknown", "warning", "critical")
 RUNBOOK = "service/ops/RUNBOOK.md"
 
 ASKED: dict[Question, str] = {
@@ -63,7 +63,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     question: Question
     asked: str
-    status: Status
+    status: AnswerStatus
     says: str
     numbers: dict[str, Any]
 
@@ -80,7 +80,7 @@ class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that was found; ``window_s`` is how far back rates look (null: no rates)."""
 
-    status: Status
+    status: AnswerStatus
     exit_code: int
     at: Moment
     instance: str
@@ -110,7 +110,7 @@ def answered(
     None stands for a check that found nothing.
     """
     found = [finding for finding in findings if finding is not None]
-    own: Status = "healthy" if known else "unknown"
+    own: AnswerStatus = "healthy" if known else "unknown"
     status = worst([own, *(finding.severity for finding in found)])
     answer = Answer(
         question=question, asked=ASKED[question], status=status, says=says, numbers=numbers
@@ -123,9 +123,9 @@ def cannot_tell(question: Question, why: str) -> Examined:
     return answered(question, f"cannot tell: {why}", {}, [], known=False)
 
 
-def worst(statuses: Iterable[Status]) -> Status:
+def worst(statuses: Iterable[AnswerStatus]) -> AnswerStatus:
     """The worst of them; what is known to be wrong outweighs what is not known."""
-    worst_yet: Status = "healthy"
+    worst_yet: AnswerStatus = "healthy"
     for status in statuses:
         if _ORDER.index(status) > _ORDER.index(worst_yet):
             worst_yet = status

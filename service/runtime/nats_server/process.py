@@ -48,7 +48,7 @@ class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 LIMITS = ServerLimits()
 
-Waiter = Callable[[float], bool]
+WaitFor = Callable[[float], bool]
 """Waits so many seconds; true when the waiting should end for good."""
 
 
@@ -144,7 +144,7 @@ def launch(
     port: int,
     *,
     limits: ServerLimits = LIMITS,
-    wait: Waiter = _sleep,
+    wait: WaitFor = _sleep,
     configuration: Path | None = None,
     private: bool = False,
 ) -> ServerProcess:
@@ -199,7 +199,7 @@ def _arguments(configuration: Path, folder: Path, port: int) -> list[str]:
     ]
 
 
-def _lock_store(folder: Path, lock_s: float, wait: Waiter) -> int:
+def _lock_store(folder: Path, lock_s: float, wait: WaitFor) -> int:
     """An inheritable lock on the store, waited for while an earlier server is still ending."""
     lock = os.open(folder / STORE_LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     deadline = time.monotonic() + lock_s
@@ -219,7 +219,7 @@ def _lock_store(folder: Path, lock_s: float, wait: Waiter) -> int:
 
 
 def _await_ready(
-    server: ServerProcess, folder: Path, ready_s: float, wait: Waiter, log_start: int
+    server: ServerProcess, folder: Path, ready_s: float, wait: WaitFor, log_start: int
 ) -> int:
     """The port that the server opened, once JetStream answers on it."""
     ports_file = folder / f"nats-server_{server.pid}.ports"

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["counter", "gauge", "histogram"]
+MetricKind = Literal["counter", "gauge", "histogram"]
 
 RUNBOOK = "service/ops/RUNBOOK.md"
 
@@ -30,7 +30,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    kind: Kind
+    kind: MetricKind
     help: str
     unit: str = ""
     labels: tuple[Label, ...] = ()

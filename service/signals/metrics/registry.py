@@ -19,7 +19,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.samples import Exemplar, Sample
 
 from service.signals.metrics.catalogue import CATALOGUE, OTHER
-from service.signals.metrics.metric import Kind, Label, Metric
+from service.signals.metrics.metric import Label, Metric, MetricKind
 from service.signals.metrics.recent import Recent
 from service.signals.metrics.series import Buckets, Example, Number
 
@@ -47,7 +47,7 @@ class ShownMetric(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     prometheus_name: str
-    kind: Kind
+    kind: MetricKind
     unit: str
     help: str
     labels: tuple[str, ...]
@@ -74,7 +74,7 @@ class Metrics:
         # closed sets get in, so the number of series is bounded.
         self._shown = {name: dict[Labels, Number | Buckets]() for name in CATALOGUE}
         # The same per kind, for each order in which the labels were given.
-        self._series: dict[Kind, dict[str, dict[Labels, Any]]] = {
+        self._series: dict[MetricKind, dict[str, dict[Labels, Any]]] = {
             "counter": {},
             "gauge": {},
             "histogram": {},
@@ -182,7 +182,7 @@ class Metrics:
         series = Buckets(metric.buckets) if metric.kind == "histogram" else Number()
         return self._shown[metric.name].setdefault(labels, series)
 
-    def _find(self, kind: Kind, name: str, labels: dict[str, str]) -> Any:  # noqa: ANN401
+    def _find(self, kind: MetricKind, name: str, labels: dict[str, str]) -> Any:  # noqa: ANN401
         """The series, made if it is new; an unknown value of a label becomes ``other``."""
         metric = CATALOGUE.get(name)
         if metric is None or metric.kind != kind:

@@ -16,10 +16,11 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
+from opentelemetry.trace import SpanKind as OtelSpanKind
 
 from service.signals.tracing.sampling import Sampling
-from service.signals.tracing.spans import Kind, Span
+from service.signals.tracing.spans import Span, SpanKind
 from streams.jetstream.servers import without_password
 from streams.traceparent import span_id_of, trace_id_of
 
@@ -31,11 +32,11 @@ LAST_FLUSH_S = 2.0
 
 log = structlog.get_logger("holdfast.spans")
 
-_KINDS: dict[Kind, SpanKind] = {
-    "server": SpanKind.SERVER,
-    "internal": SpanKind.INTERNAL,
-    "consumer": SpanKind.CONSUMER,
-    "client": SpanKind.CLIENT,
+_KINDS: dict[SpanKind, OtelSpanKind] = {
+    "server": OtelSpanKind.SERVER,
+    "internal": OtelSpanKind.INTERNAL,
+    "consumer": OtelSpanKind.CONSUMER,
+    "client": OtelSpanKind.CLIENT,
 }
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from streams.traceparent import new_span_id, span_id_of, trace_id_of
 
-Kind = Literal["server", "internal", "consumer", "client"]
+SpanKind = Literal["server", "internal", "consumer", "client"]
 
 
 Attributes = dict[str, str | int | float | Sequence[str]]
@@ -28,7 +28,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    kind: Kind
+    kind: SpanKind
     traceparent: str
     parent_id: str | None
     began_at: float

@@ -22,7 +22,7 @@ from service.executor.handlers.chat.endpoints import Endpoints
 from service.executor.handlers.chat.errors import charged, refusal_of
 from service.executor.handlers.chat.limits import LIMITS, ChatLimits
 from service.executor.handlers.chat.outcome import result_of
-from service.executor.handlers.chat.request import ChatInput, Question, question_of
+from service.executor.handlers.chat.request import ChatInput, ChatQuestion, question_of
 from service.executor.handlers.chat.stream import DONE, events_of
 from service.executor.handlers.chat.telemetry import answer_attributes, request_attributes
 from service.executor.handlers.inputs import CheckedHandler
@@ -66,7 +66,7 @@ async def answered(task: TaskRun, endpoints: Endpoints, limits: ChatLimits = LIM
 
 
 async def _ask(
-    client: httpx.AsyncClient, question: Question, answer: ModelAnswer, after_finish_s: float
+    client: httpx.AsyncClient, question: ChatQuestion, answer: ModelAnswer, after_finish_s: float
 ) -> None:
     """Send the question and take in the answer, whether it is streamed or one JSON document."""
     async with (

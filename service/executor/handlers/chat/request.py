@@ -79,7 +79,7 @@ def _has_role(message: dict[str, Any]) -> bool:
     return isinstance(message.get("role"), str)
 
 
-class Question(msgspec.Struct, frozen=True):
+class ChatQuestion(msgspec.Struct, frozen=True):
     """One request to an endpoint."""
 
     url: httpx.URL
@@ -87,7 +87,7 @@ class Question(msgspec.Struct, frozen=True):
     body: bytes
 
 
-def question_of(task: TaskRun, wish: ChatInput, url: httpx.URL, key: str | None) -> Question:
+def question_of(task: TaskRun, wish: ChatInput, url: httpx.URL, key: str | None) -> ChatQuestion:
     """The request for a task; raises `TaskFailed`."""
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
     headers.update(task.trace_headers)
@@ -100,7 +100,7 @@ def question_of(task: TaskRun, wish: ChatInput, url: httpx.URL, key: str | None)
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    return Question(url, headers, msgspec.json.encode(asked))
+    return ChatQuestion(url, headers, msgspec.json.encode(asked))
 
 
 def _added_messages(task: TaskRun, wish: ChatInput) -> list[dict[str, str]]:

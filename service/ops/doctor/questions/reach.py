@@ -8,7 +8,7 @@ from service.ops.doctor.report import Examined, Finding, answered
 from service.ops.doctor.sources.processes import FolderHolding
 from service.runtime.data_folder import FolderHolder
 
-Trouble = Literal["refused", "silent", "forbidden", "error"]
+ReachTrouble = Literal["refused", "silent", "forbidden", "error"]
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +18,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     url: str
-    trouble: Trouble | None
+    trouble: ReachTrouble | None
     detail: str
     took_s: float
 

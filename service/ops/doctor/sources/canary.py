@@ -23,8 +23,8 @@ NEWEST = 200  # events looked at
 MOST_BYTES = 4 * 1024 * 1024  # of one connection; then what came so far is compared
 PAGE = 1_000
 
-Name = tuple[int, str]
-Witness = Callable[[int, int], Awaitable[list[Name]]]
+EventName = tuple[int, str]
+WitnessEvents = Callable[[int, int], Awaitable[list[EventName]]]
 """Sequence and type of every event above the first and up to the second sequence, heartbeats not
 among them, read independently of the stream under test."""
 
@@ -36,11 +36,13 @@ class StreamBroken(Exception):
 class Heard(msgspec.Struct, frozen=True):
     """What one connection brought: events, and up to where they are complete."""
 
-    events: list[Name]
+    events: list[EventName]
     up_to: int
 
 
-async def prove_whole(client: httpx.AsyncClient, witness: Witness | None, called: str) -> Canary:
+async def prove_whole(
+    client: httpx.AsyncClient, witness: WitnessEvents | None, called: str
+) -> Canary:
     """Prove that the event stream is contiguous, or say where it is not.
 
     Without a ``witness`` a third connection is one. ``called`` names it. Raises httpx.HTTPError
@@ -48,7 +50,7 @@ async def prove_whole(client: httpx.AsyncClient, witness: Witness | None, called
     """
     began = time.monotonic()
     start = await _start(client)
-    resumed_after, seen, up_to = start, list[Name](), start
+    resumed_after, seen, up_to = start, list[EventName](), start
     broken: str | None = None
     try:
         before = await _listen(client, start)
@@ -75,11 +77,11 @@ async def prove_whole(client: httpx.AsyncClient, witness: Witness | None, called
     )
 
 
-def log_witness(log: Log) -> Witness:
+def log_witness(log: Log) -> WitnessEvents:
     """The log itself, read past the service."""
 
-    async def read(after: int, up_to: int) -> list[Name]:
-        names: list[Name] = []
+    async def read(after: int, up_to: int) -> list[EventName]:
+        names: list[EventName] = []
         while after < up_to:
             facts = await log.scan(after, PAGE)
             if not facts:
@@ -95,8 +97,8 @@ def log_witness(log: Log) -> Witness:
     return read
 
 
-def _second_replay(client: httpx.AsyncClient) -> Witness:
-    async def read(after: int, up_to: int) -> list[Name]:
+def _second_replay(client: httpx.AsyncClient) -> WitnessEvents:
+    async def read(after: int, up_to: int) -> list[EventName]:
         heard = await _listen(client, after)
         return [each for each in heard.events if each[0] <= up_to]
 
@@ -117,7 +119,7 @@ async def _listen(client: httpx.AsyncClient, cursor: int, *, resumes: bool = Fal
     how: dict[str, Any] = (
         {"headers": {"Last-Event-ID": str(cursor)}} if resumes else {"params": {"after": cursor}}
     )
-    events: list[Name] = []
+    events: list[EventName] = []
     size = 0
     async with client.stream("GET", "/v1/events", **how) as answer:
         async for name, sequence, data in _blocks(answer):
@@ -150,13 +152,13 @@ async def _blocks(answer: httpx.Response) -> AsyncIterator[tuple[str, int, dict[
         yield each.name, each.id or 0, data
 
 
-def _check_order(events: list[Name], cursor: int) -> None:
+def _check_order(events: list[EventName], cursor: int) -> None:
     for (left, _), (right, _) in pairwise([(cursor, ""), *events]):
         if right <= left:
             raise StreamBroken(f"sequence {right} came after {left}")
 
 
-def _compare(wanted: list[Name], seen: list[Name], witness: str) -> None:
+def _compare(wanted: list[EventName], seen: list[EventName], witness: str) -> None:
     missing = sorted(set(wanted) - set(seen))
     added = sorted(set(seen) - set(wanted))
     if missing:

@@ -21,18 +21,18 @@ MOST_ENTRIES = 20  # of each kind of refusal
 MOST_TASKS = 10  # whose claims are looked up
 MOST_MESSAGES = 1_000  # of the stream
 
-Place = tuple[str, str]
-Claims = Mapping[Place, Mapping[int, ClaimView]]
+TaskPlace = tuple[str, str]
+ClaimsByTask = Mapping[TaskPlace, Mapping[int, ClaimView]]
 """The claims of each task by attempt."""
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class AuditedRefusal(msgspec.Struct, frozen=True):
     """An audit entry about a refused write to a task, with its place in the stream and log time."""
 
     sequence: int
     at: float
     entry: Entry | AuditView
-    task: Place
+    task: TaskPlace
 
 
 class LeaseHolding(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ _decode_entry = msgspec.json.Decoder(Entry).decode
 
 async def refusals_in(database: Database, since: float) -> tuple[StaleWrite, ...]:
     """The newest refusals after log time ``since``, newest first. Raises DatabaseUnavailable."""
-    found: list[Refusal] = []
+    found: list[AuditedRefusal] = []
     for event in REFUSALS:
         page = await audit.page(database, event=event, limit=MOST_ENTRIES)
         found += [
@@ -67,7 +67,7 @@ async def refusals_in(database: Database, since: float) -> tuple[StaleWrite, ...
 
 async def refusals_on(log: Inspection, since: float) -> tuple[StaleWrite, ...]:
     """The newest refusals in the stream AUDIT, with the log's claims. Raises LogUnavailable."""
-    found: list[Refusal] = []
+    found: list[AuditedRefusal] = []
     for event in REFUSALS:
         messages = await log.audited(event, since, MOST_MESSAGES)
         found += [
@@ -76,15 +76,15 @@ async def refusals_on(log: Inspection, since: float) -> tuple[StaleWrite, ...]:
             if (entry := _entry(message.payload))
             and (refusal := _refusal(message.sequence, entry.at, entry))
         ]
-    claims: Claims = {place: await _claims(log, place) for place in places_of(found)}
+    claims: ClaimsByTask = {place: await _claims(log, place) for place in places_of(found)}
     return stale_writes(found, claims)
 
 
-def _refusal(sequence: int, at: float, entry: Entry | AuditView) -> Refusal | None:
+def _refusal(sequence: int, at: float, entry: Entry | AuditView) -> AuditedRefusal | None:
     """What an entry says; None if it names no task."""
     if not entry.plan_id or not entry.task_id:
         return None
-    return Refusal(sequence, at, entry, (entry.plan_id, entry.task_id))
+    return AuditedRefusal(sequence, at, entry, (entry.plan_id, entry.task_id))
 
 
 def _entry(payload: bytes) -> Entry | None:
@@ -94,7 +94,7 @@ def _entry(payload: bytes) -> Entry | None:
         return None
 
 
-async def _claims(log: Inspection, place: Place) -> dict[int, ClaimView]:
+async def _claims(log: Inspection, place: TaskPlace) -> dict[int, ClaimView]:
     return {
         fact.event.attempt: ClaimView(fact.event.attempt, fact.event.owner, fact.sequence)
         for fact in await log.log.read(*place)
@@ -102,19 +102,21 @@ async def _claims(log: Inspection, place: Place) -> dict[int, ClaimView]:
     }
 
 
-def places_of(refusals: Iterable[Refusal]) -> list[Place]:
+def places_of(refusals: Iterable[AuditedRefusal]) -> list[TaskPlace]:
     """The tasks that they name, a bounded number."""
     return list(dict.fromkeys(each.task for each in refusals))[:MOST_TASKS]
 
 
-def stale_writes(refusals: Iterable[Refusal], claims: Claims) -> tuple[StaleWrite, ...]:
+def stale_writes(
+    refusals: Iterable[AuditedRefusal], claims: ClaimsByTask
+) -> tuple[StaleWrite, ...]:
     """The refusals that say whose write it was, with both claims, the newest first."""
     newest_first = sorted(refusals, key=lambda each: -each.sequence)
     writes = (_stale_write(each, claims) for each in newest_first)
     return tuple(write for write in writes if write is not None)
 
 
-def _stale_write(refusal: Refusal, claims: Claims) -> StaleWrite | None:
+def _stale_write(refusal: AuditedRefusal, claims: ClaimsByTask) -> StaleWrite | None:
     entry, (plan_id, task_id) = refusal.entry, refusal.task
     expected, actual = _who(entry.expected), _who(entry.actual)
     owner, attempt = expected.owner or entry.owner, expected.attempt or entry.attempt
