@@ -16,7 +16,7 @@ import pytest
 from service.app import Instance
 from service.core.bridge import Bridge
 from service.runtime.data_folder import READ_MODELS
-from tests.busy import stretch
+from tests.busy import HELD, stretch
 from tests.conftest import PrivateServer
 from tests.faults.report import Report
 from tests.faults.service_process import ServiceProcess, until
@@ -207,7 +207,7 @@ async def test_a_dead_loop_of_the_executor_is_reported(tmp_path: Path, report: R
             assert time.monotonic() - began < PATIENCE_S, answer
         told_s = time.monotonic() - began
         diagnosis = (await client.get("/v1/ops/doctor")).json()
-    (finding,) = diagnosis["findings"]
+    (finding,) = [each for each in diagnosis["findings"] if each["code"] not in HELD]
     assert (finding["code"], list(finding["evidence"])) == ("NotReady", ["executor"])
     report.add("health", "a loop of the executor is dead", told_s=told_s)
     assert told_s <= HARD_S * stretch()

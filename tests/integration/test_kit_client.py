@@ -72,6 +72,7 @@ async def test_a_submission_without_an_id_can_be_repeated(client: Client) -> Non
     assert first.plan_id == second.plan_id
 
 
+@pytest.mark.timeout(180)  # the server is started again and again
 async def test_events_come_once_and_in_order_through_restarts() -> None:
     with Server() as server:
         async with Client(server.url) as client:

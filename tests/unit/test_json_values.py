@@ -89,8 +89,10 @@ def test_numbers_of_many_digits_cost_no_more_than_others() -> None:
         check(body)
         return time.thread_time() - began
 
-    few, many = (min(took_s(n) for _ in range(3)) for n in ("1.5", "1.2345678901234567890123e-300"))
-    assert many < few * 5
+    few, many = (
+        min(took_s(n) for _ in range(12)) for n in ("1.5", "1.2345678901234567890123e-300")
+    )
+    assert many < few * 8  # they are ten times as long
     with pytest.raises(NotJson, match="out of range"):
         check(b"[1e999]")
 
