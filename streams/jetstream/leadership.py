@@ -41,7 +41,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     page_s: float = 5.0
     learned_s: float = 10.0
     silence_s: float = 1.0
-    lag_waits_s: tuple[float, ...] = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)
+    lag_waits_s: tuple[float, ...] = (0.0, 0.05, 0.2, 0.5, 1.0, 1.0, 1.0, 1.0)
     unused_s: float = 2.0
 
 

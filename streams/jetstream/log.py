@@ -250,13 +250,20 @@ class JetStreamLog:
         return [fact for fact in facts if after < fact.sequence <= last]
 
     async def _whole(self, filters: Sequence[str], start: int) -> list[Fact | BadFact]:
-        """All facts of ``filters``: at least as many of each as the leader counts."""
+        """All facts of ``filters``: at least as many of each as the leader counts.
+
+        What was complete is read again only if more has been written: each read is answered by a
+        replica that NATS chooses, and all would have to meet one that does not lag.
+        """
+        found: dict[str, list[Fact | BadFact]] = {}
         for wait_s in self._patience.lag_waits_s:
             await asyncio.sleep(wait_s)
-            counts = [await self._count(each) for each in filters]
-            found = [await self._reader.facts(each, start) for each in filters]
-            if all(len(part) >= count for part, count in zip(found, counts, strict=True)):
-                return sorted(chain.from_iterable(found), key=lambda fact: fact.sequence)
+            counts = {each: await self._count(each) for each in filters}
+            for each, count in counts.items():
+                if each not in found or len(found[each]) < count:
+                    found[each] = await self._reader.facts(each, start)
+            if all(len(found[each]) >= count for each, count in counts.items()):
+                return sorted(chain.from_iterable(found.values()), key=lambda fact: fact.sequence)
         raise LogUnavailable(f"the replicas that answer do not have all of {filters[0]}")
 
     async def _count(self, subject: str) -> int:

@@ -132,6 +132,25 @@ async def test_a_plan_is_read_whole_or_not_at_all(
             await log.read("p")
 
 
+async def test_one_replica_that_lags_may_answer_half_of_all_reads_of_a_plan(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = cluster.log
+    await won(log, on_plan("p"))
+    await all_of(log, *(on_task(f"t{n}") for n in range(5)))
+    facts_of, asked = Reader.facts, list[str]()
+
+    async def every_second_lags(self: Reader, subject: str, start: int) -> list[Fact | BadFact]:
+        asked.append(subject)
+        facts = await facts_of(self, subject, start)
+        # The plan's own facts are whole in the first round alone, those of its tasks in the second.
+        return facts if len(asked) in (1, 3) else facts[:-1]
+
+    monkeypatch.setattr(Reader, "facts", every_second_lags)
+    assert [fact.sequence for fact in await log.read("p")] == [1, 2, 3, 4, 5, 6]
+    assert asked[0] != asked[1] == asked[2]
+
+
 async def test_a_plan_of_a_cluster_is_read_up_to_a_sequence(cluster: Cluster) -> None:
     await won(cluster.log, on_plan("p"))
     await all_of(cluster.log, *(on_task(f"t{n}") for n in range(5)))
