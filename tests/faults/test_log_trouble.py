@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import httpx
@@ -222,15 +223,17 @@ def finish(outage: Outage, plan_id: str) -> None:
 
 @pytest.mark.timeout(120)
 def test_a_short_stall_costs_time_and_nothing_else(outage: Outage) -> None:
-    """The log stands still while many speak; all are answered 2xx once it goes on."""
+    """The log stands still while many speak; none is answered 2xx before it goes on, then all."""
     outage.submit("p").raise_for_status()
     leases = [outage.claim().json()["claims"][0] for _ in range(3)]
     outage.nats.pause()
     with httpx.Client(base_url=outage.service.url, timeout=0.3) as hasty:
         for lease in leases:
             path = f"/v1/plans/p/tasks/{lease['task_id']}/complete"
-            with pytest.raises(httpx.ReadTimeout):
-                hasty.post(path, json={"owner": "w", "attempt": 1, "output": "x"})
+            # On a busy machine the stall is longer than a log may be silent, and that is said.
+            with suppress(httpx.ReadTimeout):
+                answer = hasty.post(path, json={"owner": "w", "attempt": 1, "output": "x"})
+                assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
     outage.nats.resume()
     for lease in leases:
         answer = outage.own("complete", lease, output="x").raise_for_status().json()
