@@ -79,7 +79,8 @@ def _says(seen: Load, numbers: dict[str, Any]) -> str:
     if seen.overruns:
         says += f", {len(seen.overruns)} of them held by handlers that ignore that they must stop"
     if seen.hosts:
-        says += f", in {len(seen.hosts)} worker host processes"
+        processes = "process" if len(seen.hosts) == 1 else "processes"
+        says += f", in {len(seen.hosts)} worker host {processes}"
     if seen.window is None:
         return says if seen.ended is None else f"{says}; {seen.ended} attempts ended lately"
     return (
