@@ -38,7 +38,6 @@ from streams.log import LogUnavailable
 from streams.subjects import ALL_AUDIT
 
 WRITE_TIMEOUT_S = 5.0
-MAX_BATCH = 1_000  # the server's limit
 
 
 class TrailEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -110,7 +109,7 @@ class Trail:
         return [_read(reply, self._names) for reply in replies]
 
     async def write(self, entries: Sequence[TrailEntry]) -> list[int | None]:
-        """Store up to MAX_BATCH entries; answers the sequence of each, None for never.
+        """Store up to `BATCH_MESSAGES` entries; answers the sequence of each, None for never.
 
         Raises LogUnavailable when it is not known that all are stored: write the same again.
         """
