@@ -21,6 +21,7 @@ pytestmark = [
 
 LONG_S = 12.0  # longer than an election
 LEFT_S = 20.0
+ELECTION_S = 60.0  # NATS takes 4 to 9 s, and as long again after a vote that nobody won
 
 
 @pytest.mark.timeout(180)
@@ -60,9 +61,10 @@ async def stays_while_nobody_can_lead(cluster: NatsCluster, log: JetStreamLog) -
 async def leaves_one_that_is_frozen(cluster: NatsCluster, log: JetStreamLog) -> None:
     # Right after a thaw the links may still show a second connection that is being closed.
     node = await eventually(lambda: connected_to(cluster), "it has one connection", LEFT_S)
+    moves = log.reconnects
     cluster.nodes[node].freeze()
     try:
-        await leaves(log, node)
+        await leaves(log, node, moves)
     finally:
         cluster.nodes[node].thaw()
     await is_certain_again(cluster, log)
@@ -70,17 +72,18 @@ async def leaves_one_that_is_frozen(cluster: NatsCluster, log: JetStreamLog) -> 
 
 async def leaves_one_that_is_cut_off(cluster: NatsCluster, log: JetStreamLog, node: int) -> None:
     await move(cluster, log, node)
+    moves = log.reconnects
     cluster.links.cut(cluster.links.routes_of(node))
     try:
-        await leaves(log, node)
+        await soon(lambda: others_have_a_leader(cluster, node), "they have a leader", ELECTION_S)
+        await leaves(log, node, moves)
     finally:
         cluster.links.mend(cluster.links.routes_of(node))
     await is_certain_again(cluster, log)
 
 
-async def leaves(log: JetStreamLog, node: int) -> None:
-    """For another one that shows a leader, in one move."""
-    moves = log.reconnects
+async def leaves(log: JetStreamLog, node: int, moves: int) -> None:
+    """For another one that shows a leader, in one move; there were ``moves`` before."""
     await soon(lambda: asyncio.sleep(0, log.reconnects > moves), f"node {node} is left")
     await soon(lambda: asyncio.sleep(0, log.uncertain is None), "another node shows a leader")
     assert log.reconnects == moves + 1
@@ -100,6 +103,12 @@ async def is_certain_again(cluster: NatsCluster, log: JetStreamLog) -> None:
     await soon(lambda: asyncio.sleep(0, log.uncertain is None), "the log is certain")
 
 
+async def others_have_a_leader(cluster: NatsCluster, node: int) -> bool:
+    """Whether the other nodes agree on one of them."""
+    named = {each for asked, each in (await cluster.leaders()).items() if asked != node}
+    return len(named) == 1 and named <= {f"n{each}" for each in NUMBERS if each != node}
+
+
 async def a_follower(cluster: NatsCluster) -> int:
     leader = await cluster.leader()
     return next(node for node in NUMBERS if node != leader)
@@ -111,8 +120,8 @@ def connected_to(cluster: NatsCluster) -> int:
     return nodes[0] if len(nodes) == 1 else 0
 
 
-async def soon(is_so: Callable[[], Awaitable[bool]], what: str) -> None:
-    deadline = time.monotonic() + LEFT_S
+async def soon(is_so: Callable[[], Awaitable[bool]], what: str, within_s: float = LEFT_S) -> None:
+    deadline = time.monotonic() + within_s
     while not await is_so():
-        assert time.monotonic() < deadline, f"not within {LEFT_S:g} s: {what}"
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
         await asyncio.sleep(0.05)
