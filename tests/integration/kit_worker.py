@@ -12,7 +12,7 @@ import time
 
 import msgspec
 
-from holdfast_worker import AsyncTask, Limits, Task, Worker
+from holdfast_worker import AsyncTask, Limits, Task, TaskCancelled, Worker
 
 LIMITS = Limits(wait_s=2, grace_s=1, drain_s=1, request_s=2, longest_pause_s=0.5)
 
@@ -38,15 +38,18 @@ def notes(task: Task) -> list[str]:
     def note(number: int) -> str:
         value = secrets.token_hex(4)
         say("ran", task.task_id, task.attempt, number, value)
-        if task.cancelled.wait(task.input["step_s"]):
-            say("stopped", task.task_id, task.attempt, time.time())
-            task.raise_if_cancelled()
+        task.cancelled.wait(task.input["step_s"])
+        task.raise_if_cancelled()
         return value
 
     made: list[str] = []
-    for number in range(task.input["steps"]):
-        made.append(task.step(f"note-{number}", note, number))
-        say("kept", task.task_id, task.attempt, number, made[-1])
+    try:
+        for number in range(task.input["steps"]):
+            made.append(task.step(f"note-{number}", note, number))
+            say("kept", task.task_id, task.attempt, number, made[-1])
+    except TaskCancelled:  # while a note is made, or while it is being kept
+        say("stopped", task.task_id, task.attempt, time.time())
+        raise
     return made
 
 
