@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from service.runtime.nats_server.process import ServerProcess, launch
+from tests.freezing import freeze
 from tests.ports import free_port, give_back
 from tests.reports import pytest_runtest_makereport
 
@@ -116,7 +117,7 @@ class PrivateServer:
 
     def pause(self) -> None:
         """As a stalled disk or machine: the port is open and it does not answer."""
-        self._process.send(signal.SIGSTOP)
+        freeze(self.pid)
 
     def resume(self) -> None:
         self._process.send(signal.SIGCONT)

@@ -20,6 +20,7 @@ from tests.busy import HELD
 from tests.conftest import PrivateServer
 from tests.faults.conftest import StartService
 from tests.faults.service_process import ROOT, ServiceProcess, environment, run_holdfast, until
+from tests.freezing import freeze
 from tests.prepared_python import run_prepared
 
 pytestmark = pytest.mark.faults
@@ -88,7 +89,7 @@ def submit(service: ServiceProcess, *tasks: str) -> None:
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
     """A process that stands still (SIGSTOP)."""
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
         yield
     finally:
