@@ -28,10 +28,10 @@ made {calls:,} calls and served {readers} readers, on a machine with {cores} cor
   to a node which was frozen or cut off, and had to leave it. Instances that the fault itself
   stopped, froze or cut off are not counted. Without a quorum the time counts from the fault's end.
 - *refused*: calls that were answered 503 or not at all.
-- *readyz*, *doctor*: seconds until an instance said so first. `/readyz`: it is not ready, or does
-  not answer, or is ready and names a node that does not keep up, or its clock. `holdfast doctor`: a
-  finding about the log, a node, a clock or the instance. `-` where nobody had to: every node was
-  heard and kept up, and every write was taken in time.
+- *readyz*, *doctor*: seconds until the first instance reported the fault. `/readyz` reports it when
+  it is not ready, does not answer, or is ready and names a node that does not keep up, or its
+  clock. `holdfast doctor` reports it by a finding about the log, a node, a clock or the instance.
+  `-`: no report was due, as every node was heard and kept up, and every write was taken in time.
 - *well again*: seconds from the end of the fault until all instances are ready and take writes, and
   no doctor names the fault. The nodes may need longer to catch up with each other.
 - *races*: claims that lost their race to another instance, of all claims.
