@@ -123,7 +123,7 @@ async def transact(
         await asyncio.to_thread(digest_of, command)
     call = TimedCall(limits)
     outcome = await _transact(command, view, log, origin, call)
-    if isinstance(outcome, CommandAccepted) or _stands(command, outcome):
+    if _stands(command, outcome):
         return outcome
     # Judged again whether or not that brings news: the fold may have moved since the judgement.
     await call.in_time(view.catch_up())
@@ -133,7 +133,7 @@ async def transact(
 def _stands(command: Command, outcome: Outcome) -> bool:
     """Whether what other instances have written meanwhile could not change the answer."""
     match outcome:
-        case Contention():
+        case CommandAccepted() | Contention():
             return True
         case Duplicate():
             # A state that another instance may have changed since; a result stays reported.

@@ -102,6 +102,7 @@ class Core:
         self.spans = spans
         self._tell_goodbye = tell_goodbye
         self.instance_id = settings.executor.instance_id
+        # A `decider.View`, and the log's own clock: handed on as they are.
         self.now, self.stream_now = clock.now, clock.stream_now
         self.knows, self.load = board.knows, projector.load
         self.folded, self.catch_up = projector.folded, projector.catch_up

@@ -165,9 +165,7 @@ class OwnerWrites:
 
     async def _write(self, report: _Report) -> Outcome:
         try:
-            if not report.origin.traceparent:  # the plan that has it is not in memory
-                return await self._transact(report.command, report.origin)
-            return await decider.transact(report.command, self._core, self._core.log, report.origin)
+            return await self._transact(report.command, report.origin)
         except (LogUnavailable, LogFull, TooLarge) as error:
             self._failed(report, error)
             raise

@@ -13,9 +13,7 @@ from projections.board.board import Board
 from projections.read_models.views import Moment, moment, moment_or_none
 from streams.log import BadFact, Fact
 from streams.plan.commands import OwnerCommand
-from streams.plan.events import (
-    TaskEvent,
-)
+from streams.plan.events import TaskEvent
 from streams.plan.state import Plan, Task
 
 SEEN_S = 3_600.0

@@ -33,8 +33,6 @@ class Connection:
         self._servers = servers
         self._access = access
         self.names = access.names
-        self.max_payload = client.max_payload
-        """The largest message the server takes, headers included, in bytes."""
         self._name = name
         self._inbox = Inbox(client.new_inbox().encode(), self._refusal_within)
         self._up = asyncio.Event()
@@ -125,6 +123,11 @@ class Connection:
     def down_s(self) -> float:
         """For how many seconds the server has been gone; 0 while it is there."""
         return 0.0 if self._down_since is None else time.monotonic() - self._down_since
+
+    @property
+    def max_payload(self) -> int:
+        """The largest message the server takes, headers included, in bytes."""
+        return self._client.max_payload
 
     async def until_connected(self, timeout_s: float) -> bool:
         """Wait for the server to be there; False when ``timeout_s`` went by first."""
@@ -240,7 +243,6 @@ class Connection:
 
     def _rise(self) -> None:
         self._down_since = None
-        self.max_payload = self._client.max_payload
         self._up.set()
 
     async def _on_error(self, error: Exception) -> None:

@@ -106,7 +106,6 @@ def _render_batch(
 ) -> bytes:
     # Only the last message, which commits, is answered; a refusal of an earlier one shows there.
     commands: list[bytes] = []
-    prefix = names.outside("").encode()
     for place, message in enumerate(messages, 1):
         last = place == len(messages)
         lines = b"%bNats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n%b" % (
@@ -115,7 +114,7 @@ def _render_batch(
             place,
             b"Nats-Batch-Commit: 1\r\n" if last else b"",
         )
-        subject = prefix + message.subject.encode()
+        subject = names.outside(message.subject).encode()
         commands.append(render(subject, reply if last else b"", lines, message.payload))
     return b"".join(commands)
 

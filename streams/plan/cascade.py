@@ -47,13 +47,11 @@ class Cascade:
         counts = self.plan.counts
         counts[before] -= 1
         counts[after] += 1
-        if before == "FAILED":
-            count_failure(self.plan, task, -1)
+        count_failure(self.plan, task, -1)
         task.status = after
         if after in ENDED or before in ENDED:
             task.settled_sequence = self.sequence
-            if after == "FAILED":
-                count_failure(self.plan, task, 1)
+            count_failure(self.plan, task, 1)
             if task.dependents:
                 self.wave.append((task, before, after))
             self.want(task, (before in ENDED) - (after in ENDED))

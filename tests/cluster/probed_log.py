@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from streams.jetstream.leadership import Patience
 from streams.jetstream.log import JetStreamLog
@@ -37,8 +38,19 @@ class ProbedLog:
 
 
 @asynccontextmanager
-async def probed_log(cluster: NatsCluster) -> AsyncGenerator[ProbedLog]:
-    """A log that is probed as an instance does it."""
+async def probed_cluster(folder: Path) -> AsyncGenerator[tuple[NatsCluster, ProbedLog]]:
+    """A whole cluster, and its log, which is probed as an instance does it."""
+    cluster = NatsCluster(folder)
+    try:
+        await cluster.start()
+        async with _probed_log(cluster) as probed:
+            yield cluster, probed
+    finally:
+        await cluster.stop()
+
+
+@asynccontextmanager
+async def _probed_log(cluster: NatsCluster) -> AsyncGenerator[ProbedLog]:
     log = await JetStreamLog.connect(cluster.urls_for(INSTANCE), replicas=3, patience=Patience())
     probed = ProbedLog(log)
     probing = asyncio.create_task(probed.probe())

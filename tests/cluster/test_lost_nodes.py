@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.nats_cluster import NatsCluster
 from tests.cluster.ports import NUMBERS
-from tests.cluster.probed_log import ProbedLog, probed_log
+from tests.cluster.probed_log import ProbedLog, probed_cluster
 from tests.waiting import eventually
 
 pytestmark = [
@@ -22,30 +21,25 @@ SOON_S = 40.0
 async def test_a_lost_leader_is_named_and_its_successor_is_not_believed_alone(
     tmp_path: Path,
 ) -> None:
-    cluster = NatsCluster(tmp_path)
-    try:
-        await cluster.start()
-        async with probed_log(cluster) as probed:
-            assert probed.late == ()
-            first = await cluster.leader()
-            cluster.nodes[first].kill()
-            # Its successor has never heard it, and shows that as if it heard it at this moment.
-            await _is_named_as_silent(probed, first)
-            leader = await cluster.leader()
-            second = next(node for node in NUMBERS if node not in (first, leader))
-            cluster.nodes[second].kill()
-            # It says that it leads for ten seconds more.
-            alone = f"leader n{leader} hears 1 of 3"
-            await eventually(lambda: alone in (probed.log.uncertain or ""), alone, SOON_S)
-            cluster.nodes[second].start()
-            cluster.nodes[first].start()
-            await eventually(
-                lambda: probed.state is not None and not probed.state.late,
-                "no node is named",
-                SOON_S,
-            )
-    finally:
-        await cluster.stop()
+    async with probed_cluster(tmp_path) as (cluster, probed):
+        assert probed.late == ()
+        first = await cluster.leader()
+        cluster.nodes[first].kill()
+        # Its successor has never heard it, and shows that as if it heard it at this moment.
+        await _is_named_as_silent(probed, first)
+        leader = await cluster.leader()
+        second = next(node for node in NUMBERS if node not in (first, leader))
+        cluster.nodes[second].kill()
+        # It says that it leads for ten seconds more.
+        alone = f"leader n{leader} hears 1 of 3"
+        await eventually(lambda: alone in (probed.log.uncertain or ""), alone, SOON_S)
+        cluster.nodes[second].start()
+        cluster.nodes[first].start()
+        await eventually(
+            lambda: probed.state is not None and not probed.state.late,
+            "no node is named",
+            SOON_S,
+        )
 
 
 async def _is_named_as_silent(probed: ProbedLog, node: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from streams.jetstream.log import JetStreamLog
 from tests.cluster.nats_cluster import NatsCluster
 from tests.cluster.ports import NUMBERS
-from tests.cluster.probed_log import INSTANCE, probed_log
+from tests.cluster.probed_log import INSTANCE, probed_cluster
 from tests.waiting import eventually
 
 pytestmark = [
@@ -28,17 +28,12 @@ ELECTION_S = 60.0  # NATS takes 4 to 9 s, and as long again after a vote that no
 async def test_a_server_is_left_when_it_is_frozen_or_cut_off_and_not_for_an_election(
     tmp_path: Path,
 ) -> None:
-    cluster = NatsCluster(tmp_path)
-    try:
-        await cluster.start()
-        async with probed_log(cluster) as probed:
-            log = probed.log
-            await stays_while_nobody_can_lead(cluster, log)
-            await leaves_one_that_is_frozen(cluster, log)
-            await leaves_one_that_is_cut_off(cluster, log, await cluster.leader())
-            await leaves_one_that_is_cut_off(cluster, log, await a_follower(cluster))
-    finally:
-        await cluster.stop()
+    async with probed_cluster(tmp_path) as (cluster, probed):
+        log = probed.log
+        await stays_while_nobody_can_lead(cluster, log)
+        await leaves_one_that_is_frozen(cluster, log)
+        await leaves_one_that_is_cut_off(cluster, log, await cluster.leader())
+        await leaves_one_that_is_cut_off(cluster, log, await a_follower(cluster))
 
 
 async def stays_while_nobody_can_lead(cluster: NatsCluster, log: JetStreamLog) -> None:

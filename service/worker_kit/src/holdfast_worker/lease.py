@@ -21,6 +21,14 @@ Key = tuple[str, str, int]
 """Plan, task and attempt: no two leases share it."""
 
 
+class AttemptKey(msgspec.Struct, frozen=True):
+    """A `Key` as requests and answers name it."""
+
+    plan_id: str
+    task_id: str
+    attempt: int
+
+
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A lease as the server grants it; fields that this version does not know are ignored."""
 

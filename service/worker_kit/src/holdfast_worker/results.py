@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from holdfast_worker.heartbeats import Heartbeats
-from holdfast_worker.lease import Lease
+from holdfast_worker.lease import AttemptKey, Lease
 from holdfast_worker.outcome import Completed, Failed, Outcome, Released, bad_output
 from holdfast_worker.session import (
     ACCEPTED,
@@ -162,15 +162,9 @@ def _bare(failed: Failed, detail: str) -> Failed:
     return Failed(error_type="handler_error", error_message=detail[:500], retryable=retryable)
 
 
-class _Attempt(msgspec.Struct, frozen=True):
-    plan_id: str
-    task_id: str
-    attempt: int
-
-
 def _item(lease: Lease, outcome: Outcome) -> Raw:
     """One object with the attempt's fields and those of its outcome."""
-    attempt, ended = msgspec.json.encode(_Attempt(*lease.key)), msgspec.json.encode(outcome)
+    attempt, ended = msgspec.json.encode(AttemptKey(*lease.key)), msgspec.json.encode(outcome)
     return Raw(attempt[:-1] + b"," + ended[1:])
 
 

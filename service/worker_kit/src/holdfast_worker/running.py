@@ -82,7 +82,7 @@ class Runner:
     def _log_failure(
         self, lease: Lease, outcome: Completed | Failed, error: BaseException | None
     ) -> None:
-        """Say why an attempt failed that nobody stopped; what its handler did not say, in full."""
+        """Log why an attempt failed, unless it was stopped; an unexpected error with traceback."""
         if isinstance(outcome, Failed) and not lease.cancellation.is_set():
             said = outcome.error_message
             if error is not None and not isinstance(error, TaskFailed):

@@ -16,7 +16,7 @@ from holdfast_worker.claiming import Claiming
 from holdfast_worker.failures import TaskCancelled, TaskFailed
 from holdfast_worker.heartbeats import Heartbeats
 from holdfast_worker.held import release_unknown
-from holdfast_worker.lease import Lease
+from holdfast_worker.lease import AttemptKey, Lease
 from holdfast_worker.outcome import Completed, Failed, Outcome, stopped
 from holdfast_worker.results import TOO_LARGE, Results
 from holdfast_worker.running import Over, Runner
@@ -28,14 +28,8 @@ from holdfast_worker.wire import HoldfastError, Unreachable, task_path
 CONFLICT = 409
 
 
-class _Released(msgspec.Struct, frozen=True):
-    plan_id: str
-    task_id: str
-    attempt: int
-
-
 class _Goodbye(msgspec.Struct, frozen=True):
-    released: list[_Released]
+    released: list[AttemptKey]
 
 
 class ServiceLoop:
@@ -156,9 +150,9 @@ class ServiceLoop:
             if session.wire.has_answered:
                 session.notices.warn("goodbye was not heard, leases are left to expire: %s", error)
         for lease in list(session.leases.values()):
-            session.lose(lease)  # nobody will hear any more how it ended
+            session.lose(lease)  # its result can no longer be reported
 
-    def _given_back(self, released: Sequence[_Released]) -> None:
+    def _given_back(self, released: Sequence[AttemptKey]) -> None:
         session = self.session
         for each in released:
             lease = session.leases.get((each.plan_id, each.task_id, each.attempt))
