@@ -10,7 +10,7 @@ from projections.feed import NoStream
 from projections.feed.entry import ALL_TYPES, UNASKED_TYPES, Interest
 from projections.feed.limits import FeedLimits
 from streams.plan.events import Event
-from tests.unit.feed_world import (
+from tests.unit.feed.world import (
     CLAIMED,
     FINISHED,
     HEARTBEAT,
