@@ -7,7 +7,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from holdfast_worker import Limits
+from holdfast_worker import Limits, Worker
+from tests.waiting import until
 
 SHORT = Limits(
     wait_s=0.2,
@@ -131,3 +132,15 @@ class ScriptedServer:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def ended(server: ScriptedServer, work: Any, results: int = 1) -> list[Any]:
+    """The results that a worker sends for every claim of ``server``."""
+    worker = Worker("unit", slots=4, url=server.url, limits=SHORT)
+    worker.task("k")(work)
+    with worker:
+        until(
+            lambda: worker.counters.completed + worker.counters.failed >= results,
+            what=f"{results} results are accepted: {server.seen}",
+        )
+    return server.results()

@@ -2,37 +2,22 @@
 
 import importlib.metadata
 import json
-import logging
 import re
 import threading
 import tomllib
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
-from msgspec import Raw
 from packaging.requirements import Requirement
 
 from holdfast_worker import (
-    AsyncTask,
-    AttemptFilter,
-    Fatal,
     Refused,
-    Result,
-    Retry,
     Task,
-    TaskFailed,
-    Unsupported,
     Worker,
-    handler,
 )
-from holdfast_worker.cancellation import Cancellation
-from holdfast_worker.claiming import UNREPORTED_PER_SLOT
 from holdfast_worker.sse import messages
-from holdfast_worker.task import Assignment
 from tests.faults.service_process import ROOT
 from tests.unit.kit_world import (
     NO_ROUTE,
@@ -41,24 +26,10 @@ from tests.unit.kit_world import (
     Script,
     ScriptedServer,
     claim,
-    granting,
+    ended,
     problem,
 )
 from tests.waiting import until
-
-Work = Callable[[Task], object]
-
-
-def ended(server: ScriptedServer, work: Any, results: int = 1) -> list[Any]:
-    """The results that a worker sends for every claim of ``server``."""
-    worker = Worker("unit", slots=4, url=server.url, limits=SHORT)
-    worker.task("k")(work)
-    with worker:
-        until(
-            lambda: worker.counters.completed + worker.counters.failed >= results,
-            what=f"{results} results are accepted: {server.seen}",
-        )
-    return server.results()
 
 
 def first_times(path: str, times: int, answer: Answer) -> Script:
@@ -106,42 +77,6 @@ def test_a_server_that_does_not_know_start_in_a_claim_gets_it_by_itself() -> Non
     assert paths.index("/v1/plans/p/tasks/t/start") < paths.index("/v1/results")
 
 
-async def at_once(task: AsyncTask) -> object:
-    return task.input
-
-
-def at_once_on_a_thread(task: Task) -> object:
-    return task.input
-
-
-@pytest.mark.parametrize("work", [at_once, at_once_on_a_thread])
-def test_short_tasks_of_one_claim_are_followed_by_one_claim_and_one_report(work: Any) -> None:
-    # No round waits for reports of earlier ones, which would make its claim smaller.
-    slots, rounds = 16, UNREPORTED_PER_SLOT
-    with ScriptedServer(script=granting(slots * rounds)) as server:
-        patient = msgspec.structs.replace(SHORT, gather_s=60)  # for a machine without time
-        worker = Worker("unit", slots=slots, url=server.url, limits=patient)
-        worker.task("k")(work)
-        with worker:
-            until(lambda: worker.counters.completed >= slots * rounds, what="all are done")
-    limits = [body["limit"] for path, body in server.seen if path == "/v1/claims"]
-    assert limits[:rounds] == [slots] * rounds
-    if work is at_once:
-        reports = [len(body["results"]) for path, body in server.seen if path == "/v1/results"]
-        assert sum(reports) == slots * rounds
-        assert len(reports) <= rounds  # one that is late has the outcomes of the next round, too
-
-
-def test_a_task_that_runs_holds_no_claim_back_while_slots_are_free() -> None:
-    met = threading.Barrier(2)
-    with ScriptedServer(claim(plan_id="p1"), claim(plan_id="p2")) as server:
-        patient = msgspec.structs.replace(SHORT, gather_s=60)
-        worker = Worker("unit", slots=2, url=server.url, limits=patient)
-        worker.task("k")(lambda _: met.wait(30))
-        with worker:
-            until(lambda: worker.counters.completed == 2, what="both have met")
-
-
 def test_a_server_without_goodbye_is_asked_what_is_held_and_that_is_released() -> None:
     held = {"plan_id": "q", "task_id": "u", "status": "CLAIMED", "attempt": 2}
 
@@ -180,7 +115,7 @@ def test_an_address_that_is_no_url_is_refused_at_once(url: str) -> None:
 def test_a_function_that_cannot_be_a_handler_is_refused_where_it_is_declared() -> None:
     worker = Worker("unit")
     with pytest.raises(ValueError, match="the name of its kind"):
-        worker.task(at_once)  # pyright: ignore[reportArgumentType]
+        worker.task(lambda _: None)  # pyright: ignore[reportArgumentType]
     functions: list[Any] = [lambda: 1, lambda _task, _input, _more: 1]
     for function in functions:
         with pytest.raises(TypeError, match="must take the task, or the task and its input"):
@@ -216,61 +151,6 @@ def test_a_worker_without_a_token_is_told_what_to_set() -> None:
             worker.stop()
 
 
-def no_checkpoints(path: str, _: Any) -> Answer | None:
-    return NO_ROUTE if path.endswith("/checkpoint") else None
-
-
-def test_without_checkpoints_a_step_runs_and_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
-    with ScriptedServer(claim(), script=no_checkpoints) as server:
-        (result,) = ended(server, lambda task: task.step("one", lambda: 5))
-    assert result["output"] == 5
-    assert "keeps no checkpoints" in caplog.text
-
-
-def test_without_checkpoints_a_checkpoint_fails_and_names_what_is_missing() -> None:
-    with ScriptedServer(claim(), script=no_checkpoints) as server:
-        (result,) = ended(server, lambda task: task.checkpoint("place", 5))
-    assert (result["outcome"], result["retryable"]) == ("failed", False)
-    assert "keeps no checkpoints" in result["error_message"]
-
-
-def test_a_kept_step_is_not_run_again_and_a_name_serves_once() -> None:
-    ran: list[str] = []
-
-    def work(task: Task) -> list[int]:
-        first = task.step("one", lambda: ran.append("one") or 1)
-        second = task.step("two", lambda: ran.append("two") or 2)
-        with pytest.raises(ValueError, match="needs a name of its own"):
-            task.step("two", lambda: 3)
-        assert dict(task.checkpoints) == {"place": [4]}
-        return [first, second]
-
-    kept = {"step/one": 11, "place": [4]}
-    with ScriptedServer(claim(checkpoints=kept)) as server:
-        (result,) = ended(server, work)
-    assert (result["output"], ran) == ([11, 2], ["two"])
-    sent = [body for path, body in server.seen if path.endswith("/checkpoint")]
-    assert [(each["key"], each["value"]) for each in sent] == [("step/two", 2)]
-
-
-def test_a_step_whose_checkpoint_is_refused_stops_its_handler() -> None:
-    def script(path: str, _: Any) -> Answer | None:
-        return problem(409, "guard_reject") if path.endswith("/checkpoint") else None
-
-    reached: list[str] = []
-
-    def work(task: Task) -> None:
-        task.step("one", lambda: 1)
-        reached.append("beyond")
-
-    with ScriptedServer(claim(), script=script) as server:
-        worker = Worker("unit", url=server.url, limits=SHORT)
-        worker.task("k")(work)
-        with worker:
-            until(lambda: worker.counters.lost, what="the lease is lost")
-    assert (reached, server.results()) == ([], [])
-
-
 def test_a_result_that_does_not_fit_fails_alone_in_its_batch() -> None:
     def script(path: str, body: Any) -> Answer | None:
         if path == "/v1/results" and any(each.get("output") == "bad" for each in body["results"]):
@@ -284,72 +164,6 @@ def test_a_result_that_does_not_fit_fails_alone_in_its_batch() -> None:
     assert final["t1"]["error_type"] == "bad_output"
     assert "not so" in final["t1"]["error_message"]
     assert [final[f"t{number}"]["output"] for number in (0, 2, 3)] == ["good"] * 3
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (Retry("wait", after_s=3), {"retry_in_s": 3, "error_type": "handler_error"}),
-        (Fatal("no", error_type="bad_input"), {"retryable": False, "error_type": "bad_input"}),
-        (TimeoutError(), {"error_type": "timeout"}),
-        (TaskFailed("rate_limited", "x", model_name="m"), {"model_name": "m"}),
-        (GeneratorExit(), {"error_type": "handler_error"}),
-        (Unsupported("x"), {"retryable": False}),
-    ],
-    ids=lambda value: type(value).__name__,
-)  # fmt: skip
-def test_what_a_handler_raises_is_reported(error: BaseException, said: dict[str, Any]) -> None:
-    def work(_: Task) -> None:
-        raise error
-
-    with ScriptedServer(claim()) as server:
-        (result,) = ended(server, work)
-    assert {name: result.get(name) for name in said} == said
-
-
-def test_why_an_attempt_failed_stands_in_the_log_of_its_worker(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def divides(task: Task) -> float:
-        return 1 / (task.attempt - 1)
-
-    def refuses(_: Task) -> None:
-        raise Fatal("no such customer")
-
-    def returns(task: Task) -> object:
-        return task
-
-    for work, said in (
-        (divides, ("p/t#1: handler_error: Traceback", "return 1 / (task.attempt - 1)")),
-        (refuses, ("p/t#1: handler_error: no such customer",)),
-        (returns, ("p/t#1: bad_output: the handler returned what cannot be stored", "'Task'")),
-    ):
-        caplog.clear()
-        with ScriptedServer(claim()) as server:
-            ended(server, work)
-        for each in said:
-            until(lambda each=each: each in caplog.text, what=f"{each!r} in {caplog.text}")
-        assert ("Traceback" in caplog.text) is (work is divides)
-
-
-def test_an_input_of_another_type_fails_and_the_message_names_both() -> None:
-    def work(_: Task, words: list[int]) -> int:
-        return len(words)
-
-    with ScriptedServer(claim(input={"n": 1})) as server:
-        (result,) = ended(server, work)
-    assert (result["error_type"], result["retryable"]) == ("bad_input", False)
-    assert result["error_message"] == "the input is no list[int]: Expected `array`, got `object`"
-
-
-def test_tokens_go_out_with_a_failure_too() -> None:
-    def work(task: Task) -> None:
-        task.token_usage("m", input=3, output=4)
-        raise Retry
-
-    with ScriptedServer(claim()) as server:
-        (result,) = ended(server, work)
-    assert (result["model_name"], result["token_usage"]["total_tokens"]) == ("m", 7)
 
 
 def knows_no_tokens_of_a_release(path: str, body: Any) -> Answer | None:
@@ -377,59 +191,6 @@ def test_an_older_server_gets_a_release_without_its_tokens() -> None:
     assert (full["outcome"], full["token_usage"]["total_tokens"]) == ("released", 7)
     assert (bare["outcome"], "token_usage" in bare) == ("released", False)
     assert (worker.counters.released, worker.counters.lost) == (1, 0)
-
-
-class Model:
-    """As pydantic's models behave, for the kit."""
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-
-    @classmethod
-    def model_validate_json(cls, data: bytes) -> "Model":
-        return cls(json.loads(data)["n"])
-
-    def model_dump(self, *, mode: str) -> dict[str, int]:
-        assert mode == "json"
-        return {"n": self.n}
-
-
-def test_pydantic_models_come_in_and_go_out() -> None:
-    def work(_: Task, given: Model) -> Model:
-        return Model(given.n + 1)
-
-    with ScriptedServer(claim()) as server:
-        (result,) = ended(server, work)
-    assert result["output"] == {"n": 4}
-
-
-async def _coroutine(task: AsyncTask) -> str:
-    logging.getLogger("a library").warning("inside")
-    task.log.warning("by itself")
-    return "x"
-
-
-def test_log_lines_of_a_task_bear_its_attempt(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.handler.addFilter(AttemptFilter())
-    with ScriptedServer(claim()) as server:
-        ended(server, _coroutine)
-    lines = {record.message: vars(record) for record in caplog.records}
-    for message in ("inside", "by itself"):
-        assert lines[message]["attempt_key"] == "[p/t#1] "
-        assert lines[message]["plan_id"] == "p"
-
-
-def test_a_handler_can_be_called_in_a_test_without_any_server() -> None:
-    assignment = Assignment(
-        plan_id="p", task_id="t", kind="k", type="critic", attempt=1, fencing_token=1, retry=0,
-        timeout_s=1, input=Raw(b"1"), context=Raw(b"{}"), dependencies={}, feedback=Raw(b"null"),
-    )  # fmt: skip
-
-    @handler("k")
-    def work(task: Task, number: int) -> Result:
-        return Result(number, verdict={"pass": task.attempt == 1})
-
-    assert work(Task(assignment, Cancellation(), lambda _: None), 5).output == 5
 
 
 def test_an_event_with_a_line_separator_in_it_stays_whole() -> None:
