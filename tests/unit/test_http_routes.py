@@ -1,25 +1,18 @@
 """Requests that fit reach the core as the right command, and its answers go back as API.md says."""
 
 import asyncio
-import json
-import re
-import threading
 from typing import Any, cast
 
-import httpx
 import pytest
 from litestar.testing import AsyncTestClient
 from msgspec import Raw
 
 from service.core.answers import Claim, Submission
-from service.http import openapi
-from service.http.front import route_kind
 from streams.log import TooLarge
 from streams.plan import commands
 from streams.plan.decisions import Current, GuardReject, NotFound
-from streams.plan.events import TYPE_NAMES
 from streams.traceparent import trace_id_of
-from tests.unit.http_world import ACCEPTED, CLAIM, HOST, PLAN, TASK, Caller, FakeCore
+from tests.unit.http_world import ACCEPTED, CLAIM, PLAN, TASK, Caller, FakeCore
 
 OWNED = "/v1/plans/p/tasks/t"
 WHO = {"owner": "w1", "attempt": 2}
@@ -267,159 +260,3 @@ async def test_a_submission_begins_the_trace_that_its_answer_names(headers: dict
         answer = await client.post("/v1/plans", json=plan, headers=headers)
     ((_, origin),) = core.asked
     assert trace_id_of(origin.traceparent) == answer.headers["x-trace-id"]
-
-
-# -- the document -----------------------------------------------------------------------------
-
-
-async def test_the_document_holds_every_route_and_every_problem() -> None:
-    async with AsyncTestClient(FakeCore().app()) as client:
-        document = (await client.get("/schema/openapi.json")).json()
-    operations = [
-        (path, method, operation)
-        for path, item in document["paths"].items()
-        for method, operation in item.items()
-    ]
-    assert (
-        len({operation["operationId"] for _, _, operation in operations}) == len(operations) >= 28
-    )
-    for path, method, operation in operations:
-        assert operation["tags"]
-        assert operation["responses"]["400"]["content"].keys() == {"application/problem+json"}
-        assert ("requestBody" in operation) == (method == "post")
-        assert ("404" in operation["responses"]) == ("{" in path)
-        assert operation.get("security", []) or path in {"/healthz", "/readyz", "/v1/session"}
-    schemes = document["components"]["securitySchemes"]
-    assert schemes["bearer"]["scheme"] == "bearer"
-    assert (schemes["session"]["in"], schemes["session"]["name"]) == ("cookie", "holdfast_session")
-
-
-async def test_the_document_is_made_once_and_not_on_the_loop(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made_on: list[int] = []
-    complete = openapi.complete_document
-    app = FakeCore().own_app()
-
-    def noting(described: Any, schemas: Any) -> None:
-        made_on.append(threading.get_ident())
-        complete(described, schemas)
-
-    monkeypatch.setattr(openapi, "complete_document", noting)
-    transport = httpx.ASGITransport(app)  # type: ignore[arg-type] - on this loop
-    async with httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}") as client:
-        asked = (client.get("/schema/openapi.json") for _ in range(3))
-        answers = await asyncio.gather(*asked)
-    assert {answer.text for answer in answers} == {answers[0].text}
-    assert answers[0].json()["paths"]
-    assert len(made_on) == 1
-    assert made_on[0] != threading.get_ident()
-
-
-async def test_the_document_says_what_is_enforced() -> None:
-    async with AsyncTestClient(FakeCore().app()) as client:
-        schemas = (await client.get("/schema/openapi.json")).json()["components"]["schemas"]
-    task = schemas["TaskBody"]
-    assert task["additionalProperties"] is False
-    assert task["required"] == ["id", "kind"]
-    assert task["properties"]["id"]["pattern"] == "^[A-Za-z0-9_-]{1,64}$"
-    assert task["properties"]["input"] == {}
-    assert schemas["ClaimBody"]["properties"]["limit"]["maximum"] == 500
-    for shown, name in (("PlanView", "created_at"), ("Claim", "lease_until"), ("Finding", "at")):
-        if name in schemas[shown]["properties"]:
-            assert schemas[shown]["properties"][name]["format"] == "date-time"
-    assert schemas["StreamEvent"]["discriminator"]["mapping"].keys() == set(TYPE_NAMES.values())
-    assert schemas["ClaimedEvent"]["properties"]["data"] == {"$ref": "#/components/schemas/Claimed"}
-
-
-async def test_every_reference_of_the_document_leads_somewhere() -> None:
-    async with AsyncTestClient(FakeCore().app()) as client:
-        text = (await client.get("/schema/openapi.json")).text
-    referred = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
-    assert referred <= json.loads(text)["components"]["schemas"].keys()
-
-
-@pytest.mark.parametrize(
-    ("accept", "opened"),
-    [
-        (
-            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
-            1,
-        ),
-        ("application/openmetrics-text;q=0.3, text/plain;q=0.8", 0),
-        ("text/plain, application/openmetrics-text;q=0.5", 0),
-        ("application/openmetrics-text;q=0", 0),
-        ("application/openmetrics-text;q=inf", 0),
-        ("Application/OpenMetrics-Text", 1),
-        ("*/*", 0),
-        ("", 0),
-    ],
-)
-async def test_the_language_of_metrics_is_the_one_that_is_preferred(
-    accept: str, *, opened: bool
-) -> None:
-    async with AsyncTestClient(FakeCore().app()) as client:
-        answer = await client.get("/metrics", headers={"accept": accept})
-    assert answer.headers["content-type"].startswith("application/openmetrics-text") == opened
-
-
-async def test_answers_are_counted_by_the_kind_of_status() -> None:
-    core = FakeCore()
-    async with AsyncTestClient(core.app()) as client:
-        await client.get("/healthz")
-        await client.head("/healthz")
-        await client.get("/nowhere")
-        core.answer = RuntimeError("a defect")
-        await client.post(f"{OWNED}/start", json=WHO)
-        shown = (await client.get("/actuator/metrics/agent.http.request.total")).json()["values"]
-    assert {each["labels"]["status"]: each["value"] for each in shown} == {
-        "2xx": 2, "4xx": 1, "5xx": 1,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("method", "route", "kind"),
-    [
-        ("GET", "/v1/plans", "read"),
-        ("HEAD", "/v1/plans/{plan_id}", "read"),
-        ("POST", "/v1/plans", "write"),
-        ("POST", "/v1/claims", "claim"),
-        ("POST", "/v1/plans/{plan_id}/tasks/{task_id}/claim", "write"),
-        ("GET", "/v1/events", None),
-        ("GET", "/v1/plans/{plan_id}/events", None),
-        ("GET", "/healthz", None),
-        ("GET", "other", None),
-    ],
-)
-def test_requests_of_three_kinds_are_timed(method: str, route: str, kind: str | None) -> None:
-    assert route_kind(method, route) == kind
-
-
-async def test_a_request_is_timed_to_the_end_of_its_answer() -> None:
-    core = FakeCore()
-    async with AsyncTestClient(core.app()) as client:
-        for path in ("/v1/ops/status", "/v1/plans/x%00", "/healthz", "/v1/nowhere"):
-            await client.get(path)
-        await client.post("/v1/plans", content=b"no JSON")
-    shown = core.metrics.shown("agent.http.request.duration")
-    assert shown is not None
-    counted = {each.labels["route"]: each.count for each in shown.values}
-    assert counted == {"read": 2, "write": 1, "claim": 0}
-    assert all(0 <= (each.sum or 0) < 5 for each in shown.values)
-
-
-async def test_metrics_are_served_in_both_languages_and_one_by_one() -> None:
-    core = FakeCore()
-    core.metrics.count("agent.task.claim.poll.total", 3)
-    async with AsyncTestClient(core.app()) as client:
-        text = await client.get("/metrics")
-        opened = await client.get("/metrics", headers={"accept": "application/openmetrics-text"})
-        names = (await client.get("/actuator/metrics")).json()["names"]
-        one = (await client.get("/actuator/metrics/agent.task.claim.poll.total")).json()
-        none = await client.get("/actuator/metrics/agent.nothing")
-    assert "agent_task_claim_poll_total 3.0" in text.text
-    assert text.headers["content-type"].startswith("text/plain")
-    assert opened.headers["content-type"].startswith("application/openmetrics-text")
-    assert "agent.task.claim.poll.total" in names
-    assert one["values"] == [{"labels": {}, "value": 3.0}]
-    assert none.status_code == 404
