@@ -2,64 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
 
 import pytest
 from msgspec import Raw
 
 from projections.board.holds import FIRST_S
-from service.core.answers import Claim, ClaimRequest
-from service.core.claim_queue import LEFT_TO_OTHERS_S, ClaimQueue
-from service.core.standstill import SILENCE_LIMITS, SilenceLimits
-from streams.log import Appended, Conflict, Draft, LogUnavailable
+from service.core.claim_queue import LEFT_TO_OTHERS_S
+from streams.log import LogUnavailable
 from streams.plan import commands
-from tests.memory_log import Fault, MemoryLog
-from tests.unit.claim_story import Counted, Instance, LogTime
+from tests.memory_log import Fault
+from tests.unit.claim_counter import Counter
 from tests.unit.plan_story import task
 from tests.waiting import eventually
 
 LONG_S = 20.0
-
-
-class Counter:
-    """An instance with a claim queue."""
-
-    def __init__(
-        self,
-        clock: LogTime | None = None,
-        log: MemoryLog | None = None,
-        silence: SilenceLimits = SILENCE_LIMITS,
-    ) -> None:
-        self.clock = clock or LogTime()
-        self.log = log or MemoryLog(self.clock)
-        self.instance = Instance(self.log, self.clock)
-        metrics = self.instance.metrics
-        assert isinstance(metrics, Counted)
-        self.metrics = metrics
-        self.claim_queue = ClaimQueue(self.instance, poll_interval_s=3_600, silence=silence)
-
-    async def ask(self, owner: str = "w", **wish: object) -> list[Claim]:
-        request = ClaimRequest(owner=owner, **wish)  # type: ignore[arg-type]
-        return await self.claim_queue.claim(request, self.instance.origin)
-
-    async def waiting(self, *asking: Coroutine[None, None, list[Claim]]) -> list[asyncio.Task]:
-        """Requests that have found nothing and wait now."""
-        tasks = [asyncio.create_task(each) for each in asking]
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert not any(each.done() for each in tasks)
-        return tasks
-
-    def seen(self, name: str) -> int:
-        return self.metrics.seen[f"agent.task.claim.{name}"]
-
-    @property
-    def free(self) -> int:
-        """How many tasks could be picked now: nothing reserved is among them."""
-        picks = self.instance.board.pick(1_000, None, self.instance.now())
-        for pick in picks:
-            self.instance.board.give_back(pick.seat, self.instance.now())
-        return len(picks)
 
 
 @pytest.fixture
@@ -339,73 +295,3 @@ async def test_identities_of_the_claim_counters_hold(counter: Counter) -> None:
     for lane in ("ready", "refining"):
         assert counter.seen(f"{lane}.fallback.count") <= counter.seen(f"{lane}.count")
     assert counter.seen("poll.total") == 4
-
-
-class SilentLog(MemoryLog):
-    """A log whose answers to appends wait while it is silent, as one without quorum does."""
-
-    def __init__(self, clock: LogTime) -> None:
-        super().__init__(clock)
-        self.speaks = asyncio.Event()
-        self.speaks.set()
-        self.asked = 0
-
-    async def append(self, draft: Draft) -> Appended | Conflict:
-        self.asked += 1
-        await self.speaks.wait()
-        return await super().append(draft)
-
-
-@pytest.fixture
-async def silent() -> tuple[Counter, SilentLog]:
-    """Three tasks in a log that does not answer."""
-    clock = LogTime()
-    log = SilentLog(clock)
-    counter = Counter(clock, log, SilenceLimits(held_back_s=0.2, refused_s=0.4))
-    await counter.instance.submit("p", *(task(f"t{n}") for n in range(3)))
-    log.asked = 0
-    log.speaks.clear()
-    return counter, log
-
-
-async def test_no_claim_is_sent_after_one_that_the_log_has_not_answered_for_long(
-    silent: tuple[Counter, SilentLog],
-) -> None:
-    counter, log = silent
-    first = asyncio.create_task(counter.ask("w0"))
-    standstill = counter.claim_queue.leases.standstill
-    await eventually(lambda: standstill.left_s > 0)
-    assert await asyncio.wait_for(counter.ask("w1"), LONG_S / 4) == [], "not yet an error"
-    await eventually(lambda: standstill.silent_s > 0.4)
-    with pytest.raises(LogUnavailable, match="has not answered a claim"):
-        await asyncio.wait_for(counter.ask("w1"), LONG_S / 4)
-    (waiting,) = await counter.waiting(counter.ask("w2", wait_s=LONG_S))
-    assert counter.claim_queue.serve_waiting(all_kinds=True) == 0
-    assert log.asked == 1
-    log.speaks.set()
-    assert len(await first) == len(await waiting) == 1, "without being asked to look again"
-
-
-async def test_a_loop_that_was_held_takes_no_log_for_silent(
-    silent: tuple[Counter, SilentLog],
-) -> None:
-    counter, log = silent
-    first = asyncio.create_task(counter.ask("w0"))
-    await eventually(lambda: log.asked == 1)
-    time.sleep(1)  # noqa: ASYNC251 - so long the machine has no time for this process
-    log.speaks.set()
-    assert len(await counter.ask("w1")) == len(await first) == 1
-
-
-async def test_a_claim_that_waits_alone_holds_back_no_others(
-    silent: tuple[Counter, SilentLog],
-) -> None:
-    counter, log = silent
-    standstill = counter.claim_queue.leases.standstill
-    with standstill:
-        log.speaks.set()
-        for _ in range(8):
-            with standstill:
-                await asyncio.sleep(0.1)
-        assert standstill.left_s == 0
-        assert len(await counter.ask("w1")) == 1
