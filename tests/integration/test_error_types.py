@@ -29,7 +29,7 @@ from service.executor.handlers import TaskRun, handler
 from service.executor.limits import LIMITS, ExecutorLimits
 from service.executor.running.processes import ProcessWorkers
 from tests.integration import error_handlers
-from tests.integration.web_world import Server, answer, execution, failure
+from tests.integration.web_handlers.web_world import Server, answer, execution, failure
 
 PATIENCE_S = 40.0
 ANSWERED_S, SILENT_S = 20.0, 0.3

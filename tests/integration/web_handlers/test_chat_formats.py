@@ -1,12 +1,10 @@
 """A chat's answer must fit the format that the task has asked for."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from service.executor.attempts.endings import Success
-from tests.integration.chat_world import model_server, quick_chat
-from tests.integration.web_world import (
+from tests.integration.web_handlers.chat_world import quick_chat
+from tests.integration.web_handlers.web_world import (
     CHAT,
     DONE,
     USAGE,
@@ -18,13 +16,6 @@ from tests.integration.web_world import (
     output,
     stream,
 )
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with model_server() as server:
-        yield server
-
 
 PERSON = {
     "type": "object", "required": ["name"], "additionalProperties": False,

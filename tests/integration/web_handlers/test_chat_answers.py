@@ -1,23 +1,21 @@
 """The handler chat understands answers of all shapes, and fails in ways that have names."""
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from service.executor.handlers.chat.limits import LIMITS
-from tests.integration.chat_world import (
+from tests.integration.web_handlers.chat_world import (
     ANSWERS,
     FAILURES,
     FINISH,
     TEXT,
     WORDS,
     hold,
-    model_server,
     open_ended,
     quick_chat,
 )
-from tests.integration.web_world import (
+from tests.integration.web_handlers.web_world import (
     CHAT,
     PATIENCE_S,
     Server,
@@ -27,12 +25,6 @@ from tests.integration.web_world import (
     output,
     said,
 )
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with model_server() as server:
-        yield server
 
 
 @pytest.mark.parametrize("name", ANSWERS)

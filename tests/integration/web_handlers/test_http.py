@@ -4,7 +4,6 @@ import gzip
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
 
 import msgspec
 import pytest
@@ -13,7 +12,7 @@ from msgspec import Raw
 from holdfast_worker.cancellation import Cancellation
 from service.executor.attempts.endings import Success
 from service.executor.handlers.http import RESPONSE_BYTES
-from tests.integration.web_world import (
+from tests.integration.web_handlers.web_world import (
     CHAT,
     HTTP,
     PATIENCE_S,
@@ -25,14 +24,6 @@ from tests.integration.web_world import (
     failure,
     output,
 )
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
-
 
 JSON = {"Content-Type": "application/json"}
 

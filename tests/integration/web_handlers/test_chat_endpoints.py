@@ -1,7 +1,5 @@
 """A chat goes to endpoints of the settings with a key that is for them, and never quotes it."""
 
-from collections.abc import Iterator
-
 import msgspec
 import pytest
 
@@ -11,8 +9,7 @@ from service.executor.handlers.chat.endpoints import Endpoints
 from service.executor.handlers.reach import Reach
 from service.executor.handlers.secrets import Secrets
 from service.settings.config import ChatSettings, SecretSettings
-from tests.integration.chat_world import model_server
-from tests.integration.web_world import (
+from tests.integration.web_handlers.web_world import (
     CHAT,
     DONE,
     USAGE,
@@ -27,12 +24,6 @@ from tests.integration.web_world import (
 )
 
 LONG_KEY = "sk-" + "k" * 60
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with model_server() as server:
-        yield server
 
 
 def bound(server: Server, for_: str = "", **fields: str) -> AnyHandler:

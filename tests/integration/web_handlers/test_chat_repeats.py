@@ -8,7 +8,16 @@ import httpx
 import pytest
 
 from tests.faults.service_process import ServiceProcess
-from tests.integration.web_world import DONE, USAGE, Script, Server, answer, asking, chunk, stream
+from tests.integration.web_handlers.web_world import (
+    DONE,
+    USAGE,
+    Script,
+    Server,
+    answer,
+    asking,
+    chunk,
+    stream,
+)
 from tests.waiting import until
 
 WAIT_S = 2.0  # longer than the first wait of its own
@@ -35,13 +44,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
     )
     yield service.start()
     service.stop()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
 
 
 def ended(client: httpx.Client, plan: str) -> dict[str, Any]:

@@ -1,14 +1,12 @@
 """What the handler chat asks a model server, and the span of the question."""
 
-from collections.abc import Iterator
-
 import pytest
 from msgspec import Raw
 
 from service.executor.attempts.endings import Success
 from service.signals.tracing.spans import Span, recorder
-from tests.integration.chat_world import ANSWERS, FAILURES, model_server
-from tests.integration.web_world import (
+from tests.integration.web_handlers.chat_world import ANSWERS, FAILURES
+from tests.integration.web_handlers.web_world import (
     CHAT,
     DONE,
     USAGE,
@@ -20,12 +18,6 @@ from tests.integration.web_world import (
     said,
     stream,
 )
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with model_server() as server:
-        yield server
 
 
 def test_a_model_is_asked_and_its_answer_is_streamed(

@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from msgspec import UNSET
@@ -11,16 +10,15 @@ from msgspec import UNSET
 from holdfast_worker.cancellation import Cancellation
 from service.executor.attempts.endings import Success
 from streams.plan.events import TokenUsage
-from tests.integration.chat_world import (
+from tests.integration.web_handlers.chat_world import (
     FAILURES,
     FINISH,
     FULL_USAGE,
     TEXT,
     WORDS,
-    model_server,
     open_ended,
 )
-from tests.integration.web_world import (
+from tests.integration.web_handlers.web_world import (
     CHAT,
     DONE,
     PATIENCE_S,
@@ -34,13 +32,6 @@ from tests.integration.web_world import (
     said,
     stream,
 )
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with model_server() as server:
-        yield server
-
 
 ESTIMATED = TokenUsage(input_tokens=2, output_tokens=1, total_tokens=3, estimated=True)
 

@@ -13,7 +13,7 @@ from service.executor.handlers.chat import ChatInput, answered
 from service.executor.handlers.chat.answer import TEXT_CHARACTERS
 from service.executor.handlers.chat.limits import ChatLimits
 from service.executor.handlers.chat.stream import EVENT_BYTES
-from tests.integration.web_world import (
+from tests.integration.web_handlers.web_world import (
     DONE,
     ENDPOINTS,
     PATIENCE_S,

@@ -2,7 +2,6 @@
 
 import ipaddress
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,16 +13,16 @@ from service.executor.handlers.http import http_handler
 from service.executor.handlers.reach import Allowed, Reach, allowed_network, is_own_address
 from service.executor.handlers.secrets import Secrets
 from service.settings.config import ChatSettings, SecretSettings
-from tests.integration.web_world import Server, answer, asking, execution, failure, output
+from tests.integration.web_handlers.web_world import (
+    Server,
+    answer,
+    asking,
+    execution,
+    failure,
+    output,
+)
 
 PUBLIC = Reach()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
 
 
 @pytest.mark.parametrize(
