@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,10 @@ import pytest
 from projections.read_models.audit_tail import AuditTail
 from service.settings.config import ObservabilitySettings
 from tests.conftest import PrivateServer
-from tests.integration.audit_world import VISIBLE_S, World, bad_events, task
+from tests.integration.audit.world import VISIBLE_S, World, bad_events, task
 from tests.integration.http_world import serving
 
 EVERYTHING = ObservabilitySettings(audit_success_log_enabled=True)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with serving(tmp_path) as (instance, client):
-        yield World(instance, client)
-
-
-@pytest.fixture
-async def world_beside(tmp_path: Path, private_nats: PrivateServer) -> AsyncIterator[World]:
-    """A world on a server without users, so that a test may do what the service may not."""
-    async with serving(tmp_path, nats__url=private_nats.url) as (instance, client):
-        yield World(instance, client)
 
 
 # -- where it is shown ------------------------------------------------------------------------

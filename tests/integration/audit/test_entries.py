@@ -1,32 +1,17 @@
 """The audit trail end to end: from the fact or the refusal to GET /v1/audit, on a real log."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import nats
 import pytest
 
 from service.settings.config import ObservabilitySettings
-from tests.conftest import PrivateServer
-from tests.integration.audit_world import VISIBLE_S, World, task
+from tests.integration.audit.world import VISIBLE_S, World, task
 from tests.integration.http_world import serving, until_status
 from tests.locked_file import locked
 
 EVERYTHING = ObservabilitySettings(audit_success_log_enabled=True)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with serving(tmp_path) as (instance, client):
-        yield World(instance, client)
-
-
-@pytest.fixture
-async def world_beside(tmp_path: Path, private_nats: PrivateServer) -> AsyncIterator[World]:
-    """A world on a server without users, so that a test may do what the service may not."""
-    async with serving(tmp_path, nats__url=private_nats.url) as (instance, client):
-        yield World(instance, client)
 
 
 async def test_a_stale_worker_is_audited_with_both_owners_attempts_and_claims(
