@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
+MOST_LINES = 400
 
 
 def replaced_names(source: str) -> Iterator[tuple[int, str]]:
@@ -35,6 +36,15 @@ def test_no_test_replaces_a_constant_or_a_private_name() -> None:
         if is_bound_or_private(name)
     ]
     assert not found
+
+
+def test_no_module_of_the_tests_is_too_long_to_be_read() -> None:
+    """One that has two subjects is two modules; what they share is a third, or a `conftest.py`."""
+    lines = {
+        str(path.relative_to(TESTS)): path.read_text().count("\n") for path in TESTS.rglob("*.py")
+    }
+    assert len(lines) > 300
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
 
 
 @pytest.mark.parametrize(
