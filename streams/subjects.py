@@ -1,7 +1,8 @@
 """Where each fact stands: the names of subjects, and the ids that may be part of them.
 
 ``plans.<plan>`` holds a plan's own facts, ``plans.<plan>.<task>`` those of one task, and
-``audit.<event>.<plan>.<task>`` what happened around the log. ``peers.goodbye`` is in no stream.
+``audit.<event>.<plan>.<task>`` what happened around the log. Below ``snapshots`` stand copies of
+the read models. ``peers.goodbye`` is in no stream.
 """
 
 import re
@@ -11,6 +12,10 @@ PLANS = "plans"
 AUDIT = "audit"
 ALL_PLANS = f"{PLANS}.>"
 ALL_AUDIT = f"{AUDIT}.>"
+SNAPSHOTS = "snapshots"
+ALL_SNAPSHOTS = f"{SNAPSHOTS}.>"
+NEWEST_SNAPSHOT = f"{SNAPSHOTS}.newest"
+SNAPSHOT_PLACES = (f"{SNAPSHOTS}.a", f"{SNAPSHOTS}.b")  # where pieces stand, in turns
 GOODBYES = "peers.goodbye"  # instances tell each other, and no stream keeps it
 
 # Stands in an audit subject for "no plan" or "no task"; it cannot be an id.

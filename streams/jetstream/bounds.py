@@ -122,10 +122,13 @@ class AccountAnswer(msgspec.Struct, frozen=True):
 async def account_bytes(ask: Ask, bounds: StreamBounds, replicas: int) -> int | None:
     """What streams of so many replicas may hold in the account, where that matters.
 
-    None: it has no limit, as far as can be known; users of older account layouts may not ask.
+    None: it has no limit, or none is known; users of older account layouts may not ask.
     """
-    if not bounds.need_the_account:
-        return None
+    return await account_limit(ask, replicas) if bounds.need_the_account else None
+
+
+async def account_limit(ask: Ask, replicas: int) -> int | None:
+    """What streams of so many replicas may hold in the account; None: no limit, or not known."""
     try:
         info = msgspec.json.decode(await ask("INFO", b""), type=AccountAnswer)
     except LogUnavailable:

@@ -9,7 +9,8 @@ import msgspec
 
 PREFIX = r"^([A-Za-z0-9][A-Za-z0-9_-]{0,31})?\Z"
 DOMAIN = r"^([A-Za-z0-9_-]{1,64})?\Z"
-_TAKEN = {"plans", "audit"}  # their subjects would be among those of a Holdfast without a prefix
+# Their subjects would be among those of a Holdfast without a prefix.
+_TAKEN = {"plans", "audit", "snapshots"}
 
 
 class Names(msgspec.Struct, frozen=True):
@@ -28,6 +29,11 @@ class Names(msgspec.Struct, frozen=True):
         """The name of the audit trail's stream."""
         return f"{self.prefix}-AUDIT" if self.prefix else "AUDIT"
 
+    @property
+    def snapshots_stream(self) -> str:
+        """The name of the stream with snapshots of the read models."""
+        return f"{self.prefix}-SNAPSHOTS" if self.prefix else "SNAPSHOTS"
+
     def api(self, question: str) -> str:
         """The subject on which JetStream is asked ``question`` (``STREAM.INFO.…``)."""
         return f"$JS.{self.domain}.API.{question}" if self.domain else f"$JS.API.{question}"
@@ -43,7 +49,10 @@ class Names(msgspec.Struct, frozen=True):
     def complaint(self, url: str) -> tuple[str, str] | None:
         """The field that cannot be so with the server ``url`` ("": embedded), and why."""
         if self.prefix in _TAKEN:
-            return "prefix", "must not be plans or audit, which a Holdfast without a prefix uses"
+            return (
+                "prefix",
+                "must not be plans, audit or snapshots: a Holdfast without a prefix uses them",
+            )
         for field in ("prefix", "domain"):
             if getattr(self, field) and not url:
                 return field, "is for an external server and needs nats.url"

@@ -10,7 +10,7 @@ service's account the reply subject of a question would let it write facts.
 from collections.abc import Sequence
 from typing import Any
 
-from streams.subjects import ALL_AUDIT, ALL_PLANS, GOODBYES
+from streams.subjects import ALL_AUDIT, ALL_PLANS, ALL_SNAPSHOTS, GOODBYES
 
 ANSWERS = "_INBOX.>"
 SERVICE_ACCOUNT, READER_ACCOUNT = "HOLDFAST", "READER"
@@ -20,6 +20,7 @@ _API = "$JS.API."
 SERVICE_PUBLISHES = (
     ALL_PLANS,
     ALL_AUDIT,
+    ALL_SNAPSHOTS,
     GOODBYES,
     f"{_API}INFO",
     f"{_API}STREAM.INFO.*",

@@ -1,7 +1,8 @@
-"""The two streams that Holdfast needs, as data; a stream of another shape is refused.
+"""The streams that Holdfast needs, as data; a stream of another shape is refused.
 
 ``PLANS`` is the log: it is never trimmed, and a full one refuses. ``AUDIT`` holds what happened
-around the log for 30 days. How many bytes they hold is said by `streams.jetstream.bounds`.
+around the log for 30 days, ``SNAPSHOTS`` copies of the read models in a cluster. How many bytes
+they hold is said by `streams.jetstream.bounds`.
 """
 
 from collections.abc import Collection
@@ -14,7 +15,7 @@ from streams.jetstream.names import PLAIN, Names
 from streams.jetstream.refusals import ACCOUNT_FULL, SERVER_FULL, STORAGE_FULL
 from streams.json_values import UNREADABLE
 from streams.log import LogReset, LogUnavailable, TopologyMismatch
-from streams.subjects import ALL_AUDIT, ALL_PLANS
+from streams.subjects import ALL_AUDIT, ALL_PLANS, ALL_SNAPSHOTS
 
 NANOSECONDS = 1_000_000_000
 DUPLICATE_WINDOW_S = 120
@@ -35,11 +36,16 @@ class ApiError(msgspec.Struct, frozen=True):
 
 
 class StreamExtent(msgspec.Struct, frozen=True):
-    """The numbers of a stream; ``subjects`` counts messages by subject, if that was asked for."""
+    """The numbers of a stream.
+
+    ``last_ts`` is the time of the last message, ``subjects`` counts messages by subject, if that
+    was asked for.
+    """
 
     first_seq: int = 0
     last_seq: int = 0
     bytes: int = 0
+    last_ts: str = ""
     subjects: dict[str, int] | None = None
 
 
@@ -160,6 +166,23 @@ def audit_stream(names: Names = PLAIN, *, replicas: int = 1) -> Config:
         "num_replicas": replicas,
         "allow_direct": True,
         "allow_atomic": True,
+    }
+
+
+def snapshots_stream(names: Names = PLAIN, *, replicas: int = 1) -> Config:
+    """The configuration for snapshots of the read models: what does not fit is refused."""
+    return {
+        "name": names.snapshots_stream,
+        "subjects": [names.outside(ALL_SNAPSHOTS)],
+        "storage": "file",
+        "retention": "limits",
+        "discard": "new",
+        "max_age": 0,
+        "max_msgs": -1,
+        "max_msgs_per_subject": -1,
+        "num_replicas": replicas,
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
     }
 
 
