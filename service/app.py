@@ -18,11 +18,10 @@ import structlog
 from service import VERSION
 from service.core.admission import CheckInput
 from service.core.bridge import Bridge
-from service.core.catching_up import HowFar, caught_up
+from service.core.catching_up import caught_up
 from service.core.core import Core
 from service.core.opening import log_watch, open_core
-from service.daemons.of_an_instance import daemons_of
-from service.daemons.retention import DAY_S, Connect, Retention
+from service.daemons.of_an_instance import daemons_of, loops_of
 from service.daemons.schedulers import Schedulers
 from service.executor.executor import Executor
 from service.executor.handlers.inputs import input_check
@@ -31,7 +30,7 @@ from service.executor.handlers.secrets import Secrets
 from service.http.access import Access
 from service.http.refused_tokens import RefusedTokens
 from service.http.server import HttpServer, Listening
-from service.http.starting import Starting
+from service.http.starting import Starting, StartProgress
 from service.ops.doctor.sources.live import Doctor
 from service.ops.health import Health
 from service.ops.last_hour import UNCOUNTED, Minutes
@@ -39,8 +38,7 @@ from service.ops.operations import Operations
 from service.principals.tokens import Tokens
 from service.runtime.data_folder import READ_MODELS, DataFolder
 from service.runtime.masking import KNOWN
-from service.runtime.nats_server.credentials import user_url
-from service.runtime.nats_server.embedded import STORE_FOLDER, EmbeddedServer
+from service.runtime.nats_server.embedded import EmbeddedServer
 from service.runtime.supervision import Supervision, guard
 from service.settings.config import Settings
 from service.settings.stream_bounds import stream_bounds
@@ -50,9 +48,9 @@ from service.signals.metrics.appends import LogObserver
 from service.signals.metrics.registry import Metrics
 from service.signals.tracing.exporting import recorder_of
 from service.signals.tracing.spans import Recorder
-from streams.jetstream.forgetting import Purger
+from service.snapshots.fetching import fetch_limits, fetch_read_models
+from service.snapshots.store import store_of
 from streams.jetstream.log import JetStreamLog
-from streams.jetstream.permissions import RETENTION
 from streams.jetstream.servers import servers_of, without_password
 from streams.log import LogFull, LogUnavailable
 
@@ -114,24 +112,26 @@ async def running(
         folder.announce(nats_url=shown_url)
         writes = LogObserver(metrics)
         source = await _connect(settings, nats_url, writes, stack)
-        core, audit_tail = await open_core(
-            settings, source, metrics, spans, _input_check(settings, roles), stack
-        )
-        supervision = Supervision()
-        died = supervision.died
-        lag = Lag("api", "api", metrics)
-        stack.callback(_watch_line(source, core, writes))
-        guard(
-            stack,
-            died,
-            projector=core.projector.run(),
-            flush=core.projector.flush_forever(),
-            lag=lag.sample_forever(),
-            audit=core.audit.run(),
-            audit_tail=audit_tail.run(),
-        )
         listening = _listening(settings, roles, stack)
         async with _starting(listening, settings) as tell:
+            is_fetched = await _fetched(settings, source, tell)
+            check_input = _input_check(settings, roles)
+            core, audit_tail = await open_core(
+                settings, source, metrics, spans, check_input, stack, is_fetched=is_fetched
+            )
+            supervision = Supervision()
+            died = supervision.died
+            lag = Lag("api", "api", metrics)
+            stack.callback(_watch_line(source, core, writes))
+            guard(
+                stack,
+                died,
+                projector=core.projector.run(),
+                flush=core.projector.flush_forever(),
+                lag=lag.sample_forever(),
+                audit=core.audit.run(),
+                audit_tail=audit_tail.run(),
+            )
             await caught_up(core, (await source.settled()).head, died, tell)
         guard(
             stack,
@@ -171,8 +171,8 @@ async def running(
             access = Access(tokens, RefusedTokens(core.metrics, core.audit))
             _serve(HttpServer(core, operations, listening, access), instance, stack)
         await _start_roles(instance, stack)
-        if settings.retention.finished_days and "daemons" in roles:
-            guard(stack, died, retention=_retention(core, source, embedded).run())
+        if "daemons" in roles:
+            guard(stack, died, **loops_of(core, source, embedded))
         started.set()
         _watch_loops(instance, lag, stack)
         folder.announce(nats_url=shown_url, http_url=instance.http_url)
@@ -180,23 +180,14 @@ async def running(
         yield instance
 
 
-def _retention(core: Core, source: JetStreamLog, embedded: EmbeddedServer | None) -> Retention:
-    """What forgets plans, with the credentials of the user that may purge the log."""
-    retention, nats = core.settings.retention, core.settings.nats
-    access, url = nats.retention_access, nats.retention_url or nats.url
-    if embedded is not None:
-        folder = core.settings.data_dir / STORE_FOLDER
-        access, url = nats.access, user_url(folder, embedded.address, RETENTION)
-    connect: Connect | None = None
-    if access is not None:
-        connect = partial(Purger.open, url, timeout_s=CONNECT_TIMEOUT_S, access=access)
-    return Retention(
-        core,
-        connect,
-        source.note_forgotten,
-        keep_s=retention.finished_days * DAY_S,
-        archive_dir=retention.archive_dir,
-    )
+async def _fetched(
+    settings: Settings, source: JetStreamLog, tell: Callable[[StartProgress], None]
+) -> bool:
+    """Whether a snapshot was put where there were no read models. Raises LogUnavailable."""
+    if (open_store := store_of(settings)) is None:
+        return False
+    path, limits = settings.data_dir / READ_MODELS, fetch_limits(settings.snapshots)
+    return await fetch_read_models(path, source, source.settled, open_store, tell, limits)
 
 
 async def _release_leases_of_the_dead(core: Core, folder: DataFolder) -> None:
@@ -331,7 +322,7 @@ def _listening(
 @asynccontextmanager
 async def _starting(
     listening: Listening | None, settings: Settings
-) -> AsyncGenerator[Callable[[HowFar], None]]:
+) -> AsyncGenerator[Callable[[StartProgress], None]]:
     """What to tell how far the start is; probes are answered with it until the block ends."""
     if listening is None:
         yield lambda _: None

@@ -196,7 +196,9 @@ class Database:
 
     async def checkpoint(self, stream: str = "PLANS") -> ReadModelCheckpoint | None:
         """Up to where ``stream`` is in the rows; None: nothing was ever written."""
-        found = await self.read("SELECT * FROM checkpoint WHERE stream = ?", (stream,), _checkpoint)
+        found = await self.read(
+            "SELECT * FROM checkpoint WHERE stream = ?", (stream,), read_checkpoint
+        )
         return found[0] if found else None
 
 
@@ -206,7 +208,8 @@ def _checkpoint_row(checkpoint: ReadModelCheckpoint) -> tuple[Any, ...]:
     return (checkpoint.stream, checkpoint.sequence, checkpoint.epoch, *witness)
 
 
-def _checkpoint(_: sqlite3.Cursor, row: tuple[Any, ...]) -> ReadModelCheckpoint:
+def read_checkpoint(_: sqlite3.Cursor, row: tuple[Any, ...]) -> ReadModelCheckpoint:
+    """A row of the table `checkpoint`."""
     return ReadModelCheckpoint(*row[:3], witness=None if row[3] is None else Witness(*row[3:]))
 
 

@@ -31,6 +31,7 @@ class Conditions:
         self._log_seen_at = float("-inf")  # monotonic
         self.log_missing: str | None = None  # why the log is not whole
         self.retention_trouble: str | None = None  # why no plan can be forgotten
+        self.snapshots_trouble: str | None = None  # why no snapshot can be taken
         self.retention_behind_s = 0.0  # for how long a plan has been due to be forgotten
 
     def log_seen(self, state: LogState) -> None:
@@ -84,6 +85,14 @@ class Conditions:
         if why is None and self.retention_trouble is not None:
             log.info("retention_goes_on")
         self.retention_trouble = why
+
+    def snapshots_stopped(self, why: str | None) -> None:
+        """No snapshot of the read models can be taken for this reason; None: it can."""
+        if why is not None and self.snapshots_trouble is None:
+            log.warning("snapshots_stopped", reason=why)
+        if why is None and self.snapshots_trouble is not None:
+            log.info("snapshots_go_on")
+        self.snapshots_trouble = why
 
     def retention_behind(self, seconds: float) -> None:
         """The plan that is due longest has been due for so long."""

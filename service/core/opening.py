@@ -36,9 +36,12 @@ async def open_core(
     spans: Recorder | None,
     check_input: CheckInput,
     stack: AsyncExitStack,
+    *,
+    is_fetched: bool = False,
 ) -> tuple[Core, AuditTail]:
     """The core over its restored read models, and what reads the audit stream into them.
 
+    ``is_fetched``: another instance has made them, and no earlier process of this one.
     The caller runs their loops; what ``stack`` holds is closed at the end, the last flush first.
     Raises LogUnavailable, LogIsOlder.
     """
@@ -52,7 +55,8 @@ async def open_core(
     database, sequence, unfinished = await restore_or_discard(path, database, sequence)
     stack.push_async_callback(database.close)
     checkpoint = await database.checkpoint()
-    news_after = sequence or state.head  # what stands before it was told by earlier processes
+    # What stands before it was told by earlier processes.
+    news_after = state.head if is_fetched else sequence or state.head
     board = new_board(settings, clock)
     board.is_placing = False
     board.restore(unfinished, sequence, clock.now())

@@ -16,8 +16,13 @@ from service.http.responses import ApiResponse, send_refusal
 from service.http.server import Listening, connections_of, server_of
 from service.ops.status import Check
 from service.settings.config import Settings
+from service.snapshots.fetching import HowFetched
 
 MOST_S = 60  # a client asks again after at most so long
+
+
+StartProgress = HowFar | HowFetched
+"""How far a start is: with what it reads from the log, or with a snapshot that spares it that."""
 
 
 class Starting:
@@ -32,9 +37,9 @@ class Starting:
         self._socket = listening.socket.dup()
         self._server = server_of(self, http, listening.tls, connections_of(http))
         self._serving: asyncio.Task[None] | None = None
-        self._how_far: HowFar | None = None
+        self._how_far: StartProgress | None = None
 
-    def tell(self, how_far: HowFar) -> None:
+    def tell(self, how_far: StartProgress) -> None:
         """How far the instance is; from now on it is answered."""
         self._how_far = how_far
         if self._serving is None:
@@ -59,7 +64,7 @@ class Starting:
             await send_refusal(refused, send)
 
     async def _answer(
-        self, how_far: HowFar, scope: HTTPScope, receive: Receive, send: Send
+        self, how_far: StartProgress, scope: HTTPScope, receive: Receive, send: Send
     ) -> None:
         path = scope["path"].removeprefix(self._root)
         detail = f"the instance is starting: {how_far}"

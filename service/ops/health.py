@@ -69,6 +69,12 @@ def clock_check(core: Core) -> Check:
     return Check("clock", ok=True, detail=detail, warns=abs(ahead_s) >= CLOCKS_DIFFER_S)
 
 
+def snapshots_checks(core: Core) -> list[Check]:
+    """Why new instances will find no new snapshot of the read models; none while all is well."""
+    trouble = core.conditions.snapshots_trouble
+    return [Check("snapshots", ok=True, detail=trouble, warns=True)] if trouble else []
+
+
 def projector_check(core: Core) -> Check:
     """The read models are close behind the board."""
     projector = core.projector
@@ -139,6 +145,7 @@ class Health:
             log_check(self._core, self._source, schedulers, self._embedded),
             replicas_check(self._core),
             clock_check(self._core),
+            *snapshots_checks(self._core),
             projector_check(self._core),
             database_check(self._core, schedulers),
             daemons_check(schedulers),

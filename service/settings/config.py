@@ -284,6 +284,18 @@ class RetentionSettings(Struct, frozen=True):
     archive_dir: Path | None = None
 
 
+class SnapshotSettings(Struct, frozen=True):
+    """Copies of the read models beside an external log, from which new instances start.
+
+    An instance takes one when it has folded `every_facts` more than the newest one holds, unless
+    another one takes it; 0: none is taken and none is used. The newest one and one that is being
+    written may take `max_bytes` together, and at most three tenths of what the account may store.
+    """
+
+    every_facts: Annotated[int, Meta(ge=0, le=10**12)] = 1_000_000
+    max_bytes: Annotated[int, Meta(ge=1_048_576, le=2**60)] = 4_294_967_296
+
+
 class SecretSettings(Struct, frozen=True, forbid_unknown_fields=True, rename={"for_": "for"}):
     """Where a secret comes from (`env` or `file`), and the origins that it may be sent to.
 
@@ -382,4 +394,5 @@ class Settings(Struct, frozen=True):
     sample: SampleSettings = SampleSettings()
     executor: ExecutorSettings = field(default_factory=ExecutorSettings)
     retention: RetentionSettings = RetentionSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
     origins: dict[str, str] = {}

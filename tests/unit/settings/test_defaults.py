@@ -76,6 +76,8 @@ DEFAULTS = {
     "executor.worker.rejection_policy": "release",
     "retention.finished_days": 0,
     "retention.archive_dir": None,
+    "snapshots.every_facts": 1_000_000,
+    "snapshots.max_bytes": 4_294_967_296,
     "executor.handlers": (),
     "executor.command": {},
     "executor.chat.endpoints": {},

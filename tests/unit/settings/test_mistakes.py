@@ -49,7 +49,7 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
         ("[nats]\nurl = 'nats://h:1'\nprefix = 'a.b'", "must be 1 to 32 letters, digits, dashes"),
         ("[nats]\nurl = 'nats://h:1'\nprefix = '_INBOX'", "the first one a letter or a digit"),
         ("[nats]\nurl = 'nats://h:1'\nprefix = \"a\\n\"", "must be 1 to 32 letters"),
-        ("[nats]\nurl = 'nats://h:1'\nprefix = 'plans'", "must not be plans or audit"),
+        ("[nats]\nurl = 'nats://h:1'\nprefix = 'plans'", "must not be plans, audit or snapshots"),
         ("[nats]\nurl = 'nats://h:1'\ndomain = '*'", "must be 1 to 64 letters"),
         ("nats.prefix = 'blue'", "is for an external server and needs nats.url"),
         ("nats.domain = 'hub'", "is for an external server and needs nats.url"),
