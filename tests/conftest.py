@@ -1,9 +1,10 @@
 """Real servers for the tests: one nats-server per session, private ones for tests that kill."""
 
+import gc
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -44,6 +45,10 @@ ORDER = tuple(
     )
 )
 
+# Of garbage: after so many objects, so many of these, and so many of those. Python's own are
+# 700, 10 and 10.
+SEARCHES = (10_000, 10, 10)
+
 # Tests speak to loopback. httpx reads the certificates of all authorities for each client that is
 # made, which takes 25 times as long as a request: this process and those it starts find none.
 os.environ.pop("SSL_CERT_FILE", None)
@@ -52,6 +57,34 @@ os.environ["SSL_CERT_DIR"] = str(Path(__file__).with_name("no-certificates"))
 # A busy machine is no bug: tests that must be quick measure it themselves.
 hypothesis.settings.register_profile("holdfast", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("holdfast")
+
+
+def log_plainly() -> None:
+    """As structlog begins, without a frame's variables: to draw them takes 50 ms an error."""
+    structlog.configure(
+        processors=[
+            *structlog.get_config()["processors"][:-1],
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
+    )
+
+
+log_plainly()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected is there to the end of the run: no search for garbage walks over it.
+
+    Measured, such walks took a third of the time of collecting and a fifth of the tests' own.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(*SEARCHES)
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -78,9 +111,11 @@ def logs_as_they_were() -> Iterator[None]:
         root.removeHandler(handler)
         handler.close()
     for logger in _loggers():
-        logger.propagate = before.get(logger, (0, True))[1]
-        logger.setLevel(before.get(logger, (logging.NOTSET, True))[0])
+        level, logger.propagate = before.get(logger, (logging.NOTSET, True))
+        if logger.level != level:  # setting it empties the caches of all loggers
+            logger.setLevel(level)
     structlog.reset_defaults()
+    log_plainly()
 
 
 def _loggers() -> list[logging.Logger]:
