@@ -32,11 +32,11 @@ def alert_rules() -> dict[str, dict[str, Any]]:
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):
-    """Series over time, and what of the named alerts fires ``after`` a time."""
+    """Series over time, and what of the named alerts fires ``after`` each of these times."""
 
     name: str
     series: Series
-    after: str
+    after: tuple[str, ...]
     expected: dict[str, list[Fires]]
     step: str = "15s"
 
@@ -75,10 +75,11 @@ def _told(story: Story, rules: dict[str, dict[str, Any]]) -> dict[str, Any]:
         ],
         "alert_rule_test": [
             {
-                "eval_time": story.after,
+                "eval_time": after,
                 "alertname": name,
                 "exp_alerts": [_expectation(rules[name], each) for each in fires],
             }
+            for after in story.after
             for name, fires in story.expected.items()
         ],
     }

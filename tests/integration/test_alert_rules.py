@@ -26,7 +26,7 @@ def test_an_alert_fires_on_its_trouble_and_not_on_what_looks_like_it(tmp_path: P
             Story(
                 name=f"{case.alert}: {case.why}",
                 series=case.series,
-                after=case.after,
+                after=(case.after,),
                 expected={case.alert: [case.fires] if case.fires else []},
             )
             for case in CASES
@@ -67,7 +67,7 @@ def test_the_example_for_prometheus_is_valid() -> None:
 
 
 def test_an_idle_healthy_system_fires_nothing(tmp_path: Path) -> None:
-    told(tmp_path, [still("idle", idle(), "90m", step="1m")])
+    told(tmp_path, [still("idle", idle(), ("90m",), step="1m")])
 
 
 def test_a_restart_fires_nothing(tmp_path: Path) -> None:
@@ -83,10 +83,10 @@ def test_a_restart_fires_nothing(tmp_path: Path) -> None:
         else:
             restarted[name] = f"{values.split('x')[0]}x40 _x3 0x37"
     moments = ("9m", "10m30s", "11m", "12m", "14m", "20m")
-    told(tmp_path, [still(f"{after} later", restarted, after) for after in moments])
+    told(tmp_path, [still("later", restarted, moments)])
 
 
-def still(name: str, series: Series, after: str, step: str = "15s") -> Story:
+def still(name: str, series: Series, after: tuple[str, ...], step: str = "15s") -> Story:
     """No alert at all."""
     nothing: dict[str, list[Fires]] = {alert: [] for alert in alert_rules()}
     return Story(name=name, series=series, after=after, expected=nothing, step=step)

@@ -18,7 +18,7 @@ from tests.programs import program
 # Each prints what is offered for its arguments, the last of which is not complete.
 ASK = {
     "bash": """
-eval "$(_HOLDFAST_COMPLETE=bash_source holdfast)"
+eval "$SET_UP"
 compopt() { echo "the shell's own: $2"; }
 COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
 _holdfast_completion holdfast
@@ -29,14 +29,14 @@ compdef() { }
 _describe() { print -l -- ${completions_with_descriptions%%:*} }
 compadd() { print -l -- $completions }
 _path_files() { print "the shell's own: ${${1/-f/default}/-\\//dirnames}" }
-eval "$(_HOLDFAST_COMPLETE=zsh_source holdfast)"
+eval "$SET_UP"
 words=("$@") CURRENT=$#
 _holdfast_completion
 """,
     "fish": """
 function __fish_complete_path; echo "the shell's own: default"; end
 function __fish_complete_directories; echo "the shell's own: dirnames"; end
-_HOLDFAST_COMPLETE=fish_source holdfast | source
+printf '%s' "$SET_UP" | source
 complete -C "$argv" | string replace -r '\\t.*' ''
 """,
 }
@@ -60,23 +60,35 @@ async def url(tmp_path: Path) -> AsyncIterator[str]:
         yield str(client.base_url)
 
 
-def offered(shell: str, folder: Path, url: str, *words: str) -> list[str]:
-    """What a shell offers for the last of the words of a `holdfast` line."""
-    command = folder / "holdfast"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m service "$@"\n')
-    command.chmod(0o755)
-    variables = environment() | {"HOLDFAST_URL": url, "HOME": str(folder)}
-    variables["PATH"] = os.pathsep.join([str(folder), os.environ["PATH"]])
-    said = subprocess.run(
-        [program(shell), *FLAGS[shell], ASK[shell], *NAMES[shell], "holdfast", *words],
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert said.stderr == "", said.stderr
-    return said.stdout.split("\n")[:-1]
+class Shell:
+    """A shell with the command line `holdfast` in its path, set up once as the manual says."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._name = name
+        command = folder / "holdfast"
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m service "$@"\n')
+        command.chmod(0o755)
+        self._variables = environment() | {"HOME": str(folder)}
+        self._variables["PATH"] = os.pathsep.join([str(folder), os.environ["PATH"]])
+        self._variables["SET_UP"] = self._said([str(command)], _HOLDFAST_COMPLETE=f"{name}_source")
+
+    def offered(self, url: str, *words: str) -> list[str]:
+        """What it offers for the last of the words of a `holdfast` line."""
+        name = self._name
+        line = [program(name), *FLAGS[name], ASK[name], *NAMES[name], "holdfast", *words]
+        return self._said(line, HOLDFAST_URL=url).split("\n")[:-1]
+
+    def _said(self, line: list[str], **variables: str) -> str:
+        done = subprocess.run(
+            line,
+            env=self._variables | variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stderr == "", done.stderr
+        return done.stdout
 
 
 @pytest.mark.timeout(300)
@@ -85,8 +97,10 @@ async def test_a_shell_offers_what_fits(shell: str, tmp_path: Path, url: str) ->
     if shell != "bash" and shutil.which(shell) is None:
         pytest.skip(f"there is no {shell}")
 
+    made = await asyncio.to_thread(Shell, shell, tmp_path)
+
     async def asked(*words: str, at: str = url) -> set[str]:
-        return set(await asyncio.to_thread(offered, shell, tmp_path, at, *words))
+        return set(await asyncio.to_thread(made.offered, at, *words))
 
     assert await asked("s") == {"serve", "submit", "show"}
     assert {"--at", "--json", "--url"} <= await asked("show", "--")
