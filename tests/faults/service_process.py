@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -22,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 START_S = 40.0
 READY_ANSWER_S = 20.0
 STOP_S = 30.0
+TERMINAL_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -44,6 +47,23 @@ def run_holdfast(*arguments: str, within_s: float = 60, **settings: str) -> tupl
         "service", *arguments, environment=environment(**settings), within_s=within_s, apart=False
     )
     return done.returncode, done.stdout.decode()
+
+
+@contextmanager
+def nothing_ignored() -> Generator[None]:
+    """Programs that are started in the block ignore no signal of a terminal.
+
+    A test run under `nohup`, or in the background of a script, ignores some, and what it starts
+    would do the same. A handler is not handed on; it is only for the main thread.
+    """
+    ignored = [each for each in TERMINAL_SIGNALS if signal.getsignal(each) is signal.SIG_IGN]
+    for each in ignored:
+        signal.signal(each, lambda *_: None)
+    try:
+        yield
+    finally:
+        for each in ignored:
+            signal.signal(each, signal.SIG_IGN)
 
 
 class ServiceProcess:
@@ -130,7 +150,7 @@ class ServiceProcess:
         """
         self._prepare()
         command = (sys.executable, "-m", self._module, "serve", *self._arguments)
-        with self._output.open("ab") as output:
+        with self._output.open("ab") as output, nothing_ignored():
             self._process = subprocess.Popen(
                 dying_with_parent("/bin/sh", "-c", shell, "sh", *command),
                 env=self._environment,

@@ -46,9 +46,10 @@ def is_submitted(service: ServiceProcess, plan_id: str, kind: str = "echo") -> b
     return answer.is_success
 
 
-def ends_within(service: ServiceProcess, seconds: float) -> int:
-    """Its exit code; none of its children is left."""
+def ends_within(service: ServiceProcess, seconds: float, end: Callable[[], None]) -> int:
+    """Its exit code after ``end``; none of the children that it had before is left."""
     children = children_of(service)
+    end()
     code = service.wait(seconds)
     until(lambda: all(map(is_gone, children)), what="its children are gone")
     return code
@@ -138,8 +139,7 @@ def test_a_second_ctrl_c_ends_at_once_what_the_first_would_let_finish(
     until(lambda: is_running(service, "p"), 20, "the task runs")
     service.send(signal.SIGINT)
     until(lambda: "Ctrl-C again ends at once" in service.output, what="it says what it waits for")
-    service.send(signal.SIGINT)
-    assert ends_within(service, 3) == -signal.SIGINT
+    assert ends_within(service, 3, lambda: service.send(signal.SIGINT)) == -signal.SIGINT
 
 
 def is_running(service: ServiceProcess, plan_id: str) -> bool:
@@ -154,8 +154,7 @@ def test_sigint_ends_a_service_that_was_started_with_sigint_ignored(
     service = new_service(roles="api")
     service.launch_anew("trap '' INT; exec \"$@\"")
     service.await_ready()
-    service.send(signal.SIGINT)
-    assert ends_within(service, 10) == 0
+    assert ends_within(service, 10, lambda: service.send(signal.SIGINT)) == 0
 
 
 def test_sigint_ends_a_command_that_was_started_with_sigint_ignored() -> None:
@@ -224,8 +223,7 @@ def test_a_service_ends_with_its_terminal_and_reloads_when_asked(
     service.await_ready()
     service.send(signal.SIGHUP)
     until(lambda: terminal.shows("settings_reloaded"), what="it reads its settings again")
-    terminal.close()
-    assert ends_within(service, 20) == 0
+    assert ends_within(service, 20, terminal.close) == 0
 
 
 def test_a_service_that_waits_for_its_log_ends_with_its_terminal(
@@ -234,8 +232,7 @@ def test_a_service_that_waits_for_its_log_ends_with_its_terminal(
     service = new_service(nats_url="nats://127.0.0.1:1")
     terminal.launch(service)
     until(lambda: terminal.shows("waiting_for_log"), 20, "it waits")
-    terminal.close()
-    assert ends_within(service, 10) == 0
+    assert ends_within(service, 10, terminal.close) == 0
 
 
 def test_a_service_under_nohup_outlives_its_terminal_and_reloads(
