@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-# Most tests wait rather than compute, so a machine of two cores runs five at a time.
-TEST_PROCESSES ?= 5
+# Most tests wait rather than compute, so a machine of two cores runs seven at a time.
+TEST_PROCESSES ?= 7
 
 # The checks must not depend on the network: pyright neither looks for a newer self nor for another node.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1

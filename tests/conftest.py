@@ -41,6 +41,10 @@ ORDER = tuple(
         "integration",
         "contract",
         "property",
+        "unit/test_schedulers",
+        "unit/test_bounded_protocol",
+        "unit/test_executor_leases",
+        "unit/test_kit",
         "unit",
     )
 )
