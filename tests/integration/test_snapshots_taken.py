@@ -14,10 +14,13 @@ from structlog.testing import capture_logs
 
 from projections.read_models.restore import SCHEMA
 from service.app import Instance
+from service.daemons.retention import RetentionLimits
 from service.daemons.snapshots import SnapshotPace, Snapshots
 from service.runtime.data_folder import READ_MODELS
 from service.settings.loading import load_settings
+from service.snapshots.fetching import FetchLimits, fetch_read_models
 from service.snapshots.store import store_of
+from service.snapshots.taking import take
 from streams.jetstream.log import JetStreamLog
 from streams.jetstream.snapshot_stream import SnapshotPatience, SnapshotStream
 from streams.snapshot_store import KeptSnapshot, ReadModelSnapshot, SnapshotUnavailable
@@ -27,6 +30,7 @@ from tests.faults.service_process import run_holdfast
 from tests.integration.http_world import serving
 from tests.integration.snapshot_world import PLAN
 from tests.integration.test_nats_access import TOP_LEVEL, Start, start_server, with_passwords
+from tests.integration.test_retention_stages import World
 from tests.memory_snapshots import MemorySnapshots
 from tests.waiting import answered, eventually
 
@@ -279,6 +283,39 @@ async def test_after_a_fault_it_waits_before_it_tries_again(taking: Taking) -> N
     taking.store.max_bytes = 1 << 30
     await snapshots.turn()
     assert (await taking.kept(), taking.store.opened) == (0, 1)
+
+
+async def test_one_is_not_used_once_a_fact_has_left_the_log_that_would_forget_its_rows(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as (instance, client):
+        world, store = World(instance, client), MemorySnapshots()
+        await world.run("first", "p")
+        head = (await world.log.state()).head
+        await world.core.projector.flushed(head, 20)
+        live, empty = world.settings.data_dir / READ_MODELS, tmp_path / "empty.sqlite"
+        writing = await store.begin()
+        assert writing is not None
+        await take(live, tmp_path / "copy.sqlite", writing, world.core.now())
+
+        async def fetched() -> bool:
+            limits = FetchLimits(worth_facts=1)
+            settled = world.log.settled
+            return await fetch_read_models(
+                empty, world.log, settled, store.open, lambda _: None, limits
+            )
+
+        await world.retention().turn()
+        assert await world.messages("p") == 1
+        assert await fetched(), "the fact that forgets p is there, and its rows will leave"
+        empty.unlink()
+        await world.retention(limits=RetentionLimits(forgotten_s=-1.0)).turn()
+        assert await world.messages("p") == 0
+        await world.run("later")
+        with capture_logs() as lines:
+            assert not await fetched()
+        assert "forgotten meanwhile" in lines[-1]["reason"]
+        await world.close()
 
 
 # -- who may --------------------------------------------------------------------------------------
