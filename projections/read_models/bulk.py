@@ -6,6 +6,7 @@ few hundred rows per second in a busy process. A thousand rows per step means a 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -16,8 +17,7 @@ Call = tuple[str, Iterable[Sequence[Any]]]
 
 MAX_ROWS = 1024
 SIZES = (1, 8, 32, 64, 128, 256, 512)  # and the largest: at most half of what is written is padding
-ROW_BYTES = 400  # a tuple with its numbers and what each text takes
-_TEXTS = {bytes, str}
+ROW_BYTES = 600  # a tuple with its numbers and short texts
 MAX_PARAMETERS = 32_000  # SQLite's own limit is 32,766
 
 
@@ -29,14 +29,14 @@ class Bulk:
     """
 
     def __init__(self, columns: Sequence[str], statement: str) -> None:
-        self._columns = tuple(columns)
+        self.columns = tuple(columns)
         self._statement = statement
-        largest = min(MAX_ROWS, MAX_PARAMETERS // len(self._columns))
+        largest = min(MAX_ROWS, MAX_PARAMETERS // len(self.columns))
         self._statements = {size: self._sized(size) for size in (*SIZES, largest)}
         self._largest = largest
 
     def _sized(self, size: int) -> str:
-        row = f"({','.join('?' * len(self._columns))})"
+        row = f"({','.join('?' * len(self.columns))})"
         return self._statement.replace("{rows}", f"VALUES {','.join([row] * size)}")
 
     def calls(self, rows: Sequence[Row]) -> Iterator[Call]:
@@ -55,7 +55,7 @@ class Bulk:
     def _chunks(
         self, keys: Sequence[K], row_of: Callable[[K], Row], size: int
     ) -> Iterator[list[Any]]:
-        width = len(self._columns)
+        width = len(self.columns)
         for start in range(0, len(keys), size):
             chunk = list(chain.from_iterable(map(row_of, keys[start : start + size])))
             yield chunk + chunk[-width:] * (size - len(chunk) // width)
@@ -96,14 +96,18 @@ class Changes:
     """The rows of one table that changed since the last flush: the newest version of each.
 
     ``fixed`` holds the immutable part of rows that are not in the table yet, ``changing`` the
-    mutable part of all, each beginning with its key; `put` keeps ``size_bytes`` true.
+    mutable part of all, each beginning with its key; `put` keeps ``size_bytes`` true. ``large``
+    names the changing columns whose texts are as long as workers and submitters make them.
     """
 
-    __slots__ = ("_insert", "_update", "changing", "fixed", "size_bytes")
+    __slots__ = ("_insert", "_large", "_update", "changing", "fixed", "size_bytes")
 
-    def __init__(self, update: Bulk, insert: Bulk | None = None) -> None:
+    def __init__(
+        self, update: Bulk, insert: Bulk | None = None, *, large: Sequence[str] = ()
+    ) -> None:
         self._update = update
         self._insert = insert
+        self._large = [update.columns.index(column) for column in large]
         self.fixed: dict[Any, Row] = {}
         self.changing: dict[Any, Row] = {}
         self.size_bytes = 0
@@ -114,20 +118,20 @@ class Changes:
     def put(self, key: Any, row: Row) -> None:  # noqa: ANN401 - a key is what the table has
         """Have ``row`` written in place of an older one of the same key."""
         older = self.changing.get(key)
-        self.size_bytes += _size_of(row) - (0 if older is None else _size_of(older))
+        self.size_bytes += self._size_of(row) - (0 if older is None else self._size_of(older))
         self.changing[key] = row
 
     def merge(self, newer: "Changes") -> None:
         """Take in rows that were made elsewhere, in place of older ones of the same keys."""
         for key in self.changing.keys() & newer.changing.keys():
-            self.size_bytes -= _size_of(self.changing[key])
+            self.size_bytes -= self._size_of(self.changing[key])
         self.size_bytes += newer.size_bytes
         self.fixed.update(newer.fixed)
         self.changing.update(newer.changing)
 
     def cut(self) -> "Changes":
         """Hand over the content and go on empty."""
-        taken = Changes(self._update, self._insert)
+        taken = copy(self)
         taken.fixed, self.fixed = self.fixed, {}
         taken.changing, self.changing = self.changing, {}
         taken.size_bytes, self.size_bytes = self.size_bytes, 0
@@ -138,7 +142,7 @@ class Changes:
         taken.fixed.update(self.fixed)
         taken.changing.update(self.changing)
         self.fixed, self.changing = taken.fixed, taken.changing
-        self.size_bytes = sum(map(_size_of, self.changing.values()))
+        self.size_bytes = sum(map(self._size_of, self.changing.values()))
 
     def calls(self) -> Iterator[Call]:
         """The statements that write the content."""
@@ -150,7 +154,6 @@ class Changes:
         known = [key for key in changing if key not in fixed]
         yield from self._update.calls_for(known, changing.__getitem__)
 
-
-def _size_of(row: Row) -> int:
-    """About how many bytes a row holds in memory: its JSON, and what every row costs."""
-    return ROW_BYTES + sum([len(value) for value in row if value.__class__ in _TEXTS])
+    def _size_of(self, row: Row) -> int:
+        """About how many bytes a row holds in memory: its long texts, and what every row costs."""
+        return ROW_BYTES + sum([len(row[place] or b"") for place in self._large])

@@ -31,14 +31,14 @@ class Pending:
         self._flushed = sequence
         self._under_way_bytes = 0
         self._plans = Changes(plans.UPDATE, plans.INSERT)
-        self._plan_specs = Changes(plans.INSERT_SPEC)
+        self._plan_specs = Changes(plans.INSERT_SPEC, large=("spec",))
         self._labels = Changes(plans.INSERT_LABEL)
-        self._tasks = Changes(tasks.UPDATE, tasks.INSERT)
+        self._tasks = Changes(tasks.UPDATE, tasks.INSERT, large=("result", "feedback", "output"))
         self._renewals = Changes(tasks.RENEW)  # written after `_tasks`; older ones change nothing
-        self._task_specs = Changes(tasks.INSERT_SPEC)
-        self._outputs = Changes(outputs.INSERT)
-        self._checkpoints = Changes(checkpoints.UPSERT)
-        self._executions = Changes(executions.UPSERT)
+        self._task_specs = Changes(tasks.INSERT_SPEC, large=("spec", "input"))
+        self._outputs = Changes(outputs.INSERT, large=("output",))
+        self._checkpoints = Changes(checkpoints.UPSERT, large=("value",))
+        self._executions = Changes(executions.UPSERT, large=("error_message",))
         self._forgotten: dict[str, Tombstone] = {}
         self._tables = (
             self._plan_specs, self._plans, self._labels, self._task_specs,

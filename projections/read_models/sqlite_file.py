@@ -19,6 +19,16 @@ WAL_PAGES = 8_000  # 32 MB written ahead before they are copied into the file
 TEMPORARY_IN_MEMORY = "PRAGMA temp_store=MEMORY"
 
 
+def _as_it_is(value: bytes | bool | None) -> bytes | bool | None:  # noqa: FBT001 - a value
+    return value
+
+
+# For a value of a type without an adapter, sqlite3 of Python 3.11 looks up a method that no type
+# has, and makes an error, while it holds the interpreter lock: 0.22 us instead of 0.09.
+for _kind in (bytes, bool, type(None)):
+    sqlite3.register_adapter(_kind, _as_it_is)
+
+
 class DatabaseUnavailable(Exception):
     """SQLite did not do it (locked, full, slow, closed, damaged); nothing was changed."""
 

@@ -7,9 +7,22 @@ from contextlib import closing, suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from projections.read_models import bulk
 from projections.read_models.pagination import BadCursor, Page, cursor_after, key_of, read_page
+from projections.read_models.pending import Pending
+from streams.log import Fact
+from streams.plan.events import (
+    Checkpointed,
+    Claimed,
+    Completed,
+    Event,
+    Failed,
+    Submitted,
+    TaskSpec,
+)
+from streams.plan.fold import fold_plan
 
 
 @given(key=st.integers(0, 2**63 - 1))
@@ -81,3 +94,33 @@ def test_rows_put_back_lie_under_newer_ones() -> None:
     table.put_back(taken)
     assert table.changing == {1: (1, "new"), 2: (2, "old"), 3: (3, "new")}
     assert table.fixed == {1: (1, "fixed")}
+
+
+LONG = "x" * 10_000
+TEXT = Raw(f'"{LONG}"'.encode())
+PLAN = Submitted(
+    context=TEXT, tasks=(TaskSpec(id="t", kind="k", input=TEXT), TaskSpec(id="u", kind="k"))
+)
+CLAIM = Claimed(owner="w", attempt=1, lease_s=30)
+
+
+@pytest.mark.parametrize(
+    ("events", "long_texts"),
+    [
+        ([], 2),  # the plan's context and the task's input
+        ([CLAIM, Checkpointed(owner="w", attempt=1, key="k", value=TEXT, lease_s=30)], 3),
+        ([CLAIM, Completed(owner="w", attempt=1, output=TEXT)], 3),
+        ([CLAIM, Completed(owner="w", attempt=1, output=Raw(b"[%b]" % b",".join([TEXT] * 9)))], 11),
+        # The message stands in the task's result and in its execution.
+        ([CLAIM, Failed(owner="w", attempt=1, error_type="e", error_message=LONG)], 4),
+    ],
+    ids=["submitted", "checkpoint", "output", "large output", "error"],
+)
+def test_every_long_text_that_waits_for_sqlite_counts(events: list[Event], long_texts: int) -> None:
+    submitted = Fact(1, 0.0, "p", None, PLAN)
+    later = [Fact(n, 0.0, "p", "t", event) for n, event in enumerate(events, 2)]
+    plan = fold_plan([submitted, *later])
+    assert plan is not None
+    pending = Pending(0, "epoch")
+    pending.add(plan)
+    assert long_texts * len(LONG) < pending.size_bytes < (long_texts + 1) * len(LONG)
