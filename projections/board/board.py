@@ -27,7 +27,6 @@ from projections.board.unfinished import UnfinishedBytes
 from streams.log import BadFact, Fact
 from streams.plan.decide import can_reclaim
 from streams.plan.events import Claimed, Lane, Paused, Resumed, Retried, Submitted
-from streams.plan.evolve import in_one_go
 from streams.plan.fold import Tombstone, begin_plan, fold_fact, folding, forgets
 from streams.plan.lifecycle import CLAIMABLE, ENDED
 from streams.plan.state import Plan, Task
@@ -109,7 +108,6 @@ class Board:
             self.plans[plan.plan_id] = plan
             self._place_all(plan, now)
             self._place_the_rest()
-            self._watch_end(plan)
 
     def adopt(self, plan: Plan) -> None:
         """Keep a finished plan, folded from the log on request, at hand."""
@@ -121,7 +119,9 @@ class Board:
 
         A fact about a plan that is not in memory is ignored: recall the plan first (`adopt`).
         """
-        return in_one_go(self.applying(fact, now))
+        for _ in self.applying(fact, now):  # cheaper than a StopIteration that is caught
+            pass
+        return self.ignored.get(fact.sequence)
 
     def applying(self, fact: Fact | BadFact, now: float) -> Generator[None, None, str | None]:
         """`apply` in short steps; no other fact may be applied in between."""
@@ -202,7 +202,6 @@ class Board:
             yield from self.outputs.settle(plan)
         if isinstance(event, Claimed) and ignored is None and fact.origin.instance:
             self.peers.saw(fact.origin.instance, _kind_of(plan, fact.task_id), fact.at)
-        self._watch_end(plan)
         return ignored
 
     def _begin(self, fact: Fact, now: float) -> str | None:
@@ -212,7 +211,6 @@ class Board:
         self.plans[fact.plan_id] = plan
         self._changed[plan.plan_id] = plan
         self._place_all(plan, now)
-        self._watch_end(plan)
         return None
 
     def _forget(self, fact: Fact, now: float) -> None:
@@ -250,8 +248,6 @@ class Board:
         return plan
 
     def _watch_end(self, plan: Plan) -> None:
-        if not self.is_placing:
-            return
         self.unfinished.count(plan)
         if plan.can_finish:
             self.finishable.add(plan.plan_id)
@@ -285,6 +281,7 @@ class Board:
         """Place ``tasks`` now, or a part at a time (`place_some`) when they are many."""
         if not self.is_placing:
             return
+        self._watch_end(plan)
         self._placed_at = now
         if len(tasks) > WIDE:
             self._to_place.append((plan, iter(list(tasks))))

@@ -50,7 +50,13 @@ async def refold(source: Log, database: Database, up_to: int, out: TextIO | None
     board = Board(SharingRule(), "rebuild")
     board.is_placing = False
     projector = Projector(
-        source, board, database, epoch=state.epoch, now=clock.now, observe_times=clock.observe_facts
+        source,
+        board,
+        database,
+        epoch=state.epoch,
+        now=clock.now,
+        observe_times=clock.observe_facts,
+        news_after=up_to,
     )
     flushing = asyncio.create_task(projector.flush_forever())
     try:
