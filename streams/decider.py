@@ -146,7 +146,8 @@ def _stands(command: Command, outcome: Outcome) -> bool:
             return isinstance(command, Submit | Finish | Forget | Expire | Overrun)
 
 
-FirstTry = CommandAccepted | Conflict | LogUnavailable | LogFull | TooLarge | None
+Unwritten = Conflict | LogUnavailable | LogFull | TooLarge
+FirstTry = CommandAccepted | Unwritten | None
 
 
 async def transact_together(
@@ -170,7 +171,7 @@ async def transact_together(
     last = max((each.sequence for each in answers if isinstance(each, Appended)), default=0)
     await view.folded(last)
     for place, answer in zip(drafts, answers, strict=True):
-        if isinstance(answer, Conflict | LogUnavailable | LogFull | TooLarge):
+        if isinstance(answer, Unwritten):
             outcomes[place] = answer
         elif isinstance(answer, Appended) and await view.folded(answer.sequence) is None:
             plan = view.knows(wanted[place][0].plan_id)

@@ -36,21 +36,22 @@ class Ring:
         self._entries += entries
         self._size_bytes += sum([entry.weight for entry in entries])
         self.position = position
-        for _ in range(len(self) - self._max_events):
-            self._drop_oldest()
+        if (excess := len(self) - self._max_events) > 0:
+            self._drop_oldest(excess)
         while self._size_bytes > self._max_bytes:
-            self._drop_oldest()
+            self._drop_oldest(1)
         if self._start > _COMPACT_AT and self._start * 2 > len(self._entries):
             del self._entries[: self._start]
             self._start = 0
 
-    def _drop_oldest(self) -> None:
-        oldest = self._entries[self._start]
-        self._floor = oldest.sequence
-        self._size_bytes -= oldest.weight
-        # The slot stays until the list is compacted; what it held must not.
-        self._entries[self._start] = _GONE
-        self._start += 1
+    def _drop_oldest(self, number: int) -> None:
+        end = self._start + number
+        oldest = self._entries[self._start : end]
+        self._floor = oldest[-1].sequence
+        self._size_bytes -= sum([entry.weight for entry in oldest])
+        # The slots stay until the list is compacted; what they held must not.
+        self._entries[self._start : end] = [_GONE] * number
+        self._start = end
 
     def after(
         self,

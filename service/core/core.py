@@ -39,6 +39,7 @@ from service.core.secrets_in_plans import key_warnings
 from service.core.workers import Workers
 from service.runtime.masking import KNOWN
 from service.settings.config import Settings
+from service.signals.audit.earlier_claims import NO_CLAIMS, EarlierClaims
 from service.signals.audit.facts import NOT_AUDITED, FactAudit
 from service.signals.audit.trail import Audit
 from service.signals.metrics.facts import UNCOUNTED, FactMetrics
@@ -110,7 +111,8 @@ class Core:
         self.workers = Workers()
         self.visitors = Visitors()
         self._fact_metrics = FactMetrics(metrics, board, spans)
-        self._fact_audit = FactAudit(audit, board, epoch=epoch)
+        earlier_claims = EarlierClaims(board)
+        self._fact_audit = FactAudit(audit, board, earlier_claims, epoch=epoch)
         self.conditions = Conditions(clock, metrics, audit, self._fact_audit)
         self._owner_writes = OwnerWrites(
             self,
@@ -126,6 +128,7 @@ class Core:
         listeners = projector.listeners
         counted = OwnFacts(self._fact_metrics, log, news_after=news_after)
         listeners.add("metrics", counted, unheard=UNCOUNTED)
+        listeners.add("earlier_claims", earlier_claims, unheard=NO_CLAIMS)
         told = OwnFacts(self._fact_audit, log, news_after=news_after)
         listeners.add("audit", told, unheard=NOT_AUDITED)
         self.second_holder = SecondHolder(

@@ -5,6 +5,7 @@ released as soon as it is known.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from itertools import zip_longest
 from typing import Any, TypeVar
@@ -144,15 +145,18 @@ class LeaseTaker:
             for each, outcome in zip_longest(takings, tried):
                 self._give_back(each, lost=isinstance(outcome, decider.Contention))
         claims, errors = list[Claim](), list[Exception]()
+        taken: list[Taking] = []
         for each, outcome in zip(takings, tried, strict=True):
             if isinstance(outcome, Exception):
                 errors.append(outcome)
             elif isinstance(outcome, decider.CommandAccepted):
+                taken.append(each)
                 granted = await self._granted(each, outcome.sequence, request)
                 if isinstance(granted, Exception):
                     errors.append(granted)
                 elif granted is not None:
                     claims.append(granted)
+        self._count(taken)
         if errors and not claims:
             raise errors[0]
         return claims
@@ -223,7 +227,6 @@ class LeaseTaker:
         self, taking: Taking, sequence: int, request: ClaimRequest
     ) -> Claim | LogUnavailable | None:
         plan, task = taking.plan, taking.task
-        self._count(taking.pick, task, reclaim=taking.reclaim)
         # Another instance may have reclaimed the task while this one did not run for a lease.
         if task.claimed_sequence != sequence:
             return None
@@ -232,15 +235,22 @@ class LeaseTaker:
             return error
         return _granted(plan, task, sequence, request, taking.found)
 
-    def _count(self, pick: Pick, task: Task, *, reclaim: bool) -> None:
-        metrics, lane = self._core.metrics, pick.seat.lane
-        metrics.count("agent.task.claim.success.total")
-        metrics.count(f"agent.task.claim.{lane}.count")
-        if pick.fallback:
-            metrics.count(f"agent.task.claim.{lane}.fallback.count")
-        if reclaim:
-            metrics.count("agent.task.claim.reclaimed.total")
-        metrics.observe("agent.task.claim.execution_attempt", task.attempt)
+    def _count(self, taken: Sequence[Taking]) -> None:
+        moved: defaultdict[str, int] = defaultdict(int)
+        for each in taken:
+            lane = f"agent.task.claim.{each.pick.seat.lane}"
+            moved["agent.task.claim.success.total"] += 1
+            moved[f"{lane}.count"] += 1
+            if each.pick.fallback:
+                moved[f"{lane}.fallback.count"] += 1
+            if each.reclaim:
+                moved["agent.task.claim.reclaimed.total"] += 1
+        metrics = self._core.metrics
+        for name, number in moved.items():
+            metrics.count(name, number)
+        if taken:
+            attempts = [each.task.attempt for each in taken]
+            metrics.observe("agent.task.claim.execution_attempt", *attempts)
 
 
 async def _claims(

@@ -17,10 +17,6 @@ from streams.subjects import subject_of
 class FactSignals(Protocol):
     """What metrics and audit make of folded facts."""
 
-    def applied(self, fact: Fact) -> None:
-        """A fact has changed its plan, no matter which instance wrote it."""
-        ...
-
     def written_here(self, fact: Fact) -> None:
         """A fact that this process wrote has changed its plan."""
         ...
@@ -51,10 +47,8 @@ class OwnFacts:
             if not fact.origin.instance:
                 subject = subject_of(fact.plan_id, fact.task_id)
                 self._bad(BadFact(fact.sequence, fact.at, subject, ignored))
-        else:
-            self._signals.applied(fact)
-            if self._log.wrote(fact.event_id):
-                self._signals.written_here(fact)
+        elif self._log.wrote(fact.event_id):
+            self._signals.written_here(fact)
 
     def _bad(self, fact: BadFact) -> None:
         if fact.sequence > self._news_after:

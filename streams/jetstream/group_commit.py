@@ -56,13 +56,6 @@ ENVELOPE_BYTES = 256  # more than the headers that are added when a message is s
 CHATTER_LINE = b"Nats-TTL: %ds\r\n"
 
 
-async def _answered(outcome: "asyncio.Future[AppendOutcome]") -> AppendOutcome | AppendError:
-    try:
-        return await outcome
-    except (LogUnavailable, LogFull, TooLarge, Unreadable) as error:
-        return error
-
-
 class Appender:
     """Gathers drafts, sends them through ``transport``, and finds out what became of each."""
 
@@ -89,24 +82,23 @@ class Appender:
 
     def append(self, draft: Draft) -> "asyncio.Future[AppendOutcome]":
         """Write one draft; what `streams.log.Log.append` answers or raises is in the future."""
-        try:
-            ticket = self._ticket(draft)
-            self._drafts.admit(ticket)
-        except (LogUnavailable, TooLarge, Unreadable) as error:
-            failed: asyncio.Future[AppendOutcome] = self._loop.create_future()
-            failed.set_exception(error)
-            return failed
-        return ticket.outcome
+        return self._append(draft, self._transport.max_payload)
 
     async def append_all(self, drafts: Sequence[Draft]) -> list[AppendOutcome | AppendError]:
         """Write many; see `streams.log.Log.append_all`. They wait without a task for each."""
-        outcomes = [self.append(draft) for draft in drafts]
+        most = self._transport.max_payload
+        outcomes = [self._append(draft, most) for draft in drafts]
+        answers: list[AppendOutcome | AppendError] = []
         try:
-            # One after the other: a batch answers all of them in one turn of the loop.
-            return [await _answered(each) for each in outcomes]
+            for outcome in outcomes:  # one after the other: a batch answers all of them at once
+                try:
+                    answers.append(await outcome)
+                except (LogUnavailable, LogFull, TooLarge, Unreadable) as error:
+                    answers.append(error)
         finally:
-            for each in outcomes:
-                each.cancel()  # those that nothing waits for any more
+            for outcome in outcomes:
+                outcome.cancel()  # those that nothing waits for any more
+        return answers
 
     @property
     def waiting_s(self) -> float:
@@ -119,7 +111,18 @@ class Appender:
         await self._unknown.close()
         self._drafts.close()
 
-    def _ticket(self, draft: Draft) -> Ticket:
+    def _append(self, draft: Draft, most: int) -> "asyncio.Future[AppendOutcome]":
+        """Write one draft, whose events are of at most ``most`` bytes each."""
+        try:
+            ticket = self._ticket(draft, most)
+            self._drafts.admit(ticket)
+        except (LogUnavailable, TooLarge, Unreadable) as error:
+            failed: asyncio.Future[AppendOutcome] = self._loop.create_future()
+            failed.set_exception(error)
+            return failed
+        return ticket.outcome
+
+    def _ticket(self, draft: Draft, most: int) -> Ticket:
         if self._closed:
             raise LogUnavailable("the log was closed")
         if not 1 <= len(draft.events) <= BATCH_MESSAGES:
@@ -127,7 +130,7 @@ class Appender:
         subject = subject_of(draft.plan_id, draft.task_id)
         event_id = self._ids.next()
         messages = self._messages(draft, subject, event_id)
-        most, total = self._transport.max_payload, 0
+        total = 0
         for message in messages:
             size = len(message.payload) + len(message.lines)
             total += size

@@ -390,7 +390,7 @@ class _Fold(Cascade):
         execution.status = status
         execution.finished_at = self.at
         execution.sequence = self.sequence
-        if isinstance(result, Completed | Failed | Released):
+        if result is not None:
             execution.model_name = result.model_name
             execution.token_usage = added(execution.token_usage, result.token_usage)
         if isinstance(result, Failed):

@@ -144,12 +144,8 @@ class Signals:
     """Remembers which facts it was to count."""
 
     def __init__(self) -> None:
-        self.applied_to: list[int] = []
         self.written: list[int] = []
         self.bad_ones: list[int] = []
-
-    def applied(self, fact: Fact) -> None:
-        self.applied_to.append(fact.sequence)
 
     def written_here(self, fact: Fact) -> None:
         self.written.append(fact.sequence)
@@ -173,7 +169,6 @@ def test_only_what_this_process_wrote_is_counted_whatever_its_instance_is_called
     own.folded(fact(4, "memory-2"), "lost a race")
     own.folded(fact(5, "by hand", Origin()), "submitted a second time")
     own.folded(BadFact(6, 0.0, "plans.p", "no JSON"), "no JSON")
-    assert signals.applied_to == [1, 3]
     assert signals.written == [3]
     assert signals.bad_ones == [5, 6]
 

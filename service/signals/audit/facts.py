@@ -5,9 +5,8 @@ A fact is audited when it is folded, and only by the process that wrote it
 by every instance under one id, and stands in the trail once.
 """
 
-from collections import OrderedDict
-
 from projections.board.board import Board
+from service.signals.audit.earlier_claims import EarlierClaims
 from service.signals.audit.trail import Audit
 from service.signals.metrics.facts import OPERATIONS, Trouble
 from streams.decider import Contention
@@ -30,7 +29,6 @@ from streams.plan.lifecycle import ENDED
 from streams.plan.state import LEASE_EXPIRED, TIMEOUT, Execution, Plan
 from streams.traceparent import trace_id_of
 
-MAX_EARLIER = 10_000  # claims of attempts that are over: their owners may still write
 MAX_SAID = 10_000  # owners' commands that failed in one outage, each audited once
 
 NOT_AUDITED = (
@@ -56,19 +54,14 @@ class FactAudit:
     ``epoch`` tells this log from others.
     """
 
-    def __init__(self, audit: Audit, board: Board, *, epoch: str) -> None:
+    def __init__(self, audit: Audit, board: Board, earlier: EarlierClaims, *, epoch: str) -> None:
         self._audit = audit
         self._board = board
+        self._earlier = earlier
         self._epoch = epoch
-        self._earlier: OrderedDict[tuple[str, str, int], Execution] = OrderedDict()
         self._said: set[tuple[str, str, int, str]] = set()
 
     # -- facts ------------------------------------------------------------------------------
-
-    def applied(self, fact: Fact) -> None:
-        """Keep the claim that a later one has followed: its owner may still write."""
-        if isinstance(fact.event, Claimed) and fact.event.attempt > 1:
-            self._remember(fact)
 
     def written_here(self, fact: Fact) -> None:
         """Audit a fact that this process wrote and that counts."""
@@ -102,24 +95,13 @@ class FactAudit:
             once=f"bad-event-{self._epoch}-{fact.sequence}",
         )
 
-    def _remember(self, fact: Fact) -> None:
-        """Keep the claim that this one followed: its owner may still write."""
-        plan = self._board.knows(fact.plan_id)
-        if plan is None or not plan.closed or fact.task_id is None:
-            return
-        task_id, execution = plan.closed[-1]
-        self._earlier[fact.plan_id, task_id, execution.attempt] = execution
-        if len(self._earlier) > MAX_EARLIER:
-            self._earlier.popitem(last=False)
-
     def _claimed(self, fact: Fact, event: Claimed) -> None:
         if event.previous_owner is None:
             if self._audit.wants("claim_acquired"):
                 sequence = {"sequence": fact.sequence}
                 self._tell("claim_acquired", fact, event, f"lane {event.lane}", actual=sequence)
             return
-        key = (fact.plan_id, fact.task_id or "", event.attempt - 1)
-        before = self._earlier.get(key)
+        before = self._earlier.of(fact.plan_id, fact.task_id or "", event.attempt - 1)
         self._tell(
             "claim_reclaimed",
             fact,
@@ -310,7 +292,7 @@ class FactAudit:
             return None
         if task.execution is not None and task.execution.attempt == attempt:
             return task.execution
-        return self._earlier.get((command.plan_id, command.task_id, attempt))
+        return self._earlier.of(command.plan_id, command.task_id, attempt)
 
 
 def _trace_id(origin: Origin, plan: Plan | None) -> str | None:

@@ -122,9 +122,6 @@ class FactMetrics:
 
     # -- how attempts ended -----------------------------------------------------------------
 
-    def applied(self, fact: Fact) -> None:
-        """Counts nothing: what others write, they count."""
-
     def bad(self, fact: BadFact) -> None:
         """Count a fact that could not be read or applied."""
         del fact
