@@ -15,7 +15,7 @@ import msgspec
 
 from streams.codec import decode, split_headers
 from streams.jetstream.connection import Connection
-from streams.jetstream.messages import render, status_of
+from streams.jetstream.messages import Delivery, render, status_of
 from streams.jetstream.topology import ApiError
 from streams.log import BadFact, Fact, LogUnavailable
 from streams.steps import HELD_S
@@ -30,8 +30,6 @@ NANOSECONDS = 1_000_000_000
 # Statuses that end one pull request and nothing else; the rest mean a broken consumer.
 _ENDED = {b"404", b"408"}
 _HARMLESS_409 = (b"Message Size Exceeds MaxBytes", b"Batch Completed", b"Exceeded MaxWaiting")
-
-Arrival = tuple[bytes, bytes, bytes, bytes]
 
 
 class ConsumerBroken(Exception):
@@ -73,7 +71,7 @@ class Consumer:
         self._reply = b""
         self._consumed = 0  # the consumer's sequence of the last message taken
         self._outstanding = 0  # messages that the server may still send unasked
-        self._arrived: list[Arrival] = []
+        self._arrived: list[Delivery] = []
         self._taken = 0  # of those arrived
         self._news = Event()
         self._broken: str | None = None
@@ -159,8 +157,8 @@ class Consumer:
             },
         })  # fmt: skip
 
-    def _deliver(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
-        self._arrived.append((subject, reply, headers, payload))
+    def _deliver(self, messages: Sequence[Delivery]) -> None:
+        self._arrived += messages
         self._news.set()
 
     def _decode(self, limit: int) -> list[Fact | BadFact]:

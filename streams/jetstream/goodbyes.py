@@ -5,13 +5,13 @@ safety: where it does not arrive, an instance acts later than it could.
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import msgspec
 
 from streams.jetstream.connection import Connection
-from streams.jetstream.messages import render
+from streams.jetstream.messages import Delivery, render
 from streams.json_values import UNREADABLE
 from streams.subjects import GOODBYES
 
@@ -44,11 +44,12 @@ class Goodbyes:
         Raises LogUnavailable without a connection.
         """
 
-        def deliver(_subject: bytes, _reply: bytes, _headers: bytes, payload: bytes) -> None:
-            with suppress(*UNREADABLE):
-                said = _owner_left(payload)
-                if said.sender != self._sender:
-                    on_goodbye(said.owner)
+        def deliver(messages: Sequence[Delivery]) -> None:
+            for _, _, _, payload in messages:
+                with suppress(*UNREADABLE):
+                    said = _owner_left(payload)
+                    if said.sender != self._sender:
+                        on_goodbye(said.owner)
 
         await self._connection.listen_if_allowed(self._subject, deliver, on_refused)
 

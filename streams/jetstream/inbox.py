@@ -1,9 +1,9 @@
 """Receives answers: each question has a reply subject, and a future that its answer settles."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from streams.jetstream.messages import Lost, Reply
+from streams.jetstream.messages import Delivery, Lost, Reply
 
 
 class Inbox:
@@ -42,17 +42,21 @@ class Inbox:
 
         return self._prefix + token, forget
 
-    def deliver(self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes) -> None:
-        """Give one answer to the question that waits for it; see `Deliver`."""
+    def deliver(self, messages: Sequence[Delivery]) -> None:
+        """Give each answer to the question that waits for it; see `Deliver`."""
+        for subject, _, headers, payload in messages:
+            self._answer(subject, Reply(headers, payload))
+
+    def _answer(self, subject: bytes, reply: Reply) -> None:
         token = subject[len(self._prefix) :]
         waiting = self._single.get(token)
         if waiting is not None:
             if not waiting.done():
-                waiting.set_result(Reply(headers, payload))
+                waiting.set_result(reply)
             return
         collector = self._many.get(token)
         if collector is not None:
-            collector(Reply(headers, payload))
+            collector(reply)
 
     def abandon(self, reason: str) -> None:
         """End every wait with Lost: on a socket that is gone no answer can come any more."""

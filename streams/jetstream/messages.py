@@ -1,11 +1,14 @@
 """A NATS message as bytes: how one is published, what an answer is, and what its status says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-# Subject, reply, headers (status line included, b"" when there are none), payload.
-Deliver = Callable[[bytes, bytes, bytes, bytes], None]
+Delivery = tuple[bytes, bytes, bytes, bytes]
+"""Subject, reply, headers (status line included, b"" when there are none) and payload."""
+
+Deliver = Callable[[Sequence[Delivery]], None]
+"""Takes in what came together for one subscription, in its order."""
 
 STATUS_AT = len(b"NATS/1.0 ")
 

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from nats.aio.client import Client
 from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
 
-from streams.jetstream.messages import Deliver
+from streams.jetstream.messages import Deliver, Delivery
 
 _LINE_END = b"\r\n"
 _WITH_REPLY = 5  # words of MSG; HMSG has one more
 
 
 class MessageParser(Parser):
-    """Calls ``raw`` (by the number of the subscription) for each of its messages, in their order.
+    """Calls ``raw`` (by the number of the subscription) with its messages, in their order.
 
     Relies on nats-py's parser having ``buf``, ``state`` and ``needed``.
     """
@@ -41,6 +41,8 @@ class MessageParser(Parser):
     def _deliver(self, data: bytes) -> int:
         """Deliver the whole messages that ``data`` begins with; answers where they end."""
         at, size, raw = 0, len(data), self._raw
+        deliver: Deliver | None = None
+        together: list[Delivery] = []
         while (line_end := data.find(_LINE_END, at)) > 0:
             words = data[at:line_end].split(b" ")
             has_headers = words[0] == b"HMSG"
@@ -50,12 +52,18 @@ class MessageParser(Parser):
             try:
                 end = begin + int(words[-1])
                 body = begin + int(words[-2]) if has_headers else begin
-                deliver = raw.get(int(words[2]))
+                listener = raw.get(int(words[2]))
             except (ValueError, IndexError):
                 break  # nats-py's parser says what is wrong with it
-            if deliver is None or end + 2 > size:
+            if listener is None or end + 2 > size:
                 break
+            if listener is not deliver:
+                if deliver is not None:
+                    deliver(together)
+                deliver, together = listener, []
             reply = words[3] if len(words) == _WITH_REPLY + has_headers else b""
-            deliver(words[1], reply, data[begin:body], data[body:end])
+            together.append((words[1], reply, data[begin:body], data[body:end]))
             at = end + 2
+        if deliver is not None:
+            deliver(together)
         return at

@@ -125,7 +125,7 @@ class RawClient(Client):
         if deliver is None:
             await super()._process_msg(sid, subject, reply, data, headers)
             return
-        deliver(subject, reply, headers or b"", data)
+        deliver([(subject, reply, headers or b"", data)])
 
     def _connect_command(self) -> bytes:
         # nats-py goes on in clear when a server named by tls:// offers no TLS.

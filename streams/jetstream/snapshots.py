@@ -5,13 +5,13 @@ line can restore what is saved here, and the other way round.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from streams.jetstream.connection import Connection
-from streams.jetstream.messages import render, status_of
+from streams.jetstream.messages import Delivery, render, status_of
 from streams.jetstream.topology import ApiError
 from streams.json_values import UNREADABLE
 from streams.log import LogUnavailable
@@ -63,15 +63,18 @@ class StreamSnapshot:
 
         The server sends the next ones when those before have been taken.
         """
-        arrived: asyncio.Queue[tuple[bytes, bytes, bytes]] = asyncio.Queue()
+        arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+
+        def deliver(messages: Sequence[Delivery]) -> None:
+            for message in messages:
+                arrived.put_nowait(message)
+
         inbox = self._connection.new_inbox()
-        handle = await self._connection.listen(
-            inbox, lambda _, reply, headers, payload: arrived.put_nowait((reply, headers, payload))
-        )
+        handle = await self._connection.listen(inbox, deliver)
         try:
             self.copy = await self._begin(inbox)
             while True:
-                reply, headers, payload = await self._next(arrived)
+                _, reply, headers, payload = await self._next(arrived)
                 if payload == END:
                     if (status := status_of(headers)) not in (b"", b"204"):
                         raise _failed(self._stream, f"the server ended it with {status.decode()}")
@@ -90,9 +93,7 @@ class StreamSnapshot:
             raise _failed(self._stream, answer.error.description if answer.error else "no answer")
         return StreamCopy(answer.config, answer.state)
 
-    async def _next(
-        self, arrived: "asyncio.Queue[tuple[bytes, bytes, bytes]]"
-    ) -> tuple[bytes, bytes, bytes]:
+    async def _next(self, arrived: "asyncio.Queue[Delivery]") -> Delivery:
         try:
             async with asyncio.timeout(self._patience_s):
                 return await arrived.get()

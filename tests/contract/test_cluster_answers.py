@@ -15,13 +15,13 @@ from streams.jetstream.consumer import Consumer
 from streams.jetstream.drafts import AppenderLimits
 from streams.jetstream.leadership import Patience
 from streams.jetstream.log import JetStreamLog
-from streams.jetstream.messages import Deliver, Reply
+from streams.jetstream.messages import Delivery, Reply
 from streams.jetstream.reader import Reader
 from streams.log import BadFact, Fact, LogUnavailable
 from streams.plan.events import Heartbeat
 from tests.conftest import PrivateServer
 from tests.contract.drafts import all_of, on_plan, on_task, won
-from tests.contract.wire import Message, Wire, Write
+from tests.contract.wire import PassOn, Wire, Write
 from tests.waiting import eventually
 
 LONG_AGO, LATELY = 60_000_000_000, 100_000_000
@@ -173,7 +173,7 @@ async def test_what_a_silent_consumer_owes_is_read_and_the_consumer_replaced(
     """As on a server that has died, or whose replica lags: heartbeats at most, and no messages."""
     silent = False
 
-    def when_not_silent(deliver: Deliver, message: Message) -> None:
+    def when_not_silent(deliver: PassOn, message: Delivery) -> None:
         if not silent:
             deliver(*message)
 

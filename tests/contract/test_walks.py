@@ -9,14 +9,14 @@ import pytest
 from streams.jetstream.drafts import AppenderLimits
 from streams.jetstream.leadership import Patience
 from streams.jetstream.log import JetStreamLog
-from streams.jetstream.messages import Deliver
+from streams.jetstream.messages import Delivery
 from streams.jetstream.read_ahead import MAX_WALKS
 from streams.log import Fact, Log, LogUnavailable
 from streams.plan.events import Completed, Heartbeat, Raw
 from tests.conftest import PrivateServer
 from tests.contract.conftest import World
 from tests.contract.drafts import STARTED, on_plan, on_task, tail, won
-from tests.contract.wire import Message, Wire, ask
+from tests.contract.wire import PassOn, Wire, ask
 
 LIMITS = AppenderLimits(budget_s=15, try_s=0.3, grace_s=0.5, chatter_ttl_s=1)
 PAGE = 150
@@ -116,7 +116,7 @@ async def test_a_message_lost_on_the_way_is_read_again(jetstream: JetStreamLog, 
     head = await fill(jetstream)
     count = 0
 
-    def lossy(deliver: Deliver, message: Message) -> None:
+    def lossy(deliver: PassOn, message: Delivery) -> None:
         nonlocal count
         count += 1
         if count not in {7, 500}:

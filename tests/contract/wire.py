@@ -1,17 +1,17 @@
 """What goes over the connections of a test's logs: each write and each delivery may be changed."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import nats
 import pytest
 
-from streams.jetstream.messages import Deliver
+from streams.jetstream.messages import Deliver, Delivery
 from streams.jetstream.raw_client import RawClient
 
 Write = Callable[[bytes], None]
-Message = tuple[bytes, bytes, bytes, bytes]  # subject, reply, headers, payload
-Arriving = Callable[[Deliver, Message], None]
+PassOn = Callable[[bytes, bytes, bytes, bytes], None]
+Arriving = Callable[[PassOn, Delivery], None]
 DIRECT_GET = re.compile(rb'DIRECT\.GET\.PLANS .*?"seq":(\d+)', re.DOTALL)
 
 
@@ -34,13 +34,17 @@ class Wire:
         self.sending(write, commands)
 
     def hooked(self, subject: str, deliver: Deliver) -> Deliver:
-        """What to call for each message on ``subject``; inboxes for answers end in a wildcard."""
-        if subject.endswith("*"):
-            return lambda *message: self.answering(deliver, message)
-        return lambda *message: self.consuming(deliver, message)
+        """What to call for messages on ``subject``; inboxes for answers end in a wildcard."""
+
+        def hooked(messages: Sequence[Delivery]) -> None:
+            for message in messages:
+                arriving = self.answering if subject.endswith("*") else self.consuming
+                arriving(lambda *passed: deliver([passed]), message)
+
+        return hooked
 
 
-def _pass_on(deliver: Deliver, message: Message) -> None:
+def _pass_on(deliver: PassOn, message: Delivery) -> None:
     deliver(*message)
 
 

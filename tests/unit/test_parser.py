@@ -1,12 +1,14 @@
 """The short way through NATS' protocol delivers what nats-py's parser does, however it comes."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.protocol.parser import Parser
 
+from streams.jetstream.messages import Delivery
 from streams.jetstream.parser import MessageParser
 
 RAW, OTHER = 7, 8  # subscriptions: one of raw deliveries, one of nats-py's
@@ -18,8 +20,9 @@ class Heard:
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []
 
-    def deliver(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
-        self.said.append((RAW, subject, reply, payload, headers))
+    def deliver(self, messages: Sequence[Delivery]) -> None:
+        for subject, reply, headers, payload in messages:
+            self.said.append((RAW, subject, reply, payload, headers))
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, payload: bytes, headers: bytes | None

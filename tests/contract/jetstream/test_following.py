@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from streams.jetstream.consumer import parse_reply
 from streams.jetstream.log import JetStreamLog
-from streams.jetstream.messages import Deliver
+from streams.jetstream.messages import Delivery
 from streams.jetstream.tail import SILENCE_S
 from streams.log import (
     Appended,
@@ -24,7 +24,7 @@ from tests.contract.jetstream.world import (
     LIMITS,
     Open,
 )
-from tests.contract.wire import Message, Wire, ask
+from tests.contract.wire import PassOn, Wire, ask
 from tests.waiting import eventually
 
 
@@ -72,7 +72,7 @@ async def test_a_message_lost_on_the_way_is_noticed_and_read_again(
 ) -> None:
     count = 0
 
-    def lossy(deliver: Deliver, message: Message) -> None:
+    def lossy(deliver: PassOn, message: Delivery) -> None:
         nonlocal count
         count += 1
         if count not in {7, 150}:

@@ -8,7 +8,7 @@ import pytest
 
 from streams.jetstream.drafts import AppenderLimits
 from streams.jetstream.log import JetStreamLog
-from streams.jetstream.messages import Deliver, render
+from streams.jetstream.messages import Delivery, render
 from streams.log import (
     Appended,
     Conflict,
@@ -22,7 +22,7 @@ from tests.contract.jetstream.world import (
     LIMITS,
     Open,
 )
-from tests.contract.wire import Message, Wire
+from tests.contract.wire import PassOn, Wire
 from tests.waiting import eventually
 
 # Unknown outcomes.
@@ -141,7 +141,7 @@ async def test_an_answer_that_cannot_be_read_leaves_no_append_waiting(
     """Neither one that is no JSON nor one of another shape: what became of it is found out."""
     garbage = [b"{", b'{"seq":"one"}', b"\xff", b'{"seq":' + b"[" * 5_000]
 
-    def garbled(deliver: Deliver, message: Message) -> None:
+    def garbled(deliver: PassOn, message: Delivery) -> None:
         subject, reply, headers, payload = message
         known = b'"stream":"PLANS"' in payload and b'"seq"' in payload
         deliver(subject, reply, headers, garbage.pop() if known and garbage else payload)
