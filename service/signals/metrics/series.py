@@ -10,10 +10,11 @@ from itertools import accumulate
 from math import inf
 from threading import Lock
 from time import time
-from typing import NamedTuple
+
+import msgspec
 
 
-class Example(NamedTuple):
+class Example(msgspec.Struct, frozen=True, gc=False):
     """One value that was counted, in the trace of this id, at this time."""
 
     trace_id: str
