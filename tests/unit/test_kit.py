@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import re
+import ssl
 import threading
 import tomllib
 from collections import Counter
@@ -18,6 +19,7 @@ from holdfast_worker import (
     Worker,
 )
 from holdfast_worker.sse import messages
+from holdfast_worker.wire import Wire
 from tests.faults.service_process import ROOT
 from tests.unit.kit_world import (
     NO_ROUTE,
@@ -138,6 +140,33 @@ def test_requests_go_through_the_proxy_of_the_environment(monkeypatch: pytest.Mo
         assert set(proxy.authorization) == {"Basic YWRhOnNlY3JldA=="}
         assert "/v1/claims" in local.paths()
         assert set(local.authorization) == {None}
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy", "verified"),
+    [
+        ("http://holdfast.invalid", "", False),
+        ("https://holdfast.invalid", "", True),
+        ("http://holdfast.invalid", "http://proxy.invalid", False),
+        ("http://holdfast.invalid", "https://proxy.invalid", True),
+    ],
+)
+async def test_certificates_are_read_and_verified_where_tls_is_spoken(
+    url: str, proxy: str, *, verified: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    contexts: list[ssl.SSLContext] = []
+    create = ssl.create_default_context
+
+    def created(*given: Any, **named: Any) -> ssl.SSLContext:
+        contexts.append(create(*given, **named))
+        return contexts[-1]
+
+    monkeypatch.setattr(ssl, "create_default_context", created)
+    await Wire(url, None, SHORT).close()
+    modes = {each.verify_mode for each in contexts}
+    assert modes == ({ssl.CERT_REQUIRED} if verified else set())
 
 
 def test_a_worker_without_a_token_is_told_what_to_set() -> None:

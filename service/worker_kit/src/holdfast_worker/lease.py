@@ -3,7 +3,7 @@
 from math import inf
 from threading import Lock
 from time import monotonic
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -12,7 +12,7 @@ from holdfast_worker.cancellation import Cancellation
 from holdfast_worker.handler import Handler
 from holdfast_worker.limits import LIMITS
 from holdfast_worker.progress import PendingProgress, Shown
-from holdfast_worker.task import Assignment, Keep, TaskRun
+from holdfast_worker.task import Assignment, Keep, TaskRun, TaskType
 
 FENCE_SHARE = 2 / 3  # of the lease: without a renewal for so long the worker stops by itself
 BEATS_PER_LEASE = 3
@@ -29,25 +29,15 @@ class AttemptKey(msgspec.Struct, frozen=True):
     attempt: int
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
+class Claim(Assignment, frozen=True, kw_only=True):
     """A lease as the server grants it; fields that this version does not know are ignored."""
 
-    plan_id: str
-    task_id: str
-    attempt: int
-    fencing_token: int
-    kind: str
     lease_s: float
-    timeout_s: float
-    type: Literal["worker", "critic"] = "worker"
+    type: TaskType = "worker"
     input: Raw = Raw(b"{}")
     context: Raw = Raw(b"{}")
-    dependencies: dict[str, Raw] = {}
     feedback: Raw = Raw(b"null")
     retry: int = 0
-    traceparent: str = ""
-    tracestate: str = ""
-    checkpoints: dict[str, Raw] = {}
     started: bool = False
 
 
@@ -97,25 +87,7 @@ class Lease:
 
     def run_with(self, keep: Keep) -> TaskRun:
         """What the handler is given."""
-        claim = self.claim
-        assignment = Assignment(
-            plan_id=claim.plan_id,
-            task_id=claim.task_id,
-            kind=claim.kind,
-            type=claim.type,
-            attempt=claim.attempt,
-            fencing_token=claim.fencing_token,
-            retry=claim.retry,
-            timeout_s=claim.timeout_s,
-            input=claim.input,
-            context=claim.context,
-            dependencies=claim.dependencies,
-            feedback=claim.feedback,
-            traceparent=claim.traceparent,
-            tracestate=claim.tracestate,
-            checkpoints=claim.checkpoints,
-        )
-        run = self.handler.task_class(assignment, self.cancellation, self.show, keep)
+        run = self.handler.task_class(self.claim, self.cancellation, self.show, keep)
         self.run = run
         return run
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Generator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from queue import Full, Queue
 from threading import Thread
 from typing import Any
@@ -18,11 +18,16 @@ _bound: ContextVar[Mapping[str, Any] | None] = ContextVar("holdfast_attempt", de
 @contextmanager
 def bound(plan_id: str, task_id: str, attempt: int) -> Generator[None]:
     """Lines logged inside, through `AttemptFilter`, bear this attempt."""
-    token = _bound.set({"plan_id": plan_id, "task_id": task_id, "attempt": attempt})
+    token = bind(plan_id, task_id, attempt)
     try:
         yield
     finally:
         _bound.reset(token)
+
+
+def bind(plan_id: str, task_id: str, attempt: int) -> Token[Mapping[str, Any] | None]:
+    """`bound` to the end of this context, such as that of an asyncio task."""
+    return _bound.set({"plan_id": plan_id, "task_id": task_id, "attempt": attempt})
 
 
 class AttemptFilter(logging.Filter):

@@ -10,7 +10,7 @@ from typing import Any
 
 from holdfast_worker.failures import TaskFailed, describe, text_of
 from holdfast_worker.lease import Lease
-from holdfast_worker.logs import Notices, bound
+from holdfast_worker.logs import Notices, bind, bound
 from holdfast_worker.outcome import Completed, Failed, raised, returned
 from holdfast_worker.task import Keep
 
@@ -68,12 +68,12 @@ class Runner:
     async def _run_async(self, lease: Lease) -> None:
         """On the handlers' loop."""
         failed_by: BaseException | None = None
-        with bound(*lease.key):
-            try:
-                task = lease.run_with(self._keep_for(lease))
-                outcome = returned(await lease.handler.invoke(task, lease.claim.input), task)
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this attempt only
-                failed_by, outcome = error, _failed(error, lease)
+        bind(*lease.key)
+        try:
+            task = lease.run_with(self._keep_for(lease))
+            outcome = returned(await lease.handler.invoke(task, lease.claim.input), task)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this attempt only
+            failed_by, outcome = error, _failed(error, lease)
         self._log_failure(lease, outcome, failed_by)
         if not self._over:
             asyncio.get_running_loop().call_soon(self._tell_over)

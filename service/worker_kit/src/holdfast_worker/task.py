@@ -32,6 +32,8 @@ Keep = Callable[[str, Raw, Usage | None], "Future[bool]"]
 
 log = logging.getLogger("holdfast_worker")
 
+_json = msgspec.json.Decoder().decode  # each task has three values, most of them empty
+
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt's work as it can cross into another process; JSON values are still encoded."""
@@ -46,7 +48,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
     input: Raw
     context: Raw
-    dependencies: dict[str, Raw]
+    dependencies: dict[str, Raw] = {}
     feedback: Raw
     traceparent: str = ""
     tracestate: str = ""
@@ -92,12 +94,12 @@ class TaskRun:
         self.timeout_s = assignment.timeout_s
         self.traceparent = assignment.traceparent
         self.tracestate = assignment.tracestate
-        self.input: Any = decoded(assignment.input)
-        self.context: Any = decoded(assignment.context)
+        self.input: Any = _json(assignment.input)
+        self.context: Any = _json(assignment.context)
         self.dependencies: dict[str, Any] = {
-            name: decoded(output) for name, output in assignment.dependencies.items()
+            name: _json(output) for name, output in assignment.dependencies.items()
         }
-        self.feedback: Any = decoded(assignment.feedback)
+        self.feedback: Any = _json(assignment.feedback)
         self.cancelled = Stopping(cancellation)
         self.spent = Spent()
         self._show = show
