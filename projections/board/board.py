@@ -26,7 +26,7 @@ from projections.board.timers import Timers
 from projections.board.unfinished import UnfinishedBytes
 from streams.log import BadFact, Fact
 from streams.plan.decide import can_reclaim
-from streams.plan.events import Claimed, Lane, Paused, Resumed, Retried, Submitted
+from streams.plan.events import Claimed, Heartbeat, Lane, Paused, Resumed, Retried, Submitted
 from streams.plan.fold import Tombstone, begin_plan, fold_fact, folding, forgets
 from streams.plan.lifecycle import CLAIMABLE, ENDED
 from streams.plan.state import Plan, Task
@@ -198,6 +198,8 @@ class Board:
         if fact.task_id is None and isinstance(event, Paused | Resumed | Retried):
             self._place_all(plan, now)
         self._place_each(plan, plan.latest, now)
+        if type(event) is Heartbeat:  # ends nothing, and holds nothing
+            return ignored
         if self.outputs.has_work(plan):
             yield from self.outputs.settle(plan)
         if isinstance(event, Claimed) and ignored is None and fact.origin.instance:

@@ -51,7 +51,9 @@ class Leases:
 
     def note(self, task: Task) -> None:
         """Take in the lease of a RUNNING task; called whenever it may have been renewed."""
-        self._note_beginning(task)
+        at, began = task.began_at, self._began.get(id(task))
+        if at is not None and (began is None or began.at != at):
+            self._note_beginning(task, at)
         until = task.lease_until
         known = self._granted.get(id(task))
         if until is None or (known is not None and known.until == until):
@@ -61,10 +63,7 @@ class Leases:
         left_s = max(0.0, task.lease_s - age_s)
         self._granted[id(task)] = Granted(until, self._clock.monotonic() + left_s)
 
-    def _note_beginning(self, task: Task) -> None:
-        at, known = task.began_at, self._began.get(id(task))
-        if at is None or (known is not None and known.at == at):
-            return
+    def _note_beginning(self, task: Task, at: float) -> None:
         age_s = max(0.0, self._clock.stream_now() - at)
         self._began[id(task)] = Began(at, self._clock.monotonic() - age_s)
 

@@ -87,13 +87,14 @@ class Interest(msgspec.Struct, frozen=True, kw_only=True):
 
 def entry_of(fact: Fact) -> FeedEntry:
     """The entry of ``fact``, not rendered yet."""
-    kind = type(fact.event)
+    event = fact.event
+    kind = type(event)
     return FeedEntry(
         fact.sequence,
         fact.plan_id,
         fact.task_id,
         TYPE_NAMES[kind],
-        _FIXED_WEIGHT + _weight(fact.event),
+        _FIXED_WEIGHT + _weight(event) if kind in _LARGE else _FIXED_WEIGHT,
         fact.at,
         fact,
     )
@@ -101,9 +102,6 @@ def entry_of(fact: Fact) -> FeedEntry:
 
 def _weight(event: Event) -> int:
     """The bytes of the parts that can be large."""
-    kind = type(event)
-    if kind not in _LARGE:
-        return 0
     match event:
         case Completed(output=output):
             return len(output)

@@ -6,12 +6,12 @@ that this does not settle (refused, repeated, or too late in a race) goes its ow
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 from msgspec.structs import replace
 
-from projections.read_models.views import moment_or_none, task_view
+from projections.read_models.views import moment, task_view
 from service.core.answers import AcceptedWrite, OwnerAnswer, Refused
 from service.core.workers import Workers
 from service.runtime.masking import KNOWN
@@ -76,7 +76,7 @@ class OwnerWrites:
 
     async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
         """See `service.core.core.Core.own`."""
-        report = self._report(command, origin)
+        report = self._report(command, replace(origin, instance=self._core.instance_id))
         outcome = await self._write(report)
         if not isinstance(outcome, CommandAccepted | Duplicate):
             return self._refused(report, outcome)
@@ -90,7 +90,7 @@ class OwnerWrites:
             output=command.output if isinstance(command, commands.Complete) else None,
         )
         return OwnerAnswer(
-            status=_status(outcome),
+            status="accepted" if isinstance(outcome, CommandAccepted) else "duplicate",
             sequence=outcome.sequence,
             lease_until=task.lease_until,
             cancel_requested=plan.status in STOPPED,
@@ -116,6 +116,7 @@ class OwnerWrites:
     async def _together(
         self, wanted: Sequence[OwnerCommand], origin: Origin
     ) -> list[Written | BaseException]:
+        origin = replace(origin, instance=self._core.instance_id)
         reports = [self._report(command, origin) for command in wanted]
         outcomes = await decider.transact_together(
             [(each.command, each.origin) for each in reports], self._core, self._core.log
@@ -155,10 +156,9 @@ class OwnerWrites:
         command = KNOWN.struct(command, NAMES)
         plan = self._core.knows(command.plan_id)
         task = plan.tasks.get(command.task_id) if plan is not None else None
-        trace = origin.traceparent
-        if plan is not None and not trace:
+        if plan is not None and plan.traceparent and not origin.traceparent:
             trace = of_attempt(plan.traceparent, plan.plan_id, command.task_id, command.attempt)
-        origin = replace(origin, traceparent=trace, instance=self._core.instance_id)
+            origin = replace(origin, traceparent=trace)
         if task is None:
             return _Report(command, None, 0.0, origin)
         return _Report(command, task.lease_until, task.lease_s, origin)
@@ -196,13 +196,10 @@ class OwnerWrites:
 
 
 def _answer(report: _Report, outcome: CommandAccepted | Duplicate, plan: Plan) -> AcceptedWrite:
+    until = plan.tasks[report.command.task_id].lease_until
     return AcceptedWrite(
-        status=_status(outcome),
+        status="accepted" if isinstance(outcome, CommandAccepted) else "duplicate",
         sequence=outcome.sequence,
-        lease_until=moment_or_none(plan.tasks[report.command.task_id].lease_until),
+        lease_until=None if until is None else moment(until),
         cancel_requested=plan.status in STOPPED,
     )
-
-
-def _status(outcome: CommandAccepted | Duplicate) -> Literal["accepted", "duplicate"]:
-    return "accepted" if isinstance(outcome, CommandAccepted) else "duplicate"
