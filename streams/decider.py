@@ -146,8 +146,8 @@ def _stands(command: Command, outcome: Outcome) -> bool:
             return isinstance(command, Submit | Finish | Forget | Expire | Overrun)
 
 
-Unwritten = Conflict | LogUnavailable | LogFull | TooLarge
-FirstTry = CommandAccepted | Unwritten | None
+NotAppended = Conflict | LogUnavailable | LogFull | TooLarge
+FirstTry = CommandAccepted | NotAppended | None
 
 
 async def transact_together(
@@ -171,7 +171,7 @@ async def transact_together(
     last = max((each.sequence for each in answers if isinstance(each, Appended)), default=0)
     await view.folded(last)
     for place, answer in zip(drafts, answers, strict=True):
-        if isinstance(answer, Unwritten):
+        if isinstance(answer, NotAppended):
             outcomes[place] = answer
         elif isinstance(answer, Appended) and await view.folded(answer.sequence) is None:
             plan = view.knows(wanted[place][0].plan_id)
