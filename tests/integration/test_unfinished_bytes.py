@@ -67,8 +67,8 @@ async def test_many_submissions_at_a_time_do_not_pass_the_bound_together(tmp_pat
 @pytest.mark.parametrize("rebuilt", [False, True], ids=["restored", "rebuilt"])
 async def test_a_restart_counts_the_same(tmp_path: Path, *, rebuilt: bool) -> None:
     async with bounded(tmp_path) as (instance, client):
-        await submitted(client, "a", "b", "c")
-        await client.post("/v1/plans/a/cancel", json={})
+        assert await submitted(client, "a", "b", "c") == [201, 201, 201]
+        assert (await client.post("/v1/plans/a/cancel", json={})).status_code == 200
         await eventually(lambda: len(instance.core.board.plans) == 2)
         before = unfinished(instance)
     if rebuilt:
