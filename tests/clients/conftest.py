@@ -48,6 +48,13 @@ def browser(browsers: Browsers) -> Browser:
 
 
 @pytest.fixture
+async def instance(private_nats: PrivateServer, tmp_path: Path) -> AsyncIterator[Instance]:
+    """One instance in this process, for a test of what a client of it is sent."""
+    async with serving(private_nats.url, tmp_path / "one") as instance:
+        yield instance
+
+
+@pytest.fixture
 async def writer(private_nats: PrivateServer, tmp_path: Path) -> AsyncIterator[Instance]:
     """Another instance on the same log, in this process: it writes also while `service` is dead."""
     async with serving(private_nats.url, tmp_path / "writer") as writer:

@@ -3,14 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
 from service.app import Instance
 from tests.clients.outside import OutsidePlan
-from tests.conftest import PrivateServer
-from tests.integration.sse_world import serving
 from tests.programs import program
 
 
@@ -47,12 +44,6 @@ async def curl(*arguments: str) -> AsyncIterator[Curl]:
         if process.returncode is None:
             process.kill()
         await process.wait()
-
-
-@pytest.fixture
-async def instance(private_nats: PrivateServer, tmp_path: Path) -> AsyncIterator[Instance]:
-    async with serving(private_nats.url, tmp_path / "one") as instance:
-        yield instance
 
 
 def ids(shown: list[str]) -> list[int]:

@@ -1,8 +1,6 @@
 """Streams for who speaks HTTP in other ways: version 1.0, `Connection: close`, other methods."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Self
 
 import httpx
@@ -10,14 +8,6 @@ import pytest
 
 from service.app import Instance
 from tests.clients.outside import OutsidePlan
-from tests.conftest import PrivateServer
-from tests.integration.sse_world import serving
-
-
-@pytest.fixture
-async def instance(private_nats: PrivateServer, tmp_path: Path) -> AsyncIterator[Instance]:
-    async with serving(private_nats.url, tmp_path / "one") as instance:
-        yield instance
 
 
 class Raw:
