@@ -169,8 +169,9 @@ def test_its_commands_that_follow_events_are_understood_and_end_with_the_plan(
 def test_the_kinds_in_its_table_are_what_an_instance_runs(service: ServiceProcess) -> None:
     table = GUIDES[GUIDES.index("| kind | does | input |") :].split("\n\n")[0]
     named = sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
-    serving = next(line for line in service.output.splitlines() if '"serving"' in line)
-    assert json.loads(serving)["kinds"] == named
+    # It serves before the line about it has been read.
+    serving = until(lambda: [line for line in service.output.splitlines() if '"serving"' in line])
+    assert json.loads(serving[0])["kinds"] == named
 
 
 def test_submit_follow_tells_the_plan_and_ends_with_it(
