@@ -34,7 +34,7 @@ class Connection:
         self._access = access
         self.names = access.names
         self._name = name
-        self._inbox = Inbox(client.new_inbox().encode(), self._refusal_within)
+        self._inbox = Inbox(client.new_inbox().encode(), self.refusal_within)
         self._up = asyncio.Event()
         self._down_since: float | None = time.monotonic()
         self._watchers: set[Callable[[], None]] = set()
@@ -264,7 +264,7 @@ class Connection:
         except ConnectionError:
             return  # a new connection subscribes to everything
 
-    def _refusal_within(self, seconds: float) -> str:
+    def refusal_within(self, seconds: float) -> str:
         """What the server has refused lately, for the error of a question without an answer."""
         if self._refusal is None or self._refusal[0] < time.monotonic() - seconds - HEAR_AGAIN_S:
             return ""

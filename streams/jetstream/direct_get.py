@@ -53,8 +53,9 @@ class DirectGets:
                         return self._page_of(first)
         except ConnectionError as error:
             raise LogUnavailable(f"the log cannot be read: {error}") from error
-        silence = f"nothing arrived for {self._patience.page_s:g} s"
-        raise LogUnavailable(f"the log cannot be read: {silence}")
+        silence_s = self._patience.page_s
+        why = self._connection.refusal_within(silence_s)
+        raise LogUnavailable(f"the log cannot be read: nothing arrived for {silence_s:g} s{why}")
 
     @property
     def _another_s(self) -> float:

@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from itertools import chain
 from math import inf
 
 import msgspec
@@ -28,6 +27,7 @@ from streams.jetstream.forgetting import forgotten_in, note_forgotten
 from streams.jetstream.goodbyes import Goodbyes
 from streams.jetstream.group_commit import Appender
 from streams.jetstream.leadership import PATIENCE, Leadership, Patience, proven_info
+from streams.jetstream.plan_reads import PlanReads
 from streams.jetstream.publisher import JetStreamTransport
 from streams.jetstream.reader import Reader, seconds_of
 from streams.jetstream.replicas import Replicas
@@ -53,7 +53,7 @@ from streams.log import (
     LogState,
     LogUnavailable,
 )
-from streams.subjects import ALL_PLANS, subject_of, tasks_of
+from streams.subjects import ALL_PLANS, subject_of
 
 API_TIMEOUT_S = 2.0
 SETTLE_S = 30.0  # longer than elections and doubts take
@@ -88,6 +88,7 @@ class JetStreamLog:
         names = connection.names
         self._stream, self._audit_stream = names.plans_stream, names.audit_stream
         self._reader = Reader(connection, self._stream, self.prove, patience)
+        self._plans = PlanReads(self._reader, self._count, patience)
         transport = JetStreamTransport(connection, self._reader)
         self._appender = Appender(transport, limits=limits, observer=observer)
         self.wrote = self._appender.wrote
@@ -240,36 +241,12 @@ class JetStreamLog:
         self, plan_id: str, task_id: str | None = None, *, after: int = 0, up_to: int | None = None
     ) -> list[Fact | BadFact]:
         """See `streams.log.Log.read`."""
-        start = await self._reader.leader_first_after(subject_of(plan_id), 0)
-        filters = [subject_of(plan_id, task_id)]
-        if task_id is None:
-            filters.append(tasks_of(plan_id))
-        # A wildcard walks the log from where it starts, so it starts at the plan's first message.
-        facts = await self._whole(filters, 1 if start is None else start[0])
+        facts = await self._plans.whole(plan_id, task_id)
         last = inf if up_to is None else up_to
         return [fact for fact in facts if after < fact.sequence <= last]
 
-    async def _whole(self, filters: Sequence[str], start: int) -> list[Fact | BadFact]:
-        """All facts of ``filters``: at least as many of each as the leader counts.
-
-        What was complete is read again only if more has been written: each read is answered by a
-        replica that NATS chooses, and all would have to meet one that does not lag.
-        """
-        found: dict[str, list[Fact | BadFact]] = {}
-        for wait_s in self._patience.lag_waits_s:
-            await asyncio.sleep(wait_s)
-            counts = {each: await self._count(each) for each in filters}
-            for each, count in counts.items():
-                if each not in found or len(found[each]) < count:
-                    found[each] = await self._reader.facts(each, start)
-            if all(len(found[each]) >= count for each, count in counts.items()):
-                return sorted(chain.from_iterable(found.values()), key=lambda fact: fact.sequence)
-        raise LogUnavailable(f"the replicas that answer do not have all of {filters[0]}")
-
     async def _count(self, subject: str) -> int:
-        """How many messages the leader has on ``subject`` (a filter); 0 where none can lag."""
-        if self._leadership.alone:
-            return 0
+        """How many messages the leader has on ``subject`` (a filter)."""
         info = await self._info(
             msgspec.json.encode({"subjects_filter": self._connection.names.outside(subject)})
         )
@@ -288,13 +265,14 @@ class JetStreamLog:
     ) -> list[Fact | BadFact]:
         """See `streams.log.Log.scan`."""
         if plan_id is None:
-            return await self._reader.scan([ALL_PLANS], after, limit)
-        return await self._reader.scan([subject_of(plan_id), tasks_of(plan_id)], after, limit)
+            return await self._reader.scan(ALL_PLANS, after, limit)
+        return await self._plans.facts(plan_id, after, limit)
 
     async def messages(self, plan_id: str | None, after: int, limit: int) -> list[LogMessage]:
         """See `streams.log.Log.messages`."""
-        subjects = [ALL_PLANS] if plan_id is None else [subject_of(plan_id), tasks_of(plan_id)]
-        return await self._reader.stored(subjects, after, limit)
+        if plan_id is None:
+            return await self._reader.stored(ALL_PLANS, after, limit)
+        return await self._plans.messages(plan_id, after, limit)
 
     async def state(self) -> LogState:
         """See `streams.log.Log.state`."""

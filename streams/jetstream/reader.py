@@ -8,11 +8,9 @@ quorum after it.
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from datetime import UTC, datetime
-from functools import partial
-from math import inf
-from typing import Generic, NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -71,13 +69,6 @@ T = TypeVar("T")
 M = TypeVar("M", Fact | BadFact, LogMessage)
 
 
-class FilterPage(NamedTuple, Generic[M]):
-    """What one filter's page holds, and whether the filter matches further messages."""
-
-    found: list[M]
-    more: bool
-
-
 class Reader:
     """Direct gets on one stream. Everything here raises LogUnavailable and nothing else.
 
@@ -90,16 +81,20 @@ class Reader:
     ) -> None:
         self._connection = connection
         self._prove = prove
-        self._walks = Walks(connection, stream, patience)
+        self.walks = Walks(connection, stream, patience)
         self._names = connection.names
         self._direct = DirectGets(connection, stream, patience)
         self._leader = self._names.api(f"STREAM.MSG.GET.{stream}")
 
-    async def facts(self, subject: str, start: int) -> list[Fact | BadFact]:
-        """Every fact from ``start`` on that ``subject`` (a filter) matches where it is answered."""
+    async def facts(self, subject: str, count: int) -> list[Fact | BadFact]:
+        """The first ``count`` facts on ``subject`` (a filter); fewer where a replica lags."""
         facts: list[Fact | BadFact] = []
-        async for found in self._pages(subject, start, PAGE_MESSAGES):
-            facts += await self._decoded(found.replies, fact_of)
+        start, more = 1, True
+        while more and len(facts) < count:
+            page = await self.page_from(subject, start, min(count - len(facts), PAGE_MESSAGES))
+            facts += await self.decoded(page.replies, fact_of)
+            more = page.more and bool(page.replies)
+            start = facts[-1].sequence + 1 if facts else start
         return facts
 
     async def last_of(self, subjects: Sequence[str]) -> dict[str, int]:
@@ -130,6 +125,11 @@ class Reader:
             return None
         headers = split_headers(base64.b64decode(message.hdrs))
         return message.seq, headers.get(MESSAGE_ID, b"").decode("utf-8", "replace")
+
+    async def proven_first_after(self, subject: str, sequence: int) -> int | None:
+        """The sequence of the first message on ``subject`` above ``sequence``; None is proven."""
+        found = await self._proven(lambda: self.leader_first_after(subject, sequence))
+        return None if found is None else found[0]
 
     async def leader_first(self, subject: str) -> Fact | BadFact | None:
         """The first fact on ``subject``, or None if it is proven that there is none."""
@@ -169,37 +169,42 @@ class Reader:
             return None
         raise LogUnavailable(f"the log cannot be read: {answer.error}")
 
-    async def scan(self, subjects: Sequence[str], after: int, limit: int) -> list[Fact | BadFact]:
-        """The next facts above ``after`` that any of ``subjects`` (filters) matches.
+    async def scan(self, subject: str, after: int, limit: int) -> list[Fact | BadFact]:
+        """The next facts above ``after`` on ``subject``, which all subjects of the stream match.
 
         Empty only if the leader has none, since a replica may lag. A client that goes on where a
         full page ended is served by a walk, twice as fast.
         """
-        if facts := await self._walks.take(subjects, after, limit):
+        if facts := await self.walks.take([subject], after, limit):
             return facts
-        facts = await self._next(subjects, after, limit, fact_of)
-        if len(facts) == limit >= WORTH_A_WALK:
-            self._walks.begin(subjects, facts[-1].sequence)
+        facts = await self._next(subject, after, limit, fact_of)
+        if len(facts) == limit:
+            self.walk_on([subject], facts)
         return facts
 
-    async def stored(self, subjects: Sequence[str], after: int, limit: int) -> list[LogMessage]:
+    def walk_on(self, subjects: Sequence[str], facts: Sequence[Fact | BadFact]) -> None:
+        """Let a consumer fetch what follows a full page, if that is worth one."""
+        if len(facts) >= WORTH_A_WALK:
+            self.walks.begin(subjects, facts[-1].sequence)
+
+    async def stored(self, subject: str, after: int, limit: int) -> list[LogMessage]:
         """`scan`, as the messages are stored."""
-        return await self._next(subjects, after, limit, _message_of)
+        return await self._next(subject, after, limit, message_of)
 
     async def _next(
-        self, subjects: Sequence[str], after: int, limit: int, of: Callable[[Reply, Names], M]
+        self, subject: str, after: int, limit: int, of: Callable[[Reply, Names], M]
     ) -> list[M]:
         for wait_s in SCAN_WAITS_S:
-            found = await self._scan(subjects, after, limit, of)
-            if found or not await self._leader_has(subjects, after):
-                return found
+            page = await self.page_from(subject, after + 1, limit)
+            if page.replies or not await self.leader_has([subject], after):
+                return await self.decoded(page.replies, of)
             await asyncio.sleep(wait_s)
         raise LogUnavailable(f"the replicas that answer do not get beyond sequence {after}")
 
     async def messages(self, subject: str, start: int, limit: int) -> list[Reply]:
         """The first raw messages on ``subject`` (a filter) from ``start`` on; none if none is."""
-        replies = (await self._page_from(subject, start, limit)).replies
-        if not replies and await self._leader_has([subject], start - 1):
+        replies = (await self.page_from(subject, start, limit)).replies
+        if not replies and await self.leader_has([subject], start - 1):
             raise LogUnavailable(f"the replica that answers does not reach sequence {start}")
         return replies
 
@@ -212,33 +217,7 @@ class Reader:
         }
         return (await self._direct.page({**question, "max_bytes": PAGE_BYTES})).replies
 
-    async def _scan(
-        self, subjects: Sequence[str], after: int, limit: int, of: Callable[[Reply, Names], M]
-    ) -> list[M]:
-        pages = [await self._scan_one(subject, after, limit, of) for subject in subjects]
-        if len(pages) == 1:
-            return pages[0].found
-        found = sorted((each for page in pages for each in page.found), key=_sequence)
-        whole_up_to: float = inf
-        for subject, page in zip(subjects, pages, strict=True):
-            last = page.found[-1].sequence if page.found else after
-            if page.more:
-                whole_up_to = min(whole_up_to, last)
-            elif found and last < found[-1].sequence:
-                # Two replicas may have answered, and this one may lag behind the other.
-                missing = await self._proven(partial(self.leader_first_after, subject, last))
-                if missing is not None:
-                    whole_up_to = min(whole_up_to, missing[0] - 1)
-        return [each for each in found if each.sequence <= whole_up_to][:limit]
-
-    async def _scan_one(
-        self, subject: str, after: int, limit: int, of: Callable[[Reply, Names], M]
-    ) -> FilterPage[M]:
-        page = await self._page_from(subject, after + 1, limit)
-        found = await self._decoded(page.replies, of)
-        return FilterPage(found, page.more and bool(found))
-
-    async def _decoded(self, replies: Sequence[Reply], of: Callable[[Reply, Names], M]) -> list[M]:
+    async def decoded(self, replies: Sequence[Reply], of: Callable[[Reply, Names], M]) -> list[M]:
         """What ``of`` makes of each of ``replies``, in turns of the loop."""
 
         def steps() -> Generator[None, None, list[M]]:
@@ -252,9 +231,11 @@ class Reader:
 
     async def close(self) -> None:
         """End the read-ahead."""
-        await self._walks.close()
+        await self.walks.close()
 
-    async def _leader_has(self, subjects: Sequence[str], after: int) -> bool:
+    async def leader_has(self, subjects: Sequence[str], after: int) -> bool:
+        """Whether the leader has a message above ``after`` on one of them; False is proven."""
+
         async def any_after() -> bool | None:
             for subject in subjects:
                 if await self.leader_first_after(subject, after) is not None:
@@ -263,18 +244,8 @@ class Reader:
 
         return bool(await self._proven(any_after))
 
-    async def _pages(
-        self, subject: str, start: int, messages: int
-    ) -> AsyncGenerator[DirectGetPage, None]:
-        more = True
-        while more:
-            page = await self._page_from(subject, start, messages)
-            yield page
-            more = page.more and bool(page.replies)
-            if more:
-                start = int(split_headers(page.replies[-1].headers)[b"Nats-Sequence"]) + 1
-
-    async def _page_from(self, subject: str, start: int, limit: int) -> DirectGetPage:
+    async def page_from(self, subject: str, start: int, limit: int) -> DirectGetPage:
+        """Up to ``limit`` messages on ``subject`` (a filter) from ``start`` on, and of 8 MiB."""
         return await self._direct.page(
             {
                 "seq": start,
@@ -285,16 +256,13 @@ class Reader:
         )
 
 
-def _sequence(found: Fact | BadFact | LogMessage) -> int:
-    return found.sequence
-
-
 def fact_of(reply: Reply, names: Names) -> Fact | BadFact:
     """The fact in one direct-get answer."""
     return decode(*_place_of(reply, names), reply.headers, reply.payload)
 
 
-def _message_of(reply: Reply, names: Names) -> LogMessage:
+def message_of(reply: Reply, names: Names) -> LogMessage:
+    """The message in one direct-get answer, as it is stored."""
     return LogMessage(*_place_of(reply, names), reply.headers, reply.payload)
 
 

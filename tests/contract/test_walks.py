@@ -87,7 +87,7 @@ async def test_reading_on_brings_what_following_brings(world: World) -> None:
 
 
 async def test_reading_on_along_a_plan_brings_what_reading_it_brings(world: World) -> None:
-    await fill(world.log)
+    await fill(world.log, tasks=11)  # a plan of more than one page
     for plan_id in ("p0", "p2"):
         assert await read_on(world.log, plan_id) == await world.log.read(plan_id)
 
@@ -182,7 +182,7 @@ async def test_walks_are_few_and_end_when_they_are_no_longer_used(
     jetstream: JetStreamLog, private_nats: PrivateServer
 ) -> None:
     await fill(jetstream, plans=12, tasks=3)
-    await asyncio.gather(*(jetstream.scan(0, 100, f"p{plan}") for plan in range(12)))
+    await asyncio.gather(*(jetstream.scan(after, 100) for after in range(12)))
     assert 0 < len(await consumers(private_nats)) <= MAX_WALKS
     await until(lambda: _none(consumers(private_nats)), "no longer used, they end")
     await until(lambda: _true(not walking()), "and no task stays")
