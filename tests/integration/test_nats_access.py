@@ -12,6 +12,7 @@ from pathlib import Path
 import nats
 import nats.errors
 import pytest
+from nats.aio.client import Client
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from service.runtime.child_process import dying_with_parent
@@ -75,7 +76,7 @@ def with_passwords(accounts: str) -> str:
     return accounts
 
 
-async def until_heard(log: JetStreamLog, viewer: nats.NATS) -> int:
+async def until_heard(log: JetStreamLog, viewer: Client) -> int:
     """Write until the viewer hears what is written; the last sequence.
 
     That it listens is known in the other account some time after it is known in its own.
