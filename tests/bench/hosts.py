@@ -93,10 +93,10 @@ async def beside_burners(seconds: float, processes: int) -> dict[str, float]:
         async with bed.instance(server.url, flags=flags) as it:
             idle = await _probed(it, seconds / 3)
             await it.core.submit("burning", plan, Origin(actor="bench"))
+            burning = it.core.board.plans["burning"]  # it may fail, and leave the board
             await asyncio.sleep(WARM_UP_S)
             busy = await _probed(it, seconds)
-            tasks = it.core.board.plans["burning"].tasks.values()
-            lost = sum(task.lost for task in tasks)
+            lost = sum(task.lost for task in burning.tasks.values())
     p99 = percentile(idle, 0.99), percentile(busy, 0.99)
     return {"ratio": p99[1] / p99[0], "idle_ms": p99[0], "busy_ms": p99[1], "lost": lost}
 
