@@ -6,12 +6,12 @@ that this does not settle (refused, repeated, or too late in a race) goes its ow
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
-from projections.read_models.views import moment, task_view
+from projections.read_models.views import moment_or_none, task_view
 from service.core.answers import AcceptedWrite, OwnerAnswer, Refused
 from service.core.workers import Workers
 from service.runtime.masking import KNOWN
@@ -90,7 +90,7 @@ class OwnerWrites:
             output=command.output if isinstance(command, commands.Complete) else None,
         )
         return OwnerAnswer(
-            status="accepted" if isinstance(outcome, CommandAccepted) else "duplicate",
+            status=_status(outcome),
             sequence=outcome.sequence,
             lease_until=task.lease_until,
             cancel_requested=plan.status in STOPPED,
@@ -196,10 +196,13 @@ class OwnerWrites:
 
 
 def _answer(report: _Report, outcome: CommandAccepted | Duplicate, plan: Plan) -> AcceptedWrite:
-    until = plan.tasks[report.command.task_id].lease_until
     return AcceptedWrite(
-        status="accepted" if isinstance(outcome, CommandAccepted) else "duplicate",
+        status=_status(outcome),
         sequence=outcome.sequence,
-        lease_until=None if until is None else moment(until),
+        lease_until=moment_or_none(plan.tasks[report.command.task_id].lease_until),
         cancel_requested=plan.status in STOPPED,
     )
+
+
+def _status(outcome: CommandAccepted | Duplicate) -> Literal["accepted", "duplicate"]:
+    return "accepted" if isinstance(outcome, CommandAccepted) else "duplicate"

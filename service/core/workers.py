@@ -89,9 +89,7 @@ class Workers:
     def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
         """An owner's fact that counts is a sign of life."""
         if ignored is None and isinstance(fact, Fact) and isinstance(fact.event, TaskEvent):
-            owner = fact.event.owner
-            seen = self._seen.get(owner) or self._of(owner, fact.at)
-            seen.life_at = fact.at
+            self._of(fact.event.owner, fact.at).life_at = fact.at
 
     def asked(self, owner: str, kinds: Collection[str] | None, now: float) -> None:
         """An owner asks for tasks at log time ``now``."""

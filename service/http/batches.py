@@ -22,6 +22,7 @@ from service.http.schemas import (
     CompletedItem,
     FailedItem,
     HeartbeatsBody,
+    LeaseItem,
     ReleasedItem,
     ResultItem,
     ResultsBody,
@@ -82,14 +83,8 @@ class BatchController(Controller):
         self, data: JSONBody[HeartbeatsBody], request: ApiRequest
     ) -> BatchAnswer:
         """Renew many leases of one owner."""
-        reports = [  # one call for each lease: most of what an idle fleet asks for
-            Heartbeat(
-                plan_id=lease.plan_id,
-                task_id=lease.task_id,
-                owner=data.owner,
-                attempt=lease.attempt,
-                progress=owner_commands.shown(lease.progress),
-            )
+        reports = [
+            owner_commands.heartbeat(_held(data.owner, lease), lease.progress)
             for lease in data.leases
         ]
         return await _own_many(request.core, reports, request.origin(data.owner))
@@ -103,7 +98,7 @@ class BatchController(Controller):
         return await _own_many(core, reports, request.origin(data.owner))
 
 
-def _held(owner: str, item: ResultItem) -> HeldAttempt:
+def _held(owner: str, item: LeaseItem | ResultItem) -> HeldAttempt:
     return HeldAttempt(
         plan_id=item.plan_id, task_id=item.task_id, owner=owner, attempt=item.attempt
     )

@@ -14,13 +14,9 @@ LONGEST_MESSAGE = 10_000
 
 
 def heartbeat(held: HeldAttempt, progress: Raw | UnsetType) -> commands.Heartbeat:
-    """Renew a lease."""
-    return commands.Heartbeat(**held, progress=shown(progress))
-
-
-def shown(progress: Raw | UnsetType) -> Raw | None:
-    """What a renewal shows; progress that is null is no progress."""
-    return progress if isinstance(progress, Raw) and progress != NOTHING else None
+    """Renew a lease; progress that is null is no progress."""
+    shown = progress if isinstance(progress, Raw) and progress != NOTHING else None
+    return commands.Heartbeat(**held, progress=shown)
 
 
 def checkpoint(held: HeldAttempt, said: CheckpointBody | CheckpointedItem) -> commands.Checkpoint:

@@ -67,43 +67,45 @@ class PlanReads:
 
     async def facts(self, plan_id: str, after: int, limit: int) -> list[Fact | BadFact]:
         """The plan's next facts above ``after``; empty only if the leader has none."""
-        tasks = tasks_of(plan_id)
-        subjects = [subject_of(plan_id), tasks]
+        subjects = [subject_of(plan_id), tasks_of(plan_id)]
         if facts := await self._reader.walks.take(subjects, after, limit):
             return facts
-        facts = await self._next(plan_id, after, limit, fact_of)
-        if len(facts) == limit and await self._count(tasks) > PAGE_MESSAGES:
+        facts, count = await self._next(plan_id, after, limit, fact_of)
+        if len(facts) == limit and count > PAGE_MESSAGES:
             self._reader.walk_on(subjects, facts)
         return facts
 
     async def messages(self, plan_id: str, after: int, limit: int) -> list[LogMessage]:
         """`facts`, as the messages are stored."""
-        return await self._next(plan_id, after, limit, message_of)
+        return (await self._next(plan_id, after, limit, message_of))[0]
 
     async def _next(
         self, plan_id: str, after: int, limit: int, of: Callable[[Reply, Names], M]
-    ) -> list[M]:
+    ) -> tuple[list[M], int]:
+        """The next facts or messages, and how many messages the tasks have in all."""
         own, tasks = subject_of(plan_id), tasks_of(plan_id)
         for wait_s in SCAN_WAITS_S:
             # In this order, so that the tasks are counted when what stands beside them was written.
             pages = {own: await self._above(own, after, limit, of)}
-            pages[tasks] = await self._of_tasks(tasks, after, limit, of)
+            count = await self._count(tasks)
+            pages[tasks] = await self._of_tasks(tasks, count, after, limit, of)
             if found := await self._merged(pages, after):
-                return found[:limit]
+                return found[:limit], count
             unproven = [subject for subject, page in pages.items() if not page.is_whole]
             lags = any(page.more for page in pages.values())
             if not lags and not await self._reader.leader_has(unproven, after):
-                return []
+                return [], count
             await asyncio.sleep(wait_s)
         raise LogUnavailable(f"the replicas that answer do not get beyond sequence {after}")
 
     async def _of_tasks(
-        self, tasks: str, after: int, limit: int, of: Callable[[Reply, Names], M]
+        self, tasks: str, count: int, after: int, limit: int, of: Callable[[Reply, Names], M]
     ) -> FilterPage[M]:
-        if not (count := await self._count(tasks)):
+        if not count:
             return FilterPage([], more=False, is_whole=True)
         if after == 0 or count <= PAGE_MESSAGES:
-            page = await self._reader.page_from(tasks, 1, min(count, PAGE_MESSAGES))
+            needed = PAGE_MESSAGES if after else limit
+            page = await self._reader.page_from(tasks, 1, min(count, needed))
             facts = await self._reader.decoded(page.replies, of)
             above = [fact for fact in facts if fact.sequence > after]
             if len(facts) >= count:

@@ -134,17 +134,22 @@ def epoch_of(stream: str, info: InfoAnswer) -> str:
     return f"{stream}@{info.created}"
 
 
+_FULL_ONE_REFUSES: Config = {  # nothing is trimmed to make room
+    "storage": "file",
+    "retention": "limits",
+    "discard": "new",
+    "max_age": 0,
+    "max_msgs": -1,
+    "max_msgs_per_subject": -1,
+}
+
+
 def plans_stream(names: Names = PLAIN, *, replicas: int = 1) -> Config:
     """The log's configuration."""
     return {
         "name": names.plans_stream,
         "subjects": [names.outside(ALL_PLANS)],
-        "storage": "file",
-        "retention": "limits",
-        "discard": "new",
-        "max_age": 0,
-        "max_msgs": -1,
-        "max_msgs_per_subject": -1,
+        **_FULL_ONE_REFUSES,
         "num_replicas": replicas,
         "duplicate_window": DUPLICATE_WINDOW_S * NANOSECONDS,
         "allow_direct": True,
@@ -174,12 +179,7 @@ def snapshots_stream(names: Names = PLAIN, *, replicas: int = 1) -> Config:
     return {
         "name": names.snapshots_stream,
         "subjects": [names.outside(ALL_SNAPSHOTS)],
-        "storage": "file",
-        "retention": "limits",
-        "discard": "new",
-        "max_age": 0,
-        "max_msgs": -1,
-        "max_msgs_per_subject": -1,
+        **_FULL_ONE_REFUSES,
         "num_replicas": replicas,
         "allow_direct": True,
         "allow_rollup_hdrs": True,
