@@ -266,7 +266,9 @@ def _operations(
 async def _embedded(settings: Settings, stack: AsyncExitStack) -> EmbeddedServer | None:
     if settings.nats.url:
         return None
-    server = EmbeddedServer(settings.data_dir, settings.nats.port)
+    server = EmbeddedServer(
+        settings.data_dir, settings.nats.port, staging_dir=settings.nats.staging_dir
+    )
     await server.start()
     stack.push_async_callback(server.stop)
     return server

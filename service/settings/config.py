@@ -93,6 +93,7 @@ class NatsSettings(Struct, frozen=True):
     `retention_creds_file` is of the one user that may purge the log, for `retention.finished_days`;
     `retention_url` names that user, or other servers, where it has no such file.
 
+    The embedded server puts batches together in `staging_dir`, a folder in memory, if it is given.
     Each start bounds the streams that no operator has bounded. The log may hold `plans_share` of
     the disk (what is free, and its own), or, with `url`, of what the account may store;
     `plans_max_bytes` (0: not given) stands in place of it. The audit trail may hold
@@ -102,6 +103,7 @@ class NatsSettings(Struct, frozen=True):
     url: SettingText = ""
     port: Port = 4222
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
+    staging_dir: Path | None = None
     creds_file: Path | None = None
     retention_creds_file: Path | None = None
     retention_url: SettingText = ""

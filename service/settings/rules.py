@@ -81,6 +81,8 @@ def _log_complaint(nats: NatsSettings) -> tuple[str, str] | None:
         return "nats.retention_creds_file", wrong[1]
     if nats.replicas > 1 and not nats.url:
         return "nats.replicas", "must be 1 for the embedded server; a cluster needs nats.url"
+    if nats.staging_dir is not None and nats.url:
+        return "nats.staging_dir", "is for the embedded server, in whose place nats.url stands"
     return None
 
 

@@ -110,38 +110,48 @@ async def raw_appends(url: str, callers: int, seconds: float) -> float:
     return written / took_s
 
 
-async def life_cycles(tasks: int, workers: int, *, start_in_claim: bool) -> Rates:
-    """Tasks per second, CPU of this process per task and per event, and events per second."""
-    with bed.nats() as server:
-        async with bed.instance(server.url, NO_EXECUTOR) as it:
-            plans = [(f"p{n}", plan_of(TASKS_PER_PLAN)) for n in range(tasks // TASKS_PER_PLAN)]
-            cpu = time.process_time()
-            took_s = await work_through(it.core, plans, workers, start_in_claim=start_in_claim)
-            cpu = time.process_time() - cpu
-            return Rates(
-                tasks_per_s=tasks / took_s,
-                events_per_s=it.core.board.sequence / took_s,
-                cpu_us_per_task=cpu / tasks * 1e6,
-                cpu_us_per_event=cpu / it.core.board.sequence * 1e6,
-            )
+async def life_cycles(
+    tasks: int, workers: int, *, start_in_claim: bool, in_memory: bool = False
+) -> Rates:
+    """Tasks per second, CPU of this process per task and per event, and events per second.
+
+    ``in_memory``: the log's batches are put together there.
+    """
+    async with (
+        bed.nats_of(in_memory=in_memory) as server,
+        bed.instance(server.url, NO_EXECUTOR) as it,
+    ):
+        plans = [(f"p{n}", plan_of(TASKS_PER_PLAN)) for n in range(tasks // TASKS_PER_PLAN)]
+        cpu = time.process_time()
+        took_s = await work_through(it.core, plans, workers, start_in_claim=start_in_claim)
+        cpu = time.process_time() - cpu
+        return Rates(
+            tasks_per_s=tasks / took_s,
+            events_per_s=it.core.board.sequence / took_s,
+            cpu_us_per_task=cpu / tasks * 1e6,
+            cpu_us_per_event=cpu / it.core.board.sequence * 1e6,
+        )
 
 
 async def measure(scale: float) -> AsyncGenerator[Result]:
-    """64 and 256 concurrent workers, with the start reported and with it in the claim."""
+    """64 and 256 concurrent workers: start reported, in the claim, and with batches in memory."""
     tasks = max(int(12_000 * scale) // TASKS_PER_PLAN, 1) * TASKS_PER_PLAN
     for workers, aim in ((64, 5_000), (256, 7_000)):
         raw: list[float] = []
         reported: list[Rates] = []
         in_claim: list[Rates] = []
+        in_memory: list[Rates] = []
         for n in range(ROUNDS):
             progress(f"life cycles, {workers} workers, round {n + 1} of {ROUNDS}")
             with bed.nats() as server:
                 raw.append(await raw_appends(server.url, workers, 3.0 * scale))
             reported.append(await life_cycles(tasks, workers, start_in_claim=False))
             in_claim.append(await life_cycles(tasks, workers, start_in_claim=True))
+            in_memory.append(await life_cycles(tasks, workers, start_in_claim=True, in_memory=True))
         for what, rates, least in (
             ("", reported, None),
             (", start in the claim", in_claim, aim),
+            (", and batches in memory", in_memory, aim),
         ):
             yield Result(
                 measure=f"life cycles in process, {workers} workers{what}",

@@ -31,6 +31,7 @@ from service.runtime.nats_server.process import (
     in_words,
     launch,
 )
+from service.runtime.nats_server.staging import Staging
 from service.runtime.nats_server.write_errors import ServerLog, has_room
 from service.runtime.supervision import Supervision
 from streams.jetstream.permissions import READER
@@ -63,19 +64,25 @@ def log_of_running(data_dir: Path, user: str = READER) -> str:
 
 
 class EmbeddedServer:
-    """The supervised nats-server of a data folder."""
+    """The supervised nats-server of a data folder.
+
+    It puts batches together in a folder of its own in ``staging_dir``, if there is one: see
+    `service.runtime.nats_server.staging`.
+    """
 
     def __init__(
         self,
         data_dir: Path,
         port: int,
         *,
+        staging_dir: Path | None = None,
         limits: ServerLimits = LIMITS,
         disk_has_room: Callable[[Path], bool] = has_room,
     ) -> None:
         self.restarts = 0
         self.cannot_write: str | None = None  # why, as the server or `took_no_write` says
         self._folder = data_dir / STORE_FOLDER
+        self._staging = Staging(self._folder, staging_dir) if staging_dir is not None else None
         self._port = port
         self._url = ""
         self._limits = limits
@@ -167,6 +174,8 @@ class EmbeddedServer:
     def _until_ended(self, server: ServerProcess) -> str:
         """Wait for the server's end, or end it when that lets it write again; answers why."""
         while (code := server.wait(self._limits.check_s)) is None:
+            if self._staging is not None:
+                self._staging.link()
             if (error := self._log_file.write_error()) is not None and self.cannot_write is None:
                 _log.error("nats_server_cannot_write", reason=error)
                 self.cannot_write = error
@@ -177,6 +186,8 @@ class EmbeddedServer:
 
     def _launch(self) -> ServerProcess:
         self._log_file = ServerLog(self._folder / LOG_FILE)
+        if self._staging is not None:
+            self._staging.prepare()
         server = launch(
             self._folder, self._port, limits=self._limits, wait=self._stopping.wait, private=True
         )
@@ -184,6 +195,8 @@ class EmbeddedServer:
         self._url = server.service.with_credentials if server.service else server.url
         self._server = server
         self.cannot_write = None
+        if self._staging is not None:
+            self._staging.link()
         return server
 
     def _relaunch(self, backoff_s: float) -> tuple[ServerProcess | None, float]:

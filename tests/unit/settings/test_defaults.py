@@ -28,6 +28,7 @@ DEFAULTS = {
     "nats.url": "",
     "nats.port": 4222,
     "nats.replicas": 1,
+    "nats.staging_dir": None,
     "nats.creds_file": None,
     "nats.retention_creds_file": None,
     "nats.retention_url": "",

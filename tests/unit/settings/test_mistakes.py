@@ -44,6 +44,7 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
         ("executor.claim.lease_s = 5", "must be above executor.claim.heartbeat_s (5)"),
         ("executor.claim.heartbeat_s = 20", "must be above executor.claim.heartbeat_s (20)"),
         ("nats.replicas = 3", "must be 1 for the embedded server"),
+        ("[nats]\nurl = 'nats://h:1'\nstaging_dir = '/m'", "is for the embedded server"),
         ("nats.url = 'localhost:4222'", "must be nats://host:port"),
         ("nats.url = ','", "must be nats://host:port"),
         ("[nats]\nurl = 'nats://h:1'\nprefix = 'a.b'", "must be 1 to 32 letters, digits, dashes"),
