@@ -155,7 +155,7 @@ class Projector:
                 ignored = await in_turns(board.applying(fact, now))
             else:
                 ignored = board.apply(fact, now)
-            while board.place_some(now):
+            while board.places.place_some(now):
                 await asyncio.sleep(0)
                 now = self._now()
             listeners.fact(fact, ignored)

@@ -145,7 +145,7 @@ class ClaimQueue:
         if self.leases.standstill.left_s > 0:
             self._set_alarm()
             return 0
-        lanes, served = self._core.board.lanes, 0
+        lanes, served = self._core.board.places.lanes, 0
         nothing_for: set[tuple[str, ...] | None] = set()
         fresh = lanes.take_fresh()
         for waiter in self._waiters.of(lanes.kinds if all_kinds else fresh):
@@ -199,12 +199,12 @@ class ClaimQueue:
         board, now = self._core.board, self._core.now()
         offered, withheld = list[Pick](), list[Pick]()
         # What is withheld stays reserved until the rest has been looked at.
-        while picks := board.pick(request.limit - len(offered), request.kinds, now):
+        while picks := board.places.pick(request.limit - len(offered), request.kinds, now):
             for pick in picks:
                 until = _withheld_until(pick.seat, request)
                 (withheld if until > now else offered).append(pick)
                 if until > now:
-                    board.lanes.look_again(until)
+                    board.places.lanes.look_again(until)
             if len(offered) == request.limit or not withheld:
                 break
         if withheld:
@@ -229,7 +229,7 @@ class ClaimQueue:
     def _give_back(self, picks: list[Pick]) -> None:
         """The client has gone: what was picked for its request goes back to the lanes."""
         for pick in picks:
-            self._core.board.give_back(pick.seat, self._core.now())
+            self._core.board.places.give_back(pick.seat, self._core.now())
 
     def _set_alarm(self) -> None:
         """Wake up when something may be claimable next, if a request waits for it."""
@@ -239,7 +239,7 @@ class ClaimQueue:
         if not self._waiters or self._closed:
             return
         now, still_s = self._core.now(), self.leases.standstill.left_s
-        due = self._core.board.next_due()
+        due = self._core.board.places.next_due()
         if due is None and not still_s:
             return
         wait_s = max(now if due is None else due, now + still_s) - now
@@ -247,7 +247,7 @@ class ClaimQueue:
         self._alarm = loop.call_later(max(wait_s, _SHORTEST_SLEEP_S), self._ring)
 
     def _ring(self) -> None:
-        self._core.board.advance(self._core.now())
+        self._core.board.places.advance(self._core.now())
         self.serve_waiting(all_kinds=True)
 
 

@@ -236,7 +236,7 @@ class Core:
                 attempt=task.attempt,
                 reason=reason,
             )
-            for plan, task in self.board.running()
+            for plan, task in self.board.places.running()
             if task.owner == owner
         ]
         released: list[ReleasedLease] = []

@@ -141,7 +141,7 @@ class LeaseTaker:
         try:
             tried = await self._try(takings)
         finally:
-            self._core.board.lanes.took(asyncio.get_running_loop().time() - began_at)
+            self._core.board.places.lanes.took(asyncio.get_running_loop().time() - began_at)
             for each, outcome in zip_longest(takings, tried):
                 self._give_back(each, lost=isinstance(outcome, decider.Contention))
         claims, errors = list[Claim](), list[Exception]()
@@ -219,7 +219,7 @@ class LeaseTaker:
             found.update(await read_back(self._core.log, needed))
 
     def _give_back(self, taking: Taking, *, lost: bool) -> None:
-        self._core.board.give_back(taking.pick.seat, self._core.now(), lost=lost)
+        self._core.board.places.give_back(taking.pick.seat, self._core.now(), lost=lost)
         if lost:
             self._core.metrics.count("agent.task.claim.conflict.total")
 

@@ -7,7 +7,7 @@ minutes wrong, or is set back, still reclaims no lease early (DESIGN §3).
 
 The log server's clock may step as well. Log time (`now`) never goes back, so what is claimable
 stays claimable. The log's own clock (`stream_now`) follows a step both ways: a claim counts only
-if the lease is over by that clock, and lasts as long as it was granted for (`board.leases`).
+if the lease is over by that clock, and lasts as long as it was granted for (`board.places.leases`).
 """
 
 import time

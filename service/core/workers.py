@@ -120,7 +120,7 @@ class Workers:
     def shown(self, board: Board, now: float, limit: int) -> tuple[list[WorkerView], int]:
         """The ``limit`` owners seen last, newest first, and how many there are in all."""
         held: dict[str, list[tuple[Plan, Task]]] = {}
-        for plan, task in board.running():
+        for plan, task in board.places.running():
             held.setdefault(task.owner or "", []).append((plan, task))
         recent = [
             (name, seen)

@@ -9,7 +9,7 @@ PERIOD_S = 1.0
 
 async def _step(core: Core) -> None:
     metrics, now = core.metrics, core.now()
-    for lane, (tasks, oldest) in core.board.backlog().items():
+    for lane, (tasks, oldest) in core.board.places.backlog().items():
         metrics.set("agent.task.backlog.current", tasks, lane=lane)
         age_s = 0.0 if oldest is None else max(now - oldest, 0.0)
         metrics.set("agent.task.backlog.oldest_age", age_s, lane=lane)

@@ -13,8 +13,8 @@ MAX_PER_TICK = 500
 
 async def _step(core: Core) -> None:
     metrics, now = core.metrics, core.now()
-    core.board.advance(now)
-    expired = core.board.expired()
+    core.board.places.advance(now)
+    expired = core.board.places.expired()
     ages = [now - task.lease_until for _, task in expired if task.lease_until is not None]
     metrics.set("agent.task.expired_running.current", len(ages))
     metrics.set("agent.task.expired_running.oldest", max(ages, default=0.0))
@@ -27,7 +27,7 @@ async def _step(core: Core) -> None:
     ]
     # Together, so that they are one write and a slow log does not make a long tick.
     await asyncio.gather(*(core.expire(*name) for name in nobody_may_claim[:MAX_PER_TICK]))
-    overdue = [(plan.plan_id, task.spec.id) for plan, task in core.board.overdue(now)]
+    overdue = [(plan.plan_id, task.spec.id) for plan, task in core.board.places.overdue(now)]
     await asyncio.gather(*(core.overrun(*name) for name in overdue[:MAX_PER_TICK]))
     metrics.set("agent.task.expired_running.last_check_timestamp", core.now())
 

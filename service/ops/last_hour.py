@@ -74,11 +74,11 @@ class Minutes:
         """The last hour at log time ``now``."""
         self._note(now)
         first = int(now) // MINUTE_S - MINUTES
-        oldest = [since for _, since in self._board.backlog().values() if since is not None]
+        oldest = [since for _, since in self._board.places.backlog().values() if since is not None]
         return LastHour(
             now=Now(
-                running=self._board.running_count,
-                waiting=self._board.claimable,
+                running=self._board.places.running_count,
+                waiting=self._board.places.claimable,
                 oldest_wait_s=round(max((now - since for since in oldest), default=0.0), 3),
             ),
             minutes=[minute for number, minute in self._minutes if number > first],
@@ -86,8 +86,8 @@ class Minutes:
 
     def _note(self, at: float) -> None:
         minute = self._at(at)
-        minute.running = max(minute.running, self._board.running_count)
-        minute.waiting = max(minute.waiting, self._board.claimable)
+        minute.running = max(minute.running, self._board.places.running_count)
+        minute.waiting = max(minute.waiting, self._board.places.claimable)
 
     def _at(self, at: float) -> Minute:
         """The minute of a log time; one that is over gets what comes late."""

@@ -38,16 +38,17 @@ async def log_of(facts: list[Fact]) -> MemoryLog:
 
 def standing(board: Board, now: float) -> dict[str, Any]:
     """What a board would do next, by names."""
-    board.advance(now)
+    board.places.advance(now)
     return {
         "plans": sorted(board.plans),
         "claimable": sorted(
-            (seat.plan.plan_id, seat.task.spec.id, seat.lane, seat.since) for seat in board.seats()
+            (seat.plan.plan_id, seat.task.spec.id, seat.lane, seat.since)
+            for seat in board.places.seats()
         ),
-        "running": sorted((plan.plan_id, task.spec.id) for plan, task in board.running()),
-        "kinds": dict(board.running_kinds),
-        "expired": sorted((plan.plan_id, task.spec.id) for plan, task in board.expired()),
-        "next_due": board.next_due(),
+        "running": sorted((plan.plan_id, task.spec.id) for plan, task in board.places.running()),
+        "kinds": dict(board.places.running_kinds),
+        "expired": sorted((plan.plan_id, task.spec.id) for plan, task in board.places.expired()),
+        "next_due": board.places.next_due(),
         "finishable": board.finishable,
         "unfinished": board.unfinished.total,
         "ignored": dict(board.ignored),

@@ -167,14 +167,14 @@ async def test_rows_removed_between_two_flushes_of_an_unfinished_looking_plan(
     await world.run("p")
     await world.projector.step((await world.log.scan(0, 1_000))[:2])
     await world.projector.flush()
-    assert world.projector.board.running_count == 1
+    assert world.projector.board.places.running_count == 1
     tombstone = await world.forget("p")
     world.log.purge(lambda sequence: sequence < tombstone)
 
     assert await world.differences(tmp_path) == []
 
     board = world.projector.board
-    assert (board.running_count, board.claimable, board.plans, board.finishable) == (
+    assert (board.places.running_count, board.places.claimable, board.plans, board.finishable) == (
         0, 0, {}, set()
     )  # fmt: skip
     assert board.unfinished.total == 0

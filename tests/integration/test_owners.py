@@ -113,7 +113,7 @@ async def test_a_claim_under_way_is_released_when_its_owner_left_at_another_inst
             else:
                 assert not granted, turns
             async with asyncio.timeout(10):
-                while core.board.running_count:
+                while core.board.places.running_count:
                     await asyncio.sleep(0.005)
             (next_one,) = await claim(client, "w/2")
             assert next_one["plan_id"] == f"p{turns}"
@@ -161,7 +161,7 @@ async def test_claims_whose_asker_hung_up_are_given_back(tmp_path: Path) -> None
             )
         await waiting(instance, gone=0)
         async with asyncio.timeout(10):
-            while held := [task for _, task in instance.core.board.running()]:
+            while held := [task for _, task in instance.core.board.places.running()]:
                 assert all(task.owner == "gone" for task in held)
                 await asyncio.sleep(0.01)
         lost = [task.lost + task.silent for plan in instance.core.board.plans.values()

@@ -135,4 +135,4 @@ async def test_a_start_tells_how_far_it_is_until_all_is_read_and_placed(tmp_path
     await database.close()
     sequences = [each.sequence for each in told]
     assert sequences == sorted(sequences)
-    assert (sequences[0], core.board.sequence, core.board.claimable) == (0, 6, 6)
+    assert (sequences[0], core.board.sequence, core.board.places.claimable) == (0, 6, 6)

@@ -66,7 +66,7 @@ async def submitted(path: Path, depends_on: tuple[str, ...]) -> LoopTime:
             outcome = await transact(command, World(projector), log, NO_ORIGIN)
             assert isinstance(outcome, CommandAccepted)
             await asyncio.sleep(0)
-            assert board.claimable == (1 if depends_on else TASKS)
+            assert board.places.claimable == (1 if depends_on else TASKS)
             assert await projector.flushed(outcome.sequence, WRITTEN_S)
     finally:
         for each in loops:

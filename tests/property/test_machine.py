@@ -166,7 +166,7 @@ class Machine(RuleBasedStateMachine):
 
     def pick(self, who: int, limit: int) -> list[Any]:
         instance = self.instances[who]
-        picks = instance.board.pick(limit, None, instance.now())
+        picks = instance.board.places.pick(limit, None, instance.now())
         assert len(picks) <= limit
         assert all(pick.seat.reserved for pick in picks)
         assert len({id(pick.seat.task) for pick in picks}) == len(picks)
@@ -187,7 +187,7 @@ class Machine(RuleBasedStateMachine):
         except LogUnavailable:
             return
         finally:
-            instance.board.give_back(seat, instance.now())
+            instance.board.places.give_back(seat, instance.now())
         if isinstance(outcome, CommandAccepted):
             self.leases.append((command.plan_id, command.task_id, owner, attempt))
 
@@ -240,8 +240,8 @@ class Machine(RuleBasedStateMachine):
 
     def sweep(self, who: int) -> None:
         board = self.instances[who].board
-        board.advance(self.instances[who].now())
-        for plan, task in board.expired():
+        board.places.advance(self.instances[who].now())
+        for plan, task in board.places.expired():
             self.say(who, commands.Expire(plan_id=plan.plan_id, task_id=task.spec.id))
         for plan_id in list(board.finishable):
             self.say(who, commands.Finish(plan_id=plan_id))
@@ -260,7 +260,7 @@ class Machine(RuleBasedStateMachine):
     def boards_hand_out_exactly_what_can_be_claimed(self) -> None:
         for instance in self.instances:
             board, now = instance.board, instance.now()
-            board.advance(now)
+            board.places.advance(now)
             claimable = {
                 (plan.plan_id, task.spec.id)
                 for plan in board.plans.values()
@@ -275,11 +275,11 @@ class Machine(RuleBasedStateMachine):
             }
             seated = {
                 (seat.plan.plan_id, seat.task.spec.id)
-                for seat in board.seats()
+                for seat in board.places.seats()
                 if seat.plan.hands_out_tasks  # others leave at the next look
             }
             assert seated == claimable
-            assert not any(seat.reserved for seat in board.seats()), "nothing is under way"
+            assert not any(seat.reserved for seat in board.places.seats()), "nothing is under way"
 
     # -- the end ----------------------------------------------------------------------------
 
@@ -367,8 +367,8 @@ class Machine(RuleBasedStateMachine):
                 assert portrait(seen) == expected
         for instance in (a, b):
             assert instance.board.plans == {}
-            assert instance.board.claimable == 0
-            assert instance.board.timers.next_due() == inf
+            assert instance.board.places.claimable == 0
+            assert instance.board.places.timers.next_due() == inf
 
 
 TestMachine = pytest.mark.timeout(3_000 if LONG else 120)(Machine.TestCase)

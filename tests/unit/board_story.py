@@ -113,7 +113,7 @@ class Yard:
     # -- claiming ---------------------------------------------------------------------------
 
     def pick(self, limit: int, kinds: tuple[str, ...] | None = None, board: int = 0) -> list[Pick]:
-        return self.boards[board].pick(limit, kinds, self.at)
+        return self.boards[board].places.pick(limit, kinds, self.at)
 
     def claim(self, limit: int, kinds: tuple[str, ...] | None = None, board: int = 0) -> list[Pick]:
         """Pick and claim; answers what was claimed."""
@@ -150,7 +150,7 @@ class Yard:
             won.append(pick)
         self.fold()
         for pick, _ in claims:
-            self.boards[board].give_back(pick.seat, self.at)
+            self.boards[board].places.give_back(pick.seat, self.at)
         return won
 
 

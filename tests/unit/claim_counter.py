@@ -45,7 +45,7 @@ class Counter:
     @property
     def free(self) -> int:
         """How many tasks could be picked now: nothing reserved is among them."""
-        picks = self.instance.board.pick(1_000, None, self.instance.now())
+        picks = self.instance.board.places.pick(1_000, None, self.instance.now())
         for pick in picks:
-            self.instance.board.give_back(pick.seat, self.instance.now())
+            self.instance.board.places.give_back(pick.seat, self.instance.now())
         return len(picks)

@@ -44,7 +44,7 @@ def test_what_is_given_back_is_handed_out_again_in_its_old_place() -> None:
     place.submit("q", task("b"))
     (pick,) = place.pick(1)
     place.later(1)
-    place.board.give_back(pick.seat, place.at)
+    place.board.places.give_back(pick.seat, place.at)
     assert names(place.pick(10)) == ["a", "b"]
 
 
@@ -52,8 +52,8 @@ def test_giving_back_twice_hands_it_out_once() -> None:
     place = Yard()
     place.submit("p", task("a"))
     (pick,) = place.pick(1)
-    place.board.give_back(pick.seat, place.at)
-    place.board.give_back(pick.seat, place.at)
+    place.board.places.give_back(pick.seat, place.at)
+    place.board.places.give_back(pick.seat, place.at)
     assert names(place.pick(10)) == ["a"]
 
 
@@ -62,9 +62,9 @@ def test_giving_back_what_was_claimed_meanwhile_does_nothing() -> None:
     place.submit("p", task("a"))
     (pick,) = place.pick(1, board=0)
     assert names(place.claim(1, board=1)) == ["a"]
-    place.boards[0].give_back(pick.seat, place.at)
+    place.boards[0].places.give_back(pick.seat, place.at)
     assert place.pick(1, board=0) == []
-    assert place.board.claimable == 0
+    assert place.board.places.claimable == 0
 
 
 def test_a_reservation_survives_a_fact_that_leaves_the_task_claimable() -> None:
@@ -109,14 +109,14 @@ def test_a_failed_plan_hands_out_nothing_not_even_expired_leases() -> None:
     place.own(commands.Fail, picks[1], error_type="x", retryable=False)
     place.later(2)
     assert place.pick(10) == []
-    assert [item.spec.id for _, item in place.board.expired()] == ["a"]
+    assert [item.spec.id for _, item in place.board.places.expired()] == ["a"]
 
 
 def test_a_retry_delay_is_waited_for() -> None:
     place = Yard()
     place.submit("p", task("a"))
     place.own(commands.Fail, place.claim(1)[0], error_type="x", retry_in_s=5)
-    assert place.board.next_due() == place.at + 5
+    assert place.board.places.next_due() == place.at + 5
     place.later(4.9)
     assert place.pick(1) == []
     place.later(0.1)
@@ -129,11 +129,11 @@ def test_an_expired_lease_is_claimable_unless_it_is_renewed() -> None:
     place.submit("p", task("a", lease_s=10))
     first = place.claim(1)
     place.later(10)
-    place.board.advance(place.at)
-    assert place.board.claimable == 1
+    place.board.places.advance(place.at)
+    assert place.board.places.claimable == 1
     place.own(commands.Heartbeat, first[0])
     assert place.pick(1) == []
-    assert place.board.expired() == []
+    assert place.board.places.expired() == []
     place.later(10)
     assert names(place.claim(1)) == ["a"]
     assert first[0].seat.task.attempt == 2
@@ -145,9 +145,9 @@ def test_spent_lost_leases_are_not_handed_out_but_shown_to_the_monitor() -> None
     place.claim(1)
     place.later(1)
     assert place.pick(1) == []
-    assert len(place.board.expired()) == 1
+    assert len(place.board.places.expired()) == 1
     assert isinstance(place.say(commands.Expire(plan_id="p", task_id="a")), Accept)
-    assert place.board.expired() == []
+    assert place.board.places.expired() == []
 
 
 def test_the_backlog_counts_per_lane_with_the_age_of_the_oldest() -> None:
@@ -156,9 +156,9 @@ def test_the_backlog_counts_per_lane_with_the_age_of_the_oldest() -> None:
     place.own(commands.Fail, place.claim(1)[0], error_type="x", retry_in_s=0)
     place.later(3)
     place.submit("q", task("b"), task("c"))
-    assert place.board.backlog() == {"ready": (2, place.at), "refining": (1, place.at - 3)}
+    assert place.board.places.backlog() == {"ready": (2, place.at), "refining": (1, place.at - 3)}
     place.claim(10)
-    assert place.board.backlog() == {"ready": (0, None), "refining": (0, None)}
+    assert place.board.places.backlog() == {"ready": (0, None), "refining": (0, None)}
 
 
 # -- unreadable messages ------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def test_finished_plans_leave_memory(recent: RecentLimits) -> None:
         finished_plan(place, f"p{n}")
     assert place.board.plans == {}
     assert len(place.board.recent) <= 2
-    assert place.board.claimable == 0
+    assert place.board.places.claimable == 0
     assert plans_alive() <= before + 2
 
 
@@ -293,9 +293,9 @@ def test_restored_plans_are_placed_as_if_they_had_been_folded() -> None:
     fresh = Board(SharingRule(), "fresh")
     fresh.restore([place.plan("p")], place.board.sequence, place.at)
     assert fresh.sequence == place.board.sequence
-    assert sorted(names(fresh.pick(10, None, place.at))) == ["gone", "ready"]
-    assert names(fresh.pick(10, None, place.at + 20)) == ["late"]
-    assert names(fresh.pick(10, None, place.at + 50)) == ["held"]
+    assert sorted(names(fresh.places.pick(10, None, place.at))) == ["gone", "ready"]
+    assert names(fresh.places.pick(10, None, place.at + 20)) == ["late"]
+    assert names(fresh.places.pick(10, None, place.at + 50)) == ["held"]
 
 
 def test_a_board_folded_from_the_beginning_equals_the_one_that_lived() -> None:

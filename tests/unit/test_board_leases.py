@@ -35,7 +35,7 @@ class Place:
 
     @property
     def is_overdue(self) -> bool:
-        return bool(self.board.overdue(self.now()))
+        return bool(self.board.places.overdue(self.now()))
 
     def write(self, task_id: str | None, event: Event) -> None:
         sequence = self.board.sequence + 1
@@ -46,10 +46,10 @@ class Place:
 
     @property
     def can_be_claimed(self) -> bool:
-        picks = self.board.pick(1, None, self.now())
+        picks = self.board.places.pick(1, None, self.now())
         for pick in picks:
-            self.board.give_back(pick.seat, self.now())
-        assert bool(self.board.expired()) is bool(picks)
+            self.board.places.give_back(pick.seat, self.now())
+        assert bool(self.board.places.expired()) is bool(picks)
         return bool(picks)
 
 

@@ -155,7 +155,7 @@ async def test_an_answer_to_a_claim_ends_at_so_many_bytes() -> None:
     assert len(first) == 2
     assert sum(len(each) for claim in first for each in claim.dependencies.values()) <= 50_000
     assert len(await world.claim(16, "reduce")) == 2
-    assert world.instance.board.claimable == 12
+    assert world.instance.board.places.claimable == 12
 
 
 async def test_one_claim_is_given_whatever_its_size() -> None:

@@ -79,7 +79,7 @@ def test_what_belongs_to_a_peer_is_left_to_it_for_a_moment_only() -> None:
     taken = len(place.pick(30))
     assert 0 < taken < 30
     for _ in range(2):  # what it helps first with, and what another one may help with before
-        due = place.board.next_due()
+        due = place.board.places.next_due()
         assert due is not None
         assert place.at < due <= place.at + 0.15
         place.at = due
@@ -104,9 +104,9 @@ def test_a_kind_that_is_asked_for_later_does_not_hide_when_to_look_again() -> No
     introduce(place)
     backlog(place, 30)
     place.pick(30)
-    due = place.board.next_due()
+    due = place.board.places.next_due()
     assert place.pick(1, kinds=("other",)) == []
-    assert place.board.next_due() == due
+    assert place.board.places.next_due() == due
 
 
 def test_nothing_starves_when_a_peer_dies() -> None:
@@ -161,7 +161,7 @@ def test_a_peer_is_forgotten_when_others_claim_and_it_does_not() -> None:
 def test_what_belongs_to_a_peer_is_left_to_it_for_longer_while_claims_are_slow() -> None:
     place = Yard(boards=THREE)
     introduce(place)
-    place.board.lanes.took(0.2)
+    place.board.places.lanes.took(0.2)
     backlog(place, 30)
     own = len(place.pick(30))
     place.later(0.3)
@@ -170,8 +170,8 @@ def test_what_belongs_to_a_peer_is_left_to_it_for_longer_while_claims_are_slow()
     helped = len(place.pick(30))
     assert 0 < helped < 30 - own
     for _ in range(200):
-        place.board.lanes.took(0.001)
-    assert place.board.lanes.yield_s == YIELD_S
+        place.board.places.lanes.took(0.001)
+    assert place.board.places.lanes.yield_s == YIELD_S
 
 
 def test_boards_that_fold_the_same_facts_hold_the_same() -> None:
@@ -179,7 +179,7 @@ def test_boards_that_fold_the_same_facts_hold_the_same() -> None:
     place.submit("p", *(task(f"t{n}") for n in range(5)))
     place.claim(3, board=1)
     assert not any(isinstance(fact, BadFact) for fact in place.log)
-    assert place.boards[0].backlog() == place.boards[1].backlog()
+    assert place.boards[0].places.backlog() == place.boards[1].places.backlog()
     assert place.boards[0].sequence == place.boards[1].sequence == 4
 
 

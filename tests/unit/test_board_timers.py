@@ -66,12 +66,12 @@ def test_renewing_leases_does_not_pile_up_timers() -> None:
         place.later(1)
         for pick in picks:
             place.own(commands.Heartbeat, pick)
-        place.board.advance(place.at)
-        assert len(place.board.timers) <= 2 * 20
-    assert place.board.expired() == []
+        place.board.places.advance(place.at)
+        assert len(place.board.places.timers) <= 2 * 20
+    assert place.board.places.expired() == []
     place.later(10)
-    place.board.advance(place.at)
-    assert len(place.board.expired()) == 20
+    place.board.places.advance(place.at)
+    assert len(place.board.places.expired()) == 20
 
 
 def test_ended_attempts_do_not_pile_up_timers() -> None:
@@ -80,7 +80,7 @@ def test_ended_attempts_do_not_pile_up_timers() -> None:
     for _ in range(1_000):
         place.own(commands.Release, place.claim(1)[0])
         place.later(LONGEST_RELEASE_DELAY_S)
-    assert len(place.board.timers) < 200
+    assert len(place.board.places.timers) < 200
 
 
 def test_pausing_does_not_pile_up_timers() -> None:
@@ -90,7 +90,7 @@ def test_pausing_does_not_pile_up_timers() -> None:
     for _ in range(500):
         place.say(commands.Pause(plan_id="p"))
         place.say(commands.Resume(plan_id="p"))
-    assert len(place.board.timers) < 200
+    assert len(place.board.places.timers) < 200
     place.later(50_000)
     assert names(place.pick(1)) == ["a"]
 
@@ -100,7 +100,7 @@ def test_a_shorter_lease_of_the_next_attempt_is_noticed_in_time() -> None:
     place.submit("p", task("a", lease_s=100))
     place.own(commands.Release, place.claim(1)[0])
     place.write("p", "a", *claimed_for(5, attempt=2))
-    assert place.board.next_due() == START_AT + 5
+    assert place.board.places.next_due() == START_AT + 5
     place.later(5)
     assert names(place.pick(1)) == ["a"]
 
@@ -113,14 +113,14 @@ def claimed_for(lease_s: float, attempt: int) -> tuple:
 
 def test_next_due_is_the_soonest_of_delays_and_leases() -> None:
     place = Yard()
-    assert place.board.next_due() is None
+    assert place.board.places.next_due() is None
     place.submit("p", task("a", lease_s=30), task("b"))
-    assert place.board.next_due() is None
+    assert place.board.places.next_due() is None
     picks = place.claim(2)
-    assert place.board.next_due() == pytest.approx(START_AT + 15)
+    assert place.board.places.next_due() == pytest.approx(START_AT + 15)
     place.own(commands.Fail, picks[1], error_type="x", retry_in_s=3)
-    assert place.board.next_due() == pytest.approx(START_AT + 3)
+    assert place.board.places.next_due() == pytest.approx(START_AT + 3)
     place.own(commands.Release, picks[0])
     place.later(3)
-    place.board.advance(place.at)
-    assert place.board.next_due() is None
+    place.board.places.advance(place.at)
+    assert place.board.places.next_due() is None

@@ -146,8 +146,8 @@ def test_dead_seats_do_not_pile_up_in_a_lane_without_claims() -> None:
     for _ in range(500):
         place.say(commands.Pause(plan_id="p"))
         place.say(commands.Resume(plan_id="p"))
-    assert place.board.claimable == 11
-    assert len(place.board.lanes) < 200
+    assert place.board.places.claimable == 11
+    assert len(place.board.places.lanes) < 200
     assert names(place.pick(100))[:2] == ["top", "t0"]
 
 
@@ -156,5 +156,5 @@ def test_a_large_plan_that_ends_leaves_no_dead_seats_for_one_look_to_take_out() 
     place.submit("large", *(task(f"t{n}", kind="rare") for n in range(1_000)))
     place.submit("small", task("t", kind="rare"))
     place.say(commands.Cancel(plan_id="large"))
-    assert place.board.claimable == 1
-    assert len(place.board.lanes) < 200
+    assert place.board.places.claimable == 1
+    assert len(place.board.places.lanes) < 200

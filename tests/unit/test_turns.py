@@ -98,34 +98,34 @@ def test_a_seat_given_back_unclaimed_costs_its_plan_no_turn() -> None:
     for _ in range(7):
         (pick,) = place.pick(1)
         assert names([pick]) == ["mine"]
-        place.board.give_back(pick.seat, place.at)
+        place.board.places.give_back(pick.seat, place.at)
     for pick in reversed(place.pick(15)):
-        place.board.give_back(pick.seat, place.at)
+        place.board.places.give_back(pick.seat, place.at)
     assert "mine" in names(place.pick(2))
 
 
 def test_the_backlog_is_counted_with_the_time_of_its_oldest_task() -> None:
     place = Yard()
-    assert place.board.backlog() == {"ready": (0, None), "refining": (0, None)}
+    assert place.board.places.backlog() == {"ready": (0, None), "refining": (0, None)}
     place.submit("p", task("a", lease_s=LONG_S), task("b", kind="x"))
     place.later(3)
     place.submit("q", task("c"))
     (a, _, c) = place.pick(3)
-    assert place.board.backlog()["ready"] == (3, 1_000), "reserved ones wait still"
+    assert place.board.places.backlog()["ready"] == (3, 1_000), "reserved ones wait still"
     for pick in (a, c):
-        place.board.give_back(pick.seat, place.at)
+        place.board.places.give_back(pick.seat, place.at)
     (claimed,) = place.claim(1, kinds=("echo",))
     assert names([claimed]) == ["a"]
-    assert place.board.backlog()["ready"] == (2, 1_000)
+    assert place.board.places.backlog()["ready"] == (2, 1_000)
     kinds = {
         kind: (n, seat.since)
-        for kind, (n, seat) in in_one_go(place.board.backlog_by_kind()).items()
+        for kind, (n, seat) in in_one_go(place.board.places.backlog_by_kind()).items()
     }
     assert kinds == {"x": (1, 1_000), "echo": (1, 1_003)}
     place.say(commands.Cancel(plan_id="p"))
-    assert place.board.backlog()["ready"] == (1, 1_003)
+    assert place.board.places.backlog()["ready"] == (1, 1_003)
     place.own(commands.Fail, place.claim(1)[0], error_type="x", retry_in_s=5)
-    assert place.board.backlog() == {"ready": (0, None), "refining": (0, None)}
+    assert place.board.places.backlog() == {"ready": (0, None), "refining": (0, None)}
     place.later(5)
-    place.board.advance(place.at)
-    assert place.board.backlog()["refining"] == (1, 1_008)
+    place.board.places.advance(place.at)
+    assert place.board.places.backlog()["refining"] == (1, 1_008)

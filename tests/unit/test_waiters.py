@@ -123,7 +123,7 @@ async def test_the_doctor_sees_when_a_kind_was_asked_for_and_how_many_run() -> N
 
     assert seen() == {"x": (1, 4, 1), "y": (1, None, 0)}
     clock.at += 60
-    board.advance(clock.at)
+    board.places.advance(clock.at)
     assert seen()["x"] == (2, 64, 0), "its lease has expired"
 
 

@@ -22,15 +22,15 @@ class Place(Yard):
         self.known: list[str] = ["echo", "search"]
 
     def around(self) -> Surroundings:
-        self.board.advance(self.at)
-        live = Counter(self.board.running_kinds)
-        live.subtract(each.spec.kind for _, each in self.board.expired())
+        self.board.places.advance(self.at)
+        live = Counter(self.board.places.running_kinds)
+        live.subtract(each.spec.kind for _, each in self.board.places.expired())
         return Surroundings(
             now=self.at,
             asked=self.asked.get,
             known_kinds=self.known,
             running=live,
-            standing=self.board.standing,
+            standing=self.board.places.standing,
         )
 
     def why(self, task_id: str, plan_id: str = "p") -> Why:

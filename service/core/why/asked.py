@@ -34,14 +34,14 @@ async def why(core: Core, plan_id: str, task_id: str | None = None) -> Why | Non
 
 def _live_leases(core: Core) -> Counter[str]:
     """How many tasks of each kind run under a lease that has not expired."""
-    live = Counter(core.board.running_kinds)
-    live.subtract(task.spec.kind for _, task in core.board.expired())
+    live = Counter(core.board.places.running_kinds)
+    live.subtract(task.spec.kind for _, task in core.board.places.expired())
     return live
 
 
 def _around(core: Core) -> Surroundings:
     board, now = core.board, core.now()
-    board.advance(now)
+    board.places.advance(now)
     return Surroundings(
         now=now,
         asked=lambda kind: _latest(
@@ -49,7 +49,7 @@ def _around(core: Core) -> Surroundings:
         ),
         known_kinds=core.claim_queue.demand.kinds(),
         running=_live_leases(core),
-        standing=board.standing,
+        standing=board.places.standing,
     )
 
 

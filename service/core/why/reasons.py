@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from projections.board.board import LanePosition
+from projections.board.places import LanePosition
 from streams.plan.state import Task
 
 Code = Literal[

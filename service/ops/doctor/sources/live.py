@@ -75,7 +75,7 @@ class Doctor:
         self._log_takes_anyone = log_takes_anyone
         self._asked: asyncio.Task[Report] | None = None
         self._asked_at = 0.0
-        self.history = History(core.metrics, lambda: core.board.claimable)
+        self.history = History(core.metrics, lambda: core.board.places.claimable)
         core.projector.listeners.add("doctor", self.history, unheard=tuple(TYPE_NAMES))
 
     async def report(self) -> Report:
@@ -126,7 +126,7 @@ class Doctor:
 
     async def _claiming(self, recent: Window) -> Claiming:
         core, executor = self._core, self._executor()
-        now, backlog = core.now(), core.board.backlog()
+        now, backlog = core.now(), core.board.places.backlog()
         oldest = [since for _, since in backlog.values() if since is not None]
         own = executor.snapshot().kinds if executor else ()
         return Claiming(
@@ -142,12 +142,12 @@ class Doctor:
 
     def _leases(self, window: Window) -> LeaseFigures:
         core = self._core
-        core.board.advance(core.now())
+        core.board.places.advance(core.now())
         lags = {loop.name: loop.lag_s for loop in self._loops()}
         return LeaseFigures(
-            running=core.board.running_count,
+            running=core.board.places.running_count,
             expired=expired_leases(core.board, core.now()),
-            expired_count=len(core.board.expired()),
+            expired_count=len(core.board.places.expired()),
             window=window,
             heartbeat_lag_s=lags.get("heartbeat"),
         )
@@ -157,7 +157,7 @@ class Doctor:
         pool = executor.snapshot() if executor else None
         return Load(
             window=window,
-            backlog=self._core.board.claimable,
+            backlog=self._core.board.places.claimable,
             backlog_before=self.history.backlog_before(),
             ended=window.total("agent.task.execution.total"),
             in_flight=pool.in_flight if pool else None,

@@ -143,7 +143,7 @@ class OfflineEvidence:
             if isinstance(tail, Exception) or tail is None:
                 return
             self._tail = tail
-        board.advance(self._now)
+        board.places.advance(self._now)
         self._board = board
 
     async def _read(self, log: Inspection, board: Board) -> Tail | None:
@@ -216,7 +216,7 @@ class OfflineEvidence:
         board = self._board
         if board is None:
             return None
-        backlog = board.backlog()
+        backlog = board.places.backlog()
         oldest = [since for _, since in backlog.values() if since is not None]
         return Claiming(
             recent=None,
@@ -231,9 +231,9 @@ class OfflineEvidence:
         if board is None:
             return None
         return LeaseFigures(
-            running=board.running_count,
+            running=board.places.running_count,
             expired=expired_leases(board, self._now),
-            expired_count=len(board.expired()),
+            expired_count=len(board.places.expired()),
             window=None,
         )
 
@@ -242,7 +242,7 @@ class OfflineEvidence:
             return None
         return Load(
             window=None,
-            backlog=self._board.claimable,
+            backlog=self._board.places.claimable,
             backlog_before=None,
             ended=self._tail.ended if self._tail else None,
         )

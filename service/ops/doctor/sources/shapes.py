@@ -19,9 +19,9 @@ def waiting_kinds(
     A step for each kind (`streams.steps`): there may be thousands. ``last_asked`` tells when a
     worker asked for a kind (log time); None: never.
     """
-    expired = Counter(task.spec.kind for _, task in board.expired())
+    expired = Counter(task.spec.kind for _, task in board.places.expired())
     kinds: list[Waiting] = []
-    backlog = yield from board.backlog_by_kind()
+    backlog = yield from board.places.backlog_by_kind()
     for kind, (tasks, oldest) in backlog.items():
         asked = last_asked(kind)
         kinds.append(
@@ -32,7 +32,7 @@ def waiting_kinds(
                 plan_id=oldest.plan.plan_id,
                 task_id=oldest.task.spec.id,
                 asked_s=None if asked is None else max(now - asked, 0.0),
-                running=board.running_kinds[kind] - expired[kind],
+                running=board.places.running_kinds[kind] - expired[kind],
             )
         )
         yield
@@ -42,7 +42,7 @@ def waiting_kinds(
 def expired_leases(board: Board, now: float) -> tuple[ExpiredLease, ...]:
     """The longest expired leases, as of the board's last `advance`."""
     oldest = heapq.nsmallest(
-        MOST_LEASES, board.expired(), key=lambda each: each[1].lease_until or now
+        MOST_LEASES, board.places.expired(), key=lambda each: each[1].lease_until or now
     )
     return tuple(_expired_lease(plan, task, now) for plan, task in oldest)
 
