@@ -88,6 +88,8 @@ def text_of(value: object, most: int = TEXT_CHARACTERS) -> str:
         text = str(value)
     except Exception as error:  # noqa: BLE001 - __str__ of user code
         text = f"{type(value).__name__} (str() of it raised {type(error).__name__})"
+    if text.isascii():
+        return text[:most]
     return text[:most].encode("utf-8", "backslashreplace").decode()[:most]
 
 

@@ -6,7 +6,7 @@ of NATS. A value is also found as it stands inside of JSON, of JSON within JSON,
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any, cast
 from urllib.parse import quote
@@ -84,6 +84,12 @@ class Masking:
             return _encode(self.value(msgspec.json.decode(raw)))
         except UNREADABLE:
             return _encode(MASK)
+
+    def documents(self, documents: Sequence[bytes]) -> Sequence[bytes]:
+        """`json` of each document; all are looked through in one go, for few hold a secret."""
+        if not self.holds(b"\n".join(documents)):
+            return documents
+        return [self.json(each) for each in documents]
 
     def value(self, value: Any) -> Any:  # noqa: ANN401 - any JSON
         """Decoded JSON with `MASK` in its texts and names; a number that is a secret is one."""

@@ -115,15 +115,11 @@ class Trail:
         """
         # The server answers a message over its limit by closing the connection.
         most = self._transport.max_payload - ENVELOPE_BYTES
-        fitting = {
-            place: _message(entry)
-            for place, entry in enumerate(entries)
-            if len(entry.payload) <= most
-        }
-        stored = await self._store(list(fitting.values()))
+        fitting = [n for n, entry in enumerate(entries) if len(entry.payload) <= most]
+        stored = await self._store([_message(entries[n]) for n in fitting])
         places: list[int | None] = [None] * len(entries)
-        for place, sequence in zip(fitting, stored, strict=True):
-            places[place] = sequence
+        for n, sequence in zip(fitting, stored, strict=True):
+            places[n] = sequence
         return places
 
     async def _store(self, messages: Sequence[Message]) -> Sequence[int | None]:

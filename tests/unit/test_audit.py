@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from projections.read_models.audit import Entry
+from service.runtime.masking import KNOWN
 from service.settings.config import ObservabilitySettings
 from service.signals.audit.outages import Outage
 from service.signals.audit.trail import LIMITS, LONGEST_DETAIL, Audit, TrailLimits
@@ -222,9 +223,9 @@ async def test_shutting_down_waits_for_a_bound_and_counts_the_rest() -> None:
 
 async def test_shutting_down_writes_all_that_was_just_noted() -> None:
     async with trail() as world:
-        for _ in range(3 * LIMITS.batch):
+        for _ in range(3 * LIMITS.written_together):
             world.audit.emit("execution_failed")
-    assert len(world.stream.taken) == 3 * LIMITS.batch
+    assert len(world.stream.taken) == 3 * LIMITS.written_together
 
 
 @pytest.mark.parametrize(
@@ -239,6 +240,40 @@ async def test_an_entry_that_makes_no_sense_raises_nothing(
         world.audit.emit("execution_failed")
         entries = await world.written(1)
     assert entries[-1].event == "execution_failed"
+
+
+async def test_an_entry_that_cannot_be_encoded_costs_none_of_those_beside_it() -> None:
+    async with trail() as world:
+        for trace_id in ("a" * 32, "\ud800", "b" * 32):
+            world.audit.emit("execution_failed", trace_id=trace_id)
+        entries = await world.written(2)
+    assert [entry.trace_id for entry in entries] == ["a" * 32, "b" * 32]
+    assert world.dropped() == {"invalid": 1}
+
+
+async def test_an_entry_says_what_was_so_when_it_was_told() -> None:
+    async with trail() as world:
+        actual = {"status": "RUNNING"}
+        world.audit.emit("execution_failed", actual=actual)
+        actual["status"] = "FAILED"
+        (entry,) = await world.written(1)
+    assert bytes(entry.actual) == b'{"status":"RUNNING"}'
+
+
+async def test_secrets_are_masked_in_messages_and_lines_and_other_entries_stay(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    KNOWN.know(["secret-of-this-audit-test"])
+    told = ("before", "it was secret-of-this-audit-test", "after")
+    with caplog.at_level(logging.INFO, "holdfast.audit"):
+        async with trail() as world:
+            for detail in told:
+                world.audit.emit("execution_failed", detail=detail)
+            entries = await world.written(3)
+    assert [entry.detail for entry in entries] == ["before", "it was ***", "after"]
+    said = [line for line in caplog.text.split("\n") if "execution_failed" in line]
+    assert ["it was ***" in line for line in said] == [False, True, False]
+    assert "secret-of" not in caplog.text
 
 
 async def test_ids_that_cannot_be_ids_are_left_out_and_the_rest_is_written() -> None:

@@ -69,15 +69,15 @@ class FactAudit:
             case Claimed():
                 self._claimed(fact, event)
                 if event.started:
-                    self._success("execution_started", fact, event)
+                    self._tell("execution_started", fact, event)
             case Started():
-                self._success("execution_started", fact, event)
+                self._tell("execution_started", fact, event)
             case Completed():
                 self._completed(fact, event)
             case Failed():
                 self._failed(fact, event)
             case Released() if fact.origin.actor in {"", event.owner, fact.origin.instance}:
-                self._success("claim_released", fact, event, event.reason)
+                self._tell("claim_released", fact, event, event.reason)
             case Paused() | Resumed() | Cancelled() | Retried() | Released():
                 self._operated(fact, event)
             case _:
@@ -97,9 +97,8 @@ class FactAudit:
 
     def _claimed(self, fact: Fact, event: Claimed) -> None:
         if event.previous_owner is None:
-            if self._audit.wants("claim_acquired"):
-                sequence = {"sequence": fact.sequence}
-                self._tell("claim_acquired", fact, event, f"lane {event.lane}", actual=sequence)
+            sequence = {"sequence": fact.sequence}
+            self._tell("claim_acquired", fact, event, f"lane {event.lane}", actual=sequence)
             return
         before = self._earlier.of(fact.plan_id, fact.task_id or "", event.attempt - 1)
         self._tell(
@@ -121,7 +120,7 @@ class FactAudit:
         )
 
     def _completed(self, fact: Fact, event: Completed) -> None:
-        self._success("execution_completed", fact, event)
+        self._tell("execution_completed", fact, event)
         if event.verdict is None or event.verdict.pass_:
             return
         plan = self._board.knows(fact.plan_id)
@@ -190,26 +189,18 @@ class FactAudit:
             detail=f"{action} by {who or 'an unnamed caller'}: {event.reason or 'no reason given'}",
         )
 
-    def _success(
-        self,
-        name: str,
-        fact: Fact,
-        event: Claimed | Started | Completed | Released,
-        detail: str | None = None,
-    ) -> None:
-        if self._audit.wants(name):
-            self._tell(name, fact, event, detail)
-
     def _tell(
         self,
         name: str,
         fact: Fact,
         event: Claimed | Started | Completed | Failed | Released,
-        detail: str | None,
+        detail: str | None = None,
         *,
         expected: object = None,
         actual: object = None,
     ) -> None:
+        if not self._audit.wants(name):
+            return
         self._audit.emit(
             name,
             plan_id=fact.plan_id,

@@ -1,53 +1,39 @@
 """The audit trail: what happened around the log, written once and kept outside of the process.
 
 `Audit.emit` may be called from any thread; it queues an entry and returns. One loop writes the
-entries: a structured line each (logger `holdfast.audit`), and a message on the stream AUDIT. While
-the log does not answer they wait, so the audit of an outage is complete. An entry that finds no
-room still has its line, and is counted and reported as dropped.
+entries, many in one go: a structured line each (logger `holdfast.audit`), and a message on the
+stream AUDIT. While the log does not answer they wait, so the audit of an outage is complete. An
+entry that finds no room still has its line, and is counted and reported as dropped.
 """
 
 import asyncio
 import itertools
-import logging
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
 import msgspec
 import structlog
-from msgspec import Raw
 
 from projections.read_models.audit import AuditClass, Entry
-from projections.read_models.views import moment
-from service.runtime.masking import KNOWN
 from service.settings.config import ObservabilitySettings
+from service.signals.audit.encoding import Note, encoded, json_of
 from service.signals.audit.events import CLASSES
-from service.signals.log_lines import Lines
 from service.signals.metrics.registry import Metrics
 from streams.jetstream.audit_stream import TrailEntry
+from streams.jetstream.drafts import BATCH_MESSAGES
 from streams.json_values import text_of
 from streams.log import LogUnavailable
 from streams.plan.events import NOTHING
-from streams.subjects import audit_subject, is_id
 
 TELL_EVERY_S = 5.0  # at most one line of loss in this time
 LONGEST_DETAIL = 1_000  # characters
 LONGEST_OWNER = 128
-LONGEST_JSON = 2_000  # bytes of what was expected, and of what was there
 
 _log = structlog.get_logger("holdfast.audit.delivery")
-_lines = logging.getLogger("holdfast.audit")
-_LEVELS: Mapping[AuditClass, int] = {"success": logging.INFO, "always": logging.WARNING}
-_ENDINGS: Mapping[AuditClass, bytes] = {
-    kind: b',"level":"%b","logger":"%b"}'
-    % (logging.getLevelName(level).lower().encode(), _lines.name.encode())
-    for kind, level in _LEVELS.items()
-}
-_encode = msgspec.json.Encoder(enc_hook=text_of).encode
-
 
 # Called with entries of this instance that are stored, and their sequences in the stream.
 OnStored = Callable[[Sequence[tuple[int, TrailEntry]]], None]
@@ -58,7 +44,8 @@ class TrailLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     waiting: int = 10_000
     waiting_success: int = 8_000  # the rest is kept for what went wrong
-    batch: int = 500
+    said_together: int = 250  # in one turn of the loop
+    written_together: int = BATCH_MESSAGES  # a batch costs its syncs, whatever its size
     gather_s: float = 0.1  # entries that come together are written together
     gather_success_s: float = 0.25  # successes wait for more of them, until something goes wrong
     gather_most: int = 2_000  # or until so many wait
@@ -103,7 +90,7 @@ class Audit:
         self._loop = asyncio.get_running_loop()
         self._life = secrets.token_hex(8)
         self._numbers = itertools.count(1)
-        self._notes: deque[TrailEntry] = deque()
+        self._notes: deque[Note] = deque()
         self._unwritten: deque[TrailEntry] = deque()
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -157,12 +144,6 @@ class Audit:
             kind = CLASSES[event]
             if not self._wanted[kind]:
                 return
-            try:
-                subject = audit_subject(event, plan_id, task_id)
-            except ValueError:  # a caller may name what does not exist, with any name
-                plan_id = plan_id if plan_id is not None and is_id(plan_id) else None
-                task_id = task_id if task_id is not None and is_id(task_id) else None
-                subject = audit_subject(event, plan_id, task_id)
             entry = Entry(
                 at=self._now() if at is None else float(at),
                 event=event,
@@ -172,31 +153,22 @@ class Audit:
                 owner=None if owner is None else text_of(owner, LONGEST_OWNER),
                 principal=text_of(principal, LONGEST_OWNER) if principal else None,
                 attempt=attempt,
-                expected=_json_of(expected),
-                actual=_json_of(actual),
+                expected=NOTHING if expected is None else json_of(expected),
+                actual=NOTHING if actual is None else json_of(actual),
                 trace_id=trace_id,
                 instance=self._instance_id,
                 detail=None if detail is None else text_of(detail, LONGEST_DETAIL),
             )
-            # Encoded once: the message, the log line and the row are all made of these bytes.
-            note = TrailEntry(
-                id=once or f"{self._life}-{next(self._numbers):012x}",  # in order, for the index
-                event=event,
-                subject=subject,
-                payload=KNOWN.json(_encode(entry)),
-            )
-            limits = self._limits
+            note, limits = Note(entry, once), self._limits
             most = limits.waiting if kind == "always" else limits.waiting_success
             if self.waiting >= most:
-                _say_lines([note])  # there is no room for it to wait; its line needs none
+                self._encoded([note])  # there is no room for it to wait; its line needs none
                 self._drop("queue_full", 1)
                 return
             self._notes.append(note)
             self._call(hurry=kind == "always" or len(self._notes) >= limits.gather_most)
         except Exception as error:  # noqa: BLE001 - a report of trouble must not make more
-            self._drop("invalid", 1)
-            with suppress(Exception):
-                _log.error("audit_entry_not_taken", audit_event=event, error=repr(error))
+            self._invalid(event, error)
 
     def _call(self, *, hurry: bool) -> None:
         """Wake the loop, once for all that is noted before it looks."""
@@ -251,9 +223,14 @@ class Audit:
 
     def _say(self) -> None:
         """Give noted entries their lines, and let them be written."""
-        notes = [self._notes.popleft() for _ in range(min(self._limits.batch, len(self._notes)))]
-        self._unwritten.extend(notes)
-        _say_lines(notes)
+        count = min(self._limits.said_together, len(self._notes))
+        self._unwritten.extend(self._encoded([self._notes.popleft() for _ in range(count)]))
+
+    def _encoded(self, notes: Sequence[Note]) -> list[TrailEntry]:
+        return encoded(notes, self._new_id, self._invalid)
+
+    def _new_id(self) -> str:
+        return f"{self._life}-{next(self._numbers):012x}"  # in order, for the index
 
     async def _write_forever(self) -> None:
         while True:
@@ -268,7 +245,7 @@ class Audit:
 
     async def _write_some(self) -> None:
         """Write the oldest entries. Raises LogUnavailable; then they stay where they are."""
-        notes = list(itertools.islice(self._unwritten, self._limits.batch))
+        notes = list(itertools.islice(self._unwritten, self._limits.written_together))
         places = await self._writer.write(notes)
         for _ in notes:
             self._unwritten.popleft()
@@ -289,38 +266,14 @@ class Audit:
             with suppress(RuntimeError):  # the loop has ended; `close` has told the rest
                 self._call(hurry=True)
 
+    def _invalid(self, event: str, error: Exception) -> None:
+        self._drop("invalid", 1)
+        with suppress(Exception):
+            _log.error("audit_entry_not_taken", audit_event=event, error=repr(error))
+
     def _tell_dropped(self) -> None:
         """One line for all entries that were lost since the last one."""
         if self._dropped:
             lost, self._dropped = self._dropped, Counter()
             self._told_at = time.monotonic()
             _log.error("audit_entries_dropped", **lost)
-
-
-def _json_of(value: object) -> Raw:
-    """``value`` as an entry holds it; the text of its beginning when it is too long for one."""
-    if value is None:
-        return NOTHING
-    try:
-        data = _encode(value)
-    except (ValueError, TypeError):  # half a surrogate pair, for one
-        data = b""
-    if 0 < len(data) <= LONGEST_JSON:
-        return Raw(data)
-    return Raw(_encode(text_of(value, LONGEST_JSON // 4)))
-
-
-def _say_lines(entries: Iterable[TrailEntry]) -> None:
-    """The lines of entries, as one record: the logger is asked once for all."""
-    said = {kind for kind in _LEVELS if _lines.isEnabledFor(_LEVELS[kind])}
-    lines = [_line(entry) for entry in entries if CLASSES[entry.event] in said]
-    if lines:
-        _lines.log(logging.WARNING, Lines(b"\n".join(lines).decode()))
-
-
-def _line(entry: TrailEntry) -> bytes:
-    """An entry as the log shows it: its time in words, and in the end what every line has."""
-    payload = entry.payload
-    comma = payload.index(b",")
-    at = _encode(moment(float(payload[len(b'{"at":') : comma])))
-    return b'{"at":%b%b%b' % (at, payload[comma:-1], _ENDINGS[CLASSES[entry.event]])
