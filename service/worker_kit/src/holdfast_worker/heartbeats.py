@@ -52,18 +52,27 @@ class Heartbeats:
             task.add_done_callback(self._sending.discard)
 
     async def say_last(self, leases: Sequence[Lease]) -> None:
-        """Send what ended attempts have still to show: no progress can follow a result."""
-        tries = 0
+        """Send what ended attempts have still to show: no progress can follow a result.
+
+        What is refused for long is left out, so that the results need not wait for it.
+        """
+        session, began, tries = self._session, monotonic(), 0
         while pending := [
-            lease for lease in leases if lease.has_progress and lease.key in self._session.leases
+            lease for lease in leases if lease.has_progress and lease.key in session.leases
         ]:
-            if monotonic() > min(lease.report_until for lease in pending):
-                return
             asked_at = monotonic()
-            for batch in self._batches(pending):
-                await self._send(batch)
+            if asked_at > min(lease.report_until for lease in pending):
+                return
+            if session.is_overtaken(began):
+                for lease in pending:
+                    session.notices.warn("%s/%s#%d: its last progress is refused", *lease.key)
+                return
+            # One by one after a failure: one of them may be refused for what it shows.
+            for some in [pending] if not tries else [[lease] for lease in pending]:
+                for batch in self._batches(some):
+                    await self._send(batch)
             if any(lease.renewed_at < asked_at for lease in pending if lease.has_progress):
-                await asyncio.sleep(self._session.wire.pause_s(tries))
+                await asyncio.sleep(session.wire.pause_s(tries))
                 tries += 1
 
     # -- one tick ---------------------------------------------------------------------------
@@ -180,6 +189,7 @@ class Heartbeats:
     def _not_renewed(self, lease: Lease, said: ItemAnswer | None, wait_s: float | None) -> None:
         if said is not None and lose_if_refused(self._session, lease, said):
             return
+        lease.bare = True
         again_s = lease.claim.lease_s / BEATS_PER_LEASE * AGAIN_SHARE
         asked_s = min(wait_s or 0, lease.claim.lease_s / BEATS_PER_LEASE)
         lease.beats_at = lease.shows_at = monotonic() + max(again_s, asked_s)
@@ -187,7 +197,8 @@ class Heartbeats:
 
 def _item(lease: Lease) -> LeaseItem:
     plan_id, task_id, attempt = lease.key
-    shown = lease.take_progress()
+    # A renewal must not fail again and again for what it shows.
+    shown = None if lease.bare and not lease.ended else lease.take_progress()
     lease.in_flight = True
     lease.shows_at = monotonic() + lease.progress_s
     if shown is None:

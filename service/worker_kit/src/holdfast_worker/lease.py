@@ -68,6 +68,7 @@ class Lease:
         self.gives_up_at = inf  # when a cancelled handler is no longer waited for
         self.cancellation = Cancellation()
         self.in_flight = False  # a heartbeat with this lease is on its way
+        self.bare = False  # the last one came to nothing: the next one shows nothing
         self.ended = False  # its result waits to be reported, or was
         self.begun = False  # its handler was started
         self.handler_ended = False
@@ -82,6 +83,7 @@ class Lease:
 
     def renewed(self, asked_at: float) -> None:
         """A renewal that was asked for at ``asked_at`` has been accepted."""
+        self.bare = False
         self.renewed_at = max(self.renewed_at, asked_at)
         self.beats_at = self.renewed_at + self.claim.lease_s / BEATS_PER_LEASE
 

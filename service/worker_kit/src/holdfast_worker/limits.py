@@ -11,8 +11,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     waits for handlers that have just begun, so that short ones free their slots together.
     ``drain_s``: how long tasks may run on after SIGTERM. ``goodbye_s``: how long the last results,
     and the goodbye, are tried at the end. ``report_s``: how long a result is tried again while the
-    server does not answer. ``batch`` and ``batch_bytes``: of one request. ``interpreter_held_s``:
-    a delay of the worker's own loop that is logged.
+    server does not answer. ``longest_pause_s``: between two tries; what is refused for longer while
+    the server accepts other requests no longer goes out with others. ``batch`` and ``batch_bytes``:
+    of one request. ``interpreter_held_s``: a delay of the worker's own loop that is logged.
     """
 
     wait_s: float = 20.0

@@ -1,6 +1,11 @@
-"""Results: reports how attempts ended, many in one request, until the server has answered each."""
+"""Results: reports how attempts ended, many in one request, until the server has answered each.
 
-from collections.abc import Sequence
+Something between here and the server may refuse one result for ever. The others do not wait for it:
+a request that finds no end while others are accepted is sent in parts, and a single result alone.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 import msgspec
@@ -20,7 +25,6 @@ from holdfast_worker.session import (
 from holdfast_worker.wire import Answer, Unreachable, task_path
 
 TOO_LARGE = 413
-CONTENDED_PAUSE_S = 0.05
 
 STORED = frozenset({"completed", "failed", "released"})
 
@@ -38,7 +42,10 @@ class _Task(msgspec.Struct, frozen=True):
 
 
 class Results:
-    """Sends the session's outcomes in the order in which they came. One request at a time."""
+    """Sends the session's outcomes in the order in which they came, one request at a time.
+
+    A result that could not be sent with others has a request of its own, beside them.
+    """
 
     def __init__(self, session: Session, heartbeats: Heartbeats) -> None:
         self._session = session
@@ -46,12 +53,17 @@ class Results:
 
     async def run(self) -> None:
         """Report for ever."""
+        async with asyncio.TaskGroup() as alone:
+            await self._report_all(alone)
+
+    async def _report_all(self, alone: asyncio.TaskGroup) -> None:
         session = self._session
         while True:
             await session.outcomes_wait.wait()
             session.outcomes_wait.clear()
             while batch := self._take():
-                await self._report(batch)
+                await self._heartbeats.say_last([lease for lease, _ in batch])
+                await self._report(batch, alone)
 
     def _take(self) -> list[Pending]:
         """Outcomes for one request; those whose heartbeat is on its way come later."""
@@ -70,38 +82,63 @@ class Results:
                 taken.append((lease, outcome))
         return taken
 
-    async def _report(self, batch: Sequence[Pending]) -> None:
-        await self._heartbeats.say_last([lease for lease, _ in batch])
-        held = [each for each in batch if each[0].key in self._session.leases]
-        if held:
-            await self._post(held)
-
-    async def _post(self, batch: Sequence[Pending]) -> None:
+    async def _report(
+        self, batch: Sequence[Pending], alone: asyncio.TaskGroup, *, tried: bool = False
+    ) -> None:
+        """Send ``batch``, in parts if need be; ``tried``: with others, and perhaps carried out."""
         session = self._session
-        until = max(lease.report_until for lease, _ in batch)
-        body = {"owner": session.owner, "results": [_item(*each) for each in batch]}
-        try:
-            answer = await session.wire.ask(
-                "POST", "/v1/results", body, kind=BatchAnswer, until=lambda: until
-            )
-        except Unreachable as error:
-            for lease, _ in batch:
-                session.notices.warn("%s/%s#%d: %s", *lease.key, error)
-                session.lose(lease)
+        held = [each for each in batch if each[0].key in session.leases]
+        if not held:
             return
+        try:
+            if await self._post(held, self._patience(held), tried=tried):
+                return
+        except Unreachable as error:
+            tried = True
+            if len(held) == 1:
+                session.notices.warn("%s/%s#%d: %s", *held[0][0].key, error)
+                alone.create_task(self._report_alone(held))
+                return
+        middle = len(held) // 2
+        await self._report(held[:middle], alone, tried=tried)
+        await self._report(held[middle:], alone, tried=tried)
+
+    async def _report_alone(self, single: Sequence[Pending]) -> None:
+        session, (lease, _) = self._session, single[0]
+        try:
+            await self._post(single, lambda: lease.report_until, tried=True)
+        except Unreachable as error:
+            session.notices.warn("%s/%s#%d: %s", *lease.key, error)
+            session.lose(lease)
+        session.outcomes_wait.set()  # what is to be said instead
+
+    def _patience(self, batch: Sequence[Pending]) -> Callable[[], float]:
+        """Until when a request is sent again: not for long while others are accepted."""
+        session, asked_at = self._session, monotonic()
+        until = max(lease.report_until for lease, _ in batch)
+
+        return lambda: 0.0 if session.is_overtaken(asked_at) else until
+
+    async def _post(
+        self, batch: Sequence[Pending], until: Callable[[], float], *, tried: bool
+    ) -> bool:
+        """Send ``batch``; False when one of many does not fit. Raises Unreachable."""
+        session = self._session
+        body = {"owner": session.owner, "results": [_item(*each) for each in batch]}
+        answer = await session.wire.ask("POST", "/v1/results", body, kind=BatchAnswer, until=until)
         if answer.ok:
             said: list[ItemAnswer] = answer.value.results
+            repeated = answer.repeated or tried
             for (lease, outcome), each in zip(batch, said, strict=True):
-                if answer.repeated and each.status in LOST and await self._is_stored(lease):
+                if repeated and each.status in LOST and await self._is_stored(lease):
                     self._accepted(lease, outcome)
                 else:
                     self._settle(lease, outcome, each)
-        elif len(batch) > 1:  # one of them does not fit: the others must not wait for it
-            middle = len(batch) // 2
-            await self._post(batch[:middle])
-            await self._post(batch[middle:])
+        elif len(batch) > 1:
+            return False
         else:
             self._replace(*batch[0], answer)
+        return True
 
     def _settle(self, lease: Lease, outcome: Outcome, said: ItemAnswer) -> None:
         session = self._session

@@ -61,6 +61,13 @@ class Session:
         self.outcomes.append((lease, outcome))
         self.outcomes_wait.set()
 
+    def is_overtaken(self, asked_at: float) -> bool:
+        """Whether the server has accepted others for long, and not what it was asked at a time.
+
+        Then something between here and there refuses it for what it holds.
+        """
+        return self.wire.accepted_at - asked_at > self.limits.longest_pause_s
+
     def give_up(self, lease: Lease) -> None:
         """Report a cancelled attempt although its handler still runs, and keeps its slot."""
         self.warn_of_overrun(lease)

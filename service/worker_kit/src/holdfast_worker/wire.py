@@ -103,6 +103,7 @@ class Wire:
         self._limits = limits
         self._counters = counters or Counters()
         self.has_answered = False  # whether the server, or something before it, ever did
+        self.accepted_at = 0.0  # when a request was accepted last (monotonic)
         self._connections = _connections_to(base)
         self.http = httpx.AsyncClient(
             base_url=base,
@@ -142,9 +143,11 @@ class Wire:
         if not got.is_success:
             return Answer(got.status_code, got.content)
         try:
-            return Answer(got.status_code, got.content, _decoder(kind).decode(got.content))
+            answer = Answer(got.status_code, got.content, _decoder(kind).decode(got.content))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return Trouble(f"the answer is not one of Holdfast: {error}")
+        self.accepted_at = monotonic()
+        return answer
 
     async def _send(
         self, method: str, path: str, content: bytes, within_s: float
