@@ -24,6 +24,7 @@ from streams.log import LogFull, LogUnavailable
 from streams.traceparent import trace_id_of
 
 LONGEST_WAIT_S = 30.0  # what the core allows a claim to wait
+GATHER_S = 0.01  # how long the next claim waits at most for the tasks of the last one to end
 
 log = structlog.get_logger("holdfast.executor")
 
@@ -114,8 +115,11 @@ class Dispatcher:
     async def tick(self) -> int:
         """Claim and dispatch until slots, work or ``max_per_tick`` run out; answers how many."""
         taken = 0
-        while taken < self._settings.max_per_tick and self.pool.free:
-            most = min(self._settings.batch_size, self._settings.max_per_tick - taken)
+        batch = self._settings.batch_size
+        while taken < self._settings.max_per_tick and (free := await self._free()):
+            most = min(batch, self._settings.max_per_tick - taken)
+            if taken and most < min(free, batch):
+                break  # the next tick claims for all of them: small claims cost the log more
             # Only the first claim of a tick may wait: with work in hand there is no time for it.
             wait_s = min(self._poll_interval_s, LONGEST_WAIT_S) if not taken else 0
             # A task that gets a thread at once starts with its claim; one that waits for a thread
@@ -125,10 +129,17 @@ class Dispatcher:
             granted = await self._claim(asked, wait_s, start=idle > 0)
             for claim in granted.claims:
                 self._dispatch(claim, granted)
+            # Never longer than the claim took: where claims are quick, waiting gains nothing.
+            self.pool.came(len(granted.claims), min(granted.waited_s, GATHER_S))
             taken += len(granted.claims)
             if len(granted.claims) < asked:
                 break
         return taken
+
+    async def _free(self) -> int:
+        """How many tasks may be claimed, once those that end together have ended."""
+        await self.pool.gathered()
+        return self.pool.free
 
     async def _claim(self, limit: int, wait_s: float, *, start: bool) -> GrantedAt:
         """Ask for work. Slots that nothing came for are given back; the others are the claims'."""

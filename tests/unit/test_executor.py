@@ -69,6 +69,22 @@ async def test_max_per_tick_and_batch_size_bound_what_is_asked() -> None:
     assert {request.limit for request in world.core.requests} <= {1, 2}
 
 
+async def test_a_tick_cuts_no_claim_short_that_the_next_one_makes_whole() -> None:
+    core = FakeCore()
+    core.submit("p", *(spec(f"t{n}", "stubborn") for n in range(8)))
+    flags: dict[str, Any] = {
+        "executor.claim.max_per_tick": 6,
+        "executor.worker.core_size": 4,
+        "executor.worker.queue_capacity": 4,
+    }
+    async with executing(core, executor__handlers=USER_HANDLERS, **flags) as world:
+        await core.until(lambda: world.executor.snapshot().queued == 4, "four wait")
+        assert [request.limit for request in core.requests] == [4, 4]
+        executor_handlers.let_go.set()
+        for n in range(8):
+            await world.finished("p", f"t{n}")
+
+
 @pytest.mark.parametrize("loops", [1, 2, 8, 64])
 async def test_several_executor_loops_share_the_workers(loops: int) -> None:
     flags: dict[str, Any] = {

@@ -94,8 +94,7 @@ class Attempt:
 
     async def _thread_or_stop(self) -> None:
         """Wait for a thread, unless the attempt is stopped before."""
-        if self._place.has_thread():
-            await self._place.thread()
+        if self._place.take_thread():
             return
         waiting = asyncio.ensure_future(self._place.thread())
         self._on_cancel(waiting.cancel)

@@ -4,7 +4,12 @@ A pool belongs to one event loop and counts; what runs in its places is `running
 """
 
 import asyncio
+from collections import deque
+from contextlib import suppress
+from time import monotonic
 from typing import Any
+
+from service.executor.running.gathering import Gathering
 
 UNREPORTED = 256  # how many ended attempts may wait for their result to be written
 
@@ -19,9 +24,10 @@ class WorkerPool:
         self._attempts = 0
         self._running = 0
         self._queued = 0
-        self._places = asyncio.Semaphore(size)
+        self._turns: deque[asyncio.Future[None]] = deque()  # of tasks that wait for a thread
         self._room = asyncio.Event()
         self._room.set()
+        self._gathering = Gathering()
         self.closed = False
 
     @property
@@ -51,6 +57,22 @@ class WorkerPool:
             self._room.clear()
             await self._room.wait()
 
+    def came(self, tasks: int, hold_s: float) -> None:
+        """A claim brought ``tasks``, all admitted; `gathered` waits ``hold_s`` for them at most."""
+        others = self._running + self._queued - tasks
+        self._gathering.came(tasks, others, self.free, hold_s)
+
+    async def gathered(self) -> None:
+        """Wait a moment if the tasks of the last claim end together, or until it is closed."""
+        while not self.closed and (left_s := self._left_s()) > 0:
+            self._room.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._room.wait()
+
+    def _left_s(self) -> float:
+        return self._gathering.left_s(self._running + self._queued)
+
     def reserve(self, most: int) -> int:
         """Set slots aside for a claim; answers how many, at most ``most``."""
         count = min(self.free, most)
@@ -78,26 +100,51 @@ class WorkerPool:
         """Whether more tasks came than slots were reserved."""
         return self._taken > self.capacity
 
-    # -- for Place --------------------------------------------------------------------------
+    # -- for PoolPlace ----------------------------------------------------------------------
 
-    def has_thread(self) -> bool:
-        """Whether a thread is free now."""
-        return not self._places.locked()
-
-    async def acquire(self) -> None:
-        """Wait for a thread."""
-        await self._places.acquire()
+    def take_thread(self) -> bool:
+        """Take a thread if one is free."""
+        if self._running >= self._size:
+            return False
         self._queued -= 1
         self._running += 1
+        return True
 
-    def release(self, *, held_thread: bool) -> None:
-        """Give a slot back, and its thread if it had one."""
-        if held_thread:
-            self._running -= 1
-            self._places.release()
-        else:
+    async def thread(self) -> None:
+        """Take a thread in one's turn."""
+        if self.take_thread():
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turns.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                with suppress(ValueError):  # it was passed over already
+                    self._turns.remove(turn)
+            else:  # its turn came in the very moment in which it stopped waiting
+                self._running -= 1
+                self._queued += 1
+                self._pass_on()
+            raise
+
+    def release(self, held_s: float | None) -> None:
+        """Give a slot back, and its thread if it was ``held_s`` seconds with one."""
+        if held_s is None:
             self._queued -= 1
+        else:
+            self._gathering.ended(held_s)
+            self._running -= 1
+            self._pass_on()
         self.give_back(1)
+
+    def _pass_on(self) -> None:
+        """Give a free thread to the first that waits for one."""
+        while self._turns and self._running < self._size:
+            turn = self._turns.popleft()
+            if not turn.done():
+                self.take_thread()
+                turn.set_result(None)
 
     def forget(self) -> None:
         """An attempt is over in every respect."""
@@ -113,18 +160,21 @@ class PoolPlace:
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
-        self._held_thread = False
+        self._thread_since: float | None = None  # monotonic
         self._work: asyncio.Future[Any] | None = None
         self._left = False
 
-    def has_thread(self) -> bool:
-        """Whether `thread` would not have to wait."""
-        return self._pool.has_thread()
+    def take_thread(self) -> bool:
+        """Have a thread at once, if one is free."""
+        taken = self._pool.take_thread()
+        if taken:
+            self._thread_since = monotonic()
+        return taken
 
     async def thread(self) -> None:
         """Wait for a thread."""
-        await self._pool.acquire()
-        self._held_thread = True
+        await self._pool.thread()
+        self._thread_since = monotonic()
 
     def hold(self, work: "asyncio.Future[Any]") -> None:
         """The place is taken until ``work``, the handler's, has ended."""
@@ -141,7 +191,8 @@ class PoolPlace:
             self._work.add_done_callback(lambda _: self._release())
 
     def _release(self) -> None:
-        self._pool.release(held_thread=self._held_thread)
+        since = self._thread_since
+        self._pool.release(None if since is None else monotonic() - since)
 
     def close(self) -> None:
         """The attempt is over, its result written or given up."""
