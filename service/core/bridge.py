@@ -6,7 +6,7 @@ system call on either side.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import copy_context
 from threading import Lock
@@ -32,7 +32,7 @@ class Bridge:
         self._homes: WeakKeyDictionary[asyncio.AbstractEventLoop, Crossing] = WeakKeyDictionary()
         self._lock = Lock()
 
-    async def call(self, action: Callable[[Core], Coroutine[Any, Any, T]]) -> T:
+    async def call(self, action: Callable[[Core], Awaitable[T]]) -> T:
         """Run ``action(core)`` on the core's loop and return or raise what it does.
 
         Never blocks the caller's loop. Cancelling the caller cancels the action. Raises
@@ -92,7 +92,7 @@ class _Visit:
 
     def __init__(
         self,
-        action: Callable[[Core], Coroutine[Any, Any, Any]],
+        action: Callable[[Core], Awaitable[Any]],
         core: Core,
         answer: asyncio.Future[Any],
         way_back: Crossing,

@@ -9,7 +9,7 @@ daemon never dies unseen.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -135,7 +135,7 @@ class _OneAtATime(Bridge):
         self._routine = routine
         self._turn = asyncio.Lock()  # used on the core's loop only
 
-    async def call(self, action: Callable[[Core], Coroutine[Any, Any, T]]) -> T:
+    async def call(self, action: Callable[[Core], Awaitable[T]]) -> T:
         """See `Bridge.call`."""
 
         async def in_turn(core: Core) -> T:

@@ -127,10 +127,7 @@ class Dispatcher:
             idle = self.pool.idle
             asked = self.pool.reserve(min(most, idle) if idle else most)
             granted = await self._claim(asked, wait_s, start=idle > 0)
-            for claim in granted.claims:
-                self._dispatch(claim, granted)
-            # Never longer than the claim took: where claims are quick, waiting gains nothing.
-            self.pool.came(len(granted.claims), min(granted.waited_s, GATHER_S))
+            self._dispatch_all(granted)
             taken += len(granted.claims)
             if len(granted.claims) < asked:
                 break
@@ -165,7 +162,14 @@ class Dispatcher:
             self.pool.give_back(limit - used)
         return replace(granted, waited_s=monotonic() - asked_at)
 
-    def _dispatch(self, claim: Claim, granted: GrantedAt) -> None:
+    def _dispatch_all(self, granted: GrantedAt) -> None:
+        accepted = sum(self._dispatch(claim, granted) for claim in granted.claims)
+        if accepted:
+            self._shop.metrics.count("agent.task.dispatch.success.total", accepted)
+            # Never longer than the claim took: where claims are quick, waiting gains nothing.
+            self.pool.came(accepted, min(granted.waited_s, GATHER_S))
+
+    def _dispatch(self, claim: Claim, granted: GrantedAt) -> bool:
         """Send a claim into the pool, or release it at once when the pool refuses it."""
         age_s = max(granted.now - (claim.lease_until.timestamp() - claim.lease_s), 0.0)
         age_s = min(age_s, granted.waited_s)  # whatever is done to the log's clock
@@ -179,9 +183,10 @@ class Dispatcher:
             self._reject(lease, "full")
         else:
             self._accept(lease, handler)
+            return True
+        return False
 
     def _accept(self, lease: Lease, handler: AnyHandler) -> None:
-        self._shop.metrics.count("agent.task.dispatch.success.total")
         if self._shop.audit.wants("dispatch_submitted"):
             self._tell("dispatch_submitted", lease, f"kind {lease.claim.kind}")
         attempt = Attempt(lease, handler, self.pool.admit(), self.runner, self._shop)

@@ -63,12 +63,12 @@ class Attempt:
         self._place = place
         self._runner = runner
         self._shop = workshop
-        self._traceparent = lease.claim.traceparent
+        self._trace_id = trace_id_of(lease.claim.traceparent)
         self._timeout_s = lease.claim.timeout_s
 
     async def run(self) -> None:
         """Do the task and report it; whatever goes wrong here is left to the lease's expiry."""
-        bind_contextvars(trace_id=trace_id_of(self._traceparent))  # in this attempt's own task
+        bind_contextvars(trace_id=self._trace_id)  # in this attempt's own task
         self._shop.heartbeats.watch(self.lease)
         try:
             await self._run()
@@ -80,9 +80,11 @@ class Attempt:
             self._place.close()
 
     async def _run(self) -> None:
-        await self._thread_or_stop()
+        if not self._place.take_thread():
+            await self._thread_or_stop()
         ending: Ending | None = None
-        if not self.lease.cancellation.is_set() and not await self._started():
+        stopped = self.lease.cancellation.is_set()
+        if not stopped and not self.lease.claim.started and not await self._started():
             return
         if not self.lease.cancellation.is_set():
             ending = await self._ended()
@@ -94,8 +96,6 @@ class Attempt:
 
     async def _thread_or_stop(self) -> None:
         """Wait for a thread, unless the attempt is stopped before."""
-        if self._place.take_thread():
-            return
         waiting = asyncio.ensure_future(self._place.thread())
         self._on_cancel(waiting.cancel)
         try:
@@ -105,9 +105,7 @@ class Attempt:
                 raise
 
     async def _started(self) -> bool:
-        """Say that the work begins, unless the claim did; the handler may run only if accepted."""
-        if self.lease.claim.started:
-            return True
+        """Say that the work begins; the handler may run only if that is accepted."""
         answer = await self._say(commands.Start(**self.lease.held), self.lease.fence_at)
         if isinstance(answer, AcceptedWrite):
             return True
@@ -168,7 +166,7 @@ class Attempt:
         """The handler's first instruction was at ``at`` (monotonic); on any thread."""
         waited_s = max(at - self.lease.claimed_at, 0.0)
         self._shop.metrics.observe(
-            "agent.task.claim_to_start.latency", waited_s, trace_id=trace_id_of(self._traceparent)
+            "agent.task.claim_to_start.latency", waited_s, trace_id=self._trace_id
         )
 
     def _show(self, shown: Shown) -> None:
@@ -201,13 +199,10 @@ class Attempt:
             case "plan_failed" | "draining" if not isinstance(ending, Success):
                 await release(self._shop.reporter, self.lease, self._reason or "", ending)
             case _:
-                await self._end(ending)
-
-    async def _end(self, ending: Ending | None) -> None:
-        if isinstance(ending, Success):
-            await self._complete(ending)
-        elif ending is not None:
-            await self._fail(ending)
+                if isinstance(ending, Success):
+                    await self._complete(ending)
+                elif ending is not None:
+                    await self._fail(ending)
 
     async def _complete(self, success: Success) -> None:
         command = carried(commands.Complete, success, **self.lease.held)

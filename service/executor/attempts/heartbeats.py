@@ -82,7 +82,7 @@ class Heartbeats:
         schedule = _Schedule(lease, self._heartbeat_s)
         with self._lock:
             self._schedules[lease] = schedule
-        self._hurry(schedule.due_at())
+        self._hurry(schedule.beats_at)  # before it would fence itself
 
     def forget(self, lease: Lease) -> None:
         """Renew ``lease`` no more."""

@@ -33,7 +33,8 @@ class Lease:
         self._progress = PendingProgress()
         self._texts: dict[Channel, GrowingText] = {}
         self._in_flight = False
-        self._retired: Future[None] | None = None
+        self._retired = False
+        self._answered: Future[None] | None = None  # made when something waits for an answer
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -65,7 +66,7 @@ class Lease:
     @property
     def retired(self) -> bool:
         """Whether its attempt is over, so that nothing more is written for it."""
-        return self._retired is not None
+        return self._retired
 
     def assignment(self, timeout_s: float) -> Assignment:
         """The work as the handler is to see it."""
@@ -95,7 +96,7 @@ class Lease:
     def show(self, shown: Shown) -> bool:
         """Keep ``shown`` as progress to send; False when the attempt is over."""
         with self._lock:
-            if self._retired is not None:
+            if self._retired:
                 return False
             self._progress.add(self._masked(shown) if isinstance(shown, Piece) else shown)
             return True
@@ -113,7 +114,7 @@ class Lease:
     def next_command(self, *, renew: bool) -> commands.Heartbeat | commands.Progress | None:
         """The command to send now, noting that one is on its way; None: nothing to send."""
         with self._lock:
-            if self._retired is not None or self._in_flight:
+            if self._retired or self._in_flight:
                 return None
             data = self._progress.take()
             if renew:
@@ -127,6 +128,8 @@ class Lease:
     def last_progress(self) -> commands.Progress | None:
         """What a retired lease has to show before its result; None: nothing more."""
         with self._lock:
+            if not self._texts and not self._progress:
+                return None
             for channel, text in self._texts.items():
                 self._progress.add(Piece(text.end(), channel))
             self._progress.settle(stored=True)
@@ -141,9 +144,9 @@ class Lease:
         with self._lock:
             self._in_flight = False
             self._progress.settle(stored=stored)
-            retired = self._retired
-        if retired is not None and not retired.done():
-            retired.set_result(None)
+            answered, self._answered = self._answered, None
+        if answered is not None:
+            answered.set_result(None)
 
     def retire(self) -> "Future[None] | None":
         """Say nothing more; a future to wait for if a heartbeat or progress is on its way.
@@ -152,9 +155,10 @@ class Lease:
         a stale worker.
         """
         with self._lock:
-            if self._retired is None:
-                self._retired = Future()
-            return self._retired if self._in_flight else None
+            self._retired = True
+            if self._in_flight and self._answered is None:
+                self._answered = Future()
+            return self._answered
 
     def renewed(self, asked_at: float) -> None:
         """A renewal that was asked for at ``asked_at`` (monotonic) has been accepted."""

@@ -85,13 +85,13 @@ class Reporter:
 
     # -- on the core's loop -----------------------------------------------------------------
 
-    async def _with_others(self, core: Core, command: OwnerCommand) -> WrittenReport:
+    def _with_others(self, core: Core, command: OwnerCommand) -> "asyncio.Future[WrittenReport]":
         loop = asyncio.get_running_loop()
         written: asyncio.Future[WrittenReport] = loop.create_future()
         self._gathered.append((command, written))
         if len(self._gathered) == 1:
             loop.call_soon(self._write_gathered, core, context=Context())
-        return await written
+        return written
 
     def _write_gathered(self, core: Core) -> None:
         gathered, self._gathered = self._gathered, []
