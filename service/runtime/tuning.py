@@ -6,6 +6,7 @@ with user code.
 
 import ctypes
 import gc
+import os
 import resource
 import sys
 from collections.abc import Generator
@@ -16,6 +17,7 @@ from threading import Lock
 YOUNG, MIDDLE, OLD = 10_000, 1, 1_200  # Python's own thresholds are 700, 10, 10
 MANY_FILES = 1_000_000  # where the system sets no limit
 SWITCH_INTERVAL_S = 0.0005  # Python's own is 0.005
+NICE = 10  # of processes that run handlers, more than the service's own
 M_MMAP_THRESHOLD = -3  # malloc.h
 RESERVED_FILES = 64  # of the system's limit, for children, databases and probes
 LARGE_BLOCK_BYTES = 128 * 1024  # glibc's own threshold before it raises it
@@ -89,6 +91,15 @@ def switch_often() -> None:
     five seconds, and none at 0.5 ms. Worker host processes keep such handlers out of this one.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+
+def give_way() -> None:
+    """Let the service and nats-server go first where cores are short; for the start of a process.
+
+    Its threads and its programs inherit that. Where a core is free it costs nothing, and a process
+    that others keep busy still gets a tenth of it.
+    """
+    os.nice(NICE)
 
 
 def connections_allowed() -> int:

@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import subprocess
 import time
 
 from holdfast_worker import AsyncTask, Task
@@ -35,6 +36,18 @@ def where(task: TaskRun) -> int:
     """Its process, after some time."""
     task.cancelled.wait(task.input or 0)
     return os.getpid()
+
+
+@handler("niceness")
+def niceness(_: TaskRun) -> list[int]:
+    """Its own, and that of a program that it starts."""
+    program = subprocess.run(["/usr/bin/nice"], stdout=subprocess.PIPE, check=True)
+    return [os.nice(0), int(program.stdout)]
+
+
+@handler("process_niceness", pool="process")
+def process_niceness(_: TaskRun) -> list[int]:
+    return [os.nice(0)]
 
 
 @handler("deaf")

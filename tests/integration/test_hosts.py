@@ -47,6 +47,13 @@ async def test_handlers_run_in_another_process_and_async_ones_share_its_loop() -
         assert await world.call("dumpable").output() == 0
 
 
+@pytest.mark.parametrize("kind", ["niceness", "process_niceness"])
+async def test_processes_of_handlers_and_their_programs_give_way_to_the_service(kind: str) -> None:
+    nice = min(os.nice(0) + 10, 19)
+    async with calling_handlers() as world:
+        assert set(await world.call(kind).output()) == {nice}
+
+
 @pytest.mark.parametrize(
     ("kind", "how"),
     [("killed", "SIGKILL"), ("exits", "with code 7"), ("segfaults", "by SIGSEGV")],

@@ -47,7 +47,7 @@ from service.executor.running.messages import (
 from service.executor.running.unsettled import Unsettled
 from service.runtime.child_process import end_with_parent, hide_memory
 from service.runtime.masking import KNOWN
-from service.runtime.tuning import give_large_blocks_back, switch_often
+from service.runtime.tuning import give_large_blocks_back, give_way, switch_often
 from service.settings.config import ConfigError
 from service.signals import logs
 from service.signals.tracing.spans import Span, recorder
@@ -213,6 +213,7 @@ def main(descriptor: int, frame_bytes: int) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal is the parent's business
         signal.signal(number, signal.SIG_IGN)
     os.set_inheritable(descriptor, False)  # noqa: FBT003 - programs of handlers do not get it
+    give_way()
     switch_often()
     give_large_blocks_back()
     serve(socket.socket(fileno=descriptor), frame_bytes)

@@ -38,6 +38,7 @@ from service.executor.running.processes import FrameSocket
 from service.executor.running.unsettled import Unsettled
 from service.runtime.child_process import end_with_parent
 from service.runtime.masking import KNOWN
+from service.runtime.tuning import give_way
 from service.settings.config import LogSettings
 from service.signals import logs
 
@@ -119,6 +120,7 @@ def main(descriptor: int, frame_bytes: int, instance_id: str, wanted: LogSetting
     """
     # A handler that holds the interpreter for long would not let the listener see the end.
     end_with_parent()
+    give_way()
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal is the parent's business
         signal.signal(number, signal.SIG_IGN)
     logs.configure(instance_id, wanted)
