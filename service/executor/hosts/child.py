@@ -187,8 +187,10 @@ def serve(connection: socket.socket, frame_bytes: int) -> None:
     reader = FrameReader(ToHost, frame_bytes)
     try:
         while data := connection.recv(READ_BYTES):
-            for message in reader.feed(data):
-                host.hear(message)
+            # Short calls end while others are handed over: their results cross together.
+            with outbox.together():
+                for message in reader.feed(data):
+                    host.hear(message)
     except (OSError, Garbled):
         return
 

@@ -1,7 +1,8 @@
 """What a worker host sends to its executor: many threads send, and one of them writes for all."""
 
 import socket
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from threading import Event, Lock, Thread
 from time import sleep
 
@@ -39,6 +40,17 @@ class Outbox:
                 return
             self._writing = True
         self._write()
+
+    @contextmanager
+    def together(self) -> Generator[None]:
+        """What any thread sends during the block goes in one write after it; a short block."""
+        with self._lock:
+            writes, self._writing = not self._writing, True
+        try:
+            yield
+        finally:
+            if writes:
+                self._write()
 
     def _write(self) -> None:
         while True:
