@@ -3,17 +3,18 @@
 A stream that was restored from a backup has the epoch of the old one and grows past any checkpoint:
 what follows the backup are other facts. So the checkpoint keeps a witness, the newest folded fact
 that never expires, with its id and time; the log must have the same fact at the same sequence.
-The log must also begin at sequence 1: forgetting plans leaves its first message in place.
+The log must also begin where facts of forgotten plans may be missing, or at sequence 1, and no plan
+of the read models may have been submitted before it begins.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Literal
 
 import msgspec
 
-from streams.log import BadFact, Fact, Log, LogReset, LogUnavailable
+from streams.log import BadFact, Fact, Log, LogReset, LogState, LogUnavailable
 from streams.plan.events import Heartbeat, Progress
 
 PERIOD_S = 5.0
@@ -67,30 +68,40 @@ def replaced_at(witness: Witness) -> str:
     )
 
 
-def begins_late(first: int) -> str | None:
-    """What is wrong with a log whose first message stands at sequence ``first``; None: nothing."""
-    if first <= 1:
+def begins_late(state: LogState) -> str | None:
+    """What is wrong with where a log begins; None: nothing.
+
+    All of forgotten plans may be missing up to `LogState.forgotten`. What stands next never
+    expires: it is the ``submitted`` of a plan, or a fact that forgets one.
+    """
+    if state.first <= state.forgotten + 1:
         return None
-    return f"the log begins at sequence {first}, and nothing removes its first message"
+    up_to = f"only up to {state.forgotten}" if state.forgotten else "nowhere"
+    return f"the log begins at sequence {state.first}, and facts may be missing {up_to}"
 
 
 class LogWatch:
     """Looks at the log from time to time; a log that lost facts is reported, another one is fatal.
 
-    ``witness`` gives the newest one that is in the views. ``on_missing`` is called with the
-    reason at each look that finds facts missing; ``on_other`` once, before `run` raises.
+    ``witness`` gives the newest one that is in the views. ``oldest_plan`` answers the first
+    sequence of the oldest plan in the views, once they have reached a sequence; None before that,
+    and when there is no plan. ``on_missing`` is called with the reason at each look that finds
+    facts missing; ``on_other`` once, before `run` raises.
     """
 
     def __init__(
         self,
         source: Log,
         witness: Callable[[], Witness | None],
+        oldest_plan: Callable[[int], Awaitable[int | None]],
         *,
         on_missing: Callable[[str], None],
         on_other: Callable[[str], None],
     ) -> None:
         self._source = source
         self._witness = witness
+        self._oldest_plan = oldest_plan
+        self._seen: LogState | None = None  # at the last look
         self._on_missing = on_missing
         self._on_other = on_other
 
@@ -110,7 +121,23 @@ class LogWatch:
             self._on_other(why)
             raise LogReset(why)
         state = await self._source.state()
-        if (late := begins_late(state.first)) is not None:
+        seen, self._seen = self._seen, state
+        if seen is not None and (late := await self._lost_beginning(seen, state)) is not None:
             self._on_missing(late)
         elif history == "gone" and witness is not None and witness.sequence > state.forgotten:
             self._on_missing(f"the fact at sequence {witness.sequence} is gone from the log")
+
+    async def _lost_beginning(self, seen: LogState, state: LogState) -> str | None:
+        """What is wrong with where the log begins, at two looks; None: nothing."""
+        # A leader that has just been chosen may not have heard of the newest note yet.
+        if begins_late(seen) is not None and (late := begins_late(state)) is not None:
+            return late
+        # The views have everything that stood in the log when it was seen to begin there, also the
+        # facts that forget plans. So what they have before it was lost.
+        oldest = await self._oldest_plan(seen.head)
+        if oldest is None or oldest >= seen.first:
+            return None
+        return (
+            f"the log begins at sequence {seen.first}, and the plan that was submitted at "
+            f"{oldest} was not forgotten"
+        )

@@ -19,7 +19,14 @@ from projections.board.recent import RecentLimits, RecentPlans
 from projections.board.unfinished import UnfinishedBytes
 from streams.log import BadFact, Fact
 from streams.plan.events import Claimed, Heartbeat, Paused, Resumed, Retried, Submitted
-from streams.plan.fold import Tombstone, begin_plan, fold_fact, folding, forgets
+from streams.plan.fold import (
+    Tombstone,
+    begin_plan,
+    fold_fact,
+    folding,
+    forgets,
+    last_sequence,
+)
 from streams.plan.lifecycle import ENDED
 from streams.plan.state import Plan, Task
 from streams.subjects import split_subject
@@ -169,10 +176,11 @@ class Board:
     def _forget(self, fact: Fact, now: float) -> None:
         """Drop the plan, whatever state it is in: earlier facts may have left the log."""
         plan_id = fact.plan_id
-        self._forgotten[plan_id] = Tombstone(plan_id, fact.sequence, fact.at)
+        plan = self._wake(plan_id)
+        reach = 0 if plan is None else last_sequence(plan)
+        self._forgotten[plan_id] = Tombstone(plan_id, fact.sequence, fact.at, reach)
         self._changed.pop(plan_id, None)
         self.finishable.discard(plan_id)
-        plan = self._wake(plan_id)
         if plan is None:
             return
         plan.cancelled = True

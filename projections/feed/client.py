@@ -5,6 +5,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from projections.feed.entry import FINISHED, FeedEntry, Interest, signal
+from streams.log import LogState
 
 
 class Gone(Exception):
@@ -48,6 +49,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     """A stream that may begin: after ``cursor``, in a log that reaches from ``first`` to ``head``.
 
     ``asked`` is the client's own cursor, 0 for none; ``gap`` says why it could not be honoured.
+    Facts of forgotten plans may be missing up to ``forgotten``.
     """
 
     interest: Interest
@@ -57,6 +59,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     head: int
     epoch: str
     outcome: ResumeOutcome
+    forgotten: int = 0
     gap: Gap | None = None
     last_fact: LastFact | None = None
 
@@ -72,6 +75,8 @@ class Client:
         self.caught_up = False
         self.open = True
         self._last_fact = opening.last_fact
+        self._forgotten = opening.forgotten  # up to where it knows that facts may be missing
+        self._is_warned = opening.gap == "forgotten"
         # A client without a cursor gets one at once, even on an empty log: a cut must lose nothing.
         self._last_id = -1 if opening.outcome == "fresh" else opening.asked
         if opening.gap is not None:
@@ -97,10 +102,19 @@ class Client:
             self._last_id = -1
             self._tell_gap(opening.asked, opening.first, opening.head, opening.gap)
 
-    def skip_lost(self, first: int, head: int) -> None:
-        """Say that the next events have left the log, and go on at ``first``. Raises Gone."""
-        requested, self.cursor = self.cursor, first - 1
-        self._tell_gap(requested, first, head, "expired")
+    def skip_lost(self, state: LogState) -> None:
+        """Say that the next events have left the log, and go on where it begins. Raises Gone."""
+        requested, self.cursor = self.cursor, state.first - 1
+        if self.cursor <= state.forgotten:
+            self.warn_of_forgotten(requested, state)
+        else:
+            self._tell_gap(requested, state.first, state.head, "expired")
+
+    def warn_of_forgotten(self, requested: int, state: LogState) -> None:
+        """Say once that events after ``requested`` may be missing by now. Raises Gone."""
+        if not self._is_warned and state.forgotten > max(requested, self._forgotten):
+            self._is_warned = True
+            self._tell_gap(requested, state.first, state.head, "forgotten")
 
     def _tell_gap(self, requested: int, first: int, head: int, reason: Gap) -> None:
         content: dict[str, object] = {

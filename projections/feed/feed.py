@@ -314,6 +314,7 @@ def _opening(
         first=state.first,
         head=state.head,
         epoch=state.epoch,
+        forgotten=state.forgotten,
         outcome="complete",
         last_fact=last_fact,
     )
@@ -322,7 +323,7 @@ def _opening(
     if cursor > state.head:
         # Another log, of which the client has seen nothing.
         return replace(opening, cursor=oldest, outcome="gap", gap="ahead_of_log")
-    if 0 < cursor < oldest:
+    if 0 < cursor < oldest and oldest > state.forgotten:
         return replace(opening, outcome="gap", gap="expired")
     if 0 < cursor < state.forgotten and not interest.ends:
         # A plan's own stream needs no such warning: it is whole, or there is none. The outcome is

@@ -123,7 +123,9 @@ class Forwarder:
         if page.last <= client.cursor:
             return  # read for another client, before this one needed to know more
         if (state := page.lost_after(client.cursor)) is not None:
-            client.skip_lost(state.first, state.head)
+            client.skip_lost(state)
+        elif page.state is not None and not client.interest.ends:
+            client.warn_of_forgotten(client.cursor, page.state)
         part = page.after(client.cursor, client.interest, self._limits, _skim_of(client))
         self._write(client, part)
 

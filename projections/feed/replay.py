@@ -25,8 +25,8 @@ SLICE = 1_000  # facts taken in before the loop is given back: about a milliseco
 class ReplayPage(msgspec.Struct, frozen=True, gc=False):
     """Every event above ``start`` up to ``last`` (log sequences) of the log or of one plan.
 
-    ``state`` is how the log was after the read, if that was looked at: events below its first may
-    have left the log before they could be read.
+    ``state`` is how the log was after the read, if events below its first, or of plans that were
+    forgotten, may have left the log before they could be read.
     """
 
     start: int
@@ -198,13 +198,13 @@ class Pages:
 
     async def _state_if_torn(self, start: int, facts: Sequence[Fact | BadFact]) -> LogState | None:
         # Holes are legitimate (heartbeats expire, other plans are left out), unless the log's
-        # beginning has moved beyond them.
+        # beginning has moved beyond them, or plans were forgotten meanwhile.
         if facts and facts[-1].sequence - start == len(facts):
             return None
         state = await self._log.state()
         if state.epoch != self._epoch:
             raise LogReset("the log was made anew")
-        return state if state.first > start + 1 else None
+        return state if max(state.first - 1, state.forgotten) > start else None
 
     def _read_ended(self, key: Key, task: "asyncio.Task[ReplayPage]") -> None:
         reading = self._reading.get(key)

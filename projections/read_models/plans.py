@@ -236,6 +236,12 @@ async def page(
     )
 
 
+async def oldest(database: Database) -> int | None:
+    """The first sequence of the plan that was submitted first; None: there is no plan."""
+    (first,) = await database.read("SELECT min(first_sequence) FROM plans", (), lambda _, row: row)
+    return first[0]
+
+
 async def counts(database: Database) -> dict[PlanStatus, int]:
     """How many plans there are in each status."""
 

@@ -10,6 +10,7 @@ from projections.board.lanes import SharingRule
 from projections.feed import Feed
 from projections.log_identity import LogWatch
 from projections.projector import Projector
+from projections.read_models import plans
 from projections.read_models.audit_tail import AuditTail
 from projections.read_models.database import Database
 from projections.read_models.restore import of_this_history, read_models_of, restore_or_discard
@@ -101,9 +102,19 @@ def _goodbyes_refused(said: str) -> None:
 
 def log_watch(core: Core) -> LogWatch:
     """Compares the log with what was folded from it, and reports to ``core``."""
+
+    async def oldest_plan(reached: int) -> int | None:
+        if core.projector.flushed_sequence < reached:
+            return None
+        try:
+            return await plans.oldest(core.database)
+        except DatabaseUnavailable:  # its probe reports it
+            return None
+
     return LogWatch(
         core.log,
         lambda: core.projector.witness,
+        oldest_plan,
         on_missing=core.conditions.log_facts_missing,
         on_other=core.conditions.log_replaced,
     )

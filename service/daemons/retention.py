@@ -2,9 +2,10 @@
 
 Every stage is written down before the next one begins, so a crash at any point is finished later:
 an archived plan is archived again at worst, a plan with its `forgotten` fact stands in the list of
-`projections.read_models.forgetting` until its messages are gone, and the fact itself is removed
-when the plan's id is free again. Several instances may do this side by side: facts are appended
-at an expectation, removing twice is removing once, and an archive folder has one writer.
+`projections.read_models.forgetting` until its messages are gone (`service.daemons.removals`), and
+the fact itself is removed when the plan's id is free again. Several instances may do this side by
+side: facts are appended at an expectation, removing twice is removing once, and an archive folder
+has one writer.
 """
 
 import asyncio
@@ -15,16 +16,15 @@ import msgspec
 import structlog
 
 from projections.read_models import forgetting
-from projections.read_models.forgetting import Removal
 from projections.read_models.sqlite_file import DatabaseUnavailable
 from service.archive.days import Archive, ArchiveBusy, ArchiveError
 from service.archive.fact_lines import messages_of, messages_of_many
 from service.core.core import Core
+from service.daemons.removals import RemovalLimits, Removals
 from streams.decider import CommandAccepted, DecideLimits, transact
 from streams.jetstream.forgetting import Purger
 from streams.log import LogFull, LogMessage, LogReset, LogUnavailable
 from streams.plan.commands import Forget
-from streams.plan.limits import FORGOTTEN_S
 from streams.plan.state import Plan
 from streams.subjects import subject_of
 
@@ -44,14 +44,14 @@ class RetentionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """``looked_at`` rows of plans are read at once, and ``plans`` forgotten in one round.
 
     They are read from the log in one walk of at most ``walk_messages`` for each of them, and
-    ``walk_bytes``. An id is free again after ``forgotten_s``.
+    ``walk_bytes``.
     """
 
     looked_at: int = 1_000
     plans: int = 200
     walk_messages: int = 100
     walk_bytes: int = 32 * 1024 * 1024
-    forgotten_s: float = FORGOTTEN_S
+    removal: RemovalLimits = RemovalLimits()
     period_s: float = PERIOD_S
 
 
@@ -71,13 +71,13 @@ class Retention:
         """``note`` notes in the log up to where facts may be missing from now on."""
         self._core = core
         self._connect = connect
-        self._note = note
         self._keep_s = keep_s
         self._archive_dir = archive_dir
         self._limits = limits
         self._purger: Purger | None = None
         self._archive: Archive | None = None
         self._after = 0
+        self._removals = Removals(core.log, core.database, core.now, note, limits.removal)
 
     async def run(self) -> None:
         """Forget what is due, again and again, for ever."""
@@ -92,10 +92,13 @@ class Retention:
         """Forget all that is due now; what stops it is reported, and tried again next time."""
         conditions = self._core.conditions
         try:
-            await self._open()
+            purger = await self._open()
             more = True
             while more:
-                more = await self._round()
+                # First: a log that is full takes no `forgotten` facts until others have left it.
+                await self._removals.work(purger)
+                more = await self._forget_next(self._core.now() - self._keep_s)
+            await self._removals.work(purger)
         except ArchiveBusy as busy:
             log.info("retention_elsewhere", reason=str(busy))
             conditions.retention_stopped(None)
@@ -112,7 +115,7 @@ class Retention:
         else:
             conditions.retention_stopped(None)
 
-    async def _open(self) -> None:
+    async def _open(self) -> Purger:
         """Raises LogUnavailable, ArchiveError, OSError for what is missing."""
         if self._connect is None:
             raise LogUnavailable(
@@ -123,6 +126,7 @@ class Retention:
             self._purger = await self._connect()
         if self._archive is None and self._archive_dir is not None:
             self._archive = await asyncio.to_thread(Archive.open, self._archive_dir)
+        return self._purger
 
     async def close(self) -> None:
         """Close what `turn` keeps open: the connection that may purge, and the archive."""
@@ -133,42 +137,11 @@ class Retention:
         if purger is not None:
             await purger.close()
 
-    async def _round(self) -> bool:
-        """Do a bounded part of what is due; whether there may be more."""
-        database, most = self._core.database, self._limits.plans
-        if left := await forgetting.to_remove(database, most):
-            await self._remove(left)
-            await forgetting.removed(database, left)
-            return True
-        now = self._core.now()
-        if free := await forgetting.to_free(database, now - self._limits.forgotten_s, most):
-            whole = [Removal(each.tombstone, each.tombstone.sequence) for each in free]
-            await self._remove(whole)
-            await forgetting.freed(database, free)
-            return True
-        return await self._forget_next(now - self._keep_s)
-
-    async def _remove(self, which: Sequence[Removal]) -> None:
-        """Remove the messages of plans up to where they reach. Raises LogUnavailable, LogReset."""
-        assert self._purger is not None  # noqa: S101 - `_open` made it
-        await self._note(max(each.reach for each in which))
-        below: dict[str, int] = {}
-        for plan, sequence, _ in (each.tombstone for each in which):
-            below[plan] = max(below.get(plan, 0), sequence)
-        for each in which:
-            if each.reach:
-                below[each.tombstone.plan_id] = each.reach + 1
-        removed = await self._purger.remove(below)
-        log.info("facts_removed", plans=len(which), facts=removed)
-
     # -- plans that are due -----------------------------------------------------------------
 
     async def _forget_next(self, before: float) -> bool:
         """Forget the next plans that ended before a time; False after the last of them."""
         core, limits = self._core, self._limits
-        if not self._after:
-            # The log's first message stays where it is: a log that begins later has lost facts.
-            self._after = max((await core.log.state()).first, 1)
         rows = await forgetting.ended_before(core.database, before, self._after, limits.looked_at)
         due = [each.plan for each in rows if each.is_due][: limits.plans]
         core.conditions.retention_behind(_behind_s(due, before))

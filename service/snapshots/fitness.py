@@ -19,7 +19,7 @@ async def unfitness(snapshot: ReadModelSnapshot, state: LogState, source: Log) -
         return other
     if snapshot.sequence < state.forgotten:
         return "facts that it does not hold were forgotten meanwhile"
-    return begins_late(state.first)
+    return begins_late(state)
 
 
 async def other_log(snapshot: ReadModelSnapshot, state: LogState, source: Log) -> str | None:

@@ -83,8 +83,11 @@ class Purger:
             raise
         return purger
 
-    async def remove(self, below: Mapping[str, int]) -> int:
-        """Remove the messages of plans, by id, that stand below a sequence; answers how many."""
+    async def remove(self, below: Mapping[str, int], *, tasks: bool = True) -> int:
+        """Remove what stands of plans, by id, below a sequence; answers how many messages.
+
+        Without ``tasks`` only what stands on the plans' own subjects.
+        """
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def one(plan_id: str, sequence: int) -> int:
@@ -92,9 +95,19 @@ class Purger:
                 # The plan's own subject first: facts of tasks without their plan are ignored,
                 # while a plan without the facts of its tasks would look unfinished.
                 own = await self._purge(subject_of(plan_id), sequence)
-                return own + await self._purge(tasks_of(plan_id), sequence)
+                return own + (await self._purge(tasks_of(plan_id), sequence) if tasks else 0)
 
         return sum(await asyncio.gather(*(one(*each) for each in below.items())))
+
+    async def remove_beginning(self, below: int) -> int:
+        """Remove everything that stands below a sequence; answers how many messages it was.
+
+        The server drops whole blocks of its files. On a log of 5 million messages that took 0.2 to
+        0.4 s for 1,000 messages and for 400,000, and nothing could be written meanwhile.
+        """
+        if below <= 1:
+            return 0  # without a sequence, and a filter, the server would remove everything
+        return await self._ask({"seq": below}, f"all below sequence {below}")
 
     async def close(self) -> None:
         """Close the connection."""
@@ -103,7 +116,10 @@ class Purger:
     async def _purge(self, subject: str, below: int) -> int:
         """Remove what ``subject`` (a filter) matches below a sequence; answers how many."""
         filtered = self._connection.names.outside(subject)
-        body = msgspec.json.encode({"filter": filtered, "seq": below})
+        return await self._ask({"filter": filtered, "seq": below}, subject)
+
+    async def _ask(self, question: Mapping[str, str | int], what: str) -> int:
+        body = msgspec.json.encode(question)
         reply = await self._connection.request(self._question, body, timeout_s=PURGE_TIMEOUT_S)
         try:
             answer = msgspec.json.decode(reply.payload, type=PurgeAnswer)
@@ -111,5 +127,5 @@ class Purger:
             raise LogUnavailable(f"the answer to a purge cannot be read: {error}") from error
         if answer.error is not None or not answer.success:
             said = answer.error.description if answer.error else "no success in the answer"
-            raise LogUnavailable(f"the purge of {subject} failed: {said}")
+            raise LogUnavailable(f"the purge of {what} failed: {said}")
         return answer.purged

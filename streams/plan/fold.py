@@ -17,12 +17,14 @@ from streams.subjects import split_subject
 class Tombstone(NamedTuple):
     """The `forgotten` fact of a plan: where it stands, and its log time (seconds since the epoch).
 
-    Other facts of the plan that stand before it count no more.
+    Other facts of the plan that stand before it count no more. ``reach`` is the sequence of the
+    last of them, if the plan was in memory; else 0.
     """
 
     plan_id: str
     sequence: int
     at: float
+    reach: int = 0
 
 
 def fold_plan(facts: Iterable[Fact | BadFact]) -> Plan | None:
@@ -47,6 +49,13 @@ def fold_next(plan: Plan | None, fact: Fact | BadFact) -> Plan | None:
 def forgets(fact: Fact | BadFact | None) -> bool:
     """Whether the plan is unknown from this fact on."""
     return isinstance(fact, Fact) and isinstance(fact.event, Forgotten)
+
+
+def last_sequence(plan: Plan) -> int:
+    """The sequence of the last fact on any of the plan's subjects, before an unreadable one."""
+    subjects = [plan, *plan.tasks.values()]
+    unreadable = [each.unreadable_at for each in subjects if each.unreadable_at is not None]
+    return min(unreadable) - 1 if unreadable else max(each.subject_sequence for each in subjects)
 
 
 def begin_plan(fact: Fact | BadFact | None) -> Plan | str:

@@ -8,9 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
+from projections.log_identity import begins_late
 from projections.read_models import forgetting
 from service.app import Instance
 from service.archive.days import Closing, files_of, read, verify
+from service.daemons.removals import RemovalLimits
 from service.daemons.retention import Retention, RetentionLimits
 from service.runtime.nats_server.credentials import user_url
 from streams.jetstream.access import URL_ALONE
@@ -30,9 +32,11 @@ from streams.plan.events import (
 from tests.appending import append
 from tests.integration.http_world import serving
 
-AT_ONCE = RetentionLimits(plans=2, looked_at=3)
 # The log's clock is known from what has come from it: on a busy machine, late by as much as that.
 LATE_S = 60.0
+SOON = RemovalLimits(wait_s=-LATE_S)
+AT_ONCE = RetentionLimits(plans=2, looked_at=3, removal=SOON)
+FREE_AT_ONCE = RetentionLimits(removal=RemovalLimits(wait_s=-LATE_S, forgotten_s=-LATE_S))
 
 
 class Crash(Exception):
@@ -101,7 +105,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 async def test_a_purge_that_a_crash_prevented_is_done_later(world: World) -> None:
-    await world.run("first", "p", "q", "r")
+    await world.run("p", "q", "r")
 
     async def crash(_: int) -> None:
         raise Crash
@@ -117,32 +121,36 @@ async def test_a_purge_that_a_crash_prevented_is_done_later(world: World) -> Non
 
     assert [await world.messages(each) for each in ("p", "q", "r")] == [1, 1, 1]
     state = await world.log.state()
-    assert state.first == 1
-    assert await world.status("first") == 200
+    assert begins_late(state) is None
     assert 1 < state.forgotten < state.head
     assert await forgetting.to_remove(world.core.database, 10) == []
     assert world.core.conditions.retention_trouble is None
 
 
 async def test_the_fact_leaves_the_log_too_when_the_id_is_free(world: World) -> None:
-    await world.run("first", "p")
+    await world.run("p")
     await world.retention().turn()
     assert await world.messages("p") == 1
+
+    await world.retention(limits=FREE_AT_ONCE).turn()
+
+    # The log's last message stays: an empty stream would have no beginning.
+    assert await world.messages("p") == 1
+    await world.run("next")
     before = (await world.log.state()).head
-
-    free_at_once = RetentionLimits(forgotten_s=-LATE_S)
-    await world.retention(limits=free_at_once).turn()
-
+    await world.retention(limits=FREE_AT_ONCE).turn()
     assert await world.messages("p") == 0
-    assert (await world.log.state()).forgotten <= before
-    assert await forgetting.to_free(world.core.database, world.core.now(), 10) == []
+    state = await world.log.state()
+    assert (state.forgotten <= before, begins_late(state)) == (True, None)
+    (last,) = await forgetting.to_free(world.core.database, world.core.now(), 10)
+    assert last.tombstone.plan_id == "next"
     await world.run("p")
     assert await world.status("p") == 200
 
 
 async def test_two_retentions_side_by_side_do_the_work_once(world: World) -> None:
     plans = [f"p{number}" for number in range(8)]
-    await world.run("first", *plans)
+    await world.run(*plans)
     one, two = world.retention(), world.retention()
     await asyncio.gather(one.turn(), two.turn())
     await one.turn()
@@ -153,7 +161,7 @@ async def test_two_retentions_side_by_side_do_the_work_once(world: World) -> Non
 async def test_without_a_user_that_may_purge_nothing_is_forgotten(
     world: World, tmp_path: Path
 ) -> None:
-    await world.run("first", "p")
+    await world.run("p")
     head = (await world.log.state()).head
     for connect, why in (
         (None, "nats.retention_creds_file or nats.retention_url"),
@@ -176,7 +184,6 @@ async def test_without_a_user_that_may_purge_nothing_is_forgotten(
 async def test_a_plan_that_an_operator_retries_meanwhile_is_not_forgotten(
     world: World, tmp_path: Path
 ) -> None:
-    await world.run("first")
     plan = {"id": "p", "tasks": [{"id": "a", "kind": "mine", "max_retries": 0}]}
     await world.client.post("/v1/plans", json=plan)
     owner = {"owner": "w", "limit": 1, "kinds": ["mine"], "wait_s": 5}
@@ -186,7 +193,7 @@ async def test_a_plan_that_an_operator_retries_meanwhile_is_not_forgotten(
     async with asyncio.timeout(20):
         while (await world.client.get("/v1/plans/p")).json()["finished_at"] is None:
             await asyncio.sleep(0.01)
-    rows = await forgetting.ended_before(world.core.database, world.core.now(), 1, 10)
+    rows = await forgetting.ended_before(world.core.database, world.core.now(), 0, 10)
     (old,) = (each.plan for each in rows if each.plan.plan_id == "p")
     await world.client.post("/v1/plans/p/tasks/a/retry", json={})
 
@@ -199,7 +206,7 @@ async def test_a_plan_that_an_operator_retries_meanwhile_is_not_forgotten(
 
 
 async def test_a_log_that_does_not_answer_is_reported_and_tried_again(world: World) -> None:
-    await world.run("first", "p")
+    await world.run("p")
 
     async def away(_: int) -> None:
         raise LogUnavailable("the log does not answer")
@@ -227,7 +234,6 @@ async def ended(log: JetStreamLog, plan_id: str, tasks: int, done: int) -> None:
 async def test_a_plan_of_ten_thousand_tasks_is_archived_and_forgotten_and_its_space_is_free(
     world: World, tmp_path: Path
 ) -> None:
-    await world.run("first")
     before = await world.log.state()
     await ended(world.log, "wide", 10_000, 1_500)
     full = await world.log.state()
@@ -246,7 +252,6 @@ async def test_a_plan_of_ten_thousand_tasks_is_archived_and_forgotten_and_its_sp
     left = await world.log.state()
     assert left.size_bytes - before.size_bytes < 0.05 * (full.size_bytes - before.size_bytes)
     assert (await world.client.get("/v1/tasks?plan_id=wide")).json()["items"] == []
-    assert (await world.client.get("/v1/plans/first")).status_code == 200
 
 
 @pytest.mark.parametrize("bound", [{"walk_messages": 0}, {"walk_bytes": 0}, {}])
@@ -254,11 +259,13 @@ async def test_a_plan_that_no_walk_reaches_is_archived_alone(
     world: World, tmp_path: Path, bound: dict[str, int]
 ) -> None:
     plans = [f"p{number}" for number in range(6)]
-    await world.run("first", *plans)
+    await world.run(*plans)
     facts = {each: await world.messages(each) for each in plans}
     folder = tmp_path / "archive"
 
-    await world.retention(archive_dir=folder, limits=RetentionLimits(plans=3, **bound)).turn()
+    await world.retention(
+        archive_dir=folder, limits=RetentionLimits(plans=3, removal=SOON, **bound)
+    ).turn()
 
     assert await asyncio.to_thread(verify, folder) == len(plans)
     lines = [line for path in files_of(folder) for line in read(path)]

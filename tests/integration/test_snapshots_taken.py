@@ -14,7 +14,6 @@ from structlog.testing import capture_logs
 
 from projections.read_models.restore import SCHEMA
 from service.app import Instance
-from service.daemons.retention import RetentionLimits
 from service.daemons.snapshots import SnapshotPace, Snapshots
 from service.runtime.data_folder import READ_MODELS
 from service.settings.loading import load_settings
@@ -30,7 +29,7 @@ from tests.faults.service_process import run_holdfast
 from tests.integration.http_world import serving
 from tests.integration.snapshot_world import PLAN
 from tests.integration.test_nats_access import TOP_LEVEL, Start, start_server, with_passwords
-from tests.integration.test_retention_stages import World
+from tests.integration.test_retention_stages import FREE_AT_ONCE, World
 from tests.memory_snapshots import MemorySnapshots
 from tests.waiting import answered, eventually
 
@@ -309,9 +308,10 @@ async def test_one_is_not_used_once_a_fact_has_left_the_log_that_would_forget_it
         assert await world.messages("p") == 1
         assert await fetched(), "the fact that forgets p is there, and its rows will leave"
         empty.unlink()
-        await world.retention(limits=RetentionLimits(forgotten_s=-1.0)).turn()
-        assert await world.messages("p") == 0
         await world.run("later")
+        await world.retention(limits=FREE_AT_ONCE).turn()
+        assert await world.messages("p") == 0
+        assert (await world.log.state()).first > 1
         with capture_logs() as lines:
             assert not await fetched()
         assert "forgotten meanwhile" in lines[-1]["reason"]

@@ -258,7 +258,7 @@ class OfflineEvidence:
             size_bytes=state.size_bytes if state else 0,
             max_bytes=state.max_bytes if state else None,
             stopped_pid=None if state else self._places.stopped_nats_pid,
-            missing=begins_late(state.first) if state else None,
+            missing=begins_late(state) if state else None,
             late_replicas=state.late if state else (),
             stream=names.plans_stream,
             audit_stream=names.audit_stream,
