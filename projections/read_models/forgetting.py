@@ -106,12 +106,21 @@ class Removal(msgspec.Struct, frozen=True):
         return self.reach or self.tombstone.sequence - 1
 
 
-async def waiting(database: Database, limit: int) -> tuple[int, float]:
-    """How many plans wait to be removed, up to ``limit``, and since when (log time; 0: none)."""
-    sql = """SELECT count(*), coalesce(min(at), 0)
-FROM (SELECT at FROM forgotten WHERE NOT removed ORDER BY sequence LIMIT ?)"""
-    (found,) = await database.read(sql, (limit,), lambda _, row: row)
-    return found
+async def is_waiting(database: Database, number: int) -> bool:
+    """Whether so many plans wait to be removed."""
+    sql = "SELECT 1 FROM forgotten WHERE NOT removed ORDER BY sequence LIMIT 1 OFFSET ?"
+    return bool(await database.read(sql, (number - 1,), lambda _, row: row))
+
+
+async def has_waited(database: Database, forgotten: float, free: float) -> bool:
+    """Whether the oldest that has to be removed was forgotten before a time; or is free before one.
+
+    Times are those of the facts that forget plans (log time).
+    """
+    sql = """SELECT coalesce(
+(SELECT at FROM forgotten WHERE NOT removed ORDER BY sequence LIMIT 1) < ?, 0) OR coalesce(
+(SELECT at FROM forgotten ORDER BY sequence LIMIT 1) < ?, 0)"""
+    return (await database.read(sql, (forgotten, free), lambda _, row: bool(row[0])))[0]
 
 
 async def to_remove(database: Database, limit: int) -> list[Removal]:

@@ -93,11 +93,10 @@ class Retention:
         conditions = self._core.conditions
         try:
             purger = await self._open()
-            more = True
-            while more:
-                # First: a log that is full takes no `forgotten` facts until others have left it.
-                await self._removals.work(purger)
-                more = await self._forget_next(self._core.now() - self._keep_s)
+            # First: a log that is full takes no `forgotten` facts until others have left it.
+            await self._removals.work(purger)
+            while await self._forget_next(self._core.now() - self._keep_s):
+                await self._removals.work(purger, much=True)
             await self._removals.work(purger)
         except ArchiveBusy as busy:
             log.info("retention_elsewhere", reason=str(busy))

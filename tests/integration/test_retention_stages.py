@@ -35,7 +35,7 @@ from tests.integration.http_world import serving
 # The log's clock is known from what has come from it: on a busy machine, late by as much as that.
 LATE_S = 60.0
 SOON = RemovalLimits(wait_s=-LATE_S)
-AT_ONCE = RetentionLimits(plans=2, looked_at=3, removal=SOON)
+AT_ONCE = RetentionLimits(plans=2, looked_at=3, removal=RemovalLimits(together=2, wait_s=-LATE_S))
 FREE_AT_ONCE = RetentionLimits(removal=RemovalLimits(wait_s=-LATE_S, forgotten_s=-LATE_S))
 
 
