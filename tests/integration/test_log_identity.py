@@ -110,6 +110,35 @@ class Told:
         )
 
 
+@pytest.mark.parametrize(
+    ("oldest", "reports"), [(1, ["submitted at 1 was not forgotten"]), (3, []), (None, [])]
+)
+async def test_a_plan_of_the_views_from_before_the_logs_beginning_is_reported(
+    oldest: int | None, reports: list[str]
+) -> None:
+    log = Purged()
+    await submit(log, "a", "b", "c")
+    told = Told(log, None)
+    told.oldest = oldest
+    log.forgotten = 2
+    log.remove(1, 2)
+    await told.watch.look()
+    assert told.missing == [], "the views may not have reached the fact that forgets it"
+    await told.watch.look()
+    assert len(told.missing) == len(reports)
+    assert all(each in told.missing[0] for each in reports)
+
+
+async def test_a_note_that_a_new_leader_has_not_heard_of_is_no_loss() -> None:
+    log = Purged()
+    await submit(log, "a", "b", "c")
+    told = Told(log, None)
+    log.remove(1, 2)
+    for log.forgotten in (0, 2, 2):
+        await told.watch.look()
+    assert told.missing == []
+
+
 async def test_a_head_below_the_read_models_is_asked_again_before_they_are_given_up(
     path: Path, database: Database
 ) -> None:

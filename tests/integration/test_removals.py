@@ -17,8 +17,9 @@ from projections.board.lanes import SharingRule
 from projections.integrity.verify import compare
 from projections.log_identity import LogWatch, begins_late
 from projections.projector import Projector
-from projections.read_models import forgetting, plans
+from projections.read_models import plans
 from projections.read_models.database import Database
+from projections.read_models.forgetting import to_remove
 from projections.read_models.restore import open_read_models
 from service.daemons.removals import RemovalLimits, Removals
 from streams.log import Appended, Draft, Fact
@@ -30,6 +31,7 @@ from tests.memory_log import MemoryLog
 
 WAIT_S = 100.0
 LIMITS = RemovalLimits(together=4, worth=2, read=12, page=5, alone=2, wait_s=WAIT_S)
+EAGER = replace(LIMITS, worth=1, together=2)
 PLAN = Submitted(tasks=(TaskSpec(id="a", kind="k"),))
 DAY_S = 86_400.0  # heartbeats stay so long
 LATER = (WAIT_S / 2, WAIT_S, DAY_S + 1, FORGOTTEN_S)
@@ -123,6 +125,10 @@ class Story:
             await self.world.say(commands.Finish(plan_id=name))
             self.ended.append(name)
 
+    async def one_more(self, _: int) -> None:
+        await self.begin()
+        await self.end(-1)
+
     async def forget(self, which: int = 0) -> None:
         if self.ended:
             name, at = self.ended.pop(which % len(self.ended)), self.world.clock.at
@@ -136,6 +142,9 @@ class Story:
         if passed_s > DAY_S:  # rows of unfinished plans know heartbeats that a rebuild cannot
             while self.open:
                 await self.end()
+            # An instance that is cut off for as long as a fact stands has to be started again.
+            await self.other_folds()
+            await self.world.flush()
         self.world.clock.at += passed_s
         self.log.expire()
 
@@ -145,10 +154,10 @@ class Story:
 
     async def remove(self, which: int) -> None:
         await self.world.flush()
-        await self.work(self.world.database, LIMITS, which)
+        await self.work(self.world.database, EAGER, which)
 
     async def other_removes(self, which: int) -> None:
-        await self.work(self.other.database, LIMITS, which)
+        await self.work(self.other.database, EAGER, which)
 
     async def work(
         self, database: Database, limits: RemovalLimits, steps: int | None = None
@@ -216,7 +225,7 @@ async def story() -> AsyncIterator[Story]:
 Step = Callable[[Story, int], Awaitable[object]]
 OFTEN: list[Step] = [
     *(Story.begin, Story.beat, Story.end, Story.end, Story.forget, Story.forget),
-    *(Story.later, Story.other_folds),
+    *(Story.one_more, Story.one_more, Story.later, Story.other_folds),
 ]
 REMOVING: list[Step] = [Story.remove, Story.other_removes]
 steps = st.tuples(
@@ -286,6 +295,54 @@ async def test_the_beginning_goes_in_one_purge_up_to_the_first_plan_that_is_kept
     assert await story.left() == {kept}
 
 
+async def test_facts_are_missing_up_to_where_a_plan_reaches_of_which_some_are(story: Story) -> None:
+    await ended_plans(story, 1)
+    partly = await story.begin()
+    kept = await story.begin()
+    await story.end(0)
+    await story.world.flush()
+    reach = (await story.log.state()).head
+    for _ in ("p0", partly):
+        await story.forget()
+    await story.world.flush()
+
+    purger = await story.work(story.world.database, EAGER)
+
+    first = await story.log.first_of(kept)
+    assert first is not None
+    assert purger.beginnings == [first.sequence]
+    assert (await story.log.state()).forgotten == reach
+    assert [each.tombstone.plan_id for each in await to_remove(story.world.database, 10)] == [
+        partly
+    ]
+
+
+async def test_a_beginning_is_read_up_to_a_bound_and_a_plan_behind_it_is_not_written_down_as_gone(
+    story: Story,
+) -> None:
+    await forgotten_plans(story, 5)
+    limits = replace(LIMITS, together=5, read=10, page=4)
+    purger = await story.work(story.world.database, limits)
+    assert purger.beginnings == [12]  # the last fact of the third plan
+    assert len(await to_remove(story.world.database, 10)) == 3
+    story.world.clock.at += WAIT_S + 1
+    await story.work(story.world.database, limits)
+    assert await story.left() == set()
+
+
+async def test_a_fact_that_forgets_and_is_in_no_list_stays(story: Story) -> None:
+    await forgotten_plans(story, 2)
+    story.world.clock.at += FORGOTTEN_S + 1
+    database, unlisted = story.world.database, story.forgotten["p0"][0]
+    story.names = itertools.count()  # the id is free again
+    await forgotten_plans(story, 1)
+    await database.write([("DELETE FROM forgotten WHERE sequence = ?", [(unlisted,)])])
+    purger = MemoryPurger(story.log)
+    work = Removals(story.log, database, story.world.clock, purger.note, replace(EAGER, read=100))
+    await work.work(purger)
+    assert purger.beginnings == [unlisted]
+
+
 @pytest.mark.parametrize(
     "subject", ["plans.ghost", "plans.ghost.t", "plans.p0.a", "plans.p0.a.b", "plans.p0.b"]
 )
@@ -344,7 +401,7 @@ async def test_a_beginning_that_another_instance_removed_is_settled_without_a_pu
     story.world.clock.at += WAIT_S + 1
     purger = await story.work(story.other.database, limits)
     assert (purger.beginnings, purger.alone) == ([], [])
-    assert await forgetting.to_remove(story.other.database, 10) == []
+    assert await to_remove(story.other.database, 10) == []
 
 
 async def test_a_plan_that_this_instance_does_not_know_as_forgotten_stays(story: Story) -> None:

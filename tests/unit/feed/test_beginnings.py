@@ -86,6 +86,19 @@ async def test_a_cursor_before_forgotten_facts_is_told_once_and_gets_all_that_is
     assert [block.id for block in watcher.blocks if block.name.startswith(("plan", "task"))] == rest
 
 
+@pytest.mark.parametrize(("forgotten", "reason"), [(2, "expired"), (3, "forgotten")])
+async def test_a_beginning_that_was_forgotten_is_told_as_such_and_one_that_was_lost_is_not(
+    world: World, forgotten: int, reason: str
+) -> None:
+    world.log.purge(lambda sequence: sequence <= 3)
+    world.log.forgotten = forgotten
+    _, watcher = await world.connect(cursor=1)
+    assert await names(watcher, 4) == ["hello", "gap", "task.claimed", "caught_up"]
+    gap = {"requested": 1, "first": 4, "head": 5, "reason": reason}
+    assert watcher.blocks[1].data == gap
+    assert world.meter["agent.sse.resume.total gap"] == (reason == "expired")
+
+
 async def test_a_cursor_just_before_the_first_message_is_no_gap(world: World) -> None:
     world.log.purge(lambda sequence: sequence <= 3)
     _, watcher = await world.connect(cursor=3)

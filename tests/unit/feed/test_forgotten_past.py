@@ -41,6 +41,30 @@ async def test_events_that_leave_the_log_before_they_are_read_are_a_gap(
     assert watcher.sequences == list(range(41, 61))
 
 
+@pytest.mark.parametrize(
+    ("gone", "rest"),
+    [(range(1, 41), range(41, 61)), (range(10, 41), [*range(6, 10), *range(41, 61)])],
+)
+async def test_events_that_are_forgotten_before_they_are_read_are_told_once(
+    monkeypatch: pytest.MonkeyPatch, gone: range, rest: list[int]
+) -> None:
+    """The log's beginning was removed, or plans behind it; the note is raised before."""
+    world = World(buffer_events=1, replay_batch_size=10)
+    world.claims(60)
+    scans = Scans(world, monkeypatch)
+    scans.go.clear()
+    _, watcher = await world.connect(cursor=5)
+    await until(lambda: scans.under_way, "the first read")
+    world.log.forgotten = 45
+    world.log.purge(gone.__contains__)
+    scans.go.set()
+    await until(lambda: "caught_up" in watcher.signals, "caught up")
+    assert watcher.signals == ["hello", "gap", "caught_up"]
+    gap = next(block for block in watcher.blocks if block.name == "gap")
+    assert (gap.data["requested"], gap.data["reason"]) == (5, "forgotten")
+    assert watcher.sequences == list(rest)
+
+
 async def test_events_that_were_read_before_they_left_the_log_are_sent_before_the_gap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
