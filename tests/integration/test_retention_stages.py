@@ -127,6 +127,27 @@ async def test_a_purge_that_a_crash_prevented_is_done_later(world: World) -> Non
     assert world.core.conditions.retention_trouble is None
 
 
+async def test_the_logs_beginning_is_removed_at_once_and_all_goes_on(world: World) -> None:
+    for plan_id in ("p", "q", "r"):
+        await world.run(plan_id)
+    end = (await world.log.state()).head
+    limits = RetentionLimits(removal=RemovalLimits(worth=1, wait_s=-LATE_S))
+
+    await world.retention(limits=limits).turn()
+
+    state = await world.log.state()
+    assert (state.first, state.forgotten) == (end + 1, end)
+    assert begins_late(state) is None
+    assert [await world.messages(each) for each in ("p", "q", "r")] == [1, 1, 1]
+    purger = await world.purger()
+    for below in (0, 1):  # to the server that would mean everything
+        assert await purger.remove_beginning(below) == 0
+    assert (await world.log.state()).first == end + 1
+    await world.run("next")
+    assert await world.status("next") == 200
+    assert world.core.conditions.log_missing is None
+
+
 async def test_the_fact_leaves_the_log_too_when_the_id_is_free(world: World) -> None:
     await world.run("p")
     await world.retention().turn()
