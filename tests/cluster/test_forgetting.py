@@ -1,6 +1,7 @@
 """Plans are forgotten on a cluster of three, by a user that may only purge, on every instance."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from streams.jetstream.permissions import RETENTION_PUBLISHES, SERVICE_HEARS, SE
 from tests.cluster.nats_cluster import NatsCluster
 from tests.faults.service_process import ServiceProcess, run_holdfast
 from tests.integration.nats_jwt import Operator, Party, creds_file
-from tests.waiting import until
+from tests.waiting import answered, until
 
 pytestmark = pytest.mark.faults
 
-PLANS = 12
+PLANS = 1_100  # so many that the log's beginning is removed in one purge
+SUBMITTERS = 20
 AT_ONCE = "0.000001"  # days
 SERVICE: dict[str, Any] = {
     "pub": {"allow": [*SERVICE_PUBLISHES]},
@@ -34,6 +36,29 @@ def instances() -> Iterator[list[ServiceProcess]]:
     yield started
     for instance in started:
         instance.stop()
+
+
+async def submit_all(url: str) -> None:
+    """Submit the plans, and wait until the last of them has ended."""
+    gate = asyncio.Semaphore(SUBMITTERS)
+    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+
+        async def one(number: int) -> None:
+            tasks = [{"id": "a", "kind": "echo"}, {"id": "b", "kind": "echo", "depends_on": ["a"]}]
+            async with gate:
+                answer = await client.post("/v1/plans", json={"id": f"p{number}", "tasks": tasks})
+            assert answer.status_code == 201
+
+        async def unfinished() -> bool:
+            answer = await client.get("/v1/plans", params={"status": "RUNNING"})
+            return bool(answer.json()["items"])
+
+        await asyncio.gather(*(one(number) for number in range(PLANS)))
+        await answered(lambda: _not(unfinished()), "all plans have ended", 120)
+
+
+async def _not(question: Awaitable[bool]) -> bool:
+    return not await question
 
 
 def plans_of(client: httpx.Client) -> set[str]:
@@ -56,10 +81,12 @@ async def test_every_instance_drops_what_one_of_them_forgets(
             "retention__archive_dir": str(tmp_path / "archive"),
             "nats__retention_creds_file": str(purger),
         }
-        for number, settings in ((1, more | forgetting), (2, more)):
+        for number, settings in ((2, more), (1, more | forgetting)):
             url = cluster.urls_for(number)
             folder = tmp_path / f"data-{number}"
             instances.append(ServiceProcess(folder, nats_url=url, **settings).start())
+            if number == 2:
+                await submit_all(instances[0].url)
         await forget_and_compare(cluster, instances, tmp_path, more)
     finally:
         for instance in instances:
@@ -70,12 +97,8 @@ async def test_every_instance_drops_what_one_of_them_forgets(
 async def forget_and_compare(
     cluster: NatsCluster, instances: list[ServiceProcess], folder: Path, more: dict[str, Any]
 ) -> None:
-    one, two = (httpx.Client(base_url=each.url, timeout=30) for each in instances)
+    two, one = (httpx.Client(base_url=each.url, timeout=30) for each in instances)
     with one, two:
-        for number in range(PLANS):
-            tasks = [{"id": "a", "kind": "echo"}, {"id": "b", "kind": "echo", "depends_on": ["a"]}]
-            plan = {"id": f"p{number}", "tasks": tasks}
-            assert two.post("/v1/plans", json=plan).status_code == 201
         for client in (one, two):
             until(
                 lambda client=client: plans_of(client) == set(),
@@ -86,15 +109,18 @@ async def forget_and_compare(
         def exported() -> tuple[int, int]:
             code, said = run_holdfast(
                 *("export", "--plan", "p1"),
-                data_dir=str(instances[1].data_dir),
+                data_dir=str(instances[0].data_dir),
                 nats__url=cluster.urls_for(2),
                 **more,
             )
             return code, said.count("\n")
 
         until(lambda: exported() == (0, 1), within_s=60, what="only that it was forgotten is left")
+        (purge,) = [line for line in instances[1].output.splitlines() if "facts_removed" in line]
+        assert f'"plans":{PLANS},' in purge
+        assert '"below":' in purge
         code, said = run_holdfast("archive", "verify", str(folder / "archive"))
-        assert (code, f"{PLANS}" in said) == (0, True), said
+        assert (code, f"{PLANS:,}" in said) == (0, True), said
         for instance in instances:
             code, said = run_holdfast(
                 *("rebuild", "--verify"),
