@@ -20,9 +20,11 @@ from projections.log_identity import Witness
 from projections.read_models.bulk import Bulk, Call
 from projections.read_models.readers import Query, Readers
 from projections.read_models.sqlite_file import (
+    RoomLimits,
     Schema,
     connect_reader,
     discard,
+    give_free_pages_back,
     open_to_look,
     open_writer,
     sqlite_errors,
@@ -31,6 +33,7 @@ from projections.read_models.sqlite_file import (
 BUSY_TIMEOUT_S = 2.0
 READERS = 3
 QUERY_TIME_S = 5.0
+ROOM_LIMITS = RoomLimits()
 
 CHECKPOINT_DDL = """
 CREATE TABLE checkpoint (
@@ -168,6 +171,15 @@ class Database:
             raise
         finally:
             self.in_transaction = False
+
+    async def give_room_back(self, limits: RoomLimits = ROOM_LIMITS) -> None:
+        """Give the disk a part of the room of rows that are gone, if it is much.
+
+        Raises DatabaseUnavailable.
+        """
+        async with self._writing:
+            with sqlite_errors("giving room back"):
+                await give_free_pages_back(self.writer, limits)
 
     async def read(
         self,

@@ -44,6 +44,14 @@ class Schema(msgspec.Struct, frozen=True):
     ddl: str
 
 
+class RoomLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Free pages (4 kB) that a file keeps for rows to come, and how many others go at once."""
+
+    kept_pages: int = 4_000
+    kept_share: float = 0.25
+    at_once: int = 1_000
+
+
 def discard(path: Path) -> None:
     """Remove the file and what SQLite keeps beside it; it must not be open."""
     for suffix in ("", "-wal", "-shm"):
@@ -138,6 +146,8 @@ async def _prepare(connection: aiosqlite.Connection, path: Path, schema: Schema)
             raise MustRebuild(f"{path} has schema {version}, this version needs {schema.version}")
         if owner != APPLICATION_ID and (owner or version or tables):
             raise DatabaseUnavailable(f"{path} is not a database of Holdfast: move it away")
+        if not tables:  # a file keeps what it began with
+            await connection.execute_fetchall("PRAGMA auto_vacuum=INCREMENTAL")
         await connection.execute_fetchall("PRAGMA journal_mode=WAL")
         await connection.execute_fetchall("PRAGMA synchronous=NORMAL")
         await connection.execute_fetchall(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
@@ -151,6 +161,15 @@ async def _create(connection: aiosqlite.Connection, schema: Schema) -> None:
         f"BEGIN IMMEDIATE; {schema.ddl} PRAGMA user_version={schema.version};"
         f"PRAGMA application_id={APPLICATION_ID}; COMMIT"
     )
+
+
+async def give_free_pages_back(connection: aiosqlite.Connection, limits: RoomLimits) -> None:
+    """Make the file shorter if much of it is free; one of an older version stays as it is."""
+    free = await _pragma(connection, "freelist_count")
+    share = free / max(await _pragma(connection, "page_count"), 1)
+    if free > limits.kept_pages and share > limits.kept_share:
+        # A script, because each step of this statement returns one page, and others take one step.
+        await connection.executescript(f"PRAGMA incremental_vacuum({limits.at_once})")
 
 
 async def _pragma(connection: aiosqlite.Connection, name: str) -> int:

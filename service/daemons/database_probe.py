@@ -1,4 +1,7 @@
-"""Asks SQLite whether it answers and takes writes, so that trouble shows before a fact needs it."""
+"""Asks SQLite whether it answers and takes writes, so that trouble shows before a fact needs it.
+
+When many rows have gone, as those of forgotten plans, it gives their room back to the disk.
+"""
 
 from projections.integrity.write_probe import DatabaseProbe
 from projections.read_models.sqlite_file import DatabaseUnavailable
@@ -15,6 +18,7 @@ def database_probe(probe: DatabaseProbe) -> Daemon:
         asked_at = core.now()
         try:
             await probe.ask()
+            await core.database.give_room_back()
         except DatabaseUnavailable as error:
             core.conditions.database_answers("probe", str(error), asked_at)
             raise
