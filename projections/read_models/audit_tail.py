@@ -41,7 +41,7 @@ class TailLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How long it is from one look at the stream to the next."""
 
     poll_s: float = 0.25  # while the stream grows
-    rest_s: float = 1.0  # while nobody writes to it; what this instance writes ends the rest
+    rest_s: float = 1.0  # while it does not grow; an entry of this instance is looked for at once
 
 
 LIMITS = TailLimits()

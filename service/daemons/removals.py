@@ -5,8 +5,8 @@ begins with nothing but facts of forgotten plans, one purge removes all of them.
 moment for the log's beginning to reach them; what lies behind a plan that is kept goes alone.
 
 What is below the new beginning is read before: only facts of plans that are known to be forgotten
-leave the log in this way. A message that cannot be read, or whose plan nobody knows, stays, and so
-does what stands behind it until it is removed alone.
+leave the log in this way. The first other message ends it: one that cannot be read, or one of a
+plan that is not in the list. It stays, and the plans behind it are removed alone.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence

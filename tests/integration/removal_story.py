@@ -8,8 +8,6 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from projections.board.board import Board
-from projections.board.lanes import SharingRule
 from projections.log_identity import LogWatch, begins_late
 from projections.projector import Projector
 from projections.read_models import plans
@@ -166,7 +164,7 @@ class Story:
 
     async def note_owners(self) -> None:
         for each in await self.log.scan(max(self.owners, default=0), 10_000):
-            self.owners[each.sequence] = each.plan_id if isinstance(each, Fact) else "nobody"
+            self.owners[each.sequence] = each.plan_id if isinstance(each, Fact) else "no plan"
 
     async def check(self) -> None:
         """What is gone was of forgotten plans; note and watch agree that nothing was lost."""
@@ -196,15 +194,7 @@ async def a_story() -> AsyncIterator[tuple[Story, Path]]:
         live, late = await open_read_models(path / "a"), await open_read_models(path / "b")
         try:
             world = World(live, path / "a")
-            other = Projector(
-                world.log,
-                Board(SharingRule(), "other"),
-                late,
-                epoch=world.log.epoch,
-                now=world.clock,
-                observe_times=lambda _: None,
-            )
-            yield Story(world, other), path
+            yield Story(world, world.projector_into(late, "other")), path
         finally:
             await live.close()
             await late.close()

@@ -39,9 +39,13 @@ class World:
         self.path = path
         self.files = itertools.count()
         self.database = database
-        self.projector = Projector(
+        self.projector = self.projector_into(database, "live")
+
+    def projector_into(self, database: Database, instance_id: str) -> Projector:
+        """A projector of the log, as an instance of that name has one."""
+        return Projector(
             self.log,
-            Board(SharingRule(), "live"),
+            Board(SharingRule(), instance_id),
             database,
             epoch=self.log.epoch,
             now=self.clock,

@@ -9,7 +9,7 @@ from projections.feed.limits import FeedLimits
 from streams.log import LogReset
 from streams.plan.events import Paused
 from tests.unit.feed.scans import Scans
-from tests.unit.feed.world import CLAIMED, HEARTBEAT, SUBMITTED, World, until
+from tests.unit.feed.world import CLAIMED, HEARTBEAT, SUBMITTED, Watcher, World, until
 
 PAUSED = Paused()
 
@@ -19,18 +19,24 @@ def purge(world: World, up_to: int) -> None:
     world.log.purge(lambda sequence: sequence <= up_to)
 
 
-# -- what the log does meanwhile ----------------------------------------------------------------
-
-
-async def test_events_that_leave_the_log_before_they_are_read_are_a_gap(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def about_to_read(monkeypatch: pytest.MonkeyPatch) -> tuple[World, Scans, Watcher]:
+    """Sixty facts, and a stream behind the fifth whose first read is held up."""
     world = World(buffer_events=1, replay_batch_size=10)
     world.claims(60)
     scans = Scans(world, monkeypatch)
     scans.go.clear()
     _, watcher = await world.connect(cursor=5)
     await until(lambda: scans.under_way, "the first read")
+    return world, scans, watcher
+
+
+# -- what the log does meanwhile ----------------------------------------------------------------
+
+
+async def test_events_that_leave_the_log_before_they_are_read_are_a_gap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, scans, watcher = await about_to_read(monkeypatch)
     purge(world, 40)
     scans.go.set()
     await until(lambda: "caught_up" in watcher.signals, "caught up")
@@ -49,12 +55,7 @@ async def test_events_that_are_forgotten_before_they_are_read_are_told_once(
     monkeypatch: pytest.MonkeyPatch, gone: range, rest: list[int]
 ) -> None:
     """The log's beginning was removed, or plans behind it; the note is raised before."""
-    world = World(buffer_events=1, replay_batch_size=10)
-    world.claims(60)
-    scans = Scans(world, monkeypatch)
-    scans.go.clear()
-    _, watcher = await world.connect(cursor=5)
-    await until(lambda: scans.under_way, "the first read")
+    world, scans, watcher = await about_to_read(monkeypatch)
     world.log.forgotten = 45
     world.log.purge(gone.__contains__)
     scans.go.set()
