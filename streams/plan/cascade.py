@@ -8,50 +8,48 @@ changed already, and its fact is folded after this one.
 
 from collections.abc import Generator
 
+import msgspec
+
 from streams.plan import dependencies
 from streams.plan.lifecycle import CLAIMABLE, ENDED, MOVES, TaskStatus
 from streams.plan.state import Plan, Task, count_failure
 
 
-class Cascade:
-    """The consequences of one fact at ``sequence`` and log time ``at``, as they settle."""
+class Cascade(msgspec.Struct, gc=False):
+    """The consequences of one fact at ``sequence`` and log time ``at``, as they settle.
 
-    __slots__ = ("at", "plan", "sequence", "wave")
+    ``wave`` holds the tasks that ended or were reopened, with their statuses before and after.
+    """
 
-    def __init__(self, plan: Plan, sequence: int, at: float) -> None:
-        self.plan = plan
-        self.sequence = sequence
-        self.at = at
-        self.wave: list[tuple[Task, TaskStatus, TaskStatus]] = []
-
-    def touch(self, task: Task) -> None:
-        """Note that this fact changed ``task``."""
-        self.note(task)
-        self.plan.touched[task.spec.id] = task
+    plan: Plan
+    sequence: int
+    at: float
+    wave: list[tuple[Task, TaskStatus, TaskStatus]] = []
 
     def note(self, task: Task) -> None:
-        """Note that this fact is the last one of ``task``; of the rest no more than the lease."""
-        task.sequence = self.sequence
-        task.updated_at = self.at
-        latest = self.plan.latest
-        if not latest or latest[-1] is not task:
-            latest.append(task)
+        """Note, once, that this fact is the last one of ``task``; of the rest only the lease."""
+        if task.sequence != self.sequence:
+            task.sequence = self.sequence
+            task.updated_at = self.at
+            self.plan.latest.append(task)
 
     def move(self, task: Task, trigger: str) -> None:
         """The only way to change a status: by a row of TRANSITIONS (KeyError: there is none)."""
-        before = task.status
+        plan, before = self.plan, task.status
         after = MOVES[before, trigger]
-        self.touch(task)
+        self.note(task)
+        plan.touched[task.spec.id] = task
         if before == after:
             return
-        counts = self.plan.counts
-        counts[before] -= 1
-        counts[after] += 1
-        count_failure(self.plan, task, -1)
+        plan.counts[before] -= 1
+        plan.counts[after] += 1
+        if before == "FAILED":
+            count_failure(plan, task, -1)
         task.status = after
         if after in ENDED or before in ENDED:
             task.settled_sequence = self.sequence
-            count_failure(self.plan, task, 1)
+            if after == "FAILED":
+                count_failure(plan, task, 1)
             if task.dependents:
                 self.wave.append((task, before, after))
             self.want(task, (before in ENDED) - (after in ENDED))
@@ -111,11 +109,6 @@ class Cascade:
             yield
         self.wave = []
         return reached
-
-    @property
-    def is_unsettled(self) -> bool:
-        """Whether `settle` has anything to do."""
-        return bool(self.wave) or (self.plan.fatal > 0 and not self.plan.cancelled)
 
     def settle(self) -> Generator[None]:
         """Let ended and reopened tasks change what waits for them, until nothing moves."""

@@ -5,8 +5,8 @@ A fact that the life cycle does not allow, or whose owner and attempt do not hol
 counts it. So a fact that was published by hand cannot corrupt a plan.
 """
 
-from collections.abc import Generator
-from typing import TypeVar, assert_never
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
 
 from msgspec import Raw
 
@@ -29,6 +29,7 @@ from streams.plan.events import (
     Retried,
     Started,
     Submitted,
+    TaskEvent,
 )
 from streams.plan.lifecycle import CLAIMABLE, ENDED, TASK_STATUSES, ExecutionStatus
 from streams.plan.limits import MAX_SILENT
@@ -64,7 +65,12 @@ def begin(
     such plan into the log, but it may have been published by hand.
     """
     tasks = {
-        spec.id: Task(spec=spec, ordinal=sequence * ORDINALS_PER_PLAN + position)
+        spec.id: Task(
+            spec=spec,
+            ordinal=sequence * ORDINALS_PER_PLAN + position,
+            sequence=sequence,
+            updated_at=at,
+        )
         for position, spec in enumerate(event.tasks)
     }
     plan = Plan(
@@ -78,13 +84,14 @@ def begin(
         subject_sequence=sequence,
         tasks=tasks,
         counts=dict.fromkeys(TASK_STATUSES, 0),
+        latest=list(tasks.values()),
+        touched=dict(tasks),
     )
     plan.counts["PENDING"] = len(tasks)
     plan.bytes = plan_bytes(plan)
     connect(plan)
     fold = _Fold(plan, sequence, at)
-    for task in tasks.values():
-        fold.touch(task)
+    for task in plan.latest:
         fold.judge(task)
     in_one_go(fold.settle())
     return plan
@@ -117,7 +124,7 @@ def evolving(
         ignored = fold.task_fact(task, event)
     if ignored is None:
         plan.sequence = sequence
-        if fold.is_unsettled:
+        if fold.wave or plan.fatal:
             yield from fold.settle()
     return ignored
 
@@ -220,30 +227,22 @@ class _Fold(Cascade):
     # -- facts about one attempt ------------------------------------------------------------
 
     def task_fact(self, task: Task, event: Event) -> str | None:
-        match event:
-            case Claimed():
-                return self.claimed(task, event)
-            case (
-                Completed()
-                | Heartbeat()
-                | Started()
-                | Progress()
-                | Checkpointed()
-                | Failed()
-                | Released()
-            ):
-                if task.status != "RUNNING" or task.owner != event.owner:
-                    return f"{event.owner} does not hold the lease ({task.status}, {task.owner})"
-                if task.attempt != event.attempt:
-                    return f"attempt {event.attempt} is over, {task.attempt} runs"
-                if isinstance(event, Checkpointed) and (
-                    excess := checkpoints.over_limit(task, event.key, len(event.value))
-                ):
-                    return excess
-                self.owned(task, event)
-                return None
-            case _:
-                return "a plan's fact on a task's subject"
+        if type(event) is Claimed:
+            return self.claimed(task, event)
+        if not isinstance(event, TaskEvent):
+            return "a plan's fact on a task's subject"
+        if task.status != "RUNNING" or task.owner != event.owner:
+            return f"{event.owner} does not hold the lease ({task.status}, {task.owner})"
+        if task.attempt != event.attempt:
+            return f"attempt {event.attempt} is over, {task.attempt} runs"
+        if type(event) is Checkpointed and (
+            excess := checkpoints.over_limit(task, event.key, len(event.value))
+        ):
+            return excess
+        self.note(task)
+        task.reported = True
+        _OWNED[type(event)](self, task, event)
+        return None
 
     def claimed(self, task: Task, event: Claimed) -> str | None:
         reclaim = task.status == "RUNNING"
@@ -287,63 +286,51 @@ class _Fold(Cascade):
         )
         return None
 
-    def owned(
-        self,
-        task: Task,
-        event: Started | Heartbeat | Progress | Checkpointed | Completed | Failed | Released,
-    ) -> None:
-        self.note(task)
-        task.reported = True
-        match event:
-            case Completed():
-                task.releases = 0
-                checkpoints.drop(self.plan, task)
-                self.end_attempt(task, "completed", event)
-                self.completed(task, event)
-            case Heartbeat():
-                task.lease_s = event.lease_s
-                task.lease_until = self.at + event.lease_s
-            case Started():
-                if task.execution is not None and task.execution.started_at is None:
-                    task.execution.started_at = self.at
-                    task.execution.sequence = self.sequence
-            case Progress():
-                pass
-            case Checkpointed():
-                self.checkpointed(task, event)
-            case Failed():
-                task.releases = 0
-                self.end_attempt(task, "failed", event)
-                self.failed(task, event)
-                self.wait_again(task)
-            case Released():
-                self.end_attempt(task, "released", event)
-                task.releases += 1
-                self.move(task, "released after a retry" if task.retry else "released")
-                task.claimable_at = self.at + (event.retry_in_s or 0)
-                self.wait_again(task)
-            case _:
-                assert_never(event)
+    def started(self, task: Task, event: Started) -> None:
+        del event
+        if task.execution is not None and task.execution.started_at is None:
+            task.execution.started_at = self.at
+            task.execution.sequence = self.sequence
+
+    def renewed(self, task: Task, event: Heartbeat | Checkpointed) -> None:
+        task.lease_s = event.lease_s
+        task.lease_until = self.at + event.lease_s
+
+    def progressed(self, task: Task, event: Progress) -> None:
+        """Nothing more than any fact of an owner: it shows that the owner works."""
 
     def checkpointed(self, task: Task, event: Checkpointed) -> None:
         checkpoints.keep(self.plan, task, event, self.sequence)
-        task.lease_s = event.lease_s
-        task.lease_until = self.at + event.lease_s
+        self.renewed(task, event)
         if task.execution is not None and event.token_usage is not None:
             task.execution.token_usage = added(task.execution.token_usage, event.token_usage)
             task.execution.sequence = self.sequence
 
+    def released(self, task: Task, event: Released) -> None:
+        self.end_attempt(task, "released", event)
+        task.releases += 1
+        self.move(task, "released after a retry" if task.retry else "released")
+        task.claimable_at = self.at + (event.retry_in_s or 0)
+        self.wait_again(task)
+
     def failed(self, task: Task, event: Failed) -> None:
+        task.releases = 0
+        self.end_attempt(task, "failed", event)
         if event.error_type == TIMEOUT:
             task.timeouts += 1
         if event.retry_in_s is None:
             self.move(task, "failed")
-            return
-        task.retry += 1
-        task.claimable_at = self.at + event.retry_in_s
-        self.move(task, "failed, will retry")
+        else:
+            task.retry += 1
+            task.claimable_at = self.at + event.retry_in_s
+            self.move(task, "failed, will retry")
+        self.wait_again(task)
 
     def completed(self, task: Task, event: Completed) -> None:
+        task.releases = 0
+        if task.checkpoints:
+            checkpoints.drop(self.plan, task)
+        self.end_attempt(task, "completed", event)
         target = self.plan.tasks[task.spec.target] if task.spec.target is not None else None
         if target is None or event.verdict is None:
             self.move(task, "completed")
@@ -382,7 +369,8 @@ class _Fold(Cascade):
         task.timeout_s = None
         execution = task.execution
         if result is not None:
-            self.plan.bytes -= result_bytes(task.result)
+            if task.result is not None:
+                self.plan.bytes -= result_bytes(task.result)
             keep_result(self.plan, task, result, self.sequence)
             self.plan.bytes += result_bytes(task.result)
         if execution is None:
@@ -392,7 +380,20 @@ class _Fold(Cascade):
         execution.sequence = self.sequence
         if result is not None:
             execution.model_name = result.model_name
-            execution.token_usage = added(execution.token_usage, result.token_usage)
+            if result.token_usage is not None:
+                execution.token_usage = added(execution.token_usage, result.token_usage)
         if isinstance(result, Failed):
             execution.error_type = result.error_type
             execution.error_message = result.error_message
+
+
+_OWNED: dict[type[TaskEvent], Callable[[_Fold, Task, Any], None]] = {
+    Started: _Fold.started,
+    Heartbeat: _Fold.renewed,
+    Progress: _Fold.progressed,
+    Checkpointed: _Fold.checkpointed,
+    Completed: _Fold.completed,
+    Failed: _Fold.failed,
+    Released: _Fold.released,
+}
+"""What each fact does that only the owner of a running attempt may write."""
