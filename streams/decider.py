@@ -42,7 +42,7 @@ from streams.plan.commands import (
     Submit,
 )
 from streams.plan.decide import decide
-from streams.plan.decisions import Accept, Duplicate, Invalid, PlanExists, Refusal
+from streams.plan.decisions import Accept, Decision, Duplicate, Invalid, PlanExists, Refusal
 from streams.plan.fold import forgets
 from streams.plan.limits import FORGOTTEN_S
 from streams.plan.outputs import digest_of, takes_long
@@ -121,29 +121,54 @@ async def transact(
     """Carry out ``command``. Raises LogUnavailable, LogFull, TooLarge."""
     if isinstance(command, Complete) and takes_long(command.output):
         await asyncio.to_thread(digest_of, command)
-    call = TimedCall(limits)
-    outcome = await _transact(command, view, log, origin, call)
-    if _stands(command, outcome):
-        return outcome
-    # Judged again whether or not that brings news: the fold may have moved since the judgement.
-    await call.in_time(view.catch_up())
-    return await _transact(command, view, log, origin, call)
+    call = _Call(limits.call_s, monotonic())
+    # A new plan is tried at expectation 0 before the log is asked whether the id is taken.
+    plan = view.knows(command.plan_id)
+    if plan is None and not isinstance(command, Submit):
+        plan = await view.load(command.plan_id)
+    while call.lost < limits.tries:
+        if isinstance(command, Submit):
+            decision = await _submission(command, plan, view, log, call)
+        else:
+            decision = decide(command, plan, view.now())
+        if isinstance(decision, Accept):
+            # A message that the fold ignores may stand above the last one that it counts.
+            at_least = max(decision.expected, call.folded)
+            expected = at_least if call.expired is None else call.expired
+            draft = _draft(command, decision, expected, origin)
+            try:
+                # The first append has a time limit of its own; what follows a loss needs another.
+                append = log.append(draft)
+                answer = await (call.in_time(append) if call.lost else append)
+            except Unreadable as error:
+                return Invalid(str(error))
+            if isinstance(answer, Conflict):
+                await _lose(draft, answer.actual, view, call)
+            # Ignored: a fact about the plan came between. The next decision says which.
+            elif await view.folded(answer.sequence) is None:
+                return CommandAccepted(answer.sequence, view.knows(command.plan_id))
+            else:
+                call.loses()
+        elif call.caught_up or _stands(command, decision):
+            return decision
+        else:
+            # Judged again whether or not that brings news: the fold may have moved since.
+            await call.in_time(view.catch_up())
+            call.caught_up = True
+        plan = await view.load(command.plan_id)
+    return Contention(limits.tries)
 
 
-def _stands(command: Command, outcome: Outcome) -> bool:
+def _stands(command: Command, answer: Duplicate | Refusal) -> bool:
     """Whether what other instances have written meanwhile could not change the answer."""
-    match outcome:
-        case CommandAccepted() | Contention():
-            return True
-        case Duplicate():
-            # A state that another instance may have changed since; a result stays reported.
-            return not isinstance(command, Pause | Resume | Cancel | Start)
-        case _:
-            # A claim is offered by the board itself unless its owner chose the task; what daemons
-            # say is tried again.
-            if isinstance(command, Claim):
-                return not command.chosen
-            return isinstance(command, Submit | Finish | Forget | Expire | Overrun)
+    if isinstance(answer, Duplicate):
+        # A state that another instance may have changed since; a result stays reported.
+        return not isinstance(command, Pause | Resume | Cancel | Start)
+    # A claim is offered by the board itself unless its owner chose the task; what daemons say is
+    # tried again.
+    if isinstance(command, Claim):
+        return not command.chosen
+    return isinstance(command, Submit | Finish | Forget | Expire | Overrun)
 
 
 NotAppended = Conflict | LogUnavailable | LogFull | TooLarge
@@ -189,79 +214,56 @@ def _draft(command: Command, decision: Accept, expected: int, origin: Origin) ->
     )
 
 
-class TimedCall:
-    """One call, which ends in time."""
+class _Call(msgspec.Struct, gc=False):
+    """One call: when it ends, and what it has learned from the races that it lost."""
 
-    def __init__(self, limits: DecideLimits) -> None:
-        self.limits = limits
-        self._began_at = monotonic()
+    call_s: float
+    began_at: float  # by the monotonic clock
+    lost: int = 0
+    folded: int = 0  # the subject's last sequence, as the log named it, and the state contains it
+    expired: int | None = None  # the same, where the last message that the fold knows has expired
+    caught_up: bool = False  # whether the state is as new as the log was after the first refusal
 
     async def in_time(self, wanted: Awaitable[T]) -> T:
         """What is awaited, if that comes before the call's end; else raises LogUnavailable."""
         try:
-            async with asyncio.timeout(self._began_at + self.limits.call_s - monotonic()):
+            async with asyncio.timeout(self.began_at + self.call_s - monotonic()):
                 return await wanted
         except TimeoutError:
-            raise LogUnavailable(f"no certain answer within {self.limits.call_s:g} s") from None
+            raise LogUnavailable(f"no certain answer within {self.call_s:g} s") from None
+
+    def loses(self, tries: int = 1) -> None:
+        """Note that a race was lost."""
+        self.lost += tries
+        self.expired = None
 
 
-async def _transact(
-    command: Command, view: View, log: Log, origin: Origin, call: TimedCall
-) -> Outcome:
-    """One round; a message that expired under the expectation costs no try (DESIGN §3)."""
-    expired: int | None = None
-    folded = 0  # the subject's last sequence, as the log named it, and what is judged contains it
-    lost = 0
-    # A new plan is tried at expectation 0 before the log is asked whether the id is taken.
-    plan = view.knows(command.plan_id)
-    if plan is None and not isinstance(command, Submit):
-        plan = await view.load(command.plan_id)
-    while lost < call.limits.tries:
-        if isinstance(command, Submit) and is_large(command.plan):
-            # In a thread: no fact of others changes the answer.
-            decision = await asyncio.to_thread(decide, command, plan, view.now())
-        else:
-            decision = decide(command, plan, view.now())
-        if not isinstance(decision, Accept):
-            return decision
-        # A message that the fold ignores may stand above the last one that it counts.
-        expected = max(decision.expected, folded) if expired is None else expired
-        draft = _draft(command, decision, expected, origin)
-        try:
-            # The first append has a time limit of its own; only what follows a loss needs another.
-            append = log.append(draft)
-            answer = await (call.in_time(append) if lost else append)
-        except Unreadable as error:
-            return Invalid(str(error))
-        if isinstance(answer, Appended):
-            # Ignored: a fact about the plan came between. The next decision says which.
-            if await view.folded(answer.sequence) is None:
-                return CommandAccepted(answer.sequence, view.knows(command.plan_id))
-            lost += 1
-        else:
-            actual = answer.actual
-            if expired is None and actual is not None and actual < draft.expected:
-                expired = actual
-                continue
-            folds_past = _folds_past(command, decision.task_id, actual, view)
-            overlooked = await call.in_time(folds_past)
-            lost += 0 if overlooked and not folded else 1
-            folded = max(folded, actual or 0)
-        expired = None
-        plan = await view.load(command.plan_id)
-        taken = await call.in_time(_taken(command, plan, folded, log, view.now()))
+async def _submission(
+    command: Submit, plan: Plan | None, view: View, log: Log, call: _Call
+) -> Decision:
+    """`decide`, and whether a new plan can have its id."""
+    if plan is None and call.folded:
+        taken = await call.in_time(_taken(command.plan_id, call.folded, log, view.now()))
         if taken is not None:
             return taken
-    return Contention(call.limits.tries)
+    if is_large(command.plan):
+        # In a thread: no fact of others changes the answer.
+        return await asyncio.to_thread(decide, command, plan, view.now())
+    return decide(command, plan, view.now())
 
 
-async def _taken(
-    command: Command, plan: Plan | None, folded: int, log: Log, now: float
-) -> PlanExists | None:
+async def _lose(draft: Draft, actual: int | None, view: View, call: _Call) -> None:
+    """Fold what was first; a message that expired under the expectation costs no try."""
+    if call.expired is None and actual is not None and actual < draft.expected:
+        call.expired = actual
+        return
+    overlooked = await call.in_time(_folds_past(draft, actual, view))
+    call.loses(0 if overlooked and not call.folded else 1)
+    call.folded = max(call.folded, actual or 0)
+
+
+async def _taken(plan_id: str, folded: int, log: Log, now: float) -> PlanExists | None:
     """Why a new plan cannot have its id: a message at ``folded`` on its subject that makes none."""
-    if plan is not None or not isinstance(command, Submit) or not folded:
-        return None
-    plan_id = command.plan_id
     last = await log.last_of(plan_id)
     if last is None:
         return None  # it has just been removed
@@ -277,11 +279,9 @@ async def _taken(
     )
 
 
-async def _folds_past(
-    command: Command, task_id: str | None, actual: int | None, view: View
-) -> bool:
+async def _folds_past(draft: Draft, actual: int | None, view: View) -> bool:
     """Wait until ``actual`` is folded; whether the task does not count that message as its own."""
     await (view.catch_up() if actual is None else view.folded(actual))
-    plan = view.knows(command.plan_id)
-    task = plan.tasks.get(task_id or "") if plan is not None else None
+    plan = view.knows(draft.plan_id)
+    task = plan.tasks.get(draft.task_id or "") if plan is not None else None
     return task is not None and actual is not None and task.subject_sequence < actual
