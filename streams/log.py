@@ -4,7 +4,7 @@ Two implementations hold to one contract suite (``tests/contract``): `tests.memo
 the reference, and `streams.jetstream.log.JetStreamLog`, the real one.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -169,7 +169,7 @@ AppendError = LogUnavailable | LogFull | TooLarge | Unreadable
 class Log(Protocol):
     """An append-only, totally ordered, durable sequence of facts."""
 
-    async def append(self, draft: Draft) -> Appended | Conflict:
+    def append(self, draft: Draft) -> Awaitable[Appended | Conflict]:
         """Write ``draft`` at its expected sequence; returns when it is on disk.
 
         Concurrent calls are group-committed. An unknown outcome is resolved by event id: exactly
@@ -223,7 +223,7 @@ class Log(Protocol):
         """`scan` of one plan, or of all, as the messages are stored. Raises LogUnavailable."""
         ...
 
-    def wrote(self, event_id: str) -> bool:
+    def wrote(self, event_id: str, /) -> bool:
         """Whether the fact of this id was appended through this very object, by this process."""
         ...
 

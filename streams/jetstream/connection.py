@@ -38,6 +38,7 @@ class Connection:
         self._up = asyncio.Event()
         self._down_since: float | None = time.monotonic()
         self._watchers: set[Callable[[], None]] = set()
+        self.max_payload = client.max_payload  # the largest message with its headers, in bytes
         self.last_error: str | None = None
         self._refusal: tuple[float, str] | None = None  # when, and what this user may not do
         self._optional: dict[str, Callable[[str], None]] = {}  # by quoted subject, in lower case
@@ -123,11 +124,6 @@ class Connection:
     def down_s(self) -> float:
         """For how many seconds the server has been gone; 0 while it is there."""
         return 0.0 if self._down_since is None else time.monotonic() - self._down_since
-
-    @property
-    def max_payload(self) -> int:
-        """The largest message the server takes, headers included, in bytes."""
-        return self._client.max_payload
 
     async def until_connected(self, timeout_s: float) -> bool:
         """Wait for the server to be there; False when ``timeout_s`` went by first."""
@@ -242,6 +238,7 @@ class Connection:
             self._inbox.abandon("the connection was closed")
 
     def _rise(self) -> None:
+        self.max_payload = self._client.max_payload
         self._down_since = None
         self._up.set()
 

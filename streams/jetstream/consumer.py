@@ -164,6 +164,7 @@ class Consumer:
     def _decode(self, limit: int) -> list[Fact | BadFact]:
         facts: list[Fact | BadFact] = []
         stop = min(len(self._arrived), self._taken + limit)
+        begin = self._connection.names.begin.encode()
         pause_at = time.monotonic() + HELD_S
         while self._taken < stop and not (facts and time.monotonic() >= pause_at):
             subject, reply, headers, payload = self._arrived[self._taken]
@@ -181,7 +182,7 @@ class Consumer:
                 decode(
                     sequence,
                     nanoseconds / NANOSECONDS,
-                    self._connection.names.inside(subject.decode("utf-8", "replace")),
+                    subject.removeprefix(begin).decode("utf-8", "replace"),
                     headers,
                     payload,
                 )

@@ -5,8 +5,6 @@ answered from its outcome when that alone decides them.
 """
 
 import asyncio
-import itertools
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from streams.jetstream.transport import Message
-from streams.log import Appended, Conflict, Draft, LogFull, LogUnavailable, TooLarge
+from streams.log import Appended, Conflict, LogFull, LogUnavailable, TooLarge
 
 BATCH_MESSAGES = 1_000  # the server's limit
 BATCH_BYTES = 4 * 1024 * 1024
@@ -70,58 +68,19 @@ class AppenderLimits(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULT_LIMITS = AppenderLimits()
 
 
-class Ticket:
-    """One draft on its way through the appender."""
+class Ticket(msgspec.Struct, eq=False):
+    """One draft on its way through the appender; ``size`` is that of all messages, in bytes."""
 
-    __slots__ = (
-        "came_at",
-        "doubtful",
-        "draft",
-        "event_id",
-        "messages",
-        "outcome",
-        "sifted",
-        "size",
-        "subject",
-        "tries",
-    )
-
-    def __init__(
-        self,
-        draft: Draft,
-        subject: str,
-        event_id: str,
-        messages: list[Message],
-        size: int,
-        outcome: asyncio.Future[AppendOutcome],
-    ) -> None:
-        """``size`` is that of all messages, in bytes."""
-        self.draft = draft
-        self.subject = subject
-        self.event_id = event_id
-        self.messages = messages
-        self.size = size
-        self.outcome = outcome
-        self.came_at = time.monotonic()
-        self.doubtful = False  # whether an earlier attempt may have been stored, or may yet be
-        self.sifted = 0
-        self.tries = 0  # alone
-
-
-class EventIds:
-    """Ids no other process makes: a random start and a counter."""
-
-    def __init__(self) -> None:
-        self._start = f"{secrets.token_hex(6)}-"
-        self._count = itertools.count(1)
-
-    def next(self) -> str:
-        """An id that was never given before."""
-        return f"{self._start}{next(self._count):x}"
-
-    def gave(self, event_id: str) -> bool:
-        """Whether `next` gave this id."""
-        return event_id.startswith(self._start)
+    subject: str
+    expected: int
+    event_id: str
+    messages: list[Message]
+    size: int
+    outcome: asyncio.Future[AppendOutcome]
+    came_at: float = msgspec.field(default_factory=time.monotonic)
+    doubtful: bool = False  # whether an earlier attempt may have been stored, or may yet be
+    sifted: int = 0
+    tries: int = 0  # alone
 
 
 class Drafts:
@@ -166,7 +125,8 @@ class Drafts:
         subject = ticket.subject
         if subject not in self._behind:
             self._behind[subject] = None
-            self._wait(ticket)
+            self._waiting.append(ticket)
+            self._on_waiting()
         elif (behind := self._behind[subject]) is not None:
             behind.append(ticket)
         else:
@@ -209,10 +169,6 @@ class Drafts:
                 taken.append(ticket)
         return taken
 
-    def _wait(self, ticket: Ticket) -> None:
-        self._waiting.append(ticket)
-        self._on_waiting()
-
     # Outcomes.
 
     def win(self, ticket: Ticket, sequence: int) -> None:
@@ -242,24 +198,21 @@ class Drafts:
             ticket.outcome.set_exception(error)
         self._leave(ticket, None)
 
-    def _forget(self, ticket: Ticket) -> None:
-        if ticket in self._live:
-            del self._live[ticket]
-            self._live_bytes -= ticket.size
-
     def _leave(self, ticket: Ticket, last: int | None) -> None:
         """Let the next draft of the subject go; ``last`` is its last sequence, if that is known."""
-        self._forget(ticket)
         behind = self._behind[ticket.subject]
-        while behind:
-            following = behind.popleft()
-            if last is not None and following.draft.expected < last:
-                # It cannot win any more; the log need not be asked.
-                self._forget(following)
-                self._observer.conflicted()
-                if not following.outcome.done():
-                    following.outcome.set_result(Conflict(last))
-                continue
-            self._wait(following)
-            return
-        del self._behind[ticket.subject]
+        while True:
+            del self._live[ticket]
+            self._live_bytes -= ticket.size
+            if not behind:
+                del self._behind[ticket.subject]
+                return
+            ticket = behind.popleft()
+            if last is None or ticket.expected >= last:
+                self._waiting.append(ticket)
+                self._on_waiting()
+                return
+            # It cannot win any more; the log need not be asked.
+            self._observer.conflicted()
+            if not ticket.outcome.done():
+                ticket.outcome.set_result(Conflict(last))

@@ -17,8 +17,11 @@ Deliberately absent: NATS itself, which is behind `streams.jetstream.transport`.
 """
 
 import asyncio
+import itertools
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import methodcaller
 from typing import assert_never
 
 from streams.codec import encode_headers, encode_payload
@@ -28,7 +31,6 @@ from streams.jetstream.drafts import (
     AppenderLimits,
     AppendOutcome,
     Drafts,
-    EventIds,
     Observer,
     Ticket,
     Unobserved,
@@ -70,8 +72,10 @@ class Appender:
         self._limits = limits
         self._observer = observer or Unobserved()
         self._loop = asyncio.get_running_loop()
-        self._ids = EventIds()
-        self.wrote = self._ids.gave
+        # Ids no other process makes: a random start and a counter.
+        self._ids_begin = f"{secrets.token_hex(6)}-"
+        self._ids = itertools.count(1)
+        self.wrote: Callable[[str], bool] = methodcaller("startswith", self._ids_begin)
         self._chatter_line = CHATTER_LINE % self._limits.chatter_ttl_s
         self._drafts = Drafts(limits, self._observer, self._schedule)
         self._unknown = UnknownOutcomes(transport, self._drafts, limits)
@@ -82,12 +86,16 @@ class Appender:
 
     def append(self, draft: Draft) -> "asyncio.Future[AppendOutcome]":
         """Write one draft; what `streams.log.Log.append` answers or raises is in the future."""
-        return self._append(draft, self._transport.max_payload)
+        outcome: asyncio.Future[AppendOutcome] = self._loop.create_future()
+        try:
+            self._drafts.admit(self._ticket(draft, outcome))
+        except (LogUnavailable, TooLarge, Unreadable) as error:
+            outcome.set_exception(error)
+        return outcome
 
     async def append_all(self, drafts: Sequence[Draft]) -> list[AppendOutcome | AppendError]:
         """Write many; see `streams.log.Log.append_all`. They wait without a task for each."""
-        most = self._transport.max_payload
-        outcomes = [self._append(draft, most) for draft in drafts]
+        outcomes = [self.append(draft) for draft in drafts]
         answers: list[AppendOutcome | AppendError] = []
         try:
             for outcome in outcomes:  # one after the other: a batch answers all of them at once
@@ -111,46 +119,30 @@ class Appender:
         await self._unknown.close()
         self._drafts.close()
 
-    def _append(self, draft: Draft, most: int) -> "asyncio.Future[AppendOutcome]":
-        """Write one draft, whose events are of at most ``most`` bytes each."""
-        try:
-            ticket = self._ticket(draft, most)
-            self._drafts.admit(ticket)
-        except (LogUnavailable, TooLarge, Unreadable) as error:
-            failed: asyncio.Future[AppendOutcome] = self._loop.create_future()
-            failed.set_exception(error)
-            return failed
-        return ticket.outcome
-
-    def _ticket(self, draft: Draft, most: int) -> Ticket:
+    def _ticket(self, draft: Draft, outcome: "asyncio.Future[AppendOutcome]") -> Ticket:
         if self._closed:
             raise LogUnavailable("the log was closed")
         if not 1 <= len(draft.events) <= BATCH_MESSAGES:
             raise ValueError(f"a draft has 1 to {BATCH_MESSAGES} events, not {len(draft.events)}")
         subject = subject_of(draft.plan_id, draft.task_id)
-        event_id = self._ids.next()
-        messages = self._messages(draft, subject, event_id)
-        total = 0
-        for message in messages:
-            size = len(message.payload) + len(message.lines)
-            total += size
-            if size + ENVELOPE_BYTES > most:
-                self._observer.append_failed("too_large")
-                raise TooLarge(f"one event of {size + ENVELOPE_BYTES} bytes; the log takes {most}")
-        outcome: asyncio.Future[AppendOutcome] = self._loop.create_future()
-        return Ticket(draft, subject, event_id, messages, total, outcome)
-
-    def _messages(self, draft: Draft, subject: str, event_id: str) -> list[Message]:
+        event_id = f"{self._ids_begin}{next(self._ids):x}"
+        most = self._transport.max_payload
         messages: list[Message] = []
+        total = 0
         for place, event in enumerate(draft.events):
-            own_id = event_id if place == 0 else f"{event_id}.{place}"
+            own_id = f"{event_id}.{place}" if place else event_id
             lines = encode_headers(event, own_id, draft.origin)
             if type(event) is Heartbeat or type(event) is Progress:
                 ttl_s = draft.chatter_ttl_s
                 lines += self._chatter_line if ttl_s is None else CHATTER_LINE % ttl_s
-            expected = draft.expected if place == 0 else None
-            messages.append(Message(subject, expected, lines, encode_payload(event)))
-        return messages
+            payload = encode_payload(event)
+            size = len(payload) + len(lines)
+            if size + ENVELOPE_BYTES > most:
+                self._observer.append_failed("too_large")
+                raise TooLarge(f"one event of {size + ENVELOPE_BYTES} bytes; the log takes {most}")
+            total += size
+            messages.append(Message(subject, None if place else draft.expected, lines, payload))
+        return Ticket(subject, draft.expected, event_id, messages, total, outcome)
 
     # Going out.
 
@@ -271,7 +263,7 @@ class Appender:
         for ticket in lot:
             actual = last.get(ticket.subject, 0)
             # Only a higher sequence is proof: a lower one may come from a replica that lags.
-            if actual > ticket.draft.expected:
+            if actual > ticket.expected:
                 self._drafts.lose(ticket, actual)
             else:
                 again.append(ticket)

@@ -6,7 +6,7 @@ says which answers may be believed.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from math import inf
 
@@ -42,13 +42,8 @@ from streams.jetstream.topology import (
     plans_stream,
 )
 from streams.log import (
-    Appended,
-    AppendError,
     BadFact,
-    Conflict,
-    Draft,
     Fact,
-    LogFull,
     LogMessage,
     LogState,
     LogUnavailable,
@@ -89,14 +84,23 @@ class JetStreamLog:
         self._stream, self._audit_stream = names.plans_stream, names.audit_stream
         self._reader = Reader(connection, self._stream, self.prove, patience)
         self._plans = PlanReads(self._reader, self._count, patience)
-        transport = JetStreamTransport(connection, self._reader)
+        self._max_bytes: int | None = None  # as last seen
+        transport = JetStreamTransport(
+            connection,
+            self._reader,
+            on_named=self._leadership.names,
+            why_full=lambda reason: full(reason, self._stream, self._max_bytes),
+        )
         self._appender = Appender(transport, limits=limits, observer=observer)
+        # See `streams.log.Log`.
+        self.append = self._appender.append
+        self.append_all = self._appender.append_all
         self.wrote = self._appender.wrote
         audit = Reader(connection, self._audit_stream, self.prove_audit, patience)
-        self.trail = Trail(audit, transport, self._ask, replicas, names, self._replicas)
+        audit_transport = JetStreamTransport(connection, audit)
+        self.trail = Trail(audit, audit_transport, self._ask, replicas, names, self._replicas)
         self.goodbyes = Goodbyes(connection)
         self._follow_error: str | None = None
-        self._max_bytes: int | None = None  # as last seen
         self.new_consumers = 0  # how often a tail had to start anew
 
     @classmethod
@@ -179,26 +183,6 @@ class JetStreamLog:
     def watch(self, on_change: Callable[[], None]) -> Callable[[], None]:
         """Call ``on_change`` at every loss and return of the server; returns how to stop it."""
         return self._connection.watch(on_change)
-
-    async def append(self, draft: Draft) -> Appended | Conflict:
-        """See `streams.log.Log.append`."""
-        try:
-            outcome = await self._appender.append(draft)
-        except LogFull as error:
-            raise self._explained(error) from None
-        if isinstance(outcome, Appended):
-            self._leadership.names(outcome.sequence)
-        return outcome
-
-    async def append_all(self, drafts: Sequence[Draft]) -> list[Appended | Conflict | AppendError]:
-        """See `streams.log.Log.append_all`."""
-        outcomes = await self._appender.append_all(drafts)
-        last = max((each.sequence for each in outcomes if isinstance(each, Appended)), default=0)
-        self._leadership.names(last)
-        return [self._explained(each) if isinstance(each, LogFull) else each for each in outcomes]
-
-    def _explained(self, error: LogFull) -> LogFull:
-        return LogFull(full(str(error), self._stream, self._max_bytes))
 
     async def follow(self, after: int) -> AsyncIterator[list[Fact | BadFact]]:
         """See `streams.log.Log.follow`."""

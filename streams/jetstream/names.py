@@ -38,13 +38,18 @@ class Names(msgspec.Struct, frozen=True):
         """The subject on which JetStream is asked ``question`` (``STREAM.INFO.…``)."""
         return f"$JS.{self.domain}.API.{question}" if self.domain else f"$JS.API.{question}"
 
+    @property
+    def begin(self) -> str:
+        """What stands before each of Holdfast's subjects on the server."""
+        return f"{self.prefix}." if self.prefix else ""
+
     def outside(self, subject: str) -> str:
         """``subject`` (or a filter) as the server knows it."""
-        return f"{self.prefix}.{subject}" if self.prefix else subject
+        return f"{self.begin}{subject}"
 
     def inside(self, subject: str) -> str:
         """A subject of the server as Holdfast knows it; one without the prefix stays as it is."""
-        return subject.removeprefix(f"{self.prefix}.") if self.prefix else subject
+        return subject.removeprefix(self.begin)
 
     def complaint(self, url: str) -> tuple[str, str] | None:
         """The field that cannot be so with the server ``url`` ("": embedded), and why."""

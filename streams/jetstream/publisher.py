@@ -3,14 +3,14 @@
 import asyncio
 import itertools
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from streams.jetstream.connection import Connection
 from streams.jetstream.messages import Lost, Reply, render
-from streams.jetstream.names import Names
 from streams.jetstream.reader import Reader
+from streams.jetstream.refusals import is_full
 from streams.jetstream.topology import ApiError
 from streams.jetstream.transport import Found, Message, Stored, Unknown, WriteAnswer, WriteRefused
 from streams.json_values import UNREADABLE
@@ -30,10 +30,23 @@ _publish_answer = msgspec.json.Decoder(PublishAnswer).decode
 class JetStreamTransport:
     """Group commit's view of the stream: publish, and look up what became of it."""
 
-    def __init__(self, connection: Connection, reader: Reader) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        reader: Reader,
+        *,
+        on_named: Callable[[int], None] = lambda _: None,
+        why_full: Callable[[str], str] = str,
+    ) -> None:
+        """``on_named`` gets each sequence that the stream's leader acknowledges or shows.
+
+        ``why_full`` adds what gives room to the reason of a stream that is full.
+        """
         self._connection = connection
         self._reader = reader
-        self._batch_start = secrets.token_hex(6)
+        self._on_named = on_named
+        self._why_full = why_full
+        self._batch_start = secrets.token_hex(6).encode()
         self._batch_count = itertools.count(1)
 
     @property
@@ -64,69 +77,59 @@ class JetStreamTransport:
             if answer.done():
                 return
             try:
-                answer.set_result(_answer(replied.result()))
+                answer.set_result(self._answer(replied.result()))
             except UNREADABLE as error:
                 answer.set_result(Unknown(f"an answer that cannot be read: {error}"))
 
         replied.add_done_callback(done)
-        if len(messages) == 1:
-            commands = _render_single(messages[0], reply, self._connection.names)
-        else:
-            batch_id = b"%b-%x" % (self._batch_start.encode(), next(self._batch_count))
-            commands = _render_batch(messages, batch_id, reply, self._connection.names)
         try:
-            self._connection.send(commands)
+            self._connection.send(self._rendered(messages, reply))
         except ConnectionError as error:
             replied.set_result(Lost(str(error)))
         return answer
 
+    def _rendered(self, messages: Sequence[Message], reply: bytes) -> bytes:
+        # Of a batch only the last message, which commits, is answered; a refusal of an earlier one
+        # shows there.
+        begin = self._connection.names.begin.encode()
+        batch_id = b"%b-%x" % (self._batch_start, next(self._batch_count))
+        commands: list[bytes] = []
+        for place, message in enumerate(messages, 1):
+            last = place == len(messages)
+            lines = message.lines
+            if message.expected is not None:
+                lines += b"Nats-Expected-Last-Subject-Sequence: %d\r\n" % message.expected
+            if len(messages) > 1:
+                lines += b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n" % (batch_id, place)
+                lines += b"Nats-Batch-Commit: 1\r\n" if last else b""
+            subject = begin + message.subject.encode()
+            commands.append(render(subject, reply if last else b"", lines, message.payload))
+        return b"".join(commands)
+
     async def first_after(self, subject: str, sequence: int, timeout_s: float) -> Found | None:
         """See `streams.jetstream.transport.Transport`."""
         found = await self._reader.leader_first_after(subject, sequence, timeout_s)
-        return None if found is None else Found(*found)
+        if found is None:
+            return None
+        self._on_named(found[0])
+        return Found(*found)
 
     async def last_of(self, subjects: Sequence[str]) -> Mapping[str, int]:
         """See `streams.jetstream.transport.Transport`."""
         return await self._reader.last_of(subjects)
 
-
-def _expectation(message: Message) -> bytes:
-    if message.expected is None:
-        return message.lines
-    return b"%bNats-Expected-Last-Subject-Sequence: %d\r\n" % (message.lines, message.expected)
-
-
-def _render_single(message: Message, reply: bytes, names: Names) -> bytes:
-    subject = names.outside(message.subject).encode()
-    return render(subject, reply, _expectation(message), message.payload)
-
-
-def _render_batch(
-    messages: Sequence[Message], batch_id: bytes, reply: bytes, names: Names
-) -> bytes:
-    # Only the last message, which commits, is answered; a refusal of an earlier one shows there.
-    commands: list[bytes] = []
-    for place, message in enumerate(messages, 1):
-        last = place == len(messages)
-        lines = b"%bNats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n%b" % (
-            _expectation(message),
-            batch_id,
-            place,
-            b"Nats-Batch-Commit: 1\r\n" if last else b"",
-        )
-        subject = names.outside(message.subject).encode()
-        commands.append(render(subject, reply if last else b"", lines, message.payload))
-    return b"".join(commands)
-
-
-def _answer(replied: Reply | Lost) -> WriteAnswer:
-    match replied:
-        case Lost(reason):
-            return Unknown(reason)
-        case Reply() if replied.status:
-            return WriteRefused(503, "JetStream is not ready: no server answers for the stream")
-        case Reply():
-            answer = _publish_answer(replied.payload)
-            if answer.error is not None:
-                return WriteRefused(answer.error.err_code, answer.error.description)
-            return Stored(answer.seq)
+    def _answer(self, replied: Reply | Lost) -> WriteAnswer:
+        match replied:
+            case Lost(reason):
+                return Unknown(reason)
+            case Reply() if replied.status:
+                return WriteRefused(503, "JetStream is not ready: no server answers for the stream")
+            case Reply():
+                answer = _publish_answer(replied.payload)
+                if answer.error is None:
+                    self._on_named(answer.seq)
+                    return Stored(answer.seq)
+                code, reason = answer.error.err_code, answer.error.description
+                if is_full(code, reason):
+                    reason = self._why_full(reason)
+                return WriteRefused(code, reason)

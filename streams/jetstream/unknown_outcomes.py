@@ -128,7 +128,7 @@ class UnknownOutcomes:
             self._drafts.lose(ticket, actual)
             return
         found = await self._look_up(ticket)
-        if found is None and (actual is None or actual > ticket.draft.expected):
+        if found is None and (actual is None or actual > ticket.expected):
             # Refused for a message that is not there: a leader that is cut off was asked.
             raise _UnsettledError("the log refuses and shows no message that was first")
         if not self._is_own(ticket, found):
@@ -145,7 +145,7 @@ class UnknownOutcomes:
         """The first message above the expected sequence: where the draft stands if it is stored."""
         try:
             return await self._transport.first_after(
-                ticket.subject, ticket.draft.expected, self._try_s(ticket)
+                ticket.subject, ticket.expected, self._try_s(ticket)
             )
         except LogUnavailable as error:
             raise _UnsettledError(str(error)) from error

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 
-from streams.jetstream.drafts import BATCH_BYTES, BATCH_MESSAGES, EventIds
+from streams.jetstream.drafts import BATCH_BYTES, BATCH_MESSAGES
 from streams.jetstream.group_commit import SINGLES, TURN, Appender
 from streams.log import Appended, Conflict, Draft
 from streams.plan.events import Completed, Heartbeat, Raw
@@ -143,6 +143,12 @@ async def test_a_draft_may_shorten_the_time_to_live_of_its_chatter(
     assert b"Nats-TTL: 1s" in log.sent[0][0].lines
 
 
-def test_event_ids_are_never_given_twice() -> None:
-    ids = EventIds(), EventIds()
-    assert len({each.next() for each in ids for _ in range(1_000)}) == 2_000
+async def test_event_ids_are_never_given_twice(appender: Appender, log: FakeLog) -> None:
+    others = Appender(log)
+    for each in (appender, others):
+        await gather(each, *(draft(f"t{i}", count=2) for i in range(500)))
+    ids = [id_of(message) for sent in log.sent for message in sent]
+    own = [event_id for event_id in ids if appender.wrote(event_id)]
+    assert len(set(ids)) == len(ids) == 2_000
+    assert len(own) == 1_000
+    await others.close()
