@@ -13,23 +13,22 @@ _SLACK = 64  # how many dead entries are not worth clearing out
 
 
 class BestKinds:
-    """Follows the queues of one lane; `changed` has to be called for each kind that changes."""
+    """Follows the queues of one lane.
+
+    A kind of which tasks came, left or had their turn has to be added to ``changed``.
+    """
 
     def __init__(self, queues: Mapping[str, KindQueue]) -> None:
         self._queues = queues
-        self._changed: set[str] = set()
+        self.changed: set[str] = set()
         self._order = count()
         self._entries: dict[str, int] = {}  # of each kind the one entry that counts
         self._heap: list[tuple[Rank, int, str]] = []
 
-    def changed(self, kind: str) -> None:
-        """Tasks of ``kind`` came, left or had their turn."""
-        self._changed.add(kind)
-
     def best_first(self, now: float) -> Iterator[Seat]:
         """Take seats of any kind, best first."""
-        while self._changed:
-            self._look_at(self._changed.pop())
+        while self.changed:
+            self._look_at(self.changed.pop())
         while self._heap:
             _, entry, kind = self._heap[0]
             first = self._queues[kind].first() if self._entries.get(kind) == entry else None

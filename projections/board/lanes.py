@@ -71,6 +71,9 @@ class Lanes:
         self._slowest_s = 0.0  # of the claims and deliveries of late
         self._fresh: set[str] = set()
         self._queues: dict[Lane, dict[str, KindQueue]] = {"ready": {}, "refining": {}}
+        self._order: tuple[Lane, Lane] = ("ready", "refining")
+        if not rule.ready_first:
+            self._order = ("refining", "ready")
         self._waiting = {lane: WaitingSince() for lane in self._queues}
         self._best = {lane: BestKinds(queues) for lane, queues in self._queues.items()}
 
@@ -100,7 +103,7 @@ class Lanes:
             queue = queues[kind] = KindQueue(self.rule.ageing_s)
         queue.add(seat)
         self._waiting[seat.lane].add(seat.since)
-        self._best[seat.lane].changed(kind)
+        self._best[seat.lane].changed.add(kind)
         self._fresh.add(kind)
 
     def remove(self, seat: Seat) -> None:
@@ -109,7 +112,7 @@ class Lanes:
         queue = self._queues[seat.lane][kind]
         queue.remove(seat)
         self._waiting[seat.lane].remove(seat.since)
-        self._best[seat.lane].changed(kind)
+        self._best[seat.lane].changed.add(kind)
         if not queue.count:
             del self._queues[seat.lane][kind]
 
@@ -126,7 +129,7 @@ class Lanes:
         queue = self._queues[seat.lane].get(seat.task.spec.kind)
         if queue is not None:
             queue.take_back_turn(seat)
-            self._best[seat.lane].changed(seat.task.spec.kind)
+            self._best[seat.lane].changed.add(seat.task.spec.kind)
 
     def offers(self, kinds: Collection[str] | None) -> bool:
         """Whether a task of ``kinds`` (None: any) could be picked, be it now or in a moment."""
@@ -168,24 +171,26 @@ class Lanes:
         """Reserve up to ``limit`` seats of ``kinds``, shared between the lanes; best first."""
         if self.look_again_at <= now:
             self.look_again_at = inf
-        share = self.rule.share(limit)
-        ready = self._take("ready", share.ready, kinds, now)
-        refining = self._take("refining", share.refining, kinds, now)
-        picks = [Pick(seat, fallback=False) for seat in (*ready, *refining)]
-        order: tuple[Lane, Lane] = ("ready", "refining")
-        for lane in order if self.rule.ready_first else reversed(order):
-            if left := limit - len(picks):
-                picks += [Pick(seat, fallback=True) for seat in self._take(lane, left, kinds, now)]
+        share, picks = self.rule.share(limit), list[Pick]()
+        first, second = self._order
+        rounds: tuple[tuple[Lane, int, bool], ...] = (
+            ("ready", share.ready, False),
+            ("refining", share.refining, False),
+            (first, limit, True),
+            (second, limit, True),
+        )
+        for lane, most, fallback in rounds:
+            if (n := min(most, limit - len(picks))) > 0 and self._queues[lane]:
+                picks += [Pick(seat, fallback) for seat in self._take(lane, n, kinds, now)]
         return picks
 
     def _take(self, lane: Lane, n: int, kinds: Collection[str] | None, now: float) -> list[Seat]:
         """Reserve up to ``n`` seats: this instance's own first, then those its peers left lying."""
         taken: list[Seat] = []
         others: list[Seat] = []
-        if n <= 0 or not self._queues[lane]:
-            return taken
         for seat in self._best_first(lane, kinds, now):
-            (taken if self._mine(seat, now) else others).append(seat)
+            ahead, _ = self._ahead(seat, now)
+            (others if ahead else taken).append(seat)
             if len(taken) == n or len(others) == n * _LOOK_PER_SLOT:
                 break
         # An instance takes over what peers left in an order of its own: the peer itself takes from
@@ -196,18 +201,18 @@ class Lanes:
                 taken.append(seat)
                 continue
             self._queues[lane][seat.task.spec.kind].put_back(seat)
-            self._best[lane].changed(seat.task.spec.kind)
+            self._best[lane].changed.add(seat.task.spec.kind)
             if len(taken) < n:
                 self.look_again_at = min(self.look_again_at, helps_at)
         return taken
 
     def _best_first(self, lane: Lane, kinds: Collection[str] | None, now: float) -> Iterator[Seat]:
         """Take seats of ``kinds``, best first."""
-        queues, changed = self._queues[lane], self._best[lane].changed
+        queues, changed = self._queues[lane], self._best[lane].changed.add
         if kinds is None and len(queues) > 1:
             yield from self._best[lane].best_first(now)
             return
-        chosen = [kind for kind in (queues if kinds is None else kinds) if kind in queues]
+        chosen = queues.keys() if kinds is None else queues.keys() & kinds
         if len(chosen) == 1:
             (kind,) = chosen
             while (seat := queues[kind].best()) is not None:
@@ -235,20 +240,15 @@ class Lanes:
     def _helping_order(self, seat: Seat) -> int:
         return crc32(f"{self.peers.instance_id}.{seat.plan.plan_id}.{seat.task.spec.id}".encode())
 
-    def _mine(self, seat: Seat, now: float) -> bool:
-        ahead, _ = self._ahead(seat, _turn(seat, now))
-        return ahead == 0
-
     def _helps_at(self, seat: Seat, now: float) -> float:
         """When this instance may take a task in a peer's turn: one helper after the other."""
-        turn = _turn(seat, now)
-        ahead, peers = self._ahead(seat, turn)
+        ahead, peers = self._ahead(seat, now)
         wait_s = self.yield_s * (1 + (ahead - 1) / peers)
-        return seat.since + turn * TURN_S + min(wait_s, TURN_S)
+        return seat.since + _turn(seat, now) * TURN_S + min(wait_s, TURN_S)
 
-    def _ahead(self, seat: Seat, turn: int) -> tuple[int, int]:
+    def _ahead(self, seat: Seat, now: float) -> tuple[int, int]:
         spec = seat.task.spec
-        return self.peers.ahead(spec.kind, seat.plan.plan_id, spec.id, turn)
+        return self.peers.ahead(spec.kind, seat.plan.plan_id, spec.id, _turn(seat, now))
 
 
 def _turn(seat: Seat, now: float) -> int:

@@ -28,17 +28,15 @@ class Clock(Protocol):
 
 
 class Granted(msgspec.Struct, frozen=True, gc=False):
-    """A lease until ``until`` by the log's clock, and until ``ends`` by the monotonic one."""
+    """A lease until ``until`` by the log's clock, and until ``ends`` by the monotonic one.
 
+    Its attempt began at ``began_at`` by the log's clock, and at ``began`` by the monotonic one.
+    """
+
+    began_at: float | None
+    began: float
     until: float
     ends: float
-
-
-class Began(msgspec.Struct, frozen=True, gc=False):
-    """An attempt that began at ``at`` by the log's clock, and at ``local`` by the monotonic one."""
-
-    at: float
-    local: float
 
 
 class Leases:
@@ -47,40 +45,37 @@ class Leases:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._granted: dict[int, Granted] = {}
-        self._began: dict[int, Began] = {}
 
     def note(self, task: Task) -> None:
         """Take in the lease of a RUNNING task; called whenever it may have been renewed."""
-        at, began = task.began_at, self._began.get(id(task))
-        if at is not None and (began is None or began.at != at):
-            self._note_beginning(task, at)
-        until = task.lease_until
         known = self._granted.get(id(task))
-        if until is None or (known is not None and known.until == until):
+        began_at, until = task.began_at, task.lease_until
+        if until is None:
+            return
+        if known is not None and known.until == until and known.began_at == began_at:
             return
         # What is read late, as at a start, has run for a part of its time already.
-        age_s = max(0.0, self._clock.stream_now() - (until - task.lease_s))
-        left_s = max(0.0, task.lease_s - age_s)
-        self._granted[id(task)] = Granted(until, self._clock.monotonic() + left_s)
-
-    def _note_beginning(self, task: Task, at: float) -> None:
-        age_s = max(0.0, self._clock.stream_now() - at)
-        self._began[id(task)] = Began(at, self._clock.monotonic() - age_s)
+        now, local = self._clock.stream_now(), self._clock.monotonic()
+        began = local - max(0.0, now - (began_at or now))
+        ends = local + min(task.lease_s, max(0.0, until - now))
+        if known is not None and known.began_at == began_at:
+            began = known.began
+        if known is not None and known.until == until:
+            ends = known.ends
+        self._granted[id(task)] = Granted(began_at, began, until, ends)
 
     def forget(self, task: Task) -> None:
         """The task runs no more."""
         self._granted.pop(id(task), None)
-        self._began.pop(id(task), None)
 
     def ran_s(self, task: Task) -> float:
         """For how many seconds the running attempt has surely run; 0 where none does."""
-        began = self._began.get(id(task))
-        return 0.0 if began is None else self._clock.monotonic() - began.local
+        granted = self._granted.get(id(task))
+        return 0.0 if granted is None else self._clock.monotonic() - granted.began
 
     def left_s(self, task: Task) -> float:
         """For how many seconds no other may take the lease over; 0 or less when it is over."""
         granted = self._granted.get(id(task))
         if granted is None:
             return 0.0
-        clock = self._clock
-        return max(granted.ends - clock.monotonic(), granted.until - clock.stream_now())
+        return max(granted.ends - self._clock.monotonic(), granted.until - self._clock.stream_now())

@@ -40,6 +40,14 @@ class LanePosition(msgspec.Struct, frozen=True):
     reserved: bool
 
 
+class _Running(msgspec.Struct, frozen=True):
+    """A RUNNING task with the attempt that was seen last."""
+
+    plan: Plan
+    task: Task
+    attempt: int
+
+
 class TaskPlaces:
     """The places of the tasks of ``plans``, by id, and what can be claimed of them.
 
@@ -63,7 +71,7 @@ class TaskPlaces:
         self._time_outs = TimeOuts(self.leases)
         self._seats: dict[int, Seat] = {}
         self._expired: dict[int, tuple[Plan, Task]] = {}
-        self._running: dict[int, tuple[Plan, Task]] = {}
+        self._running: dict[int, _Running] = {}
         self._to_place: deque[tuple[Plan, Iterator[Task]]] = deque()
         self._placed_at = 0.0
 
@@ -98,10 +106,12 @@ class TaskPlaces:
         """Put a task where it belongs by its state: in a lane, on a timer, or nowhere."""
         key = id(task)
         if task.status == "RUNNING":
-            if key not in self._running:
-                self._running[key] = plan, task
+            running = self._running.get(key)
+            if running is None:
                 self.running_kinds[task.spec.kind] += 1
-            self._time_outs.watch(plan, task)
+            if running is None or running.attempt != task.attempt:
+                self._running[key] = _Running(plan, task, task.attempt)
+                self._time_outs.watch(plan, task)
             self._place_running(plan, task, now)
             return
         if key in self._running:
@@ -157,7 +167,8 @@ class TaskPlaces:
         seat = self._seats.get(id(task))
         if seat is not None and seat.live and seat.lane == lane and seat.since == since:
             return
-        self.unseat(task)
+        if seat is not None:
+            self.unseat(task)
         seat = Seat(plan, task, lane, since)
         self._seats[id(task)] = seat
         self.lanes.add(seat)
@@ -242,7 +253,7 @@ class TaskPlaces:
 
     def running(self) -> list[tuple[Plan, Task]]:
         """RUNNING tasks, their leases live or expired."""
-        return list(self._running.values())
+        return [(each.plan, each.task) for each in self._running.values()]
 
     def overdue(self, now: float) -> list[tuple[Plan, Task]]:
         """RUNNING tasks that have outlived their time-out by one lease at log time ``now``."""

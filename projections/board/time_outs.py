@@ -1,6 +1,7 @@
 """Which running attempts have outlived their time-out, without a look at all that run.
 
-The board tells of a RUNNING task whenever it places it, so a renewal must cost next to nothing.
+The board tells of each attempt once, when it begins; a start that is reported later is seen when
+the attempt may be overdue.
 """
 
 from projections.board.leases import Leases
@@ -16,18 +17,18 @@ class TimeOuts:
     def __init__(self, leases: Leases | None) -> None:
         self._leases = leases
         self._timers: Timers[Running] = Timers()
-        self._attempts: dict[int, int] = {}  # the attempt that is watched, by the task's identity
 
     def watch(self, plan: Plan, task: Task) -> None:
-        """Take in the running attempt of ``task``, once."""
-        if self._attempts.get(id(task)) != task.attempt:
-            self._attempts[id(task)] = task.attempt
-            self._wait(plan, task)
+        """Look at the attempt that runs now when it may be overdue, if it ever is."""
+        due = task.overdue_at
+        if due is None:
+            self._timers.cancel(id(task))
+        else:
+            self._timers.set(id(task), due, (plan, task))
 
     def forget(self, task: Task) -> None:
         """The task runs no more."""
-        if self._attempts.pop(id(task), None) is not None:
-            self._timers.cancel(id(task))
+        self._timers.cancel(id(task))
 
     def overdue(self, now: float) -> list[Running]:
         """Those that at log time ``now`` have run a lease longer than they may, at every call."""
@@ -35,15 +36,8 @@ class TimeOuts:
         for plan, task in list(self._timers.take(now)):
             if self._is_overdue(task, now):
                 found.append((plan, task))
-            self._wait(plan, task)
+            self.watch(plan, task)
         return found
-
-    def _wait(self, plan: Plan, task: Task) -> None:
-        due = task.overdue_at
-        if due is None:
-            self._timers.cancel(id(task))
-        else:
-            self._timers.set(id(task), due, (plan, task))
 
     def _is_overdue(self, task: Task, now: float) -> bool:
         due = task.overdue_at

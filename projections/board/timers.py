@@ -6,20 +6,20 @@ from itertools import count
 from math import inf
 from typing import Generic, TypeVar
 
+import msgspec
+
 T = TypeVar("T")
 
 _SLACK = 64  # how many dead entries are not worth clearing out
 
 
-class _Timer(Generic[T]):
+class _Timer(msgspec.Struct, Generic[T]):
     """What waits under a key; ``order`` names its one entry in the heap."""
 
-    __slots__ = ("due", "order", "queued_for", "thing")
-
-    def __init__(self, order: int, due: float, thing: T) -> None:
-        self.order = order
-        self.queued_for = self.due = due
-        self.thing = thing
+    order: int
+    queued_for: float
+    due: float
+    thing: T
 
 
 class Timers(Generic[T]):
@@ -43,8 +43,12 @@ class Timers(Generic[T]):
         known = self._waiting.get(key)
         if known is not None and known.queued_for <= due:
             known.due, known.thing = due, thing
-        else:
-            self._queue(key, due, thing)
+            return
+        order = next(self._order)
+        self._waiting[key] = _Timer(order, due, due, thing)
+        heapq.heappush(self._heap, (due, order, key))
+        if known is not None:  # its entry is dead now
+            self._clear_out()
 
     def cancel(self, key: int) -> None:
         """Forget what waits under ``key``, if anything does."""
@@ -70,11 +74,6 @@ class Timers(Generic[T]):
         while self.next_due() <= now:
             _, _, key = heapq.heappop(self._heap)
             yield self._waiting.pop(key).thing
-
-    def _queue(self, key: int, due: float, thing: T) -> None:
-        timer = self._waiting[key] = _Timer(next(self._order), due, thing)
-        heapq.heappush(self._heap, (due, timer.order, key))
-        self._clear_out()
 
     def _clear_out(self) -> None:
         """Rebuild the heap when most of it is dead, so that the cost is spread over the deaths."""

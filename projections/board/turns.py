@@ -59,10 +59,6 @@ class _Line:
         self.live = 0
         self.seats: list[tuple[int, float, int, int, Seat]] = []
 
-    def add(self, seat: Seat, order: int) -> None:
-        heapq.heappush(self.seats, (*_order_of(seat), order, seat))
-        self.live += 1
-
     def best(self) -> Seat:
         """The best live seat; there is one while ``live`` is not 0."""
         while not self.seats[0][-1].live:
@@ -112,8 +108,7 @@ class KindQueue:
         """Put a seat at its plan's place; a plan that comes new begins to wait now."""
         self.count += 1
         heapq.heappush(self._ages, (seat.since, next(self._order), seat))
-        self._forget_ages()
-        self._line_of(seat.plan, Place(self._turns, seat.since)).add(seat, next(self._order))
+        self._join(seat, Place(self._turns, seat.since))
 
     def remove(self, seat: Seat) -> None:
         """Take a seat out, reserved or not."""
@@ -166,9 +161,7 @@ class KindQueue:
     def put_back(self, seat: Seat) -> None:
         """Undo `take`: the seat was not wanted, and its plan has not had a turn."""
         seat.reserved = False
-        self._line_of(seat.plan, seat.before or Place(self._turns, seat.since)).add(
-            seat, next(self._order)
-        )
+        self._join(seat, seat.before or Place(self._turns, seat.since))
         self.take_back_turn(seat)
 
     def take_back_turn(self, seat: Seat) -> None:
@@ -181,12 +174,14 @@ class KindQueue:
         if line is not None and before < line.place:
             self._stand(line, before)
 
-    def _line_of(self, plan: Plan, place: Place) -> _Line:
-        line = self._lines.get(plan.plan_id)
+    def _join(self, seat: Seat, place: Place) -> None:
+        """Put a seat in its plan's line, which begins at ``place`` if it is a new one."""
+        line = self._lines.get(seat.plan.plan_id)
         if line is None:
-            line = self._lines[plan.plan_id] = _Line(plan, place)
+            line = self._lines[seat.plan.plan_id] = _Line(seat.plan, place)
             self._stand(line, place)
-        return line
+        heapq.heappush(line.seats, (*_order_of(seat), next(self._order), seat))
+        line.live += 1
 
     def _key(self, turn: float, at: float, plan: Plan) -> float:
         return turn + at * self._per_second - plan.spec.priority * TURNS_PER_PRIORITY
