@@ -7,6 +7,7 @@ remains as a safety net; what only it finds is counted as found late.
 
 import asyncio
 
+import msgspec
 import structlog
 
 from projections.board.lanes import Pick, Seat
@@ -87,7 +88,7 @@ class ClaimQueue:
         """
         asks = list(self._asks.get(owner, ()))
         for ask in asks:
-            ask.ended = ask.ended or asyncio.Event()
+            ask.is_over, ask.ended = True, ask.ended or asyncio.Event()
         self._wake(owner)
         for ask in asks:
             if ask.ended is not None:
@@ -99,7 +100,7 @@ class ClaimQueue:
         A claim that is under way is released here, for the other instance may not have seen it.
         """
         for ask in self._asks.get(owner, ()):
-            ask.left = True
+            ask.is_over = ask.left = True
         self._wake(owner)
 
     async def look_again(self, owner: str) -> None:
@@ -115,8 +116,9 @@ class ClaimQueue:
         metrics = self._core.metrics
         metrics.count("agent.task.claim.poll.total")
         deadline = asyncio.get_running_loop().time() + request.wait_s
-        self.demand.asked(request.kinds, self._core.now())
-        (picks, _), lost = self._pick(request), 0
+        now, lost = self._core.now(), 0
+        self.demand.asked(request.kinds, now)
+        picks, _ = self._pick(request, now)
         while True:
             if ask.is_over or (request.gone is not None and request.gone()):
                 self._give_back(picks)
@@ -134,7 +136,8 @@ class ClaimQueue:
                 lost += 1
                 pause = pause_s(lost, FIRST_PAUSE_S, LONGEST_PAUSE_S)
                 await asyncio.sleep(min(pause, left_s))
-            picks = self._pick(request)[0] or await self._wait(request, left_s)
+            picks, _ = self._pick(request, self._core.now())
+            picks = picks or await self._wait(request, left_s)
 
     def serve_waiting(self, *, all_kinds: bool = False) -> int:
         """Give tasks that came since the last call to the claims that wait, the oldest first.
@@ -145,14 +148,14 @@ class ClaimQueue:
         if self.leases.standstill.left_s > 0:
             self._set_alarm()
             return 0
-        lanes, served = self._core.board.places.lanes, 0
+        lanes, now, served = self._core.board.places.lanes, self._core.now(), 0
         nothing_for: set[tuple[str, ...] | None] = set()
         fresh = lanes.take_fresh()
         for waiter in self._waiters.of(lanes.kinds if all_kinds else fresh):
             kinds = waiter.request.kinds
             if waiter.future.done() or kinds in nothing_for or not lanes.offers(kinds):
                 continue
-            picks, withheld = self._pick(waiter.request)
+            picks, withheld = self._pick(waiter.request, now)
             if picks:
                 waiter.future.set_result(picks)
                 self._waiters.remove(waiter)
@@ -178,7 +181,7 @@ class ClaimQueue:
             if (late := self.serve_waiting(all_kinds=True)) > 0:
                 log.warning("claims_found_late", tasks=late)
 
-    def _pick(self, request: ClaimRequest) -> tuple[list[Pick], bool]:
+    def _pick(self, request: ClaimRequest, now: float) -> tuple[list[Pick], bool]:
         """Reserve tasks for the asker, as many as an answer may hold; and whether any is withheld.
 
         Withheld is what it leaves to others for a moment, or lost itself; while claims stand still,
@@ -186,17 +189,18 @@ class ClaimQueue:
         """
         if self.leases.standstill.left_s > 0:
             return [], True
-        picks, withheld = self._offered(request)
-        room = self._answer_bytes
-        for n, pick in enumerate(picks):
-            room -= claim_size(pick.seat.plan, pick.seat.task)
-            if room < 0 and n:
-                self._give_back(picks[n:])
-                return picks[:n], withheld
+        picks, withheld = self._offered(request, now)
+        if len(picks) > 1:
+            room = self._answer_bytes
+            for n, pick in enumerate(picks):
+                room -= claim_size(pick.seat.plan, pick.seat.task)
+                if room < 0 and n:
+                    self._give_back(picks[n:])
+                    return picks[:n], withheld
         return picks, withheld
 
-    def _offered(self, request: ClaimRequest) -> tuple[list[Pick], bool]:
-        board, now = self._core.board, self._core.now()
+    def _offered(self, request: ClaimRequest, now: float) -> tuple[list[Pick], bool]:
+        board = self._core.board
         offered, withheld = list[Pick](), list[Pick]()
         # What is withheld stays reserved until the rest has been looked at.
         while picks := board.places.pick(request.limit - len(offered), request.kinds, now):
@@ -251,23 +255,16 @@ class ClaimQueue:
         self.serve_waiting(all_kinds=True)
 
 
-class _Ask:
+class _Ask(msgspec.Struct, eq=False):
     """A request that is not answered; its owner may say goodbye meanwhile.
 
-    ``ended`` is there when it did so here, and set when the request is answered; ``left``: it did
-    so at another instance.
+    Then it ``is_over``, and nothing may be granted any more. ``ended`` is there when that was said
+    here, and set when the request is answered; ``left``: it was said at another instance.
     """
 
-    __slots__ = ("ended", "left")
-
-    def __init__(self) -> None:
-        self.ended: asyncio.Event | None = None
-        self.left = False
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing may be granted any more."""
-        return self.left or self.ended is not None
+    is_over: bool = False
+    ended: asyncio.Event | None = None
+    left: bool = False
 
 
 def _withheld_until(seat: Seat, request: ClaimRequest) -> float:

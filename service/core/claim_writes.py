@@ -5,6 +5,7 @@ A claim has one try: where it loses its race, another task may be claimed instea
 
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
@@ -23,17 +24,16 @@ ONE_TRY = decider.DecideLimits(tries=1)
 Tried = decider.Outcome | LogUnavailable | LogFull | TooLarge
 
 
-class Taking:
+class Taking(msgspec.Struct, eq=False):
     """One claim on its way: the command for a picked task, and what its owner will need."""
 
-    def __init__(self, pick: Pick, command: commands.Claim, origin: Origin) -> None:
-        self.pick = pick
-        self.command = command
-        self.origin = origin
-        self.plan: Plan = pick.seat.plan
-        self.task: Task = pick.seat.task
-        self.reclaim = self.task.status == "RUNNING"
-        self.found: dict[int, Raw] = {}
+    pick: Pick
+    plan: Plan
+    task: Task
+    command: commands.Claim
+    origin: Origin
+    reclaim: bool
+    found: dict[int, Raw] = {}
 
 
 def taking_of(pick: Pick, request: ClaimRequest, origin: Origin) -> Taking:
@@ -47,7 +47,8 @@ def taking_of(pick: Pick, request: ClaimRequest, origin: Origin) -> Taking:
         start=request.start,
         timeout_s=timeout_s(task, request) if request.bounded else None,
     )
-    return Taking(pick, command, in_trace_of(plan, task, origin))
+    reclaim = task.status == "RUNNING"
+    return Taking(pick, plan, task, command, in_trace_of(plan, task, origin), reclaim)
 
 
 def in_trace_of(plan: Plan, task: Task, origin: Origin) -> Origin:

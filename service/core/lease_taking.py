@@ -54,23 +54,25 @@ class LeaseTaker:
         self._writer = ClaimWriter(core, standstill)
         self.standstill = standstill
 
-    async def take(self, picks: list[Pick], request: ClaimRequest, origin: Origin) -> list[Claim]:
+    def take(
+        self, picks: list[Pick], request: ClaimRequest, origin: Origin
+    ) -> Coroutine[Any, Any, list[Claim]]:
         """Take leases; when the asker goes meanwhile, they are released as soon as they are known.
 
         An append that is cancelled may be stored all the same, so it is never cancelled.
         """
         taking = self._take_all(picks, request, origin)
-        return await self._to_the_end(taking, list, request, origin)
+        return self._to_the_end(taking, list, request, origin)
 
-    async def take_chosen(
+    def take_chosen(
         self, plan_id: str, task_id: str, request: ClaimRequest, origin: Origin
-    ) -> Claim | Refused:
+    ) -> Coroutine[Any, Any, Claim | Refused]:
         """The lease of one task that the owner chose, if it is claimable now; see `take`.
 
         Raises LogUnavailable, LogFull.
         """
         taking = self._take_chosen(plan_id, task_id, request, origin)
-        return await self._to_the_end(taking, _granted_in, request, origin)
+        return self._to_the_end(taking, _granted_in, request, origin)
 
     async def _to_the_end(
         self,
@@ -139,11 +141,17 @@ class LeaseTaker:
         began_at = asyncio.get_running_loop().time()
         tried: Sequence[Tried] = ()
         try:
-            tried = await self._try(takings)
+            unread = [each for each in takings if missing(each.plan, each.task, each.found)]
+            if unread:
+                tried = await self._read_and_write(takings, unread)
+            else:
+                tried = await self._writer.write(takings)
         finally:
             self._core.board.places.lanes.took(asyncio.get_running_loop().time() - began_at)
             for each, outcome in zip_longest(takings, tried):
-                self._give_back(each, lost=isinstance(outcome, decider.Contention))
+                # What was claimed runs, and has no seat any more.
+                if not isinstance(outcome, decider.CommandAccepted):
+                    self._give_back(each, lost=isinstance(outcome, decider.Contention))
         claims, errors = list[Claim](), list[Exception]()
         taken: list[Taking] = []
         for each, outcome in zip(takings, tried, strict=True):
@@ -151,11 +159,15 @@ class LeaseTaker:
                 errors.append(outcome)
             elif isinstance(outcome, decider.CommandAccepted):
                 taken.append(each)
-                granted = await self._granted(each, outcome.sequence, request)
-                if isinstance(granted, Exception):
-                    errors.append(granted)
-                elif granted is not None:
-                    claims.append(granted)
+                # Another instance may have reclaimed it while this one did not run for a lease.
+                if each.task.claimed_sequence != outcome.sequence:
+                    continue
+                # A dependency may have been accepted anew, or have left memory meanwhile.
+                plan, task, found = each.plan, each.task, each.found
+                if missing(plan, task, found) and (error := await self._read(each)) is not None:
+                    errors.append(error)
+                else:
+                    claims.append(_granted(plan, task, outcome.sequence, request, found))
         self._count(taken)
         if errors and not claims:
             raise errors[0]
@@ -190,12 +202,13 @@ class LeaseTaker:
         await self._read_missing(plan, task, found)
         return _granted(plan, task, outcome.sequence, request, found)
 
-    async def _try(self, takings: Sequence[Taking]) -> list[Tried]:
-        """Write the claims: together where there are many."""
-        unread = [each for each in takings if missing(each.plan, each.task, each.found)]
-        if not unread:
-            return await self._writer.write(takings)
-        # Before the claims: when the log does not answer, nothing is claimed for no one.
+    async def _read_and_write(
+        self, takings: Sequence[Taking], unread: Sequence[Taking]
+    ) -> list[Tried]:
+        """Write the claims once what the owner of ``unread`` needs is there.
+
+        When the log does not answer, nothing is claimed for no one.
+        """
         read = await self._read_all(unread)
         failed = dict(zip(map(id, unread), read, strict=True))
         written = [each for each in takings if not failed.get(id(each))]
@@ -222,18 +235,6 @@ class LeaseTaker:
         self._core.board.places.give_back(taking.pick.seat, self._core.now(), lost=lost)
         if lost:
             self._core.metrics.count("agent.task.claim.conflict.total")
-
-    async def _granted(
-        self, taking: Taking, sequence: int, request: ClaimRequest
-    ) -> Claim | LogUnavailable | None:
-        plan, task = taking.plan, taking.task
-        # Another instance may have reclaimed the task while this one did not run for a lease.
-        if task.claimed_sequence != sequence:
-            return None
-        # A dependency may have been accepted anew, or have left memory meanwhile.
-        if missing(plan, task, taking.found) and (error := await self._read(taking)) is not None:
-            return error
-        return _granted(plan, task, sequence, request, taking.found)
 
     def _count(self, taken: Sequence[Taking]) -> None:
         moved: defaultdict[str, int] = defaultdict(int)
