@@ -59,12 +59,6 @@ class _Line:
         self.live = 0
         self.seats: list[tuple[int, float, int, int, Seat]] = []
 
-    def best(self) -> Seat:
-        """The best live seat; there is one while ``live`` is not 0."""
-        while not self.seats[0][-1].live:
-            heapq.heappop(self.seats)
-        return self.seats[0][-1]
-
     def clear_out(self) -> None:
         if len(self.seats) > 2 * self.live + _SLACK:
             self.seats = [entry for entry in self.seats if entry[-1].live]
@@ -144,7 +138,9 @@ class KindQueue:
             _, _, entry, plan_id = self._heap[0]
             line = self._lines.get(plan_id)
             if line is not None and line.entry == entry:
-                return line.best()
+                while not line.seats[0][-1].live:  # one of them is: else the line were forgotten
+                    heapq.heappop(line.seats)
+                return line.seats[0][-1]
             heapq.heappop(self._heap)
         return None
 

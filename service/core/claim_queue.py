@@ -189,17 +189,6 @@ class ClaimQueue:
         """
         if self.leases.standstill.left_s > 0:
             return [], True
-        picks, withheld = self._offered(request, now)
-        if len(picks) > 1:
-            room = self._answer_bytes
-            for n, pick in enumerate(picks):
-                room -= claim_size(pick.seat.plan, pick.seat.task)
-                if room < 0 and n:
-                    self._give_back(picks[n:])
-                    return picks[:n], withheld
-        return picks, withheld
-
-    def _offered(self, request: ClaimRequest, now: float) -> tuple[list[Pick], bool]:
         board = self._core.board
         offered, withheld = list[Pick](), list[Pick]()
         # What is withheld stays reserved until the rest has been looked at.
@@ -213,7 +202,19 @@ class ClaimQueue:
                 break
         if withheld:
             self._give_back(withheld)
+        if len(offered) > 1:
+            offered = self._in_one_answer(offered)
         return offered, bool(withheld)
+
+    def _in_one_answer(self, picks: list[Pick]) -> list[Pick]:
+        """As many as an answer may hold; the others go back."""
+        room = self._answer_bytes
+        for n, pick in enumerate(picks):
+            room -= claim_size(pick.seat.plan, pick.seat.task)
+            if room < 0 and n:
+                self._give_back(picks[n:])
+                return picks[:n]
+        return picks
 
     async def _wait(self, request: ClaimRequest, wait_s: float) -> list[Pick]:
         waiter = self._waiters.add(request)

@@ -83,20 +83,17 @@ class ClaimWriter:
         except LogUnavailable as error:
             return [error] * len(takings)
         return [
-            await self._settled(taking, outcome)
+            await self._settle(taking, outcome)
+            if outcome is None or isinstance(outcome, Conflict)
+            else outcome
             for taking, outcome in zip(takings, tried, strict=True)
         ]
 
-    async def _settled(self, taking: Taking, outcome: decider.FirstTry) -> Tried:
-        """What has become of a claim that was written with others."""
-        if isinstance(outcome, Conflict) and not _has_expired(outcome, taking):
-            return await self._lost(outcome)
-        if outcome is None or isinstance(outcome, Conflict):
+    async def _settle(self, taking: Taking, conflict: Conflict | None) -> Tried:
+        """What becomes of a claim whose first try, with others, has settled nothing."""
+        if conflict is None or _has_expired(conflict, taking):
             return await self._write_one(taking)
-        return outcome
-
-    async def _lost(self, conflict: Conflict) -> Tried:
-        """The task is offered again once it is known who has won."""
+        # The task is offered again once it is known who has won.
         winner = conflict.actual
         try:
             await (self._core.catch_up() if winner is None else self._core.folded(winner))

@@ -302,9 +302,13 @@ class Core:
 
     # -- inside -----------------------------------------------------------------------------
 
-    async def _transact(self, command: commands.Command, origin: Origin) -> Outcome:
+    def _transact(self, command: commands.Command, origin: Origin) -> Coroutine[Any, Any, Outcome]:
         if not origin.traceparent:
-            origin = replace(origin, traceparent=await self._trace_for(command))
+            return self._transact_in_its_trace(command, origin)
+        return decider.transact(command, self, self.log, self._from(origin))
+
+    async def _transact_in_its_trace(self, command: commands.Command, origin: Origin) -> Outcome:
+        origin = replace(origin, traceparent=await self._trace_for(command))
         return await decider.transact(command, self, self.log, self._from(origin))
 
     async def _trace_for(self, command: commands.Command) -> str:

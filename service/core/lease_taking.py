@@ -238,7 +238,9 @@ class LeaseTaker:
 
     def _count(self, taken: Sequence[Taking]) -> None:
         moved: defaultdict[str, int] = defaultdict(int)
+        attempts: list[int] = []
         for each in taken:
+            attempts.append(each.task.attempt)
             lane = f"agent.task.claim.{each.pick.seat.lane}"
             moved["agent.task.claim.success.total"] += 1
             moved[f"{lane}.count"] += 1
@@ -249,8 +251,7 @@ class LeaseTaker:
         metrics = self._core.metrics
         for name, number in moved.items():
             metrics.count(name, number)
-        if taken:
-            attempts = [each.task.attempt for each in taken]
+        if attempts:
             metrics.observe("agent.task.claim.execution_attempt", *attempts)
 
 
