@@ -5,7 +5,7 @@ computes, gets it back only after that thread's switch interval (5 ms): one row 
 few hundred rows per second in a busy process. A thousand rows per step means a hundred thousand.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain
 from typing import Any, TypeVar
@@ -96,7 +96,7 @@ class Changes:
     """The rows of one table that changed since the last flush: the newest version of each.
 
     ``fixed`` holds the immutable part of rows that are not in the table yet, ``changing`` the
-    mutable part of all, each beginning with its key; `put` keeps ``size_bytes`` true. ``large``
+    mutable part of all, each beginning with its key; `merge` keeps ``size_bytes`` true. ``large``
     names the changing columns whose texts are as long as workers and submitters make them.
     """
 
@@ -115,19 +115,12 @@ class Changes:
     def __len__(self) -> int:
         return len(self.changing)
 
-    def put(self, key: Any, row: Row) -> None:  # noqa: ANN401 - a key is what the table has
-        """Have ``row`` written in place of an older one of the same key."""
-        older = self.changing.get(key)
-        self.size_bytes += self._size_of(row) - (0 if older is None else self._size_of(older))
-        self.changing[key] = row
-
-    def merge(self, newer: "Changes") -> None:
-        """Take in rows that were made elsewhere, in place of older ones of the same keys."""
-        for key in self.changing.keys() & newer.changing.keys():
-            self.size_bytes -= self._size_of(self.changing[key])
-        self.size_bytes += newer.size_bytes
-        self.fixed.update(newer.fixed)
-        self.changing.update(newer.changing)
+    def merge(self, changing: Mapping[Any, Row], fixed: Mapping[Any, Row] | None = None) -> None:
+        """Have rows written, in place of older ones of the same keys."""
+        older = [self.changing[key] for key in self.changing.keys() & changing.keys()]
+        self.size_bytes += self._size_of(changing.values()) - self._size_of(older)
+        self.changing.update(changing)
+        self.fixed.update(fixed or {})
 
     def cut(self) -> "Changes":
         """Hand over the content and go on empty."""
@@ -142,7 +135,7 @@ class Changes:
         taken.fixed.update(self.fixed)
         taken.changing.update(self.changing)
         self.fixed, self.changing = taken.fixed, taken.changing
-        self.size_bytes = sum(map(self._size_of, self.changing.values()))
+        self.size_bytes = self._size_of(self.changing.values())
 
     def calls(self) -> Iterator[Call]:
         """The statements that write the content."""
@@ -154,6 +147,7 @@ class Changes:
         known = [key for key in changing if key not in fixed]
         yield from self._update.calls_for(known, changing.__getitem__)
 
-    def _size_of(self, row: Row) -> int:
-        """About how many bytes a row holds in memory: its long texts, and what every row costs."""
-        return ROW_BYTES + sum([len(row[place] or b"") for place in self._large])
+    def _size_of(self, rows: Collection[Row]) -> int:
+        """About how many bytes rows hold in memory: their long texts, and what every row costs."""
+        texts = [len(row[place] or b"") for place in self._large for row in rows]
+        return ROW_BYTES * len(rows) + sum(texts)

@@ -1,9 +1,8 @@
 """The rows of what the fold has changed, until they are written.
 
-The projector folds a batch of facts, shows each changed plan to `Pending.add`, says with
-`Pending.advance` how far it is, and now and then calls `Pending.flush`. Rows are built at once,
-while they are true; a newer row replaces an older one, so a slow SQLite costs memory for the rows
-that differ, not for the facts.
+The projector folds batches of facts, has the rows of the changed plans made with `Pending.add_all`,
+says with `Pending.advance` how far it is, and now and then calls `Pending.flush`. A newer row
+replaces an older one, so a slow SQLite costs memory for the rows that differ, not for the facts.
 """
 
 import asyncio
@@ -13,8 +12,9 @@ from projections.log_identity import Witness
 from projections.read_models import checkpoints, executions, forgetting, outputs, plans, tasks
 from projections.read_models.bulk import Call, Changes
 from projections.read_models.database import Database, ReadModelCheckpoint
+from projections.read_models.made_rows import MadeRows
 from streams.plan.fold import Tombstone
-from streams.plan.state import Execution, Plan, Task
+from streams.plan.state import Plan
 
 STREAM = "PLANS"
 WIDE = 500  # tasks of one plan that changed or were renewed; more rows would hold the loop for ms
@@ -67,65 +67,37 @@ class Pending:
         """Up to where facts are in SQLite."""
         return self._flushed
 
-    def add(self, plan: Plan) -> None:
-        """Take in what changed in ``plan`` since the last `advance`, and drain it."""
-        touched, renewed, closed, large, kept = plan.drain()
-        since, first_sequence = self._sequence, plan.first_sequence
-        is_new = first_sequence > since
-        self._plans.put(first_sequence, plans.changing_row(plan))
-        if is_new:
-            self._add_new(plan)
-        for task in touched.values():
-            self._tasks.put(task.ordinal, tasks.changing_row(task))
-            self._add_execution(task, task.execution)
-        for task_id, task in renewed.items():
-            if task_id not in touched:
-                self._renewals.put(task.ordinal, tasks.renewed_row(task))
-                self._add_execution(task, task.execution)
-        for sequence, ordinal, output in large:
-            if sequence > since:
-                self._outputs.put(sequence, (sequence, ordinal, bytes(output)))
-        for each in kept:
-            self._checkpoints.put(each[:2], checkpoints.row_of(each))
-        for task_id, execution in closed:
-            self._add_execution(plan.tasks[task_id], execution)
-
-    def _add_execution(self, task: Task, execution: Execution | None) -> None:
-        # Heartbeats change the task and not its execution, whose row is then still good.
-        if execution is not None and execution.sequence > self._sequence:
-            row = executions.changing_row(task.ordinal, execution)
-            self._executions.put(execution.claimed_sequence, row)
+    def add(self, *changed: Plan) -> None:
+        """Take in what changed in these plans since the last `advance`, and drain them."""
+        self._merge(self._made(changed))
 
     async def add_all(self, changed: Sequence[Plan]) -> None:
-        """`add` each plan; the rows of those that changed widely are made in a thread.
+        """`add` all; the rows of those that changed widely are made in a thread.
 
         No fold may change the plans meanwhile. All rows are added in one step, after the thread.
         """
-        # By identity: to compare two large plans field by field would take longer than their rows.
-        wide = {id(plan): plan for plan in changed if len(plan.touched) + len(plan.renewed) > WIDE}
-        if not wide:
-            self._add_each(changed)
-            return
-        apart = Pending(self._sequence, self._epoch)
-        await asyncio.to_thread(apart._add_each, list(wide.values()))
-        self._add_each([plan for plan in changed if id(plan) not in wide])
-        for mine, theirs in zip(self._tables, apart._tables, strict=True):
-            mine.merge(theirs)
+        wide = [plan for plan in changed if _is_wide(plan)]
+        others = [plan for plan in changed if not _is_wide(plan)] if wide else changed
+        if wide:
+            self._merge(await asyncio.to_thread(self._made, wide))
+        self.add(*others)
 
-    def _add_each(self, changed: Iterable[Plan]) -> None:
+    def _made(self, changed: Iterable[Plan]) -> MadeRows:
+        made = MadeRows(self._sequence)
         for plan in changed:
-            self.add(plan)
+            made.add(plan)
+        return made
 
-    def _add_new(self, plan: Plan) -> None:
-        first_sequence = plan.first_sequence
-        self._plans.fixed[first_sequence] = plans.fixed_row(plan)
-        self._plan_specs.put(first_sequence, plans.spec_row(plan))
-        for row in plans.label_rows(plan):
-            self._labels.put(row, row)
-        fixed, specs = self._tasks.fixed, self._task_specs
-        for task in plan.tasks.values():
-            fixed[task.ordinal] = tasks.fixed_row(first_sequence, task)
-            specs.put(task.ordinal, tasks.spec_row(task))
+    def _merge(self, made: MadeRows) -> None:
+        self._plans.merge(made.plans, made.new_plans)
+        self._plan_specs.merge(made.plan_specs)
+        self._labels.merge(made.labels)
+        self._tasks.merge(made.tasks, made.new_tasks)
+        self._renewals.merge(made.renewals)
+        self._task_specs.merge(made.task_specs)
+        self._outputs.merge(made.outputs)
+        self._checkpoints.merge(made.checkpoints)
+        self._executions.merge(made.executions)
 
     def forget(self, forgotten: dict[str, Tombstone]) -> None:
         """Have the rows of plans removed that were submitted before their tombstones, by id."""
@@ -169,3 +141,7 @@ class Pending:
 
 def _calls(tables: list[Changes]) -> list[Call]:
     return [call for table in tables for call in table.calls()]
+
+
+def _is_wide(plan: Plan) -> bool:
+    return len(plan.touched) + len(plan.renewed) > WIDE

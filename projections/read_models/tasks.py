@@ -93,8 +93,9 @@ def spec_row(task: Task) -> bulk.Row:
 
 def changing_row(task: Task) -> bulk.Row:
     """The key and the part that changes, in the order of CHANGING."""
-    result = task.result
-    feedback = task.feedback
+    result, output, feedback = task.result, None, task.feedback
+    if isinstance(result, Completed) and task.digest is None:
+        result, output = replace(result, output=NOTHING), bytes(result.output)
     return (
         task.ordinal,
         task.status,
@@ -112,9 +113,9 @@ def changing_row(task: Task) -> bulk.Row:
         task.sequence,
         task.updated_at,
         task.unreadable_at,
-        None if result is None else _encode(_without_output(result)),
+        None if result is None else _encode(result),
         None if feedback is NOTHING else bytes(feedback),
-        bytes(result.output) if isinstance(result, Completed) and task.digest is None else None,
+        output,
         task.digest,
         task.output_bytes,
         task.releases,
@@ -135,10 +136,6 @@ def renewed_row(task: Task) -> bulk.Row:
         task.updated_at,
         task.reported,
     )
-
-
-def _without_output(result: Result) -> Result:
-    return replace(result, output=NOTHING) if isinstance(result, Completed) else result
 
 
 COLUMNS = """
