@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from heapq import heappop, heappush
 
 FOLD_WAIT_S = 5.0
 OVERDUE_LOOK_S = 0.5  # how often those that wait so long are looked through
@@ -15,6 +16,7 @@ class FoldWaiters:
 
     def __init__(self) -> None:
         self._waiting: dict[int, list[asyncio.Future[Ignored]]] = {}
+        self._sequences: list[int] = []  # of those that wait: a heap, the lowest first
         self._overdue_at: dict[asyncio.Future[Ignored], float] = {}  # by the loop's clock
         self._timer: asyncio.TimerHandle | None = None
 
@@ -22,26 +24,22 @@ class FoldWaiters:
         """Is done when ``sequence``, which is not folded yet, is; TimeoutError: not in time."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Ignored] = loop.create_future()
-        self._waiting.setdefault(sequence, []).append(future)
+        if sequence not in self._waiting:
+            self._waiting[sequence] = []
+            heappush(self._sequences, sequence)
+        self._waiting[sequence].append(future)
         self._overdue_at[future] = loop.time() + FOLD_WAIT_S
         if self._timer is None:
             self._watch_overdue()
         return future
 
-    def folded(self, sequence: int, ignored: Ignored) -> None:
-        """The fact at ``sequence`` is folded."""
-        if sequence in self._waiting:
-            self._tell(sequence, ignored)
-
     def reached(self, position: int, ignored: Mapping[int, str]) -> None:
         """Everything up to ``position`` is folded, also where no fact stands (any more)."""
-        for sequence in [each for each in self._waiting if each <= position]:
-            self._tell(sequence, ignored.get(sequence))
-
-    def _tell(self, sequence: int, ignored: Ignored) -> None:
-        for future in self._waiting.pop(sequence):
-            if not future.done():
-                future.set_result(ignored)
+        while self._sequences and self._sequences[0] <= position:
+            sequence = heappop(self._sequences)
+            for future in self._waiting.pop(sequence):
+                if not future.done():
+                    future.set_result(ignored.get(sequence))
 
     def _watch_overdue(self) -> None:
         """One timer for all that wait: one for each would cost more."""

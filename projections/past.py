@@ -9,11 +9,7 @@ from collections.abc import Callable, Sequence
 
 from projections.board.board import Board
 from projections.listeners import FoldedFact, Listeners
-from projections.recall import Recall
-from streams.log import Fact
-from streams.plan.events import Completed
-from streams.plan.fold import begin_plan
-from streams.plan.outputs import digest_of, takes_long
+from projections.preparation import Preparation
 from streams.steps import in_turns
 
 SLICE = 512  # facts folded before the loop is given back
@@ -25,13 +21,13 @@ class Past:
     def __init__(
         self,
         board: Board,
-        recall: Recall,
+        preparation: Preparation,
         listeners: Listeners,
         observe_times: Callable[[Sequence[float]], None],
         news_after: int,
     ) -> None:
         self._board = board
-        self._recall = recall
+        self._preparation = preparation
         self._listeners = listeners
         self._observe_times = observe_times
         self._news_after = news_after
@@ -45,24 +41,13 @@ class Past:
         self._listeners.batch(news, self._board.sequence)
 
     async def _fold(self, facts: Sequence[FoldedFact]) -> None:
-        board, recall, listeners, news_after = (
-            self._board, self._recall, self._listeners, self._news_after
-        )  # fmt: skip
+        board, preparation = self._board, self._preparation
         self._observe_times([fact.at for fact in facts])
         for fact in facts:
-            if not recall.is_at_hand(fact):
-                await recall.before(fact)
-                if board.is_wide(fact):
-                    board.prepare(fact.sequence, await asyncio.to_thread(begin_plan, fact))
-            elif (
-                isinstance(fact, Fact)
-                and isinstance(fact.event, Completed)
-                and takes_long(fact.event.output)
-            ):
-                await asyncio.to_thread(digest_of, fact.event)
-            if board.is_large(fact):
+            if preparation.is_needed(fact):
+                await preparation.make(fact)
                 ignored = await in_turns(board.applying(fact, fact.at))
             else:
                 ignored = board.apply(fact, fact.at)
-            if fact.sequence > news_after:
-                listeners.fact(fact, ignored)
+            if fact.sequence > self._news_after:
+                self._listeners.fact(fact, ignored)

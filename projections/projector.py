@@ -22,14 +22,13 @@ from projections.fold_waiters import FoldWaiters
 from projections.listeners import Listeners, OnListenerFailure
 from projections.log_identity import Witness
 from projections.past import Past
+from projections.preparation import Preparation
 from projections.read_models.database import Database
 from projections.read_models.pending import Pending
 from projections.read_models.sqlite_file import DatabaseUnavailable
 from projections.recall import Recall
 from streams.log import BadFact, Fact, Log, LogUnavailable
-from streams.plan.events import Completed
-from streams.plan.fold import begin_plan, forgets
-from streams.plan.outputs import digest_of, takes_long
+from streams.plan.fold import forgets
 from streams.plan.state import Plan
 from streams.steps import in_turns
 
@@ -95,7 +94,8 @@ class Projector:
         self._now = now
         self._observe_times = observe_times
         self.recall = Recall(source, board)
-        self._past = Past(board, self.recall, self.listeners, observe_times, news_after)
+        self.preparation = Preparation(board, self.recall)
+        self._past = Past(board, self.preparation, self.listeners, observe_times, news_after)
         self._pending = Pending(board.sequence, epoch, witness)
         self._behind_since: float | None = None
         self._changed = ChangedPlans()
@@ -138,20 +138,14 @@ class Projector:
         return facts
 
     async def _fold(self, facts: Sequence[Fact | BadFact]) -> None:
-        board, listeners, waiting = self.board, self.listeners, self._waiting
+        board, preparation, listeners = self.board, self.preparation, self.listeners
         self._observe_times([fact.at for fact in facts])
         now = self._now()
         for fact in facts:
-            if not self.recall.is_at_hand(fact):
-                await self.recall.before(fact)
-                if board.is_wide(fact):
-                    board.prepare(fact.sequence, await asyncio.to_thread(begin_plan, fact))
+            if preparation.is_needed(fact):
+                self._waiting.reached(board.sequence, board.ignored)
+                await preparation.make(fact)
                 now = self._now()
-            event = fact.event if isinstance(fact, Fact) else None
-            if type(event) is Completed and takes_long(event.output):
-                await asyncio.to_thread(digest_of, event)
-                now = self._now()
-            if board.is_large(fact):
                 ignored = await in_turns(board.applying(fact, now))
             else:
                 ignored = board.apply(fact, now)
@@ -159,7 +153,6 @@ class Projector:
                 await asyncio.sleep(0)
                 now = self._now()
             listeners.fact(fact, ignored)
-            waiting.folded(fact.sequence, ignored)
         self._note(facts)
         self.listeners.batch(facts, board.sequence)
 

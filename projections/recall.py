@@ -20,14 +20,9 @@ class Recall:
     def __init__(self, source: Log, board: Board) -> None:
         self._source = source
         self._board = board
-        self._asked: Counter[str] = Counter()  # how often a plan is being recalled on request
+        self.asked: Counter[str] = Counter()
+        """How often a plan is being recalled on request."""
         self._newest: dict[str, int] = {}  # the newest fact about each of these since it began
-
-    def is_at_hand(self, fact: Fact | BadFact) -> bool:
-        """Whether the plan that ``fact`` is about is known to need nothing of `before`."""
-        if self._asked or isinstance(fact, BadFact):
-            return False
-        return fact.plan_id in self._board.plans
 
     async def before(self, fact: Fact | BadFact) -> None:
         """Bring the finished plan that ``fact`` is about back before the fact is folded.
@@ -42,7 +37,7 @@ class Recall:
             plan_id = fact.plan_id
         if plan_id is None:
             return
-        if plan_id in self._asked:
+        if plan_id in self.asked:
             self._newest[plan_id] = fact.sequence
         if forgets(fact) or self._board.knows(plan_id) is not None:
             return
@@ -59,7 +54,7 @@ class Recall:
         Raises LogUnavailable. The board goes on meanwhile: it may fold facts about the plan, and
         have released it again, before an older state has been read; then that is read anew.
         """
-        self._asked[plan_id] += 1
+        self.asked[plan_id] += 1
         try:
             while self._board.knows(plan_id) is None:
                 sequence = self._board.sequence
@@ -68,9 +63,9 @@ class Recall:
                     self._adopt(plan)
                     return
         finally:
-            self._asked[plan_id] -= 1
-            if not self._asked[plan_id]:
-                del self._asked[plan_id]
+            self.asked[plan_id] -= 1
+            if not self.asked[plan_id]:
+                del self.asked[plan_id]
                 self._newest.pop(plan_id, None)
 
     async def _read(self, plan_id: str, sequence: int) -> Plan | None:

@@ -8,17 +8,26 @@ that no unfinished task needs (`projections.board.outputs`).
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Generator, Iterable
 
 from projections.board.lanes import SharingRule
 from projections.board.leases import Clock
 from projections.board.outputs import MAX_BYTES, Outputs
 from projections.board.peers import Peers
-from projections.board.places import WIDE, TaskPlaces
+from projections.board.places import TaskPlaces
 from projections.board.recent import RecentLimits, RecentPlans
 from projections.board.unfinished import UnfinishedBytes
 from streams.log import BadFact, Fact
-from streams.plan.events import Claimed, Heartbeat, Paused, Resumed, Retried, Submitted
+from streams.plan.events import (
+    Claimed,
+    Heartbeat,
+    Paused,
+    Progress,
+    Resumed,
+    Retried,
+    Started,
+    Submitted,
+)
 from streams.plan.fold import (
     Tombstone,
     begin_plan,
@@ -28,10 +37,12 @@ from streams.plan.fold import (
     last_sequence,
 )
 from streams.plan.lifecycle import ENDED
-from streams.plan.state import Plan, Task
+from streams.plan.state import Plan
 from streams.subjects import split_subject
 
 _REMEMBERED_IGNORED = 1_000
+_MOVE_ALL = {Paused, Resumed, Retried}  # facts after which any task may stand elsewhere
+_END_NOTHING = {Heartbeat, Started, Progress}  # and hold no output or checkpoint
 
 
 class Board:
@@ -113,26 +124,20 @@ class Board:
                 self.ignored.popitem(last=False)
         return ignored
 
-    def is_wide(self, fact: Fact | BadFact) -> bool:
-        """Whether ``fact`` begins a plan so large that it is better begun off the loop."""
-        if not isinstance(fact, Fact) or not isinstance(fact.event, Submitted):
-            return False
-        return len(fact.event.tasks) > WIDE and self.knows(fact.plan_id) is None
-
-    def is_large(self, fact: Fact | BadFact) -> bool:
-        """Whether one fact about this plan may change so much that it should be folded in steps."""
-        plan = self.plans.get(fact.plan_id) if isinstance(fact, Fact) else None
-        return plan is not None and len(plan.tasks) > WIDE
-
     def prepare(self, sequence: int, plan: Plan | str) -> None:
         """Use ``plan`` (`streams.plan.fold.begin_plan`) when the fact at ``sequence`` comes."""
         self._prepared = {sequence: plan}
 
     def drain(self) -> list[Plan]:
-        """The plans that changed since the last call; the caller drains each of them."""
+        """The plans that changed since the last call; the caller drains each of them.
+
+        What they take, and whether they can finish, is known from here on.
+        """
         self.places.place_the_rest()
         changed, self._changed = self._changed, {}
         for plan in changed.values():
+            if self.is_placing:
+                self._watch_end(plan)
             self._leave_if_finished(plan)
         return list(changed.values())
 
@@ -153,15 +158,16 @@ class Board:
             return f"there is no plan '{fact.plan_id}'"
         ignored = yield from folding(plan, fact)
         self._changed[plan.plan_id] = plan
-        if fact.task_id is None and isinstance(event, Paused | Resumed | Retried):
-            self._place_all(plan, now)
-        self._place_each(plan, plan.latest, now)
-        if type(event) is Heartbeat:  # ends nothing, and holds nothing
-            return ignored
-        if self.outputs.has_work(plan):
+        kind = type(event)
+        if self.is_placing:
+            moved = plan.tasks.values() if kind in _MOVE_ALL else plan.latest
+            self.places.place_each(plan, moved, now)
+        if kind is Claimed:
+            if ignored is None and fact.origin.instance:
+                task = plan.tasks[fact.task_id or ""]
+                self.peers.saw(fact.origin.instance, task.spec.kind, fact.at)
+        elif kind not in _END_NOTHING and self.outputs.has_work(plan):
             yield from self.outputs.settle(plan)
-        if isinstance(event, Claimed) and ignored is None and fact.origin.instance:
-            self.peers.saw(fact.origin.instance, _kind_of(plan, fact.task_id), fact.at)
         return ignored
 
     def _begin(self, fact: Fact, now: float) -> str | None:
@@ -236,14 +242,6 @@ class Board:
                 yield
 
     def _place_all(self, plan: Plan, now: float) -> None:
-        self._place_each(plan, plan.tasks.values(), now)
-
-    def _place_each(self, plan: Plan, tasks: Collection[Task], now: float) -> None:
         if self.is_placing:
             self._watch_end(plan)
-            self.places.place_each(plan, tasks, now)
-
-
-def _kind_of(plan: Plan, task_id: str | None) -> str:
-    task = plan.tasks.get(task_id or "")
-    return task.spec.kind if task is not None else ""
+            self.places.place_each(plan, plan.tasks.values(), now)

@@ -6,7 +6,7 @@ from projections.read_models import checkpoints, executions, plans, tasks
 from projections.read_models.bulk import Row
 from streams.plan.state import Plan
 
-Rows = dict[Any, Row]
+ByKey = dict[Any, Row]
 
 
 class MadeRows:
@@ -14,10 +14,10 @@ class MadeRows:
 
     def __init__(self, since: int) -> None:
         self._since = since
-        self.plans, self.new_plans, self.plan_specs, self.labels = Rows(), Rows(), Rows(), Rows()
-        self.tasks, self.new_tasks, self.task_specs = Rows(), Rows(), Rows()
-        self.renewals, self.outputs, self.checkpoints = Rows(), Rows(), Rows()
-        self.executions = Rows()
+        self.plans, self.new_plans, self.plan_specs = ByKey(), ByKey(), ByKey()
+        self.tasks, self.new_tasks, self.task_specs = ByKey(), ByKey(), ByKey()
+        self.labels, self.renewals, self.outputs = ByKey(), ByKey(), ByKey()
+        self.checkpoints, self.executions = ByKey(), ByKey()
 
     def add(self, plan: Plan) -> None:
         """Make the rows of what changed in ``plan``, and drain it."""

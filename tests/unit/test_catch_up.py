@@ -12,6 +12,7 @@ import pytest
 
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
+from projections.board.places import WIDE
 from projections.board.recent import RecentLimits
 from projections.projector import Projector
 from streams.decider import CommandAccepted, Outcome, transact
@@ -161,17 +162,17 @@ async def test_a_request_that_ends_leaves_no_fold_half_done(two: Two) -> None:
     projector.listeners.add_for_batches(
         "test", lambda facts, _: told.extend(fact.sequence for fact in facts)
     )
-    recall, waiting = projector.recall.before, asyncio.Event()
+    make, waiting = projector.preparation.make, asyncio.Event()
 
     async def slow(fact: Fact | BadFact) -> None:
-        if fact.sequence == 3:
-            waiting.set()
-            await asyncio.sleep(0.05)
-        await recall(fact)
+        waiting.set()
+        await asyncio.sleep(0.05)
+        await make(fact)
 
-    projector.recall.before = slow  # type: ignore[method-assign]
+    projector.preparation.make = slow  # type: ignore[method-assign]
     for number in range(3):
-        await two.a.submit(f"q{number}", task("t"))
+        wide = WIDE + 1 if number == 1 else 1
+        await two.a.submit(f"q{number}", *(task(f"t{each}") for each in range(wide)))
     asking = asyncio.create_task(two.b.catch_up())
     await waiting.wait()
     asking.cancel()
