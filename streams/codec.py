@@ -50,6 +50,7 @@ def versions(upcasters: Mapping[tuple[str, int], Upcaster]) -> dict[bytes, int]:
 
 
 _CURRENT = versions(UPCASTERS)
+_TODAY = frozenset((name, b"%d" % version) for name, version in _CURRENT.items())
 _NAMING = {
     kind: b"Holdfast-Event: %b\r\nHoldfast-Schema: %d\r\n"
     % (name.encode(), _CURRENT[name.encode()])
@@ -78,12 +79,8 @@ def encode_payload(event: Event) -> bytes:
 
 def encode_headers(event: Event, event_id: str, origin: Origin = NO_ORIGIN) -> bytes:
     """The header lines of ``event``, each ended by CRLF, without status line and blank line."""
-    lines = b"%bNats-Msg-Id: %b\r\n" % (_NAMING[type(event)], event_id.encode())
-    return lines if origin is NO_ORIGIN else lines + _origin_lines(origin)
-
-
-def _origin_lines(origin: Origin) -> bytes:
-    lines = _author_lines(origin.actor, origin.instance, origin.principal)
+    author = _author_lines(origin.actor, origin.instance, origin.principal)
+    lines = b"%bNats-Msg-Id: %b\r\n%b" % (_NAMING[type(event)], event_id.encode(), author)
     if origin.traceparent:
         lines += b"traceparent: %b\r\n" % _one_line(origin.traceparent)
     if origin.tracestate:
@@ -128,8 +125,6 @@ _READ = (
 
 def _heads(block: bytes) -> Sequence[bytes | None]:
     """The values of the headers that are read, in the order of `_READ`; None: missing."""
-    if (ours := _ours(block)) is not None:
-        return ours.groups()
     headers = split_headers(block)
     return [headers.get(name) for name in _READ]
 
@@ -149,14 +144,16 @@ def _fact(sequence: int, at: float, subject: str, headers: bytes, payload: bytes
     if place is None:
         raise ValueError("no plan or task can have this subject")
     plan_id, task_id = place
-    name, schema, event_id, *origin = _heads(headers)
-    event = _event(name, schema, payload)
+    ours = _ours(headers)
+    name, schema, event_id, *origin = _heads(headers) if ours is None else ours.groups()
+    event = _decode(payload) if (name, schema) in _TODAY else _event(name, schema, payload)
     if isinstance(event, PlanEvent) is not (task_id is None):
         kind = "plan" if task_id is None else "task"
         raise ValueError(f"{TYPE_NAMES[type(event)]} on the subject of a {kind}")
     if type(event) is Submitted:
         _check_ids(event)
-    return Fact(sequence, at, plan_id, task_id, event, _text(event_id), _origin(*origin))
+    named = event_id.decode("utf-8", "replace") if event_id else ""
+    return Fact(sequence, at, plan_id, task_id, event, named, _origin(*origin))
 
 
 def _check_ids(event: Submitted) -> None:
@@ -166,12 +163,10 @@ def _check_ids(event: Submitted) -> None:
 
 
 def _event(name: bytes | None, schema: bytes | None, payload: bytes) -> Event:
+    """The event of a message whose headers are not as they are written today."""
     if schema is None:
         return _decode(payload)  # written by hand: it has to be today's shape
-    name, version = name or b"an unnamed event", int(schema)
-    if version == _CURRENT.get(name):
-        return _decode(payload)
-    return upcast(name.decode(), version, payload, UPCASTERS)
+    return upcast((name or b"an unnamed event").decode(), int(schema), payload, UPCASTERS)
 
 
 def upcast(

@@ -76,11 +76,12 @@ class OwnerWrites:
 
     async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
         """See `service.core.core.Core.own`."""
-        report = self._report(command, replace(origin, instance=self._core.instance_id))
+        report = self._report(command, origin)
         outcome = await self._write(report)
         if not isinstance(outcome, CommandAccepted | Duplicate):
             return self._refused(report, outcome)
-        plan = await self._still_there(command.plan_id)
+        plan = outcome.plan if isinstance(outcome, CommandAccepted) else None
+        plan = plan or await self._still_there(command.plan_id)
         self._count([report])
         task = task_view(
             plan.plan_id,
@@ -116,7 +117,6 @@ class OwnerWrites:
     async def _together(
         self, wanted: Sequence[OwnerCommand], origin: Origin
     ) -> list[Written | BaseException]:
-        origin = replace(origin, instance=self._core.instance_id)
         reports = [self._report(command, origin) for command in wanted]
         outcomes = await decider.transact_together(
             [(each.command, each.origin) for each in reports], self._core, self._core.log
@@ -156,9 +156,10 @@ class OwnerWrites:
         command = KNOWN.struct(command, NAMES)
         plan = self._core.knows(command.plan_id)
         task = plan.tasks.get(command.task_id) if plan is not None else None
-        if plan is not None and plan.traceparent and not origin.traceparent:
+        trace = origin.traceparent
+        if plan is not None and plan.traceparent and not trace:
             trace = of_attempt(plan.traceparent, plan.plan_id, command.task_id, command.attempt)
-            origin = replace(origin, traceparent=trace)
+        origin = replace(origin, instance=self._core.instance_id, traceparent=trace)
         if task is None:
             return _Report(command, None, 0.0, origin)
         return _Report(command, task.lease_until, task.lease_s, origin)

@@ -62,12 +62,15 @@ def _looks_like_a_key(content: bytes) -> bool:
 
 def _whole(plan: Submitted) -> bytes:
     """Everything that a submitter writes freely, in one piece: a plan may have 10,000 tasks."""
-    return b"\n".join(content for _, content in _parts(plan))
+    return b"\n".join([plan.context, _words(plan), *[task.input for task in plan.tasks]])
 
 
 def _parts(plan: Submitted) -> Iterator[tuple[str, bytes]]:
     yield "context", bytes(plan.context)
-    words = (plan.name, *plan.labels, *plan.labels.values())
-    yield "name or labels", "\n".join(words).encode(errors="replace")
+    yield "name or labels", _words(plan)
     for task in plan.tasks:
         yield f"task {task.id!r}: input", bytes(task.input)
+
+
+def _words(plan: Submitted) -> bytes:
+    return "\n".join((plan.name, *plan.labels, *plan.labels.values())).encode(errors="replace")

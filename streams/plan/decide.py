@@ -20,6 +20,7 @@ from streams.plan.decisions import (
     NotFound,
     OverLimit,
     PlanExists,
+    Refusal,
 )
 from streams.plan.events import (
     Cancelled,
@@ -46,6 +47,19 @@ from streams.plan.results import carried, with_total
 from streams.plan.retry import backoff_s, release_delay_s
 from streams.plan.state import LEASE_EXPIRED, TIMEOUT, Plan, Result, Task
 
+TaskCommand = commands.OwnerCommand | commands.Claim | commands.Expire | commands.Overrun
+PlanCommand = (
+    commands.Pause
+    | commands.Resume
+    | commands.Cancel
+    | commands.Retry
+    | commands.RetryAll
+    | commands.Finish
+    | commands.Forget
+)
+Ruling = tuple[Event, ...] | Duplicate | Refusal
+"""The events that a command leads to, or why to none."""
+
 
 def decide(command: commands.Command, plan: Plan | None, now: float) -> Decision:
     """Judge ``command`` against the folded ``plan`` (None: there is none) at log time ``now``."""
@@ -53,35 +67,69 @@ def decide(command: commands.Command, plan: Plan | None, now: float) -> Decision
         return _submit(command, plan)
     if plan is None:
         return NotFound(f"there is no plan '{command.plan_id}'")
+    if isinstance(command, TaskCommand):
+        return _about_task(command, plan, now)
+    if isinstance(command, PlanCommand):
+        return _about_plan(command, plan)
+    return Invalid(f"{type(command).__name__} is not a command about a plan")
+
+
+def _about_task(command: TaskCommand, plan: Plan, now: float) -> Decision:
+    task = plan.tasks.get(command.task_id)
+    if task is None:
+        return _no_task(plan, command.task_id)
+    if plan.unreadable_at is not None or task.unreadable_at is not None:
+        return _unreadable(plan, task)
     match command:
-        case commands.OwnerCommand() | commands.Claim() | commands.Expire() | commands.Overrun():
-            task = plan.tasks.get(command.task_id)
-            if task is None:
-                return NotFound(f"plan '{plan.plan_id}' has no task '{command.task_id}'")
-            return _unreadable(plan, task) or _about_task(command, plan, task, now)
-        case (
-            commands.Pause()
-            | commands.Resume()
-            | commands.Cancel()
-            | commands.Finish()
-            | commands.Forget()
-        ):
-            return _unreadable(plan, None) or _about_plan(command, plan)
-        case commands.Retry() | commands.RetryAll():
-            return _unreadable(plan, None) or _retry(command, plan)
+        case commands.OwnerCommand():
+            ruling = _owned(command, task)
+        case commands.Claim():
+            ruling = _claim(command, plan, task, now)
+        case commands.Expire():
+            ruling = _expire(plan, task, now)
+        case commands.Overrun():
+            ruling = _overrun(command, task, now)
         case _:
-            return Invalid(f"{type(command).__name__} is not a command about a plan")
+            assert_never(command)
+    if isinstance(ruling, tuple):
+        return Accept(task.spec.id, task.subject_sequence, ruling)
+    return ruling
 
 
-def _unreadable(plan: Plan, task: Task | None) -> NotAllowed | None:
-    """Nothing may be written on top of a fact that this version cannot read."""
+def _about_plan(command: PlanCommand, plan: Plan) -> Decision:
     if plan.unreadable_at is not None:
-        where = f"sequence {plan.unreadable_at} on the subject of plan '{plan.plan_id}'"
-        return NotAllowed(plan.status, f"an unreadable fact stands at {where}")
-    if task is not None and task.unreadable_at is not None:
+        return _unreadable(plan, None)
+    match command:
+        case commands.Pause():
+            ruling = _pause(command, plan)
+        case commands.Resume():
+            ruling = _resume(command, plan)
+        case commands.Cancel():
+            ruling = _cancel(command, plan)
+        case commands.Retry() | commands.RetryAll():
+            ruling = _retry(command, plan)
+        case commands.Finish():
+            ruling = _finish(plan)
+        case commands.Forget():
+            ruling = _forget(plan)
+        case _:
+            assert_never(command)
+    if isinstance(ruling, tuple):
+        return Accept(None, plan.subject_sequence, ruling)
+    return ruling
+
+
+def _no_task(plan: Plan, task_id: str) -> NotFound:
+    return NotFound(f"plan '{plan.plan_id}' has no task '{task_id}'")
+
+
+def _unreadable(plan: Plan, task: Task | None) -> NotAllowed:
+    """Nothing may be written on top of a fact that this version cannot read."""
+    if plan.unreadable_at is None and task is not None:
         where = f"sequence {task.unreadable_at} on the subject of task '{task.spec.id}'"
         return NotAllowed(task.status, f"an unreadable fact stands at {where}")
-    return None
+    where = f"sequence {plan.unreadable_at} on the subject of plan '{plan.plan_id}'"
+    return NotAllowed(plan.status, f"an unreadable fact stands at {where}")
 
 
 # -- plans ------------------------------------------------------------------------------------
@@ -98,73 +146,50 @@ def _submit(command: commands.Submit, plan: Plan | None) -> Decision:
     return Accept(None, 0, (wanted,))
 
 
-def _about_plan(
-    command: commands.Pause | commands.Resume | commands.Cancel | commands.Finish | commands.Forget,
-    plan: Plan,
-) -> Decision:
-    match command:
-        case commands.Pause():
-            return _pause(command, plan)
-        case commands.Resume():
-            return _resume(command, plan)
-        case commands.Cancel():
-            return _cancel(command, plan)
-        case commands.Finish():
-            return _finish(plan)
-        case commands.Forget():
-            return _forget(plan)
-        case _:
-            assert_never(command)
-
-
-def _pause(command: commands.Pause, plan: Plan) -> Decision:
+def _pause(command: commands.Pause, plan: Plan) -> Ruling:
     if plan.status == "PAUSED":
         return Duplicate(plan.sequence)
     if plan.status not in ("READY", "RUNNING"):
         return NotAllowed(plan.status, f"a plan that is {plan.status} cannot be paused")
-    return _on_plan(plan, Paused(reason=command.reason))
+    return (Paused(reason=command.reason),)
 
 
-def _resume(command: commands.Resume, plan: Plan) -> Decision:
+def _resume(command: commands.Resume, plan: Plan) -> Ruling:
     if plan.status in ("READY", "RUNNING"):
         return Duplicate(plan.sequence)
     if plan.status != "PAUSED":
         return NotAllowed(plan.status, f"a plan that is {plan.status} cannot be resumed")
-    return _on_plan(plan, Resumed(reason=command.reason))
+    return (Resumed(reason=command.reason),)
 
 
-def _cancel(command: commands.Cancel, plan: Plan) -> Decision:
+def _cancel(command: commands.Cancel, plan: Plan) -> Ruling:
     if plan.status == "CANCELLED":
         return Duplicate(plan.sequence)
     if plan.status == "COMPLETED" or plan.finished_at is not None:
         return NotAllowed(plan.status, f"a plan that is {plan.status} cannot be cancelled")
-    return _on_plan(plan, Cancelled(reason=command.reason))
+    return (Cancelled(reason=command.reason),)
 
 
-def _on_plan(plan: Plan, event: Event) -> Accept:
-    return Accept(None, plan.subject_sequence, (event,))
-
-
-def _finish(plan: Plan) -> Decision:
+def _finish(plan: Plan) -> Ruling:
     if plan.finished_at is not None:
         return Duplicate(plan.sequence)
     status = plan.status
     if not plan.can_finish or status not in ("COMPLETED", "FAILED", "CANCELLED"):
         return NotAllowed(status, "something of the plan can still run")
-    return _on_plan(plan, Finished(status=status))
+    return (Finished(status=status),)
 
 
-def _forget(plan: Plan) -> Decision:
+def _forget(plan: Plan) -> Ruling:
     if plan.finished_at is None:
         return NotAllowed(plan.status, "only a plan that has ended can be forgotten")
-    return _on_plan(plan, Forgotten())
+    return (Forgotten(),)
 
 
-def _retry(command: commands.Retry | commands.RetryAll, plan: Plan) -> Decision:
+def _retry(command: commands.Retry | commands.RetryAll, plan: Plan) -> Ruling:
     if isinstance(command, commands.Retry):
         task = plan.tasks.get(command.task_id)
         if task is None:
-            return NotFound(f"plan '{plan.plan_id}' has no task '{command.task_id}'")
+            return _no_task(plan, command.task_id)
         if task.status != "FAILED":
             detail = f"only a FAILED task can be retried; '{command.task_id}' is {task.status}"
             return NotAllowed(task.status, detail)
@@ -177,24 +202,10 @@ def _retry(command: commands.Retry | commands.RetryAll, plan: Plan) -> Decision:
         return NotAllowed(plan.status, "the plan is cancelled")
     first, *also = failed
     retried = Retried(task_id=first, reason=command.reason, also=tuple(also), fresh=command.fresh)
-    return _on_plan(plan, retried)
+    return (retried,)
 
 
 # -- tasks ------------------------------------------------------------------------------------
-
-
-def _about_task(command: commands.Command, plan: Plan, task: Task, now: float) -> Decision:
-    match command:
-        case commands.OwnerCommand():
-            return _owned(command, task)
-        case commands.Claim():
-            return _claim(command, plan, task, now)
-        case commands.Expire():
-            return _expire(plan, task, now)
-        case commands.Overrun():
-            return _overrun(command, task, now)
-        case _:
-            return Invalid(f"{type(command).__name__} is not a command about a task")
 
 
 def can_reclaim(task: Task, now: float) -> bool:
@@ -207,7 +218,7 @@ def can_reclaim(task: Task, now: float) -> bool:
     )
 
 
-def _claim(command: commands.Claim, plan: Plan, task: Task, now: float) -> Decision:
+def _claim(command: commands.Claim, plan: Plan, task: Task, now: float) -> Ruling:
     if not plan.hands_out_tasks:
         return NotAllowed(plan.status, f"a plan that is {plan.status} hands out no tasks")
     due = task.status in CLAIMABLE and (task.claimable_at or 0) <= now
@@ -224,38 +235,29 @@ def _claim(command: commands.Claim, plan: Plan, task: Task, now: float) -> Decis
         started=command.start,
         timeout_s=command.timeout_s,
     )
-    return _on_task(task, claimed)
+    return (claimed,)
 
 
-def _on_task(task: Task, *events: Event) -> Accept:
-    return Accept(task.spec.id, task.subject_sequence, events)
-
-
-def _expire(plan: Plan, task: Task, now: float) -> Decision:
+def _expire(plan: Plan, task: Task, now: float) -> Ruling:
     expired = task.status == "RUNNING" and task.lease_until is not None and task.lease_until <= now
     if not expired or task.owner is None:
         return NotAllowed(task.status, "the task has no expired lease")
     spent = task.leases_spent
     if plan.status == "PAUSED" and not spent:
         released = Released(owner=task.owner, attempt=task.attempt, reason=LEASE_EXPIRED)
-        return _on_task(task, released)
+        return (released,)
     if not spent and plan.hands_out_tasks:
         return NotAllowed(task.status, "the next claim takes the lease over")
     message = f"the lease of attempt {task.attempt} expired on its owner {task.owner}"
     if spent:
         message += f"; {task.lost} leases were lost before it, and no more may be"
-    return _on_task(
-        task,
-        Failed(
-            owner=task.owner,
-            attempt=task.attempt,
-            error_type=LEASE_EXPIRED,
-            error_message=message,
-        ),
+    failed = Failed(
+        owner=task.owner, attempt=task.attempt, error_type=LEASE_EXPIRED, error_message=message
     )
+    return (failed,)
 
 
-def _overrun(command: commands.Overrun, task: Task, now: float) -> Decision:
+def _overrun(command: commands.Overrun, task: Task, now: float) -> Ruling:
     overdue_at = task.overdue_at
     if overdue_at is None or overdue_at > now or task.owner is None:
         return NotAllowed(task.status, "the task has not outlived its time-out by a lease")
@@ -269,10 +271,10 @@ def _overrun(command: commands.Overrun, task: Task, now: float) -> Decision:
         f"{task.timeout_s:g} s by one lease",
         timeout_retry_max=command.timeout_retry_max,
     )
-    return _on_task(task, _result(fail, task))
+    return (_result(fail, task),)
 
 
-def _owned(command: commands.OwnerCommand, task: Task) -> Decision:
+def _owned(command: commands.OwnerCommand, task: Task) -> Ruling:
     if complaint := _verdict_complaint(command, task):
         return Invalid(complaint)
     holds = task.owner == command.owner and task.attempt == command.attempt
@@ -283,31 +285,31 @@ def _owned(command: commands.OwnerCommand, task: Task) -> Decision:
     owner, attempt = command.owner, command.attempt
     match command:
         case commands.Complete() | commands.Fail() | commands.Release():
-            return _on_task(task, _result(command, task))
+            return (_result(command, task),)
         case commands.Heartbeat():
             renewed = Heartbeat(owner=owner, attempt=attempt, lease_s=task.lease_s)
             if command.progress is None:
-                return _on_task(task, renewed)
+                return (renewed,)
             shown = Progress(owner=owner, attempt=attempt, data=command.progress)
-            return _on_task(task, shown, renewed)
+            return (shown, renewed)
         case commands.Start():
             if task.execution is not None and task.execution.started_at is not None:
                 return Duplicate(task.execution.sequence)
-            return _on_task(task, Started(owner=owner, attempt=attempt))
+            return (Started(owner=owner, attempt=attempt),)
         case commands.Progress():
-            return _on_task(task, Progress(owner=owner, attempt=attempt, data=command.data))
+            return (Progress(owner=owner, attempt=attempt, data=command.data),)
         case commands.Checkpoint():
             return _checkpoint(command, task)
         case _:
             return Invalid(f"{type(command).__name__} is not an owner's command")
 
 
-def _checkpoint(command: commands.Checkpoint, task: Task) -> Decision:
+def _checkpoint(command: commands.Checkpoint, task: Task) -> Ruling:
     owner, attempt = command.owner, command.attempt
     usage = with_total(command.token_usage)
     if checkpoints.said_before(task, command.key, command.value, usage):
         # A repetition, whose answer got lost: nothing is kept or counted twice.
-        return _on_task(task, Heartbeat(owner=owner, attempt=attempt, lease_s=task.lease_s))
+        return (Heartbeat(owner=owner, attempt=attempt, lease_s=task.lease_s),)
     if excess := checkpoints.over_limit(task, command.key, len(command.value)):
         return OverLimit(excess)
     kept = Checkpointed(
@@ -318,7 +320,7 @@ def _checkpoint(command: commands.Checkpoint, task: Task) -> Decision:
         lease_s=task.lease_s,
         token_usage=usage,
     )
-    return _on_task(task, kept)
+    return (kept,)
 
 
 def _verdict_complaint(command: commands.OwnerCommand, task: Task) -> str | None:

@@ -38,5 +38,7 @@ def result_bytes(result: Result | None) -> int:
 
 def plan_bytes(plan: Plan) -> int:
     """What a plan takes as it was folded so far; `Plan.bytes` keeps this number up to date."""
-    texts = sum(len(task.feedback) + result_bytes(task.result) for task in plan.tasks.values())
-    return submitted_bytes(plan.spec) + texts
+    tasks = plan.tasks.values()
+    feedback = sum([len(task.feedback) for task in tasks])
+    results = sum([result_bytes(task.result) for task in tasks if task.result is not None])
+    return submitted_bytes(plan.spec) + feedback + results
