@@ -1,7 +1,7 @@
 """The HTTP application: its controllers over one core, and what all of them share."""
 
 from litestar import Litestar
-from litestar.datastructures import ResponseHeader, State
+from litestar.datastructures import ResponseHeader
 
 from service import VERSION
 from service.core.core import Core
@@ -14,6 +14,7 @@ from service.http.deadlines import CALL_LIMITS, CallLimits
 from service.http.events import EventController
 from service.http.executions import ExecutionController
 from service.http.front import Front
+from service.http.instance_parts import InstanceParts
 from service.http.openapi import StructSchemas, document
 from service.http.operations import InstanceController, MetricController, ProbeController
 from service.http.origin_check import OriginCheck
@@ -60,10 +61,15 @@ def create_app(
     core: Core, operations: Operations, access: Access, limits: CallLimits = CALL_LIMITS
 ) -> Front:
     """The application over ``core``, for those whom ``access`` permits."""
+    parts = InstanceParts(core, operations, access, Quotas(core.settings.http))
+    return in_front(make_routes(), parts, limits)
+
+
+def make_routes() -> Litestar:
+    """The routes; each request brings the `InstanceParts` that it is answered from."""
     schemas = StructSchemas()
-    app = Litestar(
+    return Litestar(
         route_handlers=CONTROLLERS,
-        state=state_of(core, operations, access),
         dto=StrictBody,
         return_dto=None,
         request_class=ApiRequest,
@@ -75,33 +81,14 @@ def create_app(
         plugins=[schemas],
         logging_config=None,
     )
-    return in_front(app, core, access, limits)
 
 
-def state_of(core: Core, operations: Operations, access: Access) -> State:
-    """What requests, guards and bodies look up."""
-    return State(
-        {
-            "core": core,
-            "operations": operations,
-            "access": access,
-            "root_path": core.settings.http.root_path,
-            "knows": core.knows,
-            "load": core.load,
-            "quotas": Quotas(core.settings.http),
-        }
+def in_front(routes: Litestar, parts: InstanceParts, limits: CallLimits = CALL_LIMITS) -> Front:
+    """What every request passes before it comes to ``routes``."""
+    core = parts.core
+    origin_check = OriginCheck(
+        tokens=parts.access.tokens is not None,
+        allowed_hosts=core.settings.http.allowed_hosts,
+        on_proxy=core.visitors.came_through_proxy,
     )
-
-
-def in_front(app: Litestar, core: Core, access: Access, limits: CallLimits = CALL_LIMITS) -> Front:
-    """What every request passes before it comes to ``app``."""
-    return Front(
-        app,
-        core,
-        OriginCheck(
-            tokens=access.tokens is not None,
-            allowed_hosts=core.settings.http.allowed_hosts,
-            on_proxy=core.visitors.came_through_proxy,
-        ),
-        limits,
-    )
+    return Front(routes, parts, origin_check, limits)

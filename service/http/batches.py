@@ -64,6 +64,8 @@ class BatchAnswer(msgspec.Struct, frozen=True):
     results: list[BatchItem]
 
 
+RENEWALS = (Heartbeat, Checkpoint)
+
 _batch: Any = {
     "status_code": 200,
     "guards": [requires("work")],
@@ -99,9 +101,12 @@ class BatchController(Controller):
 
 
 def _held(owner: str, item: LeaseItem | ResultItem) -> HeldAttempt:
-    return HeldAttempt(
-        plan_id=item.plan_id, task_id=item.task_id, owner=owner, attempt=item.attempt
-    )
+    return {
+        "plan_id": item.plan_id,
+        "task_id": item.task_id,
+        "owner": owner,
+        "attempt": item.attempt,
+    }
 
 
 def _result(owner: str, item: ResultItem, timeout_retry_max: int) -> OwnerCommand:
@@ -126,7 +131,7 @@ async def _own_many(core: Core, reports: Sequence[OwnerCommand], origin: Origin)
 def _item(report: OwnerCommand, answer: AcceptedWrite | Refused | TooLarge) -> BatchItem:
     plan_id, task_id, attempt = report.plan_id, report.task_id, report.attempt
     if isinstance(answer, AcceptedWrite):
-        renewed = isinstance(report, Heartbeat | Checkpoint)
+        renewed = isinstance(report, RENEWALS)
         return BatchItem(
             plan_id=plan_id,
             task_id=task_id,

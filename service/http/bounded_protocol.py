@@ -173,15 +173,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
 
-    def on_url(self, url: bytes) -> None:
-        """A part of the target."""
-        self._count(len(url))
-        super().on_url(url)
-
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer."""
-        self._count(len(name) + len(value) + 4)
-        if len(self.headers) >= self._limits.headers:
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self._limits.head_bytes or len(self.headers) >= self._limits.headers:
             self._too_large()
         super().on_header(name, value)
 
@@ -190,6 +185,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._began = self.loop.time()
         self._unfinished = 0
+        self._head_bytes += len(self.url)
+        if self._head_bytes > self._limits.head_bytes:
+            self._too_large()
         only_probes = self._counted_by is self._probes
         if only_probes and self.url.partition(b"?")[0].rpartition(b"/")[2] not in PROBES:
             self._refused = "unavailable"
@@ -212,11 +210,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's
         self._running = cycle
         super()._start_asgi_task(cycle, WholeAnswer(cycle, app))
-
-    def _count(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > self._limits.head_bytes:
-            self._too_large()
 
     def _too_large(self) -> None:
         self._refused = "head_too_large"

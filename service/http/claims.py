@@ -6,10 +6,11 @@ from litestar.params import JSONBody
 
 from service.core.answers import Claim, ClaimRequest
 from service.http.guards import requires
+from service.http.instance_parts import parts_of
 from service.http.openapi import BEARER
 from service.http.parameters import PlanId, TaskId
 from service.http.problems import accepted
-from service.http.quotas import Quotas, client_of
+from service.http.quotas import client_of
 from service.http.request import ApiRequest, ClientGone
 from service.http.responses import LOG_TROUBLE, refusals
 from service.http.routes import post
@@ -51,9 +52,8 @@ class ClaimController(Controller):
         origin = request.origin(data.owner)
         if data.wait_s:
             request.deadline.allow(data.wait_s)
-            quotas: Quotas = request.app.state.quotas
-            place = quotas.one_of("waiting claims", client_of(request.scope))
-            with place, request.ended_with_client():
+            quotas, client = parts_of(request.scope).quotas, client_of(request.scope)
+            with quotas.one_of("waiting claims", client), request.ended_with_client():
                 claims = await core.claim(wanted, origin)
         else:
             claims = await core.claim(wanted, origin)

@@ -44,28 +44,24 @@ class Deadlines:
     def __init__(self, limits: CallLimits, body_s: float) -> None:
         self.limits = limits
         self.body_s = body_s
-        self._open: set[Deadline] = set()
+        self.open: set[Deadline] = set()  # those whose answer has not begun
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, method: str) -> "Deadline":
         """The bound of a request whose head has arrived; called in the task that answers it."""
         loop = asyncio.get_running_loop()
         deadline = Deadline(self, method, loop)
-        self._open.add(deadline)
+        self.open.add(deadline)
         if self._timer is None:
             self._timer = loop.call_later(self.limits.look_s, self._look, loop)
         return deadline
 
-    def end(self, deadline: "Deadline") -> None:
-        """Its answer begins, or there is none."""
-        self._open.discard(deadline)
-
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
-        for deadline in [each for each in self._open if each.at <= now]:
-            self._open.discard(deadline)
+        for deadline in [each for each in self.open if each.at <= now]:
+            self.open.discard(deadline)
             deadline.expire()
-        self._timer = loop.call_later(self.limits.look_s, self._look, loop) if self._open else None
+        self._timer = loop.call_later(self.limits.look_s, self._look, loop) if self.open else None
 
 
 class Deadline:
@@ -112,8 +108,8 @@ class Deadline:
         self.allow(self._all.limits.long_read_s - self.limit_s)
 
     def answered(self) -> None:
-        """The answer begins: it may take as long as its client needs."""
-        self._all.end(self)
+        """The answer begins: it may take as long as its client needs. Or there is none."""
+        self._all.open.discard(self)
 
     def expire(self) -> None:
         """End the request: its time is over."""

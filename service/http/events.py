@@ -11,10 +11,11 @@ from projections.feed.client import Gone, Opening
 from projections.feed.entry import ALL_TYPES, UNASKED_TYPES, Interest
 from service.http.event_schemas import DESCRIPTION, EVENT_STREAM
 from service.http.guards import requires
+from service.http.instance_parts import parts_of
 from service.http.openapi import BEARER
 from service.http.parameters import After, EventTypes, IdFilter, LastEventId, PlanId
 from service.http.problems import RequestRefused
-from service.http.quotas import Quotas, client_of
+from service.http.quotas import client_of
 from service.http.request import ApiRequest, is_head
 from service.http.responses import refusals
 from service.http.routes import get
@@ -69,8 +70,7 @@ class EventStream(Response[str]):
 
         Raises RequestRefused, LogUnavailable, LogReset before it begins.
         """
-        quotas: Quotas = self._request.app.state.quotas
-        with quotas.one_of("event streams", client_of(scope)):
+        with parts_of(scope).quotas.one_of("event streams", client_of(scope)):
             await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

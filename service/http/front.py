@@ -9,14 +9,15 @@ has waited for too long is answered 503 (`deadlines`).
 import asyncio
 import time
 from contextlib import suppress
+from functools import cache
 from typing import Any, Literal, cast
 
 from litestar import Litestar
 from litestar.types import HTTPScope, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
-from service.core.core import Core
 from service.http.deadlines import CALL_LIMITS, CallLimits, Deadline, Deadlines
+from service.http.instance_parts import PARTS, InstanceParts
 from service.http.origin_check import OriginCheck
 from service.http.problems import RequestRefused
 from service.http.responses import send_refusal
@@ -34,6 +35,7 @@ API = "/v1/"
 OWNERS = f"{API}owners/"
 CLAIMS = f"{API}claims"
 EVENT_STREAMS = "/events"  # they have no end that would tell how quick they are
+ALLOWING = {204, 405}  # the answers that say which methods are allowed
 KINDS = {2: "2xx", 4: "4xx", 5: "5xx"}  # no route answers another kind
 
 
@@ -43,11 +45,13 @@ class Front:
     def __init__(
         self,
         litestar: Litestar,
-        core: Core,
+        parts: InstanceParts,
         origin_check: OriginCheck,
         limits: CallLimits = CALL_LIMITS,
     ) -> None:
+        core = parts.core
         self.litestar = litestar
+        self._parts = parts
         self._origin_check = origin_check
         self._deadlines = Deadlines(limits, core.settings.http.body_timeout_s)
         self._root = core.settings.http.root_path
@@ -66,18 +70,20 @@ class Front:
         method = scope["method"]
         # The web server, which keeps the request's own scope, leaves the body of a HEAD out.
         inner: Any = {**scope, "method": "GET", "head": True} if method == "HEAD" else scope
-        if b"%2f" in scope["raw_path"].lower() and scope["path"].startswith(OWNERS):
+        if scope["path"].startswith(OWNERS) and b"%2f" in scope["raw_path"].lower():
             # An owner's slash is none of the path; the guard decodes the owner.
             inner = {**inner, "path": scope["raw_path"].decode("ascii", "replace")}
+        inner[PARTS] = self._parts
         deadline = inner["deadline"] = self._deadlines.begin(method)
         named = _Named(send, trace, self._metrics, deadline)
         began_at, began = time.time() if self._spans is not None else 0.0, time.monotonic()
         await self._answer(inner, receive, named, deadline)
-        if (kind := route_kind(method, route_of(inner))) is not None:
+        route = inner.get("path_template", UNKNOWN_ROUTE)
+        if (kind := route_kind(method, route)) is not None:
             took_s = time.monotonic() - began
             self._metrics.observe("agent.http.request.duration", took_s, route=kind)
         if self._spans is not None:
-            self._spans.ended(_span(method, route_of(inner), trace, named.status, began_at))
+            self._spans.ended(_span(method, route, trace, named.status, began_at))
 
     async def _answer(
         self, scope: HTTPScope, receive: Receive, named: "_Named", deadline: Deadline
@@ -120,7 +126,7 @@ class _Named:
             if kind := KINDS.get(self.status // 100):
                 self._metrics.count("agent.http.request.total", status=kind)
             headers = list(message.get("headers", ()))
-            if b"allow" in dict(headers):
+            if self.status in ALLOWING:
                 headers = [_with_head(*header) for header in headers]
             headers.append((b"x-request-id", self._trace.request_id))
             headers.append((b"x-trace-id", self._trace.trace_id))
@@ -135,12 +141,7 @@ def _with_head(name: bytes, value: bytes) -> tuple[bytes, bytes]:
     return name, value
 
 
-def route_of(scope: Scope) -> str:
-    """The path of the route that a request found, with its parameters' names."""
-    template = cast("dict[str, str]", scope).get("path_template", UNKNOWN_ROUTE)
-    return template.replace(":str}", "}")
-
-
+@cache
 def route_kind(method: str, route: str) -> Literal["read", "write", "claim"] | None:
     """The kind of request whose duration is counted; None for what is not."""
     if not route.startswith(API) or route.endswith(EVENT_STREAMS):

@@ -5,18 +5,17 @@ A guard runs before the body is read, so a request that is refused here costs no
 
 import re
 from functools import cache
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 from litestar.params import QueryParameter
-from litestar.types import HTTPScope
 
-from service.http.access import Access
+from service.http.instance_parts import parts_of
 from service.http.ownership import check_path
 from service.http.problems import RequestRefused
-from service.http.quotas import Quotas, client_of
+from service.http.quotas import client_of
 from service.http.schemas import OWNER_PATTERN, PATTERNS
 from service.http.strict_json import MAX_BODY_BYTES, check_content_type
 from service.principals.permissions import PERMISSIONS, Permission
@@ -42,23 +41,23 @@ class requires:  # noqa: N801 - it reads as a word: guards=[requires("work")]
 
     async def __call__(self, connection: HttpConnection, handler: BaseRouteHandler) -> None:
         """Raises RequestRefused."""
-        scope = cast("HTTPScope", connection.scope)
-        state = connection.app.state
-        access: Access = state.access
+        scope: Any = connection.scope
+        parts = parts_of(scope)
         headers = dict(scope["headers"])
-        scope["auth"] = await access.check(scope, headers, self.permission)
+        principal = await parts.access.check(scope, headers, self.permission)
+        scope["auth"] = principal
         if ids := scope["path_params"]:
             if "owner" in ids:
                 ids["owner"] = _decoded_owner(ids["owner"])
             _check_ids(ids)
-            if self.permission == "work":
-                await check_path(scope["auth"], ids, state.load)
+            if principal is not None and self.permission == "work":
+                await check_path(principal, ids, parts.core.load)
         if scope["query_string"] and not self._any_query:
             _check_query(scope["query_string"], _known_parameters(handler.signature_model))
         if scope["method"] not in READING:
             check_content_type(headers.get(b"content-type", b""))
-            quotas: Quotas = state.quotas
-            quotas.admit_write(client_of(scope), _announced(headers))
+            if (client := client_of(scope)) is not None:
+                parts.quotas.admit_write(client, _announced(headers))
 
 
 def _announced(headers: dict[bytes, bytes]) -> int:

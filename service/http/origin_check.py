@@ -55,7 +55,8 @@ class OriginCheck:
         self._on_proxy = on_proxy  # called for each request that a proxy sent without tokens
         self._names = frozenset(name.lower().encode() for name in allowed_hosts)
         self._any_host = tokens and not self._names
-        self._names_this = lru_cache(REMEMBERED)(self._looks_up)
+        # Asked once for each value that is admitted: `lru_cache` keeps no exceptions.
+        self._check_host = lru_cache(REMEMBERED)(self._host_is_checked)
 
     def check(self, scope: HTTPScope) -> None:
         """Raises RequestRefused (invalid_request, forbidden)."""
@@ -76,32 +77,28 @@ class OriginCheck:
                 )
         host = _only(hosts, scope["http_version"])
         if host is not None:
-            self._check_host(host.lower(), scope)
+            address, port = scope["server"] or ("", None)
+            self._check_host(host, address, port, scope["scheme"])
         for origin in origins:
             _check_origin(origin, host, scope["scheme"])
 
-    def _check_host(self, host: bytes, scope: HTTPScope) -> None:
-        if _split(host) is None:
+    def _host_is_checked(self, host: bytes, address: str, port: int | None, scheme: str) -> None:
+        """Refuse a ``Host`` that does not name the instance reached at ``address`` and ``port``."""
+        found = _split(host.lower())
+        if found is None:
             raise RequestRefused("invalid_request", "Host: it must be a name or address and a port")
-        address, port = scope["server"] or ("", None)
-        if self._any_host or self._names_this(host, address, port or 0, scope["scheme"]):
+        name, given = found.groups()
+        if self._any_host or name in self._names:
             return
-        raise _refused(
-            f"Host: {host.decode()} is not a name of this instance; it answers to localhost, "
-            f"127.0.0.1 and [::1] with port {port}, and to the names in http.allowed_hosts"
-        )
-
-    def _looks_up(self, host: bytes, address: str, port: int, scheme: str) -> bool:
-        """Whether ``host`` names the instance that was reached at ``address`` and ``port``."""
-        found = _split(host)
-        name, given = found.groups() if found else (b"", None)
-        if name in self._names:
-            return True
         default = DEFAULT_PORTS.get(scheme, 0)
-        if int(given or default) != (port or default):
-            return False
         # An address is safe even where it is not loopback: rebinding needs a name.
-        return name == b"localhost" or _is_here(name.decode().strip("[]"), address)
+        named = name == b"localhost" or _is_here(name.decode().strip("[]"), address)
+        if not named or int(given or default) != (port or default):
+            raise _refused(
+                f"Host: {found[0].decode()} is not a name of this instance; it answers to "
+                f"localhost, 127.0.0.1 and [::1] with port {port}, and to the names in "
+                "http.allowed_hosts"
+            )
 
 
 def _only(hosts: list[bytes], http_version: str) -> bytes | None:

@@ -27,11 +27,11 @@ def checkpoint(held: HeldAttempt, said: CheckpointBody | CheckpointedItem) -> co
 
 def complete(held: HeldAttempt, said: Completion) -> commands.Complete:
     """Report success."""
-    return carried(
-        commands.Complete,
-        said,
+    return commands.Complete(
         **held,
+        output=said.output,
         verdict=None if said.verdict is None else carried(Verdict, said.verdict),
+        model_name=said.model_name,
         token_usage=_usage(said.token_usage),
     )
 

@@ -21,10 +21,8 @@ LoadPlan = Callable[[str], Awaitable[Plan | None]]
 """The plan of an id, from memory or from the log. Raises LogUnavailable."""
 
 
-async def check_path(principal: Principal | None, path: Mapping[str, Any], load: LoadPlan) -> None:
+async def check_path(principal: Principal, path: Mapping[str, Any], load: LoadPlan) -> None:
     """Refuse an owner or a task in a route's path. Raises RequestRefused (forbidden)."""
-    if principal is None:
-        return
     if "owner" in path:
         _check_owner(principal, path["owner"])
     if principal.kinds is not None:
@@ -33,13 +31,13 @@ async def check_path(principal: Principal | None, path: Mapping[str, Any], load:
             _check_kind(principal, await load(plan_id), task_id)
 
 
-def checked_body(principal: Principal | None, body: Any, knows: Knows) -> Any:  # noqa: ANN401
+def checked_body(principal: Principal, body: Any, knows: Knows) -> Any:  # noqa: ANN401
     """The body as the principal may mean it: a claim for any kind is for the token's kinds.
 
     Raises RequestRefused (forbidden).
     """
     owner: object = getattr(body, "owner", None)
-    if principal is None or not isinstance(owner, str):
+    if not isinstance(owner, str):
         return body
     _check_owner(principal, owner)
     if principal.kinds is None:

@@ -59,10 +59,8 @@ class Quotas:
         }
         self._held = {what: Shares(NO_BOUND, each) for what, each in self._each.items()}
 
-    def admit_write(self, client: str | None, size: int) -> None:
+    def admit_write(self, client: str, size: int) -> None:
         """Count a request that changes something and has ``size`` bytes. Raises RequestRefused."""
-        if client is None:
-            return
         for rate, amount, what in ((self._writes, 1, "requests"), (self._bytes, size, "bytes")):
             if (wait_s := rate.spend(client, amount)) > 0:
                 detail = f"more than {rate.per_s:,.10g} {what} per second of one client"

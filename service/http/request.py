@@ -13,12 +13,12 @@ from litestar.types import Scope
 
 from service.core.core import Core
 from service.http.deadlines import Deadline
+from service.http.instance_parts import parts_of
 from service.http.problems import RequestRefused
 from service.http.strict_json import read
 from service.http.tracing import trace_of
 from service.ops.operations import Operations
 from service.principals.principal import Principal
-from service.principals.tokens import Tokens
 from streams.log import Origin
 
 LARGE_BODY_BYTES = 16 * 1024  # what is longer is read in a thread: a megabyte takes 100 ms
@@ -59,12 +59,12 @@ class ApiRequest(Request[Any, Principal | None, State]):
     @property
     def core(self) -> Core:
         """What can be asked of Holdfast."""
-        return self.app.state.core
+        return parts_of(self.scope).core
 
     @property
     def operations(self) -> Operations:
         """The operator's view of the instance."""
-        return self.app.state.operations
+        return parts_of(self.scope).operations
 
     def origin(self, actor: str | None = None, *, begins: bool = False) -> Origin:
         """Who acts: ``actor``, or the principal, or "operator"; and which principal asks.
@@ -88,7 +88,7 @@ class ApiRequest(Request[Any, Principal | None, State]):
         Answers a function that cancels this.
         """
         principal: Principal | None = self.scope["auth"]
-        tokens: Tokens | None = self.app.state.access.tokens
+        tokens = parts_of(self.scope).access.tokens
         if principal is None or tokens is None:
             return lambda: None
         return tokens.when_ended(principal, end)
@@ -123,37 +123,29 @@ class ApiRequest(Request[Any, Principal | None, State]):
             if client is not None:
                 client.when_gone(None)
 
-    @property
-    def content_length(self) -> int | None:
-        """The length that is announced; without building a mapping of all headers."""
-        announced = header(self.scope, b"content-length")
-        return int(announced[:20]) if announced.isdigit() else None
-
     async def body(self) -> bytes:
         """The whole body, at most as long as the route accepts; a large one is read off the loop.
 
-        Raises ClientGone, RequestRefused.
+        Litestar's own reading is a generator behind two caches. Raises ClientGone, RequestRefused.
         """
-        body = await self._read()
-        if len(body) > LARGE_BODY_BYTES and self.route_handler.parsed_data_field is not None:
-            self.large = await asyncio.to_thread(read, self, body)
-        return body
-
-    async def _read(self) -> bytes:
-        """Litestar's own reading is a generator behind two caches."""
-        most = cast("int", self.route_handler.resolve_request_max_body_size())
-        size, more, parts = 0, True, list[bytes]()
-        if (self.content_length or 0) > most:
+        handler: Any = self.route_handler
+        most: int = handler.resolve_request_max_body_size()
+        announced = header(self.scope, b"content-length")
+        if announced.isdigit() and int(announced[:20]) > most:
             raise RequestEntityTooLarge
+        size, more, parts = 0, True, list[bytes]()
         while more:
-            message = cast("dict[str, Any]", await self.receive())
+            message: Any = await self.receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             parts.append(message.get("body", b""))
             size, more = size + len(parts[-1]), message.get("more_body", False)
             if size > most:
                 raise RequestEntityTooLarge
-        return b"".join(parts)
+        body = b"".join(parts)
+        if size > LARGE_BODY_BYTES and handler.parsed_data_field is not None:
+            self.large = await asyncio.to_thread(read, self, body)
+        return body
 
 
 def is_head(scope: Scope) -> bool:

@@ -55,7 +55,8 @@ class ApiResponse(Response[T]):
         """Send it."""
         del scope, receive
         headers = [_content_type(self.media_type or JSON_TYPE)]
-        headers += [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
+        for name, value in self.headers.items():
+            headers.append((name.lower().encode(), value.encode()))
         start: Any = {"type": "http.response.start", "status": self.status_code, "headers": headers}
         content = self.content
         if (name := _long_list(content)) is not None:

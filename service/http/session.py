@@ -12,8 +12,9 @@ from litestar import Controller, Response
 from litestar.params import JSONBody
 
 from projections.read_models.views import Moment, moment_or_none
-from service.http.access import COOKIE, Access
+from service.http.access import COOKIE
 from service.http.guards import requires
+from service.http.instance_parts import parts_of
 from service.http.openapi import BEARER
 from service.http.problems import RequestRefused
 from service.http.request import ApiRequest, header
@@ -48,7 +49,7 @@ class SessionController(Controller):
         self, data: JSONBody[SignInBody], request: ApiRequest
     ) -> Response[SessionView]:
         """Exchange a token for a session cookie."""
-        access: Access = request.app.state.access
+        access = parts_of(request.scope).access
         tokens = _needed(access.tokens)
         try:
             principal, cookie, seconds = tokens.sign_in(data.token.encode())
@@ -59,7 +60,7 @@ class SessionController(Controller):
     @get(guards=[requires(None)], security=BEARER, responses=refusals())
     async def get_session(self, request: ApiRequest) -> SessionView:
         """Who asks, and what the asker may do."""
-        access: Access = request.app.state.access
+        access = parts_of(request.scope).access
         if access.tokens is None:
             return _view(None)
         return _view(await access.identify(request.scope, dict(request.scope["headers"])))
@@ -92,7 +93,7 @@ def _needed(tokens: Tokens | None) -> Tokens:
 
 def _set_cookie(request: ApiRequest, value: str, seconds: int) -> dict[str, str]:
     scope: Any = request.scope
-    path = request.app.state.root_path or "/"
+    path = request.core.settings.http.root_path or "/"
     parts = [
         f"{COOKIE.decode()}={value}",
         f"Path={path}",

@@ -17,9 +17,11 @@ from litestar.dto.data_structures import DTOFieldDefinition
 from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 
+from service.http.instance_parts import parts_of
 from service.http.ownership import checked_body
 from service.http.problems import RequestRefused
 from service.http.wording import in_words
+from service.principals.principal import Principal
 from streams.json_values import TOO_DEEP, NotJson, check_depth, prove
 
 JSON_TYPE = b"application/json"
@@ -36,7 +38,10 @@ class StrictBody(AbstractDTO[Any]):
         """The handler's Struct in a body that is not empty. Raises RequestRefused."""
         connection: Any = self.asgi_connection  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         body = connection.large if connection.large is not None else read(connection, value)
-        return checked_body(connection.scope["auth"], body, connection.app.state.knows)
+        principal: Principal | None = connection.scope["auth"]
+        if principal is None:
+            return body
+        return checked_body(principal, body, parts_of(connection.scope).core.knows)
 
     @classmethod
     def create_for_field_definition(cls, *_: object, **__: object) -> None:
@@ -63,8 +68,7 @@ class StrictBody(AbstractDTO[Any]):
 
 def read(connection: Any, body: bytes) -> Any:  # noqa: ANN401 - the handler's annotation knows
     """The Struct that the handler of ``connection`` wants, in ``body``. Raises RequestRefused."""
-    field = cast("FieldDefinition", connection.route_handler.parsed_data_field)
-    return reader_of(field.annotation)(body)
+    return reader_of(connection.route_handler.parsed_data_field.annotation)(body)
 
 
 def check_content_type(given: bytes) -> None:

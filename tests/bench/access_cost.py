@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from service.core.core import Core
 from service.http.front import Front
 from service.http.origin_check import OriginCheck
 from service.settings.config import AuthSettings, HttpSettings, Settings
@@ -60,7 +59,7 @@ def _ways(path: Path) -> Mapping[str, tuple[Front, Headers]]:
     bare, guarded = FakeCore(), FakeCore(settings=settings)
     front = guarded.app()
     cookie = guarded.tokens.sign_in(token)[1] if guarded.tokens is not None else b""
-    unchecked = Front(bare.app().litestar, cast("Core", bare), cast("OriginCheck", NoCheck()))
+    unchecked = Front(bare.app().litestar, bare.parts(), cast("OriginCheck", NoCheck()))
     return {
         "none": (unchecked, ()),
         "token": (front, ((b"authorization", b"Bearer " + token),)),

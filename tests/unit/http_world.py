@@ -2,23 +2,24 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from functools import cache
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
+from litestar import Litestar
 from msgspec import Raw
 
 from projections.read_models.views import PlanView, TaskView, moment
 from service.core.answers import Claim, ClaimRequest, OwnerAnswer
 from service.core.core import Core
 from service.http.access import Access
-from service.http.app import create_app, in_front, state_of
+from service.http.app import create_app, in_front, make_routes
 from service.http.deadlines import CALL_LIMITS
 from service.http.front import Front
+from service.http.instance_parts import InstanceParts
+from service.http.quotas import Quotas
 from service.http.refused_tokens import RefusalLimits, RefusedTokens
 from service.http.request import CLIENT
-from service.ops.operations import Operations
 from service.ops.status import Check
 from service.principals.tokens import Tokens
 from service.settings.config import HttpSettings, Settings
@@ -81,22 +82,20 @@ class FakeCore:
 
     def app(self) -> Front:
         """The application; its routes are made once for all tests."""
-        behind = self._behind()
-        return in_front(cast("Any", _Routed(behind)), behind.core, behind.access, self.limits)
+        return in_front(_routes(), self.parts(), self.limits)
 
     def own_app(self) -> Front:
         """The application with routes of its own."""
-        core, operations, access, _ = self._behind()
-        return create_app(core, operations, access, self.limits)
+        parts = self.parts()
+        return create_app(parts.core, parts.operations, parts.access, self.limits)
 
-    def _behind(self) -> "_Behind":
+    def parts(self) -> InstanceParts:
+        """What the application answers from."""
         health = SimpleNamespace(readiness=lambda: self.checks, status=lambda: self.answer)
-        operations = SimpleNamespace(health=health, doctor=self.doctor)
+        operations: Any = SimpleNamespace(health=health, doctor=self.doctor)
         refused = RefusedTokens(self.metrics, cast("Audit", self.audit), self.refusals)
-        access, core = Access(self.tokens, refused), cast("Core", self)
-        return _Behind(
-            core, operations, access, state_of(core, cast("Operations", operations), access)
-        )
+        access = Access(self.tokens, refused)
+        return InstanceParts(cast("Core", self), operations, access, Quotas(self.settings.http))
 
     def _say(self, what: object, origin: Origin) -> object:
         self.asked.append((what, origin))
@@ -144,53 +143,10 @@ class FakeCore:
         self._say(min_sequence, Origin())
 
 
-class _Behind(NamedTuple):
-    """What the routes of an application answer from."""
-
-    core: Any
-    operations: Any
-    access: Any
-    state: Any
-
-
-_BEHIND: ContextVar[_Behind] = ContextVar("behind")
-
-
-class _StandIn:
-    """Has the attributes of the part of this name that the request at hand is answered from."""
-
-    def __init__(self, part: str) -> None:
-        self._part = part
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(getattr(_BEHIND.get(), self._part), name)
-
-
 @cache
-def _routes() -> Any:
+def _routes() -> Litestar:
     """The routes, made once: that takes 50 ms, which is most of what these tests compute."""
-    core, operations, access = _StandIn("core"), _StandIn("operations"), _StandIn("access")
-    app: Any = create_app(
-        cast("Core", core), cast("Operations", operations), cast("Access", access)
-    )
-    app.litestar.state = _StandIn("state")
-    return app.litestar
-
-
-class _Routed:
-    """The routes over one core."""
-
-    def __init__(self, behind: _Behind) -> None:
-        self._behind = behind
-        _BEHIND.set(behind)
-        self._routes = _routes()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        _BEHIND.set(self._behind)
-        await self._routes(scope, receive, send)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._routes, name)
+    return make_routes()
 
 
 class Caller:
