@@ -46,9 +46,10 @@ def checked_id(text: str) -> str:
 @lru_cache(maxsize=REMEMBERED)
 def subject_of(plan_id: str, task_id: str | None = None) -> str:
     """The subject of a plan's own facts, or of one task's; raises ValueError on a bad id."""
-    if task_id is None:
-        return f"{PLANS}.{checked_id(plan_id)}"
-    return f"{PLANS}.{checked_id(plan_id)}.{checked_id(task_id)}"
+    subject = f"{PLANS}.{plan_id}" if task_id is None else f"{PLANS}.{plan_id}.{task_id}"
+    if split_subject(subject) != (plan_id, task_id):
+        raise ValueError(f"not an id ({_ID}) in {subject!r}")
+    return subject
 
 
 def tasks_of(plan_id: str) -> str:

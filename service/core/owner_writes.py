@@ -77,10 +77,17 @@ class OwnerWrites:
     async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
         """See `service.core.core.Core.own`."""
         report = self._report(command, origin)
-        outcome = await self._write(report)
-        if not isinstance(outcome, CommandAccepted | Duplicate):
+        try:
+            outcome = await self._transact(report.command, report.origin)
+        except (LogUnavailable, LogFull, TooLarge) as error:
+            self._failed(report, error)
+            raise
+        plan: Plan | None = None
+        status: Literal["accepted", "duplicate"] = "duplicate"
+        if isinstance(outcome, CommandAccepted):
+            plan, status = outcome.plan, "accepted"
+        elif not isinstance(outcome, Duplicate):
             return self._refused(report, outcome)
-        plan = outcome.plan if isinstance(outcome, CommandAccepted) else None
         plan = plan or await self._still_there(command.plan_id)
         self._count([report])
         task = task_view(
@@ -91,7 +98,7 @@ class OwnerWrites:
             output=command.output if isinstance(command, commands.Complete) else None,
         )
         return OwnerAnswer(
-            status=_status(outcome),
+            status=status,
             sequence=outcome.sequence,
             lease_until=task.lease_until,
             cancel_requested=plan.status in STOPPED,
@@ -144,11 +151,15 @@ class OwnerWrites:
         return answers
 
     async def _settle(self, report: _Report) -> AcceptedWrite | Refused:
-        outcome = await self._write(report)
-        if not isinstance(outcome, CommandAccepted | Duplicate):
-            return self._refused(report, outcome)
-        self._count([report])
-        return _answer(report, outcome, await self._still_there(report.command.plan_id))
+        answer = await self.own(report.command, report.origin)
+        if not isinstance(answer, OwnerAnswer):
+            return answer
+        return AcceptedWrite(
+            status=answer.status,
+            sequence=answer.sequence,
+            lease_until=answer.lease_until,
+            cancel_requested=answer.cancel_requested,
+        )
 
     # -- one --------------------------------------------------------------------------------
 
@@ -163,13 +174,6 @@ class OwnerWrites:
         if task is None:
             return _Report(command, None, 0.0, origin)
         return _Report(command, task.lease_until, task.lease_s, origin)
-
-    async def _write(self, report: _Report) -> Outcome:
-        try:
-            return await self._transact(report.command, report.origin)
-        except (LogUnavailable, LogFull, TooLarge) as error:
-            self._failed(report, error)
-            raise
 
     def _failed(self, report: _Report, error: LogUnavailable | LogFull | TooLarge) -> None:
         self._metrics.owner_write_failed(report.command, error)
@@ -196,14 +200,10 @@ class OwnerWrites:
         self._metrics.owner_writes_accepted([each.command for each in written], left)
 
 
-def _answer(report: _Report, outcome: CommandAccepted | Duplicate, plan: Plan) -> AcceptedWrite:
+def _answer(report: _Report, outcome: CommandAccepted, plan: Plan) -> AcceptedWrite:
     return AcceptedWrite(
-        status=_status(outcome),
+        status="accepted",
         sequence=outcome.sequence,
         lease_until=moment_or_none(plan.tasks[report.command.task_id].lease_until),
         cancel_requested=plan.status in STOPPED,
     )
-
-
-def _status(outcome: CommandAccepted | Duplicate) -> Literal["accepted", "duplicate"]:
-    return "accepted" if isinstance(outcome, CommandAccepted) else "duplicate"

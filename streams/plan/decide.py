@@ -275,7 +275,7 @@ def _overrun(command: commands.Overrun, task: Task, now: float) -> Ruling:
 
 
 def _owned(command: commands.OwnerCommand, task: Task) -> Ruling:
-    if complaint := _verdict_complaint(command, task):
+    if isinstance(command, commands.Complete) and (complaint := _verdict_complaint(command, task)):
         return Invalid(complaint)
     holds = task.owner == command.owner and task.attempt == command.attempt
     if task.status != "RUNNING" or not holds:
@@ -323,9 +323,7 @@ def _checkpoint(command: commands.Checkpoint, task: Task) -> Ruling:
     return (kept,)
 
 
-def _verdict_complaint(command: commands.OwnerCommand, task: Task) -> str | None:
-    if not isinstance(command, commands.Complete):
-        return None
+def _verdict_complaint(command: commands.Complete, task: Task) -> str | None:
     if task.spec.type == "critic" and command.verdict is None:
         return f"verdict: the critic '{task.spec.id}' must give one"
     if task.spec.type == "worker" and command.verdict is not None:
