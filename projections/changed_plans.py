@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from projections.log_identity import Witness, witness_in
 from streams.log import BadFact, Fact
-from streams.plan.events import Checkpointed, Completed, Failed, Submitted
+from streams.plan.events import Checkpointed, Completed, Event, Failed, Submitted
 from streams.plan.sizes import submitted_bytes
 from streams.plan.state import Plan
 
@@ -31,7 +31,8 @@ class ChangedPlans:
     def note(self, facts: Sequence[Fact | BadFact], changed: Iterable[Plan]) -> None:
         """Take in ``facts`` that were folded, and the plans that they changed."""
         self.facts += len(facts)
-        self.bytes += sum([_value_bytes(fact) for fact in facts])
+        events = [fact.event for fact in facts if isinstance(fact, Fact)]
+        self.bytes += sum([_value_bytes(event) for event in events if type(event) in _WITH_VALUES])
         self._witness = witness_in(facts) or self._witness
         for plan in changed:
             self._plans[id(plan)] = plan
@@ -46,8 +47,10 @@ class ChangedPlans:
         return taken
 
 
-def _value_bytes(fact: Fact | BadFact) -> int:
-    event = fact.event if isinstance(fact, Fact) else None
+_WITH_VALUES = {Submitted, Checkpointed, Completed, Failed}
+
+
+def _value_bytes(event: Event) -> int:
     match event:
         case Completed():
             return len(event.output) + (len(event.verdict.feedback) if event.verdict else 0)

@@ -87,7 +87,7 @@ class Projector:
         self.source = source
         self.board = board
         self.database = database
-        self.listeners = Listeners(on_listener_failure)
+        self.listeners = Listeners(on_listener_failure, source.wrote)
         self.on_flush_trouble: list[OnFlushTrouble] = []
         self.flush_error: str | None = None
         self._limits = limits

@@ -33,7 +33,7 @@ from service.http.server import HttpServer, Listening
 from service.http.starting import Starting, StartProgress
 from service.ops.doctor.sources.live import Doctor
 from service.ops.health import Health
-from service.ops.last_hour import UNCOUNTED, Minutes
+from service.ops.last_hour import Minutes
 from service.ops.operations import Operations
 from service.principals.tokens import Tokens
 from service.runtime.data_folder import READ_MODELS, DataFolder
@@ -258,8 +258,7 @@ def _operations(
     )
     minutes = Minutes(instance.core.board)
     listeners = instance.core.projector.listeners
-    listeners.add("last_hour", minutes, unheard=UNCOUNTED)
-    listeners.add_for_batches("last_hour", lambda facts, _: minutes.folded_all(facts))
+    listeners.add_for_batches("last_hour", minutes.folded)
     return Operations(health, doctor, minutes)
 
 

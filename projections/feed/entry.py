@@ -4,11 +4,12 @@ The text is API.md's *Events — server-sent*. ``data`` shows every field of the
 included; a submitted plan's tasks appear as they were submitted, without defaults.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import msgspec
 
-from streams.log import Fact
+from streams.log import BadFact, Fact
 from streams.plan.events import (
     TYPE_NAMES,
     Checkpointed,
@@ -85,19 +86,21 @@ class Interest(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def entry_of(fact: Fact) -> FeedEntry:
-    """The entry of ``fact``, not rendered yet."""
-    event = fact.event
-    kind = type(event)
-    return FeedEntry(
-        fact.sequence,
-        fact.plan_id,
-        fact.task_id,
-        TYPE_NAMES[kind],
-        _FIXED_WEIGHT + _weight(event) if kind in _LARGE else _FIXED_WEIGHT,
-        fact.at,
-        fact,
-    )
+def entries_of(facts: Iterable[Fact | BadFact], after: int = 0) -> list[FeedEntry]:
+    """The entries of the facts above the sequence ``after`` that can be read, not rendered yet."""
+    return [
+        FeedEntry(
+            fact.sequence,
+            fact.plan_id,
+            fact.task_id,
+            TYPE_NAMES[type(fact.event)],
+            _FIXED_WEIGHT + (_weight(fact.event) if type(fact.event) in _LARGE else 0),
+            fact.at,
+            fact,
+        )
+        for fact in facts
+        if isinstance(fact, Fact) and fact.sequence > after
+    ]
 
 
 def _weight(event: Event) -> int:

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from projections.feed.channels import Channels
 from projections.feed.client import Client, Gone, LastFact, Opening, Sink
-from projections.feed.entry import PING, FeedEntry, Interest, entry_of
+from projections.feed.entry import PING, FeedEntry, Interest, entries_of
 from projections.feed.forwarder import Forwarder
 from projections.feed.limits import LIMITS, FeedLimits
 from projections.feed.meter import Meter
@@ -130,9 +130,7 @@ class Feed:
         Saying it twice is saying it once.
         """
         reached = self._ring.position
-        entries = [
-            entry_of(fact) for fact in facts if isinstance(fact, Fact) and fact.sequence > reached
-        ]
+        entries = entries_of(facts, reached)
         self._ring.extend(entries, max(position, reached))
         self._channels.offer(entries)
         self._forwarder.published()

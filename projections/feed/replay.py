@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from projections.feed.cuts import Cut, cut, place_after
-from projections.feed.entry import FeedEntry, Interest, entry_of
+from projections.feed.entry import FeedEntry, Interest, entries_of
 from projections.feed.limits import FeedLimits
 from projections.feed.meter import Meter
 from streams.log import BadFact, Fact, Log, LogReset, LogState
@@ -236,6 +236,5 @@ async def _entries_of(facts: Sequence[Fact | BadFact]) -> list[FeedEntry]:
     for start in range(0, len(facts), SLICE):
         if start:
             await asyncio.sleep(0)
-        part = facts[start : start + SLICE]
-        entries += [entry_of(fact) for fact in part if isinstance(fact, Fact)]
+        entries += entries_of(facts[start : start + SLICE])
     return entries

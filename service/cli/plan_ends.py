@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from service.runtime.terminal import on_one_line
-from streams.log import BadFact, Fact
+from streams.log import Fact
 from streams.plan.events import Finished
 from streams.plan.state import Plan
 
@@ -30,11 +30,9 @@ class PlanEnds:
         self._unsaid: Counter[str] = Counter()
         self._next: asyncio.TimerHandle | None = None
 
-    def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
-        """Say or count the end of a plan; all other facts are left out."""
-        if isinstance(fact, BadFact) or ignored is not None or fact.plan_id == self._but:
-            return
-        if not isinstance(fact.event, Finished):
+    def folded(self, fact: Fact) -> None:
+        """Say or count the end of a plan."""
+        if fact.plan_id == self._but or not isinstance(fact.event, Finished):
             return
         if self._room:
             self._room -= 1

@@ -143,7 +143,7 @@ def _say_ends_of_plans(instance: Instance, say: Say, *, but: str = "") -> None:
     """On a log for people: a line for each plan that ends from now on."""
     if wants_text(sys.stderr, instance.settings.log.format):
         ends = PlanEnds(instance.core.board.knows, say, but=but)
-        instance.core.projector.listeners.add("plan_ends", ends)
+        instance.core.projector.listeners.add("plan_ends", ends.folded)
 
 
 async def _show_sample(instance: Instance, say: Say) -> None:
@@ -158,7 +158,7 @@ async def _show_sample(instance: Instance, say: Say) -> None:
         say(f"\nLook at it:  {page}curl {instance.http_url}/v1/plans/{sample.PLAN_ID}")
         say("Ctrl-C ends it; the log stays.")
 
-    listeners.add("sample_story", Story(sample.PLAN_ID, say, ended))
+    listeners.add("sample_story", Story(sample.PLAN_ID, say, ended).folded)
     plan = await asyncio.to_thread(sample.sample_plan, Path.cwd())
     await instance.core.submit(
         sample.PLAN_ID, plan, replace(instance.core.self_origin, actor="sample")

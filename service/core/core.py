@@ -39,12 +39,11 @@ from service.core.secrets_in_plans import key_warnings
 from service.core.workers import Workers
 from service.runtime.masking import KNOWN
 from service.settings.config import Settings
-from service.signals.audit.earlier_claims import NO_CLAIMS, EarlierClaims
-from service.signals.audit.facts import NOT_AUDITED, FactAudit
+from service.signals.audit.earlier_claims import EarlierClaims
+from service.signals.audit.facts import AUDITED, FactAudit
 from service.signals.audit.trail import Audit
-from service.signals.metrics.facts import UNCOUNTED, FactMetrics
+from service.signals.metrics.facts import COUNTED, FactMetrics
 from service.signals.metrics.registry import Metrics
-from service.signals.own_facts import OwnFacts
 from service.signals.second_holder import SecondHolder
 from service.signals.tracing.sampling import begun_traceparent
 from service.signals.tracing.spans import Recorder, Span, child_of
@@ -55,7 +54,7 @@ from streams.log import Log, LogUnavailable, Origin, TooLarge
 from streams.plan import commands
 from streams.plan.commands import OwnerCommand
 from streams.plan.decisions import Duplicate
-from streams.plan.events import Submitted
+from streams.plan.events import Claimed, Submitted
 from streams.plan.state import Plan
 from streams.traceparent import of_attempt, span_id_of
 
@@ -82,15 +81,11 @@ class Core:
         clock: LogClock,
         audit: Audit,
         epoch: str,
-        news_after: int,
         check_input: CheckInput,
         tell_goodbye: Callable[[str], None],
         spans: Recorder | None = None,
     ) -> None:
-        """``news_after``: bad facts up to there were counted and logged by an earlier process.
-
-        ``tell_goodbye`` tells the other instances which owner has ended.
-        """
+        """``tell_goodbye`` tells the other instances which owner has ended."""
         self.settings = settings
         self.log = log
         self.board = board
@@ -126,18 +121,18 @@ class Core:
         self.admission = Admission(projector, settings.memory, check_input)
         self.plan_closing = PlanClosing(board, self.instance_id, self.finish)
         listeners = projector.listeners
-        counted = OwnFacts(self._fact_metrics, log, news_after=news_after)
-        listeners.add("metrics", counted, unheard=UNCOUNTED)
-        listeners.add("earlier_claims", earlier_claims, unheard=NO_CLAIMS)
-        told = OwnFacts(self._fact_audit, log, news_after=news_after)
-        listeners.add("audit", told, unheard=NOT_AUDITED)
+        listeners.add("metrics", self._fact_metrics.written_here, COUNTED, only_own=True)
+        listeners.add("earlier_claims", earlier_claims.followed, (Claimed,))
+        listeners.add("audit", self._fact_audit.written_here, AUDITED, only_own=True)
+        listeners.add_for_bad_facts("metrics", self._fact_metrics.bad)
+        listeners.add_for_bad_facts("audit", self._fact_audit.bad)
         self.second_holder = SecondHolder(
             self.instance_id, log, self.now(), self.conditions.id_shared
         )
-        listeners.add("second_holder", self.second_holder)
-        listeners.add("workers", self.workers)
-        listeners.add_for_batches("feed", self.feed.publish)
-        listeners.add_for_batches("claims", lambda _, __: self.claim_queue.serve_waiting())
+        listeners.add_for_batches("second_holder", self.second_holder.folded)
+        listeners.add_for_batches("workers", self.workers.folded)
+        listeners.add_for_batches("feed", lambda batch: feed.publish(batch.facts, batch.position))
+        listeners.add_for_batches("claims", lambda _: self.claim_queue.serve_waiting())
         listeners.add_for_batches("plan_closing", self.plan_closing.after)
         projector.on_flush_trouble.append(partial(self.conditions.database_answers, "flush"))
 

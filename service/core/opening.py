@@ -88,7 +88,6 @@ async def open_core(
         tell_goodbye=source.goodbyes.tell,
         spans=spans,
         epoch=state.epoch,
-        news_after=news_after,
     )
     if replaced is not None:
         core.conditions.log_replaced(replaced)

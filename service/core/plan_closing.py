@@ -1,12 +1,13 @@
 """Appends the last fact of a plan whose tasks have all ended, in the background."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from projections.board.board import Board
-from streams.log import BadFact, Fact, LogFull, LogUnavailable
+from projections.listeners import Batch
+from streams.log import Fact, LogFull, LogUnavailable
 
 log = structlog.get_logger("holdfast.core")
 
@@ -22,12 +23,12 @@ class PlanClosing:
         self._finish = finish
         self._closing: dict[str, asyncio.Task[None]] = {}
 
-    def after(self, facts: Sequence[Fact | BadFact], _: int) -> None:
-        """Close the plans that this instance's ``facts``, just folded, have ended."""
+    def after(self, batch: Batch) -> None:
+        """Close the plans that this instance's facts, just folded, have ended."""
         if self._board.finishable:
             mine = {
                 fact.plan_id
-                for fact in facts
+                for fact in batch.facts
                 if isinstance(fact, Fact) and fact.origin.instance == self._instance_id
             }
             for plan_id in self._board.finishable & mine:

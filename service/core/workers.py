@@ -10,8 +10,8 @@ from collections.abc import Collection
 import msgspec
 
 from projections.board.board import Board
+from projections.listeners import Batch
 from projections.read_models.views import Moment, moment, moment_or_none
-from streams.log import BadFact, Fact
 from streams.plan.commands import OwnerCommand
 from streams.plan.events import TaskEvent
 from streams.plan.state import Plan, Task
@@ -86,10 +86,13 @@ class Workers:
     def __init__(self) -> None:
         self._seen: dict[str, _Seen] = {}
 
-    def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
+    def folded(self, batch: Batch) -> None:
         """An owner's fact that counts is a sign of life."""
-        if ignored is None and isinstance(fact, Fact) and isinstance(fact.event, TaskEvent):
-            self._of(fact.event.owner, fact.at).life_at = fact.at
+        last = {
+            fact.event.owner: fact.at for fact in batch.counted if isinstance(fact.event, TaskEvent)
+        }
+        for owner, at in last.items():
+            self._of(owner, at).life_at = at
 
     def asked(self, owner: str, kinds: Collection[str] | None, now: float) -> None:
         """An owner asks for tasks at log time ``now``."""

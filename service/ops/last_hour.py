@@ -4,20 +4,16 @@ It listens to the fold, so it shows what all instances do; it begins when this p
 """
 
 from collections import deque
-from collections.abc import Sequence
 
 import msgspec
 
 from projections.board.board import Board
+from projections.listeners import Batch
 from projections.read_models.views import Moment, moment
-from streams.log import BadFact, Fact
-from streams.plan.events import TYPE_NAMES, Completed, Failed, Released
+from streams.plan.events import Completed, Failed, Released
 
 MINUTE_S = 60
 MINUTES = 60
-
-UNCOUNTED = TYPE_NAMES.keys() - {Completed, Failed, Released}
-"""Facts that `Minutes` does not count one by one."""
 
 
 class Minute(msgspec.Struct, kw_only=True):
@@ -53,22 +49,19 @@ class Minutes:
         self._board = board
         self._minutes: deque[tuple[int, Minute]] = deque(maxlen=MINUTES)
 
-    def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
-        """Count what has ended."""
-        if ignored is not None or not isinstance(fact, Fact):
-            return
-        minute, event = self._at(fact.at), fact.event
-        if isinstance(event, Completed):
-            minute.completed += 1
-        elif isinstance(event, Failed) and event.retry_in_s is None:
-            minute.failed += 1
-        if isinstance(event, Completed | Failed | Released) and event.token_usage is not None:
-            minute.tokens += event.token_usage.total_tokens
-
-    def folded_all(self, facts: Sequence[Fact | BadFact]) -> None:
-        """Note what runs and waits after a batch of facts."""
-        if facts:
-            self._note(facts[-1].at)
+    def folded(self, batch: Batch) -> None:
+        """Count what has ended, and note what runs and waits after it."""
+        for fact in batch.counted:
+            event = fact.event
+            if not isinstance(event, Completed | Failed | Released):
+                continue
+            minute = self._at(fact.at)
+            minute.completed += isinstance(event, Completed)
+            minute.failed += isinstance(event, Failed) and event.retry_in_s is None
+            if event.token_usage is not None:
+                minute.tokens += event.token_usage.total_tokens
+        if batch.facts:
+            self._note(batch.facts[-1].at)
 
     def shown(self, now: float) -> LastHour:
         """The last hour at log time ``now``."""

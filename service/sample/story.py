@@ -8,7 +8,7 @@ from typing import cast
 import msgspec
 
 from service.runtime.terminal import escaped
-from streams.log import BadFact, Fact
+from streams.log import Fact
 from streams.plan.events import (
     TYPE_NAMES,
     Claimed,
@@ -37,9 +37,9 @@ class Story:
         self._say = say
         self._at_end = at_end
 
-    def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
+    def folded(self, fact: Fact) -> None:
         """One line per fact of the plan, without heartbeats and starts."""
-        if isinstance(fact, BadFact) or ignored is not None or fact.plan_id != self._plan_id:
+        if fact.plan_id != self._plan_id:
             return
         if isinstance(fact.event, Heartbeat | Started):
             return

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import structlog
 
-from projections.listeners import FoldedFact
-from streams.log import BadFact, Log
+from projections.listeners import Batch
+from streams.log import BadFact, Fact, Log
 
 GRACE_S = 15.0  # what an earlier process of this id sent before it ended has arrived by then
 AGAIN_S = 300.0  # at most one log line and audit entry in this time
@@ -34,13 +34,16 @@ class SecondHolder:
         self.seen_at: float | None = None
         """When the last fact of a second holder was written, in log time."""
 
-    def folded(self, fact: FoldedFact, ignored: str | None) -> None:
-        """See `projections.listeners.FactListener`."""
-        del ignored
-        if isinstance(fact, BadFact) or fact.origin.instance != self._instance_id:
-            return
-        if fact.at < self._started_at + GRACE_S or self._source.wrote(fact.event_id):
-            return
+    def folded(self, batch: Batch) -> None:
+        """Look for facts of this id that this process did not write."""
+        since = self._started_at + GRACE_S
+        for fact in batch.facts:
+            if isinstance(fact, BadFact) or fact.origin.instance != self._instance_id:
+                continue
+            if fact.at >= since and not self._source.wrote(fact.event_id):
+                self._saw(fact)
+
+    def _saw(self, fact: Fact) -> None:
         self.seen_at = fact.at
         if fact.at - self._told_at >= AGAIN_S:
             self._told_at = fact.at

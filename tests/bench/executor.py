@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from statistics import median
 
 from service.core.core import Core
-from streams.log import BadFact, Fact, Origin
+from streams.log import Fact, Origin
 from streams.plan.events import Completed, Submitted, TaskSpec
 from tests.bench import bed
 from tests.bench.cycles import PAYLOAD, ROUNDS, TASKS_PER_PLAN, Rates, life_cycles
@@ -22,12 +22,10 @@ class Completions:
         self.over = asyncio.Event()
         self._left = total
 
-    def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
-        """See `projections.listeners.FactListener`."""
-        if ignored is None and isinstance(fact, Fact) and isinstance(fact.event, Completed):
-            self._left -= 1
-            if not self._left:
-                self.over.set()
+    def folded(self, _: Fact) -> None:
+        self._left -= 1
+        if not self._left:
+            self.over.set()
 
 
 async def echo(tasks: int, threads: int, processes: int = 0) -> Rates:
@@ -42,13 +40,13 @@ async def echo(tasks: int, threads: int, processes: int = 0) -> Rates:
         flags = {"executor.worker.core_size": threads, "executor.worker.processes": processes}
         async with bed.instance(server.url, flags=flags) as it:
             ready = Completions(1)  # a worker host takes a moment to start
-            it.core.projector.listeners.add("ready", ready)
+            it.core.projector.listeners.add("ready", ready.folded, (Completed,))
             first = Submitted(tasks=(TaskSpec(id="first", kind="echo"),))
             await it.core.submit("first", first, Origin(actor="bench"))
             async with asyncio.timeout(PATIENCE_S):
                 await ready.over.wait()
             done = Completions(tasks)
-            it.core.projector.listeners.add("bench", done)
+            it.core.projector.listeners.add("bench", done.folded, (Completed,))
             cpu, began = time.process_time(), time.perf_counter()
             async with asyncio.timeout(PATIENCE_S):
                 await asyncio.gather(_submit(it.core, plan, tasks), done.over.wait())

@@ -13,7 +13,7 @@ from service.app import Instance, running
 from service.core.answers import ClaimRequest, Submission
 from service.core.core import Core
 from service.settings.loading import load_settings
-from streams.log import BadFact, Fact, Origin
+from streams.log import Fact, Origin
 from streams.plan import commands
 from streams.plan.events import Completed, Submitted, TaskSpec
 from streams.plan.state import Task
@@ -131,9 +131,8 @@ class FirstInstructions:
     def __init__(self) -> None:
         self.began: dict[str, float] = {}
 
-    def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
-        """See `projections.listeners.FactListener`."""
-        if ignored is None and isinstance(fact, Fact) and isinstance(fact.event, Completed):
+    def folded(self, fact: Fact) -> None:
+        if isinstance(fact.event, Completed):
             assert isinstance(fact.event.output, Raw)
             self.began[fact.plan_id] = msgspec.json.decode(fact.event.output, type=float)
 
@@ -147,7 +146,7 @@ async def test_an_idle_executor_starts_within_milliseconds(
         executor__handlers=("tests.integration.executor_clock",),
     ) as instance:
         core, seen = instance.core, FirstInstructions()
-        core.projector.listeners.add("clock", seen)
+        core.projector.listeners.add("clock", seen.folded)
         await submit(core, "first", spec("t", "clock"))
         await eventually(lambda: seen.began, "the worker hosts are ready")
         latencies_s: list[float] = []

@@ -62,8 +62,7 @@ class Heard:
     def __init__(self) -> None:
         self.sequences: list[int] = []
 
-    def folded(self, fact: FoldedFact, ignored: str | None) -> None:
-        del ignored
+    def folded(self, fact: FoldedFact) -> None:
         self.sequences.append(fact.sequence)
 
 
@@ -98,7 +97,8 @@ async def both_ways(history: History, sizes: list[int], news: int, folder: Path)
             news_after=0 if is_placing else news,
         )
         listener = Heard()
-        projector.listeners.add("heard", listener)
+        projector.listeners.add("heard", listener.folded)
+        projector.listeners.add_for_bad_facts("heard", listener.folded)
         at = 0
         for size in [*sizes, len(facts)]:
             if batch := facts[at : at + size]:

@@ -160,7 +160,7 @@ async def test_a_request_that_ends_leaves_no_fold_half_done(two: Two) -> None:
     two.log.state = super(LateLog, two.log).state  # type: ignore[method-assign]  # stays held up
     projector, told = two.b.projector, list[int]()
     projector.listeners.add_for_batches(
-        "test", lambda facts, _: told.extend(fact.sequence for fact in facts)
+        "test", lambda batch: told.extend(fact.sequence for fact in batch.facts)
     )
     make, waiting = projector.preparation.make, asyncio.Event()
 

@@ -1,20 +1,18 @@
 """The last hour shows each minute with what ran, waited and ended in it."""
 
-from service.ops.last_hour import UNCOUNTED, Minutes
-from streams.log import BadFact
+from projections.listeners import Batch
+from service.ops.last_hour import Minutes
+from streams.log import Fact
 from streams.plan import commands
-from streams.plan.events import Completed, Heartbeat
 from tests.unit.board_story import Yard
 from tests.unit.plan_story import task
 
 
 def hear(minutes: Minutes, yard: Yard, heard: int) -> int:
     """Let ``minutes`` hear all facts after the first ``heard`` as one batch, as a fold does."""
-    batch = yard.log[heard:]
-    for fact in batch:
-        if isinstance(fact, BadFact) or type(fact.event) not in UNCOUNTED:
-            minutes.folded(fact, None)
-    minutes.folded_all(batch)
+    facts = yard.log[heard:]
+    counted = [fact for fact in facts if isinstance(fact, Fact)]
+    minutes.folded(Batch(facts, counted, yard.board.sequence))
     return len(yard.log)
 
 
@@ -39,4 +37,3 @@ def test_a_minute_in_which_leases_were_only_renewed_shows_what_ran() -> None:
         (1, 1, 1),
         (1, 1, 0),
     ]
-    assert {Heartbeat, Completed} & UNCOUNTED == {Heartbeat}

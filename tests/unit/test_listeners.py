@@ -8,10 +8,9 @@ from structlog.testing import capture_logs
 
 from projections.board.board import Board
 from projections.board.lanes import SharingRule
-from projections.feed.entry import entry_of
-from projections.listeners import FoldedFact, Listeners
+from projections.feed.entry import entries_of
+from projections.listeners import Batch, FoldedFact, Listeners
 from projections.projector import Projector
-from service.signals.own_facts import OwnFacts
 from service.signals.second_holder import SecondHolder
 from streams.log import BadFact, Draft, Fact, Origin
 from streams.plan.events import Claimed, Heartbeat, Submitted, TaskSpec
@@ -26,8 +25,7 @@ class Heard:
         self.sequences: list[int] = []
         self.fails_at = fails_at
 
-    def folded(self, fact: FoldedFact, ignored: str | None) -> None:
-        del ignored
+    def folded(self, fact: FoldedFact) -> None:
         if fact.sequence == self.fails_at:
             raise ValueError("counters can only be incremented")
         self.sequences.append(fact.sequence)
@@ -68,10 +66,10 @@ async def test_a_listener_that_fails_is_counted_and_the_others_hear_every_fact(
     projector: Projector, failures: list[str]
 ) -> None:
     broken, sound, batches = Heard(fails_at=2), Heard(), list[int]()
-    projector.listeners.add("metrics", broken)
-    projector.listeners.add("audit", sound)
+    projector.listeners.add("metrics", broken.folded)
+    projector.listeners.add("audit", sound.folded)
     projector.listeners.add_for_batches("feed", lambda *_: 1 // 0)
-    projector.listeners.add_for_batches("claims", lambda _, position: batches.append(position))
+    projector.listeners.add_for_batches("claims", lambda batch: batches.append(batch.position))
     with capture_logs() as logged:
         for number in range(3):
             await submit(projector, f"p{number}")
@@ -83,50 +81,58 @@ async def test_a_listener_that_fails_is_counted_and_the_others_hear_every_fact(
     assert told["sequence"] == 2
 
 
-def test_a_listener_hears_of_unheard_events_only_when_they_are_ignored() -> None:
-    listeners, all_of_them, few = Listeners(None), Heard(), Heard()
-    listeners.add("workers", all_of_them)
-    listeners.add("metrics", few, unheard=(Heartbeat,))
-    renewed = Heartbeat(owner="w", attempt=1, lease_s=5)
-    begun = Claimed(owner="w", attempt=1, lease_s=5)
-    for sequence, (event, ignored) in enumerate([(begun, None), (renewed, None), (renewed, "no")]):
-        listeners.fact(Fact(sequence, 0.0, "p", "t", event), ignored)
-    listeners.fact(BadFact(3, 0.0, "plans.p", "no"), "no")
-    assert (all_of_them.sequences, few.sequences) == ([0, 1, 2, 3], [0, 2, 3])
-    listeners.remove("workers")
-    listeners.fact(Fact(4, 0.0, "p", "t", renewed), None)
-    assert (all_of_them.sequences, few.sequences) == ([0, 1, 2, 3], [0, 2, 3])
+BAD = BadFact(7, 0.0, "plans.p", "no JSON")
+RENEWED = Heartbeat(owner="w", attempt=1, lease_s=5)
+BEGUN = Claimed(owner="w", attempt=1, lease_s=5)
+
+
+def test_a_listener_hears_the_facts_that_count_of_its_events() -> None:
+    listeners, all_of_them, few, batches = Listeners(), Heard(), Heard(), list[Batch]()
+    listeners.add("story", all_of_them.folded)
+    listeners.add("metrics", few.folded, (Claimed,))
+    listeners.add_for_batches("feed", batches.append)
+    told = [(BEGUN, None), (RENEWED, None), (BEGUN, "lost a race")]
+    facts = [Fact(sequence, 0.0, "p", "t", event) for sequence, (event, _) in enumerate(told)]
+    for fact, (_, ignored) in zip(facts, told, strict=True):
+        listeners.fact(fact, ignored)
+    listeners.batch(facts, 2)
+    assert (all_of_them.sequences, few.sequences) == ([0, 1], [0])
+    listeners.remove("story")
+    listeners.fact(Fact(3, 0.0, "p", "t", RENEWED), None)
+    listeners.batch([], 3)
+    assert all_of_them.sequences == [0, 1]
+    counted = [[fact.sequence for fact in batch.counted] for batch in batches]
+    assert (counted, [batch.position for batch in batches]) == ([[0, 1], [3]], [2, 3])
 
 
 def test_a_listener_that_fails_for_every_fact_does_not_fill_the_log() -> None:
-    listeners, failures = Listeners(None), 1_000
-    listeners.add("metrics", Heard(fails_at=7))
+    listeners, failures = Listeners(), 1_000
+    listeners.add_for_bad_facts("metrics", Heard(fails_at=7).folded)
     with capture_logs() as logged:
         for _ in range(failures):
-            listeners.fact(BadFact(7, 0.0, "plans.p", "no"), "no")
+            listeners.fact(BAD, BAD.reason)
     assert len(logged) == 1
 
 
 def test_a_listener_may_leave_while_it_is_called() -> None:
-    listeners, heard = Listeners(None), Heard()
+    listeners, heard = Listeners(), Heard()
 
-    class Story:
-        def folded(self, fact: FoldedFact, ignored: str | None) -> None:
-            del ignored
-            heard.sequences.append(fact.sequence)
-            listeners.remove("story")
+    def story(fact: Fact) -> None:
+        heard.folded(fact)
+        listeners.remove("story")
 
-    listeners.add("story", Story())
+    listeners.add("story", story)
     for sequence in (1, 2):
-        listeners.fact(BadFact(sequence, 0.0, "plans.p", "no"), "no")
+        listeners.fact(Fact(sequence, 0.0, "p", "t", RENEWED), None)
     assert heard.sequences == [1]
 
 
 def test_an_event_that_cannot_be_shown_is_sent_as_such_under_its_id() -> None:
     plan = Submitted(tasks=(TaskSpec(id="t", kind="k"),))
     in_no_year = Fact(7, 1e300, "p", None, plan)
-    assert entry_of(in_no_year).text().startswith(b"id: 7\nevent: plan.submitted\ndata: {")
-    assert b'"unreadable":"OverflowError' in entry_of(in_no_year).text()
+    (entry,) = entries_of([in_no_year])
+    assert entry.text().startswith(b"id: 7\nevent: plan.submitted\ndata: {")
+    assert b'"unreadable":"OverflowError' in entry.text()
 
 
 def test_a_fact_that_raises_in_the_fold_is_ignored_and_blocks_writes_to_its_task_only() -> None:
@@ -140,37 +146,24 @@ def test_a_fact_that_raises_in_the_fold_is_ignored_and_blocks_writes_to_its_task
     assert plan.tasks["u"].unreadable_at is None
 
 
-class Signals:
-    """Remembers which facts it was to count."""
-
-    def __init__(self) -> None:
-        self.written: list[int] = []
-        self.bad_ones: list[int] = []
-
-    def written_here(self, fact: Fact) -> None:
-        self.written.append(fact.sequence)
-
-    def bad(self, fact: BadFact) -> None:
-        self.bad_ones.append(fact.sequence)
-
-
 def test_only_what_this_process_wrote_is_counted_whatever_its_instance_is_called() -> None:
-    signals, log = Signals(), MemoryLog()
-    own = OwnFacts(signals, log, news_after=2)
+    listeners, own, everyones, bad = Listeners(wrote=MemoryLog().wrote), Heard(), Heard(), Heard()
+    listeners.add("metrics", own.folded, only_own=True)
+    listeners.add("earlier_claims", everyones.folded)
+    listeners.add_for_bad_facts("metrics", bad.folded)
     plan = Submitted(tasks=(TaskSpec(id="t", kind="k"),))
     same = Origin(instance="pod-0")
 
     def fact(sequence: int, event_id: str, origin: Origin = same) -> Fact:
         return Fact(sequence, 0.0, "p", None, plan, event_id, origin)
 
-    own.folded(fact(1, "earlier-process-1"), None)
-    own.folded(fact(2, "by hand", Origin()), "submitted a second time")
-    own.folded(fact(3, "memory-1"), None)
-    own.folded(fact(4, "memory-2"), "lost a race")
-    own.folded(fact(5, "by hand", Origin()), "submitted a second time")
-    own.folded(BadFact(6, 0.0, "plans.p", "no JSON"), "no JSON")
-    assert signals.written == [3]
-    assert signals.bad_ones == [5, 6]
+    listeners.fact(fact(1, "earlier-process-1"), None)
+    listeners.fact(fact(3, "memory-1"), None)
+    listeners.fact(fact(4, "memory-2"), "lost a race")
+    listeners.fact(fact(5, "by hand", Origin()), "submitted a second time")
+    listeners.fact(BAD, BAD.reason)
+    assert (own.sequences, everyones.sequences) == ([3], [1, 3])
+    assert bad.sequences == [5, 7]
 
 
 def test_a_second_process_of_the_same_id_is_named_once_and_an_earlier_one_is_not() -> None:
@@ -181,11 +174,15 @@ def test_a_second_process_of_the_same_id_is_named_once_and_an_earlier_one_is_not
     def fact(sequence: int, at: float, event_id: str, instance: str = "pod-0") -> Fact:
         return Fact(sequence, at, "p", None, plan, event_id, Origin(instance=instance))
 
-    holder.folded(fact(1, 900.0, "earlier-1"), None)  # folded anew
-    holder.folded(fact(2, 1_002.0, "earlier-2"), None)  # was on its way when it was killed
-    holder.folded(fact(3, 1_050.0, "memory-1"), None)  # our own
-    holder.folded(fact(4, 1_050.0, "other-1", "pod-1"), None)
+    def hear(*facts: Fact) -> None:
+        holder.folded(Batch(facts, (), facts[-1].sequence))
+
+    hear(
+        fact(1, 900.0, "earlier-1"),  # folded anew
+        fact(2, 1_002.0, "earlier-2"),  # was on its way when it was killed
+        fact(3, 1_050.0, "memory-1"),  # our own
+        fact(4, 1_050.0, "other-1", "pod-1"),
+    )
     assert (told, holder.seen_at) == ([], None)
-    holder.folded(fact(5, 1_060.0, "second-1"), "lost a race")
-    holder.folded(fact(6, 1_061.0, "second-2"), None)
+    hear(fact(5, 1_060.0, "second-1"), fact(6, 1_061.0, "second-2"))
     assert (told, holder.seen_at) == ([5], 1_061.0)

@@ -33,10 +33,9 @@ async def test_a_line_has_id_status_duration_tasks_and_name(after_s: float, said
     story = cancelled("words \x1b[2J and\nmore")
     ends = PlanEnds(lambda _: story.plan, lines.append)
     for fact in story.facts[:1]:
-        ends.folded(fact, None)
-    ends.folded(ended(PLAN, after_s=after_s), "it was ignored")
+        ends.folded(fact)
     assert lines == []
-    ends.folded(ended(PLAN, after_s=after_s), None)
+    ends.folded(ended(PLAN, after_s=after_s))
     (line,) = lines
     assert f"plan ended       p: CANCELLED {said}2 tasks: words \\x1b[2J and more" in line
 
@@ -44,13 +43,13 @@ async def test_a_line_has_id_status_duration_tasks_and_name(after_s: float, said
 async def test_more_than_a_few_a_second_are_counted_and_said_once() -> None:
     lines: list[str] = []
     ends = PlanEnds(lambda _: None, lines.append, but="told elsewhere")
-    ends.folded(ended("told elsewhere"), None)
+    ends.folded(ended("told elsewhere"))
     for number in range(PER_SECOND + 1_200):
-        ends.folded(ended(f"p{number}", number), None)
+        ends.folded(ended(f"p{number}", number))
     assert len(lines) == PER_SECOND
     await eventually(lambda: len(lines) > PER_SECOND, "the sum is said", 10)
     assert lines[PER_SECOND:] == ["  and 1,200 more plans ended within a second: 1,200 CANCELLED"]
-    ends.folded(ended("later"), None)
+    ends.folded(ended("later"))
     assert "later: CANCELLED" in lines[-1]
 
 

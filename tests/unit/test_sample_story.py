@@ -13,7 +13,7 @@ def told(output: bytes) -> str:
     story = Story("p", said.append, lambda: None)
     event = Completed(owner="w", attempt=1, output=Raw(output))
     fact = Fact(sequence=7, at=0.0, plan_id="p", task_id="count-1", event=event, origin=Origin())
-    story.folded(fact, None)
+    story.folded(fact)
     (line,) = said
     return line.partition("count-1    ")[2]
 

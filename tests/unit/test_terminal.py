@@ -65,7 +65,7 @@ def test_the_story_of_the_sample_does_not_steer(capsys: pytest.CaptureFixture[st
     failed = Failed(owner="w", attempt=1, error_type=EVIL, error_message=EVIL)
     fact = SimpleNamespace(plan_id="p", task_id="t", event=failed, at=0.0, sequence=1)
     assert not isinstance(fact, Fact)
-    Story("p", print, lambda: None).folded(fact, None)  # pyright: ignore[reportArgumentType]
+    Story("p", print, lambda: None).folded(fact)  # pyright: ignore[reportArgumentType]
     said = capsys.readouterr().out
     assert is_harmless(said)
     assert len(said.splitlines()) == 1

@@ -3,15 +3,11 @@
 from collections import OrderedDict
 
 from projections.board.board import Board
-from projections.listeners import FoldedFact
 from streams.log import Fact
-from streams.plan.events import TYPE_NAMES, Claimed
+from streams.plan.events import Claimed
 from streams.plan.state import Execution
 
 MAX_EARLIER = 10_000
-
-NO_CLAIMS = TYPE_NAMES.keys() - {Claimed}
-"""Facts that `EarlierClaims` has nothing to do for."""
 
 
 class EarlierClaims:
@@ -21,12 +17,13 @@ class EarlierClaims:
         self._board = board
         self._executions: OrderedDict[tuple[str, str, int], Execution] = OrderedDict()
 
-    def folded(self, fact: FoldedFact, ignored: str | None) -> None:
+    def followed(self, fact: Fact) -> None:
         """Keep the claim that this one, of whichever instance, has followed."""
-        if ignored is not None or not isinstance(fact, Fact) or not isinstance(fact.event, Claimed):
+        event = fact.event
+        if not isinstance(event, Claimed) or event.attempt == 1:
             return
         plan = self._board.knows(fact.plan_id)
-        if fact.event.attempt == 1 or plan is None or not plan.closed:
+        if plan is None or not plan.closed:
             return
         task_id, execution = plan.closed[-1]
         self._executions[fact.plan_id, task_id, execution.attempt] = execution

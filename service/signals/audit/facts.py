@@ -1,7 +1,7 @@
 """What becomes an audit entry: facts of this instance, and owners' commands that it refused.
 
 A fact is audited when it is folded, and only by the process that wrote it
-(`service.signals.own_facts`). A fact without a writer (it cannot be read, or is ignored) is audited
+(`projections.listeners`). A fact without a writer (it cannot be read, or is ignored) is audited
 by every instance under one id, and stands in the trail once.
 """
 
@@ -11,13 +11,13 @@ from service.signals.audit.trail import Audit
 from service.signals.metrics.facts import OPERATIONS, Trouble
 from streams.decider import Contention
 from streams.log import BadFact, Fact, LogUnavailable, Origin
-from streams.plan import events
 from streams.plan.commands import Heartbeat, OwnerCommand
 from streams.plan.decisions import GuardReject, NotAllowed, NotFound
 from streams.plan.events import (
     Cancelled,
     Claimed,
     Completed,
+    Event,
     Failed,
     Paused,
     Released,
@@ -26,16 +26,14 @@ from streams.plan.events import (
     Started,
 )
 from streams.plan.lifecycle import ENDED
+from streams.plan.results import Verdict
 from streams.plan.state import LEASE_EXPIRED, TIMEOUT, Execution, Plan
 from streams.traceparent import trace_id_of
 
 MAX_SAID = 10_000  # owners' commands that failed in one outage, each audited once
 
-NOT_AUDITED = (
-    events.Submitted, events.Finished, events.Forgotten,
-    events.Heartbeat, events.Progress, events.Checkpointed,
-)  # fmt: skip
-"""Facts that are no audit entries."""
+AUDITED = (Claimed, Started, Completed, Failed, Released, Paused, Resumed, Cancelled, Retried)
+"""Facts that are audit entries."""
 
 Operation = Paused | Resumed | Cancelled | Retried | Released
 
@@ -65,21 +63,38 @@ class FactAudit:
 
     def written_here(self, fact: Fact) -> None:
         """Audit a fact that this process wrote and that counts."""
-        match event := fact.event:
+        event = fact.event
+        if isinstance(event, Claimed) and event.previous_owner is not None:
+            self._reclaimed(fact, event)
+        if self._audit.tells_success:
+            self._succeeded(fact, event)
+        match event:
+            case Completed(verdict=Verdict(pass_=False)):
+                self._rejected(fact, event)
+            case Failed():
+                self._failed(fact, event)
+            case Paused() | Resumed() | Cancelled() | Retried():
+                self._operated(fact, event)
+            case Released() if not _is_given_back(fact, event):
+                self._operated(fact, event)
+            case _:
+                pass
+
+    def _succeeded(self, fact: Fact, event: Event) -> None:
+        """Audit what went as it should."""
+        match event:
             case Claimed():
-                self._claimed(fact, event)
+                if event.previous_owner is None:
+                    sequence = {"sequence": fact.sequence}
+                    self._tell("claim_acquired", fact, event, f"lane {event.lane}", actual=sequence)
                 if event.started:
                     self._tell("execution_started", fact, event)
             case Started():
                 self._tell("execution_started", fact, event)
             case Completed():
-                self._completed(fact, event)
-            case Failed():
-                self._failed(fact, event)
-            case Released() if fact.origin.actor in {"", event.owner, fact.origin.instance}:
+                self._tell("execution_completed", fact, event)
+            case Released() if _is_given_back(fact, event):
                 self._tell("claim_released", fact, event, event.reason)
-            case Paused() | Resumed() | Cancelled() | Retried() | Released():
-                self._operated(fact, event)
             case _:
                 pass
 
@@ -95,11 +110,7 @@ class FactAudit:
             once=f"bad-event-{self._epoch}-{fact.sequence}",
         )
 
-    def _claimed(self, fact: Fact, event: Claimed) -> None:
-        if event.previous_owner is None:
-            sequence = {"sequence": fact.sequence}
-            self._tell("claim_acquired", fact, event, f"lane {event.lane}", actual=sequence)
-            return
+    def _reclaimed(self, fact: Fact, event: Claimed) -> None:
         before = self._earlier.of(fact.plan_id, fact.task_id or "", event.attempt - 1)
         self._tell(
             "claim_reclaimed",
@@ -119,10 +130,7 @@ class FactAudit:
             },
         )
 
-    def _completed(self, fact: Fact, event: Completed) -> None:
-        self._tell("execution_completed", fact, event)
-        if event.verdict is None or event.verdict.pass_:
-            return
+    def _rejected(self, fact: Fact, event: Completed) -> None:
         plan = self._board.knows(fact.plan_id)
         critic = plan.tasks.get(fact.task_id or "") if plan else None
         target = plan.tasks.get(critic.spec.target or "") if plan and critic else None
@@ -199,8 +207,6 @@ class FactAudit:
         expected: object = None,
         actual: object = None,
     ) -> None:
-        if not self._audit.wants(name):
-            return
         self._audit.emit(
             name,
             plan_id=fact.plan_id,
@@ -284,6 +290,11 @@ class FactAudit:
         if task.execution is not None and task.execution.attempt == attempt:
             return task.execution
         return self._earlier.of(command.plan_id, command.task_id, attempt)
+
+
+def _is_given_back(fact: Fact, event: Released) -> bool:
+    """Whether the owner gave the lease back, not an operator for it."""
+    return fact.origin.actor in {"", event.owner, fact.origin.instance}
 
 
 def _trace_id(origin: Origin, plan: Plan | None) -> str | None:

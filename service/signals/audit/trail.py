@@ -104,9 +104,10 @@ class Audit:
     def apply(self, settings: ObservabilitySettings) -> None:
         """Write from now on what ``settings`` ask for."""
         always = settings.audit_log_enabled
+        self.tells_success = always and settings.audit_success_log_enabled
         self._wanted: Mapping[AuditClass, bool] = {
             "always": always,
-            "success": always and settings.audit_success_log_enabled,
+            "success": self.tells_success,
         }
 
     def wants(self, event: str) -> bool:

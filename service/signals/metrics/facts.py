@@ -1,7 +1,7 @@
 """Counts what happens around leases: what owners wrote, and how the attempts written here ended.
 
 Attempts are counted when the fact that ends them is folded, and only by the process that wrote
-that fact (`service.signals.own_facts`): each end is counted once.
+that fact (`projections.listeners`): each end is counted once.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ from service.signals.metrics.registry import Metrics
 from service.signals.tracing.spans import Recorder, Span
 from streams.decider import Contention
 from streams.log import BadFact, Fact, LogFull, LogUnavailable, TooLarge
-from streams.plan import events
 from streams.plan.commands import (
     Checkpoint,
     Complete,
@@ -53,11 +52,8 @@ _LABELS = OPERATIONS | {Checkpoint: OPERATIONS[Progress]}
 DISPATCH_REJECTED = "dispatch rejected"
 """How the reason of a release begins whose claim the pool refused."""
 
-UNCOUNTED = (
-    events.Submitted, events.Paused, events.Resumed, events.Retried, events.Forgotten,
-    events.Started, events.Heartbeat, events.Progress,
-)  # fmt: skip
-"""Facts that `FactMetrics` counts nothing for."""
+COUNTED = (Claimed, Completed, Failed, Released, Checkpointed, Cancelled, Finished)
+"""Facts that `FactMetrics` may count something for."""
 
 Trouble = LogUnavailable | LogFull | TooLarge | Contention | NotFound | NotAllowed
 _KINDS: dict[type, str] = {
@@ -129,10 +125,12 @@ class FactMetrics:
 
     def written_here(self, fact: Fact) -> None:
         """Count the attempts and plans that a fact of this process has ended."""
+        event = fact.event
+        if isinstance(event, Claimed) and event.previous_owner is None:
+            return  # it has ended no attempt
         plan = self._board.knows(fact.plan_id)
         if plan is None:
             return
-        event = fact.event
         match event:
             case Released(reason=reason) if reason.startswith(DISPATCH_REJECTED):
                 pass  # counted as a rejected dispatch: nothing was executed
@@ -144,7 +142,7 @@ class FactMetrics:
                     self._failure(task, event, trace_id_of(plan.traceparent))
             case Checkpointed(token_usage=usage):
                 self._tokens(usage)
-            case Claimed(previous_owner=str()):
+            case Claimed():
                 self._lost(plan, fact.task_id or "")
             case Cancelled():
                 self._cancelled(plan, fact.sequence)

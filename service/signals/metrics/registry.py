@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from math import inf
 from platform import python_version
-from time import monotonic
+from time import monotonic, time
 from typing import Any, cast
 
 import msgspec
@@ -96,7 +96,12 @@ class Metrics:
             series = self._series["counter"][name][tuple(labels.items())]
         except KeyError:
             series = self._find("counter", name, labels)
-        series.add(amount, trace_id)
+        if amount < 0:
+            raise ValueError(f"a counter only grows, not by {amount}")
+        with series.lock:
+            series.value += amount
+        if trace_id is not None:
+            series.example = Example(trace_id, amount, time())
 
     def observe(
         self, name: str, *values: float, trace_id: str | None = None, **labels: str

@@ -1,7 +1,7 @@
 """The numbers behind one series, which any thread may move.
 
 Those of prometheus_client take five calls of Python for each count, and a fact is counted two or
-three times: here it is one.
+three times: here it is none.
 """
 
 from bisect import bisect_left
@@ -23,23 +23,14 @@ class Example(msgspec.Struct, frozen=True, gc=False):
 
 
 class Number:
-    """A counter or a gauge."""
+    """A counter or a gauge; adding to ``value`` needs the ``lock``."""
 
-    __slots__ = ("_lock", "example", "value")
+    __slots__ = ("example", "lock", "value")
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self.lock = Lock()
         self.value = 0.0
         self.example: Example | None = None
-
-    def add(self, amount: float, trace_id: str | None) -> None:
-        """Count ``amount``; raises ValueError for less than nothing."""
-        if amount < 0:
-            raise ValueError(f"a counter only grows, not by {amount}")
-        with self._lock:
-            self.value += amount
-        if trace_id is not None:
-            self.example = Example(trace_id, amount, time())
 
 
 class Buckets:

@@ -3,7 +3,7 @@
 import pytest
 from msgspec import Raw
 
-from projections.feed.entry import ALL_TYPES, PING, entry_of, render
+from projections.feed.entry import ALL_TYPES, PING, entries_of, render
 from streams.log import Fact
 from streams.plan.events import Completed, Progress
 from tests.unit.feed.two_plans import names
@@ -55,7 +55,7 @@ def test_json_with_line_breaks_stays_one_line(raw: bytes) -> None:
 
 
 def test_an_event_is_rendered_once() -> None:
-    entry = entry_of(Fact(1, 0.0, "p", "a", Progress(owner="w", attempt=1, data=Raw(b"1"))))
+    (entry,) = entries_of([Fact(1, 0.0, "p", "a", Progress(owner="w", attempt=1, data=Raw(b"1")))])
     assert entry.text() is entry.text()
     assert entry.fact is None
 

@@ -13,7 +13,7 @@ import msgspec
 
 from service.ops.doctor.evidence import BadEvent, Window
 from service.signals.metrics.registry import Metrics, Value
-from streams.log import BadFact, Fact
+from streams.log import BadFact
 
 SAMPLE_S = 5.0
 KEPT_S = 300.0
@@ -85,12 +85,9 @@ class History:
         """Remember how things are now."""
         self._samples.append(self._now())
 
-    def folded(self, fact: Fact | BadFact, ignored: str | None) -> None:
+    def bad(self, fact: BadFact) -> None:
         """Remember a fact that cannot be read, or that was written by hand and ignored."""
-        if isinstance(fact, BadFact):
-            self.bad_events.append(BadEvent(sequence=fact.sequence, reason=fact.reason))
-        elif ignored is not None and not fact.origin.instance:
-            self.bad_events.append(BadEvent(sequence=fact.sequence, reason=ignored))
+        self.bad_events.append(BadEvent(sequence=fact.sequence, reason=fact.reason))
 
     def window(self, seconds: float = KEPT_S) -> Window:
         """What has happened in the last ``seconds``, or since there are samples."""

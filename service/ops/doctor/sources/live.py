@@ -39,7 +39,6 @@ from service.ops.doctor.sources.refusals import refusals_in
 from service.ops.doctor.sources.shapes import expired_leases, waiting_kinds
 from service.ops.status import Check
 from service.signals.loop_lag import Lag
-from streams.plan.events import TYPE_NAMES
 from streams.steps import in_turns
 
 MOST_KNOWN_KINDS = 1_000
@@ -76,7 +75,7 @@ class Doctor:
         self._asked: asyncio.Task[Report] | None = None
         self._asked_at = 0.0
         self.history = History(core.metrics, lambda: core.board.places.claimable)
-        core.projector.listeners.add("doctor", self.history, unheard=tuple(TYPE_NAMES))
+        core.projector.listeners.add_for_bad_facts("doctor", self.history.bad)
 
     async def report(self) -> Report:
         """What is wrong now, at most `FRESH_S` old."""
