@@ -1,7 +1,7 @@
 """Where each task of an unfinished plan stands: in a lane (claimable now), on a timer or nowhere.
 
-A timer holds a retry delay or a running lease. After each fact the touched tasks are placed anew,
-so the cost of a fact does not grow with its plan.
+A timer holds a retry delay, or a running lease and its attempt's time-out. After each fact the
+touched tasks are placed anew, so the cost of a fact does not grow with its plan.
 """
 
 from collections import Counter, deque
@@ -15,7 +15,6 @@ from projections.board.holds import Holds
 from projections.board.lanes import Lanes, Pick, Seat, SharingRule
 from projections.board.leases import Clock, Leases
 from projections.board.peers import Peers
-from projections.board.time_outs import TimeOuts
 from projections.board.timers import Timers
 from streams.plan.decide import can_reclaim
 from streams.plan.events import Lane
@@ -40,14 +39,6 @@ class LanePosition(msgspec.Struct, frozen=True):
     reserved: bool
 
 
-class _Running(msgspec.Struct, frozen=True):
-    """A RUNNING task with the attempt that was seen last."""
-
-    plan: Plan
-    task: Task
-    attempt: int
-
-
 class TaskPlaces:
     """The places of the tasks of ``plans``, by id, and what can be claimed of them.
 
@@ -68,10 +59,10 @@ class TaskPlaces:
         self._plans = plans
         self._peers = peers
         self._holds = Holds()
-        self._time_outs = TimeOuts(self.leases)
         self._seats: dict[int, Seat] = {}
         self._expired: dict[int, tuple[Plan, Task]] = {}
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, tuple[Plan, Task]] = {}
+        self._late: dict[int, tuple[Plan, Task]] = {}  # past their time-out, the lease is not over
         self._to_place: deque[tuple[Plan, Iterator[Task]]] = deque()
         self._placed_at = 0.0
 
@@ -106,12 +97,9 @@ class TaskPlaces:
         """Put a task where it belongs by its state: in a lane, on a timer, or nowhere."""
         key = id(task)
         if task.status == "RUNNING":
-            running = self._running.get(key)
-            if running is None:
+            if key not in self._running:
+                self._running[key] = plan, task
                 self.running_kinds[task.spec.kind] += 1
-            if running is None or running.attempt != task.attempt:
-                self._running[key] = _Running(plan, task, task.attempt)
-                self._time_outs.watch(plan, task)
             self._place_running(plan, task, now)
             return
         if key in self._running:
@@ -134,8 +122,8 @@ class TaskPlaces:
         self.running_kinds[kind] -= 1
         if not self.running_kinds[kind]:
             del self.running_kinds[kind]
-        self._time_outs.forget(task)
         self._expired.pop(key, None)
+        self._late.pop(key, None)
         if self.leases is not None:
             self.leases.forget(task)
 
@@ -152,6 +140,12 @@ class TaskPlaces:
             self._expired.pop(key, None)
             if key in self._seats:
                 self.unseat(task)
+            overdue_at = task.overdue_at
+            if overdue_at is not None and overdue_at <= now:
+                self._late[key] = (plan, task)
+            else:
+                self._late.pop(key, None)
+                due = due if overdue_at is None else min(due, overdue_at)
             self.timers.set(key, due, (plan, task))
             return
         self._expired[key] = (plan, task)
@@ -180,7 +174,7 @@ class TaskPlaces:
             self.lanes.remove(seat)
 
     def advance(self, now: float) -> None:
-        """Let retry delays and leases that are over at log time ``now`` take effect."""
+        """Let retry delays, leases and time-outs that are over at log time ``now`` take effect."""
         if self.timers.next_due() > now:
             return
         for plan, task in self.timers.take(now):
@@ -253,11 +247,22 @@ class TaskPlaces:
 
     def running(self) -> list[tuple[Plan, Task]]:
         """RUNNING tasks, their leases live or expired."""
-        return [(each.plan, each.task) for each in self._running.values()]
+        return list(self._running.values())
 
     def overdue(self, now: float) -> list[tuple[Plan, Task]]:
         """RUNNING tasks that have outlived their time-out by one lease at log time ``now``."""
-        return self._time_outs.overdue(now)
+        self.advance(now)
+        may_be = self._expired | self._late
+        return [(plan, task) for plan, task in may_be.values() if self._is_overdue(task, now)]
+
+    def _is_overdue(self, task: Task, now: float) -> bool:
+        due = task.overdue_at
+        if due is None or due >= now:
+            return False
+        if self.leases is None:
+            return True
+        # A step of the log's clock makes no attempt longer.
+        return self.leases.ran_s(task) > (task.timeout_s or 0.0) + task.lease_s
 
     def expired(self) -> list[tuple[Plan, Task]]:
         """RUNNING tasks whose lease was over at the time of the last `advance`."""
