@@ -131,18 +131,6 @@ class Lanes:
             queue.take_back_turn(seat)
             self._best[seat.lane].changed.add(seat.task.spec.kind)
 
-    def offers(self, kinds: Collection[str] | None) -> bool:
-        """Whether a task of ``kinds`` (None: any) could be picked, be it now or in a moment."""
-        return any(
-            queue.offers
-            for queues in self._queues.values()
-            for queue in (
-                queues.values()
-                if kinds is None
-                else (queues[kind] for kind in kinds if kind in queues)
-            )
-        )
-
     @property
     def kinds(self) -> set[str]:
         """The kinds of which tasks are claimable, reserved ones included."""

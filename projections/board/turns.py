@@ -87,11 +87,6 @@ class KindQueue:
         """How many entries are kept, dead ones included."""
         return sum(len(line.seats) for line in self._lines.values()) + len(self._ages)
 
-    @property
-    def offers(self) -> bool:
-        """Whether there is a seat that is not reserved."""
-        return bool(self._lines)
-
     def oldest(self) -> Seat | None:
         """The seat whose task has been claimable longest."""
         while self._ages and not self._ages[0][2].live:

@@ -109,17 +109,19 @@ class ClaimQueue:
 
     def _wake(self, owner: str) -> None:
         for waiter in self._waiters.of_owner(owner):
-            if not waiter.future.done():
-                waiter.future.set_result([])
+            waiter.serve([])
 
     async def _claim(self, request: ClaimRequest, origin: Origin, ask: "_Ask") -> list[Claim]:
         metrics = self._core.metrics
         metrics.count("agent.task.claim.poll.total")
-        deadline = asyncio.get_running_loop().time() + request.wait_s
-        now, lost = self._core.now(), 0
-        self.demand.asked(request.kinds, now)
-        picks, _ = self._pick(request, now)
+        deadline, lost = asyncio.get_running_loop().time() + request.wait_s, 0
         while True:
+            now, left_s = self._core.now(), deadline - asyncio.get_running_loop().time()
+            may_wait = left_s > 0 and not self._closed and len(self._waiters) < MAX_WAITING
+            self.demand.asked(request.kinds, now)
+            picks, _ = self._pick(request, now)
+            if not picks and may_wait and not ask.is_over:
+                picks = await self._wait(request, left_s)
             if ask.is_over or (request.gone is not None and request.gone()):
                 self._give_back(picks)
                 return []
@@ -127,8 +129,7 @@ class ClaimQueue:
                 if ask.left:
                     self.leases.release_after_goodbye(claims, request.owner, origin)
                 return [] if ask.is_over else claims
-            left_s = deadline - asyncio.get_running_loop().time()
-            if left_s <= 0 or self._closed or len(self._waiters) >= MAX_WAITING:
+            if not may_wait:
                 self.leases.standstill.complain()
                 metrics.count("agent.task.claim.empty.total")
                 return []
@@ -136,8 +137,6 @@ class ClaimQueue:
                 lost += 1
                 pause = pause_s(lost, FIRST_PAUSE_S, LONGEST_PAUSE_S)
                 await asyncio.sleep(min(pause, left_s))
-            picks, _ = self._pick(request, self._core.now())
-            picks = picks or await self._wait(request, left_s)
 
     def serve_waiting(self, *, all_kinds: bool = False) -> int:
         """Give tasks that came since the last call to the claims that wait, the oldest first.
@@ -153,11 +152,11 @@ class ClaimQueue:
         fresh = lanes.take_fresh()
         for waiter in self._waiters.of(lanes.kinds if all_kinds else fresh):
             kinds = waiter.request.kinds
-            if waiter.future.done() or kinds in nothing_for or not lanes.offers(kinds):
+            if waiter.future.done() or kinds in nothing_for:
                 continue
             picks, withheld = self._pick(waiter.request, now)
             if picks:
-                waiter.future.set_result(picks)
+                waiter.serve(picks)
                 self._waiters.remove(waiter)
                 served += len(picks)
             elif not withheld:  # else there may be something for another
@@ -171,8 +170,7 @@ class ClaimQueue:
         if self._alarm is not None:
             self._alarm.cancel()
         for waiter in self._waiters.clear():
-            if not waiter.future.done():
-                waiter.future.set_result([])
+            waiter.serve([])
 
     async def poll_forever(self) -> None:
         """The safety net: look again every ``poll_interval_s`` whatever happened."""
@@ -219,15 +217,14 @@ class ClaimQueue:
     async def _wait(self, request: ClaimRequest, wait_s: float) -> list[Pick]:
         waiter = self._waiters.add(request)
         self._set_alarm()
+        end = asyncio.get_running_loop().call_later(wait_s, waiter.serve, list[Pick]())
         try:
-            async with asyncio.timeout(wait_s):
-                return await waiter.future
-        except TimeoutError:
-            return waiter.picks  # served in the very moment in which the wait ended
+            return await waiter.future
         except asyncio.CancelledError:
             self._give_back(waiter.picks)
             raise
         finally:
+            end.cancel()
             self._waiters.remove(waiter)
             self.demand.asked(request.kinds, self._core.now())
 

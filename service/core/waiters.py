@@ -1,23 +1,27 @@
 """Claims that wait for work, by kind: a new task concerns only those that wait for its kind."""
 
 import asyncio
-import heapq
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from itertools import count
+
+import msgspec
 
 from projections.board.lanes import Pick
 from service.core.answers import ClaimRequest
 
 
-class Waiter:
+class Waiter(msgspec.Struct, eq=False):
     """One request that found nothing yet; ``ticket`` grows with each."""
 
-    __slots__ = ("future", "request", "ticket")
+    request: ClaimRequest
+    kinds: Collection[str | None]
+    ticket: int
+    future: asyncio.Future[list[Pick]]
 
-    def __init__(self, request: ClaimRequest, ticket: int) -> None:
-        self.request = request
-        self.ticket = ticket
-        self.future: asyncio.Future[list[Pick]] = asyncio.get_running_loop().create_future()
+    def serve(self, picks: list[Pick]) -> None:
+        """End its wait with ``picks``, unless it has ended."""
+        if not self.future.done():
+            self.future.set_result(picks)
 
     @property
     def picks(self) -> list[Pick]:
@@ -40,9 +44,11 @@ class Waiters:
 
     def add(self, request: ClaimRequest) -> Waiter:
         """Let ``request`` wait."""
-        waiter = Waiter(request, next(self._tickets))
+        kinds = (None,) if request.kinds is None else dict.fromkeys(request.kinds)
+        future: asyncio.Future[list[Pick]] = asyncio.get_running_loop().create_future()
+        waiter = Waiter(request, kinds, next(self._tickets), future)
         self._all[waiter.ticket] = waiter
-        for kind in _kinds_of(request):
+        for kind in kinds:
             self._by_kind.setdefault(kind, {})[waiter.ticket] = waiter
         return waiter
 
@@ -50,25 +56,20 @@ class Waiters:
         """It waits no longer; nothing happens when it did not."""
         if self._all.pop(waiter.ticket, None) is None:
             return
-        for kind in _kinds_of(waiter.request):
+        for kind in waiter.kinds:
             waiting = self._by_kind[kind]
             del waiting[waiter.ticket]
             if not waiting:
                 del self._by_kind[kind]
 
-    def of(self, kinds: Collection[str]) -> Iterator[Waiter]:
-        """Those that would take a task of one of ``kinds``, in the order they came.
-
-        Waiters may be removed meanwhile.
-        """
+    def of(self, kinds: Collection[str]) -> list[Waiter]:
+        """Those that would take a task of one of ``kinds``, in the order they came."""
         few, many = sorted((kinds, self._by_kind.keys()), key=len)
-        wanted = [kind for kind in few if kind in many]
-        queues = [list(self._by_kind[kind].items()) for kind in (*wanted, None) if self._has(kind)]
-        last = -1
-        for ticket, waiter in heapq.merge(*queues, key=lambda item: item[0]):
-            if ticket != last:  # it waits for several of the kinds
-                last = ticket
-                yield waiter
+        found = dict(self._by_kind.get(None, {})) if kinds else {}
+        for kind in few:
+            if kind in many:
+                found |= self._by_kind[kind]
+        return [found[ticket] for ticket in sorted(found)]
 
     def of_owner(self, owner: str) -> list[Waiter]:
         """The requests of one owner."""
@@ -87,7 +88,3 @@ class Waiters:
         self._all.clear()
         self._by_kind.clear()
         return waiting
-
-
-def _kinds_of(request: ClaimRequest) -> tuple[str | None, ...]:
-    return (None,) if request.kinds is None else tuple(dict.fromkeys(request.kinds))
