@@ -55,7 +55,8 @@ class Outputs:
     def forget(self, plan: Plan) -> None:
         """Keep nothing of a plan that has ended."""
         for task in plan.tasks.values():
-            self._drop(task)
+            if task.held is not None or id(task) in self._held:
+                self._drop(task)
             for checkpoint in (task.checkpoints or {}).values():
                 self._drop(checkpoint)
 

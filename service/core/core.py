@@ -125,6 +125,7 @@ class Core:
         listeners.add("earlier_claims", earlier_claims.followed, (Claimed,))
         listeners.add("audit", self._fact_audit.written_here, AUDITED, only_own=True)
         listeners.add_for_bad_facts("metrics", self._fact_metrics.bad)
+        listeners.add_for_batches("metrics", self._fact_metrics.count_ended)
         listeners.add_for_bad_facts("audit", self._fact_audit.bad)
         self.second_holder = SecondHolder(
             self.instance_id, log, self.now(), self.conditions.id_shared

@@ -92,7 +92,7 @@ class Workers:
             fact.event.owner: fact.at for fact in batch.counted if isinstance(fact.event, TaskEvent)
         }
         for owner, at in last.items():
-            self._of(owner, at).life_at = at
+            (self._seen.get(owner) or self._of(owner, at)).life_at = at
 
     def asked(self, owner: str, kinds: Collection[str] | None, now: float) -> None:
         """An owner asks for tasks at log time ``now``."""

@@ -27,17 +27,17 @@ class Cascade(msgspec.Struct, gc=False):
     wave: list[tuple[Task, TaskStatus, TaskStatus]] = []
 
     def note(self, task: Task) -> None:
-        """Note, once, that this fact is the last one of ``task``; of the rest only the lease."""
-        if task.sequence != self.sequence:
-            task.sequence = self.sequence
-            task.updated_at = self.at
-            self.plan.latest.append(task)
+        """Note that this fact is the last one of ``task``; of the rest no more than the lease."""
+        task.sequence = self.sequence
+        task.updated_at = self.at
+        self.plan.latest.append(task)
 
     def move(self, task: Task, trigger: str) -> None:
         """The only way to change a status: by a row of TRANSITIONS (KeyError: there is none)."""
         plan, before = self.plan, task.status
         after = MOVES[before, trigger]
-        self.note(task)
+        if task.sequence != self.sequence:  # it may have moved by this fact already
+            self.note(task)
         plan.touched[task.spec.id] = task
         if before == after:
             return

@@ -239,7 +239,6 @@ class _Fold(Cascade):
             excess := checkpoints.over_limit(task, event.key, len(event.value))
         ):
             return excess
-        self.note(task)
         task.reported = True
         _OWNED[type(event)](self, task, event)
         return None
@@ -286,18 +285,19 @@ class _Fold(Cascade):
         )
         return None
 
-    def started(self, task: Task, event: Started) -> None:
-        del event
+    def started(self, task: Task, _: Started) -> None:
+        self.note(task)
         if task.execution is not None and task.execution.started_at is None:
             task.execution.started_at = self.at
             task.execution.sequence = self.sequence
 
     def renewed(self, task: Task, event: Heartbeat | Checkpointed) -> None:
+        self.note(task)
         task.lease_s = event.lease_s
         task.lease_until = self.at + event.lease_s
 
-    def progressed(self, task: Task, event: Progress) -> None:
-        """Nothing more than any fact of an owner: it shows that the owner works."""
+    def progressed(self, task: Task, _: Progress) -> None:
+        self.note(task)
 
     def checkpointed(self, task: Task, event: Checkpointed) -> None:
         checkpoints.keep(self.plan, task, event, self.sequence)

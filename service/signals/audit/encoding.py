@@ -1,7 +1,7 @@
 """An entry as it is written: encoded once for its message, its log line and its row."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 from msgspec import Raw
@@ -43,9 +43,7 @@ class _Encoded(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
 
 
-def encoded(
-    notes: Sequence[Note], new_id: Callable[[], str], on_invalid: OnInvalid
-) -> list[TrailEntry]:
+def encoded(notes: Sequence[Note], ids: Iterator[str], on_invalid: OnInvalid) -> list[TrailEntry]:
     """Encode notes, with secrets masked, and say their lines; what cannot be encoded is left out.
 
     All are looked through for secrets in one go.
@@ -55,7 +53,7 @@ def encoded(
     _say(found, payloads)
     return [
         TrailEntry(
-            id=each.note.once or new_id(),
+            id=each.note.once or next(ids),
             event=each.note.entry.event,
             subject=each.subject,
             payload=payload,

@@ -89,7 +89,8 @@ class Audit:
         self._now = now
         self._loop = asyncio.get_running_loop()
         self._life = secrets.token_hex(8)
-        self._numbers = itertools.count(1)
+        # In order, for the index.
+        self._ids = map(f"{self._life}-{{:012x}}".format, itertools.count(1))
         self._notes: deque[Note] = deque()
         self._unwritten: deque[TrailEntry] = deque()
         self._news = asyncio.Event()
@@ -228,10 +229,7 @@ class Audit:
         self._unwritten.extend(self._encoded([self._notes.popleft() for _ in range(count)]))
 
     def _encoded(self, notes: Sequence[Note]) -> list[TrailEntry]:
-        return encoded(notes, self._new_id, self._invalid)
-
-    def _new_id(self) -> str:
-        return f"{self._life}-{next(self._numbers):012x}"  # in order, for the index
+        return encoded(notes, self._ids, self._invalid)
 
     async def _write_forever(self) -> None:
         while True:
@@ -252,7 +250,7 @@ class Audit:
             self._unwritten.popleft()
         stored = [(place, note) for place, note in zip(places, notes, strict=True) if place]
         self._drop("refused", len(notes) - len(stored))
-        for event, count in Counter(note.event for _, note in stored).items():
+        for event, count in Counter([note.event for _, note in stored]).items():
             self._metrics.count("agent.audit.written.total", count, event=event)
         # Of one `once` the entry that is stored may be another instance's.
         ours = [(place, note) for place, note in stored if note.id.startswith(self._life)]

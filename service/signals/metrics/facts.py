@@ -7,6 +7,7 @@ that fact (`projections.listeners`): each end is counted once.
 from collections.abc import Sequence
 
 from projections.board.board import Board
+from projections.listeners import Batch
 from service.signals.metrics.registry import Metrics
 from service.signals.tracing.spans import Recorder, Span
 from streams.decider import Contention
@@ -73,6 +74,8 @@ class FactMetrics:
         self._metrics = metrics
         self._spans = spans
         self._board = board
+        # Of the attempts that this batch has ended, by result, task type and trace id.
+        self._durations: dict[tuple[str, str, str | None], list[float]] = {}
 
     # -- what owners wrote ------------------------------------------------------------------
 
@@ -124,7 +127,7 @@ class FactMetrics:
         self._metrics.count("agent.projection.bad_event.total")
 
     def written_here(self, fact: Fact) -> None:
-        """Count the attempts and plans that a fact of this process has ended."""
+        """Note the attempts, and count the plans, that a fact of this process has ended."""
         event = fact.event
         if isinstance(event, Claimed) and event.previous_owner is None:
             return  # it has ended no attempt
@@ -151,20 +154,22 @@ class FactMetrics:
             case _:
                 pass
 
+    def count_ended(self, _: Batch) -> None:
+        """Count the attempts that facts of the batch have ended: many alike in one go."""
+        ended, self._durations = self._durations, {}
+        for (result, task_type, trace_id), durations in ended.items():
+            labels = {"result": result, "task_type": task_type}
+            self._metrics.count("agent.task.execution.total", len(durations), **labels)
+            self._metrics.observe(
+                "agent.task.execution.duration", *durations, trace_id=trace_id, **labels
+            )
+
     def _ended(self, plan: Plan, task: Task, execution: Execution | None) -> None:
         if execution is None or execution.finished_at is None:
             return
-        result, task_type = execution.status, task.spec.type
-        self._metrics.count("agent.task.execution.total", result=result, task_type=task_type)
-        began = execution.started_at or execution.claimed_at
-        duration_s = max(execution.finished_at - began, 0)
-        self._metrics.observe(
-            "agent.task.execution.duration",
-            duration_s,
-            result=result,
-            task_type=task_type,
-            trace_id=trace_id_of(plan.traceparent),
-        )
+        duration_s = max(execution.finished_at - (execution.started_at or execution.claimed_at), 0)
+        key = execution.status, task.spec.type, trace_id_of(plan.traceparent)
+        self._durations.setdefault(key, []).append(duration_s)
         if self._spans is not None:
             self._spans.ended(_span(plan, task, execution, execution.finished_at))
 
