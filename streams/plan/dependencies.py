@@ -63,12 +63,11 @@ def judge(spec: TaskSpec, completed: int, done: int, ended: int) -> Judgement:
 
 def settle(plan: Submitted) -> Submitted:
     """Make implicit critic targets explicit: a critic names its target and depends on it."""
-    return replace(plan, tasks=tuple(_settle_critic(task) for task in plan.tasks))
+    tasks = [_settle_critic(task) if task.type == "critic" else task for task in plan.tasks]
+    return replace(plan, tasks=tuple(tasks))
 
 
 def _settle_critic(task: TaskSpec) -> TaskSpec:
-    if task.type != "critic":
-        return task
     target = task.target
     if target is None and len(task.depends_on) == 1:
         target = task.depends_on[0]
@@ -82,10 +81,11 @@ def complaint(tasks: tuple[TaskSpec, ...]) -> str | None:
     """The first thing wrong with a settled plan's graph, naming the culprit; None if sound."""
     if not tasks:
         return "tasks: a plan needs at least one task"
-    repeated = [task_id for task_id, n in Counter(task.id for task in tasks).items() if n > 1]
-    if repeated:
-        return f"tasks: the id '{repeated[0]}' is used more than once"
     known = {task.id: task for task in tasks}
+    if len(known) < len(tasks):
+        counts = Counter(task.id for task in tasks)
+        repeated = next(task_id for task_id, n in counts.items() if n > 1)
+        return f"tasks: the id '{repeated}' is used more than once"
     for task in tasks:
         if wrong := _complaint_about(task, known):
             return wrong
@@ -121,7 +121,8 @@ def _complaint_about_target(task: TaskSpec, here: str, known: dict[str, TaskSpec
 
 def _cycle(tasks: tuple[TaskSpec, ...]) -> str | None:
     try:
-        TopologicalSorter({task.id: task.depends_on for task in tasks}).prepare()
+        graph = {task.id: task.depends_on for task in tasks if task.depends_on}
+        TopologicalSorter(graph).prepare()
     except CycleError as error:
         circle: list[str] = error.args[1]
         return "tasks: the dependencies form a cycle: " + " → ".join(reversed(circle))
