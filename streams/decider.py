@@ -193,7 +193,7 @@ async def transact_together(
             drafts[place] = _draft(command, decision, decision.expected, origin)
     outcomes: list[FirstTry] = [None] * len(wanted)
     answers = await log.append_all(list(drafts.values()))
-    last = max((each.sequence for each in answers if isinstance(each, Appended)), default=0)
+    last = max([each.sequence for each in answers if isinstance(each, Appended)], default=0)
     await view.folded(last)
     for place, answer in zip(drafts, answers, strict=True):
         if isinstance(answer, NotAppended):
