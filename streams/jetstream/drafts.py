@@ -7,7 +7,7 @@ answered from its outcome when that alone decides them.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -171,17 +171,24 @@ class Drafts:
 
     # Outcomes.
 
-    def win(self, ticket: Ticket, sequence: int) -> None:
-        """It is stored, its last message at ``sequence``."""
-        if not ticket.outcome.done():
-            ticket.outcome.set_result(Appended(sequence))
-        self._leave(ticket, sequence)
+    def win(self, lot: Sequence[Ticket], before: int) -> int:
+        """They are stored one behind the other from ``before`` on; answers the last sequence."""
+        sequence = before
+        for ticket in lot:
+            sequence += len(ticket.messages)
+            if not ticket.outcome.done():
+                ticket.outcome.set_result(Appended(sequence))
+            self._leave(ticket, sequence)
+        return sequence
 
     def win_late(self, ticket: Ticket, sequence: int) -> None:
-        """Win after trouble: what it took is what its caller waited, all tries together."""
+        """One is stored after trouble, its last message at ``sequence``.
+
+        What it took is what its caller waited, all tries together.
+        """
         size = len(ticket.messages)
         self._observer.appended(size, size, time.monotonic() - ticket.came_at)
-        self.win(ticket, sequence)
+        self.win([ticket], sequence - size)
 
     def lose(self, ticket: Ticket, actual: int | None) -> None:
         """Another draft was first; ``actual`` is the subject's last sequence, if known."""

@@ -165,14 +165,11 @@ class Appender:
             elif self._drafts.waiting < SINGLES and self._singles:
                 return  # too few for a batch, too many for singles: gather until something returns
             else:
-                self._send_batch(self._drafts.take_batch())
+                self._send(self._drafts.take_batch())
 
     def _send_few(self) -> None:
         for ticket in self._drafts.take_all():
-            if len(ticket.messages) > 1:
-                self._send_batch([ticket])
-            else:
-                self._send_single(ticket)
+            self._send([ticket])
 
     def _publish(self, messages: Sequence[Message]) -> "asyncio.Future[WriteAnswer]":
         try:
@@ -182,49 +179,26 @@ class Appender:
             answer.set_result(Unknown(repr(error)))
             return answer
 
-    def _send_single(self, ticket: Ticket) -> None:
-        self._singles += 1
-        started = time.monotonic()
-        answer = self._publish(ticket.messages)
-
-        def done(answered: asyncio.Future[WriteAnswer]) -> None:
-            self._singles -= 1
-            self._on_single(ticket, answered.result(), started)
-            self._schedule()
-
-        answer.add_done_callback(done)
-
-    def _on_single(self, ticket: Ticket, answer: WriteAnswer, started: float) -> None:
-        match answer:
-            case Stored(sequence):
-                self._observer.appended(len(ticket.messages), 1, time.monotonic() - started)
-                self._drafts.win(ticket, sequence)
-            case WriteRefused(code, reason) if code in LOST:
-                self._drafts.lose(ticket, actual_sequence(reason))
-            case WriteRefused():
-                self._unknown.settle([ticket])
-            case Unknown():
-                ticket.doubtful = True
-                self._unknown.settle([ticket])
-            case _:
-                assert_never(answer)
-
-    def _send_batch(self, lot: list[Ticket]) -> None:
+    def _send(self, lot: list[Ticket]) -> None:
         if not lot:
             return
-        self._batches += 1
-        started = time.monotonic()
         messages = [message for ticket in lot for message in ticket.messages]
+        size = len(messages)
+        single = size == 1
+        self._singles += single
+        self._batches += not single
+        started = time.monotonic()
         answer = self._publish(messages)
 
         def done(answered: asyncio.Future[WriteAnswer]) -> None:
-            self._batches -= 1
-            self._on_batch(lot, len(messages), answered.result(), started)
+            self._singles -= single
+            self._batches -= not single
+            self._on_answer(lot, size, answered.result(), started)
             self._schedule()
 
         answer.add_done_callback(done)
 
-    def _on_batch(self, lot: list[Ticket], size: int, answer: WriteAnswer, started: float) -> None:
+    def _on_answer(self, lot: list[Ticket], size: int, answer: WriteAnswer, started: float) -> None:
         match answer:
             case Stored(last):
                 self._observer.appended(size, size, time.monotonic() - started)
@@ -245,10 +219,7 @@ class Appender:
 
     def _win_in_turns(self, lot: list[Ticket], before: int) -> None:
         """Answer a stored lot a part at a time, so that the first can write while others wake."""
-        sequence = before
-        for ticket in lot[:TURN]:
-            sequence += len(ticket.messages)
-            self._drafts.win(ticket, sequence)
+        sequence = self._drafts.win(lot[:TURN], before)
         if len(lot) > TURN:
             self._loop.call_soon(self._win_in_turns, lot[TURN:], sequence)
 
