@@ -35,6 +35,7 @@ class Connection:
         self.names = access.names
         self._name = name
         self._inbox = Inbox(client.new_inbox().encode(), self.refusal_within)
+        self.expect, self.collect = self._inbox.expect, self._inbox.collect
         self._up = asyncio.Event()
         self._down_since: float | None = time.monotonic()
         self._watchers: set[Callable[[], None]] = set()
@@ -178,14 +179,6 @@ class Connection:
     def send(self, commands: bytes) -> None:
         """Hand rendered commands to the socket; raises ConnectionError when there is none."""
         self._client.write(commands)
-
-    def expect(self, timeout_s: float) -> tuple[bytes, asyncio.Future[Reply | Lost]]:
-        """See `Inbox.expect`."""
-        return self._inbox.expect(timeout_s)
-
-    def collect(self, on_reply: Callable[[Reply | Lost], None]) -> tuple[bytes, Callable[[], None]]:
-        """See `Inbox.collect`."""
-        return self._inbox.collect(on_reply)
 
     async def request(self, subject: str, payload: bytes = b"", *, timeout_s: float) -> Reply:
         """Ask once; raises LogUnavailable without a responder, or when no answer came in time."""
