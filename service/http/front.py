@@ -8,6 +8,7 @@ has waited for too long is answered 503 (`deadlines`).
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from contextlib import suppress
 from functools import cache
 from typing import Any, Literal, cast
@@ -119,7 +120,7 @@ class _Named:
         self._trace = trace
         self.status = SERVER_ERROR
 
-    async def __call__(self, message: Message) -> None:
+    def __call__(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             self._deadline.answered()
             self.status = message["status"]
@@ -131,7 +132,7 @@ class _Named:
             headers.append((b"x-request-id", self._trace.request_id))
             headers.append((b"x-trace-id", self._trace.trace_id))
             message["headers"] = headers
-        await self._send(message)
+        return self._send(message)
 
 
 def _with_head(name: bytes, value: bytes) -> tuple[bytes, bytes]:

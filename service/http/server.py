@@ -101,7 +101,8 @@ class HttpServer:
         settings = core.settings.http
         connections = core.visitors.connections = connections_of(settings)
         app = create_app(core, operations, access)
-        self._server = server_of(app, settings, listening.tls, connections)
+        tokens = access.tokens is not None
+        self._server = server_of(app, settings, listening.tls, connections, tokens=tokens)
         self._socket = listening.socket
         self._stopped = asyncio.Event()
 
@@ -125,8 +126,14 @@ def server_of(
     settings: HttpSettings,
     tls: ssl.SSLContext | None,
     connections: Shares,
+    *,
+    tokens: bool,
 ) -> uvicorn.Server:
-    """A web server that runs ``app`` within the bounds of the settings."""
+    """A web server that runs ``app`` within the bounds of the settings.
+
+    Without ``tokens`` the origin check refuses what a proxy has forwarded, so no client is looked
+    for in its headers.
+    """
     limits = ConnectionLimits(head_s=settings.head_timeout_s, body_s=settings.body_timeout_s)
     config = uvicorn.Config(
         app,
@@ -135,6 +142,7 @@ def server_of(
         lifespan="off",
         server_header=False,
         date_header=False,
+        proxy_headers=tokens,
         headers=RESPONSE_HEADERS,
         http=partial(BoundedProtocol, limits, connections, Shares(PROBING, PROBING)),  # type: ignore[arg-type]  # called like a class
         ws="none",

@@ -35,7 +35,8 @@ class Starting:
         self._origin_check = OriginCheck(tokens=has_tokens, allowed_hosts=http.allowed_hosts)
         # A server closes its socket at its end; the port stays taken by the other one.
         self._socket = listening.socket.dup()
-        self._server = server_of(self, http, listening.tls, connections_of(http))
+        connections = connections_of(http)
+        self._server = server_of(self, http, listening.tls, connections, tokens=has_tokens)
         self._serving: asyncio.Task[None] | None = None
         self._how_far: StartProgress | None = None
 
