@@ -108,8 +108,13 @@ class Deadline:
         self.allow(self._all.limits.long_read_s - self.limit_s)
 
     def answered(self) -> None:
-        """The answer begins: it may take as long as its client needs. Or there is none."""
+        """The answer begins: it may take as long as its client needs."""
         self._all.open.discard(self)
+
+    def over(self) -> None:
+        """The request has ended; with nothing that leads back to it, it is freed at once."""
+        self._all.open.discard(self)
+        self._receive = self._task = None
 
     def expire(self) -> None:
         """End the request: its time is over."""

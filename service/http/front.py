@@ -99,7 +99,7 @@ class Front:
             with suppress(RuntimeError):  # raised by the server when the answer has begun
                 await send_refusal(refusal, named)
         finally:
-            deadline.answered()
+            deadline.over()
 
 
 def _below(root: str, scope: Scope) -> Any:  # noqa: ANN401 - a scope with other paths
