@@ -17,7 +17,7 @@ from streams.log import (
 )
 from tests.busy import stretch
 from tests.conftest import PrivateServer
-from tests.contract.drafts import STARTED, on_plan, on_task, won
+from tests.contract.drafts import STARTED, all_of, on_plan, on_task, won
 from tests.contract.jetstream.world import (
     LIMITS,
     Open,
@@ -133,6 +133,22 @@ async def test_a_server_that_is_gone_is_reported_within_the_grace_and_heals_by_i
     assert await log.append(on_task("t")) == Appended(2)
     assert log.last_error is None
     assert log.reconnects == 1
+
+
+@pytest.mark.parametrize("count", [1, 30])
+async def test_a_leader_that_shows_less_than_was_acknowledged_is_not_believed(
+    log: JetStreamLog, wire: Wire, count: int
+) -> None:
+    await all_of(log, *(on_task(f"t{i}") for i in range(count)))
+
+    def old(deliver: PassOn, message: Delivery) -> None:
+        subject, reply, headers, payload = message
+        shown = payload.replace(b'"last_seq":%d' % count, b'"last_seq":%d' % (count - 1))
+        deliver(subject, reply, headers, shown)
+
+    wire.answering = old
+    with pytest.raises(LogUnavailable, match=f"sequence {count - 1}, below {count}"):
+        await log.state()
 
 
 async def test_an_answer_that_cannot_be_read_leaves_no_append_waiting(
