@@ -115,7 +115,7 @@ def _weight(event: Event) -> int:
         case Failed(error_message=message):
             return len(message)
         case Submitted(context=context, tasks=tasks):
-            return len(context) + sum(_FIXED_WEIGHT + len(task.input) for task in tasks)
+            return len(context) + sum([_FIXED_WEIGHT + len(task.input) for task in tasks])
         case _:
             return 0
 

@@ -50,12 +50,12 @@ class Pending:
         counted = (
             self._plans, self._tasks, self._renewals, self._checkpoints, self._executions,
         )  # fmt: skip
-        return sum(len(table) for table in counted) + len(self._forgotten)
+        return sum([len(table.changing) for table in counted]) + len(self._forgotten)
 
     @property
     def size_bytes(self) -> int:
         """About how much memory they take, with those that are being written."""
-        return self._under_way_bytes + sum(table.size_bytes for table in self._tables)
+        return self._under_way_bytes + sum([table.size_bytes for table in self._tables])
 
     @property
     def sequence(self) -> int:
