@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from litestar import Request
 from litestar.datastructures import State
@@ -96,12 +96,14 @@ class ApiRequest(Request[Any, Principal | None, State]):
     @property
     def deadline(self) -> Deadline:
         """Until when it is answered."""
-        return cast("dict[str, Any]", self.scope)["deadline"]
+        scope: Any = self.scope
+        return scope["deadline"]
 
     @property
     def client_or_none(self) -> ClientWatch | None:
         """What watches the client; None where the server cannot."""
-        extensions: dict[str, Any] = cast("dict[str, Any]", self.scope).get("extensions") or {}
+        scope: Any = self.scope
+        extensions: dict[str, Any] = scope.get("extensions") or {}
         return extensions.get(CLIENT)
 
     def is_gone(self) -> bool:

@@ -82,12 +82,13 @@ async def main() -> None:
     began, cpu = time.perf_counter(), time.process_time()
     work = (worker(lines[n], f"w{n}", state) for n in range(connections))
     await asyncio.gather(submit(), *work)
-    took_s = state["ended_at"] - began
+    took_s, cpu = state["ended_at"] - began, time.process_time() - cpu
     print(
         json.dumps(
             {
                 "tasks_per_s": state["done"] / took_s,
-                "generator_cpu": (time.process_time() - cpu) / took_s,
+                "generator_cpu": cpu / took_s,
+                "generator_cpu_us_per_task": cpu / state["done"] * 1e6,
             }
         )
     )

@@ -49,7 +49,11 @@ async def measure(scale: float) -> AsyncGenerator[Result]:
                 **spread([each["tasks_per_s"] for each in runs[mode]]),
                 **{
                     name: median([each[name] for each in runs[mode]])
-                    for name in ("service_cpu_us_per_task", "generator_cpu")
+                    for name in (
+                        "service_cpu_us_per_task",
+                        "generator_cpu",
+                        "generator_cpu_us_per_task",
+                    )
                 },
             },
         )
