@@ -93,13 +93,14 @@ class ClaimWriter:
         """What becomes of a claim whose first try, with others, has settled nothing."""
         if conflict is None or _has_expired(conflict, taking):
             return await self._write_one(taking)
-        # The task is offered again once it is known who has won.
         winner = conflict.actual
         try:
             await (self._core.catch_up() if winner is None else self._core.folded(winner))
         except LogUnavailable as error:
             return error
-        return decider.Contention(1)
+        if winner is not None and taking.task.subject_sequence < winner:
+            return await self._write_one(taking)  # the message is none of the task
+        return decider.Contention(1)  # it is offered again, now that it is known who has won
 
     async def _write_one(self, taking: Taking) -> Tried:
         try:

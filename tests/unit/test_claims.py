@@ -8,8 +8,10 @@ from msgspec import Raw
 
 from projections.board.holds import FIRST_S
 from service.core.claim_queue import LEFT_TO_OTHERS_S
+from streams.codec import encode_payload
 from streams.log import LogUnavailable
 from streams.plan import commands
+from streams.plan.events import Started
 from tests.memory_log import Fault
 from tests.unit.claim_counter import Counter
 from tests.unit.plan_story import task
@@ -215,6 +217,15 @@ async def test_a_claim_among_many_whose_last_heartbeat_has_expired_is_granted(
     counter.clock.at += 3_600
     counter.log.expire()
     assert len(await counter.ask(limit=3)) == 3
+
+
+async def test_a_claim_among_many_does_not_lose_to_a_message_that_stood_before_the_plan(
+    counter: Counter,
+) -> None:
+    counter.log.publish("plans.p.t1", encode_payload(Started(owner="w", attempt=1)))
+    await counter.instance.submit("p", *(task(f"t{n}") for n in range(3)))
+    assert len(await counter.ask(limit=3)) == 3
+    assert counter.seen("conflict.total") == 0
 
 
 async def test_claims_that_lose_every_race_do_not_spin(counter: Counter) -> None:
