@@ -257,7 +257,8 @@ async def _lose(draft: Draft, actual: int | None, view: View, call: _Call) -> No
     if call.expired is None and actual is not None and actual < draft.expected:
         call.expired = actual
         return
-    overlooked = await call.in_time(_folds_past(draft, actual, view))
+    past = folds_past(draft.plan_id, draft.task_id, actual, view)
+    overlooked = await call.in_time(past)
     call.loses(0 if overlooked and not call.folded else 1)
     call.folded = max(call.folded, actual or 0)
 
@@ -279,9 +280,12 @@ async def _taken(plan_id: str, folded: int, log: Log, now: float) -> PlanExists 
     )
 
 
-async def _folds_past(draft: Draft, actual: int | None, view: View) -> bool:
-    """Wait until ``actual`` is folded; whether the task does not count that message as its own."""
+async def folds_past(plan_id: str, task_id: str | None, actual: int | None, view: View) -> bool:
+    """Wait until ``actual`` is folded; whether the task does not count that message as its own.
+
+    Raises LogUnavailable.
+    """
     await (view.catch_up() if actual is None else view.folded(actual))
-    plan = view.knows(draft.plan_id)
-    task = plan.tasks.get(draft.task_id or "") if plan is not None else None
+    plan = view.knows(plan_id)
+    task = plan.tasks.get(task_id or "") if plan is not None else None
     return task is not None and actual is not None and task.subject_sequence < actual

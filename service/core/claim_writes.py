@@ -93,13 +93,13 @@ class ClaimWriter:
         """What becomes of a claim whose first try, with others, has settled nothing."""
         if conflict is None or _has_expired(conflict, taking):
             return await self._write_one(taking)
-        winner = conflict.actual
+        plan_id, task_id = taking.command.plan_id, taking.command.task_id
         try:
-            await (self._core.catch_up() if winner is None else self._core.folded(winner))
+            overlooked = await decider.folds_past(plan_id, task_id, conflict.actual, self._core)
         except LogUnavailable as error:
             return error
-        if winner is not None and taking.task.subject_sequence < winner:
-            return await self._write_one(taking)  # the message is none of the task
+        if overlooked:
+            return await self._write_one(taking)
         return decider.Contention(1)  # it is offered again, now that it is known who has won
 
     async def _write_one(self, taking: Taking) -> Tried:
