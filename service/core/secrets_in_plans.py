@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 
+from msgspec import Raw
+
 from service.runtime.masking import KNOWN
 from streams.plan.events import Submitted
 
@@ -62,15 +64,15 @@ def _looks_like_a_key(content: bytes) -> bool:
 
 def _whole(plan: Submitted) -> bytes:
     """Everything that a submitter writes freely, in one piece: a plan may have 10,000 tasks."""
-    return b"\n".join([plan.context, _words(plan), *[task.input for task in plan.tasks]])
+    return b"\n".join(_contents(plan))
 
 
 def _parts(plan: Submitted) -> Iterator[tuple[str, bytes]]:
-    yield "context", bytes(plan.context)
-    yield "name or labels", _words(plan)
-    for task in plan.tasks:
-        yield f"task {task.id!r}: input", bytes(task.input)
+    """The same, piece by piece, each with its place in words."""
+    inputs = [f"task {task.id!r}: input" for task in plan.tasks]
+    return zip(("context", "name or labels", *inputs), map(bytes, _contents(plan)), strict=True)
 
 
-def _words(plan: Submitted) -> bytes:
-    return "\n".join((plan.name, *plan.labels, *plan.labels.values())).encode(errors="replace")
+def _contents(plan: Submitted) -> list[bytes | Raw]:
+    words = "\n".join((plan.name, *plan.labels, *plan.labels.values())).encode(errors="replace")
+    return [plan.context, words, *[task.input for task in plan.tasks]]
