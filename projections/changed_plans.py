@@ -1,6 +1,7 @@
 """What the fold has changed and no rows have been made of yet."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from projections.log_identity import Witness, witness_in
 from streams.log import BadFact, Fact
@@ -31,8 +32,9 @@ class ChangedPlans:
     def note(self, facts: Sequence[Fact | BadFact], changed: Iterable[Plan]) -> None:
         """Take in ``facts`` that were folded, and the plans that they changed."""
         self.facts += len(facts)
-        events = [fact.event for fact in facts if isinstance(fact, Fact)]
-        self.bytes += sum([_value_bytes(event) for event in events if type(event) in _WITH_VALUES])
+        for fact in facts:
+            if isinstance(fact, Fact) and (size_of := _VALUE_BYTES.get(type(fact.event))):
+                self.bytes += size_of(fact.event)
         self._witness = witness_in(facts) or self._witness
         for plan in changed:
             self._plans[id(plan)] = plan
@@ -47,18 +49,14 @@ class ChangedPlans:
         return taken
 
 
-_WITH_VALUES = {Submitted, Checkpointed, Completed, Failed}
+def _completed_bytes(event: Completed) -> int:
+    return len(event.output) + (len(event.verdict.feedback) if event.verdict else 0)
 
 
-def _value_bytes(event: Event) -> int:
-    match event:
-        case Completed():
-            return len(event.output) + (len(event.verdict.feedback) if event.verdict else 0)
-        case Failed():
-            return len(event.error_message)
-        case Checkpointed():
-            return len(event.value)
-        case Submitted():
-            return submitted_bytes(event)
-        case _:
-            return 0
+_VALUE_BYTES: dict[type[Event], Callable[[Any], int]] = {
+    Submitted: submitted_bytes,
+    Checkpointed: lambda event: len(event.value),
+    Completed: _completed_bytes,
+    Failed: lambda event: len(event.error_message),
+}
+"""How many bytes the values hold that a row of a fact's plan will have."""

@@ -143,6 +143,7 @@ class Projector:
         now = self._now()
         for fact in facts:
             if preparation.is_needed(fact):
+                # Who waits for a fact before this one need not wait for this one's preparation.
                 self._waiting.reached(board.sequence, board.ignored)
                 await preparation.make(fact)
                 now = self._now()

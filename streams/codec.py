@@ -152,7 +152,7 @@ def _fact(sequence: int, at: float, subject: str, headers: bytes, payload: bytes
         raise ValueError(f"{TYPE_NAMES[type(event)]} on the subject of a {kind}")
     if type(event) is Submitted:
         _check_ids(event)
-    named = event_id.decode("utf-8", "replace") if event_id else ""
+    named = (event_id or b"").decode("utf-8", "replace")
     return Fact(sequence, at, plan_id, task_id, event, named, _origin(*origin))
 
 

@@ -10,7 +10,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 from typing import Any, cast
 
@@ -34,6 +34,7 @@ FLAT = 5  # levels that most JSON does not exceed
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoding bytes from outside may raise: bytes that are not UTF-8 are a ValueError."""
 
+_NOTHING = nullcontext[None]()
 _encode = msgspec.json.encode
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
@@ -108,13 +109,10 @@ def prove(data: bytes) -> None:
 
     `check_depth` comes before it.
     """
-    if len(data) <= SMALL_BYTES:
-        again = _encode(_decode(data))
-    else:
-        with _no_collection():
-            value = _decode(data)
-            again = _encode(value)
-            del value  # a step of its own: other threads may run in between
+    with _NOTHING if len(data) <= SMALL_BYTES else _no_collection():
+        value = _decode(data)
+        again = _encode(value)
+        del value  # a step of its own: other threads may run in between
     if (key := _repeated_key(data, again)) is not None:
         raise NotJson(f"the key {key[:100]!r} stands twice in one object")
 

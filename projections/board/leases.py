@@ -71,7 +71,9 @@ class Leases:
     def ran_s(self, task: Task) -> float:
         """For how many seconds the running attempt has surely run; 0 where none does."""
         granted = self._granted.get(id(task))
-        return 0.0 if granted is None else self._clock.monotonic() - granted.began
+        if granted is None or granted.began_at is None:
+            return 0.0
+        return self._clock.monotonic() - granted.began
 
     def left_s(self, task: Task) -> float:
         """For how many seconds no other may take the lease over; 0 or less when it is over."""
