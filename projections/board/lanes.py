@@ -85,6 +85,10 @@ class Lanes:
         """At log time ``at`` something may be picked that is withheld now."""
         self.look_again_at = min(self.look_again_at, at)
 
+    def looks_at_all(self) -> None:
+        """Each kind that is waited for is picked from now, so `look_again` begins anew."""
+        self.look_again_at = inf
+
     def took(self, seconds: float) -> None:
         """Note how long a claim took, or a fact on its way here: peers are as slow at present."""
         self._slowest_s = max(seconds, self._slowest_s * _FADES)
@@ -157,8 +161,6 @@ class Lanes:
 
     def pick(self, limit: int, kinds: Collection[str] | None, now: float) -> list[Pick]:
         """Reserve up to ``limit`` seats of ``kinds``, shared between the lanes; best first."""
-        if self.look_again_at <= now:
-            self.look_again_at = inf
         share, picks = self.rule.share(limit), list[Pick]()
         first, second = self._order
         rounds: tuple[tuple[Lane, int, bool], ...] = (
@@ -191,7 +193,7 @@ class Lanes:
             self._queues[lane][seat.task.spec.kind].put_back(seat)
             self._best[lane].changed.add(seat.task.spec.kind)
             if len(taken) < n:
-                self.look_again_at = min(self.look_again_at, helps_at)
+                self.look_again(helps_at)
         return taken
 
     def _best_first(self, lane: Lane, kinds: Collection[str] | None, now: float) -> Iterator[Seat]:

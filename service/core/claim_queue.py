@@ -150,6 +150,8 @@ class ClaimQueue:
         lanes, now, served = self._core.board.places.lanes, self._core.now(), 0
         nothing_for: set[tuple[str, ...] | None] = set()
         fresh = lanes.take_fresh()
+        if all_kinds:  # a claim for one kind must not forget what others wait for
+            lanes.looks_at_all()
         for waiter in self._waiters.of(lanes.kinds if all_kinds else fresh):
             kinds = waiter.request.kinds
             if waiter.future.done() or kinds in nothing_for:

@@ -83,6 +83,7 @@ def test_what_belongs_to_a_peer_is_left_to_it_for_a_moment_only() -> None:
         assert due is not None
         assert place.at < due <= place.at + 0.15
         place.at = due
+        place.board.places.lanes.looks_at_all()
         taken += len(place.pick(30))
     assert taken == 30
 

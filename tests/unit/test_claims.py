@@ -121,6 +121,21 @@ async def test_who_leaves_a_task_to_others_does_not_hide_it_from_them(counter: C
     first.cancel()
 
 
+async def test_a_claim_for_another_kind_does_not_put_off_who_waits_for_a_withheld_task(
+    counter: Counter,
+) -> None:
+    await counter.instance.submit("p", task("a"))
+    asks = counter.ask("w", kinds=("echo",), wait_s=LONG_S, leave_to_others={("p", "a")})
+    (first,) = await counter.waiting(asks)
+    counter.clock.at += LEFT_TO_OTHERS_S
+    # The other claim comes when the task is due, and before the alarm for it rings.
+    (other,) = await counter.waiting(counter.ask("v", kinds=("rare",), wait_s=LONG_S))
+    (claim,) = await asyncio.wait_for(first, LONG_S / 4)
+    assert claim.task_id == "a"
+    counter.claim_queue.close()
+    await other
+
+
 async def test_the_end_of_a_retry_delay_wakes_the_waiting_claim(counter: Counter) -> None:
     await counter.instance.submit("p", task("a"))
     await counter.ask("w")
