@@ -338,11 +338,11 @@ async def test_the_page_can_be_turned_off(tmp_path: Path) -> None:
 
 
 async def test_a_path_prefix_may_be_cut_off_by_the_proxy_or_not(tmp_path: Path) -> None:
-    async with serving(tmp_path, http__root_path="/work/holdfast") as (_, client):
+    async with serving(tmp_path, http__root_path="/tools/holdfast") as (_, client):
         await submit(client, "p", {"id": "a"})
-        for path in ("/v1/plans/p", "/work/holdfast/v1/plans/p"):
+        for path in ("/v1/plans/p", "/tools/holdfast/v1/plans/p"):
             assert (await client.get(path)).json()["plan_id"] == "p"
-        page = await client.get("/work/holdfast/")
+        page = await client.get("/tools/holdfast/")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert 'src="page/main.js"' in page.text  # what the page loads is relative
-        assert problem(await client.get("/work/holdfastv1/plans/p")) == (404, "not_found")
+        assert problem(await client.get("/tools/holdfastv1/plans/p")) == (404, "not_found")
