@@ -85,12 +85,16 @@ class View(Protocol):
         """
         ...
 
+    def why_ignored(self, sequence: int, /) -> str | None:
+        """Why the fact at ``sequence``, which is folded, was ignored; None if it counts."""
+        ...
+
     async def catch_up(self) -> None:
         """Return once everything is folded that is in the log now. Raises LogUnavailable."""
         ...
 
 
-class CommandAccepted(msgspec.Struct, frozen=True):
+class CommandAccepted(msgspec.Struct, frozen=True, gc=False):
     """The command's facts are on disk and folded; ``sequence`` is that of the last one."""
 
     sequence: int
@@ -185,9 +189,10 @@ async def transact_together(
     """
     drafts: dict[int, Draft] = {}
     tasks: set[tuple[str, str]] = set()
+    now = view.now()
     for place, (command, origin) in enumerate(wanted):
         plan, key = view.knows(command.plan_id), (command.plan_id, command.task_id)
-        decision = None if plan is None or key in tasks else decide(command, plan, view.now())
+        decision = None if plan is None or key in tasks else decide(command, plan, now)
         if isinstance(decision, Accept):
             tasks.add(key)
             drafts[place] = _draft(command, decision, decision.expected, origin)
@@ -196,11 +201,12 @@ async def transact_together(
     last = max([each.sequence for each in answers if isinstance(each, Appended)], default=0)
     await view.folded(last)
     for place, answer in zip(drafts, answers, strict=True):
-        if isinstance(answer, NotAppended):
+        if isinstance(answer, Appended):
+            if view.why_ignored(answer.sequence) is None:
+                plan = view.knows(wanted[place][0].plan_id)
+                outcomes[place] = CommandAccepted(answer.sequence, plan)
+        elif isinstance(answer, NotAppended):
             outcomes[place] = answer
-        elif isinstance(answer, Appended) and await view.folded(answer.sequence) is None:
-            plan = view.knows(wanted[place][0].plan_id)
-            outcomes[place] = CommandAccepted(answer.sequence, plan)
     return outcomes
 
 

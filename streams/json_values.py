@@ -37,6 +37,7 @@ UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _NOTHING = nullcontext[None]()
 _encode = msgspec.json.encode
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NOT_MARKS = bytes(set(range(256)) - set(b'[]{}:"'))
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _UNREADABLE = (TypeError, ValueError, OverflowError, msgspec.MsgspecError)
 
@@ -119,10 +120,11 @@ def prove(data: bytes) -> None:
 
 def check_depth(data: bytes) -> None:
     """Raise `NotJson` where ``data`` is too deep or has too many parts; it may be no JSON."""
-    containers = data.count(b"[") + data.count(b"{")
+    marks = data.translate(None, _NOT_MARKS)  # those in strings, too
+    containers = marks.count(b"[") + marks.count(b"{")
     if containers > MAX_DEPTH and deeper_than(data, MAX_DEPTH):
         raise NotJson(TOO_DEEP)
-    if containers + data.count(b":") > MAX_PARTS and _parts(data) > MAX_PARTS:
+    if containers + marks.count(b":") > MAX_PARTS and _parts(data) > MAX_PARTS:
         raise NotJson(f"more than {MAX_PARTS:,} arrays, objects and members of objects")
 
 
@@ -155,10 +157,12 @@ def _no_collection() -> Generator[None]:
 
 
 def _without_strings(data: bytes) -> bytes:
-    """What stands outside of strings; a backslash stands only inside."""
+    """The brackets and colons outside of strings; a backslash stands only inside."""
     if b"\\" in data:
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return b"".join(data.split(b'"')[::2])
+    # Two quotes in a row are a string without marks, or the end of one and the start of the next.
+    marks = data.translate(None, _NOT_MARKS).replace(b'""', b"")
+    return b"".join(marks.split(b'"')[::2])
 
 
 def _repeated_key(data: bytes, again: bytes) -> str | None:

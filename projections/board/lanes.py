@@ -54,7 +54,7 @@ class SharingRule(msgspec.Struct, frozen=True, kw_only=True):
         return Share(limit - refining, refining)
 
 
-class Pick(msgspec.Struct, frozen=True):
+class Pick(msgspec.Struct, frozen=True, gc=False):
     """A seat taken for a claim; ``fallback`` when the slot was one the other lane left unused."""
 
     seat: Seat

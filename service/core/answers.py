@@ -34,7 +34,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     warnings: tuple[str, ...] = ()
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
+class Claim(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A lease that was granted, with all its owner needs to work.
 
     ``fencing_token`` is the claim's log sequence; ``lease_until - lease_s`` is its log time.
@@ -96,7 +96,7 @@ class ReleasedLease(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
 
 
-class AcceptedWrite(msgspec.Struct, frozen=True, kw_only=True):
+class AcceptedWrite(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An owner's command was accepted (now or before).
 
     ``lease_until`` is set while the task runs; ``cancel_requested`` asks the owner to stop
@@ -109,7 +109,7 @@ class AcceptedWrite(msgspec.Struct, frozen=True, kw_only=True):
     cancel_requested: bool
 
 
-class OwnerAnswer(AcceptedWrite, frozen=True, kw_only=True):
+class OwnerAnswer(AcceptedWrite, frozen=True, kw_only=True, gc=False):
     """The same with the task as it is then."""
 
     task: TaskView

@@ -102,6 +102,7 @@ class Core:
         self.now, self.stream_now = clock.now, clock.stream_now
         self.knows, self.load = board.knows, projector.load
         self.folded, self.catch_up = projector.folded, projector.catch_up
+        self.why_ignored = board.ignored.get
         self.claim_queue = ClaimQueue(self, settings.executor.poll_interval_s)
         self.workers = Workers()
         self.visitors = Visitors()

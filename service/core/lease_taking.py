@@ -5,7 +5,7 @@ released as soon as it is known.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from itertools import zip_longest
 from typing import Any, TypeVar
@@ -237,22 +237,20 @@ class LeaseTaker:
             self._core.metrics.count("agent.task.claim.conflict.total")
 
     def _count(self, taken: Sequence[Taking]) -> None:
-        moved: defaultdict[str, int] = defaultdict(int)
-        attempts: list[int] = []
-        for each in taken:
-            attempts.append(each.task.attempt)
-            lane = f"agent.task.claim.{each.pick.seat.lane}"
-            moved["agent.task.claim.success.total"] += 1
-            moved[f"{lane}.count"] += 1
-            if each.pick.fallback:
-                moved[f"{lane}.fallback.count"] += 1
-            if each.reclaim:
-                moved["agent.task.claim.reclaimed.total"] += 1
+        if not taken:
+            return
         metrics = self._core.metrics
-        for name, number in moved.items():
-            metrics.count(name, number)
-        if attempts:
-            metrics.observe("agent.task.claim.execution_attempt", *attempts)
+        metrics.count("agent.task.claim.success.total", len(taken))
+        for lane, number in Counter([each.pick.seat.lane for each in taken]).items():
+            metrics.count(f"agent.task.claim.{lane}.count", number)
+        fallback = Counter([each.pick.seat.lane for each in taken if each.pick.fallback])
+        for lane, number in fallback.items():
+            metrics.count(f"agent.task.claim.{lane}.fallback.count", number)
+        if reclaimed := sum([each.reclaim for each in taken]):
+            metrics.count("agent.task.claim.reclaimed.total", reclaimed)
+        metrics.observe(
+            "agent.task.claim.execution_attempt", *[each.task.attempt for each in taken]
+        )
 
 
 async def _claims(

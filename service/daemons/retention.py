@@ -239,7 +239,7 @@ class _AsRead:
     def __init__(self, core: Core, plan: Plan) -> None:
         self._plan = plan
         self.now = core.now
-        self.folded = core.folded
+        self.folded, self.why_ignored = core.folded, core.why_ignored
         self.catch_up = core.catch_up
 
     def knows(self, plan_id: str) -> Plan | None:

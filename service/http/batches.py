@@ -44,7 +44,7 @@ BatchStatus = Literal[
 ]
 
 
-class BatchItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class BatchItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What became of one report of many; further fields as far as they apply."""
 
     plan_id: str

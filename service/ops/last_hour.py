@@ -14,6 +14,7 @@ from streams.plan.events import Completed, Failed, Released
 
 MINUTE_S = 60
 MINUTES = 60
+ENDS = (Completed, Failed, Released)
 
 
 class Minute(msgspec.Struct, kw_only=True):
@@ -53,7 +54,7 @@ class Minutes:
         """Count what has ended, and note what runs and waits after it."""
         for fact in batch.counted:
             event = fact.event
-            if not isinstance(event, Completed | Failed | Released):
+            if not isinstance(event, ENDS):
                 continue
             minute = self._at(fact.at)
             minute.completed += isinstance(event, Completed)

@@ -9,7 +9,7 @@ from streams.plan.events import Event
 from streams.plan.lifecycle import PlanStatus, TaskStatus
 
 
-class Accept(msgspec.Struct, frozen=True):
+class Accept(msgspec.Struct, frozen=True, gc=False):
     """Append ``events`` on the plan's subject, or the task's if given, at sequence ``expected``."""
 
     task_id: str | None

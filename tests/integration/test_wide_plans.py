@@ -42,6 +42,9 @@ class World:
     async def folded(self, sequence: int) -> str | None:
         return await self.projector.folded(sequence)
 
+    def why_ignored(self, sequence: int, /) -> str | None:
+        return self.projector.board.ignored.get(sequence)
+
     async def catch_up(self) -> None:
         await self.projector.catch_up()
 

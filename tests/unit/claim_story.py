@@ -86,6 +86,9 @@ class Instance:
     async def folded(self, sequence: int) -> str | None:
         while self.board.sequence < sequence:
             await self.fold(at_most=sequence - self.board.sequence)
+        return self.why_ignored(sequence)
+
+    def why_ignored(self, sequence: int, /) -> str | None:
         return self.board.ignored.get(sequence)
 
     async def catch_up(self) -> None:

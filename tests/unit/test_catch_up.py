@@ -70,6 +70,7 @@ class Follower:
         self.load = self.projector.load
         self.folded = self.projector.folded
         self.catch_up = self.projector.catch_up
+        self.why_ignored = self.projector.board.ignored.get
 
     def knows(self, plan_id: str) -> Plan | None:
         return self.projector.board.knows(plan_id)

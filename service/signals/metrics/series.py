@@ -46,14 +46,18 @@ class Buckets:
         self.sum = 0.0
 
     def add(self, values: Sequence[float], trace_id: str | None) -> None:
-        """Count each of ``values``."""
-        for value in values:
-            place = bisect_left(self._bounds, value)
-            with self._lock:
+        """Count each of ``values``; of those in one bucket the last is its example."""
+        last: dict[int, float] = {}
+        with self._lock:
+            for value in values:
+                place = bisect_left(self._bounds, value)
                 self._counts[place] += 1
                 self.sum += value
-            if trace_id is not None:
-                self._examples[place] = Example(trace_id, value, time())
+                last[place] = value
+        if trace_id is not None:
+            at = time()
+            for place, value in last.items():
+                self._examples[place] = Example(trace_id, value, at)
 
     def cumulative(self) -> Iterator[tuple[float, int, Example | None]]:
         """Each bound with how many values were at most that, and an example; infinity is last."""
