@@ -1,6 +1,6 @@
 """The audit trail as rows: what happened around the log, one row per AUDIT message."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -162,15 +162,26 @@ async def page(
     limit: int = 50,
 ) -> Page[AuditView]:
     """Audit entries, the newest first."""
-    chosen = Selection()
+    before = None if after is None else key_of("audit", after)
     filters = {"event": event, "plan_id": plan_id, "task_id": task_id, "owner": owner}
+    sql, parameters = statement(filters, before)
+    most = checked_limit(limit)
+    return await database.run(
+        lambda reader: read_page(reader, "audit", sql, parameters, _shown, limit=most)
+    )
+
+
+def statement(filters: Mapping[str, str | None], before: int | None) -> tuple[str, Sequence[Any]]:
+    """The query for entries that meet ``filters``, by column, and lie below ``before``."""
+    chosen = Selection()
     for column, wanted in filters.items():
         if wanted is not None:
             chosen.add(f"{column} = ?", wanted)
-    if after is not None:
-        chosen.add("sequence < ?", key_of("audit", after))
-    sql = f"SELECT sequence, event, entry FROM audit {chosen.where} ORDER BY sequence DESC"
-    most = checked_limit(limit)
-    return await database.run(
-        lambda reader: read_page(reader, "audit", sql, chosen.parameters, _shown, limit=most)
+    if before is not None:
+        chosen.add("sequence < ?", before)
+    # SQLite cannot know that a plan has few entries, while an event or an owner may have most.
+    by_plan = "INDEXED BY audit_by_plan" if filters.get("plan_id") is not None else ""
+    return (
+        f"SELECT sequence, event, entry FROM audit {by_plan} {chosen.where} ORDER BY sequence DESC",
+        chosen.parameters,
     )

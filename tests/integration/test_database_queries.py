@@ -1,6 +1,8 @@
 """Lists and look-ups of the read models: complete, stable while rows change, and filtered."""
 
+import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -224,6 +226,34 @@ async def test_audit_entries_are_found_and_said_once(tmp_path: Path) -> None:
     await audit.forget(database, 21)
     assert len(await walk(audit.page, database, 4)) == 10
     await database.close()
+
+
+AUDIT_FILTERS = {"event": "e", "plan_id": "p", "task_id": "t", "owner": "w"}
+
+
+@pytest.mark.parametrize("before", [None, 50])
+@pytest.mark.parametrize(
+    ("columns", "index"),
+    [
+        ("event", "audit_by_event"),
+        ("owner", "audit_by_owner"),
+        ("event owner", "audit_by_owner"),
+        ("plan_id", "audit_by_plan"),
+        ("plan_id event", "audit_by_plan"),
+        ("plan_id owner", "audit_by_plan"),
+        ("plan_id event owner", "audit_by_plan"),
+        ("plan_id task_id", "audit_by_plan"),
+        ("plan_id task_id event owner", "audit_by_plan"),
+    ],
+)
+def test_audit_entries_are_found_by_an_index(columns: str, index: str, before: int | None) -> None:
+    """By the plan's where a plan is asked for: it has few entries, an event may have most."""
+    filters = {name: AUDIT_FILTERS[name] for name in columns.split()}
+    sql, parameters = audit.statement(filters, before)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(audit.DDL)
+        steps = connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()
+    assert f"SEARCH audit USING INDEX {index} " in steps[0][3]
 
 
 async def test_a_limit_outside_its_bounds_is_a_mistake_of_the_caller(database: Database) -> None:
