@@ -26,7 +26,6 @@ from streams.plan.events import (
     Started,
 )
 from streams.plan.lifecycle import ENDED
-from streams.plan.results import Verdict
 from streams.plan.state import LEASE_EXPIRED, TIMEOUT, Execution, Plan
 from streams.traceparent import trace_id_of
 
@@ -68,9 +67,12 @@ class FactAudit:
             self._reclaimed(fact, event)
         if self._audit.tells_success:
             self._succeeded(fact, event)
-        match event:
-            case Completed(verdict=Verdict(pass_=False)):
-                self._rejected(fact, event)
+        match event:  # the most frequent first
+            case Completed(verdict=verdict):
+                if verdict is not None and not verdict.pass_:
+                    self._rejected(fact, event)
+            case Claimed():
+                pass
             case Failed():
                 self._failed(fact, event)
             case Paused() | Resumed() | Cancelled() | Retried():
