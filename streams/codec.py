@@ -29,15 +29,18 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 HEADER_LINE = b"NATS/1.0\r\n"
 MESSAGE_ID = b"Nats-Msg-Id"
+_NAME = (b"Holdfast-Event", b"Holdfast-Schema")
+_AUTHOR = (b"Holdfast-Actor", b"Holdfast-Instance", b"Holdfast-Principal")
 
 # A block as `encode_headers` writes it, with what the publisher and the server add. Nearly every
-# message ever read fits, in less time than it takes to split a block into lines.
+# message ever read fits, in less time than it takes to split a block into lines. The lines that
+# many messages have in common are taken as they stand.
 _VALUE = rb"(\S.*)(?<!\s)"
 _ours = re.compile(
-    rb"NATS/1\.0\r\nHoldfast-Event: %b\r\nHoldfast-Schema: (\d+)\r\nNats-Msg-Id: %b\r\n"
-    rb"(?:Holdfast-Actor: %b\r\n)?(?:Holdfast-Instance: %b\r\n)?"
-    rb"(?:Holdfast-Principal: %b\r\n)?(?:traceparent: %b\r\n)?(?:tracestate: %b\r\n)?"
-    rb"(?:Nats-(?!Msg-Id:).*\r\n)*\r\n" % ((_VALUE,) * 7)
+    rb"NATS/1\.0\r\n(Holdfast-Event: .*\r\nHoldfast-Schema: .*\r\n)Nats-Msg-Id: %b\r\n"
+    rb"((?:Holdfast-Actor: .*\r\n)?(?:Holdfast-Instance: .*\r\n)?"
+    rb"(?:Holdfast-Principal: .*\r\n)?)(?:traceparent: %b\r\n)?(?:tracestate: %b\r\n)?"
+    rb"(?:Nats-(?!Msg-Id:).*\r\n)*\r\n" % ((_VALUE,) * 3)
 ).fullmatch
 
 
@@ -50,12 +53,12 @@ def versions(upcasters: Mapping[tuple[str, int], Upcaster]) -> dict[bytes, int]:
 
 
 _CURRENT = versions(UPCASTERS)
-_TODAY = frozenset((name, b"%d" % version) for name, version in _CURRENT.items())
 _NAMING = {
     kind: b"Holdfast-Event: %b\r\nHoldfast-Schema: %d\r\n"
     % (name.encode(), _CURRENT[name.encode()])
     for kind, name in TYPE_NAMES.items()
 }
+_TODAY = frozenset(_NAMING.values())
 
 
 def encode_payload(event: Event) -> bytes:
@@ -117,16 +120,21 @@ def split_headers(block: bytes) -> dict[bytes, bytes]:
     return found
 
 
-_READ = (
-    b"Holdfast-Event", b"Holdfast-Schema", MESSAGE_ID, b"Holdfast-Actor", b"Holdfast-Instance",
-    b"Holdfast-Principal", b"traceparent", b"tracestate",
-)  # fmt: skip
-
-
-def _heads(block: bytes) -> Sequence[bytes | None]:
-    """The values of the headers that are read, in the order of `_READ`; None: missing."""
+def _heads(block: bytes) -> Sequence[bytes]:
+    """What `_ours` finds in a block that is as `encode_headers` writes it, of any other block."""
     headers = split_headers(block)
-    return [headers.get(name) for name in _READ]
+    return (
+        _lines_of(headers, _NAME),
+        headers.get(MESSAGE_ID, b""),
+        _lines_of(headers, _AUTHOR),
+        headers.get(b"traceparent", b""),
+        headers.get(b"tracestate", b""),
+    )
+
+
+def _lines_of(headers: Mapping[bytes, bytes], names: Sequence[bytes]) -> bytes:
+    found = [(name, headers[name]) for name in names if name in headers]
+    return b"".join([b"%b: %b\r\n" % each for each in found])
 
 
 def decode(
@@ -145,15 +153,25 @@ def _fact(sequence: int, at: float, subject: str, headers: bytes, payload: bytes
         raise ValueError("no plan or task can have this subject")
     plan_id, task_id = place
     ours = _ours(headers)
-    name, schema, event_id, *origin = _heads(headers) if ours is None else ours.groups()
-    event = _decode(payload) if (name, schema) in _TODAY else _event(name, schema, payload)
+    naming, event_id, author, traceparent, tracestate = (
+        _heads(headers) if ours is None else ours.groups(b"")
+    )
+    event = _decode(payload) if naming in _TODAY else _event(naming, payload)
     if isinstance(event, PlanEvent) is not (task_id is None):
         kind = "plan" if task_id is None else "task"
         raise ValueError(f"{TYPE_NAMES[type(event)]} on the subject of a {kind}")
     if type(event) is Submitted:
         _check_ids(event)
-    named = (event_id or b"").decode("utf-8", "replace")
-    return Fact(sequence, at, plan_id, task_id, event, named, _origin(*origin))
+    actor, instance, principal = _author(author)
+    origin = Origin(
+        actor=actor,
+        instance=instance,
+        principal=principal,
+        traceparent=traceparent.decode("utf-8", "replace"),
+        tracestate=tracestate.decode("utf-8", "replace"),
+    )
+    named = event_id.decode("utf-8", "replace")
+    return Fact(sequence, at, plan_id, task_id, event, named, origin)
 
 
 def _check_ids(event: Submitted) -> None:
@@ -162,11 +180,13 @@ def _check_ids(event: Submitted) -> None:
             raise ValueError(f"a task has no id that can be a subject: {task.id!r}")
 
 
-def _event(name: bytes | None, schema: bytes | None, payload: bytes) -> Event:
-    """The event of a message whose headers are not as they are written today."""
-    if schema is None:
-        return _decode(payload)  # written by hand: it has to be today's shape
-    return upcast((name or b"an unnamed event").decode(), int(schema), payload, UPCASTERS)
+def _event(naming: bytes, payload: bytes) -> Event:
+    """The event of a message whose lines ``naming`` are not as they are written today."""
+    headers = split_headers(naming)
+    if _lines_of(headers, _NAME) in _TODAY or _NAME[1] not in headers:
+        return _decode(payload)  # without a version it has to be today's shape
+    name, version = headers.get(_NAME[0], b"an unnamed event"), int(headers[_NAME[1]])
+    return upcast(name.decode(), version, payload, UPCASTERS)
 
 
 def upcast(
@@ -185,26 +205,11 @@ def upcast(
     return _decode(_encode(shape))
 
 
-def _origin(
-    actor: bytes | None,
-    instance: bytes | None,
-    principal: bytes | None,
-    traceparent: bytes | None,
-    tracestate: bytes | None,
-) -> Origin:
-    if not (actor or instance or principal or traceparent or tracestate):
-        return NO_ORIGIN
-    return Origin(
-        actor=_name(actor),
-        instance=_name(instance),
-        principal=_name(principal),
-        traceparent=traceparent.decode("utf-8", "replace") if traceparent else "",
-        tracestate=_text(tracestate) if tracestate else "",
-    )
-
-
-def _text(value: bytes | None) -> str:
-    return value.decode("utf-8", "replace") if value else ""
-
-
-_name = lru_cache(maxsize=1_024)(_text)  # the same few write many facts in a row
+@lru_cache(maxsize=1_024)  # the same few write many facts in a row
+def _author(lines: bytes) -> tuple[str, str, str]:
+    """Actor, instance and principal; "": not named."""
+    headers = split_headers(lines)
+    actor, instance, principal = [
+        headers.get(name, b"").decode("utf-8", "replace") for name in _AUTHOR
+    ]
+    return actor, instance, principal
