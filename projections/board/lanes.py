@@ -161,7 +161,8 @@ class Lanes:
 
     def pick(self, limit: int, kinds: Collection[str] | None, now: float) -> list[Pick]:
         """Reserve up to ``limit`` seats of ``kinds``, shared between the lanes; best first."""
-        share, picks = self.rule.share(limit), list[Pick]()
+        share = self.rule.share(limit)
+        picks: list[Pick] = []
         first, second = self._order
         rounds: tuple[tuple[Lane, int, bool], ...] = (
             ("ready", share.ready, False),
@@ -170,7 +171,7 @@ class Lanes:
             (second, limit, True),
         )
         for lane, most, fallback in rounds:
-            if (n := min(most, limit - len(picks))) > 0 and self._queues[lane]:
+            if self._queues[lane] and (n := min(most, limit - len(picks))) > 0:
                 picks += [Pick(seat, fallback) for seat in self._take(lane, n, kinds, now)]
         return picks
 

@@ -6,6 +6,7 @@ remains as a safety net; what only it finds is counted as found late.
 """
 
 import asyncio
+from time import monotonic
 
 import msgspec
 import structlog
@@ -51,7 +52,7 @@ class ClaimQueue:
         self.demand = Demand()
         self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
-        self._asks: dict[str, set[_Ask]] = {}
+        self._asks: set[_Ask] = set()
 
     @property
     def asking(self) -> int:
@@ -69,15 +70,36 @@ class ClaimQueue:
 
         Raises LogUnavailable when the log refused every pick, or has not answered lately.
         """
-        ask = _Ask()
-        asks = self._asks.setdefault(request.owner, set())
-        asks.add(ask)
+        ask = _Ask(request.owner)
+        self._asks.add(ask)
         try:
-            return await self._claim(request, origin, ask)
+            metrics = self._core.metrics
+            metrics.count("agent.task.claim.poll.total")
+            deadline, lost = monotonic() + request.wait_s, 0
+            while True:
+                now, left_s = self._core.now(), deadline - monotonic()
+                self.demand.asked(request.kinds, now)
+                picks, _ = self._pick(request, now)
+                may_wait = left_s > 0 and not self._closed and len(self._waiters) < MAX_WAITING
+                if not picks and may_wait and not ask.is_over:
+                    picks = await self._wait(request, left_s)
+                if ask.is_over or (request.gone is not None and request.gone()):
+                    self._give_back(picks)
+                    return []
+                if picks and (claims := await self.leases.take(picks, request, origin)):
+                    if ask.left:
+                        self.leases.release_after_goodbye(claims, request.owner, origin)
+                    return [] if ask.is_over else claims
+                if not may_wait:
+                    self.leases.standstill.complain()
+                    metrics.count("agent.task.claim.empty.total")
+                    return []
+                if picks:
+                    lost += 1
+                    pause = pause_s(lost, FIRST_PAUSE_S, LONGEST_PAUSE_S)
+                    await asyncio.sleep(min(pause, left_s))
         finally:
-            asks.discard(ask)
-            if not asks and self._asks.get(request.owner) is asks:
-                del self._asks[request.owner]
+            self._asks.discard(ask)
             if ask.ended is not None:
                 ask.ended.set()
 
@@ -86,7 +108,7 @@ class ClaimQueue:
 
         The caller releases what they took.
         """
-        asks = list(self._asks.get(owner, ()))
+        asks = self._asks_of(owner)
         for ask in asks:
             ask.is_over, ask.ended = True, ask.ended or asyncio.Event()
         self._wake(owner)
@@ -99,7 +121,7 @@ class ClaimQueue:
 
         A claim that is under way is released here, for the other instance may not have seen it.
         """
-        for ask in self._asks.get(owner, ()):
+        for ask in self._asks_of(owner):
             ask.is_over = ask.left = True
         self._wake(owner)
 
@@ -107,36 +129,12 @@ class ClaimQueue:
         """Let each waiting request of ``owner`` see at once that it is gone, if it is."""
         self._wake(owner)
 
+    def _asks_of(self, owner: str) -> "list[_Ask]":
+        return [ask for ask in self._asks if ask.owner == owner]
+
     def _wake(self, owner: str) -> None:
         for waiter in self._waiters.of_owner(owner):
             waiter.serve([])
-
-    async def _claim(self, request: ClaimRequest, origin: Origin, ask: "_Ask") -> list[Claim]:
-        metrics = self._core.metrics
-        metrics.count("agent.task.claim.poll.total")
-        deadline, lost = asyncio.get_running_loop().time() + request.wait_s, 0
-        while True:
-            now, left_s = self._core.now(), deadline - asyncio.get_running_loop().time()
-            may_wait = left_s > 0 and not self._closed and len(self._waiters) < MAX_WAITING
-            self.demand.asked(request.kinds, now)
-            picks, _ = self._pick(request, now)
-            if not picks and may_wait and not ask.is_over:
-                picks = await self._wait(request, left_s)
-            if ask.is_over or (request.gone is not None and request.gone()):
-                self._give_back(picks)
-                return []
-            if picks and (claims := await self.leases.take(picks, request, origin)):
-                if ask.left:
-                    self.leases.release_after_goodbye(claims, request.owner, origin)
-                return [] if ask.is_over else claims
-            if not may_wait:
-                self.leases.standstill.complain()
-                metrics.count("agent.task.claim.empty.total")
-                return []
-            if picks:
-                lost += 1
-                pause = pause_s(lost, FIRST_PAUSE_S, LONGEST_PAUSE_S)
-                await asyncio.sleep(min(pause, left_s))
 
     def serve_waiting(self, *, all_kinds: bool = False) -> int:
         """Give tasks that came since the last call to the claims that wait, the oldest first.
@@ -190,7 +188,8 @@ class ClaimQueue:
         if self.leases.standstill.left_s > 0:
             return [], True
         board = self._core.board
-        offered, withheld = list[Pick](), list[Pick]()
+        offered: list[Pick] = []
+        withheld: list[Pick] = []
         # What is withheld stays reserved until the rest has been looked at.
         while picks := board.places.pick(request.limit - len(offered), request.kinds, now):
             for pick in picks:
@@ -219,7 +218,8 @@ class ClaimQueue:
     async def _wait(self, request: ClaimRequest, wait_s: float) -> list[Pick]:
         waiter = self._waiters.add(request)
         self._set_alarm()
-        end = asyncio.get_running_loop().call_later(wait_s, waiter.serve, list[Pick]())
+        nothing: list[Pick] = []
+        end = asyncio.get_running_loop().call_later(wait_s, waiter.serve, nothing)
         try:
             return await waiter.future
         except asyncio.CancelledError:
@@ -262,6 +262,7 @@ class _Ask(msgspec.Struct, eq=False):
     here, and set when the request is answered; ``left``: it was said at another instance.
     """
 
+    owner: str
     is_over: bool = False
     ended: asyncio.Event | None = None
     left: bool = False

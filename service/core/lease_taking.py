@@ -27,6 +27,7 @@ from service.core.claim_inputs import (
 from service.core.claim_writes import ClaimWriter, Taking, Tried, in_trace_of, taking_of, timeout_s
 from service.core.queue_context import QueueContext
 from service.core.standstill import Standstill
+from service.runtime.per_turn import PerTurn
 from streams import decider
 from streams.log import LogFull, LogUnavailable, Origin
 from streams.plan import commands
@@ -52,6 +53,7 @@ class LeaseTaker:
         self._core = core
         self._releasing: set[asyncio.Task[None]] = set()
         self._writer = ClaimWriter(core, standstill)
+        self._taken = PerTurn(self._count)
         self.standstill = standstill
 
     def take(
@@ -152,7 +154,8 @@ class LeaseTaker:
                 # What was claimed runs, and has no seat any more.
                 if not isinstance(outcome, decider.CommandAccepted):
                     self._give_back(each, lost=isinstance(outcome, decider.Contention))
-        claims, errors = list[Claim](), list[Exception]()
+        claims: list[Claim] = []
+        errors: list[Exception] = []
         taken: list[Taking] = []
         for each, outcome in zip(takings, tried, strict=True):
             if isinstance(outcome, Exception):
@@ -168,7 +171,7 @@ class LeaseTaker:
                     errors.append(error)
                 else:
                     claims.append(_granted(plan, task, outcome.sequence, request, found))
-        self._count(taken)
+        self._taken.add(taken)
         if errors and not claims:
             raise errors[0]
         return claims
@@ -198,7 +201,7 @@ class LeaseTaker:
         task = plan.tasks.get(task_id) if plan is not None else None
         if plan is None or task is None or task.claimed_sequence != outcome.sequence:
             return NotAllowed("RUNNING", "another owner has taken the task over meanwhile")
-        found = dict[int, Raw]()
+        found: dict[int, Raw] = {}
         await self._read_missing(plan, task, found)
         return _granted(plan, task, outcome.sequence, request, found)
 
@@ -237,8 +240,6 @@ class LeaseTaker:
             self._core.metrics.count("agent.task.claim.conflict.total")
 
     def _count(self, taken: Sequence[Taking]) -> None:
-        if not taken:
-            return
         metrics = self._core.metrics
         metrics.count("agent.task.claim.success.total", len(taken))
         for lane, number in Counter([each.pick.seat.lane for each in taken]).items():

@@ -15,6 +15,7 @@ from projections.read_models.views import moment_or_none, task_view
 from service.core.answers import AcceptedWrite, OwnerAnswer, Refused
 from service.core.workers import Workers
 from service.runtime.masking import KNOWN
+from service.runtime.per_turn import PerTurn
 from service.signals.audit.facts import FactAudit
 from service.signals.metrics.facts import FactMetrics
 from streams import decider
@@ -73,6 +74,7 @@ class OwnerWrites:
         self._metrics = metrics
         self._audit = audit
         self._workers = workers
+        self._accepted = PerTurn(self._count)
 
     async def own(self, command: OwnerCommand, origin: Origin) -> OwnerAnswer | Refused:
         """See `service.core.core.Core.own`."""
@@ -89,7 +91,7 @@ class OwnerWrites:
         elif not isinstance(outcome, Duplicate):
             return self._refused(report, outcome)
         plan = plan or await self._still_there(command.plan_id)
-        self._count([report])
+        self._accepted.add([report])
         task = task_view(
             plan.plan_id,
             plan.created_at,
@@ -142,7 +144,7 @@ class OwnerWrites:
             else:
                 self._failed(report, outcome)
                 answers.append(outcome)
-        self._count(written)
+        self._accepted.add(written)
         settled = await asyncio.gather(
             *(self._settle(reports[place]) for place in alone), return_exceptions=True
         )
