@@ -22,15 +22,19 @@ _received = re.compile(
 ).fullmatch
 _is_tracestate = re.compile(r"[\x20-\x7e\t]{1,512}").fullmatch
 MAX_STATES = 32
-_SAMPLED = 1
+_SAMPLED, _NOT_SAMPLED = "01", "00"
 _dice = random.Random()  # noqa: S311 - names, no secrets
 
 
 @lru_cache(maxsize=4_096)  # the facts of an attempt share one, and each is asked a few times
 def _parts(traceparent: str) -> tuple[str, str, str] | None:
-    """Trace id, span id and flags; None for what is no traceparent."""
+    """Trace id, span id and the one flag that we know; None for what is no traceparent."""
     found = _traceparent(traceparent)
-    return None if found is None else (found[1], found[2], found[3])
+    return None if found is None else (found[1], found[2], _known_flag(found[3]))
+
+
+def _known_flag(flags: str) -> str:
+    return _SAMPLED if int(flags, 16) & 1 else _NOT_SAMPLED
 
 
 def received(traceparent: str) -> str | None:
@@ -38,7 +42,7 @@ def received(traceparent: str) -> str | None:
     found = _received(traceparent)
     if found is None or (found[1] == "00" and found[5] is not None):
         return None
-    return f"00-{found[2]}-{found[3]}-{int(found[4], 16) & _SAMPLED:02x}"
+    return f"00-{found[2]}-{found[3]}-{_known_flag(found[4])}"
 
 
 def received_tracestate(tracestate: str) -> str:
@@ -74,7 +78,7 @@ def span_id_of(traceparent: str) -> str | None:
 def is_sampled(traceparent: str) -> bool:
     """Whether the trace was sampled where it began."""
     found = _parts(traceparent)
-    return found is not None and bool(int(found[2], 16) & _SAMPLED)
+    return found is not None and found[2] == _SAMPLED
 
 
 @lru_cache(maxsize=16_384)  # more than the leases that one worker renews in turn
@@ -84,4 +88,4 @@ def of_attempt(traceparent: str, plan_id: str, task_id: str, attempt: int) -> st
     if found is None:
         return ""
     span = blake2b(f"{plan_id}/{task_id}/{attempt}".encode(), digest_size=8).hexdigest()
-    return f"00-{found[0]}-{span}-{int(found[2], 16) & _SAMPLED:02x}"
+    return f"00-{found[0]}-{span}-{found[2]}"
