@@ -118,12 +118,14 @@ async def test_one_stream_too_many_gets_503_and_retry_after(
             await stream.until("caught_up")
 
 
-async def follow_with_breaks(
-    urls: list[str], luck: random.Random, last: asyncio.Future[int], path: str
-) -> list[int]:
-    """A client that hangs up at random and goes on at any instance; what it saw."""
+LAST = Progress(owner="w", attempt=1, data=Raw(b'"the last"'))
+
+
+async def follow_with_breaks(urls: list[str], luck: random.Random, path: str) -> list[int]:
+    """A client that hangs up at random and goes on at any instance until `LAST`; what it saw."""
     seen: list[int] = []
-    while not (last.done() and seen and seen[-1] >= last.result()):
+    ended = False
+    while not ended:
         headers = {"Last-Event-ID": str(seen[-1])} if seen else {}
         async with (
             httpx.AsyncClient(base_url=luck.choice(urls), timeout=20) as client,
@@ -134,7 +136,8 @@ async def follow_with_breaks(
                 if "." in event.event:
                     seen.append(int(event.id))
                     left -= 1
-                if not left or (last.done() and seen and seen[-1] >= last.result()):
+                    ended = '"the last"' in event.data
+                if ended or not left:
                     break
     return seen
 
@@ -150,14 +153,12 @@ async def test_clients_that_break_off_and_move_see_every_event_once(
     ):
         core = one.core
         on_p, on_q = await begin_plan(one, "p"), await begin_plan(one, "q")
-        last: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         urls = [one.http_url, two.http_url]
         tasks = [
             asyncio.create_task(
                 follow_with_breaks(
                     urls,
                     random.Random(n),
-                    last,
                     ("/v1/events?after=0", "/v1/events?plan_id=p&after=0")[n % 2],
                 )
             )
@@ -166,7 +167,7 @@ async def test_clients_that_break_off_and_move_see_every_event_once(
         for _ in range(60):
             on_p = await write(core, "p", "a", on_p, *(progress() for _ in range(7)))
             on_q = await write(core, "q", "a", on_q, *(progress() for _ in range(3)))
-        last.set_result(await write(core, "p", "a", on_p, progress()))
+        await write(core, "p", "a", on_p, LAST)
         results = await asyncio.gather(*tasks)
         everything = [fact.sequence for fact in await core.log.scan(0, 10_000)]
         of_p = [fact.sequence for fact in await core.log.scan(0, 10_000, "p")]
