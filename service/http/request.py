@@ -135,7 +135,8 @@ class ApiRequest(Request[Any, Principal | None, State]):
         announced = header(self.scope, b"content-length")
         if announced.isdigit() and int(announced[:20]) > most:
             raise RequestEntityTooLarge
-        size, more, parts = 0, True, list[bytes]()
+        size, more = 0, True
+        parts: list[bytes] = []
         while more:
             message: Any = await self.receive()
             if message["type"] == "http.disconnect":
