@@ -102,20 +102,6 @@ def give_way() -> None:
     os.nice(NICE)
 
 
-def leave_a_core() -> None:
-    """Keep this thread, and the threads and programs it starts, off the first core it may use.
-
-    The service and nats-server then find a core without handlers when they wake. A nice value alone
-    does not do that: who computes keeps its core for the rest of its slice, up to 3 ms. Where there
-    is one core, or the system cannot do it, nothing changes.
-    """
-    if not hasattr(os, "sched_setaffinity"):
-        return
-    if others := sorted(os.sched_getaffinity(0))[1:]:
-        with suppress(OSError):  # a sandbox may forbid it
-            os.sched_setaffinity(0, others)
-
-
 def connections_allowed() -> int:
     """How many connections may be open beside the files that are open now, with some in reserve.
 

@@ -250,8 +250,7 @@ class WorkerSettings(Struct, frozen=True):
 
     `processes` worker host processes run the handlers, `core_size` at once in all of them together;
     -1: one fewer than there are cores, at least 1, at most `core_size`. With 0 they run on threads
-    of the serving process, and those that compute in Python hold it up. Fewer hosts than cores
-    keep off one core, which is left to the service; as many use all of them. Each host may have
+    of the serving process, and those that compute in Python hold it up. Each host may have
     `memory_mb` MiB of data beside the stacks of its threads; 0 sets no bound. Handlers of modules
     that a new process cannot import run on threads.
     `release` puts the claim back at once. Nothing else is offered: a caller that waits would
@@ -269,11 +268,6 @@ class WorkerSettings(Struct, frozen=True):
         """How many worker host processes there are; none without a handler to run."""
         wanted = max(_cores() - 1, 1) if self.processes < 0 else self.processes
         return min(wanted, self.core_size)
-
-    @property
-    def leaves_a_core(self) -> bool:
-        """Whether the hosts keep off one core: not where there are as many of them as cores."""
-        return self.hosts < _cores()
 
 
 def _cores() -> int:

@@ -5,7 +5,6 @@ import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
 
 from holdfast_worker import AsyncTask, Task
@@ -49,19 +48,6 @@ def niceness(_: TaskRun) -> list[int]:
 @handler("process_niceness", pool="process")
 def process_niceness(_: TaskRun) -> list[int]:
     return [os.nice(0)]
-
-
-@handler("cores")
-def cores(_: TaskRun) -> list[list[int]]:
-    """Those that it may use, and those of a program that it starts."""
-    asks = "import os; print(*os.sched_getaffinity(0))"
-    program = subprocess.run([sys.executable, "-c", asks], stdout=subprocess.PIPE, check=True)
-    return [sorted(os.sched_getaffinity(0)), sorted(map(int, program.stdout.split()))]
-
-
-@handler("cores_of_the_loop")
-async def cores_of_the_loop(_: TaskRun) -> list[list[int]]:
-    return [sorted(os.sched_getaffinity(0))]
 
 
 @handler("deaf")

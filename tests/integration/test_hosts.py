@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Generator
 from pathlib import Path
 from types import ModuleType
 
@@ -53,27 +52,6 @@ async def test_processes_of_handlers_and_their_programs_give_way_to_the_service(
     nice = min(os.nice(0) + 10, 19)
     async with calling_handlers() as world:
         assert set(await world.call(kind).output()) == {nice}
-
-
-@pytest.fixture
-def two_cores() -> Generator[list[int]]:
-    """Those that this thread and the processes it starts may use; one, if only one is there."""
-    allowed = os.sched_getaffinity(0)
-    fewer = sorted(allowed)[:2]
-    os.sched_setaffinity(0, fewer)
-    yield fewer
-    os.sched_setaffinity(0, allowed)
-
-
-@pytest.mark.parametrize("kind", ["cores", "cores_of_the_loop"])
-@pytest.mark.parametrize("processes", [1, 2])
-async def test_fewer_hosts_than_cores_leave_one_core_to_the_service(
-    two_cores: list[int], processes: int, kind: str
-) -> None:
-    left = two_cores[1:] if processes < len(two_cores) else two_cores
-    async with calling_handlers(processes=processes) as world:
-        assert all(used == left for used in await world.call(kind).output())
-        assert sorted(os.sched_getaffinity(0)) == two_cores
 
 
 @pytest.mark.parametrize(

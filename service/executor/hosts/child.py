@@ -47,7 +47,7 @@ from service.executor.running.messages import (
 from service.executor.running.unsettled import Unsettled
 from service.runtime.child_process import end_with_parent, hide_memory
 from service.runtime.masking import KNOWN
-from service.runtime.tuning import give_large_blocks_back, give_way, leave_a_core, switch_often
+from service.runtime.tuning import give_large_blocks_back, give_way, switch_often
 from service.settings.config import ConfigError
 from service.signals import logs
 from service.signals.tracing.spans import Span, recorder
@@ -108,8 +108,6 @@ class WorkerHost:
                 self._set_up(message)
 
     def _set_up(self, setup: HostSetup) -> None:
-        if setup.leaves_a_core:  # before any other thread begins: only new ones inherit that
-            leave_a_core()
         logs.configure(setup.instance_id, setup.log)
         if setup.data_bytes:
             _, hard = resource.getrlimit(resource.RLIMIT_DATA)

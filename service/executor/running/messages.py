@@ -21,10 +21,9 @@ STACK_BYTES = 8 * 1024 * 1024  # of a thread; the kernel counts them as data
 
 
 class HostSetup(msgspec.Struct, frozen=True, tag=True):
-    """To the host, first: how to log, which handlers to load, and what it may use of the machine.
+    """To the host, first: how to log, which handlers to load, and how much memory it may have.
 
-    ``secrets`` say where values come from; ``data_bytes`` 0 is no bound of memory;
-    ``leaves_a_core`` keeps it off one core.
+    ``secrets`` say where values come from; ``data_bytes`` 0 is no bound of memory.
     """
 
     instance_id: str
@@ -32,7 +31,6 @@ class HostSetup(msgspec.Struct, frozen=True, tag=True):
     executor: ExecutorSettings
     secrets: dict[str, SecretSettings]
     data_bytes: int = 0
-    leaves_a_core: bool = False
     spans: bool = False
 
 
@@ -152,6 +150,5 @@ def setup_of(settings: Settings, instance_id: str, *, spans: bool) -> HostSetup:
         executor=settings.executor,
         secrets=settings.secrets,
         data_bytes=worker.memory_mb * 1024 * 1024 + stacks if worker.memory_mb else 0,
-        leaves_a_core=worker.leaves_a_core,
         spans=spans,
     )
