@@ -10,11 +10,11 @@ import msgspec
 from projections.board.board import Board
 from projections.listeners import Batch
 from projections.read_models.views import Moment, moment
-from streams.plan.events import Completed, Failed, Released
+from streams.plan.events import Completed, Failed
+from streams.plan.state import Result
 
 MINUTE_S = 60
 MINUTES = 60
-ENDS = (Completed, Failed, Released)
 
 
 class Minute(msgspec.Struct, kw_only=True):
@@ -54,7 +54,7 @@ class Minutes:
         """Count what has ended, and note what runs and waits after it."""
         for fact in batch.counted:
             event = fact.event
-            if not isinstance(event, ENDS):
+            if not isinstance(event, Result):
                 continue
             minute = self._at(fact.at)
             minute.completed += isinstance(event, Completed)

@@ -335,7 +335,7 @@ def _result(command: commands.Complete | commands.Fail | commands.Release, task:
     usage = with_total(command.token_usage)
     match command:
         case commands.Complete():
-            # The most frequent: `carried` would take twenty times as long.
+            # The most frequent: `carried` would take ten times as long.
             return Completed(
                 owner=command.owner,
                 attempt=command.attempt,

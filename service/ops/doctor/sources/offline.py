@@ -39,8 +39,8 @@ from streams.jetstream.access import URL_ALONE, Credentials
 from streams.jetstream.read_only import Inspection
 from streams.jetstream.servers import without_password
 from streams.log import BadFact, Fact, LogState
-from streams.plan.events import Completed, Failed, Released
 from streams.plan.evolve import in_one_go
+from streams.plan.state import Result
 
 OPEN_S = 2.5
 READ_S = 2.5
@@ -287,5 +287,5 @@ async def _pages(log: Inspection, after: int, up_to: int) -> AsyncIterator[list[
 def _count(tail: Tail, fact: Fact | BadFact) -> None:
     if isinstance(fact, BadFact):
         tail.bad.append(BadEvent(sequence=fact.sequence, reason=fact.reason))
-    elif isinstance(fact.event, Completed | Failed | Released):
+    elif isinstance(fact.event, Result):
         tail.ended += 1
