@@ -38,7 +38,7 @@ FLUSH_RETRY_S = 0.25
 FLUSH_DELAY_S = 0.25
 CATCH_UP_PAGE = 256
 LIVE_FACTS, PAST_FACTS = 1_024, 8_192  # folded until rows are made: some milliseconds of the loop
-PAST_ROOM = 0.1  # of the limits: a fold of the past is faster than SQLite
+PAST_ROOM = 0.2  # of the limits: a fold of the past is faster than SQLite
 
 log = structlog.get_logger("holdfast.projector")
 
@@ -47,7 +47,7 @@ class PendingLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How many rows, and how many bytes of them, may wait for SQLite.
 
     Beyond them new plans are refused; beyond twice as much the fold waits, too. A rebuild, which
-    folds faster than SQLite writes, waits at a tenth.
+    folds faster than SQLite writes, waits at a fifth.
     """
 
     rows: int = 500_000

@@ -70,7 +70,7 @@ class Consumer:
         self._handle: int | None = None
         self._reply = b""
         self._consumed = 0  # the consumer's sequence of the last message taken
-        self._outstanding = 0  # messages that the server may still send unasked
+        self._outstanding = 0  # messages that were asked for and not taken yet
         self._arrived: list[Delivery] = []
         self._taken = 0  # of those arrived
         self._news = Event()
@@ -126,13 +126,13 @@ class Consumer:
     def take(self, limit: int) -> list[Fact | BadFact]:
         """Up to ``limit`` facts of what has arrived, as many as are decoded within `HELD_S`.
 
-        Asks for more when that is all that has arrived. Raises Broken, but never instead of facts.
+        Asks for more in time for it to come meanwhile. Raises Broken, but never instead of facts.
         """
         facts = self._decode(limit)
         if self._taken == len(self._arrived):
             self._arrived, self._taken = [], 0
-            if self._broken is None:
-                self._pull()
+        if self._broken is None:
+            self._pull()
         if self._broken is not None and not facts:
             raise ConsumerBroken(self._broken)
         return facts
@@ -205,12 +205,11 @@ class Consumer:
         self._broken = line.decode("utf-8", "replace") or "an unreadable status"
 
     def _pull(self) -> None:
-        request = self._pull_request()
         while self._outstanding <= (self._pulls - 1) * PULL_MESSAGES:
             question = f"CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
             subject = self._connection.names.api(question).encode()
             try:
-                self._connection.send(render(subject, self._reply, b"", request))
+                self._connection.send(render(subject, self._reply, b"", self._pull_request()))
             except ConnectionError:
                 return  # the next connection brings a new consumer
             self._outstanding += PULL_MESSAGES

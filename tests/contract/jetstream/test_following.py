@@ -9,9 +9,11 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from streams.jetstream.consumer import parse_reply
+from streams.jetstream.consumer import PULL_MESSAGES, parse_reply
+from streams.jetstream.drafts import BATCH_MESSAGES
 from streams.jetstream.log import JetStreamLog
 from streams.jetstream.messages import Delivery
+from streams.jetstream.tail import PULLS as TAIL_PULLS
 from streams.jetstream.tail import SILENCE_S
 from streams.log import (
     Appended,
@@ -65,6 +67,31 @@ async def test_a_tail_whose_consumer_is_deleted_makes_another(
     await eventually(lambda: log.new_consumers >= 1)
     await won(log, on_task("late"))
     assert [fact.sequence for fact in await following] == list(range(1, 12))
+
+
+async def test_a_tail_asks_for_more_before_all_that_has_come_is_taken(
+    log: JetStreamLog, wire: Wire
+) -> None:
+    """Else it waits for the server whenever it has taken all."""
+    ahead = TAIL_PULLS * PULL_MESSAGES  # what may have come and is not taken
+    for n in range(-(-(ahead + PULL_MESSAGES) // BATCH_MESSAGES)):
+        await won(log, on_task(f"t{n}", 0, *([STARTED] * BATCH_MESSAGES)))
+    came = taken = 0
+
+    def counted(deliver: PassOn, message: Delivery) -> None:
+        nonlocal came
+        came += message[1].startswith(b"$JS.ACK.")
+        deliver(*message)
+
+    wire.consuming = counted
+    async with aclosing(log.follow(0)) as batches:  # type: ignore[type-var]
+        async for batch in batches:
+            taken += len(batch)
+            await eventually(lambda: came >= ahead)
+            if taken >= PULL_MESSAGES:
+                break
+        await eventually(lambda: came >= ahead + PULL_MESSAGES)
+        assert came <= ahead + taken
 
 
 async def test_a_message_lost_on_the_way_is_noticed_and_read_again(
