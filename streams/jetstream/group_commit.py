@@ -1,8 +1,8 @@
 """Group commit: many callers each write one fact, and the log is asked to sync as seldom as it can.
 
 Waiting drafts are gathered. A few are sent singly and pipelined, since a batch costs some 2.5 ms
-whatever its size; many go as one atomic batch, and while it is on its way the next one gathers. So
-one caller alone sees the latency of one publish, and hundreds share one sync.
+whatever its size; many go as one atomic batch, and while it is on its way the next one gathers
+(`pace`). So one caller alone sees the latency of one publish, and hundreds share one sync.
 
 What makes it safe:
 
@@ -35,6 +35,7 @@ from streams.jetstream.drafts import (
     Ticket,
     Unobserved,
 )
+from streams.jetstream.pace import BatchPace
 from streams.jetstream.refusals import LOST, actual_sequence
 from streams.jetstream.transport import (
     Message,
@@ -51,6 +52,7 @@ from streams.subjects import subject_of
 
 SINGLES = 15  # up to here singles are quicker than a batch
 BATCHES = 2  # on their way at a time: one is written by the server while the other is gathered
+TIMER_S = 0.001  # uvloop's timers count milliseconds
 TURN = 64  # callers of a stored batch that are answered in one turn of the loop
 SIFTINGS = 3  # refusals of its batch after which a draft goes alone
 ENVELOPE_BYTES = 256  # more than the headers that are added when a message is sent
@@ -82,6 +84,7 @@ class Appender:
         self._singles = 0
         self._batches = 0
         self._pump_due = False
+        self._pace = BatchPace()
         self._closed = False
 
     def append(self, draft: Draft) -> "asyncio.Future[AppendOutcome]":
@@ -160,12 +163,22 @@ class Appender:
             self._unknown.settle(self._drafts.take_all())
             return
         while self._drafts.waiting and self._batches < BATCHES:
+            if self._is_held():
+                return
             if self._drafts.waiting + self._singles <= SINGLES:
                 self._send_few()
             elif self._drafts.waiting < SINGLES and self._singles:
                 return  # too few for a batch, too many for singles: gather until something returns
             else:
                 self._send(self._drafts.take_batch())
+
+    def _is_held(self) -> bool:
+        """Whether what waits is held for more to gather; then the pump is due."""
+        hold_s = self._pace.hold_s(self._drafts.waiting, time.monotonic()) if self._batches else 0
+        if hold_s:
+            self._pump_due = True
+            self._loop.call_later(max(hold_s, TIMER_S), self._pump)
+        return hold_s > 0
 
     def _send_few(self) -> None:
         for ticket in self._drafts.take_all():
@@ -188,6 +201,8 @@ class Appender:
         self._singles += single
         self._batches += not single
         started = time.monotonic()
+        if not single:
+            self._pace.sent(started)
         answer = self._publish(messages)
 
         def done(answered: asyncio.Future[WriteAnswer]) -> None:
@@ -201,7 +216,10 @@ class Appender:
     def _on_answer(self, lot: list[Ticket], size: int, answer: WriteAnswer, started: float) -> None:
         match answer:
             case Stored(last):
-                self._observer.appended(size, size, time.monotonic() - started)
+                took_s = time.monotonic() - started
+                self._observer.appended(size, size, took_s)
+                if size > 1:
+                    self._pace.stored(took_s)
                 self._win_in_turns(lot, last - size)
             case WriteRefused(code, reason) if code in LOST:
                 if len(lot) == 1:

@@ -45,6 +45,25 @@ async def test_while_two_batches_are_on_their_way_the_next_one_gathers(
     assert [each.sequence for each in answers if isinstance(each, Appended)] == [*range(1, 71)]
 
 
+async def test_drafts_that_are_held_go_before_the_batch_is_answered(
+    appender: Appender, log: FakeLog
+) -> None:
+    log.prompt = False
+    appends = [asyncio.ensure_future(appender.append(draft(f"a{i}"))) for i in range(20)]
+    await settled(log, 1)
+    await asyncio.sleep(0.1)  # what a batch takes, then
+    log.answer()
+    await asyncio.gather(*appends)
+    appends = [asyncio.ensure_future(appender.append(draft(f"b{i}"))) for i in range(20)]
+    await settled(log, 2)
+    appends += [asyncio.ensure_future(appender.append(draft(f"c{i}"))) for i in range(20)]
+    await settled(log, 3)
+    assert [len(sent) for sent in log.sent] == [20, 20, 20]
+    log.answer()
+    log.answer()
+    assert all(isinstance(o, Appended) for o in await asyncio.gather(*appends))
+
+
 async def test_a_large_lot_is_answered_in_turns(appender: Appender, log: FakeLog) -> None:
     log.prompt = False
     appends = [asyncio.ensure_future(appender.append(draft(f"t{i}"))) for i in range(3 * TURN)]
