@@ -163,7 +163,10 @@ class Appender:
             self._unknown.settle(self._drafts.take_all())
             return
         while self._drafts.waiting and self._batches < BATCHES:
-            if self._is_held():
+            hold_s = self._pace.hold_s(self._drafts.waiting, time.monotonic())
+            if self._batches and hold_s:
+                self._pump_due = True
+                self._loop.call_later(max(hold_s, TIMER_S), self._pump)
                 return
             if self._drafts.waiting + self._singles <= SINGLES:
                 self._send_few()
@@ -171,14 +174,6 @@ class Appender:
                 return  # too few for a batch, too many for singles: gather until something returns
             else:
                 self._send(self._drafts.take_batch())
-
-    def _is_held(self) -> bool:
-        """Whether what waits is held for more to gather; then the pump is due."""
-        hold_s = self._pace.hold_s(self._drafts.waiting, time.monotonic()) if self._batches else 0
-        if hold_s:
-            self._pump_due = True
-            self._loop.call_later(max(hold_s, TIMER_S), self._pump)
-        return hold_s > 0
 
     def _send_few(self) -> None:
         for ticket in self._drafts.take_all():

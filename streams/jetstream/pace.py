@@ -1,7 +1,7 @@
 """Says for how long drafts are held while a batch is on its way, so that more can gather.
 
 The server writes one batch after the other, and each costs it milliseconds however small it is.
-Sent when the last one is nearly done, a batch is as large as it can be and keeps no one waiting.
+So the next batch is sent when the last one is nearly done: by then more drafts have come.
 """
 
 MANY = 100  # drafts that are not held

@@ -11,6 +11,11 @@ def draft(task_id: str, expected: int = 0, count: int = 1) -> Draft:
     return Draft(plan_id="p", task_id=task_id, expected=expected, events=(STARTED,) * count)
 
 
+def begin(appender: Appender, name: str, count: int) -> list[asyncio.Future[Appended | Conflict]]:
+    """Append so many drafts, each on a subject of its own, and wait for none."""
+    return [appender.append(draft(f"{name}{n}")) for n in range(count)]
+
+
 async def gather(appender: Appender, *drafts: Draft) -> list[Appended | Conflict]:
     return await asyncio.gather(*map(appender.append, drafts))
 

@@ -7,7 +7,7 @@ from streams.jetstream.drafts import BATCH_BYTES, BATCH_MESSAGES
 from streams.jetstream.group_commit import SINGLES, TURN, Appender
 from streams.log import Appended, Conflict, Draft
 from streams.plan.events import Completed, Heartbeat, Raw
-from tests.unit.appender.appends import draft, gather, settled
+from tests.unit.appender.appends import begin, draft, gather, settled
 from tests.unit.appender.fake_log import STARTED, FakeLog, Heard, id_of
 
 # How they are sent.
@@ -32,7 +32,7 @@ async def test_while_two_batches_are_on_their_way_the_next_one_gathers(
     log.prompt = False
     appends: list[asyncio.Future[Appended | Conflict]] = []
     for lot, size in (("a", 20), ("b", 20), ("c", 15), ("d", 15)):
-        appends += [asyncio.ensure_future(appender.append(draft(f"{lot}{i}"))) for i in range(size)]
+        appends += begin(appender, lot, size)
         for _ in range(5):
             await asyncio.sleep(0)
     assert [len(sent) for sent in log.sent] == [20, 20]
@@ -49,14 +49,14 @@ async def test_drafts_that_are_held_go_before_the_batch_is_answered(
     appender: Appender, log: FakeLog
 ) -> None:
     log.prompt = False
-    appends = [asyncio.ensure_future(appender.append(draft(f"a{i}"))) for i in range(20)]
+    appends = begin(appender, "a", 20)
     await settled(log, 1)
     await asyncio.sleep(0.1)  # what a batch takes, then
     log.answer()
     await asyncio.gather(*appends)
-    appends = [asyncio.ensure_future(appender.append(draft(f"b{i}"))) for i in range(20)]
+    appends = begin(appender, "b", 20)
     await settled(log, 2)
-    appends += [asyncio.ensure_future(appender.append(draft(f"c{i}"))) for i in range(20)]
+    appends += begin(appender, "c", 20)
     await settled(log, 3)
     assert [len(sent) for sent in log.sent] == [20, 20, 20]
     log.answer()
@@ -66,7 +66,7 @@ async def test_drafts_that_are_held_go_before_the_batch_is_answered(
 
 async def test_a_large_lot_is_answered_in_turns(appender: Appender, log: FakeLog) -> None:
     log.prompt = False
-    appends = [asyncio.ensure_future(appender.append(draft(f"t{i}"))) for i in range(3 * TURN)]
+    appends = begin(appender, "t", 3 * TURN)
     await settled(log, 1)
     log.answer()
     seen: set[int] = set()
@@ -78,9 +78,9 @@ async def test_a_large_lot_is_answered_in_turns(appender: Appender, log: FakeLog
 
 async def test_singles_in_flight_are_bounded(appender: Appender, log: FakeLog) -> None:
     log.prompt = False
-    first = [asyncio.ensure_future(appender.append(draft(f"a{i}"))) for i in range(SINGLES)]
+    first = begin(appender, "a", SINGLES)
     await settled(log, SINGLES)
-    more = [asyncio.ensure_future(appender.append(draft(f"b{i}"))) for i in range(5)]
+    more = begin(appender, "b", 5)
     for _ in range(5):
         await asyncio.sleep(0)
     assert len(log.sent) == SINGLES
